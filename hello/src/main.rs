@@ -1,0 +1,2 @@
+//! The demo application.
+fn main() {}

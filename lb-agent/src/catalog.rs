@@ -1,0 +1,123 @@
+//! The catalog: the whole of what discovery knows, one immutable value.
+//!
+//! A source sends `None` until it has had its first full answer: unknown is never empty.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that one source, or all of them together, know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// By service name.
+    pub services: BTreeMap<String, Vec<Instance>>,
+    /// What had to be left out, and why. The rest is in `services`.
+    pub problems: Vec<Problem>,
+}
+
+/// One registered instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Who it is.
+    pub key: InstanceKey,
+    /// Where it says that it listens.
+    pub address: SocketAddr,
+    /// Free-form marks: options (`lb_balance=round-robin`), aliases, domain tags.
+    pub tags: BTreeSet<String>,
+    /// Options written as key and value.
+    pub meta: BTreeMap<String, String>,
+    /// Relative share, 1 to 65535; 0 takes no new flow.
+    pub weight: u16,
+    /// The verdict of the source's own checks.
+    pub health: SourceHealth,
+    /// Those checks, for people to read.
+    pub checks: Vec<Check>,
+    /// Orders registrations: where instances of a service disagree on an option, the highest wins. Consul's
+    /// `CreateIndex`, or the position in the file.
+    pub registered: u64,
+}
+
+/// Identifies an instance for as long as it is registered. A service id alone is unique per Consul agent
+/// only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceKey {
+    /// The Consul node, or `file`.
+    pub node: String,
+    /// The service id.
+    pub id: String,
+}
+
+impl fmt::Display for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.id)
+    }
+}
+
+/// What the source's own checks say of an instance, worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceHealth {
+    /// All node and service checks pass, or there are none.
+    Passing,
+    /// A check warns: no new flows.
+    Warning,
+    /// A check fails: no new flows.
+    Critical,
+    /// Taken out by an operator: drain.
+    Maintenance,
+}
+
+/// One check of the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub health: SourceHealth,
+    /// What it printed, cut at [`CHECK_OUTPUT_LIMIT`] bytes.
+    pub output: String,
+}
+
+/// Bytes of a check's output that are kept.
+pub const CHECK_OUTPUT_LIMIT: usize = 4096;
+
+/// Something that could not be used, and what to do about it. It never breaks the rest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Problem {
+    /// The thing concerned, such as `service www_hello` or `instance file/a`.
+    pub subject: String,
+    /// What is wrong with it and what to do, as one sentence.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of `subject`.
+    pub fn new(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            subject: subject.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.message)
+    }
+}
+
+/// What one discovery source last said; each source sends these through a `watch` channel.
+#[derive(Clone, Debug, Default)]
+pub struct SourceState {
+    /// The last good catalog; `None` until the first full answer.
+    pub catalog: Option<std::sync::Arc<Catalog>>,
+    /// When that answer came.
+    pub updated: Option<SystemTime>,
+    /// Why the source cannot be read at the moment; the last good catalog goes on serving.
+    pub error: Option<String>,
+}

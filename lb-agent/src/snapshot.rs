@@ -1,0 +1,217 @@
+//! The catalog with everything the agent adds to it: VIPs, its own health verdicts, drains, problems.
+//!
+//! One immutable value, made by [`crate::assemble`]; the maps, the routes of the front, the names of the
+//! resolver and every report are pure functions of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+
+use crate::{
+    catalog::{Check, InstanceKey, Problem, SourceHealth},
+    options::Options,
+};
+
+/// Everything the agent knows at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Whether every source has had its first full answer. Before that nothing that the maps already hold
+    /// may be removed: unknown is not empty.
+    pub complete: bool,
+    /// Services and their tagged parts, by name.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Everything that is wrong at the moment.
+    pub problems: Vec<Problem>,
+    /// The discovery sources, by name (`file`, `consul`).
+    pub sources: BTreeMap<String, Source>,
+}
+
+/// A discovery source, for people to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// When its last good answer came; `None` before the first.
+    pub updated: Option<SystemTime>,
+    /// Why it cannot be read at the moment.
+    pub error: Option<String>,
+}
+
+/// A service, or the part of it whose instances carry a domain tag (`hello` of `www` is `www.hello`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    /// What Consul calls the service.
+    pub service: String,
+    /// The domain tag that selects a part of it.
+    pub tag: Option<String>,
+}
+
+impl ServiceName {
+    /// The whole of a service.
+    pub fn whole(service: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            tag: None,
+        }
+    }
+
+    /// The instances of a service that carry `tag`.
+    pub fn part(service: impl Into<String>, tag: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            tag: Some(tag.into()),
+        }
+    }
+
+    /// The name on the page, in metrics and as an anchor: `www_hello`, or `hello_www` for the part of
+    /// `www` that is tagged `hello`.
+    pub fn label(&self) -> String {
+        match &self.tag {
+            None => self.service.clone(),
+            Some(tag) => format!("{tag}_{}", self.service),
+        }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tag {
+            None => f.write_str(&self.service),
+            Some(tag) => write!(f, "{}.{tag}", self.service),
+        }
+    }
+}
+
+impl Serialize for ServiceName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One service as the data plane is to serve it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Service {
+    /// Its virtual address; `None` while none could be given (see `problems`).
+    pub vip: Option<Ipv4Addr>,
+    /// What its registrations ask for.
+    pub options: Options,
+    /// Complete host names beside the ones made from its name.
+    pub aliases: BTreeSet<String>,
+    /// Its instances, by key.
+    pub backends: BTreeMap<InstanceKey, Backend>,
+}
+
+impl Service {
+    /// The backends that take new flows.
+    pub fn usable(&self) -> impl Iterator<Item = (&InstanceKey, &Backend)> {
+        self.backends
+            .iter()
+            .filter(|(_, backend)| backend.state().usable())
+    }
+}
+
+/// One instance with both levels of health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// Where flows go.
+    pub address: SocketAddr,
+    /// Marks of the registration.
+    pub tags: BTreeSet<String>,
+    /// Relative share, 0 to 65535.
+    pub weight: u16,
+    /// Level 2: what the source's checks say.
+    pub source: SourceHealth,
+    /// Those checks.
+    pub checks: Vec<Check>,
+    /// Level 1: what our own probes say.
+    pub probe: Probe,
+    /// Until when an operator's drain lasts; the backend takes no new flow meanwhile.
+    pub draining: bool,
+}
+
+/// Level 1 of health: the verdict of our own probes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Probe {
+    /// The verdict.
+    pub state: ProbeState,
+    /// Since when.
+    pub since: SystemTime,
+    /// Why the last probe failed.
+    pub error: Option<String>,
+    /// How long the last successful probe took.
+    pub took: Option<Duration>,
+}
+
+/// The verdict of our own probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeState {
+    /// New, not probed often enough: takes no flow yet.
+    Starting,
+    /// Answers.
+    Up,
+    /// Does not answer.
+    Down,
+    /// Not probed (`lb_check=off`): counts as up.
+    Off,
+}
+
+/// The state of a backend, one word, worst cause first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Takes new flows.
+    Usable,
+    /// Waits for its first successful probes.
+    Starting,
+    /// Our own probes fail.
+    L4Down,
+    /// A check of the source warns.
+    ConsulWarning,
+    /// A check of the source fails.
+    ConsulCritical,
+    /// Taken out in the source: established flows live on.
+    Maintenance,
+    /// Taken out here by an operator: established flows live on.
+    Draining,
+}
+
+impl State {
+    /// Whether new flows may go there.
+    pub fn usable(self) -> bool {
+        self == Self::Usable
+    }
+
+    /// The word in metrics, tables and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::Starting => "starting",
+            Self::L4Down => "l4_down",
+            Self::ConsulWarning => "consul_warning",
+            Self::ConsulCritical => "consul_critical",
+            Self::Maintenance => "maintenance",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Backend {
+    /// Both levels and the operator's word, combined: usable is "the source says yes and so do we".
+    pub fn state(&self) -> State {
+        if self.draining {
+            return State::Draining;
+        }
+        match (self.source, self.probe.state) {
+            (SourceHealth::Maintenance, _) => State::Maintenance,
+            (SourceHealth::Critical, _) => State::ConsulCritical,
+            (SourceHealth::Warning, _) => State::ConsulWarning,
+            (SourceHealth::Passing, ProbeState::Down) => State::L4Down,
+            (SourceHealth::Passing, ProbeState::Starting) => State::Starting,
+            (SourceHealth::Passing, ProbeState::Up | ProbeState::Off) => State::Usable,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Layouts that belong to a flow. They outlive every map version: see [`RECORD_VERSION`].
+
+use crate::{Be16, Be32};
+
+/// Version of [`Record`] and [`Active`]. Old and new programs run side by side while links are swapped
+/// one by one, so a later version may only give meaning to spare bytes.
+pub const RECORD_VERSION: u8 = 1;
+
+/// A backend's id. It is never reused while pinned state lives: an index that is used again gets
+/// another generation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendId {
+    /// Index in `BACKENDS`, `ACTIVE` and `SUSPECTS`; 0 is never given out.
+    pub index: u32,
+    /// Counts the uses of the index, starting at 1.
+    pub generation: u32,
+}
+
+const _: () = assert!(size_of::<BackendId>() == 8);
+
+impl BackendId {
+    /// Both halves in one integer, so that a program can exchange the id atomically.
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// The inverse of [`BackendId::to_bits`].
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves are taken apart"
+    )]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self {
+            index: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
+}
+
+/// Value of `RECORDS`: which VIP and which backend a client's socket was given.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// [`BackendId::to_bits`] while the flow is counted in `ACTIVE`, else 0. Exchanged atomically: whoever
+    /// takes the id out subtracts the flow, so it is subtracted once.
+    pub backend: u64,
+    /// Coarse monotonic nanoseconds at the connect.
+    pub start_ns: u64,
+    /// The address the application connected to.
+    pub vip: Be32,
+    /// The port the application connected to.
+    pub vip_port: Be16,
+    /// IANA protocol number.
+    pub proto: u8,
+    /// [`RECORD_VERSION`] of the program that wrote the record.
+    pub version: u8,
+    /// Where the flow really goes; `getpeername` answers the VIP only while this is the socket's peer.
+    pub address: Be32,
+    /// Its port.
+    pub port: Be16,
+    /// Spare, zero.
+    pub spare16: u16,
+    /// [`crate::Service::table`] of the service.
+    pub table: u32,
+    /// Spare, zero: room for an IPv6 VIP and address.
+    pub spare: [u32; 9],
+}
+
+const _: () = assert!(size_of::<Record>() == 72);
+
+/// Value of `ACTIVE`, on a cache line of its own: every connect on every CPU writes one of these.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Active {
+    /// Flows that were given this backend and are not closed. Changed by atomic adds only.
+    pub flows: u64,
+    /// Spare, zero.
+    pub spare: [u64; 7],
+}
+
+const _: () = assert!(size_of::<Active>() == 64);
+
+/// What the kernel tells the agent through the `EVENTS` ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// [`BackendId::to_bits`] of the backend concerned.
+    pub backend: u64,
+    /// An [`EventKind`] as its integer.
+    pub kind: u32,
+    /// [`crate::Service::table`] of the service concerned.
+    pub table: u32,
+}
+
+const _: () = assert!(size_of::<Event>() == 16);
+
+/// Why a backend became suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// The connect ended in SYN_SENT without the application closing the socket.
+    Refused = 1,
+    /// The SYN was sent a third time.
+    Unanswered = 2,
+}

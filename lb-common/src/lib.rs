@@ -1,0 +1,69 @@
+//! What the kernel programs and the agent must agree on: map keys and values, and their constants.
+//!
+//! The kernel compares keys byte by byte and its maps outlive the agent, so these types hold integers
+//! only, with explicit padding, a byte order in the type, and asserted sizes. There is no logic here.
+//! A changed layout bumps [`MAP_VERSION`], which is part of the pin path; [`Record`] and [`Active`] are
+//! shared by every version and carry [`RECORD_VERSION`] instead.
+#![no_std]
+
+mod bytes;
+mod flow;
+mod service;
+#[cfg(feature = "user")]
+mod user;
+
+pub use bytes::{Be16, Be32};
+pub use flow::{Active, BackendId, Event, EventKind, RECORD_VERSION, Record};
+pub use service::{
+    Backend, Balance, HOST_VIEW, Half, SLOTS, Service, ServiceKey, Suspect, Table, UnknownBalance,
+};
+
+/// Version of all map layouts except [`Record`] and [`Active`]; part of the pin path.
+pub const MAP_VERSION: u32 = 1;
+
+/// How long the kernel skips a backend that it saw fail, in nanoseconds of the coarse monotonic clock.
+pub const SUSPICION_NS: u64 = 10_000_000_000;
+
+/// Any port: the port in the key of a VIP that answers on every port.
+pub const ANY_PORT: Be16 = Be16::from_host(0);
+
+/// IANA protocol number of TCP.
+pub const PROTO_TCP: u8 = 6;
+
+/// Names of the maps, which are also the names of their pins.
+pub mod map {
+    /// `HASH`: [`ServiceKey`](crate::ServiceKey) to [`Service`](crate::Service).
+    pub const SERVICES: &str = "SERVICES";
+    /// `ARRAY`: table index to [`Table`](crate::Table).
+    pub const TABLES: &str = "TABLES";
+    /// `ARRAY`: backend index to [`Backend`](crate::Backend).
+    pub const BACKENDS: &str = "BACKENDS";
+    /// `ARRAY`: backend index to [`Suspect`](crate::Suspect).
+    pub const SUSPECTS: &str = "SUSPECTS";
+    /// `ARRAY`: table index to the round-robin position, one `u64` on its own cache line.
+    pub const CURSORS: &str = "CURSORS";
+    /// `PERCPU_ARRAY`: table index to [`Counters`](crate::Counters).
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `RINGBUF` of [`Event`](crate::Event).
+    pub const EVENTS: &str = "EVENTS";
+    /// `ARRAY`: backend index to [`Active`](crate::Active). Pinned outside the map version.
+    pub const ACTIVE: &str = "ACTIVE";
+    /// `SK_STORAGE`: socket to [`Record`](crate::Record). Pinned outside the map version.
+    pub const RECORDS: &str = "RECORDS";
+}
+
+/// Value of `COUNTERS`: what happened to the connects of one table, counted per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connects that were given a backend.
+    pub flows: u64,
+    /// Connects refused because no backend was usable.
+    pub refused: u64,
+    /// Connects that failed at the backend: refused, or the SYN went unanswered.
+    pub failed: u64,
+    /// Spare, zero.
+    pub spare: u64,
+}
+
+const _: () = assert!(size_of::<Counters>() == 32);

@@ -1,0 +1,2 @@
+//! Pure functions of the kernel programs.
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,4 @@
+//! System calls that aya and the standard library lack, one safe function each: the only user-space
+//! `unsafe` of the project.
+
+pub mod bpf;
