@@ -52,7 +52,7 @@ impl Order {
     /// The most to send before the next tick.
     fn portion(self, hurry: bool) -> u64 {
         match self.rate {
-            Some(rate) if !hurry => (rate / TICKS_PER_SECOND).max(1),
+            Some(rate) if !hurry => (rate / u64::from(TICKS_PER_SECOND)).max(1),
             _ => u64::MAX,
         }
     }
@@ -65,7 +65,7 @@ pub(crate) fn start(order: Order, id: &str, hurry: Arc<AtomicBool>) -> Response<
     // A whole number of lines, so that blocks follow each other without a seam.
     let block = Bytes::from(line.repeat(BLOCK_BYTES.div_ceil(line.len())));
     tokio::spawn(async move {
-        let mut tick = interval(Duration::from_secs(1) / TICKS_PER_SECOND as u32);
+        let mut tick = interval(Duration::from_secs(1) / TICKS_PER_SECOND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut sent, length) = (0, block.len() as u64);
         while sent < order.bytes {
@@ -108,4 +108,4 @@ fn index(offset: u64) -> usize {
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// A slow download still moves this often.
-const TICKS_PER_SECOND: u64 = 20;
+const TICKS_PER_SECOND: u32 = 20;

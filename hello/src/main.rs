@@ -60,6 +60,7 @@ async fn serve(address: SocketAddr, app: Arc<App>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind(address).await?;
+    println!("hello: listening on {}", listener.local_addr()?);
     let connections = GracefulShutdown::new();
 
     tokio::select! {
