@@ -1,4 +1,5 @@
 //! How the application leaves, seen from outside.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
