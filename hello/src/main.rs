@@ -1,2 +1,116 @@
-//! The demo application.
-fn main() {}
+//! The demo's application: an HTTP server that shows its instance id.
+//!
+//! It can be broken while its port stays open, and it leaves as a good citizen of a load balancer does: after
+//! SIGTERM it goes on accepting for [`NOTICE`], so that whoever balances has time to look elsewhere, then
+//! finishes what it has and ends. It keeps nothing and never reads a request's body.
+
+mod answers;
+mod download;
+
+use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use answers::App;
+use clap::Parser;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
+};
+
+/// A tiny web page that shows which instance answered.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Example: hello --listen 127.0.0.1:8081 --id a, then curl http://127.0.0.1:8081/"
+)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:80")]
+    listen: SocketAddr,
+
+    /// What this instance calls itself; in a container, the container's id.
+    #[arg(long, env = "HOSTNAME", default_value = "unnamed")]
+    id: String,
+
+    /// Whom the page greets.
+    #[arg(long, env = "NAME", default_value = "world")]
+    name: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Args { listen, id, name } = Args::parse();
+    match serve(listen, Arc::new(App::new(id, name))).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hello: cannot serve on {listen}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, and then for as long as it takes to leave politely.
+async fn serve(address: SocketAddr, app: Arc<App>) -> io::Result<()> {
+    // Before the port opens: whoever sees the port may send the signal.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = TcpListener::bind(address).await?;
+    println!("hello: listening on {}", listener.local_addr()?);
+    let connections = GracefulShutdown::new();
+
+    tokio::select! {
+        never = accept(&listener, &app, &connections) => match never {},
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let Err(_) = timeout(NOTICE, accept(&listener, &app, &connections)).await;
+    drop(listener);
+    if timeout(GRACE, connections.shutdown()).await.is_err() {
+        eprintln!("hello: some connections were still open {GRACE:?} after the last accept");
+    }
+    Ok(())
+}
+
+/// Accepts for ever.
+async fn accept(
+    listener: &TcpListener,
+    app: &Arc<App>,
+    connections: &GracefulShutdown,
+) -> std::convert::Infallible {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => attend(stream, Arc::clone(app), connections),
+            // Out of descriptors, or the peer left already: neither is a reason to end, nor to spin.
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Serves one connection in a task of its own.
+fn attend(stream: TcpStream, app: Arc<App>, connections: &GracefulShutdown) {
+    // Without it a small answer waits for the acknowledgement of its head.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let answer = app.answer(&request);
+        async move { Ok::<_, std::convert::Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        // A peer that leaves early, or talks nonsense, concerns nobody else.
+        let _ = connection.await;
+    });
+}
+
+/// How long it goes on accepting after SIGTERM.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// How long requests in flight may take after that.
+const GRACE: Duration = Duration::from_secs(30);
