@@ -6,7 +6,10 @@
 use std::{
     fs, io,
     net::Ipv4Addr,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -104,7 +107,10 @@ pub enum Error {
 pub struct Programs {
     ebpf: Ebpf,
     cgroup: PathBuf,
-    links: PathBuf,
+    /// Where the links are pinned.
+    pins: PathBuf,
+    /// The links of the attached programs.
+    links: Vec<(&'static str, OwnedFd)>,
 }
 
 /// The folder with the pins of all map versions.
@@ -120,10 +126,10 @@ impl Programs {
     pub fn load(config: &Config) -> Result<Self, Error> {
         let root = pin_root(&config.bpffs);
         let versioned = root.join(format!("v{MAP_VERSION}"));
-        let links = versioned.join("links");
-        fs::create_dir_all(&links).map_err(|source| Error::Pin {
+        let pins = versioned.join("links");
+        fs::create_dir_all(&pins).map_err(|source| Error::Pin {
             verb: "create",
-            path: links.clone(),
+            path: pins.clone(),
             source,
         })?;
 
@@ -170,7 +176,8 @@ impl Programs {
         Ok(Self {
             ebpf,
             cgroup: config.cgroup.clone(),
-            links,
+            pins,
+            links: Vec::new(),
         })
     }
 
@@ -191,7 +198,7 @@ impl Programs {
             .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?
             .ino();
         for hook in HOOKS {
-            let path = self.links.join(hook);
+            let path = self.pins.join(hook);
             let program = self.ebpf.program_mut(hook).ok_or(Error::Missing(hook))?;
             if replace(program, hook, &path, id)? {
                 tracing::info!(hook, "adopted the attached program's link");
@@ -203,20 +210,23 @@ impl Programs {
                 })?;
                 tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
             }
+            let link = lb_sys::bpf::object_get(&path).map_err(|source| Error::Pin {
+                verb: "open the pinned link",
+                path,
+                source,
+            })?;
+            self.links.push((hook, link));
         }
         Ok(())
     }
 
     /// Whether each hook's link is still in place.
     pub fn attached(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        let attached = |path: PathBuf| {
-            let link = lb_sys::bpf::object_get(&path)?;
-            lb_sys::bpf::link_cgroup(link.as_fd())
-        };
-        HOOKS.into_iter().map(move |hook| {
+        // The kernel detaches a link when its cgroup goes.
+        self.links.iter().map(|(hook, link)| {
             (
-                hook,
-                attached(self.links.join(hook)).is_ok_and(|cgroup| cgroup != 0),
+                *hook,
+                lb_sys::bpf::link_cgroup(link.as_fd()).is_ok_and(|cgroup| cgroup != 0),
             )
         })
     }

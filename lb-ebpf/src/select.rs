@@ -1,14 +1,16 @@
 //! The choice of a backend from the slots of a service.
 
+use core::num::{NonZeroU32, NonZeroU64};
+
 use lb_common::{Balance, SLOTS};
 
-/// What the choice reads. Slots are numbered from 0 to the service's count; a backend is its index.
+/// What the choice reads. A backend is its index.
 pub trait Slots {
     /// A uniformly random integer.
     fn random(&self) -> u32;
     /// The service's turn: a number that grows by one with each call, across all CPUs.
     fn turn(&self) -> u64;
-    /// The backend in `slot`.
+    /// The backend in `slot`, which may be up to twice [`SLOTS`]: the slots are a ring.
     fn backend(&self, slot: u32) -> u32;
     /// How loaded a backend is.
     fn load(&self, backend: u32) -> Load;
@@ -30,22 +32,22 @@ pub struct Load {
 /// A suspected backend is skipped only while another one is not suspected, so that no client can take a
 /// service down.
 #[inline(always)]
-pub fn select(balance: Balance, count: u32, slots: &impl Slots) -> u32 {
+pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
+    // Not zero by its type: a division by zero would bring a panic into the program.
+    let turns = NonZeroU64::from(count);
+    let count = count.get();
     let first = match balance {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the remainder is below `count`"
         )]
-        Balance::RoundRobin => (slots.turn() % u64::from(count)) as u32,
+        Balance::RoundRobin => (slots.turn() % turns) as u32,
         Balance::LeastConn | Balance::Random => random_slot(slots.random(), count),
     };
     let mut choice = slots.backend(first);
     if matches!(balance, Balance::LeastConn) && count > 1 {
         // Another slot than the first: choosing the same one twice would be one random choice.
-        let other = slots.backend(wrap(
-            first + 1 + random_slot(slots.random(), count - 1),
-            count,
-        ));
+        let other = slots.backend(first + 1 + random_slot(slots.random(), count - 1));
         if slots.suspected(choice)
             || (!slots.suspected(other) && less_loaded(slots.load(other), slots.load(choice)))
         {
@@ -60,14 +62,23 @@ pub fn select(balance: Balance, count: u32, slots: &impl Slots) -> u32 {
 }
 
 /// The first backend after slot `first` that is not suspected. The rare path.
+///
+/// A half is filled with its sequence of backends over and over, so the slots that follow `first` hold all
+/// of them without a jump back, which would multiply the states that the verifier walks through.
 #[inline(always)]
 fn unsuspected_after(first: u32, count: u32, slots: &impl Slots) -> Option<u32> {
+    // A sequence longer than half of the slots may meet the end of the half, where it is cut off.
+    let steps = if count > SLOTS as u32 / 2 {
+        SLOTS as u32
+    } else {
+        count
+    };
     // Bounded by a constant for the verifier.
     for step in 1..SLOTS as u32 {
-        if step >= count {
+        if step >= steps {
             break;
         }
-        let backend = slots.backend(wrap(first + step, count));
+        let backend = slots.backend(first + step);
         if !slots.suspected(backend) {
             return Some(backend);
         }
@@ -92,12 +103,6 @@ pub const fn less_loaded(a: Load, b: Load) -> bool {
     (a.flows + 1) * (b.weight as u64) < (b.flows + 1) * (a.weight as u64)
 }
 
-/// `slot` brought back below `count`, which it exceeds by less than `count`.
-#[inline(always)]
-const fn wrap(slot: u32, count: u32) -> u32 {
-    if slot >= count { slot - count } else { slot }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -109,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// A service whose slot `i` holds backend `i + 1`.
+    /// A service with backends 1, 2, … in its slots, over and over, as the agent fills them.
     #[derive(Default)]
     struct Model {
         random: RefCell<Vec<u32>>,
@@ -126,11 +131,7 @@ mod tests {
             self.turn.replace(self.turn.get() + 1)
         }
         fn backend(&self, slot: u32) -> u32 {
-            assert!(
-                (slot as usize) < self.loads.len(),
-                "slot {slot} is not in use"
-            );
-            slot + 1
+            slot % SLOTS as u32 % u32::try_from(self.loads.len()).unwrap() + 1
         }
         fn load(&self, backend: u32) -> Load {
             self.loads[backend as usize - 1]
@@ -152,11 +153,15 @@ mod tests {
         }
     }
 
+    fn choose(balance: Balance, count: u32, model: &Model) -> u32 {
+        select(balance, NonZeroU32::new(count).unwrap(), model)
+    }
+
     #[test]
     fn round_robin_visits_every_backend_in_turn() {
         let model = model(&[0, 0, 0], &[]);
         let visited: Vec<_> = (0..6)
-            .map(|_| select(Balance::RoundRobin, 3, &model))
+            .map(|_| choose(Balance::RoundRobin, 3, &model))
             .collect();
         assert_eq!(visited, [1, 2, 3, 1, 2, 3]);
     }
@@ -167,7 +172,7 @@ mod tests {
         for (flows, expect) in [([5, 2], 2), ([2, 5], 1), ([3, 3], 1)] {
             let model = model(&flows, &[]);
             *model.random.borrow_mut() = vec![0, 0];
-            assert_eq!(select(Balance::LeastConn, 2, &model), expect, "{flows:?}");
+            assert_eq!(choose(Balance::LeastConn, 2, &model), expect, "{flows:?}");
         }
     }
 
@@ -188,9 +193,9 @@ mod tests {
     #[test]
     fn a_suspect_is_used_when_there_is_nothing_else() {
         let only = model(&[0], &[1]);
-        assert_eq!(select(Balance::RoundRobin, 1, &only), 1);
+        assert_eq!(choose(Balance::RoundRobin, 1, &only), 1);
         let all = model(&[0, 0], &[1, 2]);
-        assert_eq!(select(Balance::RoundRobin, 2, &all), 1);
+        assert_eq!(choose(Balance::RoundRobin, 2, &all), 1);
     }
 
     proptest! {
@@ -201,17 +206,18 @@ mod tests {
 
         #[test]
         fn a_suspect_is_never_chosen_while_another_backend_is_not(
-            flows in prop::collection::vec(0..100_u64, 1..20),
-            suspects in prop::collection::btree_set(1..20_u32, 0..20),
+            flows in prop::collection::vec(0..100_u64, 1..=SLOTS),
+            trusted in prop::collection::btree_set(1..=SLOTS as u32, 0..3),
             random: [u32; 2],
             turn: u32,
             balance in prop::sample::select(vec![Balance::LeastConn, Balance::RoundRobin, Balance::Random]),
         ) {
             let count = u32::try_from(flows.len()).unwrap();
-            let model = model(&flows, &suspects.iter().copied().collect::<Vec<_>>());
+            let suspects: Vec<_> = (1..=count).filter(|backend| !trusted.contains(backend)).collect();
+            let model = model(&flows, &suspects);
             *model.random.borrow_mut() = random.to_vec();
             model.turn.set(turn.into());
-            let chosen = select(balance, count, &model);
+            let chosen = choose(balance, count, &model);
             prop_assert!((1..=count).contains(&chosen));
             let alternative = (1..=count).any(|backend| !suspects.contains(&backend));
             prop_assert!(!suspects.contains(&chosen) || !alternative);

@@ -8,11 +8,13 @@
 mod cgroup;
 mod netns;
 mod process;
+mod socket;
 mod wait;
 
 pub use cgroup::{Cgroup, sweep};
 pub use netns::Netns;
 pub use process::{Process, Spawn};
+pub use socket::disconnect;
 pub use wait::{Late, eventually};
 
 use std::{io, path::PathBuf, process::ExitStatus};

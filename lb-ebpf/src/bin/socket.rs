@@ -14,7 +14,7 @@
 #[path = "../kernel/mod.rs"]
 mod kernel;
 
-use core::ffi::c_void;
+use core::{ffi::c_void, num::NonZeroU32};
 
 use aya_ebpf::{
     Global,
@@ -31,7 +31,7 @@ use aya_ebpf::{
 use kernel::{add, exchange, fetch_add, now, stored, stored_or_new};
 use lb_common::{
     ANY_PORT, Active, Backend, BackendId, Balance, Be16, Be32, Counters, Cursor, Event, EventKind,
-    HOST_VIEW, Half, PROTO_TCP, RECORD_VERSION, Record, SLOTS, SUSPICION_NS, Service, ServiceKey,
+    HOST_VIEW, PROTO_TCP, RECORD_VERSION, Record, SLOTS, SUSPICION_NS, Service, ServiceKey,
     Suspect, Table,
 };
 use lb_ebpf::{Load, Slots, in_pool, select, suspected};
@@ -44,6 +44,10 @@ static POOL_PREFIX: Global<u32> = Global::new(u32::MAX);
 static POOL_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static OWN_ADDRESS: Global<u32> = Global::new(0);
+
+/// `SLOTS - 1`, in a form that the compiler cannot see through: it would drop a mask that the verifier needs.
+#[unsafe(no_mangle)]
+static SLOT_MASK: Global<u32> = Global::new(SLOTS as u32 - 1);
 
 // Sizes are defaults; the loader sets them from the configured capacities.
 #[btf_map]
@@ -179,23 +183,25 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
 #[inline(always)]
 fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
     let mut service = find(vip, port)?;
-    let mut half = half(&service)?;
-    if half.generation != service.generation {
+    let mut table = TABLES.get_ptr(service.table)?;
+    if generation(table, service.half) != service.generation {
         // The half was being rewritten: its service value is newer by now.
         service = find(vip, port)?;
-        half = self::half(&service)?;
+        table = TABLES.get_ptr(service.table)?;
     }
-    if service.count == 0 || service.count > SLOTS as u32 {
+    let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS as u32)
+    else {
         count(service.table, |counters| counters.refused += 1);
         return None;
-    }
+    };
     let balance = Balance::try_from(service.balance).unwrap_or(Balance::LeastConn);
     let index = select(
         balance,
-        service.count,
+        slots,
         &Live {
-            half,
-            table: service.table,
+            table,
+            half: service.half,
+            index: service.table,
         },
     );
     let backend = *BACKENDS.get(index)?;
@@ -222,17 +228,17 @@ fn find(vip: Be32, port: Be16) -> Option<Service> {
 }
 
 #[inline(always)]
-fn half(service: &Service) -> Option<&'static Half> {
-    let table = TABLES.get_ptr(service.table)?;
-    // SAFETY: array values live as long as the map, which outlives the program; the half is masked. The
-    // agent writes the idle half only, and a reader that is late sees another generation.
-    Some(unsafe { &(*table).halves[(service.half & 1) as usize] })
+fn generation(table: *const Table, half: u32) -> u32 {
+    // SAFETY: array values live as long as the map, which outlives the program; the half is masked.
+    unsafe { (*table).halves[(half & 1) as usize].generation }
 }
 
 /// The live maps as the choice reads them.
 struct Live {
-    half: &'static Half,
-    table: u32,
+    /// The table and its live half, apart: a pointer into the half would be computed before the null check.
+    table: *const Table,
+    half: u32,
+    index: u32,
 }
 
 impl Slots for Live {
@@ -244,7 +250,7 @@ impl Slots for Live {
 
     #[inline(always)]
     fn turn(&self) -> u64 {
-        CURSORS.get_ptr_mut(self.table).map_or(0, |cursor| {
+        CURSORS.get_ptr_mut(self.index).map_or(0, |cursor| {
             // SAFETY: array values live as long as the map; the field is aligned and only changed here.
             unsafe { fetch_add(&raw mut (*cursor).turn, 1) }
         })
@@ -252,7 +258,14 @@ impl Slots for Live {
 
     #[inline(always)]
     fn backend(&self, slot: u32) -> u32 {
-        self.half.slots[(slot & (SLOTS as u32 - 1)) as usize]
+        let slot = (slot & SLOT_MASK.load()) as usize;
+        // SAFETY: as in `generation`; the mask keeps the slot below `SLOTS`, which the verifier checks again. The
+        // agent writes the idle half only, and every slot of a half names a backend of the service.
+        unsafe {
+            let slots =
+                (&raw const (*self.table).halves[(self.half & 1) as usize].slots).cast::<u32>();
+            *slots.add(slot)
+        }
     }
 
     #[inline(always)]
