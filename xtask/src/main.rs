@@ -1,2 +1,57 @@
-//! Project commands.
-fn main() {}
+//! What building and testing need, as commands. Every command does the set-up that it needs by itself.
+
+mod check;
+mod packages;
+mod setup;
+mod shell;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+/// Project commands: each does the set-up that it needs by itself.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install everything that building and testing need.
+    Setup,
+    /// Build the kernel programs.
+    BuildEbpf,
+    /// Run every test: unit, property, wire, kernel, Consul. Needs root.
+    Test,
+    /// What must be green: format, lints, licences, documentation, and every test. Needs root.
+    Ci,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Setup => setup::everything(),
+        Command::BuildEbpf => {
+            setup::programs()?;
+            let objects = lb_ebpf_build::build(workspace(), &workspace().join("target/ebpf"))?;
+            println!("the objects are in {}", objects.display());
+            Ok(())
+        }
+        Command::Test => check::test(),
+        Command::Ci => check::ci(),
+    }
+}
+
+/// The folder of the workspace.
+fn workspace() -> &'static Path {
+    // xtask is built and run in the workspace that it serves.
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// The ignored folder with the tools of this project.
+fn tools() -> PathBuf {
+    lb_ebpf_build::tools_dir(workspace())
+}
