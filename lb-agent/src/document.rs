@@ -115,11 +115,7 @@ impl<'t> Table<'t> {
     }
 
     /// A whole number, if the key is there.
-    pub(crate) fn integer(
-        &mut self,
-        reader: &mut Reader,
-        key: &'static str,
-    ) -> Option<Lined<i64>> {
+    pub(crate) fn integer(&mut self, reader: &mut Reader, key: &'static str) -> Option<Lined<i64>> {
         self.take_as(reader, key, "a whole number", integer)
     }
 

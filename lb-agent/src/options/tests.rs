@@ -65,7 +65,10 @@ fn every_option_takes_its_values() {
         ("lb_check=tcp", CheckKind::Tcp),
         ("lb_check=off", CheckKind::Off),
         ("lb_check=http /", CheckKind::Http("/".to_owned())),
-        ("lb_check=http  /a?b=c", CheckKind::Http("/a?b=c".to_owned())),
+        (
+            "lb_check=http  /a?b=c",
+            CheckKind::Http("/a?b=c".to_owned()),
+        ),
     ] {
         let options = Options {
             check: check_kind,
