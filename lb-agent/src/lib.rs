@@ -4,14 +4,17 @@
 //! ARCHITECTURE.md has the map of the modules and the invariants.
 
 pub mod admin;
+pub mod assemble;
 pub mod catalog;
 pub mod cli;
 pub mod discover;
 pub mod dns;
 pub mod document;
+pub mod drain;
 pub mod front;
 pub mod health;
 pub mod options;
 pub mod snapshot;
+pub mod state_file;
 pub mod stats;
 pub mod vip;
