@@ -140,3 +140,93 @@ const NEGATIVE_LIMIT_SECONDS: u32 = 300;
 
 const ENTRY_BYTES: u64 = 512;
 const RECORD_BYTES: u64 = 320;
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{
+        op::{MessageType, OpCode},
+        rr::{
+            Name,
+            rdata::{A, SOA},
+        },
+    };
+
+    use super::*;
+
+    fn a(ttl: u32) -> Record {
+        Record::from_rdata(Name::root(), ttl, RData::A(A::new(192, 0, 2, 1)))
+    }
+
+    fn soa(ttl: u32, minimum: u32) -> Record {
+        let data = SOA::new(Name::root(), Name::root(), 1, 2, 3, 4, minimum);
+        Record::from_rdata(Name::root(), ttl, RData::SOA(data))
+    }
+
+    fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>) -> Message {
+        let mut message = Message::new(1, MessageType::Response, OpCode::Query);
+        message.metadata.response_code = code;
+        message.answers = answers;
+        message.authorities = authorities;
+        message
+    }
+
+    #[track_caller]
+    fn check(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>, seconds: u64) {
+        let message = message(code, answers, authorities);
+        assert_eq!(fresh_for(&message), Duration::from_secs(seconds));
+    }
+
+    #[test]
+    fn an_answer_is_kept_as_long_as_its_shortest_record() {
+        check(ResponseCode::NoError, vec![a(60), a(30)], vec![], 30);
+        check(ResponseCode::NoError, vec![a(60)], vec![a(20)], 20);
+        check(ResponseCode::NoError, vec![a(0)], vec![], 0);
+        check(ResponseCode::NoError, vec![a(86_400)], vec![], 3600);
+        check(ResponseCode::NoError, vec![a(0x8000_0000)], vec![], 0);
+    }
+
+    #[test]
+    fn a_negative_answer_is_kept_as_its_start_of_authority_says() {
+        for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
+            check(code, vec![], vec![soa(60, 10)], 10);
+            check(code, vec![], vec![soa(10, 60)], 10);
+            check(code, vec![], vec![soa(86_400, 86_400)], 300);
+            check(code, vec![], vec![], 0);
+            check(code, vec![], vec![a(60)], 0);
+        }
+        check(ResponseCode::NXDomain, vec![a(5)], vec![soa(60, 60)], 5);
+    }
+
+    #[test]
+    fn a_failure_is_kept_for_a_moment() {
+        check(ResponseCode::ServFail, vec![], vec![soa(60, 60)], 1);
+        check(ResponseCode::Refused, vec![], vec![], 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_good_for_those_who_waited_even_if_it_may_not_be_kept() {
+        let asked = Instant::now();
+        let received = asked + Duration::from_millis(3);
+        let stored = Stored::new(
+            message(ResponseCode::NoError, vec![a(0)], vec![]),
+            40,
+            received,
+        );
+        assert!(stored.answers(asked, received));
+        let later = received + Duration::from_millis(1);
+        assert!(!stored.answers(later, later));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_ends_with_its_time_to_live() {
+        let received = Instant::now();
+        let stored = Stored::new(
+            message(ResponseCode::NoError, vec![a(30)], vec![]),
+            40,
+            received,
+        );
+        let at = |seconds| received + Duration::from_secs(seconds);
+        assert!(stored.answers(at(29), at(29)));
+        assert!(!stored.answers(at(30), at(30)));
+    }
+}

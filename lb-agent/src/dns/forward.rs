@@ -20,8 +20,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     cache::Stored,
+    decide::Via,
     exchange::{Question, exchange},
-    message::{Reply, Request, Via},
+    message::{Reply, Request},
 };
 
 /// Asks others, and remembers what they said.
@@ -128,9 +129,9 @@ impl Group {
                     refusal.get_or_insert(stored);
                 }
                 Ok(Err(error)) => {
-                    debug!(%server, error = &error as &dyn std::error::Error, "dns server failed")
+                    debug!(%server, error = &error as &dyn std::error::Error, "DNS server failed");
                 }
-                Err(_) => debug!(%server, "dns server did not answer in time"),
+                Err(_) => debug!(%server, "DNS server did not answer in time"),
             }
             if Instant::now() >= deadline {
                 break;

@@ -1,6 +1,4 @@
 //! Requests and answers: the wire format on one side, meanings on the other. Pure.
-//!
-//! A request is decided here as far as the agent's own names go; what is left is a question for others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,26 +11,14 @@ use hickory_proto::{
     serialize::binary::{BinDecodable, BinDecoder},
 };
 
-use super::names::{Found, Names};
-
-/// What is to be done with a packet.
-#[derive(Debug)]
-pub(super) enum Decision {
-    /// Nothing: it is no request. An answer to an answer could go round for ever.
-    Ignore,
-    /// It is answered here and now.
-    Answer(Reply),
-    /// It has to be asked elsewhere.
-    Forward(Request, Via),
-}
-
-/// Who is asked about a name that is not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Via {
-    /// The resolvers that the host would use without us.
-    Upstreams,
-    /// Consul's own DNS.
-    Consul,
+/// What a packet turned out to be.
+pub(super) enum Packet {
+    /// A request to decide.
+    Request(Request),
+    /// A request that cannot be used, and the answer that says so.
+    Unusable(Reply),
+    /// No request. It gets no answer: an answer to an answer could go round for ever.
+    Noise,
 }
 
 /// A well-formed request with one question of class IN.
@@ -51,75 +37,50 @@ pub(super) struct Reply {
     datagram_bytes: usize,
 }
 
-/// Decides `packet` from an asker who may ask (`allowed`) or not.
-pub(super) fn decide(packet: &[u8], allowed: bool, names: &Names, consul: bool) -> Decision {
-    let request = match Request::parse(packet) {
-        Ok(request) => request,
-        Err(Some(message)) => return Decision::Answer(Reply::small(message)),
-        Err(None) => return Decision::Ignore,
-    };
-    if !allowed {
-        return request.refuse(ResponseCode::Refused);
-    }
-    if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-        return request.refuse(ResponseCode::BADVERS);
-    }
-    match request.query.query_type() {
-        RecordType::AXFR | RecordType::IXFR => return request.refuse(ResponseCode::Refused),
-        RecordType::OPT | RecordType::ZERO => return request.refuse(ResponseCode::FormErr),
-        _ => {}
-    }
-    // A name with bytes that no service can have is none of ours.
-    let found = plain(request.query.name()).map_or(Found::Elsewhere, |name| names.lookup(&name));
-    match found {
-        Found::Addresses { v4, v6 } => Decision::Answer(request.addresses(v4, v6)),
-        Found::WithoutVip | Found::NotYet => request.refuse(ResponseCode::ServFail),
-        Found::Consul if consul => request.forward(Via::Consul),
-        // No root server knows `consul.`, so there is nobody to ask, and nobody else to be told.
-        Found::Consul if names.complete() => Decision::Answer(request.absent()),
-        Found::Consul => request.refuse(ResponseCode::ServFail),
-        Found::Elsewhere => request.forward(Via::Upstreams),
-    }
-}
-
-impl Request {
-    /// Reads a packet. The error is the answer to what cannot be used, or `None` if it deserves none.
-    fn parse(packet: &[u8]) -> Result<Self, Option<Message>> {
-        let header = Header::read(&mut BinDecoder::new(packet)).map_err(|_| None)?;
-        let Metadata {
-            id,
-            op_code,
-            message_type,
-            ..
-        } = header.metadata;
-        if message_type == MessageType::Response {
-            return Err(None);
-        }
-        let reject = |code| {
-            let mut message = Message::error_msg(id, op_code, code);
-            message.metadata.recursion_desired = header.metadata.recursion_desired;
-            Some(message)
+impl Packet {
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        let Ok(header) = Header::read(&mut BinDecoder::new(bytes)) else {
+            return Self::Noise;
         };
-        if op_code != OpCode::Query {
-            return Err(reject(ResponseCode::NotImp));
+        if header.metadata.message_type == MessageType::Response {
+            return Self::Noise;
+        }
+        let unusable = |code| Self::Unusable(Reply::bare(&header.metadata, code));
+        if header.metadata.op_code != OpCode::Query {
+            return unusable(ResponseCode::NotImp);
         }
         // Looked at before the rest is read, because the reader makes room for as many as are announced.
         if header.counts.queries != 1 {
-            return Err(reject(ResponseCode::FormErr));
+            return unusable(ResponseCode::FormErr);
         }
-        let message = Message::from_vec(packet).map_err(|_| reject(ResponseCode::FormErr))?;
-        let Some(query) = message.queries.into_iter().next() else {
-            return Err(reject(ResponseCode::FormErr));
+        let Ok(message) = Message::from_vec(bytes) else {
+            return unusable(ResponseCode::FormErr);
         };
-        let request = Self {
+        let Some(query) = message.queries.into_iter().next() else {
+            return unusable(ResponseCode::FormErr);
+        };
+        let request = Request {
             metadata: message.metadata,
             query,
             edns: message.edns,
         };
-        if request.query.query_class() != DNSClass::IN {
-            return Err(Some(request.reply(ResponseCode::Refused).message));
+        if request.query.query_class() == DNSClass::IN {
+            Self::Request(request)
+        } else {
+            Self::Unusable(request.reply(ResponseCode::Refused))
         }
-        Ok(request)
+    }
+}
+
+impl Request {
+    /// Whether the asker wants others to be asked.
+    pub(super) fn recursion_desired(&self) -> bool {
+        self.metadata.recursion_desired
+    }
+
+    /// The version of EDNS that the asker speaks; 0 also if it speaks none.
+    pub(super) fn edns_version(&self) -> u8 {
+        self.edns.as_ref().map_or(0, Edns::version)
     }
 
     /// The request's DO bit: whether the asker wants signatures.
@@ -160,34 +121,21 @@ impl Request {
         }
     }
 
-    fn refuse(&self, code: ResponseCode) -> Decision {
-        Decision::Answer(self.reply(code))
-    }
-
-    fn forward(self, via: Via) -> Decision {
-        if self.metadata.recursion_desired {
-            Decision::Forward(self, via)
-        } else {
-            // The asker wants to know what we know ourselves, and that is nothing.
-            self.refuse(ResponseCode::Refused)
-        }
-    }
-
-    fn addresses(&self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Reply {
+    /// The answer for a name of ours with these addresses.
+    pub(super) fn addresses(&self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Reply {
         let mut reply = self.reply(ResponseCode::NoError);
         let name = self.query.name();
         let record = |data| Record::from_rdata(name.clone(), OWN_TTL_SECONDS, data);
         let v4 = v4.map(|v4| record(RData::A(A(v4))));
         let v6 = v6.map(|v6| record(RData::AAAA(AAAA(v6))));
         reply.message.metadata.authoritative = true;
-        let answers = match self.query.query_type() {
-            RecordType::A => v4.into_iter().chain(None),
-            RecordType::AAAA => v6.into_iter().chain(None),
+        reply.message.answers.extend(match self.query.query_type() {
+            RecordType::A => v4,
+            RecordType::AAAA => v6,
             // One kind of record is enough of an answer to ANY (RFC 8482 section 4.1).
-            RecordType::ANY => v4.or(v6).into_iter().chain(None),
-            _ => None.into_iter().chain(None),
-        };
-        reply.message.add_answers(answers);
+            RecordType::ANY => v4.or(v6),
+            _ => None,
+        });
         if reply.message.answers.is_empty() {
             // "No such data" is not "no such name": after NXDOMAIN for AAAA, libc would not use the A.
             reply.message.add_authority(soa(name.clone()));
@@ -196,7 +144,7 @@ impl Request {
     }
 
     /// "No such name" under `consul.`.
-    fn absent(&self) -> Reply {
+    pub(super) fn absent(&self) -> Reply {
         let mut reply = self.reply(ResponseCode::NXDomain);
         reply.message.metadata.authoritative = true;
         reply
@@ -207,7 +155,10 @@ impl Request {
 }
 
 impl Reply {
-    fn small(message: Message) -> Self {
+    /// An answer to a request of which only the header could be used.
+    fn bare(request: &Metadata, code: ResponseCode) -> Self {
+        let mut message = Message::error_msg(request.id, request.op_code, code);
+        message.metadata.recursion_desired = request.recursion_desired;
         Self {
             message,
             datagram_bytes: usize::from(PLAIN_DATAGRAM_BYTES),
@@ -228,23 +179,6 @@ impl Reply {
         }
         self.message.truncate().to_vec().ok()
     }
-}
-
-/// A name as the table has it: lower case, labels joined by dots, none at the end.
-fn plain(name: &Name) -> Option<String> {
-    let mut text = String::with_capacity(name.len());
-    for (i, label) in name.iter().enumerate() {
-        if i > 0 {
-            text.push('.');
-        }
-        // A dot within a label would look like two labels.
-        let label = std::str::from_utf8(label)
-            .ok()
-            .filter(|label| !label.contains('.'))?;
-        text.push_str(label);
-    }
-    text.make_ascii_lowercase();
-    Some(text)
 }
 
 /// The start of authority that lets a negative answer be kept for a moment (RFC 2308 section 5), in the form

@@ -100,3 +100,35 @@ fn code_label(code: ResponseCode) -> &'static str {
 
 /// From our own answers (microseconds) to the time-outs of others, in seconds.
 const BUCKETS: [f64; 8] = [0.0001, 0.0005, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_exported_by_type_and_result() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::with_prefix("lb");
+        metrics.register(&mut registry);
+        let took = Duration::from_micros(30);
+        metrics.answered(Some(RecordType::A), ResponseCode::NoError, took);
+        metrics.answered(
+            Some(RecordType::Unknown(4711)),
+            ResponseCode::NXDomain,
+            took,
+        );
+        metrics.answered(None, ResponseCode::FormErr, took);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "lb_dns_queries_total{type=\"A\",rcode=\"NOERROR\"} 1",
+            "lb_dns_queries_total{type=\"other\",rcode=\"NXDOMAIN\"} 1",
+            "lb_dns_queries_total{type=\"none\",rcode=\"FORMERR\"} 1",
+            "lb_dns_query_duration_seconds_count{type=\"A\",rcode=\"NOERROR\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert_eq!(metrics.queries("A", "NOERROR"), 1);
+        assert_eq!(metrics.queries("A", "SERVFAIL"), 0);
+    }
+}

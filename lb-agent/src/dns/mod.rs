@@ -40,6 +40,7 @@ use server::Server;
 
 mod cache;
 pub mod carried;
+mod decide;
 mod exchange;
 mod forward;
 mod message;

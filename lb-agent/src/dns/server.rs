@@ -1,5 +1,5 @@
 //! The wire side: sockets, time limits and bounds on what is under way. What an answer says is decided in
-//! [`message`](super::message) and [`forward`](super::forward).
+//! [`decide`](super::decide) and [`forward`](super::forward).
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Query, ResponseCode};
 use ipnet::IpNet;
 use tokio::{
     io::AsyncWriteExt,
@@ -24,9 +24,10 @@ use tracing::{debug, error, warn};
 
 use super::{
     Config, Error, Metrics,
+    decide::{Decision, Via, decide},
     exchange::framed,
     forward::Forwarder,
-    message::{Decision, Reply, Request, Via, decide},
+    message::{Reply, Request},
     names::Names,
 };
 
@@ -269,11 +270,7 @@ impl Server {
     }
 
     fn count(&self, reply: Reply, started: Instant) -> Reply {
-        let kind = reply
-            .message
-            .queries
-            .first()
-            .map(|query| query.query_type());
+        let kind = reply.message.queries.first().map(Query::query_type);
         let code = reply.message.metadata.response_code;
         self.metrics.answered(kind, code, started.elapsed());
         reply
@@ -334,3 +331,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Failures to receive in a row after which the socket is taken for broken.
 const RECEIVE_FAILURE_LIMIT: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::private_networks;
+
+    #[test]
+    fn only_this_host_and_its_networks_may_ask() {
+        let own = Ipv4Addr::new(198, 18, 0, 1);
+        let access = Access {
+            own,
+            allow: private_networks(),
+        };
+        let allowed = |client: &str| access.allows(client.parse().unwrap());
+        for client in [
+            "127.0.0.1",
+            "::1",
+            "198.18.0.1",
+            "172.17.0.2",
+            "::ffff:172.17.0.2",
+            "fe80::1",
+            "fd00::1",
+        ] {
+            assert!(allowed(client), "{client}");
+        }
+        for client in [
+            "198.18.0.2",
+            "192.0.2.1",
+            "172.32.0.1",
+            "2001:db8::1",
+            "::ffff:8.8.8.8",
+        ] {
+            assert!(!allowed(client), "{client}");
+        }
+        let closed = Access { own, allow: vec![] };
+        assert!(closed.allows(own.into()) && !closed.allows([10, 0, 0, 1].into()));
+    }
+}
