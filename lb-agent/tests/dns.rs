@@ -32,7 +32,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -259,7 +259,7 @@ async fn a_silent_upstream_is_a_server_failure_before_the_asker_gives_up() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let servers = vec![silent.local_addr().unwrap()];
     let agent = Agent::start(servers, None, Some(snapshot(true))).await;
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let answer = agent.udp(&question("a.example.com.", RecordType::A)).await;
     assert_eq!(code(&answer), ResponseCode::ServFail);
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -284,6 +284,22 @@ async fn without_an_upstream_other_names_fail_at_once() {
         .udp(&question("www.example.com.", RecordType::A))
         .await;
     assert_eq!(code(&answer), ResponseCode::ServFail);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_the_resolver_itself_is_left_out() {
+    let sockets = same_port().await;
+    let itself = sockets.1.local_addr().unwrap();
+    let agent = Agent::start_at(sockets, vec![itself], None, Some(snapshot(true)));
+    let started = Instant::now();
+    let answer = agent
+        .udp(&question("www.example.com.", RecordType::A))
+        .await;
+    assert_eq!(code(&answer), ResponseCode::ServFail);
+    // To ask itself takes all the time that an upstream has.
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!(agent.metrics.queries("A", "SERVFAIL"), 1);
     agent.end().await;
 }
 
@@ -377,7 +393,15 @@ impl Agent {
         consul: Option<SocketAddr>,
         snapshot: Option<Arc<Snapshot>>,
     ) -> Self {
-        let (tcp, udp) = same_port().await;
+        Self::start_at(same_port().await, upstreams, consul, snapshot)
+    }
+
+    fn start_at(
+        (tcp, udp): (TcpListener, UdpSocket),
+        upstreams: Vec<SocketAddr>,
+        consul: Option<SocketAddr>,
+        snapshot: Option<Arc<Snapshot>>,
+    ) -> Self {
         let address = udp.local_addr().unwrap();
         let (sender, snapshots) = watch::channel(snapshot);
         let metrics = Arc::new(Metrics::default());

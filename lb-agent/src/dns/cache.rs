@@ -144,14 +144,14 @@ const RECORD_BYTES: u64 = 320;
 #[cfg(test)]
 mod tests {
     use hickory_proto::{
-        op::{MessageType, OpCode},
+        op::{MessageType, OpCode, Query},
         rr::{
-            Name,
+            Name, RecordType,
             rdata::{A, SOA},
         },
     };
 
-    use super::*;
+    use super::{super::message::Packet, *};
 
     fn a(ttl: u32) -> Record {
         Record::from_rdata(Name::root(), ttl, RData::A(A::new(192, 0, 2, 1)))
@@ -228,5 +228,28 @@ mod tests {
         let at = |seconds| received + Duration::from_secs(seconds);
         assert!(stored.answers(at(29), at(29)));
         assert!(!stored.answers(at(30), at(30)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_are_handed_out_as_old_as_they_are() {
+        let received = Instant::now();
+        let stored = Stored::new(
+            message(ResponseCode::NoError, vec![a(30), a(5)], vec![soa(60, 60)]),
+            40,
+            received,
+        );
+        let mut asked = Message::query();
+        asked.add_query(Query::query(Name::root(), RecordType::A));
+        let Packet::Request(request) = Packet::read(&asked.to_vec().unwrap()) else {
+            panic!("not a request");
+        };
+        let reply = stored.reply(&request, received + Duration::from_millis(10_500));
+        let ttls: Vec<u32> = reply
+            .message
+            .all_sections()
+            .map(|record| record.ttl)
+            .collect();
+        assert_eq!(ttls, [20, 0, 50]);
+        assert_eq!(reply.message.metadata.id, asked.metadata.id);
     }
 }

@@ -193,3 +193,36 @@ const BUDGET: Duration = Duration::from_millis(4500);
 
 const CACHE_BYTES: u64 = 8 << 20;
 const ESTIMATED_ENTRIES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{
+        op::{Message, Query},
+        rr::{Name, RData, Record, RecordType, rdata::TXT},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_cache_takes_any_single_answer_and_never_more_than_its_room() {
+        let cache = cache();
+        let mut message = Message::query();
+        let text = RData::TXT(TXT::new(vec!["x".repeat(250); 4]));
+        message.answers = vec![Record::from_rdata(Name::root(), 60, text); 60];
+        let stored = Arc::new(Stored::new(message, usize::from(u16::MAX), Instant::now()));
+        for index in 0..1000 {
+            let name = Name::from_ascii(format!("n{index}.example.com.")).unwrap();
+            let question = Question {
+                query: Query::query(name, RecordType::TXT),
+                edns: false,
+                dnssec_ok: false,
+                checking_disabled: false,
+            };
+            let key = (Via::Upstreams, question);
+            cache.insert(key.clone(), Arc::clone(&stored));
+            assert!(cache.get(&key).is_some());
+            assert!(cache.weight() <= CACHE_BYTES);
+        }
+        assert!(cache.len() > 10);
+    }
+}

@@ -95,13 +95,14 @@ pub enum Error {
 /// # Errors
 /// If a socket cannot be used, or fails for good.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     udp: Vec<std::net::UdpSocket>,
     tcp: Vec<std::net::TcpListener>,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    config.upstreams = others(config.upstreams, &udp);
     let (own, domains) = (config.own, config.domains.clone());
     let names = |snapshot: Option<Arc<Snapshot>>| match snapshot {
         Some(snapshot) => Names::new(&snapshot, own, &domains),
@@ -163,6 +164,20 @@ pub fn private_networks() -> Vec<IpNet> {
         .iter()
         .filter_map(|(address, bits)| IpNet::new(*address, *bits).ok())
         .collect()
+}
+
+/// The upstreams that are not this very resolver: to ask itself would only take the time of every asker.
+fn others(mut upstreams: Vec<SocketAddr>, sockets: &[std::net::UdpSocket]) -> Vec<SocketAddr> {
+    upstreams.retain(|upstream| {
+        let itself = sockets
+            .iter()
+            .any(|socket| socket.local_addr().is_ok_and(|own| own == *upstream));
+        if itself {
+            warn!(%upstream, "the DNS upstream is this resolver itself and is left out; name another one");
+        }
+        !itself
+    });
+    upstreams
 }
 
 /// Where a socket is bound, for messages. Says so if it is bound to every address: there, an answer leaves
