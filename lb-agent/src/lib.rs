@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod cli;
 pub mod discover;
 pub mod dns;
+pub mod drain;
 pub mod front;
 pub mod health;
 pub mod options;
