@@ -84,8 +84,12 @@ fn services(services: Option<&[Service]>) -> Component {
         return Component::new(NAME, Mark::Unknown, "not known yet: no source has answered");
     };
     let within = |state| {
-        let names = services.iter().filter(move |service| service.state == state);
-        names.map(|service| service.name.as_str()).collect::<Vec<_>>()
+        let names = services
+            .iter()
+            .filter(move |service| service.state == state);
+        names
+            .map(|service| service.name.as_str())
+            .collect::<Vec<_>>()
     };
     let all = text::count(services.len(), "service");
     let refused = within(ServiceState::Refused);

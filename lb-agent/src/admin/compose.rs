@@ -20,24 +20,24 @@ use crate::{
 };
 
 /// Everything that a report is made of.
-pub(super) struct Material<'a> {
-    pub(super) host: &'a str,
-    pub(super) now: SystemTime,
-    pub(super) started: SystemTime,
+pub(crate) struct Material<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) now: SystemTime,
+    pub(crate) started: SystemTime,
     /// Why the agent is not ready; empty when it is.
-    pub(super) waiting_for: Vec<String>,
+    pub(crate) waiting_for: Vec<String>,
     /// `None` until discovery has answered.
-    pub(super) snapshot: Option<&'a Snapshot>,
+    pub(crate) snapshot: Option<&'a Snapshot>,
     /// `None` when the data plane did not answer.
-    pub(super) stats: Option<&'a Stats>,
+    pub(crate) stats: Option<&'a Stats>,
     /// Host names by service label.
-    pub(super) hosts: BTreeMap<String, Vec<String>>,
+    pub(crate) hosts: BTreeMap<String, Vec<String>>,
     /// Lines of other stages.
-    pub(super) components: Vec<super::report::Component>,
+    pub(crate) components: Vec<super::report::Component>,
 }
 
 /// The report of this moment.
-pub(super) fn compose(mut material: Material<'_>) -> Report {
+pub(crate) fn compose(mut material: Material<'_>) -> Report {
     let snapshot = material.snapshot;
     let others = std::mem::take(&mut material.components);
     let mut report = Report {
@@ -119,8 +119,7 @@ fn service(
     let backends = value.backends.iter();
     let backends: Vec<Backend> = backends
         .map(|(key, backend)| {
-            let figures =
-                stats.map(|stats| stats.backends.get(key).copied().unwrap_or_default());
+            let figures = stats.map(|stats| stats.backends.get(key).copied().unwrap_or_default());
             one_backend(key, backend, figures)
         })
         .collect();

@@ -110,7 +110,11 @@ impl Guard {
                 } else {
                     false
                 };
-                if open { Ok(()) } else { self.token.admit(headers) }
+                if open {
+                    Ok(())
+                } else {
+                    self.token.admit(headers)
+                }
             }
         }
     }
@@ -121,6 +125,10 @@ impl Guard {
             return Err(Refusal::BadHost);
         };
         let host = Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadHost)?;
+        // The parser takes anything behind the colon; a port is a number.
+        if host.port_u16().is_none() && host.as_str() != host.host() {
+            return Err(Refusal::BadHost);
+        }
         // An absolute target speaks for itself, and must not hide behind an innocent Host.
         let both = uri.authority().into_iter().chain([&host]);
         for authority in both {
@@ -244,7 +252,7 @@ mod tests {
         ] {
             read(OWN, host, Err(Refusal::ForeignHost));
         }
-        for host in ["", "a b", "a/b", "127.0.0.1:x"] {
+        for host in ["", "a b", "a/b", "localhost:x", "localhost:99999"] {
             read(OWN, host, Err(Refusal::BadHost));
         }
     }

@@ -1,6 +1,6 @@
 //! The report as metrics. Pure but for the final text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use prometheus_client::{encoding::text, registry::Registry};
 
@@ -56,16 +56,16 @@ fn about_the_agent(report: &Report) -> Vec<Figure> {
         let age = age(report.now_unix, updated).as_secs_f64();
         Some(Sample::labelled([("source", name)], age))
     };
-    let mut refused = BTreeMap::<&str, u64>::new();
-    for problem in &report.problems {
-        *refused.entry(kind(&problem.subject)).or_default() += 1;
-    }
-    let refused = if report.services.is_some() && refused.is_empty() {
-        vec![Sample::labelled([("kind", "service")], 0.0)]
+    let refused = |kind: &'static str| {
+        let problems = report.problems.iter();
+        let of_kind = problems.filter(|problem| self::kind(&problem.subject) == kind);
+        Sample::labelled([("kind", kind)], length(of_kind.count()))
+    };
+    let kinds = KINDS.iter().chain([&OTHER]).map(|kind| refused(kind));
+    let refused = if report.services.is_some() {
+        kinds.collect()
     } else {
-        let each = refused.into_iter();
-        each.map(|(kind, n)| Sample::labelled([("kind", kind)], number(n)))
-            .collect()
+        Vec::new()
     };
     vec![
         Figure::gauge(
@@ -212,7 +212,7 @@ fn about_the_data_plane(report: &Report) -> Vec<Figure> {
 fn kind(subject: &str) -> &'static str {
     let word = subject.split([' ', ':']).next().unwrap_or_default();
     let known = KINDS.iter().find(|kind| **kind == word);
-    known.copied().unwrap_or("other")
+    known.copied().unwrap_or(OTHER)
 }
 
 fn truth(value: bool) -> f64 {
@@ -230,6 +230,9 @@ fn length(value: usize) -> f64 {
     value as f64
 }
 
+/// The kind of every other problem.
+const OTHER: &str = "other";
+/// First words of a problem's subject.
 const KINDS: [&str; 8] = [
     "service", "instance", "option", "tag", "route", "host", "source", "pool",
 ];
@@ -287,10 +290,7 @@ mod tests {
         has(&text, "lb_map_capacity{map=\"BACKENDS\"} 16384.0");
         has(&text, "lb_program_attached{hook=\"connect4\"} 1.0");
         has(&text, "lb_source_up{source=\"consul\"} 0.0");
-        has(
-            &text,
-            "lb_source_data_age_seconds{source=\"consul\"} 192.0",
-        );
+        has(&text, "lb_source_data_age_seconds{source=\"consul\"} 192.0");
         has(&text, "lb_config_refused_entries{kind=\"service\"} 1.0");
         has(&text, "process_x_total 1.5");
         assert!(text.ends_with("# EOF\n"));

@@ -5,8 +5,8 @@
 //! and no GET changes anything. Its own state is the token and two counters.
 
 mod action;
-pub(crate) mod compose;
 mod components;
+pub(crate) mod compose;
 pub mod figures;
 mod guard;
 mod metrics;
@@ -125,7 +125,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let token = token(&config, &tcp)?;
     let router = router(desk(config.names, token, inputs));
-    let name = socket::Name::of(&unix);
+    let name = unix.local_addr().map_err(Error::Listener)?;
     let mut serving = JoinSet::new();
 
     unix.set_nonblocking(true).map_err(Error::Listener)?;
@@ -154,14 +154,14 @@ pub async fn run(
         () = stop.cancelled() => true,
         _ = serving.join_next() => stop.is_cancelled(),
     };
-    if let Some(name) = name {
-        name.remove();
-    }
     if !told {
-        return Err(Error::Ended);
+        serving.abort_all();
     }
     while serving.join_next().await.is_some() {}
-    Ok(())
+    if let Some(path) = name.as_pathname() {
+        socket::remove_dead(path);
+    }
+    if told { Ok(()) } else { Err(Error::Ended) }
 }
 
 fn token(config: &Config, tcp: &[std::net::TcpListener]) -> Result<Token, Error> {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 /// The conditions of readiness; every clone speaks of the same ones.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Readiness {
             info!("ready");
         } else if !met {
             // Either set twice, which is harmless, or a name that `new` was never told of.
-            tracing::debug!(condition, "this condition of readiness was not waited for");
+            debug!(condition, "this condition of readiness was not waited for");
         }
     }
 
@@ -57,7 +57,7 @@ impl Readiness {
             .state
             .send_if_modified(|state| !std::mem::replace(&mut state.stopping, true));
         if changed {
-            warn!("not ready any more: stopping");
+            info!("not ready any more: stopping");
         }
     }
 
@@ -70,7 +70,10 @@ impl Readiness {
     pub fn reasons(&self) -> Vec<String> {
         let state = self.state.borrow();
         let stopping = state.stopping.then(|| "stopping".to_owned());
-        let waiting = state.waiting.iter().map(|name| format!("waiting for {name}"));
+        let waiting = state
+            .waiting
+            .iter()
+            .map(|name| format!("waiting for {name}"));
         stopping.into_iter().chain(waiting).collect()
     }
 

@@ -43,8 +43,10 @@ pub(crate) fn material<'a>(
 /// `www_hello` with one good, one failing and one drained instance; `db` with a critical one; `www` and
 /// its part `world.dev`.
 pub(crate) fn snapshot() -> Snapshot {
-    let mut options = Options::default();
-    options.check = CheckKind::Http("/".to_owned());
+    let options = Options {
+        check: CheckKind::Http("/".to_owned()),
+        ..Options::default()
+    };
     let mut b = backend("10.0.0.2:80");
     b.probe.state = ProbeState::Down;
     b.probe.error = Some("connection refused".to_owned());

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -46,7 +46,10 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener, SocketError> {
         path: path.to_owned(),
         source,
     };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o755);
         builder.create(parent).map_err(failed)?;
@@ -72,32 +75,14 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener, SocketError> {
     Ok(listener)
 }
 
-/// The name of a listening socket in the file system.
-pub(super) struct Name {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Name {
-    /// The name of `listener`, if it has one.
-    pub(super) fn of(listener: &UnixListener) -> Option<Self> {
-        let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
-        let identity = identity(&path)?;
-        Some(Self { path, identity })
+/// Removes the name of a socket that nobody listens on any more. A successor's stays: it answers.
+pub(super) fn remove_dead(path: &Path) {
+    let dead = UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if dead {
+        // A name that stays is harmless: the next agent replaces it.
+        let _ = fs::remove_file(path);
     }
-
-    /// Removes the name, unless a successor has put its own socket there meanwhile.
-    pub(super) fn remove(self) {
-        if identity(&self.path) == Some(self.identity) {
-            // A name that stays is harmless: nobody answers there, and the next agent replaces it.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let there = fs::symlink_metadata(path).ok()?;
-    Some((there.dev(), there.ino()))
 }
 
 #[cfg(test)]
@@ -134,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_name_is_removed() {
+    fn a_dead_name_is_removed_and_a_successor_s_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
-        let first = bind_socket(&path).unwrap();
-        let name = Name::of(&first).unwrap();
-        drop(first);
-        let _second = bind_socket(&path).unwrap();
-        name.remove();
+        drop(bind_socket(&path).unwrap());
+        remove_dead(&path);
+        assert!(!path.exists());
+        let _successor = bind_socket(&path).unwrap();
+        remove_dead(&path);
         assert!(path.exists());
     }
 }

@@ -17,10 +17,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use self::{
-    client::{Client, ClientError},
-    terminal::Style,
-};
+use self::client::{Client, ClientError};
+pub use self::terminal::Style;
 use crate::admin::report::{DrainAnswer, DrainOrder, Mark, Report, Service};
 
 /// The command line of `lb-agent`.
@@ -92,9 +90,7 @@ pub enum Ask {
         name: Option<String>,
     },
     /// List the backends with both levels of health
-    #[command(
-        after_help = "Examples:\n  lb-agent backends\n  lb-agent backends www_hello -o json"
-    )]
+    #[command(after_help = "Examples:\n  lb-agent backends\n  lb-agent backends www_hello -o json")]
     Backends {
         /// Only those of this service
         service: Option<String>,
@@ -159,8 +155,8 @@ pub async fn perform(
     options: &Options,
     ask: &Ask,
     style: Style,
-    out: &mut (dyn Write + Send),
-    err: &mut (dyn Write + Send),
+    out: &mut dyn Write,
+    err: &mut dyn Write,
 ) -> Exit {
     let client = Client::new(&options.socket);
     let answered = match ask {
@@ -217,8 +213,8 @@ async fn report(client: &Client) -> Result<Report, Failure> {
 }
 
 fn status(report: &Report, output: Output, style: Style) -> Answer {
-    let fine = report.problems.is_empty()
-        && report.components.iter().all(|line| line.mark == Mark::Ok);
+    let fine =
+        report.problems.is_empty() && report.components.iter().all(|line| line.mark == Mark::Ok);
     let exit = if fine { Exit::Fine } else { Exit::Degraded };
     let text = match output {
         Output::Table => show::status(report, style),

@@ -136,7 +136,10 @@ fn hostile_names_do_not_reach_the_terminal() {
             text(services(&report, output, None)),
             text(backends(&report, output, None)),
         ] {
-            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+            assert!(
+                !text.chars().any(|c| c.is_control() && c != '\n'),
+                "{text:?}"
+            );
         }
     }
 }
