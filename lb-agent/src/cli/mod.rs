@@ -23,7 +23,13 @@ use crate::admin::report::{DrainAnswer, DrainOrder, Mark, Report, Service};
 
 /// The command line of `lb-agent`.
 #[derive(Debug, Parser)]
-#[command(name = "lb-agent", version, about, max_term_width = 100)]
+#[command(
+    name = "lb-agent",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Example:\n  lb-agent status"
+)]
 pub struct Cli {
     /// What holds for every command that asks a running agent.
     #[command(flatten)]
