@@ -41,12 +41,12 @@ struct ActionLabels {
 impl Counts {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "lb_admin_actions",
+            "admin_actions",
             "Changes asked for through the admin interface",
             self.actions.clone(),
         );
         registry.register(
-            "lb_admin_refusals",
+            "admin_refusals",
             "Requests that the admin interface refused before looking at them",
             self.refusals.clone(),
         );

@@ -75,8 +75,8 @@ pub struct Inputs {
     pub drains: mpsc::Sender<DrainRequest>,
     /// Whether the agent is ready.
     pub readiness: Readiness,
-    /// The metrics of the other stages, registered by their whole names (`lb_…`), the registry itself
-    /// without a prefix. The stages keep their numbers; [`Figures`] adapts plain values.
+    /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
+    /// numbers; [`Figures`] adapts plain values.
     pub registry: Registry,
     /// Host names, or whole `http://` addresses, by [`label`](crate::snapshot::ServiceName::label).
     pub hosts: HostNames,

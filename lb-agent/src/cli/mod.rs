@@ -9,7 +9,7 @@ mod terminal;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -50,15 +50,10 @@ pub enum Command {
 /// What holds for every command that asks a running agent.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// The agent's admin socket
-    #[arg(
-        long,
-        global = true,
-        env = "LB_SOCKET",
-        value_name = "PATH",
-        default_value = DEFAULT_SOCKET
-    )]
-    pub socket: PathBuf,
+    /// The agent's admin socket [default: /run/lb/admin.sock]
+    // No default here: `run` has an argument of the same name, which would then always be given.
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// How to print: tables are for people, JSON is stable
     #[arg(
         short,
@@ -164,7 +159,8 @@ pub async fn perform(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Exit {
-    let client = Client::new(&options.socket);
+    let socket = options.socket.as_deref();
+    let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let answered = match ask {
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,

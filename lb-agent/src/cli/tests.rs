@@ -30,10 +30,43 @@ fn options_may_stand_behind_the_command() {
         "lb-agent", "backends", "db", "-o", "json", "--socket", "/tmp/x",
     ]);
     assert_eq!(cli.options.output, Output::Json);
-    assert_eq!(cli.options.socket, PathBuf::from("/tmp/x"));
+    assert_eq!(cli.options.socket, Some(PathBuf::from("/tmp/x")));
     let Command::Ask(ask) = cli.command;
     let service = Some("db".to_owned());
     assert_eq!(ask, Ask::Backends { service });
+}
+
+#[test]
+fn a_command_with_a_socket_of_its_own_may_stand_beside_these() {
+    #[derive(Debug, Parser)]
+    struct Both {
+        #[command(flatten)]
+        options: Options,
+        #[command(subcommand)]
+        command: Side,
+    }
+    #[derive(Debug, Subcommand)]
+    enum Side {
+        Run {
+            #[arg(long, env = "LB_SOCKET")]
+            socket: Option<PathBuf>,
+        },
+        #[command(flatten)]
+        Ask(Ask),
+    }
+    let run = |arguments: &[&str]| {
+        let both = Both::try_parse_from(arguments).unwrap();
+        match both.command {
+            Side::Run { socket } => socket,
+            Side::Ask(ask) => panic!("{ask:?} with {:?}", both.options),
+        }
+    };
+    Both::command().debug_assert();
+    let path = Some(PathBuf::from("/x"));
+    assert_eq!(run(&["lb-agent", "run", "--socket", "/x"]), path);
+    assert_eq!(run(&["lb-agent", "--socket", "/x", "run"]), path);
+    // Else the socket of the configuration file would never be heard.
+    assert_eq!(run(&["lb-agent", "run"]), None);
 }
 
 #[test]

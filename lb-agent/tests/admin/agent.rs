@@ -50,11 +50,11 @@ impl Agent {
         });
         let (drains_out, drains) = mpsc::channel(4);
         let readiness = Readiness::new(["maps", "listeners"]);
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("lb");
         registry.register_collector(Box::new(Figures::new(|| {
             let sample = Sample::labelled([("type", "A"), ("rcode", "NOERROR")], 7.0);
             vec![Figure::counter(
-                "lb_dns_queries",
+                "dns_queries",
                 "Queries answered.",
                 vec![sample],
             )]
@@ -142,7 +142,10 @@ impl Agent {
 }
 
 pub(crate) async fn ask_at(socket: PathBuf, output: Output, ask: Ask) -> (Exit, String, String) {
-    let options = Options { socket, output };
+    let options = Options {
+        socket: Some(socket),
+        output,
+    };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = cli::perform(&options, &ask, Style::Plain, &mut out, &mut err).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();

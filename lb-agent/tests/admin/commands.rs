@@ -137,7 +137,7 @@ async fn a_reader_that_has_seen_enough_is_success() {
     }
     let agent = Agent::start().await;
     let options = Options {
-        socket: agent.socket.clone(),
+        socket: Some(agent.socket.clone()),
         output: Output::Table,
     };
     let mut err = Vec::new();
