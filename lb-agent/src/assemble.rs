@@ -194,7 +194,8 @@ impl Stage {
     async fn drain(&mut self, request: &DrainRequest) -> Result<DrainOutcome, String> {
         let wanted = (&*request.service, request.backend.as_deref());
         let catalog = &self.known.catalog;
-        let (set, outcome) = drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
+        let (set, outcome) =
+            drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
         self.drains.store(set).await?;
         Ok(outcome)
     }

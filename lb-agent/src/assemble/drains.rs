@@ -1,10 +1,6 @@
 //! Which backends an operator took out of service. The set outlives the agent in a file of its own.
 
-use std::{
-    collections::BTreeSet,
-    error::Error,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, error::Error, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;

@@ -219,11 +219,7 @@ fn a_source_that_fails_goes_on_serving_and_says_so() {
     let mut failing = state(WWW);
     failing.error = Some("cannot reach Consul".to_owned());
     let snapshot = snapshot(&[("consul", failing)]);
-    assert!(
-        snapshot
-            .services
-            .contains_key(&ServiceName::whole("www"))
-    );
+    assert!(snapshot.services.contains_key(&ServiceName::whole("www")));
     assert_eq!(
         snapshot.sources["consul"].error.as_deref(),
         Some("cannot reach Consul")
@@ -400,8 +396,14 @@ async fn a_change_of_any_input_is_published_and_no_change_is_not() {
     let verdicts = Verdicts {
         settled: true,
         by_target: BTreeMap::from([
-            (("10.0.0.1:80".parse().unwrap(), CheckKind::Tcp), probe(ProbeState::Up)),
-            (("10.0.0.2:80".parse().unwrap(), CheckKind::Tcp), probe(ProbeState::Up)),
+            (
+                ("10.0.0.1:80".parse().unwrap(), CheckKind::Tcp),
+                probe(ProbeState::Up),
+            ),
+            (
+                ("10.0.0.2:80".parse().unwrap(), CheckKind::Tcp),
+                probe(ProbeState::Up),
+            ),
         ]),
     };
     stage.verdicts.send_replace(Arc::new(verdicts.clone()));
@@ -445,9 +447,7 @@ async fn drains_outlive_the_agent_and_end_with_their_instance() {
     let mut stage = Stage::start(directory.path());
     assert_eq!(drained(&*stage.serve(WWW).await), ["file/a"]);
     stage.drain("www", None, false).await.unwrap();
-    stage
-        .until(|it| drained(it) == ["file/a", "file/b"])
-        .await;
+    stage.until(|it| drained(it) == ["file/a", "file/b"]).await;
     let outcome = stage.drain("www", Some("file/a"), true).await.unwrap();
     assert!(!outcome.draining);
     stage.until(|it| drained(it) == ["file/b"]).await;

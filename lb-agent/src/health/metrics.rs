@@ -23,7 +23,9 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             probes: Family::default(),
-            seconds: Histogram::new([0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0]),
+            seconds: Histogram::new([
+                0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0,
+            ]),
             targets: Family::default(),
         }
     }
