@@ -11,6 +11,7 @@ pub mod dns;
 pub mod front;
 pub mod health;
 pub mod options;
+pub mod routes;
 pub mod snapshot;
 pub mod stats;
 pub mod vip;
