@@ -22,6 +22,7 @@ pub mod options;
 pub mod plan;
 pub mod programs;
 pub mod reconcile;
+pub mod routes;
 pub mod snapshot;
 pub mod state_file;
 pub mod stats;
