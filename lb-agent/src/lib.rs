@@ -12,5 +12,6 @@ pub mod front;
 pub mod health;
 pub mod options;
 pub mod snapshot;
+pub mod state_file;
 pub mod stats;
 pub mod vip;

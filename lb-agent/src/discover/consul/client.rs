@@ -332,6 +332,11 @@ impl RequestError {
         }
     }
 
+    /// Whether the token has not the right.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
+    }
+
     /// When Consul wants to be asked again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -344,14 +349,16 @@ impl RequestError {
     pub(crate) fn explain(&self) -> String {
         match self {
             Self::Unreachable { source, .. } if source.is_timeout() => {
-                format!("{self}: no answer in time; see whether it is overloaded, or correct --consul")
+                format!(
+                    "{self}: no answer in time; see whether it is overloaded, or correct --consul"
+                )
             }
             Self::Unreachable { source, .. } => {
                 format!("{self}: {}; start it or correct --consul", root(source))
             }
-            Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN => format!(
-                "{self}; give a token with service_prefix \"\" and node_prefix \"\" read"
-            ),
+            Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
+                format!("{self}; give a token with service_prefix \"\" and node_prefix \"\" read")
+            }
             Self::Refused { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => {
                 format!("{self}; raise limits.http_max_conns_per_client in Consul")
             }

@@ -52,7 +52,9 @@ pub enum AddressError {
     #[error("`{0}` uses {1}, which this version cannot; give host:port or http://host:port")]
     Unsupported(String, &'static str),
     /// Anything else.
-    #[error("`{0}` is no address of Consul; give host:port or http://host:port, such as 127.0.0.1:8500")]
+    #[error(
+        "`{0}` is no address of Consul; give host:port or http://host:port, such as 127.0.0.1:8500"
+    )]
     Malformed(String),
 }
 
@@ -137,7 +139,15 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_named_with_the_remedy() {
-        for text in ["", "consul", "127.0.0.1", "ftp://x:1", "http://u:p@x:8500", "x:8500?token=t", "a b:1"] {
+        for text in [
+            "",
+            "consul",
+            "127.0.0.1",
+            "ftp://x:1",
+            "http://u:p@x:8500",
+            "x:8500?token=t",
+            "a b:1",
+        ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains("give host:port"), "{text}: {error}");
         }

@@ -33,11 +33,17 @@ impl Index {
                 Step::Onward
             }
             Some(index) if index < self.last => {
-                *self = Self { ask: 0, last: index };
+                *self = Self {
+                    ask: 0,
+                    last: index,
+                };
                 Step::Back
             }
             Some(index) => {
-                *self = Self { ask: index, last: index };
+                *self = Self {
+                    ask: index,
+                    last: index,
+                };
                 Step::Onward
             }
         }

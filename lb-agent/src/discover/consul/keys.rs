@@ -78,7 +78,9 @@ impl Keys {
             serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))?;
         let decoded = entries.into_iter().filter_map(|entry| {
             let key = entry.key.strip_prefix(self.prefix)?.to_owned();
-            let value = BASE64_STANDARD.decode(entry.value.unwrap_or_default()).ok()?;
+            let value = BASE64_STANDARD
+                .decode(entry.value.unwrap_or_default())
+                .ok()?;
             Some((key, value))
         });
         Ok(decoded.collect())

@@ -5,7 +5,7 @@
 //! [`crate::vip`] stage records. Only this module knows Consul's JSON. The table of what is known belongs to
 //! [`run`]; the followers send it what they learn.
 
-mod backoff;
+pub(crate) mod backoff;
 mod client;
 mod config;
 mod follow;
@@ -18,11 +18,7 @@ mod parse;
 mod read;
 mod table;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 pub use client::RequestError;
 pub use config::{Address, AddressError, Config, Token};
@@ -112,8 +108,12 @@ pub async fn run(
         }
         let watched = max_watches - shared.watches.available_permits();
         let polled = table.len().saturating_sub(watched);
-        metrics.watches.set(i64::try_from(watched).unwrap_or(i64::MAX));
-        metrics.polled.set(i64::try_from(polled).unwrap_or(i64::MAX));
+        metrics
+            .watches
+            .set(i64::try_from(watched).unwrap_or(i64::MAX));
+        metrics
+            .polled
+            .set(i64::try_from(polled).unwrap_or(i64::MAX));
         publish(&out, &mut table, heard);
     }
 }

@@ -12,9 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::VIRTUAL_ADDRESS;
-use crate::catalog::{
-    CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth,
-};
+use crate::catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth};
 
 /// What Consul says of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +43,9 @@ pub(super) fn listing(service: &str, body: &[u8]) -> Result<Listing, serde_json:
                 listing.registered += 1;
                 listing.problems.push(Problem::new(
                     format!("service {service}"),
-                    format!("entry {n} of Consul's answer cannot be read ({error}); register it again"),
+                    format!(
+                        "entry {n} of Consul's answer cannot be read ({error}); register it again"
+                    ),
                 ));
                 continue;
             }
@@ -202,7 +202,10 @@ fn instance(entry: Entry) -> (Option<Instance>, Option<Problem>) {
 /// Where the instance listens: the service's own address, else its node's; the IPv4 one where Consul knows
 /// several.
 fn address(node: &Node, service: &Service) -> Result<SocketAddr, String> {
-    let own = service.address.as_deref().filter(|address| !address.is_empty());
+    let own = service
+        .address
+        .as_deref()
+        .filter(|address| !address.is_empty());
     let text = own.or(node.address.as_deref()).unwrap_or_default();
     let tagged = service.tagged_addresses.as_ref();
     let lan = tagged.and_then(|tagged| tagged.get("lan_ipv4"));
@@ -213,7 +216,10 @@ fn address(node: &Node, service: &Service) -> Result<SocketAddr, String> {
             .or_else(|| Some(node.tagged_addresses.as_ref()?.get("lan_ipv4")?.as_str())),
     };
     let first: Option<IpAddr> = text.parse().ok();
-    let ip = match (first, lan_text.and_then(|text| text.parse::<Ipv4Addr>().ok())) {
+    let ip = match (
+        first,
+        lan_text.and_then(|text| text.parse::<Ipv4Addr>().ok()),
+    ) {
         (Some(IpAddr::V4(ip)), _) => IpAddr::V4(ip),
         (_, Some(ip)) => IpAddr::V4(ip),
         (Some(ip), None) => ip,
@@ -248,9 +254,10 @@ fn address(node: &Node, service: &Service) -> Result<SocketAddr, String> {
         .next();
     match port {
         Some(Ok(port)) => Ok(SocketAddr::new(ip, port)),
-        Some(Err(_)) => {
-            Err("its port is not between 1 and 65535 and it was left out; correct the registration".to_owned())
-        }
+        Some(Err(_)) => Err(
+            "its port is not between 1 and 65535 and it was left out; correct the registration"
+                .to_owned(),
+        ),
         None => Err("has no port and was left out; register it with one".to_owned()),
     }
 }

@@ -143,7 +143,10 @@ where
         let index = self.index.ask();
         let wait = self.client.config().wait;
         let asked = Instant::now();
-        let answer = self.client.read(&self.path, index, Consistency::Stale).await;
+        let answer = self
+            .client
+            .read(&self.path, index, Consistency::Stale)
+            .await;
         // Some versions of Consul now and then end a blocking query with an error instead of an answer.
         let late = index.is_some() && asked.elapsed() >= wait * 9 / 10;
         match answer.and_then(Answer::successful) {

@@ -231,7 +231,10 @@ mod tests {
         table.list("a", registered(2), None);
         assert_eq!(table.name(names(&[]), None), []);
         assert_eq!(services(&mut table).unwrap(), ["a"]);
-        assert_eq!(table.list("a", registered(0), None), [Task::Leave("a".into())]);
+        assert_eq!(
+            table.list("a", registered(0), None),
+            [Task::Leave("a".into())]
+        );
         assert_eq!(services(&mut table).unwrap(), Vec::<String>::new());
     }
 
@@ -252,7 +255,11 @@ mod tests {
         table.list_failed("bad", hitch(true));
         let catalog = table.catalog().unwrap();
         assert_eq!(catalog.services.len(), 1);
-        let subjects: Vec<_> = catalog.problems.iter().map(|p| p.subject.as_str()).collect();
+        let subjects: Vec<_> = catalog
+            .problems
+            .iter()
+            .map(|p| p.subject.as_str())
+            .collect();
         assert_eq!(subjects, ["service ..", "service bad"]);
     }
 
