@@ -8,11 +8,13 @@
 mod cgroup;
 mod netns;
 mod process;
+mod spawn;
 mod wait;
 
 pub use cgroup::{Cgroup, sweep};
 pub use netns::Netns;
-pub use process::{Process, Spawn};
+pub use process::Process;
+pub use spawn::Spawn;
 pub use wait::{Late, eventually};
 
 use std::{io, path::PathBuf, process::ExitStatus};

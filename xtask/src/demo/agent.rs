@@ -58,12 +58,16 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether it serves everything it should.
-    pub(super) fn ensure_ready(&mut self) -> Result<()> {
-        let process = self.process.as_mut().context("no agent was started")?;
-        if !process.is_running() {
-            bail!("the agent ended; it said: {}", self.last_words());
+    /// Fails if it ended by itself.
+    pub(super) fn ensure_running(&mut self) -> Result<()> {
+        match self.process.as_mut().map(Process::is_running) {
+            Some(true) => Ok(()),
+            _ => bail!("the agent ended; it said: {}", self.last_words()),
         }
+    }
+
+    /// Fails unless it serves everything it should.
+    pub(super) fn ensure_ready(&self) -> Result<()> {
         let answer = Place::MACHINE.ask(&[&self.page("ready")?])?;
         match answer.status {
             200 => Ok(()),

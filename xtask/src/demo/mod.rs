@@ -6,9 +6,11 @@
 
 mod agent;
 mod binaries;
+mod cast;
 mod client;
 mod consul;
 mod curl;
+mod download;
 mod report;
 mod source;
 mod steps;
@@ -25,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_testkit::eventually;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -78,23 +80,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let mut transcript = Transcript::new(args.source);
     steps::play(&mut world, &mut transcript);
 
+    let interrupted = stop.is_asked();
     let interactive = !args.once && stdin().is_terminal() && stdout().is_terminal();
-    if interactive && !stop.is_asked() {
+    if interactive && !interrupted {
         transcript.invite(&world);
         stop.wait();
     }
-    if transcript.failed() > 0 {
+    if transcript.failed() > 0 && !interrupted {
         world.keep_logs();
     }
-    let down = world.take_down();
-    if let Err(error) = &down {
-        transcript.note(&format!("taking down: {error:#}"));
-    }
-    down.context("the demo left something behind")?;
+    world
+        .take_down()
+        .context("the demo could not be taken down in good order")?;
+    ensure!(
+        !interrupted,
+        "interrupted before its end; everything is taken down"
+    );
     transcript.end();
-    if stop.is_asked() && !transcript.is_complete() {
-        bail!("interrupted");
-    }
     ensure!(
         transcript.failed() == 0,
         "{} of the demo's steps failed",

@@ -27,6 +27,11 @@ impl Registration {
     pub(super) fn socket(&self) -> SocketAddr {
         (self.address, PORT).into()
     }
+
+    /// One of its pages, past every balancer.
+    pub(super) fn page(&self, path: &str) -> String {
+        format!("http://{}{path}", self.socket())
+    }
 }
 
 /// A discovery source of the agent, and how to change what it says.

@@ -2,19 +2,17 @@
 //! not so.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
+    collections::BTreeMap,
     net::Ipv4Addr,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use lb_testkit::Process;
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{
+    cast::{A, B, C, HELLO, W, WORLD},
     curl::{Answer, Place},
-    source::Registration,
+    download,
     traffic::{self, Traffic},
     transcript::{Evidence, Transcript},
     world::World,
@@ -170,7 +168,7 @@ fn scale(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     let seen = see(&["a", "b", "c"], || client.get("http://www.hello/id"))?;
     evidence.say(format!("answered by {seen}"));
     evidence.say(format!(
-        "c, registered and checked twice, served its first client after {:.1} s",
+        "c served its first client {:.1} s after it was registered",
         took.as_secs_f64()
     ));
     Ok(())
@@ -178,7 +176,7 @@ fn scale(world: &mut World, evidence: &mut Evidence) -> Result<()> {
 
 fn break_application(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     let start = Instant::now();
-    world.on_host().post(&page_of(&B, "/break"))?;
+    world.on_host().post(&B.page("/break"))?;
     world.until(PATIENCE, || all_usable(world, HELLO, &["a", "c"]))?;
     evidence.say(format!(
         "b answers 502 and is `{}` after {:.1} s",
@@ -186,13 +184,13 @@ fn break_application(world: &mut World, evidence: &mut Evidence) -> Result<()> {
         start.elapsed().as_secs_f64()
     ));
     world.connect(B.socket())?;
-    world.on_host().get(&page_of(&B, "/logo.png"))?;
+    world.on_host().get(&B.page("/logo.png"))?;
     let client = world.client();
     let seen = see(&["a", "c"], || client.get("http://www.hello/id"))?;
     evidence.say(format!(
         "its port is open, its /logo.png is there; the service is answered by {seen}"
     ));
-    world.on_host().post(&page_of(&B, "/mend"))?;
+    world.on_host().post(&B.page("/mend"))?;
     world.until(PATIENCE, || all_usable(world, HELLO, &["a", "b", "c"]))?;
     evidence.say("mended, it is back");
     Ok(())
@@ -226,30 +224,39 @@ fn kill_instance(world: &mut World, evidence: &mut Evidence) -> Result<()> {
 
 fn restart_agent(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     let file = world.folder().join("download");
-    let mut download = start_download(world, &file)?;
+    let mut download = download::start(world, &file)?;
     world.until(PATIENCE, || {
-        ensure!(length(&file) > 0, "nothing has been downloaded yet");
+        ensure!(
+            download::length(&file) > 0,
+            "nothing has been downloaded yet"
+        );
         Ok(())
     })?;
     let [vip, front] = traffic_both_ways(world)?;
 
     world.terminate_agent()?;
     let dead = vip.count();
-    world.until(PATIENCE, || vip.ensure_more(dead, 20))?;
+    world
+        .until(PATIENCE, || vip.ensure_more(dead, 20))
+        .context("by the virtual IP, after the agent ended")?;
     world.start_agent()?;
     evidence.say("SIGTERM: new connects were served with no agent there; the next one took over");
 
     world.kill_agent()?;
     let (dead, dead_front) = (vip.count(), front.count());
-    let served = world.until(PATIENCE, || vip.ensure_more(dead, 20))?;
-    let served_front = world.until(PATIENCE, || front.ensure_more(dead_front, 20))?;
+    let served = world
+        .until(PATIENCE, || vip.ensure_more(dead, 20))
+        .context("by the virtual IP, after the agent was killed")?;
+    let served_front = world
+        .until(PATIENCE, || front.ensure_more(dead_front, 20))
+        .context("through the front, after the agent was killed")?;
     evidence.say(format!(
         "SIGKILL: {served} connects by the virtual IP and {served_front} through the front served meanwhile"
     ));
     world.start_agent()?;
     world.until(PATIENCE, || all_usable(world, HELLO, &["a", "b", "c"]))?;
 
-    let arrived = length(&file);
+    let arrived = download::length(&file);
     ensure!(
         download.is_running(),
         "the download ended during the restarts, after {arrived} bytes"
@@ -257,15 +264,15 @@ fn restart_agent(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     let by_vip = traffic::ensure_all_good("by the virtual IP", &vip.finish()?)?;
     let through_front = traffic::ensure_all_good("through the front", &front.finish()?)?;
     for instance in [&A, &B, &C] {
-        world.on_host().post(&page_of(instance, "/hurry"))?;
+        world.on_host().post(&instance.page("/hurry"))?;
     }
     let status = download.wait(PATIENCE)?;
     ensure!(status.success(), "the download failed: curl {status}");
-    let from = sender_of(&file)?;
+    let from = download::sender(&file)?;
     evidence.say(format!(
         "the download had {} KiB by then, went on, and is complete: {} MiB, all from {from}",
         arrived / 1024,
-        DOWNLOAD_BYTES >> 20,
+        download::BYTES >> 20,
     ));
     evidence.say(format!(
         "in all {by_vip} connects by the virtual IP and {through_front} through the front, none failed"
@@ -302,40 +309,6 @@ fn traffic_both_ways(world: &World) -> Result<[Traffic; 2]> {
     ])
 }
 
-/// A download by name that takes longer than any step, unless told to hurry.
-fn start_download(world: &World, file: &Path) -> Result<Process> {
-    let url = format!("http://www.hello/download?bytes={DOWNLOAD_BYTES}&rate={DOWNLOAD_RATE}");
-    let process = world
-        .client()
-        .place()
-        .curl()
-        .args(["--max-time", "300", "--no-buffer", "--output"])
-        .arg(file)
-        .arg(url)
-        .log(world.folder());
-    Ok(process.start()?)
-}
-
-/// The one instance that sent the whole of the download.
-fn sender_of(file: &Path) -> Result<String> {
-    let text = fs::read_to_string(file).context("cannot read the download")?;
-    ensure!(
-        text.len() as u64 == DOWNLOAD_BYTES,
-        "{} bytes arrived, not {DOWNLOAD_BYTES}",
-        text.len()
-    );
-    let senders: BTreeSet<_> = text.lines().collect();
-    let mut senders = senders.into_iter();
-    match (senders.next(), senders.next()) {
-        (Some(one), None) => Ok(one.to_owned()),
-        other => anyhow::bail!("the download is from several senders: {other:?}"),
-    }
-}
-
-fn length(file: &Path) -> u64 {
-    fs::metadata(file).map_or(0, |file| file.len())
-}
-
 /// Asks until everybody in `expected` has answered, and for a while more; fails if somebody else does.
 fn see(expected: &[&str], mut ask: impl FnMut() -> Result<Answer>) -> Result<String> {
     let mut seen = BTreeMap::new();
@@ -351,7 +324,7 @@ fn see(expected: &[&str], mut ask: impl FnMut() -> Result<Answer>) -> Result<Str
             return Ok(seen.join(", "));
         }
     }
-    anyhow::bail!("of {expected:?}, only these answered in {ASK_AT_MOST} requests: {seen:?}")
+    bail!("of {expected:?}, only these answered in {ASK_AT_MOST} requests: {seen:?}")
 }
 
 /// Fails unless exactly these instances take new flows.
@@ -369,38 +342,6 @@ fn vip(world: &World) -> Result<Ipv4Addr> {
     world.report()?.service(HELLO)?.vip()
 }
 
-fn page_of(instance: &Registration, path: &str) -> String {
-    format!("http://{}{path}", instance.socket())
-}
-
-const HELLO: &str = "www_hello";
-
-const WORLD: &str = "www_world_dev";
-
-static A: Registration = hello("a", 11);
-
-static B: Registration = hello("b", 12);
-
-static C: Registration = hello("c", 13);
-
-static W: Registration = Registration {
-    service: WORLD,
-    id: "w",
-    address: Ipv4Addr::new(10, 77, 0, 21),
-    greeting: "developers",
-    tags: &["server_alias=hello.home.localhost"],
-};
-
-const fn hello(id: &'static str, last: u8) -> Registration {
-    Registration {
-        service: HELLO,
-        id,
-        address: Ipv4Addr::new(10, 77, 0, last),
-        greeting: "world",
-        tags: &[],
-    }
-}
-
 /// Much longer than anything takes on an idle machine; a step that needs it all has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -409,8 +350,3 @@ const ASK_AT_LEAST: u32 = 12;
 
 /// With two random choices, one of three instances is missed by this many requests about never.
 const ASK_AT_MOST: u32 = 60;
-
-const DOWNLOAD_BYTES: u64 = 64 << 20;
-
-/// The whole would take four minutes; told to hurry, it takes a second.
-const DOWNLOAD_RATE: u64 = 256 << 10;

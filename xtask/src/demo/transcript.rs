@@ -57,11 +57,6 @@ impl Transcript {
         result.is_ok()
     }
 
-    /// A remark outside of the steps.
-    pub(super) fn note(&self, line: &str) {
-        println!("\n{line}");
-    }
-
     /// Says what the user can do while everything is up.
     pub(super) fn invite(&self, world: &World) {
         if let Ok((front, page)) = world.addresses() {
@@ -86,10 +81,5 @@ impl Transcript {
 
     pub(super) fn failed(&self) -> usize {
         self.failed
-    }
-
-    /// Whether every step was played.
-    pub(super) fn is_complete(&self) -> bool {
-        self.played == steps::COUNT
     }
 }

@@ -160,7 +160,7 @@ impl World {
         let registrations: Vec<_> = self.instances.values().map(|i| i.what).collect();
         let place = Place {
             netns: Some(&self.host),
-            cgroup: Some(&self.servers),
+            ..Place::MACHINE
         };
         self.source.publish(&registrations, place)
     }
@@ -183,8 +183,12 @@ impl World {
         };
         self.agent.start(place)?;
         let Self { agent, stop, .. } = self;
-        stop.or_until(START, || agent.ensure_ready())
-            .context("the agent does not become ready")
+        let started = stop.or_until(START, || match agent.ensure_running() {
+            // It will not come to life any more.
+            Err(ended) => Ok(Err(ended)),
+            Ok(()) => agent.ensure_ready().map(Ok),
+        });
+        started.context("the agent does not become ready")?
     }
 
     /// Ends the agent as systemd does, and waits.
