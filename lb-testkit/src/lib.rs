@@ -9,12 +9,15 @@ mod cgroup;
 mod netns;
 mod process;
 mod socket;
+mod spawn;
 mod wait;
 
 pub use cgroup::{Cgroup, sweep};
 pub use netns::Netns;
+pub use process::Process;
 pub use process::{Process, Spawn};
 pub use socket::disconnect;
+pub use spawn::Spawn;
 pub use wait::{Late, eventually};
 
 use std::{io, path::PathBuf, process::ExitStatus};

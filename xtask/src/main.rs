@@ -4,11 +4,8 @@ mod check;
 mod packages;
 mod setup;
 mod shell;
-
 use std::path::{Path, PathBuf};
-
 use clap::{Parser, Subcommand};
-
 /// Project commands: each does the set-up that it needs by itself.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
@@ -16,7 +13,6 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
-
 #[derive(Subcommand)]
 enum Command {
     /// Find or install everything that building and testing need.
@@ -27,8 +23,6 @@ enum Command {
     Test,
     /// What must be green: format, lints, licences, documentation, and every test. Needs root.
     Ci,
-}
-
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup => setup::everything(),
@@ -41,17 +35,21 @@ fn main() -> anyhow::Result<()> {
         Command::Test => check::test(),
         Command::Ci => check::ci(),
     }
-}
-
 /// The folder of the workspace.
 fn workspace() -> &'static Path {
     // xtask is built and run in the workspace that it serves.
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
-}
-
 /// The ignored folder with the tools of this project.
 fn tools() -> PathBuf {
     lb_ebpf_build::tools_dir(workspace())
+//! Project commands.
+mod demo;
+#[expect(dead_code, reason = "the other commands are not here yet")]
+use clap::Parser;
+    /// The main job, step by step, in network namespaces of its own.
+    Demo(demo::Args),
+    let Command::Demo(args) = Command::parse();
+    demo::run(args)
 }
