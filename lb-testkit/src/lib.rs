@@ -15,7 +15,6 @@ mod wait;
 pub use cgroup::{Cgroup, sweep};
 pub use netns::Netns;
 pub use process::Process;
-pub use process::{Process, Spawn};
 pub use socket::disconnect;
 pub use spawn::Spawn;
 pub use wait::{Late, eventually};

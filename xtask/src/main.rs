@@ -1,11 +1,15 @@
 //! What building and testing need, as commands. Every command does the set-up that it needs by itself.
 
 mod check;
+mod demo;
 mod packages;
 mod setup;
 mod shell;
+
 use std::path::{Path, PathBuf};
+
 use clap::{Parser, Subcommand};
+
 /// Project commands: each does the set-up that it needs by itself.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
@@ -13,18 +17,31 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
 #[derive(Subcommand)]
 enum Command {
-    /// Find or install everything that building and testing need.
-    Setup,
-    /// Build the kernel programs.
-    BuildEbpf,
+    /// The main job, step by step, in network namespaces of its own. Needs root.
+    Demo(demo::Args),
     /// Run every test: unit, property, wire, kernel, Consul. Needs root.
     Test,
     /// What must be green: format, lints, licences, documentation, and every test. Needs root.
     Ci,
+    /// Find or install everything that building and testing need.
+    Setup,
+    /// Build the kernel programs.
+    BuildEbpf,
+}
+
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Demo(args) => {
+            setup::require_root("demo")?;
+            setup::programs()?;
+            setup::test_programs()?;
+            demo::run(args)
+        }
+        Command::Test => check::test(),
+        Command::Ci => check::ci(),
         Command::Setup => setup::everything(),
         Command::BuildEbpf => {
             setup::programs()?;
@@ -32,24 +49,16 @@ fn main() -> anyhow::Result<()> {
             println!("the objects are in {}", objects.display());
             Ok(())
         }
-        Command::Test => check::test(),
-        Command::Ci => check::ci(),
     }
+}
+
 /// The folder of the workspace.
 fn workspace() -> &'static Path {
     // xtask is built and run in the workspace that it serves.
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
 /// The ignored folder with the tools of this project.
 fn tools() -> PathBuf {
     lb_ebpf_build::tools_dir(workspace())
-//! Project commands.
-mod demo;
-#[expect(dead_code, reason = "the other commands are not here yet")]
-use clap::Parser;
-    /// The main job, step by step, in network namespaces of its own.
-    Demo(demo::Args),
-    let Command::Demo(args) = Command::parse();
-    demo::run(args)
 }

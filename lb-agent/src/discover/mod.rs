@@ -4,9 +4,13 @@
 //! [`SourceState`](crate::catalog::SourceState) values. Nothing downstream calls back. [`merge`] makes one
 //! catalog of all of them.
 
+pub mod consul;
 pub mod file;
+
 use std::collections::BTreeMap;
+
 use crate::catalog::{Catalog, Instance, InstanceKey, Problem};
+
 /// One catalog of several: instances of a service that two sources know are united. When two sources claim
 /// one instance, the first of them keeps it.
 pub fn merge<'c>(catalogs: impl IntoIterator<Item = &'c Catalog>) -> Catalog {
@@ -38,22 +42,32 @@ pub fn merge<'c>(catalogs: impl IntoIterator<Item = &'c Catalog>) -> Catalog {
     problems.dedup();
     Catalog { services, problems }
 }
+
 #[cfg(test)]
 mod tests {
     use super::{Catalog, file::parse, merge};
+
     fn catalog(text: &str) -> Catalog {
         parse(text).unwrap()
+    }
+
     #[test]
     fn nothing_merged_is_nothing() {
         assert_eq!(merge([]), Catalog::default());
+    }
+
+    #[test]
     fn instances_of_two_sources_are_united_and_a_doubled_one_is_told() {
         let one = catalog(
             "[[service]]\nname = \"db\"\n\
              instance = [{ id = \"a\", address = \"10.0.0.1\", port = 1 }]\n",
         );
         let other = catalog(
+            "[[service]]\nname = \"db\"\n\
+             instance = [{ id = \"a\", address = \"10.0.0.9\", port = 1 }, \
                          { id = \"b\", address = \"10.0.0.2\", port = 1 }]\n\
              [[service]]\nname = \"web\"\n",
+        );
         let merged = merge([&one, &other]);
         let addresses: Vec<String> = merged.services["db"]
             .iter()
@@ -66,7 +80,15 @@ mod tests {
             merged.problems[0]
                 .message
                 .contains("10.0.0.9:1 is left out")
+        );
+    }
+
+    #[test]
     fn merging_one_catalog_twice_changes_nothing() {
+        let one = catalog(
+            "[[service]]\nname = \"db\"\n\
+             instance = [{ id = \"a\", address = \"10.0.0.1\", port = 1 }]\n",
+        );
         assert_eq!(merge([&one, &one]), one);
-//! In preparation.
-pub mod consul;
+    }
+}

@@ -1,24 +1,15 @@
-//! In preparation.
-
-use std::{collections::BTreeMap, net::Ipv4Addr};
-use crate::{catalog::Problem, snapshot::ServiceName};
-/// The virtual addresses given out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vips {
-    /// By service; a name is missing while it has none.
-    pub by_name: BTreeMap<ServiceName, Ipv4Addr>,
-    /// Why some have none.
-    pub problems: Vec<Problem>,
-}
 //! Virtual addresses: gives every service the one that it has on every host, today and after a restart.
 //!
 //! Almost every name gets its address from a hash, at once and without asking anybody. Two names that want
 //! the same one need a record: in Consul's key-value store where there is a Consul, and always in the state
 //! directory. This stage never touches the data plane. The allocator belongs to [`run`].
+
 mod allocator;
 mod pool;
 mod share;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
+
 pub use pool::{Pool, PoolError};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -27,19 +18,30 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
 use self::{
     allocator::{Allocator, Claims, Records},
     share::News,
+};
 use crate::{
     catalog::Problem,
     discover::consul::{self, keys::Keys},
     snapshot::ServiceName,
     state_file,
+};
+
 /// The names that want a VIP, each with the address that its registration asks for.
 pub type Names = BTreeMap<ServiceName, Option<Ipv4Addr>>;
+
 /// The VIPs of all current names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vips {
     /// By name. A name without one is in `problems`, or waits for a moment for its record.
+    pub by_name: BTreeMap<ServiceName, Ipv4Addr>,
     /// What is wrong with VIPs.
+    pub problems: Vec<Problem>,
+}
+
 /// Where VIPs come from and where their records are.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -51,6 +53,8 @@ pub struct Config {
     pub records: PathBuf,
     /// The Consul that shares the records among hosts.
     pub consul: Option<consul::Config>,
+}
+
 /// Why the stage ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,15 +64,20 @@ pub enum Error {
     /// A task ended by a fault of ours.
     #[error("the task that {0} failed")]
     Task(&'static str, #[source] JoinError),
+}
+
 /// Version of the file of the records.
 const VERSION: u32 = 1;
 const NEWS: usize = 16;
+
 /// One record in the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     service: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
+}
+
 /// Gives `names` their VIPs until `stop`.
 ///
 /// # Errors
@@ -115,6 +124,7 @@ pub async fn run(
             },
             Some(ended) = sharing.join_next() => {
                 ended.map_err(|error| Error::Task("shares VIP records", error))?;
+            }
             Some(news) = heard.recv() => match news {
                 News::Records(records) => stage.learn(records).await?,
                 News::Granted(address, name) => {
@@ -125,6 +135,12 @@ pub async fn run(
                     stage.unshared = Some(why);
                     let open = claims.borrow().clone();
                     stage.record(open).await?;
+                }
+            }
+        }
+    }
+}
+
 /// What the stage owns.
 struct Stage {
     allocator: Allocator,
@@ -135,6 +151,8 @@ struct Stage {
     file_problem: Option<Problem>,
     /// Why records cannot be shared at the moment.
     unshared: Option<String>,
+}
+
 impl Stage {
     async fn open(config: &Config) -> Result<Self, Error> {
         let file = config.records.clone();
@@ -161,6 +179,9 @@ impl Stage {
             saved,
             file_problem,
             unshared: None,
+        })
+    }
+
     /// Publishes the VIPs of `names`, and returns the names that wait for a record.
     fn publish(&mut self, names: &Names, out: &watch::Sender<Option<Arc<Vips>>>) -> Claims {
         let round = self.allocator.allocate(names);
@@ -177,6 +198,7 @@ impl Stage {
                     ),
                 )
             }));
+        }
         problems.sort();
         let vips = Vips {
             by_name: round.by_name,
@@ -186,20 +208,31 @@ impl Stage {
             let before = published.as_deref();
             if before == Some(&vips) {
                 return false;
+            }
             tell(before, &vips);
             *published = Some(Arc::new(vips));
             true
+        });
         round.claims
+    }
+
     async fn record(&mut self, claims: Claims) -> Result<(), Error> {
         for (address, name) in claims {
             self.allocator.record(address, name);
+        }
         self.save().await
+    }
+
     async fn learn(&mut self, shared: Records) -> Result<(), Error> {
         self.allocator.learn(shared);
+        self.save().await
+    }
+
     /// Before an address is used: after a crash it must be found again.
     async fn save(&mut self) -> Result<(), Error> {
         if self.saved == *self.allocator.records() {
             return Ok(());
+        }
         let records = self.allocator.records().clone();
         let readable: BTreeMap<_, _> = records
             .iter()
@@ -207,6 +240,7 @@ impl Stage {
                 let ServiceName { service, tag } = owner.clone()?;
                 Some((*address, Record { service, tag }))
             })
+            .collect();
         let path = self.file.clone();
         let saving =
             tokio::task::spawn_blocking(move || state_file::save(&path, VERSION, &readable));
@@ -217,8 +251,13 @@ impl Stage {
             Ok(()) => {
                 self.saved = records;
                 self.file_problem = None;
+            }
             Err(error) => self.file_problem = Some(file_trouble(&self.file, &error)),
+        }
         Ok(())
+    }
+}
+
 fn file_trouble(file: &std::path::Path, error: &state_file::Error) -> Problem {
     use std::error::Error as _;
     let source = error.source().map(|source| format!(": {source}"));
@@ -229,16 +268,25 @@ fn file_trouble(file: &std::path::Path, error: &state_file::Error) -> Problem {
             source.unwrap_or_default()
         ),
     )
+}
+
 fn tell(before: Option<&Vips>, now: &Vips) {
     for (name, address) in &now.by_name {
         match before.and_then(|before| before.by_name.get(name)) {
             None => info!(service = %name, vip = %address, "VIP given"),
             Some(old) if old != address => {
                 warn!(service = %name, from = %old, to = %address, "VIP moved");
+            }
             Some(_) => {}
+        }
+    }
     for problem in &now.problems {
         if before.is_none_or(|before| !before.problems.contains(problem)) {
             warn!(%problem, "VIP problem");
+        }
+    }
+}
+
 #[cfg(test)]
 #[path = "stage_tests.rs"]
 mod tests;
