@@ -55,7 +55,9 @@ fn main() -> anyhow::Result<()> {
 /// The folder of the workspace.
 fn workspace() -> &'static Path {
     // xtask is built and run in the workspace that it serves.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 /// The ignored folder with the tools of this project.

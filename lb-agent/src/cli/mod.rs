@@ -20,6 +20,8 @@ use serde::Serialize;
 use self::client::{Client, ClientError};
 pub use self::terminal::Style;
 use crate::admin::report::{DrainAnswer, DrainOrder, Mark, Report, Service};
+use crate::config::RunArgs;
+use crate::front::ChildArgs;
 
 /// The command line of `lb-agent`.
 #[derive(Debug, Parser)]
@@ -42,6 +44,11 @@ pub struct Cli {
 /// What `lb-agent` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Starts the agent and stays in the foreground.
+    Run(RunArgs),
+    /// Serves HTTP by Host name; started by `run`, without any capability.
+    #[command(hide = true)]
+    Front(ChildArgs),
     /// Asks a running agent.
     #[command(flatten)]
     Ask(Ask),
