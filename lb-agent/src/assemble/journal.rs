@@ -57,7 +57,7 @@ fn record_service(name: &ServiceName, before: &Service, after: &Service) {
             debug!(service, %instance, "backend has new details");
         }
     }
-    for (instance, _) in &before.backends {
+    for instance in before.backends.keys() {
         if !after.backends.contains_key(instance) {
             info!(service, %instance, "backend left");
         }
