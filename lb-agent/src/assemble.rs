@@ -2,7 +2,7 @@
 //! in one value, of which everything downstream is a function.
 //!
 //! Nothing is published before a source has answered and VIPs were given: unknown is never empty. The first
-//! change is published at once and what follows within [`WINDOW`] in one piece. The stage owns the drains.
+//! change is published at once and what follows within a short window in one piece. The stage owns the drains.
 
 mod compose;
 mod drains;

@@ -179,6 +179,7 @@ fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> 
             words.push((name.clone(), text.trim().to_owned()));
         }
     }
+    let stated = |name: &str| name.starts_with(PREFIX) && !instance.meta.contains_key(name);
     for tag in &instance.tags {
         match tag.split_once('=') {
             Some(("server_alias", alias)) => {
@@ -191,18 +192,12 @@ fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> 
                     .aliases
                     .extend(parts.filter(|alias| !alias.is_empty()));
             }
-            Some((name, text)) if name.starts_with(PREFIX) => {
-                if !instance.meta.contains_key(name) {
-                    words.push((name.to_owned(), text.trim().to_owned()));
-                }
+            Some((name, text)) if stated(name) => {
+                words.push((name.to_owned(), text.trim().to_owned()));
             }
             // `public_ipaddress=`, `server_name=` and whatever other tools write.
             Some(_) => {}
-            None if tag.starts_with(PREFIX) => {
-                if !instance.meta.contains_key(tag) {
-                    words.push((tag.clone(), String::new()));
-                }
-            }
+            None if stated(tag) => words.push((tag.clone(), String::new())),
             None if !RESERVED_TAGS.contains(&&**tag) && is_dns_name(tag) => {
                 resolved.domain_tags.insert(tag.clone());
             }

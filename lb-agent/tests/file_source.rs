@@ -1,4 +1,8 @@
 //! The `file` source against real files: every way an editor, a script or an operator replaces one.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows tests, not what stands beside them"
+)]
 
 use std::{
     fs,

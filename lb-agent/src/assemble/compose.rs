@@ -175,4 +175,4 @@ fn wished_vip(
 
 /// Key in [`Instance::meta`] under which a source passes on the virtual address that the registration wishes
 /// for (Consul's `TaggedAddresses.virtual`).
-pub const WISHED_VIP: &str = "consul-virtual-address";
+pub const WISHED_VIP: &str = "consul:virtual";

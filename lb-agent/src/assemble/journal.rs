@@ -9,7 +9,7 @@ use crate::{
     snapshot::{Service, ServiceName, Snapshot},
 };
 
-/// Logs how `after` differs from `before`.
+/// Logs how `after` differs from `before`; of the first snapshot only its size and its problems.
 pub(super) fn record(before: Option<&Snapshot>, after: &Snapshot) {
     let known: BTreeSet<&Problem> = before.into_iter().flat_map(|it| &it.problems).collect();
     for problem in &after.problems {
@@ -18,19 +18,30 @@ pub(super) fn record(before: Option<&Snapshot>, after: &Snapshot) {
             warn!(subject, message, "problem");
         }
     }
+    match before {
+        None => {
+            let backends = |service: &Service| service.backends.len();
+            let backends: usize = after.services.values().map(backends).sum();
+            info!(services = after.services.len(), backends, "first snapshot");
+        }
+        Some(before) => record_services(before, after),
+    }
+    if after.complete && !before.is_some_and(|it| it.complete) {
+        info!("every source has answered and every backend was probed");
+    }
+}
+
+fn record_services(before: &Snapshot, after: &Snapshot) {
     for (name, service) in &after.services {
-        match before.and_then(|before| before.services.get(name)) {
+        match before.services.get(name) {
             Some(old) => record_service(name, old, service),
             None => info!(service = %name, backends = service.backends.len(), "service appeared"),
         }
     }
-    for name in before.into_iter().flat_map(|it| it.services.keys()) {
+    for name in before.services.keys() {
         if !after.services.contains_key(name) {
             info!(service = %name, "service left");
         }
-    }
-    if after.complete && !before.is_some_and(|it| it.complete) {
-        info!(services = after.services.len(), "everything is known");
     }
 }
 
@@ -57,7 +68,7 @@ fn record_service(name: &ServiceName, before: &Service, after: &Service) {
             debug!(service, %instance, "backend has new details");
         }
     }
-    for (instance, _) in &before.backends {
+    for instance in before.backends.keys() {
         if !after.backends.contains_key(instance) {
             info!(service, %instance, "backend left");
         }

@@ -21,7 +21,7 @@ use crate::{
     drain::{DrainOutcome, DrainRequest},
     health::Verdicts,
     options::{Balance, CheckKind},
-    snapshot::{Probe, ProbeState, ServiceName, Snapshot, State},
+    snapshot::{Backend, Probe, ProbeState, ServiceName, Snapshot, State},
     vip::Vips,
 };
 
@@ -144,7 +144,7 @@ fn a_backend_is_usable_when_both_levels_agree() {
     let snapshot = assemble(&all, &facts.facts());
     let states = |service: &str| -> Vec<State> {
         let service = &snapshot.services[&ServiceName::whole(service)];
-        service.backends.values().map(|it| it.state()).collect()
+        service.backends.values().map(Backend::state).collect()
     };
     assert_eq!(states("www"), [State::Usable, State::Starting]);
     // The verdict on its address belongs to another check.
@@ -374,12 +374,12 @@ async fn the_first_change_is_published_at_once_and_the_next_within_the_window() 
         tokio::task::yield_now().await;
     }
     let last = ServiceName::whole("more10");
-    while !stage
-        .snapshots
-        .borrow_and_update()
-        .as_ref()
-        .is_some_and(|it| it.services.get(&last).is_some_and(|it| it.vip.is_some()))
-    {
+    loop {
+        let current = stage.snapshots.borrow_and_update().clone().unwrap();
+        let service = current.services.get(&last);
+        if service.is_some_and(|it| it.vip.is_some()) {
+            break;
+        }
         stage.snapshots.changed().await.unwrap();
         published += 1;
     }

@@ -86,9 +86,18 @@ pub struct Consul {
     /// `host:port` or `http://host:port`.
     pub address: String,
     /// The ACL token.
-    pub token: Option<Secret>,
+    pub token: Option<ConsulToken>,
     /// Which datacenter to ask for; the agent's own if absent.
     pub datacenter: Option<String>,
+}
+
+/// Consul's ACL token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsulToken {
+    /// The token itself.
+    Value(Secret),
+    /// A file that held one at the start, and may hold another one later.
+    File(PathBuf),
 }
 
 /// The HTTP front.

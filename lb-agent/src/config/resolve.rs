@@ -10,8 +10,8 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::{
-    Admin, Config, Consul, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Secret, Sources, Vip, cgroup,
+    Admin, Config, Consul, ConsulToken, Dns, Error, Expose, Front, Given, Limits, LogFormat,
+    Outside, RawConfig, Secret, Sources, Vip, cgroup,
 };
 use crate::{
     health,
@@ -84,25 +84,22 @@ fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
     Sources { file, consul }
 }
 
-fn token(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<Secret> {
+fn token(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<ConsulToken> {
     if let Some(token) = &raw.consul_token {
-        return Some(Secret::new(token.value.trim()));
+        return Some(ConsulToken::Value(Secret::new(token.value.trim())));
     }
     let file = raw.consul_token_file.as_ref()?;
     match (judge.outside.read)(Path::new(&file.value)) {
-        Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim())),
-        Ok(_) => {
+        Ok(text) if text.trim().is_empty() => {
             judge.wrong(file, "the file is empty; put Consul's token into it");
-            None
         }
-        Err(error) => {
-            judge.wrong(
-                file,
-                &format!("the token cannot be read: {error}; correct the path or the permissions"),
-            );
-            None
-        }
+        Ok(_) => {}
+        Err(error) => judge.wrong(
+            file,
+            &format!("the token cannot be read: {error}; correct the path or the permissions"),
+        ),
     }
+    Some(ConsulToken::File(PathBuf::from(&file.value)))
 }
 
 fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {

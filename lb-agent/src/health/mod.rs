@@ -109,7 +109,7 @@ pub async fn run(
             () = stop.cancelled() => return,
             Ok(()) = snapshots.changed() => {
                 if let Some(snapshot) = &*snapshots.borrow_and_update() {
-                    roster.follow(targets(snapshot), Now::now());
+                    roster.follow(targets(snapshot), Now::read());
                     board.answered |= snapshot.sources.values().all(|it| it.updated.is_some());
                 }
             }
@@ -119,7 +119,7 @@ pub async fn run(
                 let Ok((job, outcome)) = ended else { continue };
                 metrics.count(&outcome);
                 let noise = noise.hash_one(job.number);
-                roster.finished(job, outcome, Now::now(), noise);
+                roster.finished(job, outcome, Now::read(), noise);
             }
             () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
         }

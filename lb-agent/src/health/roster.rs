@@ -68,7 +68,7 @@ enum Turn {
 }
 
 impl Now {
-    pub(super) fn now() -> Self {
+    pub(super) fn read() -> Self {
         Self {
             instant: Instant::now(),
             wall: SystemTime::now(),

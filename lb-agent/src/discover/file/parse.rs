@@ -4,7 +4,7 @@
 //! used (a host name for an address, no port) is left out and reported, and the others go on.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -95,12 +95,14 @@ impl File {
             };
             instance.tags.extend(tags.iter().cloned());
             instance.meta.clone_from(&meta);
-            let id = instance.key.id.clone();
-            if instances.contains_key(&id) {
-                let message = "its id is taken by an earlier instance; give it another one";
-                self.leave_out(&subject, &id, line, message);
-            } else {
-                instances.insert(id, instance);
+            match instances.entry(instance.key.id.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(instance);
+                }
+                Entry::Occupied(taken) => {
+                    let message = "its id is taken by an earlier instance; give it another one";
+                    self.leave_out(&subject, taken.key(), line, message);
+                }
             }
         }
         table.finish(reader);
