@@ -30,7 +30,7 @@ struct Source {
 }
 
 /// How soon a change in Consul must be seen.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(5);
 
 fn config(address: &str) -> Config {
     Config {

@@ -134,7 +134,10 @@ impl Consul {
         let file = self.data.path().join("consul.json");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(self.data.path().join("log")).unwrap();
-        let process = Command::new(&self.binary)
+        // Ends with the thread of its test, also when that is killed.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.binary)
             .arg("agent")
             .arg(format!("-config-file={}", file.display()))
             .stdin(Stdio::null())
