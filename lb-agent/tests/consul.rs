@@ -1,17 +1,20 @@
 //! The consul source and the VIP records against a real Consul.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod fake;
 mod support;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use fake::{Answer, Fake};
 use lb_agent::{
     catalog::{Catalog, SourceHealth, SourceState},
-    discover::consul::{self, Config, Metrics},
+    discover::consul::{self, Config, Metrics, Token},
     snapshot::ServiceName,
     vip::{self, Names, Pool, Vips},
 };
 use serde_json::json;
-use support::{BOUND, Consul};
+use support::{BOUND, Consul, MASTER};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -27,7 +30,7 @@ struct Source {
 }
 
 /// How soon a change in Consul must be seen.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(5);
 
 fn config(address: &str) -> Config {
     Config {
@@ -334,6 +337,112 @@ async fn services_beyond_the_blocking_queries_are_polled() {
     source
         .catalog(BOUND, |catalog| catalog.services.len() == 1)
         .await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_token_without_rights_sees_nothing_and_takes_nothing_away() {
+    let consul = Consul::start_guarded().await;
+    consul.register("a", "a1", 1).await;
+    let mut anonymous = Source::start(config(&consul.address()));
+    let state = anonymous.until(BOUND, |state| state.error.is_some()).await;
+    assert!(state.catalog.is_none(), "unknown is never empty");
+    let error = state.error.unwrap();
+    assert!(
+        error.contains("service_prefix \"\" and node_prefix \"\" read"),
+        "{error}"
+    );
+    anonymous.end().await;
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, format!("{MASTER}\n")).unwrap();
+    let mut source = Source::start(Config {
+        token: Some(Token::File(file.clone())),
+        ..config(&consul.address())
+    });
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    // The token is replaced by one that Consul does not know.
+    std::fs::write(&file, "00000000-1111-2222-3333-444444444444").unwrap();
+    consul.register("a", "a2", 2).await;
+    consul.register("b", "b1", 2).await;
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    let catalog = state.catalog.unwrap();
+    assert!(!ids(&catalog, "a").is_empty(), "{catalog:?}");
+    // And by the right one.
+    std::fs::write(&file, MASTER).unwrap();
+    source
+        .catalog(BOUND, |catalog| {
+            ids(catalog, "a") == ["a1", "a2"] && ids(catalog, "b") == ["b1"]
+        })
+        .await;
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_filtered_answer_keeps_what_is_known() {
+    let fake = Fake::start().await;
+    let mut source = Source::start(config(&fake.address()));
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    fake.say(Answer::Filtered);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_server_without_a_leader_empties_nothing() {
+    let fake = Fake::start().await;
+    let mut source = Source::start(config(&fake.address()));
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    fake.say(Answer::EmptyWithoutLeader);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    source.end().await;
+}
+
+#[tokio::test]
+async fn nonsense_is_told_and_keeps_what_is_known() {
+    let fake = Fake::start().await;
+    let mut source = Source::start(config(&fake.address()));
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    fake.say(Answer::Nonsense);
+    let catalog = source
+        .catalog(BOUND, |catalog| !catalog.problems.is_empty())
+        .await;
+    assert_eq!(ids(&catalog, "a"), ["a1"]);
+    let problem = catalog.problems[0].to_string();
+    assert!(problem.contains("cannot be read"), "{problem}");
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_consul_that_answers_every_query_at_once_is_not_asked_in_a_busy_loop() {
+    let fake = Fake::start().await;
+    let mut source = Source::start(config(&fake.address()));
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    fake.say(Answer::InstanceAtOnce);
+    let window = Duration::from_secs(3);
+    let before = fake.requests();
+    // Real time passes here because the number of requests in it is what is asserted.
+    tokio::time::sleep(window).await;
+    // Three watches, each a burst of five and one a second.
+    let asked = fake.requests() - before;
+    assert!((3..=3 * (5 + 4)).contains(&asked), "{asked} requests");
     source.end().await;
 }
 

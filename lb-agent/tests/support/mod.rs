@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
+
+const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 /// No condition in these tests may take longer.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
@@ -19,7 +22,19 @@ pub(crate) struct Consul {
     data: tempfile::TempDir,
     process: Option<Child>,
     http: reqwest::Client,
+    acl: Acl,
 }
+
+/// Whether tokens matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acl {
+    Off,
+    /// Whoever has no token sees nothing.
+    Deny,
+}
+
+/// The token that may do everything where tokens matter.
+pub(crate) const MASTER: &str = "6a1253d2-1785-24fd-91c2-f8e78c745511";
 
 #[derive(Clone, Copy)]
 struct Ports {
@@ -32,6 +47,15 @@ struct Ports {
 impl Consul {
     /// A Consul that has a leader and knows no service but itself.
     pub(crate) async fn start() -> Self {
+        Self::start_with(Acl::Off).await
+    }
+
+    /// The same, but only [`MASTER`] has any right.
+    pub(crate) async fn start_guarded() -> Self {
+        Self::start_with(Acl::Deny).await
+    }
+
+    async fn start_with(acl: Acl) -> Self {
         let binary = std::env::var_os("LB_CONSUL").map_or_else(
             || {
                 panic!(
@@ -49,7 +73,16 @@ impl Consul {
                 .tempdir()
                 .unwrap(),
             process: None,
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .default_headers(
+                    [(TOKEN, HeaderValue::from_static(MASTER))]
+                        .into_iter()
+                        .collect(),
+                )
+                .build()
+                .unwrap(),
+            acl,
         };
         consul.run().await;
         consul
@@ -85,7 +118,7 @@ impl Consul {
             serf_lan,
             serf_wan,
         } = self.ports;
-        let config = json!({
+        let mut config = json!({
             "server": true, "bootstrap_expect": 1, "node_name": "lb-test", "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1", "data_dir": self.data.path().join("data"),
             "disable_update_check": true, "leave_on_terminate": false, "log_level": "warn",
@@ -94,10 +127,17 @@ impl Consul {
             // Elections in a second instead of ten.
             "performance": {"raft_multiplier": 1},
         });
+        if self.acl == Acl::Deny {
+            config["acl"] = json!({"enabled": true, "default_policy": "deny",
+                                   "tokens": {"master": MASTER, "agent": MASTER}});
+        }
         let file = self.data.path().join("consul.json");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(self.data.path().join("log")).unwrap();
-        let process = Command::new(&self.binary)
+        // Ends with the thread of its test, also when that is killed.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.binary)
             .arg("agent")
             .arg(format!("-config-file={}", file.display()))
             .stdin(Stdio::null())

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Config, Metrics,
-    client::{Answer, Client, RequestError},
+    client::{Answer, Client},
+    error::RequestError,
     index::Index,
     pace::Bucket,
 };

@@ -8,6 +8,7 @@
 pub(crate) mod backoff;
 mod client;
 mod config;
+mod error;
 mod follow;
 mod index;
 mod judge;
@@ -20,8 +21,8 @@ mod table;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-pub use client::RequestError;
 pub use config::{Address, AddressError, Config, Token};
+pub use error::RequestError;
 pub use metrics::Metrics;
 use tokio::{
     sync::{mpsc, watch},

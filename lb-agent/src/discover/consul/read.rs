@@ -3,8 +3,9 @@
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    client::{Answer, Client, Consistency, RequestError},
+    client::{Answer, Client, Consistency},
     config::Token,
+    error::RequestError,
     index::{Index, Step},
     judge::{Seen, Verdict, judge},
     parse,
