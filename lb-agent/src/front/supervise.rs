@@ -285,7 +285,7 @@ impl Stage {
                         continue;
                     };
                     let order = self.order(&snapshot, &routes);
-                    control::send(&mut front.orders, &order).await?;
+                    timeout(ORDER, control::send(&mut front.orders, &order)).await??;
                     has_routes |= snapshot.complete;
                 }
             }
@@ -397,6 +397,9 @@ fn host_addresses() -> BTreeSet<IpAddr> {
 
 /// How long a front may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
+
+/// How long a front may take to read an order.
+const ORDER: Duration = Duration::from_secs(10);
 
 /// How long a front that has lost its control connection may take to be gone.
 const CRASH_TIME: Duration = Duration::from_millis(500);

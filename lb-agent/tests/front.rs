@@ -1,0 +1,12 @@
+//! The front over real sockets, byte by byte. Everything is on loopback, on ports of the kernel's choice.
+
+#[path = "front/bytes.rs"]
+mod bytes;
+#[path = "front/kit.rs"]
+mod kit;
+#[path = "front/process.rs"]
+mod process;
+#[path = "front/sending.rs"]
+mod sending;
+#[path = "front/upgrade.rs"]
+mod upgrade;
