@@ -126,6 +126,8 @@ fn put_services(
         let Endpoint { name, balance, .. } = endpoint;
         let step = match next.services.get(&key) {
             Some(old) if old.slots == slots && old.balance == *balance => continue,
+            // Nobody has said yet that its backends are gone or bad: unknown is not empty.
+            Some(old) if slots.is_empty() && !old.slots.is_empty() && !desired.complete => continue,
             Some(old) => {
                 let service = InstalledService {
                     table: old.table,
@@ -375,6 +377,24 @@ mod tests {
             ..Desired::default()
         };
         assert_eq!(plan(&installed, &unknown, |_| 0, now).0, vec![]);
+    }
+
+    #[test]
+    fn a_service_keeps_its_backends_until_somebody_says_that_they_are_gone() {
+        let now = Instant::now();
+        let mut installed = Installed::empty(8, 8);
+        for step in plan(&installed, &desired(&[(1, vec![1])].into()), |_| 0, now).0 {
+            installed.apply(&step, now);
+        }
+        let mut nobody = desired(&[(1, vec![])].into());
+        nobody.complete = false;
+        assert_eq!(plan(&installed, &nobody, |_| 0, now).0, vec![]);
+        nobody.complete = true;
+        let (steps, _) = plan(&installed, &nobody, |_| 0, now);
+        assert!(
+            matches!(&steps[0], Step::PutService { service, .. } if service.slots.is_empty()),
+            "{steps:?}"
+        );
     }
 
     #[test]

@@ -4,12 +4,11 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Readiness, Sample},
     assemble,
@@ -22,7 +21,7 @@ use lb_agent::{
     maps::Maps,
     network,
     programs::{self, Programs},
-    reconcile::{self, error_chain},
+    reconcile,
     routes::{self, RouteConfig, Routes},
     snapshot::Snapshot,
     vip,
@@ -399,10 +398,10 @@ fn consul_config(consul: &config::Consul) -> Result<consul::Config> {
         .parse()
         .with_context(|| format!("[sources.consul] address {:?}", consul.address))?;
     let mut config = consul::Config::new(address);
-    config.token = consul
-        .token
-        .as_ref()
-        .map(|token| consul::Token::Value(token.reveal().to_owned()));
+    config.token = consul.token.as_ref().map(|token| match token {
+        config::ConsulToken::Value(token) => consul::Token::Value(token.reveal().to_owned()),
+        config::ConsulToken::File(path) => consul::Token::File(path.clone()),
+    });
     config.datacenter.clone_from(&consul.datacenter);
     Ok(config)
 }
@@ -484,7 +483,7 @@ fn dns_line(sockets: &[UdpSocket]) -> admin::ComponentLine {
 
 fn reconcile_figures(
     metrics: Arc<reconcile::Metrics>,
-) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + std::fmt::Debug + 'static> {
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
@@ -513,7 +512,7 @@ fn reconcile_figures(
 
 fn front_figures(
     stats: watch::Receiver<Option<FrontStats>>,
-) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + std::fmt::Debug + 'static> {
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
         let Some(stats) = stats.borrow().clone() else {
             return Vec::new();
