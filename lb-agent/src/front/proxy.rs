@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use super::{
     answer::{Reason, Refusal},
     body::{Download, Exchange, Progress, Upload},
+    client::{ClientState, Stop},
     pool::Lease,
     request::{self, Checked, Sender},
     table::ServiceTable,
     tunnel,
-    wire::{ClientState, Stop},
     worker::Worker,
 };
 

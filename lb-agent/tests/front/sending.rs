@@ -238,6 +238,44 @@ fn an_answer_that_is_cut_or_stops_is_cut_for_the_client() {
 }
 
 #[test]
+fn large_bodies_pass_unchanged_in_both_directions() {
+    let large: String = (0..600_000).map(|line| format!("{line:07}\n")).collect();
+    let answer = large.clone();
+    let backend = Backend::start(move |_| Reply::Keep(ok(&answer)));
+    let front = TestFront::with(&[&backend]);
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {}\r\n\r\n{large}",
+        large.len()
+    );
+    assert!(front.ask(post).body == large);
+    assert!(backend.seen()[0].body == large.as_bytes());
+}
+
+#[test]
+fn many_clients_at_once_each_get_their_own_answers() {
+    let backend =
+        Backend::start(|seen| Reply::Keep(ok(seen.head.split(' ').nth(1).unwrap_or_default())));
+    let front = TestFront::start(Limits::default(), 2);
+    front.publish(&[backend.address]);
+    std::thread::scope(|threads| {
+        for client in 0..8 {
+            let front = &front;
+            threads.spawn(move || {
+                let mut connection = front.client();
+                for request in 0..100 {
+                    let path = format!("/{client}/{request}");
+                    connection.send(format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n"));
+                    assert_eq!(connection.answer().body, path);
+                }
+            });
+        }
+    });
+    let stats = front.stats();
+    assert_eq!((stats.ended(Reason::Ok), stats.accepted), (800, 8));
+    assert!(stats.connects <= 8, "{stats:?}");
+}
+
+#[test]
 fn draining_finishes_what_is_in_flight_and_closes_what_is_idle() {
     let backend = Backend::start(|_| {
         std::thread::sleep(Duration::from_millis(300));
