@@ -8,7 +8,8 @@
 //! | file | room |
 //! |---|---|
 //! | `supervise`, `control`, `child` | the agent's side, the messages between, the process |
-//! | `worker`, `wire`, `guard` | a thread, a client's connection, the rules on its bytes |
+//! | `workers`, `worker` | all threads, one thread |
+//! | `client`, `wire`, `guard` | a client's connection, its socket, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body` | a request |
 //! | `table`, `pool`, `tunnel` | backends in turn, connections to them, upgraded connections |
 //! | `stats` | figures |
@@ -16,6 +17,7 @@
 mod answer;
 mod body;
 mod child;
+mod client;
 mod control;
 mod guard;
 mod pool;

@@ -8,9 +8,9 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -20,15 +20,13 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
     process::Child,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+
+use living::{Living, greet};
 
 use super::{
     control::{self, CONTROL, FRONT, Hello, Order, VERSION},
@@ -42,6 +40,7 @@ use crate::{
 };
 
 mod listen;
+mod living;
 
 /// What the stage is told.
 #[derive(Clone, Debug)]
@@ -177,13 +176,6 @@ struct Stage {
     stop: CancellationToken,
 }
 
-/// A front that said hello.
-struct Living {
-    reports: OwnedReadHalf,
-    orders: OwnedWriteHalf,
-    hello: Hello,
-}
-
 impl Stage {
     /// A living front, or a new one.
     async fn front(&mut self) -> Result<Living, SuperviseError> {
@@ -316,7 +308,7 @@ impl Stage {
 
     fn order(&self, snapshot: &Snapshot, config: &RouteConfig) -> Order {
         let config = RouteConfig {
-            host_addresses: &config.host_addresses | &host_addresses(),
+            host_addresses: &config.host_addresses | &listen::host_addresses(),
             ..config.clone()
         };
         let (routes, mut problems) = Routes::new(snapshot, &config);
@@ -360,43 +352,6 @@ impl Stage {
         self.trouble = trouble;
     }
 }
-
-/// Exchanges hellos with the front behind `control`, if there is one.
-async fn greet(control: &Path) -> io::Result<Living> {
-    let greeting = async {
-        let (mut reports, mut orders) = UnixStream::connect(control).await?.into_split();
-        control::send(&mut orders, &Order::Hello { version: VERSION }).await?;
-        let hello = control::receive(&mut reports).await?;
-        let ended = || {
-            io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "it ended at once; its log says why",
-            )
-        };
-        Ok(Living {
-            hello: hello.ok_or_else(ended)?,
-            reports,
-            orders,
-        })
-    };
-    timeout(HELLO, greeting).await?
-}
-
-/// The addresses of the host's devices, for recognising our own listeners among backends.
-fn host_addresses() -> BTreeSet<IpAddr> {
-    let Ok(devices) = nix::ifaddrs::getifaddrs() else {
-        return BTreeSet::new();
-    };
-    let address = |device: nix::ifaddrs::InterfaceAddress| {
-        let address = device.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-    };
-    devices.filter_map(address).collect()
-}
-
-/// How long a front may take to say hello.
-const HELLO: Duration = Duration::from_secs(10);
 
 /// How long a front may take to read an order.
 const ORDER: Duration = Duration::from_secs(10);

@@ -16,11 +16,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Front, Limits, answer,
+    client::{ClientState, Stop},
     pool::{self, Pool},
     proxy,
     stats::{Counters, FrontStats},
     table::Table,
-    wire::{self, ClientState, Stop, Wire},
+    wire::{self, Wire},
 };
 
 /// What a worker's connections have in common.
