@@ -104,6 +104,8 @@ pub struct Limits {
     pub backend_connections: usize,
     /// Client connections of one worker.
     pub client_connections: usize,
+    /// How long clients of a front without routes wait in the kernel's queue before they are told so.
+    pub first_routes: Duration,
 }
 
 impl Default for Limits {
@@ -121,6 +123,7 @@ impl Default for Limits {
             pool_size: 64,
             backend_connections: 1024,
             client_connections: 8192,
+            first_routes: Duration::from_secs(3),
         }
     }
 }

@@ -253,6 +253,8 @@ impl Stage {
             Err::<(), _>(io::Error::from(io::ErrorKind::UnexpectedEof))
         });
         self.snapshots.mark_changed();
+        let mut patience = std::pin::pin!(sleep(PATIENCE));
+        let mut patient = true;
         loop {
             tokio::select! {
                 ended = &mut hear => {
@@ -266,14 +268,19 @@ impl Stage {
                     return ended;
                 }
                 () = self.stop.cancelled() => break,
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.snapshots.mark_changed();
+                }
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
                         self.stop.cancelled().await;
                         break;
                     }
                     let snapshot = self.snapshots.borrow_and_update().clone();
-                    // Unknown is not empty: a front with routes keeps them until all sources have spoken.
-                    let Some(snapshot) = snapshot.filter(|snapshot| snapshot.complete || !has_routes) else {
+                    // Unknown is not empty: a front with routes keeps them until all sources and probes have
+                    // spoken. A new one waits a moment for that, its connections in the kernel's queue.
+                    let Some(snapshot) = snapshot.filter(|it| it.complete || !(has_routes || patient)) else {
                         continue;
                     };
                     let order = self.order(&snapshot, &routes);
@@ -352,6 +359,9 @@ impl Stage {
         self.trouble = trouble;
     }
 }
+
+/// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a front may take to read an order.
 const ORDER: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::{Semaphore, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -122,6 +122,13 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
 
 /// Takes connections until drained; those that the kernel had already queued by then are served too.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>) {
+    let mut changes = worker.front.changed.subscribe();
+    let routes = changes.wait_for(|()| worker.front.has_routes());
+    tokio::select! {
+        // Too late: they are told that the routes are not known yet.
+        _ = timeout(worker.limits.first_routes, routes) => {}
+        () = worker.drain.cancelled() => {}
+    }
     loop {
         // At the limit nothing is accepted: the kernel's queue is the place to wait. The semaphore is never
         // closed.
