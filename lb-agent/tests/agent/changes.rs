@@ -1,0 +1,178 @@
+//! What a person or a source changes reaches the data plane, and nothing else moves.
+
+use std::{
+    io,
+    net::{Ipv4Addr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use lb_testkit::eventually;
+
+use crate::kit::{Instance, LIMIT, World, greeting, service};
+
+/// How late a change of the services file may reach a connect.
+const SOON: Duration = Duration::from_millis(500);
+
+fn two() -> (World, [Instance; 2], Ipv4Addr) {
+    let mut instances = None;
+    let world = World::with_services(|netns| {
+        let start = |(id, last)| Instance::start(netns, id, [127, 0, 1, last]);
+        let all = instances.insert([("a", 1), ("b", 2)].map(start));
+        service("www_hello", &[&all[0], &all[1]])
+    });
+    let vip = world.await_usable("www_hello", &["a", "b"]);
+    (world, instances.unwrap(), vip)
+}
+
+/// The instances that so many new flows meet.
+fn met(world: &World, vip: Ipv4Addr, flows: usize) -> Vec<String> {
+    let flow = |_| greeting(&world.connect(vip, 80).unwrap()).unwrap();
+    let mut met: Vec<_> = (0..flows).map(flow).collect();
+    met.sort_unstable();
+    met.dedup();
+    met
+}
+
+/// A flow that this instance serves.
+fn flow_to(world: &World, vip: Ipv4Addr, id: &str) -> TcpStream {
+    let found = eventually(LIMIT, || {
+        let stream = world.connect(vip, 80).unwrap();
+        let met = greeting(&stream).unwrap();
+        if met == id { Ok(stream) } else { Err(met) }
+    });
+    found.unwrap()
+}
+
+#[test]
+fn an_instance_that_leaves_the_file_gets_no_new_flow_soon_after() {
+    let (world, [a, b], vip) = two();
+    world.publish(&service("www_hello", &[&b]));
+    let changed = Instant::now();
+    // Twelve flows in a row to the other one are chance once in 4096 times.
+    let only = eventually(LIMIT, || match met(&world, vip, 12) {
+        only if only == ["b"] => Ok(changed.elapsed()),
+        others => Err(format!("{others:?}")),
+    });
+    let took = only.unwrap();
+    assert!(took < SOON, "after {took:?}");
+    drop(a);
+    world.finish();
+}
+
+#[test]
+fn a_service_that_leaves_the_file_is_refused_soon_after() {
+    let (world, [a, _b], vip) = two();
+    world.publish(&service("other", &[&a]));
+    let changed = Instant::now();
+    let refused = eventually(LIMIT, || match world.connect(vip, 80) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(changed.elapsed()),
+        Err(error) => panic!("{error} instead of a refusal"),
+        Ok(_) => Err("connected"),
+    });
+    let took = refused.unwrap();
+    assert!(took < SOON, "after {took:?}");
+    let gone = |report: &crate::kit::Report| report.service("www_hello").is_none().then_some(());
+    world.await_report(gone);
+    let answer = world.front("www.hello.localhost").unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    world.finish();
+}
+
+#[test]
+fn a_new_service_is_reached_as_soon_as_its_instance_was_probed() {
+    let (world, [a, b], _) = two();
+    let text = service("www_hello", &[&a]) + &service("other", &[&b]);
+    world.publish(&text);
+    let changed = Instant::now();
+    let other = world.await_usable("other", &["b"]);
+    let stream = eventually(LIMIT, || world.connect(other, 80)).unwrap();
+    let took = changed.elapsed();
+    assert_eq!(greeting(&stream).unwrap(), "b");
+    // Two probes, 200 ms apart.
+    assert!(took < SOON + Duration::from_millis(400), "after {took:?}");
+    world.finish();
+}
+
+#[test]
+fn an_address_lives_as_long_as_its_service_and_an_empty_file_is_a_word_too() {
+    let (world, [a, b], vip) = two();
+    let text = service("aaa", &[&b]) + &service("www_hello", &[&a]) + &service("zzz", &[&b]);
+    world.publish(&text);
+    world.await_usable("zzz", &["b"]);
+    assert_eq!(world.await_usable("www_hello", &["a"]), vip);
+    world.publish("service = []\n");
+    world.await_report(|report| report.0["services"].as_array()?.is_empty().then_some(()));
+    assert_eq!(world.ask(&["status"]).code, Some(0));
+    let error = world.connect(vip, 80).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    world.finish();
+}
+
+#[test]
+fn a_killed_instance_costs_no_request_after_its_first_detection() {
+    let (world, [a, b], vip) = two();
+    let _flows = [flow_to(&world, vip, "a"), flow_to(&world, vip, "b")];
+    drop(a);
+    // The first flow may meet it and is the detection.
+    let detected = eventually(LIMIT, || match world.connect(vip, 80) {
+        Err(_) => Ok(()),
+        Ok(stream) if greeting(&stream).is_err() => Ok(()),
+        Ok(_) if world.report().instances("www_hello", "usable").len() == 1 => Ok(()),
+        Ok(_) => Err("not met yet"),
+    });
+    detected.unwrap();
+    assert_eq!(met(&world, vip, 20), ["b"]);
+    // The front retries a failed connect by itself: nobody ever sees it.
+    for _ in 0..20 {
+        let answer = world.front("www.hello.localhost").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (200, "b"));
+    }
+    drop(b);
+    world.finish();
+}
+
+#[test]
+fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_undone() {
+    let (world, _instances, vip) = two();
+    let old = flow_to(&world, vip, "a");
+    let drained = world.ask(&["drain", "www_hello/a"]);
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    // The answer comes when it is ordered; it is done when the report says so.
+    world.await_usable("www_hello", &["b"]);
+    let only = eventually(LIMIT, || match met(&world, vip, 12) {
+        only if only == ["b"] => Ok(()),
+        others => Err(format!("{others:?}")),
+    });
+    only.unwrap();
+    assert_eq!(greeting(&old).unwrap(), "a");
+    let backends = world.ask(&["backends", "www_hello", "-o", "json"]).json();
+    let a = backends.as_array().unwrap().iter().find(|it| it["id"] == "a");
+    assert_eq!(a.unwrap()["draining"], true, "{backends:#}");
+    let front = (0..8).map(|_| world.front("www.hello.localhost").unwrap().body);
+    assert!(front.into_iter().all(|body| body == "b"));
+
+    let undone = world.ask(&["drain", "www_hello/a", "--undo"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    world.await_usable("www_hello", &["a", "b"]);
+    drop(flow_to(&world, vip, "a"));
+    assert_eq!(greeting(&old).unwrap(), "a");
+    world.finish();
+}
+
+#[test]
+fn a_drain_survives_a_restart_and_a_drain_of_nobody_is_refused() {
+    let (mut world, _instances, vip) = two();
+    for target in ["www_hello/c", "nobody", "nobody/a"] {
+        let refused = world.ask(&["drain", target]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.err.starts_with("lb-agent: "), "{refused:?}");
+    }
+    assert_eq!(world.ask(&["drain", "www_hello/a"]).code, Some(0));
+    world.await_usable("www_hello", &["b"]);
+    world.terminate();
+    world.start(&[]);
+    world.await_ready();
+    world.await_usable("www_hello", &["b"]);
+    assert_eq!(met(&world, vip, 12), ["b"]);
+    world.finish();
+}

@@ -1,0 +1,397 @@
+//! A host of one agent: a namespace, a cgroup for the agent and one for the clients, which the test itself joins.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Answer, LIMIT, Report, ask};
+
+/// A cgroup is joined by the whole process, so only one test at a time may have a world.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The world. Fields are dropped in this order: processes before what they live in.
+pub(crate) struct World {
+    agent: Option<Process>,
+    runs: usize,
+    home: PathBuf,
+    client: Cgroup,
+    /// Of the agent alone: after its end nothing may be left in it.
+    agents: Cgroup,
+    group: Cgroup,
+    pub(crate) netns: Arc<Netns>,
+    folder: TempDir,
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl World {
+    /// Makes the place, with no agent in it, a usual configuration and no services file.
+    pub(crate) fn new() -> Self {
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = TempDir::with_prefix("lb-agent-test-").unwrap();
+        let netns = Arc::new(Netns::new("agent-test").unwrap());
+        fs::create_dir(folder.path().join("bpf")).unwrap();
+        netns.mount_bpffs(&folder.path().join("bpf")).unwrap();
+        let group = Cgroup::new("agent-test").unwrap();
+        let agents = group.subgroup("agent").unwrap();
+        let client = group.subgroup("client").unwrap();
+
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::"));
+        let top = group.path().parent().unwrap();
+        let home = top.join(own.unwrap().trim_start_matches('/'));
+        fs::write(client.path().join("cgroup.procs"), "0").unwrap();
+        let world = Self {
+            agent: None,
+            runs: 0,
+            home: home.join("cgroup.procs"),
+            client,
+            agents,
+            group,
+            netns,
+            folder,
+            _guard: guard,
+        };
+        world.configure(&world.usual());
+        world
+    }
+
+    /// A world whose agent runs, is ready and knows these services.
+    pub(crate) fn with_services(services: impl FnOnce(&Netns) -> String) -> Self {
+        let mut world = Self::new();
+        let services = services(&world.netns);
+        world.publish(&services);
+        world.start(&[]);
+        world.await_ready();
+        world
+    }
+
+    /// What every configuration here says: nothing of the machine is used, and probes are quick.
+    pub(crate) fn usual(&self) -> String {
+        let (folder, client) = (self.folder.path().display(), self.client.path().display());
+        format!(
+            "state_dir = \"{folder}/state\"\n\
+             bpffs = \"{folder}/bpf\"\n\
+             cgroup = \"{client}\"\n\
+             socket = \"{folder}/admin.sock\"\n\
+             [sources.file]\npath = \"{folder}/services.toml\"\n\
+             [dns]\nupstreams = []\n\
+             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n"
+        )
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn configure(&self, text: &str) {
+        fs::write(self.config(), text).unwrap();
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("lb.toml")
+    }
+
+    /// A path in the folder of this world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces the services file, so that nobody reads half of it.
+    pub(crate) fn publish(&self, services: &str) {
+        let new = self.path("services.new");
+        fs::write(&new, services).unwrap();
+        fs::rename(&new, self.path("services.toml")).unwrap();
+    }
+
+    /// Starts `lb-agent run` with these flags more, and does not wait.
+    pub(crate) fn start(&mut self, flags: &[&str]) {
+        let process = self.spawn(BINARY, &[], flags);
+        self.agent = Some(process);
+    }
+
+    /// Starts it where it has to end by itself, with these flags more.
+    pub(crate) fn attempt(&mut self, flags: &[&str]) -> Attempt {
+        self.attempt_by(BINARY, &[], flags)
+    }
+
+    /// The same by way of another program that `before` makes start the agent.
+    pub(crate) fn attempt_by(
+        &mut self,
+        program: &str,
+        before: &[&str],
+        flags: &[&str],
+    ) -> Attempt {
+        let mut process = self.spawn(program, before, flags);
+        let status = process.wait(LIMIT);
+        let said = fs::read_to_string(process.log().unwrap()).unwrap();
+        Attempt {
+            code: status.unwrap_or_else(|late| panic!("{late}\n{said}")).code(),
+            said,
+        }
+    }
+
+    fn spawn(&mut self, program: &str, before: &[&str], flags: &[&str]) -> Process {
+        self.runs += 1;
+        Spawn::new(format!("agent-{}", self.runs), program)
+            .args(before)
+            .args(["run", "--config"])
+            .arg(self.config())
+            .args(flags)
+            .netns(&self.netns)
+            .cgroup(&self.agents)
+            .log(self.folder.path())
+            .start()
+            .unwrap()
+    }
+
+    /// The number of the agent's process.
+    pub(crate) fn agent_id(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// The numbers of the processes that the agent started.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let mut all = self.agents.processes().unwrap();
+        let agent = self.agent.as_ref().map(Process::id);
+        all.retain(|&id| Some(id) != agent);
+        all
+    }
+
+    /// What the agent of the last start wrote.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.path(&format!("agent-{}.log", self.runs))).unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub(crate) fn await_ready(&mut self) {
+        self.await_page("/ready", |answer| answer.status == 200);
+    }
+
+    /// Waits until a page of the admin is as it should be.
+    #[track_caller]
+    pub(crate) fn await_page(&mut self, path: &str, fits: impl Fn(&Answer) -> bool) -> Answer {
+        let found = eventually(LIMIT, || {
+            assert!(
+                self.agent.as_mut().unwrap().is_running(),
+                "the agent ended:\n{}",
+                fs::read_to_string(self.path(&format!("agent-{}.log", self.runs))).unwrap()
+            );
+            match self.page(path) {
+                Ok(answer) if fits(&answer) => Ok(answer),
+                Ok(answer) => Err(format!("{path} is {}: {}", answer.status, answer.body)),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()))
+    }
+
+    /// Gets a page of the admin.
+    pub(crate) fn page(&self, path: &str) -> io::Result<Answer> {
+        ask::http(&self.netns, ADMIN, "127.0.0.1:9180", path)
+    }
+
+    /// Asks the front for `/` of `host`.
+    pub(crate) fn front(&self, host: &str) -> io::Result<Answer> {
+        ask::http(&self.netns, FRONT, host, "/")
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let answer = self.page("/api/v1/snapshot").unwrap();
+        Report(serde_json::from_str(&answer.body).unwrap())
+    }
+
+    /// Waits until the report has what is looked for.
+    #[track_caller]
+    pub(crate) fn await_report<T>(&self, look: impl Fn(&Report) -> Option<T>) -> T {
+        let found = eventually(LIMIT, || {
+            let report = self.report();
+            look(&report).ok_or_else(|| format!("{:#}", report.0))
+        });
+        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()))
+    }
+
+    /// The same of an agent whose page may not be there yet, and that may not become ready.
+    #[track_caller]
+    pub(crate) fn await_page_report<T>(&mut self, look: impl Fn(&Report) -> Option<T>) -> T {
+        self.await_page("/healthz", |answer| answer.status == 200);
+        self.await_report(look)
+    }
+
+    /// Waits for the virtual address of `service`, with exactly these instances usable.
+    #[track_caller]
+    pub(crate) fn await_usable(&self, service: &str, ids: &[&str]) -> Ipv4Addr {
+        self.await_report(|report| {
+            let usable = report.instances(service, "usable");
+            let same = usable.iter().map(String::as_str).eq(ids.iter().copied());
+            same.then(|| report.vip(service))?
+        })
+    }
+
+    /// Connects as a client on this host does.
+    pub(crate) fn connect(&self, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
+        ask::connect(&self.netns, address, port)
+    }
+
+    /// Runs a command against the agent's socket.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Asked {
+        let output = Command::new(BINARY)
+            .arg("--socket")
+            .arg(self.path("admin.sock"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        Asked {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Ends the agent as systemd does.
+    #[track_caller]
+    pub(crate) fn terminate(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        agent.terminate().unwrap();
+        let status = agent.wait(LIMIT);
+        let status = status.unwrap_or_else(|late| panic!("{late}\n{}", self.said()));
+        assert!(status.success(), "{status}\n{}", self.said());
+        self.assert_clean();
+    }
+
+    /// Ends the agent in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) {
+        self.agent.take().unwrap().kill().unwrap();
+    }
+
+    /// Nothing of the agent runs any more, and it never panicked.
+    #[track_caller]
+    pub(crate) fn assert_clean(&self) {
+        let gone = eventually(LIMIT, || match self.agents.processes().unwrap() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("the agent left processes: {left:?}")),
+        });
+        gone.unwrap_or_else(|late| panic!("{late}\n{}", self.said()));
+        self.assert_calm();
+    }
+
+    /// No agent of this world panicked.
+    #[track_caller]
+    pub(crate) fn assert_calm(&self) {
+        for run in 1..=self.runs {
+            let said = fs::read_to_string(self.path(&format!("agent-{run}.log"))).unwrap();
+            assert!(!said.contains("panicked"), "{said}");
+        }
+    }
+
+    /// Neither pins nor an address nor a route: what a start that failed must leave.
+    #[track_caller]
+    pub(crate) fn assert_untouched(&self) {
+        self.assert_clean();
+        let mut left = self.netns.enter(|| files(&self.path("bpf"))).unwrap();
+        // The kernel's own, in every bpffs.
+        left.retain(|pin| !["maps.debug", "progs.debug"].contains(&pin.as_str()));
+        let network = self.network();
+        let of_pool = network.lines().filter(|line| line.contains("198.18."));
+        left.extend(of_pool.map(str::to_owned));
+        assert_eq!(left, Vec::<String>::new(), "left behind; it said:\n{}", self.said());
+    }
+
+    /// The addresses and routes of the namespace.
+    pub(crate) fn network(&self) -> String {
+        let list = |arguments: &[&str]| {
+            let output = Command::new("ip").args(arguments).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        self.netns
+            .enter(|| list(&["-4", "-o", "addr"]) + &list(&["route", "show", "table", "all"]))
+            .unwrap()
+    }
+
+    /// Ends the agent, takes everything down and looks whether it is gone.
+    #[track_caller]
+    pub(crate) fn finish(mut self) {
+        if self.agent.is_some() {
+            self.terminate();
+        }
+        let group = self.group.path().to_owned();
+        drop(self);
+        assert!(!group.exists(), "{} is still there", group.display());
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Out of the group, which is about to be emptied by force.
+        if let Err(error) = fs::write(&self.home, "0")
+            && !thread::panicking()
+        {
+            panic!("cannot go back to {}: {error}", self.home.display());
+        }
+    }
+}
+
+/// How a start ended that had to fail.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) code: Option<i32>,
+    pub(crate) said: String,
+}
+
+impl Attempt {
+    /// It ended with `code` and one message, which has all these words in it.
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32, words: &[&str]) {
+        let Self { code: found, said } = self;
+        assert_eq!(*found, Some(code), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        let starts = ["lb-agent: ", "error: "];
+        let mut lines = said.split_inclusive('\n');
+        let heads = |line: &&str| starts.iter().any(|start| line.starts_with(start));
+        assert_eq!(lines.clone().filter(heads).count(), 1, "not one message:\n{said}");
+        while lines.clone().next().is_some_and(|line| !heads(&line)) {
+            lines.next();
+        }
+        let message: String = lines.collect();
+        for word in words {
+            assert!(message.contains(word), "{word:?} is not in:\n{message}");
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Asked {
+    /// What it wrote, as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// The names of all files in a folder and below; empty folders do not count.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let names = entries.flat_map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => files(&entry.path()),
+        false => vec![entry.file_name().to_string_lossy().into_owned()],
+    });
+    names.collect()
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
+
+/// Where the agent listens if its configuration does not say: nobody else is in the namespace.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
+
+const FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
