@@ -90,7 +90,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
-    let (maps, events) = Maps::open(programs.maps())?;
+    let (maps, events) = Maps::open(&mut programs)?;
     programs.attach()?;
 
     let readiness = Readiness::new(CONDITIONS);
@@ -99,10 +99,11 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         config,
         pool,
         listeners,
-        Plane {
+        reconcile::Plane {
             programs,
             maps,
             events,
+            pool: pool.net(),
         },
         &readiness,
         &stop,
@@ -128,13 +129,6 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         );
     }
     early
-}
-
-/// The data plane, opened.
-struct Plane {
-    programs: Programs,
-    maps: Maps,
-    events: lb_agent::maps::Events,
 }
 
 /// Every listener, passed in or bound.
@@ -192,7 +186,7 @@ fn spawn(
     config: Config,
     pool: vip::Pool,
     listeners: Listeners,
-    plane: Plane,
+    plane: reconcile::Plane,
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Result<Stages> {
@@ -300,14 +294,7 @@ fn spawn(
         problems: map_problems_in,
         installed: installed_in,
     };
-    let run = reconcile::run(
-        plane.programs,
-        plane.maps,
-        plane.events,
-        channels,
-        metrics,
-        stop.clone(),
-    );
+    let run = reconcile::run(plane, channels, metrics, stop.clone());
     stage(
         "reconcile",
         Box::pin(async { run.await.map_err(Into::into) }),
