@@ -4,13 +4,26 @@
 //! ARCHITECTURE.md has the map of the modules and the invariants.
 
 pub mod admin;
+pub mod assemble;
 pub mod catalog;
 pub mod cli;
+pub mod config;
+pub mod desired;
 pub mod discover;
 pub mod dns;
+pub mod document;
+pub mod drain;
 pub mod front;
 pub mod health;
+pub mod installed;
+pub mod maps;
+pub mod network;
 pub mod options;
+pub mod plan;
+pub mod programs;
+pub mod reconcile;
+pub mod routes;
 pub mod snapshot;
+pub mod state_file;
 pub mod stats;
 pub mod vip;

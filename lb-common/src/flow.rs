@@ -69,8 +69,8 @@ pub struct Record {
 
 const _: () = assert!(size_of::<Record>() == 72);
 
-/// Value of `ACTIVE`, on a cache line of its own: every connect on every CPU writes one of these.
-#[repr(C, align(64))]
+/// Value of `ACTIVE`, the size of a cache line: every connect on every CPU writes one of these.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Active {
     /// Flows that were given this backend and are not closed. Changed by atomic adds only.

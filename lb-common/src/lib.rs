@@ -15,7 +15,8 @@ mod user;
 pub use bytes::{Be16, Be32};
 pub use flow::{Active, BackendId, Event, EventKind, RECORD_VERSION, Record};
 pub use service::{
-    Backend, Balance, HOST_VIEW, Half, SLOTS, Service, ServiceKey, Suspect, Table, UnknownBalance,
+    Backend, Balance, Cursor, HOST_VIEW, Half, SLOTS, Service, ServiceKey, Suspect, Table,
+    UnknownBalance,
 };
 
 /// Version of all map layouts except [`Record`] and [`Active`]; part of the pin path.
@@ -40,7 +41,7 @@ pub mod map {
     pub const BACKENDS: &str = "BACKENDS";
     /// `ARRAY`: backend index to [`Suspect`](crate::Suspect).
     pub const SUSPECTS: &str = "SUSPECTS";
-    /// `ARRAY`: table index to the round-robin position, one `u64` on its own cache line.
+    /// `ARRAY`: table index to [`Cursor`](crate::Cursor).
     pub const CURSORS: &str = "CURSORS";
     /// `PERCPU_ARRAY`: table index to [`Counters`](crate::Counters).
     pub const COUNTERS: &str = "COUNTERS";

@@ -3,7 +3,7 @@
 use crate::{Be16, Be32};
 
 /// Slots in one half of a [`Table`]: a power of two, so that a masked index satisfies the verifier.
-pub const SLOTS: usize = 1024;
+pub const SLOTS: u32 = 1024;
 
 /// The view of the host itself and of every client that is not known to stand elsewhere.
 pub const HOST_VIEW: u32 = 0;
@@ -96,8 +96,9 @@ pub struct Half {
     pub generation: u32,
     /// Spare, zero.
     pub spare: u32,
-    /// Backend indexes; only the first [`Service::count`] are meaningful.
-    pub slots: [u32; SLOTS],
+    /// Backend indexes: the first [`Service::count`] over and over, so that every read of a half that is
+    /// being rewritten is still a backend.
+    pub slots: [u32; SLOTS as usize],
 }
 
 /// Value of `TABLES`: two halves, of which the service's value names the live one. The idle one is
@@ -109,7 +110,7 @@ pub struct Table {
     pub halves: [Half; 2],
 }
 
-const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS));
+const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS as usize));
 
 /// Value of `BACKENDS`.
 #[repr(C)]
@@ -117,11 +118,11 @@ const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS));
 pub struct Backend {
     /// Where the flow really goes.
     pub address: Be32,
-    /// Its port.
+    /// Its port; 0 means that the index is free.
     pub port: Be16,
     /// Relative share, 1 to 65535; divides the active count in least-connections.
     pub weight: u16,
-    /// Second half of the backend's id; 0 means that the index is free.
+    /// Second half of the backend's id. It stays when the index is freed, so that no id comes back.
     pub generation: u32,
     /// Spare, zero.
     pub spare: u32,
@@ -139,3 +140,15 @@ pub struct Suspect {
 }
 
 const _: () = assert!(size_of::<Suspect>() == 8);
+
+/// Value of `CURSORS`, the size of a cache line: every round-robin connect of a service writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Connects so far. Changed by atomic adds only.
+    pub turn: u64,
+    /// Spare, zero.
+    pub spare: [u64; 7],
+}
+
+const _: () = assert!(size_of::<Cursor>() == 64);

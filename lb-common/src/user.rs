@@ -1,6 +1,6 @@
 //! Lets aya copy the types in and out of maps. The orphan rule forces these into this crate.
 
-use crate::{Active, Backend, Counters, Record, Service, ServiceKey, Suspect, Table};
+use crate::{Active, Backend, Counters, Cursor, Record, Service, ServiceKey, Suspect, Table};
 
 macro_rules! pod {
     ($($name:ident),*) => {
@@ -13,5 +13,5 @@ macro_rules! pod {
 }
 
 pod!(
-    Active, Backend, Counters, Record, Service, ServiceKey, Suspect, Table
+    Active, Backend, Counters, Cursor, Record, Service, ServiceKey, Suspect, Table
 );

@@ -11,6 +11,7 @@ use std::{
 };
 
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads (`include/uapi/linux/bpf.h`).
@@ -64,7 +65,7 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a live `repr(C)` prefix of `union bpf_attr` of the size we state; the kernel
-    // treats the missing rest as zero and does not write behind it for these commands.
+    // treats the missing rest as zero and writes nothing behind it for these commands.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -78,4 +79,42 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
     } else {
         Ok(result)
     }
+}
+
+/// The head of `struct bpf_link_info` for a link of type cgroup.
+#[repr(C)]
+#[derive(Default)]
+struct CgroupLinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    pad: u32,
+    cgroup_id: u64,
+    attach_type: u32,
+    pad_end: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
+#[repr(C)]
+struct InfoByFd {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The id of the cgroup (the inode number of its directory) that a cgroup link is attached to; 0 once that
+/// cgroup is gone and the kernel has detached the link.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = CgroupLinkInfo::default();
+    let attr = InfoByFd {
+        bpf_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
+        info_len: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
+        // The kernel writes `info_len` bytes here, and `info` lives until the call returns.
+        info: (&raw mut info) as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
+    Ok(info.cgroup_id)
 }

@@ -8,12 +8,14 @@
 mod cgroup;
 mod netns;
 mod process;
+mod socket;
 mod spawn;
 mod wait;
 
 pub use cgroup::{Cgroup, sweep};
 pub use netns::Netns;
 pub use process::Process;
+pub use socket::disconnect;
 pub use spawn::Spawn;
 pub use wait::{Late, eventually};
 

@@ -1,18 +1,66 @@
-//! Project commands.
+//! What building and testing need, as commands. Every command does the set-up that it needs by itself.
 
+mod check;
 mod demo;
-#[expect(dead_code, reason = "the other commands are not here yet")]
 mod packages;
+mod setup;
+mod shell;
 
-use clap::Parser;
+use std::path::{Path, PathBuf};
 
+use clap::{Parser, Subcommand};
+
+/// Project commands: each does the set-up that it needs by itself.
 #[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
 enum Command {
-    /// The main job, step by step, in network namespaces of its own.
+    /// The main job, step by step, in network namespaces of its own. Needs root.
     Demo(demo::Args),
+    /// Run every test: unit, property, wire, kernel, Consul. Needs root.
+    Test,
+    /// What must be green: format, lints, licences, documentation, and every test. Needs root.
+    Ci,
+    /// Find or install everything that building and testing need.
+    Setup,
+    /// Build the kernel programs.
+    BuildEbpf,
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Demo(args) = Command::parse();
-    demo::run(args)
+    match Cli::parse().command {
+        Command::Demo(args) => {
+            setup::require_root("demo")?;
+            setup::programs()?;
+            setup::test_programs()?;
+            demo::run(args)
+        }
+        Command::Test => check::test(),
+        Command::Ci => check::ci(),
+        Command::Setup => setup::everything(),
+        Command::BuildEbpf => {
+            setup::programs()?;
+            let objects = lb_ebpf_build::build(workspace(), &workspace().join("target/ebpf"))?;
+            println!("the objects are in {}", objects.display());
+            Ok(())
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn workspace() -> &'static Path {
+    // xtask is built and run in the workspace that it serves.
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// The ignored folder with the tools of this project.
+fn tools() -> PathBuf {
+    lb_ebpf_build::tools_dir(workspace())
 }

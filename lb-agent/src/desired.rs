@@ -1,0 +1,208 @@
+//! What the maps should hold, as a pure function of the snapshot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+};
+
+use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, SLOTS, ServiceKey};
+
+use crate::{
+    catalog::Problem,
+    options,
+    snapshot::{Service, ServiceName, Snapshot},
+};
+
+/// What the maps should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// One entry for each virtual endpoint.
+    pub services: BTreeMap<ServiceKey, Endpoint>,
+    /// Every address in use by an endpoint, or by an instance that is not usable at the moment but keeps its
+    /// id, with its weight in least-connections.
+    pub backends: BTreeMap<SocketAddrV4, u16>,
+    /// Whether an endpoint that is not here may be removed: every source has answered.
+    pub complete: bool,
+}
+
+/// One virtual endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whose it is.
+    pub name: ServiceName,
+    /// How its backend is chosen.
+    pub balance: Balance,
+    /// The sequence of backends that fills its slots; empty when none is usable.
+    pub slots: Vec<SocketAddrV4>,
+}
+
+impl Desired {
+    /// What the maps should hold for `snapshot`, and what of it they cannot.
+    pub fn new(snapshot: &Snapshot) -> (Self, Vec<Problem>) {
+        let mut desired = Self {
+            complete: snapshot.complete,
+            ..Self::default()
+        };
+        let mut problems = Vec::new();
+        for (name, service) in &snapshot.services {
+            let Some(vip) = service.vip else { continue };
+            let endpoint = Endpoint {
+                name: name.clone(),
+                balance: balance(service.options.balance),
+                slots: slots(name, service, &mut problems),
+            };
+            for backend in service.backends.values() {
+                if let SocketAddr::V4(address) = backend.address {
+                    let weight = desired.backends.entry(address).or_insert(1);
+                    *weight = backend.weight.max(*weight);
+                }
+            }
+            for key in keys(vip, &service.options.ports) {
+                desired.services.insert(key, endpoint.clone());
+            }
+        }
+        (desired, problems)
+    }
+}
+
+fn balance(balance: options::Balance) -> Balance {
+    match balance {
+        options::Balance::LeastConn => Balance::LeastConn,
+        options::Balance::RoundRobin => Balance::RoundRobin,
+        options::Balance::Random => Balance::Random,
+    }
+}
+
+/// A service answers on every port, or on the named ones.
+fn keys(vip: Ipv4Addr, ports: &BTreeSet<u16>) -> Vec<ServiceKey> {
+    let vip = Be32::from_host(vip.into());
+    let key = |port| ServiceKey::new(vip, port, PROTO_TCP, HOST_VIEW);
+    if ports.is_empty() {
+        vec![key(ANY_PORT)]
+    } else {
+        ports
+            .iter()
+            .map(|&port| key(Be16::from_host(port)))
+            .collect()
+    }
+}
+
+fn slots(name: &ServiceName, service: &Service, problems: &mut Vec<Problem>) -> Vec<SocketAddrV4> {
+    let mut members = BTreeMap::new();
+    for (key, backend) in service.usable() {
+        match backend.address {
+            SocketAddr::V4(address) if backend.weight > 0 => {
+                members.insert(address, backend.weight);
+            }
+            SocketAddr::V4(_) => {}
+            SocketAddr::V6(address) => problems.push(Problem::new(
+                format!("instance {key} of {name}"),
+                format!("{address} is an IPv6 address, which VIPs do not reach yet; register an IPv4 address"),
+            )),
+        }
+    }
+    if members.len() > SLOTS as usize {
+        problems.push(Problem::new(
+            format!("service {name}"),
+            format!(
+                "only {SLOTS} of its {} usable instances take flows; register fewer",
+                members.len()
+            ),
+        ));
+    }
+    sequence(&members.into_iter().take(SLOTS as usize).collect::<Vec<_>>())
+}
+
+/// Each member as often as its weight says, spread as evenly as can be (smooth weighted round robin), in at
+/// most [`SLOTS`] slots. Equal weights give every member one slot.
+fn sequence(members: &[(SocketAddrV4, u16)]) -> Vec<SocketAddrV4> {
+    let weights: Vec<u64> = members
+        .iter()
+        .map(|&(_, weight)| u64::from(weight))
+        .collect();
+    let Some(divisor) = weights.iter().copied().reduce(greatest_common_divisor) else {
+        return Vec::new();
+    };
+    let total: u64 = weights.iter().sum::<u64>() / divisor;
+    let capacity = u64::from(SLOTS);
+    let shares: Vec<u64> = if total <= capacity {
+        weights.iter().map(|weight| weight / divisor).collect()
+    } else {
+        // One slot for everybody, the rest in proportion.
+        let rest = capacity - weights.len() as u64;
+        let sum: u64 = weights.iter().sum();
+        weights
+            .iter()
+            .map(|weight| 1 + weight * rest / sum)
+            .collect()
+    };
+    let total = i64::try_from(shares.iter().sum::<u64>()).unwrap_or(i64::MAX);
+    let mut credit = vec![0_i64; shares.len()];
+    let mut slots = Vec::new();
+    for _ in 0..total {
+        for (credit, share) in credit.iter_mut().zip(&shares) {
+            *credit += i64::try_from(*share).unwrap_or(i64::MAX);
+        }
+        // The first of the richest: `max_by_key` would answer the last.
+        let Some(next) = (0..credit.len()).rev().max_by_key(|&member| credit[member]) else {
+            break;
+        };
+        credit[next] -= total;
+        slots.push(members[next].0);
+    }
+    slots
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(n: u8) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, n), 80)
+    }
+
+    #[track_caller]
+    fn check(weights: &[u16], expect: &[u8]) {
+        let members: Vec<_> = (1..).map(address).zip(weights.iter().copied()).collect();
+        let expect: Vec<_> = expect.iter().copied().map(address).collect();
+        assert_eq!(sequence(&members), expect);
+    }
+
+    #[test]
+    fn equal_weights_give_each_member_one_slot() {
+        check(&[7, 7, 7], &[1, 2, 3]);
+    }
+
+    #[test]
+    fn a_heavier_member_is_spread_among_the_others() {
+        check(&[2, 1, 1], &[1, 2, 3, 1]);
+    }
+
+    #[test]
+    fn no_member_gives_no_slot() {
+        check(&[], &[]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_member_gets_a_slot_and_the_half_never_overflows(weights in prop::collection::vec(1..=u16::MAX, 1..200)) {
+            let members: Vec<_> = weights.iter().enumerate()
+                .map(|(n, &weight)| (SocketAddrV4::new(Ipv4Addr::from(u32::try_from(n).unwrap()), 80), weight))
+                .collect();
+            let slots = sequence(&members);
+            prop_assert!(slots.len() <= SLOTS as usize);
+            let used: BTreeSet<_> = slots.iter().collect();
+            prop_assert_eq!(used.len(), members.len());
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The maps of the kernel programs: the only module that reads and writes them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsRawFd, RawFd},
+    time::Instant,
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    util::nr_cpus,
+};
+use lb_common::{
+    Active, Backend, BackendId, Balance, Counters, Cursor, Event, Service, ServiceKey, Suspect,
+    Table, map,
+};
+use thiserror::Error;
+
+use crate::{
+    installed::{Installed, InstalledBackend, InstalledService},
+    plan::{Step, backend_value},
+    stats::MapFill,
+};
+
+/// A map operation that the kernel refused.
+#[derive(Debug, Error)]
+#[error("cannot {verb} map {map}")]
+pub struct Error {
+    verb: &'static str,
+    map: &'static str,
+    #[source]
+    source: MapError,
+}
+
+fn failed(verb: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| Error { verb, map, source }
+}
+
+/// The open maps. What they hold is in [`Installed`], which the caller keeps.
+pub struct Maps {
+    services: HashMap<MapData, ServiceKey, Service>,
+    tables: Array<MapData, Table>,
+    cursors: Array<MapData, Cursor>,
+    counters: PerCpuArray<MapData, Counters>,
+    backends: Array<MapData, Backend>,
+    suspects: Array<MapData, Suspect>,
+    active: Array<MapData, Active>,
+}
+
+/// What the kernel tells about backends, as it happens.
+pub struct Events(RingBuf<MapData>);
+
+macro_rules! take {
+    ($ebpf:expr, $name:expr) => {
+        $ebpf
+            .take_map($name)
+            .ok_or(MapError::InvalidName {
+                name: $name.to_owned(),
+            })
+            .and_then(TryFrom::try_from)
+            .map_err(failed("open", $name))
+    };
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    ///
+    /// # Errors
+    /// When one is missing or of another kind.
+    pub fn open(ebpf: &mut Ebpf) -> Result<(Self, Events), Error> {
+        let maps = Self {
+            services: take!(ebpf, map::SERVICES)?,
+            tables: take!(ebpf, map::TABLES)?,
+            cursors: take!(ebpf, map::CURSORS)?,
+            counters: take!(ebpf, map::COUNTERS)?,
+            backends: take!(ebpf, map::BACKENDS)?,
+            suspects: take!(ebpf, map::SUSPECTS)?,
+            active: take!(ebpf, map::ACTIVE)?,
+        };
+        Ok((maps, Events(take!(ebpf, map::EVENTS)?)))
+    }
+
+    /// Reads back what an earlier agent left in the maps.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn read_back(&self) -> Result<Installed, Error> {
+        let mut installed = Installed::empty(self.tables.len(), self.backends.len());
+        for index in 1..self.backends.len() {
+            let backend = self
+                .backends
+                .get(&index, 0)
+                .map_err(failed("read", map::BACKENDS))?;
+            if backend.generation != 0 {
+                installed.generations.insert(index, backend.generation);
+            }
+            if backend.port.host() != 0 {
+                let address =
+                    SocketAddrV4::new(Ipv4Addr::from(backend.address.host()), backend.port.host());
+                let id = BackendId {
+                    index,
+                    generation: backend.generation,
+                };
+                installed.backends.insert(
+                    address,
+                    InstalledBackend {
+                        id,
+                        weight: backend.weight,
+                    },
+                );
+            }
+        }
+        let in_use: BTreeSet<u32> = installed
+            .backends
+            .values()
+            .map(|backend| backend.id.index)
+            .collect();
+        installed.free_backends = (1..self.backends.len())
+            .filter(|index| !in_use.contains(index))
+            .collect();
+
+        let mut tables_in_use = BTreeSet::new();
+        for entry in self.services.iter() {
+            let (key, service) = entry.map_err(failed("read", map::SERVICES))?;
+            let table = self
+                .tables
+                .get(&service.table, 0)
+                .map_err(failed("read", map::TABLES))?;
+            let half = table.halves[(service.half & 1) as usize];
+            tables_in_use.insert(service.table);
+            let service = InstalledService {
+                table: service.table,
+                half: service.half,
+                generation: service.generation,
+                balance: Balance::try_from(service.balance).unwrap_or(Balance::LeastConn),
+                slots: half
+                    .slots
+                    .into_iter()
+                    .take(service.count as usize)
+                    .collect(),
+            };
+            installed.services.insert(key, service);
+        }
+        installed.free_tables = (1..self.tables.len())
+            .filter(|index| !tables_in_use.contains(index))
+            .collect();
+        Ok(installed)
+    }
+
+    /// Carries out one step and, once the kernel has taken it, notes it in `installed`.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write; `installed` is then unchanged and the step can be tried again.
+    pub fn carry_out(&mut self, step: &Step, installed: &mut Installed) -> Result<(), Error> {
+        match step {
+            Step::PutBackend {
+                address,
+                id,
+                weight,
+                fresh,
+            } => {
+                if *fresh {
+                    self.clear_suspicion(id.index)?;
+                }
+                self.backends
+                    .set(id.index, backend_value(*address, *id, *weight), 0)
+                    .map_err(failed("write", map::BACKENDS))?;
+            }
+            Step::PutService {
+                key,
+                service,
+                fresh,
+            } => {
+                if *fresh {
+                    self.clear_figures(service.table)?;
+                }
+                let mut table = self
+                    .tables
+                    .get(&service.table, 0)
+                    .map_err(failed("read", map::TABLES))?;
+                table.halves[(service.half & 1) as usize] = service.half();
+                self.tables
+                    .set(service.table, table, 0)
+                    .map_err(failed("write", map::TABLES))?;
+                self.services
+                    .insert(*key, service.value(), 0)
+                    .map_err(failed("write", map::SERVICES))?;
+            }
+            Step::RemoveService { key } => match self.services.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(failed("remove from", map::SERVICES)(error)),
+            },
+            Step::FreeBackend { address } => {
+                if let Some(backend) = installed.backends.get(address) {
+                    // The generation stays: the id never comes back.
+                    let free = Backend {
+                        generation: backend.id.generation,
+                        ..Backend::default()
+                    };
+                    self.backends
+                        .set(backend.id.index, free, 0)
+                        .map_err(failed("write", map::BACKENDS))?;
+                }
+            }
+        }
+        installed.apply(step, Instant::now());
+        Ok(())
+    }
+
+    /// Ends the kernel's suspicion of a backend.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn clear_suspicion(&mut self, index: u32) -> Result<(), Error> {
+        self.suspects
+            .set(index, Suspect::default(), 0)
+            .map_err(failed("write", map::SUSPECTS))
+    }
+
+    /// Open flows of a backend.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn active(&self, index: u32) -> Result<u64, Error> {
+        // A count below zero would be a fault of the programs; show it as none rather than as 2^64.
+        let flows = self
+            .active
+            .get(&index, 0)
+            .map_err(failed("read", map::ACTIVE))?
+            .flows;
+        Ok(if flows > u64::MAX / 2 { 0 } else { flows })
+    }
+
+    /// Coarse monotonic nanoseconds until which the kernel skips a backend; 0 when it does not.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn suspected_until(&self, index: u32) -> Result<u64, Error> {
+        Ok(self
+            .suspects
+            .get(&index, 0)
+            .map_err(failed("read", map::SUSPECTS))?
+            .until_ns)
+    }
+
+    /// Figures of one table, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn counters(&self, table: u32) -> Result<Counters, Error> {
+        let per_cpu = self
+            .counters
+            .get(&table, 0)
+            .map_err(failed("read", map::COUNTERS))?;
+        Ok(per_cpu
+            .iter()
+            .fold(Counters::default(), |sum, cpu| Counters {
+                flows: sum.flows + cpu.flows,
+                refused: sum.refused + cpu.refused,
+                failed: sum.failed + cpu.failed,
+                spare: 0,
+            }))
+    }
+
+    /// How full the maps are.
+    pub fn fill(&self, installed: &Installed) -> BTreeMap<&'static str, MapFill> {
+        let fill = |entries: usize, capacity: u32| MapFill {
+            entries: entries as u64,
+            capacity: capacity.into(),
+        };
+        BTreeMap::from([
+            // Each virtual endpoint takes one entry in SERVICES and one in TABLES; index 0 is never used.
+            (
+                map::SERVICES,
+                fill(installed.services.len(), self.tables.len() - 1),
+            ),
+            (
+                map::BACKENDS,
+                fill(installed.backends.len(), self.backends.len() - 1),
+            ),
+        ])
+    }
+
+    fn clear_figures(&mut self, table: u32) -> Result<(), Error> {
+        let cpus = nr_cpus().map_err(|(_, error)| failed("size", map::COUNTERS)(error.into()))?;
+        let zeroes = PerCpuValues::try_from(vec![Counters::default(); cpus])
+            .map_err(|error| failed("size", map::COUNTERS)(error.into()))?;
+        self.counters
+            .set(table, zeroes, 0)
+            .map_err(failed("write", map::COUNTERS))?;
+        self.cursors
+            .set(table, Cursor::default(), 0)
+            .map_err(failed("write", map::CURSORS))
+    }
+}
+
+impl Events {
+    /// Takes the next event, if one is waiting.
+    pub fn take(&mut self) -> Option<Event> {
+        let item = self.0.next()?;
+        let word = |at: usize| Some(u32::from_ne_bytes(item.get(at..at + 4)?.try_into().ok()?));
+        let (low, high) = (word(0)?, word(4)?);
+        Some(Event {
+            backend: u64::from(high) << 32 | u64::from(low),
+            kind: word(8)?,
+            table: word(12)?,
+        })
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

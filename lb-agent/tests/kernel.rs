@@ -1,0 +1,13 @@
+//! The kernel programs in a real kernel: real `connect()` in a cgroup and a network namespace of their own.
+#![expect(
+    clippy::unwrap_used,
+    reason = "an unmet expectation is the test's failure, in its helpers too"
+)]
+
+mod kernel {
+    mod adoption;
+    mod balance;
+    mod counts;
+    mod suspicion;
+    mod world;
+}

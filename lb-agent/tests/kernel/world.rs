@@ -1,0 +1,224 @@
+//! A namespace with the programs attached to a cgroup that the test process has joined.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use lb_agent::{
+    desired::{Desired, Endpoint},
+    installed::Installed,
+    maps::{Events, Maps},
+    plan::plan,
+    programs::{Config, Programs},
+    snapshot::ServiceName,
+};
+use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, ServiceKey};
+use lb_testkit::{Cgroup, Netns, eventually};
+
+/// A cgroup is joined by the whole process, so only one test at a time may have a world.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The agent's own address in the test's pool.
+pub(super) const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// The VIP that most tests use.
+pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
+
+/// How long a test waits for what must come.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) struct World {
+    pub(super) netns: Netns,
+    pub(super) programs: Programs,
+    pub(super) maps: Maps,
+    pub(super) events: Events,
+    pub(super) installed: Installed,
+    desired: Desired,
+    config: Config,
+    _membership: Membership,
+    _folder: tempfile::TempDir,
+    _guard: MutexGuard<'static, ()>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let netns = Netns::new("kernel-test").unwrap();
+        // First of all: nothing for the pool can leave.
+        netns
+            .ip(&format!(
+                "route add unreachable 198.18.0.0/16\naddr add {OWN}/32 dev lo\n"
+            ))
+            .unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("lb-test-")
+            .tempdir()
+            .unwrap();
+        netns.mount_bpffs(folder.path()).unwrap();
+        let cgroup = Cgroup::new("kernel-test").unwrap();
+        let config = Config {
+            bpffs: folder.path().to_owned(),
+            cgroup: cgroup.path().to_owned(),
+            pool: "198.18.0.0/16".parse().unwrap(),
+            own: OWN,
+            services: 64,
+            backends: 64,
+        };
+        let (programs, maps, events, installed) = load(&netns, &config);
+        let membership = Membership::join(cgroup);
+        Self {
+            netns,
+            programs,
+            maps,
+            events,
+            installed,
+            desired: Desired {
+                complete: true,
+                ..Desired::default()
+            },
+            config,
+            _membership: membership,
+            _folder: folder,
+            _guard: guard,
+        }
+    }
+
+    /// What a restarted agent does: load anew, adopt the pins. The old agent's descriptors close.
+    pub(super) fn restart(&mut self) {
+        (self.programs, self.maps, self.events, self.installed) = load(&self.netns, &self.config);
+    }
+
+    /// Makes `vip` answer on every port with these backends.
+    pub(super) fn serve(&mut self, vip: Ipv4Addr, balance: Balance, backends: &[SocketAddrV4]) {
+        self.serve_on(vip, ANY_PORT, balance, backends);
+    }
+
+    pub(super) fn serve_on(
+        &mut self,
+        vip: Ipv4Addr,
+        port: Be16,
+        balance: Balance,
+        backends: &[SocketAddrV4],
+    ) {
+        let key = ServiceKey::new(Be32::from_host(vip.into()), port, PROTO_TCP, HOST_VIEW);
+        let endpoint = Endpoint {
+            name: ServiceName::whole(vip.to_string()),
+            balance,
+            slots: backends.to_vec(),
+        };
+        self.desired.services.insert(key, endpoint);
+        self.settle();
+    }
+
+    /// Takes every service away.
+    pub(super) fn serve_nothing(&mut self) {
+        self.desired.services.clear();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let members = self
+            .desired
+            .services
+            .values()
+            .flat_map(|endpoint| &endpoint.slots);
+        self.desired.backends = members
+            .map(|&address| (address, 1))
+            .collect::<BTreeMap<_, _>>();
+        let active = |index| self.maps.active(index).unwrap();
+        let (steps, problems) = plan(&self.installed, &self.desired, active, Instant::now());
+        assert_eq!(problems, vec![]);
+        for step in &steps {
+            self.maps.carry_out(step, &mut self.installed).unwrap();
+        }
+    }
+
+    /// A listener on this loopback address of the namespace, port chosen by the kernel.
+    pub(super) fn listen(&self, address: [u8; 4]) -> (TcpListener, SocketAddrV4) {
+        let listener = self
+            .netns
+            .enter(|| TcpListener::bind((Ipv4Addr::from(address), 0)).unwrap())
+            .unwrap();
+        let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+            unreachable!("bound to IPv4")
+        };
+        (listener, address)
+    }
+
+    pub(super) fn connect(&self, address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+        self.netns
+            .enter(|| TcpStream::connect((address, port)))
+            .unwrap()
+    }
+
+    pub(super) fn active(&self, backend: SocketAddrV4) -> u64 {
+        self.maps
+            .active(self.installed.backends[&backend].id.index)
+            .unwrap()
+    }
+
+    pub(super) fn suspected(&self, backend: SocketAddrV4) -> bool {
+        self.maps
+            .suspected_until(self.installed.backends[&backend].id.index)
+            .unwrap()
+            != 0
+    }
+
+    /// Waits until the backend has so many open flows: a close may be finished by the kernel later.
+    #[track_caller]
+    pub(super) fn await_active(&self, backend: SocketAddrV4, flows: u64) {
+        let settled = eventually(LIMIT, || match self.active(backend) {
+            active if active == flows => Ok(()),
+            active => Err(format!("{active} open flows instead of {flows}")),
+        });
+        settled.unwrap();
+    }
+}
+
+/// An address of the namespace's loopback where nothing listens.
+pub(super) const NOBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 9, 9), 9);
+
+fn load(netns: &Netns, config: &Config) -> (Programs, Maps, Events, Installed) {
+    let loaded = netns.enter(|| {
+        let mut programs = Programs::load(config).unwrap();
+        let (maps, events) = Maps::open(programs.maps()).unwrap();
+        programs.attach().unwrap();
+        let installed = maps.read_back().unwrap();
+        (programs, maps, events, installed)
+    });
+    loaded.unwrap()
+}
+
+/// The test process in a cgroup; it goes back before the group is removed.
+struct Membership {
+    home: PathBuf,
+    _cgroup: Cgroup,
+}
+
+impl Membership {
+    fn join(cgroup: Cgroup) -> Self {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap();
+        let top = cgroup.path().parent().unwrap();
+        let home = top.join(own.trim_start_matches('/')).join("cgroup.procs");
+        fs::write(cgroup.path().join("cgroup.procs"), "0").unwrap();
+        Self {
+            home,
+            _cgroup: cgroup,
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        fs::write(&self.home, "0").unwrap();
+    }
+}

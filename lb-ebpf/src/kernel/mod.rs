@@ -1,0 +1,87 @@
+//! What every object needs of the kernel and aya-ebpf lacks: atomics and the storage of any socket.
+
+use core::{
+    ffi::c_void,
+    intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
+    ptr,
+};
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_storage_get},
+};
+
+/// Adds `value` to the integer at `target`, across CPUs.
+///
+/// # Safety
+/// `target` is aligned, in a map value that lives, and changed by atomics only.
+#[inline(always)]
+pub unsafe fn add(target: *mut u64, value: u64) {
+    // SAFETY: the caller's promise. The result is unused, so this is one locked add.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(target, value) };
+}
+
+/// Adds `value` to the integer at `target`, across CPUs, and answers what it was.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
+    // AcqRel: with Relaxed and a used result the back end emits an add that fetches nothing.
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(target, value) }
+}
+
+/// Puts `value` at `target`, across CPUs, and answers what was there.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn exchange(target: *mut u64, value: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::AcqRel }>(target, value) }
+}
+
+/// The value that `map` holds for the socket `sk`, which may be null; null when there is none.
+#[inline(always)]
+pub fn stored<T>(map: &SkStorage<T>, sk: *mut c_void) -> *mut T {
+    if sk.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the verifier knows `sk` as a socket; without the create flag nothing is made.
+    unsafe { bpf_sk_storage_get(ptr::from_ref(map).cast_mut().cast(), sk, ptr::null_mut(), 0) }
+        .cast()
+}
+
+/// The same, made of zeroes if there is none; null when there is no memory.
+#[inline(always)]
+pub fn stored_or_new<T>(map: &SkStorage<T>, sk: *mut c_void) -> *mut T {
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as above; a null initial value asks for zeroes.
+    unsafe {
+        bpf_sk_storage_get(
+            ptr::from_ref(map).cast_mut().cast(),
+            sk,
+            ptr::null_mut(),
+            create,
+        )
+    }
+    .cast()
+}
+
+/// Nanoseconds of the coarse monotonic clock: a read costs a few instructions, not 40 ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a plain helper call.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

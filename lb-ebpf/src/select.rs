@@ -1,0 +1,218 @@
+//! The choice of a backend from the slots of a service.
+
+use core::num::{NonZeroU32, NonZeroU64};
+
+use lb_common::{Balance, SLOTS};
+
+/// What the choice reads. A backend is its index.
+pub trait Slots {
+    /// A uniformly random integer.
+    fn random(&self) -> u32;
+    /// The service's turn: a number that grows by one with each call, across all CPUs.
+    fn turn(&self) -> u64;
+    /// The backend in `slot`, which may be up to twice [`SLOTS`]: the slots are a ring.
+    fn backend(&self, slot: u32) -> u32;
+    /// How loaded a backend is.
+    fn load(&self, backend: u32) -> Load;
+    /// Whether the kernel saw the backend fail a moment ago.
+    fn suspected(&self, backend: u32) -> bool;
+}
+
+/// How loaded a backend is, for least-connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Open flows.
+    pub flows: u64,
+    /// Relative share, at least 1.
+    pub weight: u16,
+}
+
+/// Chooses a backend among `count` slots (1 to [`SLOTS`]).
+///
+/// A suspected backend is skipped only while another one is not suspected, so that no client can take a
+/// service down.
+#[inline(always)]
+pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
+    // Not zero by its type: a division by zero would bring a panic into the program.
+    let turns = NonZeroU64::from(count);
+    let count = count.get();
+    let first = match balance {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the remainder is below `count`"
+        )]
+        Balance::RoundRobin => (slots.turn() % turns) as u32,
+        Balance::LeastConn | Balance::Random => random_slot(slots.random(), count),
+    };
+    let mut choice = slots.backend(first);
+    if matches!(balance, Balance::LeastConn) && count > 1 {
+        // Another slot than the first: choosing the same one twice would be one random choice.
+        let other = slots.backend(first + 1 + random_slot(slots.random(), count - 1));
+        if slots.suspected(choice)
+            || (!slots.suspected(other) && less_loaded(slots.load(other), slots.load(choice)))
+        {
+            choice = other;
+        }
+    }
+    if slots.suspected(choice) {
+        unsuspected_after(first, count, slots).unwrap_or(choice)
+    } else {
+        choice
+    }
+}
+
+/// The first backend after slot `first` that is not suspected. The rare path.
+///
+/// A half is filled with its sequence of backends over and over, so the slots that follow `first` hold all
+/// of them without a jump back, which would multiply the states that the verifier walks through.
+#[inline(always)]
+fn unsuspected_after(first: u32, count: u32, slots: &impl Slots) -> Option<u32> {
+    // A sequence longer than half of the slots may meet the end of the half, where it is cut off.
+    let steps = if count > SLOTS / 2 { SLOTS } else { count };
+    // Bounded by a constant for the verifier.
+    for step in 1..SLOTS {
+        if step >= steps {
+            break;
+        }
+        let backend = slots.backend(first + step);
+        if !slots.suspected(backend) {
+            return Some(backend);
+        }
+    }
+    None
+}
+
+/// Maps a random integer to 0..count by its high bits: a multiplication instead of a division.
+#[inline(always)]
+pub const fn random_slot(random: u32, count: u32) -> u32 {
+    ((random as u64 * count as u64) >> 32) as u32
+}
+
+/// Whether `a` carries fewer flows for its weight than `b`. The flow about to be added counts, so that
+/// of two idle backends the heavier one is less loaded.
+#[inline(always)]
+pub const fn less_loaded(a: Load, b: Load) -> bool {
+    (a.flows + 1) * (b.weight as u64) < (b.flows + 1) * (a.weight as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        collections::BTreeSet,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A service with backends 1, 2, … in its slots, over and over, as the agent fills them.
+    #[derive(Default)]
+    struct Model {
+        random: RefCell<Vec<u32>>,
+        turn: Cell<u64>,
+        loads: Vec<Load>,
+        suspects: BTreeSet<u32>,
+    }
+
+    impl Slots for Model {
+        fn random(&self) -> u32 {
+            self.random.borrow_mut().pop().unwrap()
+        }
+        fn turn(&self) -> u64 {
+            self.turn.replace(self.turn.get() + 1)
+        }
+        fn backend(&self, slot: u32) -> u32 {
+            slot % SLOTS % u32::try_from(self.loads.len()).unwrap() + 1
+        }
+        fn load(&self, backend: u32) -> Load {
+            self.loads[backend as usize - 1]
+        }
+        fn suspected(&self, backend: u32) -> bool {
+            self.suspects.contains(&backend)
+        }
+    }
+
+    fn model(flows: &[u64], suspects: &[u32]) -> Model {
+        let loads = flows
+            .iter()
+            .map(|&flows| Load { flows, weight: 1 })
+            .collect();
+        Model {
+            loads,
+            suspects: suspects.iter().copied().collect(),
+            ..Model::default()
+        }
+    }
+
+    fn choose(balance: Balance, count: u32, model: &Model) -> u32 {
+        select(balance, NonZeroU32::new(count).unwrap(), model)
+    }
+
+    #[test]
+    fn round_robin_visits_every_backend_in_turn() {
+        let model = model(&[0, 0, 0], &[]);
+        let visited: Vec<_> = (0..6)
+            .map(|_| choose(Balance::RoundRobin, 3, &model))
+            .collect();
+        assert_eq!(visited, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn of_two_random_backends_the_less_loaded_one_wins() {
+        // The last is drawn first: slot 0, then the slot after it.
+        for (flows, expect) in [([5, 2], 2), ([2, 5], 1), ([3, 3], 1)] {
+            let model = model(&flows, &[]);
+            *model.random.borrow_mut() = vec![0, 0];
+            assert_eq!(choose(Balance::LeastConn, 2, &model), expect, "{flows:?}");
+        }
+    }
+
+    #[test]
+    fn a_heavier_backend_carries_more_flows_before_it_counts_as_loaded() {
+        let heavy = Load {
+            flows: 5,
+            weight: 4,
+        };
+        let light = Load {
+            flows: 2,
+            weight: 1,
+        };
+        assert!(less_loaded(heavy, light));
+        assert!(!less_loaded(light, heavy));
+    }
+
+    #[test]
+    fn a_suspect_is_used_when_there_is_nothing_else() {
+        let only = model(&[0], &[1]);
+        assert_eq!(choose(Balance::RoundRobin, 1, &only), 1);
+        let all = model(&[0, 0], &[1, 2]);
+        assert_eq!(choose(Balance::RoundRobin, 2, &all), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_random_slot_is_always_in_use(random: u32, count in 1..=1024_u32) {
+            prop_assert!(random_slot(random, count) < count);
+        }
+
+        #[test]
+        fn a_suspect_is_never_chosen_while_another_backend_is_not(
+            flows in prop::collection::vec(0..100_u64, 1..=SLOTS as usize),
+            trusted in prop::collection::btree_set(1..=SLOTS, 0..3),
+            random: [u32; 2],
+            turn: u32,
+            balance in prop::sample::select(vec![Balance::LeastConn, Balance::RoundRobin, Balance::Random]),
+        ) {
+            let count = u32::try_from(flows.len()).unwrap();
+            let suspects: Vec<_> = (1..=count).filter(|backend| !trusted.contains(backend)).collect();
+            let model = model(&flows, &suspects);
+            *model.random.borrow_mut() = random.to_vec();
+            model.turn.set(turn.into());
+            let chosen = choose(balance, count, &model);
+            prop_assert!((1..=count).contains(&chosen));
+            let alternative = (1..=count).any(|backend| !suspects.contains(&backend));
+            prop_assert!(!suspects.contains(&chosen) || !alternative);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What must be green: `test` runs every test, `ci` checks everything else as well.
+//!
+//! One cargo call for each group: in one call for all, features would unify, and the `user` feature of
+//! lb-common would pull std into the kernel programs.
+
+use anyhow::Result;
+
+use crate::{
+    packages, setup,
+    shell::{cargo, run, say},
+    tools, workspace,
+};
+
+/// Arguments that name each group, linted, documented and tested by itself.
+const GROUPS: [&[&str]; 9] = [
+    &["--package", "lb-common"],
+    &["--package", "lb-common", "--features", "user"],
+    &["--package", "lb-ebpf", "--lib"],
+    &["--package", "lb-sys"],
+    &["--package", "lb-ebpf-build"],
+    &["--package", "lb-testkit"],
+    &["--package", "hello"],
+    &["--package", "lb-agent"],
+    &["--package", "xtask"],
+];
+
+/// Every test.
+///
+/// # Errors
+/// When one fails, or something that they need can be neither found nor installed.
+pub(crate) fn test() -> Result<()> {
+    setup::require_root("test")?;
+    setup::programs()?;
+    setup::test_programs()?;
+    let consul = packages::consul(&tools())?;
+    for group in GROUPS {
+        say(&format!("test {}", group.join(" ")));
+        run(cargo()
+            .args(["test", "--quiet", "--locked"])
+            .args(group)
+            .env("LB_CONSUL", &consul))?;
+    }
+    Ok(())
+}
+
+/// Everything that must be green before a change lands.
+///
+/// # Errors
+/// When a check fails.
+pub(crate) fn ci() -> Result<()> {
+    setup::require_root("ci")?;
+    setup::programs()?;
+    say("format");
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    for group in GROUPS {
+        say(&format!("clippy {}", group.join(" ")));
+        let targets: &[&str] = if group.contains(&"--lib") {
+            &["--tests"]
+        } else {
+            &["--all-targets"]
+        };
+        run(cargo()
+            .args(["clippy", "--quiet", "--locked"])
+            .args(group)
+            .args(targets)
+            .args(["--", "-Dwarnings"]))?;
+    }
+    say("clippy of the kernel programs");
+    lb_ebpf_build::clippy(workspace(), &workspace().join("target/ebpf-clippy"))?;
+    deny()?;
+    say("documentation");
+    for group in GROUPS {
+        let mut doc = cargo();
+        doc.args([
+            "doc",
+            "--quiet",
+            "--locked",
+            "--no-deps",
+            "--document-private-items",
+        ])
+        .args(group);
+        run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    }
+    test()
+}
+
+fn deny() -> Result<()> {
+    let binary = setup::cargo_deny()?;
+    let deny = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&binary);
+        command.current_dir(workspace()).args(arguments);
+        run(&mut command)
+    };
+    say("licences, bans and sources of the dependencies");
+    deny(&["--locked", "check", "bans", "licenses", "sources"])?;
+    say("advisories on the dependencies");
+    if deny(&["--locked", "fetch", "db"]).is_err() {
+        // Not a pass and not a failure of the change: the machine cannot reach the database.
+        say("NOT CHECKED: the advisory database cannot be fetched from here");
+        return Ok(());
+    }
+    deny(&["--locked", "check", "advisories"])
+}

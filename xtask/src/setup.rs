@@ -1,0 +1,234 @@
+//! Finds or installs what building and testing need: idempotent, never asking, saying what and why.
+//!
+//! As root on Debian it installs packages; elsewhere it prints the exact commands. What is not a package goes
+//! into the ignored tool folder and nowhere else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use lb_ebpf_build::{
+    Compiler, NIGHTLY, Toolchain, debian_compiler, linker_for_llvm, rustup_compiler,
+};
+use nix::unistd::Uid;
+
+use crate::{
+    shell::{cargo, on_path, run, say},
+    tools,
+};
+
+/// Programs that the tests and the demo run, with the Debian package of each.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+    ("dpkg", "dpkg"),
+    ("gpgv", "gpgv"),
+    ("xz", "xz-utils"),
+];
+
+/// The version of cargo-deny that the configuration is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Everything, for the one who wants it at once.
+///
+/// # Errors
+/// When a part can be neither found nor installed; the message has the commands that would.
+pub(crate) fn everything() -> Result<()> {
+    programs()?;
+    test_programs()?;
+    cargo_deny()?;
+    crate::packages::consul(&tools())?;
+    say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
+    Ok(())
+}
+
+/// The compiler and the linker of the kernel programs.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn programs() -> Result<()> {
+    if Toolchain::find(&tools()).is_ok() {
+        return Ok(());
+    }
+    let compiler = match rustup_compiler().or_else(|_| debian_compiler()) {
+        Ok(compiler) => compiler,
+        Err(_) => install_compiler()?,
+    };
+    install_linker(&compiler)?;
+    let toolchain = Toolchain::find(&tools())?;
+    say(&format!("the kernel programs are built by {toolchain}"));
+    Ok(())
+}
+
+/// The programs that the tests and the demo run.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn test_programs() -> Result<()> {
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !on_path(program))
+        .map(|&(_, package)| package)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        install_packages(&missing, "the tests and the demo run their programs")
+    }
+}
+
+/// cargo-deny in the tool folder; answers its path.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let root = tools().join(format!("cargo-deny-{CARGO_DENY}"));
+    let binary = root.join("bin/cargo-deny");
+    if !binary.exists() {
+        say(
+            "building cargo-deny, which checks licences and sources of the dependencies (about 4 minutes on 2 cores)",
+        );
+        cargo_install("cargo-deny", CARGO_DENY, &root, &[], &[])?;
+    }
+    Ok(binary)
+}
+
+/// Refuses with the line that would work when the caller is not root.
+///
+/// # Errors
+/// When the caller is not root.
+pub(crate) fn require_root(command: &str) -> Result<()> {
+    if Uid::effective().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "this needs root: it loads kernel programs and makes network namespaces; \
+         run: sudo --preserve-env=PATH,HOME cargo xtask {command}"
+    )
+}
+
+fn install_compiler() -> Result<Compiler> {
+    if is_debian() && Uid::effective().is_root() {
+        let why = "they compile the kernel programs, with library sources that match exactly";
+        install_packages(&["rustc-web", "rust-web-src", "rust-web-clippy"], why)?;
+        return debian_compiler();
+    }
+    if on_path("rustup") {
+        say(&format!(
+            "installing {NIGHTLY} with its sources: it compiles the kernel programs"
+        ));
+        let components = ["--component", "rust-src", "--component", "clippy"];
+        let mut install = Command::new("rustup");
+        install
+            .args(["toolchain", "install", NIGHTLY, "--profile", "minimal"])
+            .args(components);
+        if run(&mut install).is_ok() {
+            return rustup_compiler();
+        }
+    }
+    bail!(
+        "the kernel programs need a compiler whose library sources are installed; either\n  \
+         rustup toolchain install {NIGHTLY} --profile minimal --component rust-src --component clippy\n\
+         or, on Debian 12,\n  \
+         sudo apt-get install rustc-web rust-web-src rust-web-clippy\n\
+         and run this command again"
+    )
+}
+
+fn install_linker(compiler: &Compiler) -> Result<()> {
+    let (folder, version, feature) = linker_for_llvm(compiler.llvm, compiler.rustup)?;
+    let root = tools().join(folder);
+    let Some(feature) = feature else {
+        say(&format!(
+            "building bpf-linker {version}, which links the kernel programs (about 5 minutes on 2 cores)"
+        ));
+        return cargo_install("bpf-linker", version, &root, &[], &[]);
+    };
+    let llvm = compiler.llvm;
+    let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
+    if !prefix.join("bin/llvm-config").exists() {
+        let (headers, polly) = (format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev"));
+        let packages = [
+            headers.as_str(),
+            polly.as_str(),
+            "libzstd-dev",
+            "zlib1g-dev",
+            "gcc",
+            "g++",
+        ];
+        install_packages(&packages, "bpf-linker links with the LLVM of the compiler")?;
+    }
+    say(&format!(
+        "building bpf-linker {version}, which links the kernel programs (about 4 minutes on 2 cores)"
+    ));
+    let features = ["--no-default-features", "--features", &feature];
+    cargo_install(
+        "bpf-linker",
+        version,
+        &root,
+        &features,
+        &[("LLVM_PREFIX", &prefix)],
+    )
+}
+
+fn cargo_install(
+    name: &str,
+    version: &str,
+    root: &Path,
+    features: &[&str],
+    env: &[(&str, &Path)],
+) -> Result<()> {
+    // Half an installation is none: the folder gets its name when it is whole.
+    let unfinished = root.with_extension("unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)
+            .with_context(|| format!("cannot remove {}", unfinished.display()))?;
+    }
+    let mut command = cargo();
+    command
+        .args(["install", name, "--version", version, "--locked"])
+        .args(features);
+    command
+        .arg("--root")
+        .arg(&unfinished)
+        .arg("--target-dir")
+        .arg(unfinished.join("target"));
+    run(command.envs(env.iter().copied()))?;
+    fs::remove_dir_all(unfinished.join("target"))
+        .context("cannot remove the build folder of a tool")?;
+    fs::rename(&unfinished, root).with_context(|| format!("cannot name {}", root.display()))
+}
+
+fn install_packages(packages: &[&str], why: &str) -> Result<()> {
+    let list = packages.join(" ");
+    if !is_debian() {
+        bail!(
+            "these programs are missing: {list} (names of Debian's packages; {why}); install them and run this again"
+        );
+    }
+    if !Uid::effective().is_root() {
+        bail!(
+            "packages are missing ({why}); run: sudo apt-get install --no-install-recommends {list}"
+        );
+    }
+    say(&format!("installing {list}: {why}"));
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-q", "-y"])
+            .args(arguments);
+        run(&mut command)
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "--no-install-recommends"], packages].concat())
+}
+
+fn is_debian() -> bool {
+    on_path("apt-get") && fs::exists("/etc/debian_version").unwrap_or(false)
+}

@@ -1,0 +1,55 @@
+//! Running other programs: what is run is said, and what fails is named.
+
+use std::{
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Says what is about to happen and why.
+pub(crate) fn say(what: &str) {
+    eprintln!("==> {what}");
+}
+
+/// A cargo command of the toolchain that runs this command.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(crate::workspace());
+    command
+}
+
+/// Runs a command whose output goes to the terminal.
+///
+/// # Errors
+/// When it cannot be run or fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let started = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    let took = started.elapsed();
+    if took > Duration::from_secs(5) {
+        eprintln!("    took {} s", took.as_secs());
+    }
+    Ok(())
+}
+
+/// Whether a program of this name is on the PATH.
+pub(crate) fn on_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
