@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -169,9 +169,12 @@ async fn serve_client(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr
     };
     let state = Arc::new(ClientState::default());
     let wire = Wire::new(stream, state.clone(), worker.limits);
+    // Holds a permit from the first request on.
+    let begun = Rc::new(Notify::new());
     let service = {
-        let (worker, state) = (worker.clone(), state.clone());
+        let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
         service_fn(move |request| {
+            begun.notify_one();
             let answer = proxy::respond(worker.clone(), state.clone(), client.clone(), request);
             async { Ok::<_, Infallible>(answer.await) }
         })
@@ -184,9 +187,18 @@ async fn serve_client(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr
     let result = tokio::select! {
         result = &mut connection => result,
         () = worker.drain.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            let end = async {
+                // One that was just taken from the queue brings its request along: closed now, it would lose it.
+                tokio::select! {
+                    result = &mut connection => return result,
+                    () = begun.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            };
             tokio::select! {
-                result = &mut connection => result,
+                result = end => result,
                 () = worker.cut.cancelled() => return,
             }
         }
@@ -234,4 +246,6 @@ fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static 
 
 const HEAD_LIMIT: usize = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
+/// How long a client that has sent nothing yet may take to begin when the front drains.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

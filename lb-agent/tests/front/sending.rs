@@ -301,3 +301,21 @@ fn draining_finishes_what_is_in_flight_and_closes_what_is_idle() {
     drain.join().unwrap();
     assert!(std::net::TcpStream::connect(front.address).is_err());
 }
+
+#[test]
+fn a_client_taken_just_before_the_drain_is_still_answered() {
+    let backend = Backend::named("a");
+    let mut front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    eventually("it is accepted", || {
+        (front.stats().accepted == 1).then_some(())
+    });
+    let drain = front.drain();
+    let answer = client.send(GET).answer();
+    assert_eq!(
+        (answer.body.as_str(), answer.field("connection")),
+        ("a", Some("close"))
+    );
+    drop(client);
+    drain.join().unwrap();
+}
