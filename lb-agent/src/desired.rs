@@ -51,7 +51,7 @@ impl Desired {
                 balance: balance(service.options.balance),
                 slots: slots(name, service, &mut problems),
             };
-            for (_, backend) in &service.backends {
+            for backend in service.backends.values() {
                 if let SocketAddr::V4(address) = backend.address {
                     let weight = desired.backends.entry(address).or_insert(1);
                     *weight = backend.weight.max(*weight);
@@ -101,7 +101,7 @@ fn slots(name: &ServiceName, service: &Service, problems: &mut Vec<Problem>) -> 
             )),
         }
     }
-    if members.len() > SLOTS {
+    if members.len() > SLOTS as usize {
         problems.push(Problem::new(
             format!("service {name}"),
             format!(
@@ -110,7 +110,7 @@ fn slots(name: &ServiceName, service: &Service, problems: &mut Vec<Problem>) -> 
             ),
         ));
     }
-    sequence(&members.into_iter().take(SLOTS).collect::<Vec<_>>())
+    sequence(&members.into_iter().take(SLOTS as usize).collect::<Vec<_>>())
 }
 
 /// Each member as often as its weight says, spread as evenly as can be (smooth weighted round robin), in at
@@ -124,7 +124,7 @@ fn sequence(members: &[(SocketAddrV4, u16)]) -> Vec<SocketAddrV4> {
         return Vec::new();
     };
     let total: u64 = weights.iter().sum::<u64>() / divisor;
-    let capacity = SLOTS as u64;
+    let capacity = u64::from(SLOTS);
     let shares: Vec<u64> = if total <= capacity {
         weights.iter().map(|weight| weight / divisor).collect()
     } else {
@@ -200,7 +200,7 @@ mod tests {
                 .map(|(n, &weight)| (SocketAddrV4::new(Ipv4Addr::from(u32::try_from(n).unwrap()), 80), weight))
                 .collect();
             let slots = sequence(&members);
-            prop_assert!(slots.len() <= SLOTS);
+            prop_assert!(slots.len() <= SLOTS as usize);
             let used: BTreeSet<_> = slots.iter().collect();
             prop_assert_eq!(used.len(), members.len());
         }

@@ -297,8 +297,8 @@ impl Maps {
 }
 
 impl Events {
-    /// The next event, if one is waiting.
-    pub fn next(&mut self) -> Option<Event> {
+    /// Takes the next event, if one is waiting.
+    pub fn take(&mut self) -> Option<Event> {
         let item = self.0.next()?;
         let word = |at: usize| Some(u32::from_ne_bytes(item.get(at..at + 4)?.try_into().ok()?));
         let (low, high) = (word(0)?, word(4)?);

@@ -252,7 +252,7 @@ impl InstalledService {
         Service {
             table: self.table,
             half: self.half,
-            count: u32::try_from(self.slots.len()).unwrap_or(SLOTS as u32),
+            count: u32::try_from(self.slots.len()).unwrap_or(SLOTS),
             generation: self.generation,
             balance: self.balance as u32,
             spare: 0,
@@ -264,7 +264,7 @@ impl InstalledService {
         let mut half = Half {
             generation: self.generation,
             spare: 0,
-            slots: [0; SLOTS],
+            slots: [0; SLOTS as usize],
         };
         for (slot, &index) in half.slots.iter_mut().zip(self.slots.iter().cycle()) {
             *slot = index;

@@ -144,7 +144,7 @@ pub async fn run(
             }
             ready = events.readable_mut() => {
                 let mut ready = ready?;
-                while let Some(event) = ready.get_inner_mut().next() {
+                while let Some(event) = ready.get_inner_mut().take() {
                     stage.suspect(BackendId::from_bits(event.backend), &channels.suspects);
                 }
                 ready.clear_ready();

@@ -77,10 +77,10 @@ impl Default for RouteConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expose {
-    /// All except those tagged `lb_expose=false`.
+    /// All except those that say `lb_expose=false`.
     #[default]
     All,
-    /// Only those tagged `lb_expose` or `lb_expose=true`.
+    /// Only those that say `lb_expose`.
     Tagged,
 }
 
@@ -163,13 +163,9 @@ impl Routes {
 
 impl Expose {
     fn includes(self, service: &Service) -> bool {
-        let tagged = |wanted: &[&str]| {
-            let tags = || service.backends.values().flat_map(|backend| &backend.tags);
-            wanted.iter().any(|wanted| tags().any(|tag| tag == wanted))
-        };
         match self {
-            Self::All => !tagged(&["lb_expose=false"]),
-            Self::Tagged => tagged(&["lb_expose", "lb_expose=true"]),
+            Self::All => service.options.expose != Some(false),
+            Self::Tagged => service.options.expose == Some(true),
         }
     }
 }

@@ -22,7 +22,7 @@ use lb_agent::{
     network,
     programs::{self, Programs},
     reconcile,
-    routes::{self, RouteConfig, Routes},
+    routes::{RouteConfig, Routes},
     snapshot::Snapshot,
     vip,
 };
@@ -319,10 +319,7 @@ fn spawn(
 
     let routes = RouteConfig {
         domains: config.front.domains.clone(),
-        expose: match config.front.expose {
-            config::Expose::All => routes::Expose::All,
-            config::Expose::Tagged => routes::Expose::Tagged,
-        },
+        expose: config.front.expose,
         listeners: listeners
             .admin
             .iter()

@@ -3,7 +3,7 @@
 use crate::{Be16, Be32};
 
 /// Slots in one half of a [`Table`]: a power of two, so that a masked index satisfies the verifier.
-pub const SLOTS: usize = 1024;
+pub const SLOTS: u32 = 1024;
 
 /// The view of the host itself and of every client that is not known to stand elsewhere.
 pub const HOST_VIEW: u32 = 0;
@@ -98,7 +98,7 @@ pub struct Half {
     pub spare: u32,
     /// Backend indexes: the first [`Service::count`] over and over, so that every read of a half that is
     /// being rewritten is still a backend.
-    pub slots: [u32; SLOTS],
+    pub slots: [u32; SLOTS as usize],
 }
 
 /// Value of `TABLES`: two halves, of which the service's value names the live one. The idle one is
@@ -110,7 +110,7 @@ pub struct Table {
     pub halves: [Half; 2],
 }
 
-const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS));
+const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS as usize));
 
 /// Value of `BACKENDS`.
 #[repr(C)]

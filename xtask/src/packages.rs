@@ -17,18 +17,12 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) enum Suite {
     /// Debian 11: the last one that ships Consul.
     Bullseye,
-    /// Debian 12.
-    Bookworm,
-    /// Debian 13.
-    Trixie,
 }
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bullseye => "bullseye",
-            Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
         })
     }
 }

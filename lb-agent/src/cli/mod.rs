@@ -45,7 +45,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Starts the agent and stays in the foreground.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Serves HTTP by Host name; started by `run`, without any capability.
     #[command(hide = true)]
     Front(ChildArgs),

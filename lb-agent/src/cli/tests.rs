@@ -31,7 +31,9 @@ fn options_may_stand_behind_the_command() {
     ]);
     assert_eq!(cli.options.output, Output::Json);
     assert_eq!(cli.options.socket, Some(PathBuf::from("/tmp/x")));
-    let Command::Ask(ask) = cli.command;
+    let Command::Ask(ask) = cli.command else {
+        panic!("not a question to a running agent")
+    };
     let service = Some("db".to_owned());
     assert_eq!(ask, Ask::Backends { service });
 }

@@ -22,6 +22,8 @@ pub use raw::{Given, Origin, RawConfig};
 pub use resolve::resolve;
 pub use secret::Secret;
 
+pub use crate::routes::Expose;
+
 use crate::health;
 
 /// Everything that the agent was told, checked.
@@ -113,15 +115,6 @@ pub struct Front {
     pub expose: Expose,
     /// The status for a host name that nobody claims.
     pub no_route_status: u16,
-}
-
-/// Which services the front answers for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expose {
-    /// All but those with `lb_expose=false`.
-    All,
-    /// Those with `lb_expose`.
-    Tagged,
 }
 
 /// The page, the metrics and the API.

@@ -53,29 +53,41 @@ pub(super) enum Scan {
 
 /// Why the guard refuses a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum Fault {
     /// A line of the head ends in LF alone. RFC 9112 section 2.2 permits it; behind another proxy it is a way
     /// to smuggle requests.
-    BareLf = 1,
+    BareLf,
     /// `#` in the request target (RFC 9112 section 3.2 has no fragment).
-    Fragment = 2,
+    Fragment,
     /// Content-Length and Transfer-Encoding in one message (RFC 9112 section 6.3).
-    TwoFramings = 3,
+    TwoFramings,
     /// A transfer coding other than one single `chunked` (RFC 9112 section 6.1).
-    TransferEncoding = 4,
+    TransferEncoding,
     /// A length that is no number, or two that differ.
-    ContentLength = 5,
+    ContentLength,
     /// More lines than any head has.
-    HeadTooLong = 6,
+    HeadTooLong,
     /// A chunk or trailer that is not framed as RFC 9112 section 7.1 says.
-    Chunk = 7,
+    Chunk,
 }
 
 impl Fault {
     /// Whether it lies in a head, which hyper has then not accepted yet.
     pub(super) fn in_head(self) -> bool {
         self != Self::Chunk
+    }
+
+    /// The word in metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::BareLf => "bare_lf",
+            Self::Fragment => "fragment",
+            Self::TwoFramings => "two_framings",
+            Self::TransferEncoding => "transfer_encoding",
+            Self::ContentLength => "content_length",
+            Self::HeadTooLong => "head_too_long",
+            Self::Chunk => "chunk",
+        }
     }
 }
 

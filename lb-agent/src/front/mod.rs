@@ -8,7 +8,8 @@
 //! | file | room |
 //! |---|---|
 //! | `supervise`, `control`, `child` | the agent's side, the messages between, the process |
-//! | `worker`, `wire`, `guard` | a thread, a client's connection, the rules on its bytes |
+//! | `workers`, `worker` | all threads, one thread |
+//! | `client`, `wire`, `guard` | a client's connection, its socket, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body` | a request |
 //! | `table`, `pool`, `tunnel` | backends in turn, connections to them, upgraded connections |
 //! | `stats` | figures |
@@ -16,6 +17,7 @@
 mod answer;
 mod body;
 mod child;
+mod client;
 mod control;
 mod guard;
 mod pool;
@@ -102,6 +104,8 @@ pub struct Limits {
     pub backend_connections: usize,
     /// Client connections of one worker.
     pub client_connections: usize,
+    /// How long clients of a front without routes wait in the kernel's queue before they are told so.
+    pub first_routes: Duration,
 }
 
 impl Default for Limits {
@@ -119,6 +123,7 @@ impl Default for Limits {
             pool_size: 64,
             backend_connections: 1024,
             client_connections: 8192,
+            first_routes: Duration::from_secs(3),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! One worker's connections to backends: newest first, bounded, gone when their backend is.
 //!
-//! A connection comes back only after its answer ended cleanly and the request's body was sent to its end
-//! (a connection that carries the rest of either would give it to somebody else: CVE-2025-4366).
+//! A connection comes back only after its answer ended cleanly, and is given out again only if hyper calls it
+//! ready, which it is not before the request's body was sent to its end too: the rest of either message
+//! would reach somebody else (CVE-2025-4366).
 
 use std::{
     cell::RefCell,
@@ -48,8 +49,6 @@ pub(super) struct Lease {
     pub(super) sender: SendRequest<Upload>,
     /// Whether it carried a request before this one.
     pub(super) reused: bool,
-    /// Whether the request's body is out.
-    progress: Option<Rc<super::body::Progress>>,
 }
 
 impl Pool {
@@ -73,7 +72,6 @@ impl Pool {
                     address,
                     sender,
                     reused: true,
-                    progress: None,
                 });
             }
         }
@@ -107,7 +105,6 @@ impl Pool {
             address,
             sender,
             reused: false,
-            progress: None,
         })
     }
 
@@ -133,15 +130,9 @@ impl Pool {
 }
 
 impl Lease {
-    /// Ties the loan to the body of the request that is sent on it.
-    pub(super) fn carries(&mut self, progress: Rc<super::body::Progress>) {
-        self.progress = Some(progress);
-    }
-
     /// The answer has ended: the connection may carry another request.
     pub(super) fn give_back(self) {
-        let sent = self.progress.is_none_or(|progress| progress.has_ended());
-        if !sent || self.sender.is_closed() {
+        if self.sender.is_closed() {
             return;
         }
         let mut hosts = self.pool.hosts.borrow_mut();

@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use super::{
     answer::{Reason, Refusal},
     body::{Download, Exchange, Progress, Upload},
+    client::{ClientState, Stop},
     pool::Lease,
     request::{self, Checked, Sender},
     table::ServiceTable,
     tunnel,
-    wire::{ClientState, Stop},
     worker::Worker,
 };
 
@@ -157,7 +157,6 @@ async fn send_on(
     address: SocketAddr,
 ) -> Result<(Response<Incoming>, Lease), Unsent> {
     let progress = request.body().progress();
-    lease.carries(progress.clone());
     let repeatable =
         lease.reused && request.method().is_idempotent() && request.body().is_end_stream();
     let spare = repeatable.then(|| copy(&request, progress.clone()));

@@ -8,9 +8,9 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -20,15 +20,13 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
     process::Child,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+
+use living::{Living, greet};
 
 use super::{
     control::{self, CONTROL, FRONT, Hello, Order, VERSION},
@@ -42,6 +40,7 @@ use crate::{
 };
 
 mod listen;
+mod living;
 
 /// What the stage is told.
 #[derive(Clone, Debug)]
@@ -177,13 +176,6 @@ struct Stage {
     stop: CancellationToken,
 }
 
-/// A front that said hello.
-struct Living {
-    reports: OwnedReadHalf,
-    orders: OwnedWriteHalf,
-    hello: Hello,
-}
-
 impl Stage {
     /// A living front, or a new one.
     async fn front(&mut self) -> Result<Living, SuperviseError> {
@@ -261,6 +253,8 @@ impl Stage {
             Err::<(), _>(io::Error::from(io::ErrorKind::UnexpectedEof))
         });
         self.snapshots.mark_changed();
+        let mut patience = std::pin::pin!(sleep(PATIENCE));
+        let mut patient = true;
         loop {
             tokio::select! {
                 ended = &mut hear => {
@@ -274,14 +268,19 @@ impl Stage {
                     return ended;
                 }
                 () = self.stop.cancelled() => break,
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.snapshots.mark_changed();
+                }
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
                         self.stop.cancelled().await;
                         break;
                     }
                     let snapshot = self.snapshots.borrow_and_update().clone();
-                    // Unknown is not empty: a front with routes keeps them until all sources have spoken.
-                    let Some(snapshot) = snapshot.filter(|snapshot| snapshot.complete || !has_routes) else {
+                    // Unknown is not empty: a front with routes keeps them until all sources and probes have
+                    // spoken. A new one waits a moment for that, its connections in the kernel's queue.
+                    let Some(snapshot) = snapshot.filter(|it| it.complete || !(has_routes || patient)) else {
                         continue;
                     };
                     let order = self.order(&snapshot, &routes);
@@ -316,7 +315,7 @@ impl Stage {
 
     fn order(&self, snapshot: &Snapshot, config: &RouteConfig) -> Order {
         let config = RouteConfig {
-            host_addresses: &config.host_addresses | &host_addresses(),
+            host_addresses: &config.host_addresses | &listen::host_addresses(),
             ..config.clone()
         };
         let (routes, mut problems) = Routes::new(snapshot, &config);
@@ -361,42 +360,8 @@ impl Stage {
     }
 }
 
-/// Exchanges hellos with the front behind `control`, if there is one.
-async fn greet(control: &Path) -> io::Result<Living> {
-    let greeting = async {
-        let (mut reports, mut orders) = UnixStream::connect(control).await?.into_split();
-        control::send(&mut orders, &Order::Hello { version: VERSION }).await?;
-        let hello = control::receive(&mut reports).await?;
-        let ended = || {
-            io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "it ended at once; its log says why",
-            )
-        };
-        Ok(Living {
-            hello: hello.ok_or_else(ended)?,
-            reports,
-            orders,
-        })
-    };
-    timeout(HELLO, greeting).await?
-}
-
-/// The addresses of the host's devices, for recognising our own listeners among backends.
-fn host_addresses() -> BTreeSet<IpAddr> {
-    let Ok(devices) = nix::ifaddrs::getifaddrs() else {
-        return BTreeSet::new();
-    };
-    let address = |device: nix::ifaddrs::InterfaceAddress| {
-        let address = device.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-    };
-    devices.filter_map(address).collect()
-}
-
-/// How long a front may take to say hello.
-const HELLO: Duration = Duration::from_secs(10);
+/// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a front may take to read an order.
 const ORDER: Duration = Duration::from_secs(10);

@@ -6,16 +6,12 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
-use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -24,92 +20,9 @@ use tokio::{
 
 use super::{
     Limits,
-    guard::{Fault, Framing, Position, Scan},
+    client::{ClientState, Stop},
+    guard::{Framing, Position, Scan},
 };
-
-/// What the socket and the requests on it tell each other. They run on one thread; hyper's upgrades want
-/// `Send` all the same, hence atomics.
-#[derive(Debug, Default)]
-pub(super) struct ClientState {
-    /// Requests whose answer is complete.
-    answered: AtomicU32,
-    /// Whether a backend has agreed to leave HTTP.
-    tunnel: AtomicBool,
-    /// Whether the client has closed its side.
-    ended: AtomicBool,
-    /// Why reading stopped: a [`Fault`] or one of the two timeouts; 0 while it has not.
-    stop: AtomicU8,
-    /// The connection's task, while it waits for the answer to a request for an upgrade.
-    waiting: AtomicWaker,
-}
-
-impl ClientState {
-    /// One more request is answered to the end.
-    pub(super) fn answered(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        self.waiting.wake();
-    }
-
-    /// From here on the stream is no longer HTTP.
-    pub(super) fn begin_tunnel(&self) {
-        self.tunnel.store(true, Ordering::Relaxed);
-        self.waiting.wake();
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Why reading stopped, in the words of the metrics.
-    pub(super) fn stop(&self) -> Option<Stop> {
-        Stop::ALL
-            .into_iter()
-            .find(|stop| *stop as u8 == self.stop.load(Ordering::Relaxed))
-    }
-}
-
-/// Why the client's stream was not read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Stop {
-    BareLf = Fault::BareLf as u8,
-    Fragment = Fault::Fragment as u8,
-    TwoFramings = Fault::TwoFramings as u8,
-    TransferEncoding = Fault::TransferEncoding as u8,
-    ContentLength = Fault::ContentLength as u8,
-    HeadTooLong = Fault::HeadTooLong as u8,
-    Chunk = Fault::Chunk as u8,
-    HeaderTimeout,
-    BodyTimeout,
-}
-
-impl Stop {
-    const ALL: [Self; 9] = [
-        Self::BareLf,
-        Self::Fragment,
-        Self::TwoFramings,
-        Self::TransferEncoding,
-        Self::ContentLength,
-        Self::HeadTooLong,
-        Self::Chunk,
-        Self::HeaderTimeout,
-        Self::BodyTimeout,
-    ];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::BareLf => "bare_lf",
-            Self::Fragment => "fragment",
-            Self::TwoFramings => "two_framings",
-            Self::TransferEncoding => "transfer_encoding",
-            Self::ContentLength => "content_length",
-            Self::HeadTooLong => "head_too_long",
-            Self::Chunk => "chunk",
-            Self::HeaderTimeout => "header_timeout",
-            Self::BodyTimeout => "body_timeout",
-        }
-    }
-}
 
 /// A client's socket between kernel and hyper.
 pub(super) struct Wire {
@@ -188,7 +101,7 @@ impl Wire {
             }
             Scan::Fault(at, fault) => {
                 buf.set_filled(from + at);
-                self.stop(fault as u8);
+                self.state.stop_for(Stop::Guard(fault));
                 self.mode = if fault.in_head() {
                     Mode::Spoiled(SPOILER)
                 } else {
@@ -203,13 +116,9 @@ impl Wire {
         }
     }
 
-    fn stop(&self, why: u8) {
-        self.state.stop.store(why, Ordering::Relaxed);
-    }
-
     /// Whether every request so far is answered.
     fn all_answered(&self) -> bool {
-        self.state.answered.load(Ordering::Relaxed) == self.framing.heads()
+        self.state.answers() == self.framing.heads()
     }
 
     fn poll_http(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -220,7 +129,7 @@ impl Wire {
                 Poll::Pending => return self.poll_deadline(cx),
             }
             if buf.filled().len() == from {
-                self.state.ended.store(true, Ordering::Relaxed);
+                self.state.end();
                 return Poll::Ready(Ok(()));
             }
         } else {
@@ -239,7 +148,7 @@ impl Wire {
     /// One timer for the connection: it is set to the earliest moment at which the client can be late, and
     /// on firing, which is rare, looks what the client was doing since.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let answered = self.state.answered.load(Ordering::Relaxed);
+        let answered = self.state.answers();
         if self.idle_since.0 != answered {
             self.idle_since = (answered, Instant::now());
         }
@@ -262,11 +171,11 @@ impl Wire {
             }
             match late {
                 Late::Idle => {
-                    self.state.ended.store(true, Ordering::Relaxed);
+                    self.state.end();
                     return Poll::Ready(Ok(()));
                 }
-                Late::Head => self.stop(Stop::HeaderTimeout as u8),
-                Late::Body => self.stop(Stop::BodyTimeout as u8),
+                Late::Head => self.state.stop_for(Stop::HeaderTimeout),
+                Late::Body => self.state.stop_for(Stop::BodyTimeout),
             }
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -297,13 +206,13 @@ impl Wire {
     }
 
     fn poll_mode(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.state.tunnel.load(Ordering::Relaxed) {
+        if self.state.is_tunnel() {
             return self.poll_tunnel(cx, buf);
         }
         match self.mode {
             Mode::Http => self.poll_http(cx, buf),
             Mode::Waiting => {
-                self.state.waiting.register(cx.waker());
+                self.state.wake_when_answered(cx.waker());
                 if !self.all_answered() {
                     return Poll::Pending;
                 }

@@ -9,18 +9,19 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
-    sync::{Semaphore, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    sync::{Notify, Semaphore, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Front, Limits, answer,
+    client::{ClientState, Stop},
     pool::{self, Pool},
     proxy,
     stats::{Counters, FrontStats},
     table::Table,
-    wire::{self, ClientState, Stop, Wire},
+    wire::{self, Wire},
 };
 
 /// What a worker's connections have in common.
@@ -121,6 +122,13 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
 
 /// Takes connections until drained; those that the kernel had already queued by then are served too.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>) {
+    let mut changes = worker.front.changed.subscribe();
+    let routes = changes.wait_for(|()| worker.front.has_routes());
+    tokio::select! {
+        // Too late: they are told that the routes are not known yet.
+        _ = timeout(worker.limits.first_routes, routes) => {}
+        () = worker.drain.cancelled() => {}
+    }
     loop {
         // At the limit nothing is accepted: the kernel's queue is the place to wait. The semaphore is never
         // closed.
@@ -161,9 +169,12 @@ async fn serve_client(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr
     };
     let state = Arc::new(ClientState::default());
     let wire = Wire::new(stream, state.clone(), worker.limits);
+    // Holds a permit from the first request on.
+    let begun = Rc::new(Notify::new());
     let service = {
-        let (worker, state) = (worker.clone(), state.clone());
+        let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
         service_fn(move |request| {
+            begun.notify_one();
             let answer = proxy::respond(worker.clone(), state.clone(), client.clone(), request);
             async { Ok::<_, Infallible>(answer.await) }
         })
@@ -176,9 +187,18 @@ async fn serve_client(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr
     let result = tokio::select! {
         result = &mut connection => result,
         () = worker.drain.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            let end = async {
+                // One that was just taken from the queue brings its request along: closed now, it would lose it.
+                tokio::select! {
+                    result = &mut connection => return result,
+                    () = begun.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            };
             tokio::select! {
-                result = &mut connection => result,
+                result = end => result,
                 () = worker.cut.cancelled() => return,
             }
         }
@@ -226,4 +246,6 @@ fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static 
 
 const HEAD_LIMIT: usize = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
+/// How long a client that has sent nothing yet may take to begin when the front drains.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

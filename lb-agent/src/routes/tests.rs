@@ -161,15 +161,15 @@ fn any_address_under_a_known_suffix_is_ignored() {
 
 #[test]
 fn exposure_is_a_choice() {
-    let tagged = |name, tag| {
-        let backends = [backend("10.0.0.1:80", &[tag])];
-        (ServiceName::whole(name), service(&[], &backends))
+    let stating = |name, expose| {
+        let (name, mut service) = whole(name);
+        service.options.expose = expose;
+        (name, service)
     };
     let services = snapshot([
-        tagged("open", "lb_expose"),
-        tagged("yes", "lb_expose=true"),
-        tagged("no", "lb_expose=false"),
-        whole("silent"),
+        stating("open", Some(true)),
+        stating("no", Some(false)),
+        stating("silent", None),
     ]);
     let labels = |expose| {
         let config = RouteConfig {
@@ -183,8 +183,8 @@ fn exposure_is_a_choice() {
             .map(|service| service.label.clone());
         labels.collect::<Vec<_>>()
     };
-    assert_eq!(labels(Expose::All), ["open", "silent", "yes"]);
-    assert_eq!(labels(Expose::Tagged), ["open", "yes"]);
+    assert_eq!(labels(Expose::All), ["open", "silent"]);
+    assert_eq!(labels(Expose::Tagged), ["open"]);
 }
 
 #[test]

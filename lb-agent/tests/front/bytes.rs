@@ -1,6 +1,6 @@
 //! What the front accepts from clients, what it refuses, and what the backend gets to see.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use lb_agent::front::{Limits, Reason, Settings};
 
@@ -272,6 +272,19 @@ fn an_answer_without_reading_the_body_ends_the_connection() {
         }
     }
     assert_eq!(backend.seen().len(), 0);
+}
+
+#[test]
+fn a_client_that_is_still_sending_when_it_is_answered_is_not_reset() {
+    let front = TestFront::with(&[]);
+    let mut client = front.client();
+    client.send("POST / HTTP/1.1\r\nHost: nobody\r\nContent-Length: 20480\r\n\r\n");
+    assert_eq!(client.answer().status, 503);
+    for _ in 0..20 {
+        // A closed socket would answer the first with a reset, and fail the next.
+        client.stream.write_all(&[b'a'; 1024]).unwrap();
+    }
+    assert_eq!(client.rest(), b"");
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! The front as a process of its own. The child is this test binary again, running one test that becomes the
 //! front when it is started with a control socket.
 
-use std::{fs, net::TcpListener, path::Path, sync::Arc};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
 
 use lb_agent::{
     catalog::Problem,
@@ -42,8 +47,12 @@ struct Agent {
 
 impl Agent {
     fn start(directory: &Path, listeners: Vec<TcpListener>) -> Self {
+        Self::listening(directory, listeners, vec![])
+    }
+
+    fn listening(directory: &Path, listeners: Vec<TcpListener>, listen: Vec<SocketAddr>) -> Self {
         let exe = std::env::current_exe().unwrap();
-        let mut config = Supervisor::new(directory.join("front.sock"), vec![]);
+        let mut config = Supervisor::new(directory.join("front.sock"), listen);
         // libtest refuses flags of ours: a shell drops them.
         config.program = "/bin/sh".into();
         let script = format!(
@@ -247,6 +256,41 @@ fn one_that_dies_is_started_again_and_no_client_is_refused() {
     });
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "no zombie");
     agent.stop();
+}
+
+#[test]
+fn without_passed_listeners_it_listens_by_itself_once_for_each_worker() {
+    let directory = tempfile::tempdir().unwrap();
+    let backends = ["a", "b"].map(Backend::named);
+    // Keeps the port for us without listening on it.
+    let reserved =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    reserved.set_reuse_port(true).unwrap();
+    reserved
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = reserved.local_addr().unwrap().as_socket().unwrap();
+    let agent = Agent::listening(directory.path(), vec![], vec![address]);
+    let _leftover = Leftover(agent.pid());
+    agent.publish(snapshot(
+        &backends.each_ref().map(|backend| backend.address),
+    ));
+    let ask = || Client::connect(address).send(GET).answer();
+    eventually("routes arrive", || (ask().status == 200).then_some(()));
+    let answers: String = (0..20).map(|_| ask().body).collect();
+    assert!(
+        answers == "ab".repeat(10) || answers == "ba".repeat(10),
+        "{answers}"
+    );
+    let port = format!(":{:04X}", address.port());
+    let sockets = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let listening = sockets.lines().filter(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&port) && fields[3] == "0A"
+    });
+    assert_eq!(listening.count(), 2);
+    agent.stop();
+    assert!(std::net::TcpStream::connect(address).is_err());
 }
 
 #[test]

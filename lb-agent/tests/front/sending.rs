@@ -1,6 +1,8 @@
 //! Which backend a request goes to, on which connection, and what happens when that fails.
 
 use std::{
+    io::{Read, Write},
+    net::TcpListener,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -99,28 +101,26 @@ fn a_request_dies_once_and_is_repeated_only_if_that_is_harmless() {
 
 #[test]
 fn a_connection_with_an_unfinished_request_is_not_used_again() {
-    let backend = Backend::start(|seen| {
-        Reply::Keep(ok(if seen.head.starts_with("POST") {
-            "early"
-        } else {
-            "a"
-        }))
-    });
-    let front = TestFront::with(&[&backend]);
-    let mut client = front.client();
-    // The test backend waits for the whole body, so this one is cut by the client.
-    client.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 100\r\n\r\nabc");
-    eventually("the backend has the head", || {
-        (backend.open() == 1).then_some(())
-    });
-    drop(client);
-    assert_eq!(front.ask(GET).body, "a");
-    let get = backend
-        .seen()
-        .into_iter()
-        .find(|seen| seen.head.starts_with("GET"))
-        .unwrap();
-    assert_eq!(get.connection, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = TestFront::start(Limits::default(), 1);
+    front.publish(&[listener.local_addr().unwrap()]);
+    // Answers once it has seen a head, whatever body that announces.
+    let accept = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).unwrap() > 0);
+        stream.write_all(&ok("early")).unwrap();
+        stream
+    };
+    let mut uploading = front.client();
+    uploading.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 100\r\n\r\nabc");
+    let _first = accept();
+    assert_eq!(uploading.answer().body, "early");
+    let mut other = front.client();
+    other.send(GET);
+    let _second = accept();
+    assert_eq!(other.answer().body, "early");
+    assert_eq!(front.stats().reused, 0);
 }
 
 #[test]
@@ -238,6 +238,44 @@ fn an_answer_that_is_cut_or_stops_is_cut_for_the_client() {
 }
 
 #[test]
+fn large_bodies_pass_unchanged_in_both_directions() {
+    let large: String = (0..600_000).map(|line| format!("{line:07}\n")).collect();
+    let answer = large.clone();
+    let backend = Backend::start(move |_| Reply::Keep(ok(&answer)));
+    let front = TestFront::with(&[&backend]);
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {}\r\n\r\n{large}",
+        large.len()
+    );
+    assert!(front.ask(post).body == large);
+    assert!(backend.seen()[0].body == large.as_bytes());
+}
+
+#[test]
+fn many_clients_at_once_each_get_their_own_answers() {
+    let backend =
+        Backend::start(|seen| Reply::Keep(ok(seen.head.split(' ').nth(1).unwrap_or_default())));
+    let front = TestFront::start(Limits::default(), 2);
+    front.publish(&[backend.address]);
+    std::thread::scope(|threads| {
+        for client in 0..8 {
+            let front = &front;
+            threads.spawn(move || {
+                let mut connection = front.client();
+                for request in 0..100 {
+                    let path = format!("/{client}/{request}");
+                    connection.send(format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n"));
+                    assert_eq!(connection.answer().body, path);
+                }
+            });
+        }
+    });
+    let stats = front.stats();
+    assert_eq!((stats.ended(Reason::Ok), stats.accepted), (800, 8));
+    assert!(stats.connects <= 8, "{stats:?}");
+}
+
+#[test]
 fn draining_finishes_what_is_in_flight_and_closes_what_is_idle() {
     let backend = Backend::start(|_| {
         std::thread::sleep(Duration::from_millis(300));
@@ -262,4 +300,22 @@ fn draining_finishes_what_is_in_flight_and_closes_what_is_idle() {
     drop((idle, busy));
     drain.join().unwrap();
     assert!(std::net::TcpStream::connect(front.address).is_err());
+}
+
+#[test]
+fn a_client_taken_just_before_the_drain_is_still_answered() {
+    let backend = Backend::named("a");
+    let mut front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    eventually("it is accepted", || {
+        (front.stats().accepted == 1).then_some(())
+    });
+    let drain = front.drain();
+    let answer = client.send(GET).answer();
+    assert_eq!(
+        (answer.body.as_str(), answer.field("connection")),
+        ("a", Some("close"))
+    );
+    drop(client);
+    drain.join().unwrap();
 }

@@ -75,7 +75,7 @@ fn an_application_that_closes_a_pending_connect_makes_nobody_suspect() {
         world.await_active(SILENT, 0);
     }
     assert!(!world.suspected(SILENT));
-    assert_eq!(world.events.next(), None);
+    assert_eq!(world.events.take(), None);
 }
 
 #[test]
@@ -144,6 +144,6 @@ fn id(world: &World, backend: SocketAddrV4) -> BackendId {
 }
 
 fn event(world: &mut World) -> (BackendId, u32) {
-    let Event { backend, kind, .. } = world.events.next().expect("the kernel told of the failure");
+    let Event { backend, kind, .. } = world.events.take().expect("the kernel told of the failure");
     (BackendId::from_bits(backend), kind)
 }

@@ -47,7 +47,7 @@ static OWN_ADDRESS: Global<u32> = Global::new(0);
 
 /// `SLOTS - 1`, in a form that the compiler cannot see through: it would drop a mask that the verifier needs.
 #[unsafe(no_mangle)]
-static SLOT_MASK: Global<u32> = Global::new(SLOTS as u32 - 1);
+static SLOT_MASK: Global<u32> = Global::new(SLOTS - 1);
 
 // Sizes are defaults; the loader sets them from the configured capacities.
 #[btf_map]
@@ -189,8 +189,7 @@ fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
         service = find(vip, port)?;
         table = TABLES.get_ptr(service.table)?;
     }
-    let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS as u32)
-    else {
+    let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS) else {
         count(service.table, |counters| counters.refused += 1);
         return None;
     };

@@ -1,8 +1,9 @@
-//! Opens the sockets that a front is given.
+//! The sockets that a front is given, and the addresses that they may answer on.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
 };
@@ -48,6 +49,19 @@ pub(super) fn control(path: &Path) -> io::Result<UnixListener> {
     // The front checks who calls as well; this keeps others from even trying.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// The addresses of the host's devices, for recognising our own listeners among backends.
+pub(super) fn host_addresses() -> BTreeSet<IpAddr> {
+    let Ok(devices) = nix::ifaddrs::getifaddrs() else {
+        return BTreeSet::new();
+    };
+    let address = |device: nix::ifaddrs::InterfaceAddress| {
+        let address = device.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    };
+    devices.filter_map(address).collect()
 }
 
 /// The kernel caps it at `net.core.somaxconn`.
