@@ -58,7 +58,7 @@ pub fn plan(
 ) -> (Vec<Step>, Vec<Problem>) {
     let mut next = installed.clone();
     let mut problems = Vec::new();
-    let mut steps = put_backends(&mut next, desired, now, &mut problems);
+    let mut steps = put_backends(&mut next, desired, &active, now, &mut problems);
     steps.extend(put_services(&mut next, desired, now, &mut problems));
     if desired.complete {
         steps.extend(remove(&mut next, desired, active, now));
@@ -69,6 +69,7 @@ pub fn plan(
 fn put_backends(
     next: &mut Installed,
     desired: &Desired,
+    active: &impl Fn(u32) -> u64,
     now: Instant,
     problems: &mut Vec<Problem>,
 ) -> Vec<Step> {
@@ -83,7 +84,9 @@ fn put_backends(
                 fresh: false,
             },
             None => {
-                let Some(index) = next.free_backends.take(now) else {
+                // An earlier version of the maps may have left flows behind that still count there.
+                let Some(index) = next.free_backends.take_if(now, |index| active(index) == 0)
+                else {
                     problems.push(Problem::new(
                         format!("backend {address}"),
                         "the map of backends is full; raise limits.backends and restart the agent",
@@ -123,11 +126,16 @@ fn put_services(
             .filter_map(|address| next.backends.get(address))
             .map(|b| b.id.index)
             .collect();
-        let Endpoint { name, balance, .. } = endpoint;
+        let Endpoint {
+            name,
+            balance,
+            proven,
+            ..
+        } = endpoint;
         let step = match next.services.get(&key) {
             Some(old) if old.slots == slots && old.balance == *balance => continue,
             // Nobody has said yet that its backends are gone or bad: unknown is not empty.
-            Some(old) if slots.is_empty() && !old.slots.is_empty() && !desired.complete => continue,
+            Some(old) if !desired.complete && shrinks(old, &slots, *proven) => continue,
             Some(old) => {
                 let service = InstalledService {
                     table: old.table,
@@ -171,6 +179,13 @@ fn put_services(
     steps
 }
 
+/// Whether `slots` would take backends away that were there, without anybody's word against them: none is
+/// left, or not all have been probed yet.
+fn shrinks(old: &InstalledService, slots: &[u32], proven: bool) -> bool {
+    let emptied = slots.is_empty() && !old.slots.is_empty();
+    emptied || (!proven && old.slots.iter().any(|index| !slots.contains(index)))
+}
+
 fn remove(
     next: &mut Installed,
     desired: &Desired,
@@ -189,17 +204,11 @@ fn remove(
         next.apply(&step, now);
         steps.push(step);
     }
-    let referenced = next.referenced();
-    let gone: Vec<_> = next
-        .backends
-        .iter()
-        .filter(|(address, backend)| {
-            !desired.backends.contains_key(address)
-                && !referenced.contains(&backend.id.index)
-                && active(backend.id.index) == 0
-        })
-        .map(|(&address, _)| address)
-        .collect();
+    let gone = next.freeable(
+        |address| desired.backends.contains_key(address),
+        active,
+        now,
+    );
     for address in gone {
         let step = Step::FreeBackend { address };
         next.apply(&step, now);
@@ -218,30 +227,30 @@ impl Installed {
                 weight,
                 ..
             } => {
-                self.free_backends.claim(id.index);
-                self.generations.insert(id.index, id.generation);
-                self.backends.insert(
+                self.place(
                     *address,
                     InstalledBackend {
                         id: *id,
                         weight: *weight,
                     },
+                    now,
                 );
             }
             Step::PutService { key, service, .. } => {
                 self.free_tables.claim(service.table);
-                self.services.insert(*key, service.clone());
+                // The new one first: what both name never counts as unreferenced.
+                self.refer(&service.slots);
+                if let Some(old) = self.services.insert(*key, service.clone()) {
+                    self.unrefer(&old.slots, now);
+                }
             }
             Step::RemoveService { key } => {
                 if let Some(service) = self.services.remove(key) {
+                    self.unrefer(&service.slots, now);
                     self.free_tables.give_back(service.table, now);
                 }
             }
-            Step::FreeBackend { address } => {
-                if let Some(backend) = self.backends.remove(address) {
-                    self.free_backends.give_back(backend.id.index, now);
-                }
-            }
+            Step::FreeBackend { address } => self.displace(address, now),
         }
     }
 }
@@ -259,11 +268,11 @@ impl InstalledService {
         }
     }
 
-    /// The half of its table that the value names.
-    pub fn half(&self) -> Half {
+    /// The half of its table that the value names, for the endpoint of `vip`.
+    pub fn half(&self, vip: Be32) -> Half {
         let mut half = Half {
             generation: self.generation,
-            spare: 0,
+            vip,
             slots: [0; SLOTS as usize],
         };
         for (slot, &index) in half.slots.iter_mut().zip(self.slots.iter().cycle()) {
@@ -307,6 +316,7 @@ mod tests {
         let endpoint = |n: &u8, members: &Vec<u8>| Endpoint {
             name: ServiceName::whole(format!("s{n}")),
             balance: Balance::LeastConn,
+            proven: true,
             slots: members.iter().copied().map(address).collect(),
         };
         Desired {
@@ -397,47 +407,88 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_backend_with_open_flows_keeps_its_id_until_they_end() {
-        let now = Instant::now();
-        let mut installed = Installed::empty(8, 8);
-        for step in plan(&installed, &desired(&[(1, vec![1])].into()), |_| 0, now).0 {
-            installed.apply(&step, now);
+    /// Carries out the plan for `desired`, with so many open flows on every backend.
+    fn settle(
+        installed: &mut Installed,
+        desired: &Desired,
+        active: u64,
+        now: Instant,
+    ) -> Vec<Step> {
+        let (steps, problems) = plan(installed, desired, |_| active, now);
+        assert_eq!(problems, vec![]);
+        for step in &steps {
+            installed.apply(step, now);
         }
-        let nothing = desired(&BTreeMap::new());
-        let (steps, _) = plan(&installed, &nothing, |_| 1, now);
-        assert_eq!(steps, vec![Step::RemoveService { key: key(1) }]);
-        let (steps, _) = plan(&installed, &nothing, |_| 0, now);
-        assert_eq!(
-            steps,
-            vec![
-                Step::RemoveService { key: key(1) },
-                Step::FreeBackend {
-                    address: address(1)
-                }
-            ]
-        );
+        steps
     }
 
     #[test]
-    fn an_index_comes_back_with_another_generation() {
+    fn a_backend_is_freed_when_it_was_unnamed_for_a_while_and_its_flows_have_ended() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(10);
+        let mut installed = Installed::empty(8, 8);
+        let nothing = desired(&BTreeMap::new());
+        settle(&mut installed, &desired(&[(1, vec![1])].into()), 0, start);
+        let steps = settle(&mut installed, &nothing, 0, start);
+        assert_eq!(steps, vec![Step::RemoveService { key: key(1) }]);
+        // A connect that read the table a moment ago may be about to be counted.
+        assert_eq!(settle(&mut installed, &nothing, 0, start), vec![]);
+        assert_eq!(settle(&mut installed, &nothing, 1, later), vec![]);
+        let free = Step::FreeBackend {
+            address: address(1),
+        };
+        assert_eq!(settle(&mut installed, &nothing, 0, later), vec![free]);
+    }
+
+    #[test]
+    fn a_backend_that_is_named_again_is_not_freed() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(10);
+        let mut installed = Installed::empty(8, 8);
+        let service = desired(&[(1, vec![1])].into());
+        settle(&mut installed, &service, 0, start);
+        settle(&mut installed, &desired(&BTreeMap::new()), 0, start);
+        settle(&mut installed, &service, 0, start);
+        assert_eq!(settle(&mut installed, &service, 0, later), vec![]);
+        assert_eq!(installed.freeable(|_| false, |_| 0, later), vec![]);
+    }
+
+    #[test]
+    fn an_index_comes_back_with_another_generation_and_not_while_flows_count_there() {
         let mut now = Instant::now();
         let mut installed = Installed::empty(2, 2);
         let mut ids = Vec::new();
         for n in 1..=3 {
-            for step in plan(&installed, &desired(&[(1, vec![n])].into()), |_| 0, now).0 {
+            for step in settle(&mut installed, &desired(&[(1, vec![n])].into()), 0, now) {
                 if let Step::PutBackend { id, .. } = step {
-                    ids.push(id);
+                    ids.push((id.index, id.generation));
                 }
-                installed.apply(&step, now);
             }
-            for step in plan(&installed, &desired(&BTreeMap::new()), |_| 0, now).0 {
-                installed.apply(&step, now);
-            }
+            settle(&mut installed, &desired(&BTreeMap::new()), 0, now);
+            now += Duration::from_secs(10);
+            settle(&mut installed, &desired(&BTreeMap::new()), 0, now);
             now += Duration::from_secs(10);
         }
-        let generations: Vec<_> = ids.iter().map(|id| (id.index, id.generation)).collect();
-        assert_eq!(generations, [(1, 1), (1, 2), (1, 3)]);
+        assert_eq!(ids, [(1, 1), (1, 2), (1, 3)]);
+        let (_, problems) = plan(&installed, &desired(&[(1, vec![4])].into()), |_| 1, now);
+        assert_eq!(problems[0].subject, "backend 10.0.0.4:80");
+    }
+
+    #[test]
+    fn an_unproven_backend_takes_nobody_out_of_the_slots() {
+        let now = Instant::now();
+        let mut installed = Installed::empty(8, 8);
+        settle(&mut installed, &desired(&[(1, vec![1, 2])].into()), 0, now);
+        let mut first = desired(&[(1, vec![1])].into());
+        first.complete = false;
+        for endpoint in first.services.values_mut() {
+            endpoint.proven = false;
+        }
+        assert_eq!(settle(&mut installed, &first, 0, now), vec![]);
+        for endpoint in first.services.values_mut() {
+            endpoint.proven = true;
+        }
+        assert_eq!(settle(&mut installed, &first, 0, now).len(), 1);
     }
 
     #[test]

@@ -45,10 +45,9 @@ const GRACE: Duration = Duration::from_secs(40);
 const FRONT_GRACE: Duration = Duration::from_secs(30);
 
 /// What must have happened before the agent is ready.
-const CONDITIONS: [&str; 2] = [
-    "the first complete catalog is in the maps",
-    "all listeners are bound",
-];
+const IN_MAPS: &str = "the first complete catalog is in the maps";
+const ROUTED: &str = "the front has the first complete routes";
+const BOUND: &str = "all listeners are bound";
 
 type Stages = JoinSet<(&'static str, Result<()>)>;
 
@@ -90,24 +89,29 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
-    let (maps, events) = Maps::open(programs.maps())?;
+    let (maps, events) = Maps::open(&mut programs)?;
     programs.attach()?;
 
-    let readiness = Readiness::new(CONDITIONS);
+    let mut conditions = vec![IN_MAPS, BOUND];
+    if config.front.enabled {
+        conditions.push(ROUTED);
+    }
+    let readiness = Readiness::new(conditions);
     let stop = CancellationToken::new();
     let mut stages = spawn(
         config,
         pool,
         listeners,
-        Plane {
+        reconcile::Plane {
             programs,
             maps,
             events,
+            pool: pool.net(),
         },
         &readiness,
         &stop,
     )?;
-    readiness.set(CONDITIONS[1]);
+    readiness.set(BOUND);
     tracing::info!("running");
 
     let early = tokio::select! {
@@ -128,13 +132,6 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         );
     }
     early
-}
-
-/// The data plane, opened.
-struct Plane {
-    programs: Programs,
-    maps: Maps,
-    events: lb_agent::maps::Events,
 }
 
 /// Every listener, passed in or bound.
@@ -192,7 +189,7 @@ fn spawn(
     config: Config,
     pool: vip::Pool,
     listeners: Listeners,
-    plane: Plane,
+    plane: reconcile::Plane,
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Result<Stages> {
@@ -214,6 +211,8 @@ fn spawn(
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (installed_in, installed) = watch::channel(false);
+    let (routed_in, routed) = watch::channel(false);
+    let mut conditions = vec![(IN_MAPS, installed)];
 
     // Sources.
     let mut sources = BTreeMap::new();
@@ -300,21 +299,10 @@ fn spawn(
         problems: map_problems_in,
         installed: installed_in,
     };
-    let run = reconcile::run(
-        plane.programs,
-        plane.maps,
-        plane.events,
-        channels,
-        metrics,
-        stop.clone(),
-    );
+    let run = reconcile::run(plane, channels, metrics, stop.clone());
     stage(
         "reconcile",
         Box::pin(async { run.await.map_err(Into::into) }),
-    );
-    stage(
-        "readiness",
-        Box::pin(report_readiness(installed, readiness.clone(), stop.clone())),
     );
 
     let routes = RouteConfig {
@@ -340,8 +328,10 @@ fn spawn(
             snapshots.clone(),
             front_stats_in,
             front_problems_in,
+            routed_in,
             stop.clone(),
         );
+        conditions.push((ROUTED, routed));
         stage("front", Box::pin(async { run.await.map_err(Into::into) }));
         registry.register_collector(Box::new(front_figures(front_stats.clone())));
         components.push(Box::new(move || front_line(front_stats.borrow().as_ref())));
@@ -361,6 +351,8 @@ fn spawn(
         );
         stage("dns", Box::pin(async { run.await.map_err(Into::into) }));
     }
+    let run = report_readiness(conditions, readiness.clone(), stop.clone());
+    stage("readiness", Box::pin(run));
     let hosts = snapshots.clone();
     let inputs = admin::Inputs {
         snapshots,
@@ -421,19 +413,22 @@ fn dns_config(config: &Config, pool: vip::Pool) -> Result<dns::Config> {
     })
 }
 
-/// Sets the first condition once the maps hold the first complete catalog.
+/// Sets the conditions of readiness as they come true.
 async fn report_readiness(
-    mut installed: watch::Receiver<bool>,
+    mut conditions: Vec<(&'static str, watch::Receiver<bool>)>,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<()> {
-    tokio::select! {
-        done = installed.wait_for(|done| *done) => if done.is_ok() {
-            readiness.set(CONDITIONS[0]);
-            tracing::info!("ready");
-        },
-        () = stop.cancelled() => return Ok(()),
+    for (condition, reached) in &mut conditions {
+        tokio::select! {
+            // An error means that the stage ended, which is told elsewhere.
+            reached = reached.wait_for(|reached| *reached) => if reached.is_ok() {
+                readiness.set(condition);
+            },
+            () = stop.cancelled() => return Ok(()),
+        }
     }
+    tracing::info!("ready");
     stop.cancelled().await;
     Ok(())
 }

@@ -52,6 +52,14 @@ pub enum Error {
         /// What it said.
         output: String,
     },
+    /// A bridge did not take up a port in time.
+    #[error("the bridge does not forward from {port}: {said}")]
+    NotForwarding {
+        /// The device.
+        port: String,
+        /// How `ip` describes it.
+        said: String,
+    },
     /// A process did not do what it had to in time.
     #[error("{name} has not ended in time; its output is in {log}", log = log.as_deref().map_or("no file".into(), |log| log.display().to_string()))]
     Late {

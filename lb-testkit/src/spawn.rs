@@ -27,6 +27,7 @@ pub struct Spawn<'a> {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    hidden: Vec<OsString>,
     netns: Option<&'a Netns>,
     cgroup: Option<&'a Cgroup>,
     log: Option<PathBuf>,
@@ -41,6 +42,7 @@ impl<'a> Spawn<'a> {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            hidden: Vec::new(),
             netns: None,
             cgroup: None,
             log: None,
@@ -69,6 +71,15 @@ impl<'a> Spawn<'a> {
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Hides from it the caller's variables whose names start with `prefix`.
+    #[must_use]
+    pub fn hide(mut self, prefix: &str) -> Self {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        self.hidden
+            .extend(names.filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes())));
         self
     }
 
@@ -159,9 +170,11 @@ impl<'a> Spawn<'a> {
     fn spawn(&self, stdout: Stdio, stderr: Stdio) -> Result<Child> {
         let failed = |verb| Error::of(verb, self.name.as_str());
         let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_remove("LISTEN_PID");
+        for name in &self.hidden {
+            command.env_remove(name);
+        }
         command
-            .args(&self.arguments)
-            .env_remove("LISTEN_PID")
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -281,6 +294,14 @@ mod tests {
         assert!(said.contains(name), "{said}");
         let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
         assert!(!said.contains(ours.to_str().unwrap()), "{said}");
+    }
+
+    #[test]
+    fn hidden_variables_are_gone_and_others_stay() {
+        // cargo sets the one for tests.
+        let script = "echo ${CARGO_PKG_NAME-none} ${PATH:+some}";
+        let shell = Spawn::new("shell", "sh").args(["-c", script]);
+        assert_eq!(shell.hide("CARGO_").output().unwrap(), "none some");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl fmt::Display for Suite {
 /// The Consul binary that tests and the demo run.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure()`].
 pub(crate) fn consul(tools: &Path) -> Result<PathBuf> {
     let binary = ensure(tools, Suite::Bullseye, "consul")?.join("usr/bin/consul");
     ensure!(

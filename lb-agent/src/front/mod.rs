@@ -1,7 +1,7 @@
 //! The front: HTTP for the outside world, routed by Host name.
 //!
 //! It is a process of its own without any capability (`lb-agent front`), a child of the agent that outlives
-//! it: [`supervise`] is the agent's side, [`child_main`] the child's. Routes come to it as whole values over
+//! it: [`supervise()`] is the agent's side, [`child_main`] the child's. Routes come to it as whole values over
 //! a socket, listeners as descriptors. It never looks at the catalog, decides about health or registers
 //! anything.
 //!

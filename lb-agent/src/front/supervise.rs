@@ -108,7 +108,7 @@ pub enum SuperviseError {
 
 /// Keeps a front running and informed until `stop`, then drains and ends it. `inherited` are listeners that
 /// were passed to the agent under the name `front`; without any, it listens by itself once it knows that no
-/// living front already does.
+/// living front already does. `routed` becomes true once a front was told the first complete routes.
 ///
 /// # Errors
 /// When the first front cannot be started. Later failures are reported as problems and tried again.
@@ -118,6 +118,7 @@ pub async fn supervise(
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     stats_out: watch::Sender<Option<FrontStats>>,
     problems_out: watch::Sender<Vec<Problem>>,
+    routed: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> Result<(), SuperviseError> {
     let mut stage = Stage {
@@ -127,6 +128,7 @@ pub async fn supervise(
         snapshots,
         stats_out,
         problems_out,
+        routed,
         trouble: None,
         stop,
     };
@@ -171,6 +173,8 @@ struct Stage {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     stats_out: watch::Sender<Option<FrontStats>>,
     problems_out: watch::Sender<Vec<Problem>>,
+    /// True once a front was told the first complete routes.
+    routed: watch::Sender<bool>,
     /// What is wrong with the front itself, beside the problems of its routes.
     trouble: Option<Problem>,
     stop: CancellationToken,
@@ -286,6 +290,7 @@ impl Stage {
                     let order = self.order(&snapshot, &routes);
                     timeout(ORDER, control::send(&mut front.orders, &order)).await??;
                     has_routes |= snapshot.complete;
+                    self.routed.send_if_modified(|routed| snapshot.complete && !std::mem::replace(routed, true));
                 }
             }
         }

@@ -72,6 +72,7 @@ impl Agent {
             snapshots_in,
             stats_out,
             problems_out,
+            watch::Sender::new(false),
             stop.clone(),
         );
         Self {
@@ -310,6 +311,7 @@ fn an_address_that_is_taken_is_one_clear_error() {
         snapshots,
         stats,
         problems,
+        watch::Sender::new(false),
         CancellationToken::new(),
     );
     let error = Runtime::new().unwrap().block_on(run).unwrap_err();

@@ -50,6 +50,9 @@ impl Agent {
             .process("lb-agent", &self.binary.to_string_lossy())
             .args(["run", "--config"])
             .arg(self.folder.join(CONFIG))
+            // Settings of the user's own agent would come before those of the file.
+            .hide("LB_")
+            .hide("CONSUL_")
             .listener("front", &self.front)
             .listener("admin", &self.admin)
             .log(&self.folder)

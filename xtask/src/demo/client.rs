@@ -50,7 +50,8 @@ impl Client {
     pub(super) fn route_pool_via(&self, gateway: Ipv4Addr) -> Result<()> {
         let routes =
             format!("route add unreachable {POOL}\nroute add {RESOLVER}/32 via {gateway}\n");
-        Ok(self.netns.ip(&routes)?)
+        self.netns.ip(&routes)?;
+        Ok(())
     }
 
     pub(super) fn netns(&self) -> &Netns {

@@ -175,8 +175,18 @@ fn scale(world: &mut World, evidence: &mut Evidence) -> Result<()> {
 }
 
 fn break_application(world: &mut World, evidence: &mut Evidence) -> Result<()> {
-    let start = Instant::now();
     world.on_host().post(&B.page("/break"))?;
+    let seen = see_broken(world, evidence);
+    // Whatever was seen: the next step starts from three good instances.
+    world.on_host().post(&B.page("/mend"))?;
+    seen?;
+    world.until(PATIENCE, || all_usable(world, HELLO, &["a", "b", "c"]))?;
+    evidence.say("mended, it is back");
+    Ok(())
+}
+
+fn see_broken(world: &World, evidence: &mut Evidence) -> Result<()> {
+    let start = Instant::now();
     world.until(PATIENCE, || all_usable(world, HELLO, &["a", "c"]))?;
     evidence.say(format!(
         "b answers 502 and is `{}` after {:.1} s",
@@ -190,13 +200,19 @@ fn break_application(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     evidence.say(format!(
         "its port is open, its /logo.png is there; the service is answered by {seen}"
     ));
-    world.on_host().post(&B.page("/mend"))?;
-    world.until(PATIENCE, || all_usable(world, HELLO, &["a", "b", "c"]))?;
-    evidence.say("mended, it is back");
     Ok(())
 }
 
 fn kill_instance(world: &mut World, evidence: &mut Evidence) -> Result<()> {
+    let seen = see_killed(world, evidence);
+    world.scale_up(&[&C])?;
+    seen?;
+    world.until(PATIENCE, || all_usable(world, HELLO, &["a", "b", "c"]))?;
+    evidence.say("started again, c is back");
+    Ok(())
+}
+
+fn see_killed(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     let [vip, front] = traffic_both_ways(world)?;
     world.until(PATIENCE, || vip.ensure_more(0, 20))?;
     world.until(PATIENCE, || front.ensure_more(0, 20))?;
@@ -216,9 +232,6 @@ fn kill_instance(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     evidence.say(format!(
         "through the front: {through_front} requests, none failed"
     ));
-    world.scale_up(&[&C])?;
-    world.until(PATIENCE, || all_usable(world, HELLO, &["a", "b", "c"]))?;
-    evidence.say("started again, c is back");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! New connections, one after the other, for as long as a step takes, and what became of each.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, PipeReader},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -125,11 +126,10 @@ impl Outcome {
 
 /// Fails if any request failed; returns how many there were.
 pub(super) fn ensure_all_good(what: &str, outcomes: &[Outcome]) -> Result<usize> {
-    let bad: Vec<_> = outcomes.iter().filter(|one| !one.is_good()).collect();
+    let bad = failures(outcomes);
     ensure!(
         bad.is_empty(),
-        "{} of {} requests {what} failed: {bad:?}",
-        bad.len(),
+        "of {} requests {what} some failed: {bad}",
         outcomes.len()
     );
     ensure!(!outcomes.is_empty(), "no request {what} was made");
@@ -140,13 +140,29 @@ pub(super) fn ensure_all_good(what: &str, outcomes: &[Outcome]) -> Result<usize>
 pub(super) fn ensure_good_after_detection(outcomes: &[Outcome]) -> Result<usize> {
     let detection = outcomes.iter().position(|one| one.is_refused());
     let (before, after) = outcomes.split_at(detection.map_or(0, |at| at + 1));
-    let bad: Vec<_> = after.iter().filter(|one| !one.is_good()).collect();
+    let bad = failures(after);
     ensure!(
         bad.is_empty(),
-        "{} requests failed after the first failed connect: {bad:?}",
-        bad.len()
+        "requests failed after the first failed connect: {bad}"
     );
     Ok(before.iter().filter(|one| !one.is_good()).count())
+}
+
+/// The failures among `outcomes`, each kind once with its number; empty if there are none.
+fn failures(outcomes: &[Outcome]) -> String {
+    let mut kinds = BTreeMap::new();
+    for outcome in outcomes.iter().filter(|one| !one.is_good()) {
+        let kind = match outcome.exit {
+            0 => format!("HTTP {}", outcome.status),
+            exit => format!("curl {exit}"),
+        };
+        *kinds.entry(kind).or_insert(0_u32) += 1;
+    }
+    let kinds: Vec<_> = kinds
+        .iter()
+        .map(|(kind, n)| format!("{n}× {kind}"))
+        .collect();
+    kinds.join(", ")
 }
 
 #[cfg(test)]
@@ -183,6 +199,13 @@ mod tests {
         assert_eq!(ensure_all_good("", &[GOOD, GOOD]).unwrap(), 2);
         assert!(ensure_all_good("", &[GOOD, BROKEN]).is_err());
         assert!(ensure_all_good("", &[]).is_err());
+    }
+
+    #[test]
+    fn failures_are_told_by_kind() {
+        let outcomes = [GOOD, BROKEN, REFUSED, BROKEN];
+        assert_eq!(failures(&outcomes), "2× HTTP 502, 1× curl 7");
+        assert_eq!(failures(&[GOOD]), "");
     }
 
     #[test]
