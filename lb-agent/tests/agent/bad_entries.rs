@@ -1,6 +1,6 @@
 //! Wrong input while the agent runs: the last good state serves on, and one message says what to do.
 
-use std::{fs, io, net::Ipv4Addr};
+use std::{collections::BTreeSet, fs, io, net::Ipv4Addr};
 
 use lb_testkit::eventually;
 
@@ -51,7 +51,10 @@ fn await_fine(world: &World) {
 fn a_services_file_that_becomes_wrong_leaves_the_last_good_services() {
     let (world, a, vip) = world();
     for (wrong, words) in [
-        ("[[service]\nname = \"x\"\n", vec!["services.toml", "line 1"]),
+        (
+            "[[service]\nname = \"x\"\n",
+            vec!["services.toml", "line 1"],
+        ),
         (
             "[[service]]\nname = \"x\"\nspeed = 9\n[[service.instance]]\nport = \"http\"\n",
             vec!["services.toml", "line 3", "speed", "port"],
@@ -117,18 +120,30 @@ fn entries_that_cannot_be_used_are_named_and_the_others_serve() {
         format!("[[service]]\nname = \"{name}\"\n[[service.instance]]\n{instance}\n")
     };
     let wrong = [
-        ("portless", entry("portless", "id = \"p\"\naddress = \"127.0.1.9\"")),
+        (
+            "portless",
+            entry("portless", "id = \"p\"\naddress = \"127.0.1.9\""),
+        ),
         (
             "by-name",
-            entry("by-name", "id = \"h\"\naddress = \"db.example.com\"\nport = 5432"),
+            entry(
+                "by-name",
+                "id = \"h\"\naddress = \"db.example.com\"\nport = 5432",
+            ),
         ),
         (
             "not a name!",
-            entry("not a name!", "id = \"n\"\naddress = \"127.0.1.9\"\nport = 80"),
+            entry(
+                "not a name!",
+                "id = \"n\"\naddress = \"127.0.1.9\"\nport = 80",
+            ),
         ),
         (
             "too-far",
-            entry("too-far", "id = \"z\"\naddress = \"127.0.1.9\"\nport = 70000"),
+            entry(
+                "too-far",
+                "id = \"z\"\naddress = \"127.0.1.9\"\nport = 70000",
+            ),
         ),
         (
             "odd",
@@ -150,7 +165,10 @@ fn entries_that_cannot_be_used_are_named_and_the_others_serve() {
     for word in ["port", "db.example.com", "70000", "fastest", "lb_speed"] {
         assert!(problems.contains(word), "{word:?} is not in:\n{problems}");
     }
-    await_degraded(&world, &["portless", "by-name", "not a name!", "too-far", "odd"]);
+    await_degraded(
+        &world,
+        &["portless", "by-name", "not a name!", "too-far", "odd"],
+    );
     // A wrong option breaks nothing else of its service.
     let odd = world.await_usable("odd", &["o"]);
     assert_eq!(greeting(&world.connect(odd, 80).unwrap()).unwrap(), "a");
@@ -184,7 +202,10 @@ fn a_full_pool_serves_those_that_have_an_address_and_names_the_others() {
     for name in &without {
         let line = problems.lines().find(|line| line.contains(name.as_str()));
         let line = line.unwrap_or_else(|| panic!("{name} is not in:\n{problems}"));
-        assert!(line.contains("198.18.0.0/28") && line.contains("pool"), "{line}");
+        assert!(
+            line.contains("198.18.0.0/28") && line.contains("pool"),
+            "{line}"
+        );
         // The front needs no address.
         let answer = world.front(&format!("{name}.localhost")).unwrap();
         assert_eq!(answer.body, "a", "{name}");
@@ -216,7 +237,12 @@ fn an_instance_that_refuses_is_told_and_its_service_refused() {
     let (world, a, vip) = world();
     let address = a.address();
     drop(a);
-    world.await_report(|report| report.instances("www_hello", "usable").is_empty().then_some(()));
+    world.await_report(|report| {
+        report
+            .instances("www_hello", "usable")
+            .is_empty()
+            .then_some(())
+    });
     let error = world.connect(vip, 80).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     let answer = world.front("www.hello.localhost").unwrap();
@@ -238,5 +264,95 @@ fn requests_that_are_no_http_get_an_answer_and_harm_nobody() {
         assert!((400..=503).contains(&answer.status), "{host:?}: {answer:?}");
     }
     assert_serves(&world, vip, "a");
+    world.finish();
+}
+
+#[test]
+fn a_consul_that_cannot_be_reached_is_named_while_nothing_is_known() {
+    let mut world = World::new();
+    let usual = world.usual();
+    let path = format!("path = \"{}\"\n", world.path("services.toml").display());
+    world.configure(&usual.replace(&format!("[sources.file]\n{path}"), ""));
+    world.start(&["--consul", "127.0.0.1:8500"]);
+    world.await_page("/ready", |answer| answer.status == 503);
+    await_degraded(&world, &["127.0.0.1:8500"]);
+    assert!(world.report().0["services"].is_null());
+    assert_eq!(world.page("/healthz").unwrap().status, 200);
+    world.finish();
+}
+
+/// The services of `names` that a new flow reaches.
+fn served<'n>(world: &World, names: &[&'n str]) -> Vec<&'n str> {
+    let report = world.report();
+    let reached = |name: &str| {
+        let flow = world.connect(report.vip(name)?, 80).ok()?;
+        greeting(&flow).ok()
+    };
+    let all = names.iter().copied();
+    all.filter(|name| reached(name).is_some()).collect()
+}
+
+#[test]
+fn more_services_than_the_limit_are_named_and_as_many_as_allowed_serve() {
+    let mut world = World::new();
+    let usual = world.usual();
+    world.configure(&format!("{usual}[limits]\nservices = 3\n"));
+    let a = Instance::start(&world.netns, "a", [127, 0, 1, 1]);
+    let names = ["s1", "s2", "s3", "s4", "s5"];
+    world.publish(&names.map(|name| service(name, &[&a])).concat());
+    world.start(&[]);
+    world.await_ready();
+    for name in names {
+        world.await_usable(name, &["a"]);
+    }
+    let said = await_degraded(&world, &["limits.services"]);
+    let fits = eventually(LIMIT, || match served(&world, &names) {
+        served if served.len() == 3 => Ok(served),
+        served => Err(format!("{served:?} serve")),
+    });
+    let fits = fits.unwrap_or_else(|late| panic!("{late}; status says:\n{said}"));
+    for name in names {
+        assert_ne!(
+            fits.contains(&name),
+            said.contains(name),
+            "{name} in {said}"
+        );
+        // The front is not limited by the kernel's maps.
+        assert_eq!(world.front(&format!("{name}.localhost")).unwrap().body, "a");
+    }
+    let left = names.into_iter().find(|name| !fits.contains(name)).unwrap();
+    world.publish(&service(left, &[&a]));
+    let reached = eventually(LIMIT, || match served(&world, &[left]) {
+        served if served.is_empty() => Err("not served"),
+        _ => Ok(()),
+    });
+    reached.unwrap();
+    await_fine(&world);
+    world.finish();
+}
+
+#[test]
+fn more_instances_than_the_limit_are_named_and_the_others_serve() {
+    let mut world = World::new();
+    let usual = world.usual();
+    world.configure(&format!("{usual}[limits]\nbackends = 2\n"));
+    let start = |last: u8| Instance::start(&world.netns, &format!("i{last}"), [127, 0, 1, last]);
+    let all = [start(1), start(2), start(3)];
+    world.publish(&service("www_hello", &[&all[0], &all[1], &all[2]]));
+    world.start(&[]);
+    world.await_ready();
+    let vip = world.await_usable("www_hello", &["i1", "i2", "i3"]);
+    await_degraded(&world, &["limits.backends"]);
+    let met = eventually(LIMIT, || {
+        let flows: Vec<_> = (0..12)
+            .filter_map(|_| world.connect(vip, 80).ok())
+            .collect();
+        let met: BTreeSet<_> = flows.iter().map(|flow| greeting(flow).unwrap()).collect();
+        match (flows.len(), met.len()) {
+            (12, 2) => Ok(()),
+            _ => Err(format!("{} flows to {met:?}", flows.len())),
+        }
+    });
+    met.unwrap();
     world.finish();
 }

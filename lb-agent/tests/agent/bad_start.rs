@@ -80,7 +80,9 @@ fn a_configuration_that_is_not_there_is_named() {
 #[test]
 fn a_wrong_flag_and_a_wrong_value_of_a_flag_are_named() {
     let mut world = World::new();
-    world.attempt(&["--pol", "x"]).expect(2, &["--pol", "--help"]);
+    world
+        .attempt(&["--pol", "x"])
+        .expect(2, &["--pol", "--help"]);
     for (flag, wrong, remedy) in [
         ("--pool", "198.18.0.0", "198.18.0.0/16"),
         ("--pool", "fd00::/64", "IPv4"),

@@ -30,7 +30,9 @@ fn a_place_for_pins_that_is_none_is_named() {
     world.publish("service = []\n");
     for place in ["nothing", "services.toml"] {
         let place = world.path(place).display().to_string();
-        world.attempt(&["--bpffs", &place]).expect(1, &[&place, "--bpffs"]);
+        world
+            .attempt(&["--bpffs", &place])
+            .expect(1, &[&place, "--bpffs"]);
         world.assert_untouched();
     }
     world.finish();
@@ -112,9 +114,21 @@ fn a_pool_that_somebody_else_uses_is_not_taken() {
         .ip("link add lb-vpn type veth peer name lb-peer\nlink set lb-peer up\nlink set lb-vpn up\n")
         .unwrap();
     for (give, take, named) in [
-        ("addr add 198.18.9.9/24 dev lb-vpn", "addr del 198.18.9.9/24 dev lb-vpn", "198.18.9"),
-        ("route add 198.18.64.0/18 dev lb-vpn", "route del 198.18.64.0/18 dev lb-vpn", "198.18.64.0/18"),
-        ("route add 198.18.0.0/15 dev lb-vpn", "route del 198.18.0.0/15 dev lb-vpn", "198.18.0.0/15"),
+        (
+            "addr add 198.18.9.9/24 dev lb-vpn",
+            "addr del 198.18.9.9/24 dev lb-vpn",
+            "198.18.9",
+        ),
+        (
+            "route add 198.18.64.0/18 dev lb-vpn",
+            "route del 198.18.64.0/18 dev lb-vpn",
+            "198.18.64.0/18",
+        ),
+        (
+            "route add 198.18.0.0/15 dev lb-vpn",
+            "route del 198.18.0.0/15 dev lb-vpn",
+            "198.18.0.0/15",
+        ),
     ] {
         world.netns.ip(give).unwrap();
         let attempt = world.attempt(&[]);

@@ -1,6 +1,7 @@
 //! What a person or a source changes reaches the data plane, and nothing else moves.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
@@ -24,23 +25,30 @@ fn two() -> (World, [Instance; 2], Ipv4Addr) {
     (world, instances.unwrap(), vip)
 }
 
-/// The instances that so many new flows meet.
-fn met(world: &World, vip: Ipv4Addr, flows: usize) -> Vec<String> {
-    let flow = |_| greeting(&world.connect(vip, 80).unwrap()).unwrap();
-    let mut met: Vec<_> = (0..flows).map(flow).collect();
-    met.sort_unstable();
-    met.dedup();
-    met
+/// The instances that so many new flows meet, open all at once: whoever may be chosen then is, sooner or later.
+fn met(world: &World, vip: Ipv4Addr, flows: usize) -> BTreeSet<String> {
+    let flows: Vec<_> = (0..flows)
+        .map(|_| world.connect(vip, 80).unwrap())
+        .collect();
+    flows.iter().map(|flow| greeting(flow).unwrap()).collect()
 }
 
 /// A flow that this instance serves.
 fn flow_to(world: &World, vip: Ipv4Addr, id: &str) -> TcpStream {
-    let found = eventually(LIMIT, || {
-        let stream = world.connect(vip, 80).unwrap();
-        let met = greeting(&stream).unwrap();
-        if met == id { Ok(stream) } else { Err(met) }
-    });
-    found.unwrap()
+    // Those to the others stay open meanwhile, so that theirs is the greater load.
+    let mut flows = Vec::new();
+    for _ in 0..50 {
+        let flow = world.connect(vip, 80).unwrap();
+        if greeting(&flow).unwrap() == id {
+            return flow;
+        }
+        flows.push(flow);
+    }
+    panic!("{id} is never met");
+}
+
+fn only(id: &str) -> BTreeSet<String> {
+    BTreeSet::from([id.to_owned()])
 }
 
 #[test]
@@ -48,12 +56,11 @@ fn an_instance_that_leaves_the_file_gets_no_new_flow_soon_after() {
     let (world, [a, b], vip) = two();
     world.publish(&service("www_hello", &[&b]));
     let changed = Instant::now();
-    // Twelve flows in a row to the other one are chance once in 4096 times.
-    let only = eventually(LIMIT, || match met(&world, vip, 12) {
-        only if only == ["b"] => Ok(changed.elapsed()),
-        others => Err(format!("{others:?}")),
+    let left = eventually(LIMIT, || match met(&world, vip, 12) {
+        met if met == only("b") => Ok(changed.elapsed()),
+        met => Err(format!("{met:?}")),
     });
-    let took = only.unwrap();
+    let took = left.unwrap();
     assert!(took < SOON, "after {took:?}");
     drop(a);
     world.finish();
@@ -121,7 +128,7 @@ fn a_killed_instance_costs_no_request_after_its_first_detection() {
         Ok(_) => Err("not met yet"),
     });
     detected.unwrap();
-    assert_eq!(met(&world, vip, 20), ["b"]);
+    assert_eq!(met(&world, vip, 20), only("b"));
     // The front retries a failed connect by itself: nobody ever sees it.
     for _ in 0..20 {
         let answer = world.front("www.hello.localhost").unwrap();
@@ -139,14 +146,18 @@ fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_und
     assert_eq!(drained.code, Some(0), "{drained:?}");
     // The answer comes when it is ordered; it is done when the report says so.
     world.await_usable("www_hello", &["b"]);
-    let only = eventually(LIMIT, || match met(&world, vip, 12) {
-        only if only == ["b"] => Ok(()),
-        others => Err(format!("{others:?}")),
+    let drained = eventually(LIMIT, || match met(&world, vip, 12) {
+        met if met == only("b") => Ok(()),
+        met => Err(format!("{met:?}")),
     });
-    only.unwrap();
+    drained.unwrap();
     assert_eq!(greeting(&old).unwrap(), "a");
     let backends = world.ask(&["backends", "www_hello", "-o", "json"]).json();
-    let a = backends.as_array().unwrap().iter().find(|it| it["id"] == "a");
+    let a = backends
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it["id"] == "a");
     assert_eq!(a.unwrap()["draining"], true, "{backends:#}");
     let front = (0..8).map(|_| world.front("www.hello.localhost").unwrap().body);
     assert!(front.into_iter().all(|body| body == "b"));
@@ -154,7 +165,11 @@ fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_und
     let undone = world.ask(&["drain", "www_hello/a", "--undo"]);
     assert_eq!(undone.code, Some(0), "{undone:?}");
     world.await_usable("www_hello", &["a", "b"]);
-    drop(flow_to(&world, vip, "a"));
+    eventually(LIMIT, || match met(&world, vip, 12).contains("a") {
+        true => Ok(()),
+        false => Err("a gets no flow"),
+    })
+    .unwrap();
     assert_eq!(greeting(&old).unwrap(), "a");
     world.finish();
 }
@@ -173,6 +188,75 @@ fn a_drain_survives_a_restart_and_a_drain_of_nobody_is_refused() {
     world.start(&[]);
     world.await_ready();
     world.await_usable("www_hello", &["b"]);
-    assert_eq!(met(&world, vip, 12), ["b"]);
+    assert_eq!(met(&world, vip, 12), only("b"));
+    world.finish();
+}
+
+#[test]
+fn an_instance_that_leaves_the_file_keeps_its_flows_for_the_time_of_a_drain() {
+    let (world, [_a, b], vip) = two();
+    let old = flow_to(&world, vip, "a");
+    let text = service("www_hello", &[&b]);
+    let options = "options = { lb_drain = \"1s\" }\n";
+    world.publish(&text.replace(
+        "[[service.instance]]",
+        &format!("{options}[[service.instance]]"),
+    ));
+    world.await_usable("www_hello", &["b"]);
+    assert_eq!(met(&world, vip, 12), only("b"));
+    assert_eq!(greeting(&old).unwrap(), "a");
+    world.finish();
+}
+
+#[test]
+fn a_broken_application_behind_an_open_port_leaves_and_comes_back() {
+    let (world, [a, b], vip) = two();
+    let text = service("www_hello", &[&a, &b]);
+    let options = "options = { lb_check = \"http /\" }\n[[service.instance]]";
+    world.publish(&text.replacen("[[service.instance]]", options, 1));
+    world.await_report(|report| {
+        let check = report.service("www_hello")?["check"].as_str()?;
+        check.contains("http").then_some(())
+    });
+    world.await_usable("www_hello", &["a", "b"]);
+    a.break_application(true);
+    world.await_usable("www_hello", &["b"]);
+    assert_eq!(met(&world, vip, 12), only("b"));
+    a.break_application(false);
+    world.await_usable("www_hello", &["a", "b"]);
+    world.finish();
+}
+
+#[test]
+fn a_service_of_two_ports_answers_on_those_and_refuses_the_others() {
+    let (world, [a, b], _) = two();
+    let other = Instance::start(&world.netns, "c", [127, 0, 1, 3]);
+    world.publish(&service("pair", &[&b, &other]));
+    let vip = world.await_usable("pair", &["b", "c"]);
+    for instance in [&b, &other] {
+        let port = instance.address().port();
+        let flow = world.connect(vip, port).unwrap();
+        assert_eq!(greeting(&flow).unwrap(), instance.id());
+    }
+    let error = world.connect(vip, a.address().port());
+    let error = error.expect_err(&format!("{:#}", world.report().service("pair").unwrap()));
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    world.finish();
+}
+
+#[test]
+fn a_service_of_chosen_ports_answers_on_those_and_refuses_the_others() {
+    let (world, [a, _b], _) = two();
+    let options = "options = { lb_port = \"80,5432\" }\n[[service.instance]]";
+    world.publish(&service("chosen", &[&a]).replace("[[service.instance]]", options));
+    let vip = world.await_usable("chosen", &["a"]);
+    for port in [80, 5432] {
+        let flow = eventually(LIMIT, || world.connect(vip, port)).unwrap();
+        assert_eq!(greeting(&flow).unwrap(), "a");
+    }
+    for port in [81, a.address().port()] {
+        let error = world.connect(vip, port).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{port}");
+    }
     world.finish();
 }

@@ -1,7 +1,7 @@
 //! The agent's own life: what ends with it, what outlives it, what its successor finds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read as _, Write as _},
     net::Ipv4Addr,
     path::PathBuf,
@@ -37,13 +37,11 @@ fn addresses(world: &World) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The instances that some new flows meet.
+/// The instances that some new flows meet, open all at once: whoever may be chosen then is, sooner or later.
 fn met(world: &World, vip: Ipv4Addr) -> Vec<String> {
-    let flow = |_| greeting(&world.connect(vip, 80).unwrap()).unwrap();
-    let mut met: Vec<_> = (0..16).map(flow).collect();
-    met.sort_unstable();
-    met.dedup();
-    met
+    let flows: Vec<_> = (0..16).map(|_| world.connect(vip, 80).unwrap()).collect();
+    let met: BTreeSet<_> = flows.iter().map(|flow| greeting(flow).unwrap()).collect();
+    met.into_iter().collect()
 }
 
 /// A client of the front that wants every request answered with 200.
@@ -82,10 +80,7 @@ fn sigterm_ends_the_agent_and_its_front_and_balancing_goes_on() {
     assert_eq!(greeting(&flow).unwrap(), before);
     assert_eq!(met(&world, vip), ["a", "b"]);
     let nobody = world.connect(Ipv4Addr::new(198, 18, 255, 77), 80);
-    assert_eq!(
-        nobody.unwrap_err().kind(),
-        io::ErrorKind::ConnectionRefused
-    );
+    assert_eq!(nobody.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     // Nobody answers the commands any more, and they say where they asked.
     for command in ["status", "services", "healthcheck"] {
         let asked = world.ask(&[command]);

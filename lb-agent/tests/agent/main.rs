@@ -10,3 +10,4 @@ mod changes;
 mod kit;
 mod life;
 mod names;
+mod restarts;

@@ -65,7 +65,11 @@ fn services_parts_and_aliases_have_names_for_their_virtual_addresses() {
 #[test]
 fn names_that_carry_an_address_and_names_of_nobody_are_answered() {
     let (world, _instances) = world();
-    for name in ["x.10.1.2.3.nip.io.", "10-1-2-3.sslip.io.", "10.1.2.3.xip.io."] {
+    for name in [
+        "x.10.1.2.3.nip.io.",
+        "10-1-2-3.sslip.io.",
+        "10.1.2.3.xip.io.",
+    ] {
         let (_, addresses) = dns(&world.netns, RESOLVER, name).unwrap();
         assert_eq!(addresses, [Ipv4Addr::new(10, 1, 2, 3)], "{name}");
     }
@@ -94,7 +98,11 @@ fn the_c_library_of_a_client_finds_a_service() {
             world.netns.bind(&file, &over).unwrap();
         }
     }
-    let ask = || Command::new("getent").args(["ahostsv4", "www.hello"]).output();
+    let ask = || {
+        Command::new("getent")
+            .args(["ahostsv4", "www.hello"])
+            .output()
+    };
     let output = world.netns.enter(ask).unwrap().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("{vip} ")), "{said}");
@@ -148,7 +156,11 @@ fn the_front_routes_by_host_in_both_naming_schemes() {
         ("www.world.dev.localhost", "c"),
     ] {
         let answer = world.front(host).unwrap();
-        assert_eq!((answer.status, answer.body.as_str()), (200, expect), "{host}");
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, expect),
+            "{host}"
+        );
     }
     let nobody = world.front("nobody.localhost").unwrap();
     assert_eq!(nobody.status, 503, "{nobody:?}");

@@ -124,10 +124,13 @@ pub(crate) fn dns(
     let mut room = [0; 4096];
     let (length, _) = socket.recv_from(&mut room)?;
     let answer = Message::from_vec(&room[..length]).unwrap();
-    let addresses = answer.answers.iter().filter_map(|record| match record.data {
-        RData::A(address) => Some(address.0),
-        _ => None,
-    });
+    let addresses = answer
+        .answers
+        .iter()
+        .filter_map(|record| match record.data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        });
     Ok((answer.metadata.response_code, addresses.collect()))
 }
 

@@ -3,7 +3,13 @@
 //! It answers a request with a page, and every other line with a line, so that one instance serves tests of HTTP
 //! and of plain flows.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use lb_testkit::Netns;
 use tokio::{
@@ -16,7 +22,8 @@ use tokio::{
 pub(crate) struct Instance {
     id: String,
     address: SocketAddrV4,
-    runtime: Option<Runtime>,
+    broken: Arc<AtomicBool>,
+    _runtime: Runtime,
 }
 
 impl Instance {
@@ -39,19 +46,22 @@ impl Instance {
             .build()
             .unwrap();
         let name = id.to_owned();
+        let broken = Arc::<AtomicBool>::default();
+        let seen = Arc::clone(&broken);
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             // Whoever comes may leave before the accept: the next one is what matters.
             loop {
                 if let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, name.clone()));
+                    tokio::spawn(serve(stream, name.clone(), Arc::clone(&seen)));
                 }
             }
         });
         Self {
             id: id.to_owned(),
             address: SocketAddrV4::new(*address.ip(), port),
-            runtime: Some(runtime),
+            broken,
+            _runtime: runtime,
         }
     }
 
@@ -62,23 +72,26 @@ impl Instance {
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.address
     }
-}
 
-impl Drop for Instance {
-    fn drop(&mut self) {
-        drop(self.runtime.take());
+    /// Lets its pages be answered with 502, or no more. Its port stays open.
+    pub(crate) fn break_application(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
     }
 }
 
 /// Serves one connection to its end, however it ends.
-async fn serve(stream: TcpStream, id: String) -> Option<()> {
+async fn serve(stream: TcpStream, id: String, broken: Arc<AtomicBool>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let line = read_line(&mut stream).await?;
         if line.starts_with("GET ") {
             while !read_line(&mut stream).await?.trim().is_empty() {}
+            let status = match broken.load(Ordering::Relaxed) {
+                true => "502 Bad Gateway",
+                false => "200 OK",
+            };
             let page = format!(
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{id}",
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{id}",
                 id.len()
             );
             stream.write_all(page.as_bytes()).await.ok()?;

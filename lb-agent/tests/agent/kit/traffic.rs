@@ -23,9 +23,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Starts a client; `ask` tells what was wrong, with the number of the try.
-    pub(crate) fn start<E: fmt::Display>(
-        ask: impl Fn() -> Result<(), E> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn start<E: fmt::Display>(ask: impl Fn() -> Result<(), E> + Send + 'static) -> Self {
         let (asked, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (count, end) = (Arc::clone(&asked), Arc::clone(&stop));
         let thread = thread::spawn(move || {

@@ -121,17 +121,14 @@ impl World {
     }
 
     /// The same by way of another program that `before` makes start the agent.
-    pub(crate) fn attempt_by(
-        &mut self,
-        program: &str,
-        before: &[&str],
-        flags: &[&str],
-    ) -> Attempt {
+    pub(crate) fn attempt_by(&mut self, program: &str, before: &[&str], flags: &[&str]) -> Attempt {
         let mut process = self.spawn(program, before, flags);
         let status = process.wait(LIMIT);
         let said = fs::read_to_string(process.log().unwrap()).unwrap();
         Attempt {
-            code: status.unwrap_or_else(|late| panic!("{late}\n{said}")).code(),
+            code: status
+                .unwrap_or_else(|late| panic!("{late}\n{said}"))
+                .code(),
             said,
         }
     }
@@ -153,6 +150,19 @@ impl World {
     /// The number of the agent's process.
     pub(crate) fn agent_id(&self) -> u32 {
         self.agent.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// How an agent ended that was expected to live.
+    pub(crate) fn ended(&mut self) -> Attempt {
+        let mut agent = self.agent.take().unwrap();
+        Attempt {
+            code: agent.wait(LIMIT).unwrap().code(),
+            said: self.said(),
+        }
     }
 
     /// The numbers of the processes that the agent started.
@@ -177,11 +187,7 @@ impl World {
     #[track_caller]
     pub(crate) fn await_page(&mut self, path: &str, fits: impl Fn(&Answer) -> bool) -> Answer {
         let found = eventually(LIMIT, || {
-            assert!(
-                self.agent.as_mut().unwrap().is_running(),
-                "the agent ended:\n{}",
-                fs::read_to_string(self.path(&format!("agent-{}.log", self.runs))).unwrap()
-            );
+            assert!(self.is_running(), "the agent ended:\n{}", self.said());
             match self.page(path) {
                 Ok(answer) if fits(&answer) => Ok(answer),
                 Ok(answer) => Err(format!("{path} is {}: {}", answer.status, answer.body)),
@@ -299,7 +305,12 @@ impl World {
         let network = self.network();
         let of_pool = network.lines().filter(|line| line.contains("198.18."));
         left.extend(of_pool.map(str::to_owned));
-        assert_eq!(left, Vec::<String>::new(), "left behind; it said:\n{}", self.said());
+        assert_eq!(
+            left,
+            Vec::<String>::new(),
+            "left behind; it said:\n{}",
+            self.said()
+        );
     }
 
     /// The addresses and routes of the namespace.
@@ -353,7 +364,11 @@ impl Attempt {
         let starts = ["lb-agent: ", "error: "];
         let mut lines = said.split_inclusive('\n');
         let heads = |line: &&str| starts.iter().any(|start| line.starts_with(start));
-        assert_eq!(lines.clone().filter(heads).count(), 1, "not one message:\n{said}");
+        assert_eq!(
+            lines.clone().filter(heads).count(),
+            1,
+            "not one message:\n{said}"
+        );
         while lines.clone().next().is_some_and(|line| !heads(&line)) {
             lines.next();
         }
