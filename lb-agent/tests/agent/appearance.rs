@@ -9,22 +9,11 @@ use std::{
 use lb_testkit::eventually;
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::kit::{Instance, LIMIT, World, greeting, service};
-
-fn two() -> (World, [Instance; 2], Ipv4Addr) {
-    let mut instances = None;
-    let world = World::with_services(|netns| {
-        let start = |(id, last)| Instance::start(netns, id, [127, 0, 1, last]);
-        let all = instances.insert([("a", 1), ("b", 2)].map(start));
-        service("www_hello", &[&all[0], &all[1]])
-    });
-    let vip = world.await_usable("www_hello", &["a", "b"]);
-    (world, instances.unwrap(), vip)
-}
+use crate::kit::{LIMIT, World, greeting};
 
 #[test]
 fn status_ends_with_0_when_fine_3_when_degraded_and_1_without_an_agent() {
-    let (mut world, [a, b], _) = two();
+    let (mut world, [a, b], _) = World::with_two();
     let fine = world.ask(&["status"]);
     assert_eq!(fine.code, Some(0), "{fine:?}");
     drop(a);
@@ -53,7 +42,7 @@ fn status_ends_with_0_when_fine_3_when_degraded_and_1_without_an_agent() {
 
 #[test]
 fn every_command_speaks_json_and_a_wrong_one_is_usage() {
-    let (world, [a, b], vip) = two();
+    let (world, [a, b], vip) = World::with_two();
     let status = world.ask(&["-o", "json", "status"]).json();
     assert!(status.is_object(), "{status:#}");
     let services = world.ask(&["services", "-o", "json"]).json();
@@ -84,7 +73,7 @@ fn every_command_speaks_json_and_a_wrong_one_is_usage() {
 
 #[test]
 fn health_readiness_and_metrics_are_pages_and_the_counts_are_exact() {
-    let (mut world, _instances, vip) = two();
+    let (mut world, _instances, vip) = World::with_two();
     assert_eq!(world.page("/healthz").unwrap().status, 200);
     assert_eq!(world.page("/ready").unwrap().status, 200);
     let page = world.page("/").unwrap();
@@ -125,7 +114,7 @@ fn health_readiness_and_metrics_are_pages_and_the_counts_are_exact() {
 
 #[test]
 fn the_page_of_another_host_name_and_changes_without_the_token_are_refused() {
-    let (world, _instances, vip) = two();
+    let (world, _instances, vip) = World::with_two();
     let rebound = crate::kit::http(
         &world.netns,
         (Ipv4Addr::LOCALHOST, 9180).into(),
@@ -140,7 +129,7 @@ fn the_page_of_another_host_name_and_changes_without_the_token_are_refused() {
 
 #[test]
 fn an_idle_agent_takes_little_memory_and_next_to_no_time() {
-    let (world, _instances, _) = two();
+    let (world, _instances, _) = World::with_two();
     let processes: Vec<u32> = world
         .children()
         .into_iter()

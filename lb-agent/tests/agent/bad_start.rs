@@ -113,3 +113,17 @@ fn an_agent_without_any_source_tells_how_to_name_one() {
     world.assert_untouched();
     world.finish();
 }
+
+#[test]
+fn a_wrong_variable_is_told_and_a_flag_wins_over_it() {
+    let mut world = World::new();
+    let agent = env!("CARGO_BIN_EXE_lb-agent");
+    let by_variable = ["LB_POOL=seven", agent];
+    let attempt = world.attempt_by("env", &by_variable, &[]);
+    attempt.expect(2, &["seven", "198.18.0.0/16"]);
+    let attempt = world.attempt_by("env", &by_variable, &["--pool", "eight"]);
+    attempt.expect(2, &["eight"]);
+    assert!(!attempt.said.contains("seven"), "{}", attempt.said);
+    world.assert_untouched();
+    world.finish();
+}

@@ -5,12 +5,11 @@ use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
 };
 
-use crate::kit::{Instance, World, greeting, service};
+use crate::kit::{World, greeting};
 
 #[test]
 fn a_cgroup_that_is_not_there_and_one_that_is_none_are_named() {
     let mut world = World::new();
-    world.publish("service = []\n");
     let folder = world.path("nothing").display().to_string();
     world
         .attempt(&["--cgroup", &folder])
@@ -27,7 +26,6 @@ fn a_cgroup_that_is_not_there_and_one_that_is_none_are_named() {
 #[test]
 fn a_place_for_pins_that_is_none_is_named() {
     let mut world = World::new();
-    world.publish("service = []\n");
     for place in ["nothing", "services.toml"] {
         let place = world.path(place).display().to_string();
         world
@@ -41,7 +39,6 @@ fn a_place_for_pins_that_is_none_is_named() {
 #[test]
 fn a_directory_with_files_in_it_is_not_hidden_below_a_bpffs() {
     let mut world = World::new();
-    world.publish("service = []\n");
     let folder = world.path("precious");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("data"), "x").unwrap();
@@ -57,7 +54,6 @@ fn a_directory_with_files_in_it_is_not_hidden_below_a_bpffs() {
 #[test]
 fn a_state_directory_that_cannot_be_made_is_named() {
     let mut world = World::new();
-    world.publish("service = []\n");
     let place = world.config().join("state").display().to_string();
     world.attempt(&["--state-dir", &place]).expect(1, &[&place]);
     world.assert_untouched();
@@ -67,7 +63,6 @@ fn a_state_directory_that_cannot_be_made_is_named() {
 #[test]
 fn missing_privileges_are_named() {
     let mut world = World::new();
-    world.publish("service = []\n");
     let agent = env!("CARGO_BIN_EXE_lb-agent");
     for (drop, named) in [
         ("-all", "CAP_NET_ADMIN"),
@@ -88,7 +83,6 @@ fn missing_privileges_are_named() {
 #[test]
 fn taken_ports_are_named_with_the_setting_that_moves_them() {
     let mut world = World::new();
-    world.publish("service = []\n");
     let listen = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     for (flag, taken) in [("--front", 80), ("--admin", 9180)] {
         let listener = world.netns.enter(|| listen(taken)).unwrap();
@@ -108,7 +102,6 @@ fn taken_ports_are_named_with_the_setting_that_moves_them() {
 #[test]
 fn a_pool_that_somebody_else_uses_is_not_taken() {
     let mut world = World::new();
-    world.publish("service = []\n");
     world
         .netns
         .ip("link add lb-vpn type veth peer name lb-peer\nlink set lb-peer up\nlink set lb-vpn up\n")
@@ -141,12 +134,7 @@ fn a_pool_that_somebody_else_uses_is_not_taken() {
 
 #[test]
 fn a_second_agent_is_refused_and_the_first_does_not_notice() {
-    let mut instance = None;
-    let mut world = World::with_services(|netns| {
-        let a = instance.insert(Instance::start(netns, "a", [127, 0, 1, 1]));
-        service("www_hello", &[a])
-    });
-    let vip = world.await_usable("www_hello", &["a"]);
+    let (mut world, _a, vip) = World::with_one();
     let first = world.agent_id().to_string();
     let state = world.path("state").display().to_string();
     let attempt = world.attempt(&[]);

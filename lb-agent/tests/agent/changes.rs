@@ -14,17 +14,6 @@ use crate::kit::{Instance, LIMIT, World, greeting, service};
 /// How late a change of the services file may reach a connect.
 const SOON: Duration = Duration::from_millis(500);
 
-fn two() -> (World, [Instance; 2], Ipv4Addr) {
-    let mut instances = None;
-    let world = World::with_services(|netns| {
-        let start = |(id, last)| Instance::start(netns, id, [127, 0, 1, last]);
-        let all = instances.insert([("a", 1), ("b", 2)].map(start));
-        service("www_hello", &[&all[0], &all[1]])
-    });
-    let vip = world.await_usable("www_hello", &["a", "b"]);
-    (world, instances.unwrap(), vip)
-}
-
 /// The instances that so many new flows meet, open all at once: whoever may be chosen then is, sooner or later.
 fn met(world: &World, vip: Ipv4Addr, flows: usize) -> BTreeSet<String> {
     let flows: Vec<_> = (0..flows)
@@ -53,7 +42,7 @@ fn only(id: &str) -> BTreeSet<String> {
 
 #[test]
 fn an_instance_that_leaves_the_file_gets_no_new_flow_soon_after() {
-    let (world, [a, b], vip) = two();
+    let (world, [a, b], vip) = World::with_two();
     world.publish(&service("www_hello", &[&b]));
     let changed = Instant::now();
     let left = eventually(LIMIT, || match met(&world, vip, 12) {
@@ -68,7 +57,7 @@ fn an_instance_that_leaves_the_file_gets_no_new_flow_soon_after() {
 
 #[test]
 fn a_service_that_leaves_the_file_is_refused_soon_after() {
-    let (world, [a, _b], vip) = two();
+    let (world, [a, _b], vip) = World::with_two();
     world.publish(&service("other", &[&a]));
     let changed = Instant::now();
     let refused = eventually(LIMIT, || match world.connect(vip, 80) {
@@ -87,7 +76,7 @@ fn a_service_that_leaves_the_file_is_refused_soon_after() {
 
 #[test]
 fn a_new_service_is_reached_as_soon_as_its_instance_was_probed() {
-    let (world, [a, b], _) = two();
+    let (world, [a, b], _) = World::with_two();
     let text = service("www_hello", &[&a]) + &service("other", &[&b]);
     world.publish(&text);
     let changed = Instant::now();
@@ -102,7 +91,7 @@ fn a_new_service_is_reached_as_soon_as_its_instance_was_probed() {
 
 #[test]
 fn an_address_lives_as_long_as_its_service_and_an_empty_file_is_a_word_too() {
-    let (world, [a, b], vip) = two();
+    let (world, [a, b], vip) = World::with_two();
     let text = service("aaa", &[&b]) + &service("www_hello", &[&a]) + &service("zzz", &[&b]);
     world.publish(&text);
     world.await_usable("zzz", &["b"]);
@@ -117,7 +106,7 @@ fn an_address_lives_as_long_as_its_service_and_an_empty_file_is_a_word_too() {
 
 #[test]
 fn a_killed_instance_costs_no_request_after_its_first_detection() {
-    let (world, [a, b], vip) = two();
+    let (world, [a, b], vip) = World::with_two();
     let _flows = [flow_to(&world, vip, "a"), flow_to(&world, vip, "b")];
     drop(a);
     // The first flow may meet it and is the detection.
@@ -140,7 +129,7 @@ fn a_killed_instance_costs_no_request_after_its_first_detection() {
 
 #[test]
 fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_undone() {
-    let (world, _instances, vip) = two();
+    let (world, _instances, vip) = World::with_two();
     let old = flow_to(&world, vip, "a");
     let drained = world.ask(&["drain", "www_hello/a"]);
     assert_eq!(drained.code, Some(0), "{drained:?}");
@@ -176,7 +165,7 @@ fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_und
 
 #[test]
 fn a_drain_survives_a_restart_and_a_drain_of_nobody_is_refused() {
-    let (mut world, _instances, vip) = two();
+    let (mut world, _instances, vip) = World::with_two();
     for target in ["www_hello/c", "nobody", "nobody/a"] {
         let refused = world.ask(&["drain", target]);
         assert_eq!(refused.code, Some(1), "{refused:?}");
@@ -194,7 +183,7 @@ fn a_drain_survives_a_restart_and_a_drain_of_nobody_is_refused() {
 
 #[test]
 fn an_instance_that_leaves_the_file_keeps_its_flows_for_the_time_of_a_drain() {
-    let (world, [_a, b], vip) = two();
+    let (world, [_a, b], vip) = World::with_two();
     let old = flow_to(&world, vip, "a");
     let text = service("www_hello", &[&b]);
     let options = "options = { lb_drain = \"1s\" }\n";
@@ -210,7 +199,7 @@ fn an_instance_that_leaves_the_file_keeps_its_flows_for_the_time_of_a_drain() {
 
 #[test]
 fn a_broken_application_behind_an_open_port_leaves_and_comes_back() {
-    let (world, [a, b], vip) = two();
+    let (world, [a, b], vip) = World::with_two();
     let text = service("www_hello", &[&a, &b]);
     let options = "options = { lb_check = \"http /\" }\n[[service.instance]]";
     world.publish(&text.replacen("[[service.instance]]", options, 1));
@@ -229,7 +218,7 @@ fn a_broken_application_behind_an_open_port_leaves_and_comes_back() {
 
 #[test]
 fn a_service_of_two_ports_answers_on_those_and_refuses_the_others() {
-    let (world, [a, b], _) = two();
+    let (world, [a, b], _) = World::with_two();
     let other = Instance::start(&world.netns, "c", [127, 0, 1, 3]);
     world.publish(&service("pair", &[&b, &other]));
     let vip = world.await_usable("pair", &["b", "c"]);
@@ -246,7 +235,7 @@ fn a_service_of_two_ports_answers_on_those_and_refuses_the_others() {
 
 #[test]
 fn a_service_of_chosen_ports_answers_on_those_and_refuses_the_others() {
-    let (world, [a, _b], _) = two();
+    let (world, [a, _b], _) = World::with_two();
     let options = "options = { lb_port = \"80,5432\" }\n[[service.instance]]";
     world.publish(&service("chosen", &[&a]).replace("[[service.instance]]", options));
     let vip = world.await_usable("chosen", &["a"]);

@@ -17,17 +17,6 @@ use nix::{
 
 use crate::kit::{Instance, LIMIT, Traffic, World, connect, greeting, http, service};
 
-fn two() -> (World, [Instance; 2], Ipv4Addr) {
-    let mut instances = None;
-    let world = World::with_services(|netns| {
-        let start = |(id, last)| Instance::start(netns, id, [127, 0, 1, last]);
-        let all = instances.insert([("a", 1), ("b", 2)].map(start));
-        service("www_hello", &[&all[0], &all[1]])
-    });
-    let vip = world.await_usable("www_hello", &["a", "b"]);
-    (world, instances.unwrap(), vip)
-}
-
 /// The addresses of all services, which a successor must find as they were.
 fn addresses(world: &World) -> BTreeMap<String, String> {
     let report = world.report();
@@ -65,7 +54,7 @@ fn flows(netns: &Arc<Netns>, vip: Ipv4Addr) -> Traffic {
 
 #[test]
 fn sigterm_ends_the_agent_and_its_front_and_balancing_goes_on() {
-    let (mut world, _instances, vip) = two();
+    let (mut world, _instances, vip) = World::with_two();
     let flow = world.connect(vip, 80).unwrap();
     let before = greeting(&flow).unwrap();
     let front = world.children();
@@ -92,7 +81,7 @@ fn sigterm_ends_the_agent_and_its_front_and_balancing_goes_on() {
 
 #[test]
 fn sigterm_with_idle_connections_everywhere_still_ends_within_seconds() {
-    let (mut world, _instances, _) = two();
+    let (mut world, _instances, _) = World::with_two();
     let open = |address: Ipv4Addr, port| connect(&world.netns, address, port).unwrap();
     let idle = [
         open(Ipv4Addr::LOCALHOST, 80),
@@ -116,7 +105,7 @@ fn sigterm_with_idle_connections_everywhere_still_ends_within_seconds() {
 
 #[test]
 fn a_request_under_way_is_answered_before_the_agent_ends() {
-    let (mut world, _instances, _) = two();
+    let (mut world, _instances, _) = World::with_two();
     let mut stream = connect(&world.netns, Ipv4Addr::LOCALHOST, 80).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let asked = b"GET / HTTP/1.1\r\nHost: www.hello\r\n\r\n";
@@ -133,7 +122,7 @@ fn a_request_under_way_is_answered_before_the_agent_ends() {
 
 #[test]
 fn a_killed_agent_is_not_noticed_and_its_successor_adopts_everything() {
-    let (mut world, _instances, vip) = two();
+    let (mut world, _instances, vip) = World::with_two();
     let old: Vec<_> = (0..6).map(|_| world.connect(vip, 80).unwrap()).collect();
     let before: Vec<_> = old.iter().map(|flow| greeting(flow).unwrap()).collect();
     let (addresses_before, front) = (addresses(&world), world.children());
@@ -173,7 +162,7 @@ fn a_killed_agent_is_not_noticed_and_its_successor_adopts_everything() {
 
 #[test]
 fn what_changed_while_no_agent_ran_is_found_by_the_next_one() {
-    let (mut world, [a, b], vip) = two();
+    let (mut world, [a, b], vip) = World::with_two();
     world.kill();
     let c = Instance::start(&world.netns, "c", [127, 0, 1, 3]);
     world.publish(&(service("www_hello", &[&b, &c]) + &service("other", &[&a])));
@@ -189,7 +178,7 @@ fn what_changed_while_no_agent_ran_is_found_by_the_next_one() {
 
 #[test]
 fn a_restart_in_good_order_loses_no_flow_and_no_address() {
-    let (mut world, _instances, vip) = two();
+    let (mut world, _instances, vip) = World::with_two();
     let flow = world.connect(vip, 80).unwrap();
     let before = greeting(&flow).unwrap();
     let addresses_before = addresses(&world);
@@ -208,7 +197,7 @@ fn a_restart_in_good_order_loses_no_flow_and_no_address() {
 
 #[test]
 fn a_front_that_dies_is_replaced_and_the_data_plane_does_not_notice() {
-    let (world, _instances, vip) = two();
+    let (world, _instances, vip) = World::with_two();
     let front = world.children()[0];
     let traffic = flows(&world.netns, vip);
     let id = Pid::from_raw(i32::try_from(front).unwrap());

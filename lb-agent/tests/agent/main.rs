@@ -9,5 +9,6 @@ mod bad_surroundings;
 mod changes;
 mod kit;
 mod life;
+mod limits;
 mod names;
 mod restarts;

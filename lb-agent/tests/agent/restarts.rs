@@ -5,21 +5,11 @@ use std::{fs, net::Ipv4Addr};
 use hickory_proto::op::ResponseCode;
 use lb_testkit::eventually;
 
-use crate::kit::{Instance, LIMIT, World, dns, greeting, service};
-
-fn one() -> (World, Instance, Ipv4Addr) {
-    let mut instance = None;
-    let world = World::with_services(|netns| {
-        let a = instance.insert(Instance::start(netns, "a", [127, 0, 1, 1]));
-        service("www_hello", &[a])
-    });
-    let vip = world.await_usable("www_hello", &["a"]);
-    (world, instance.unwrap(), vip)
-}
+use crate::kit::{LIMIT, World, dns, greeting, service};
 
 #[test]
 fn a_services_file_that_is_wrong_at_a_restart_takes_nothing_away() {
-    let (mut world, a, vip) = one();
+    let (mut world, a, vip) = World::with_one();
     let flow = world.connect(vip, 80).unwrap();
     assert_eq!(greeting(&flow).unwrap(), "a");
     world.kill();
@@ -52,7 +42,7 @@ fn a_services_file_that_is_wrong_at_a_restart_takes_nothing_away() {
 
 #[test]
 fn other_limits_at_a_restart_keep_what_serves_or_are_refused_with_the_remedy() {
-    let (mut world, _a, vip) = one();
+    let (mut world, _a, vip) = World::with_one();
     let flow = world.connect(vip, 80).unwrap();
     world.terminate();
     let usual = world.usual();
@@ -67,6 +57,10 @@ fn other_limits_at_a_restart_keep_what_serves_or_are_refused_with_the_remedy() {
     });
     if settled.unwrap_or_else(|late| panic!("{late}\n{}", world.said())) {
         assert_eq!(world.await_usable("www_hello", &["a"]), vip);
+        // The maps that are in use cannot shrink or grow: whoever asked for that has to be told.
+        let said = world.said();
+        let told = |line: &str| line.contains("WARN") && line.contains("limits");
+        assert!(said.lines().any(told), "{said}");
     } else {
         world.ended().expect(1, &["limits"]);
     }
@@ -77,7 +71,7 @@ fn other_limits_at_a_restart_keep_what_serves_or_are_refused_with_the_remedy() {
 
 #[test]
 fn another_pool_at_a_restart_gives_new_addresses() {
-    let (mut world, _a, vip) = one();
+    let (mut world, _a, vip) = World::with_one();
     world.terminate();
     world.start(&["--pool", "198.19.0.0/16"]);
     world.await_ready();
@@ -92,7 +86,7 @@ fn another_pool_at_a_restart_gives_new_addresses() {
 
 #[test]
 fn a_state_directory_full_of_nonsense_is_named_and_harms_nobody() {
-    let (mut world, _a, vip) = one();
+    let (mut world, _a, vip) = World::with_one();
     assert_eq!(world.ask(&["drain", "www_hello/a"]).code, Some(0));
     world.await_usable("www_hello", &[]);
     assert_eq!(world.ask(&["drain", "www_hello/a", "--undo"]).code, Some(0));
@@ -122,7 +116,7 @@ fn a_state_directory_full_of_nonsense_is_named_and_harms_nobody() {
 
 #[test]
 fn a_token_that_was_damaged_is_refused_with_the_remedy_and_balancing_goes_on() {
-    let (mut world, _a, vip) = one();
+    let (mut world, _a, vip) = World::with_one();
     world.terminate();
     let token = world.path("state").join("admin.token");
     assert!(token.is_file(), "the token is not where it is looked for");
@@ -137,7 +131,6 @@ fn a_token_that_was_damaged_is_refused_with_the_remedy_and_balancing_goes_on() {
 #[test]
 fn a_file_in_the_place_of_the_socket_is_not_removed() {
     let mut world = World::new();
-    world.publish("service = []\n");
     let place = world.path("precious");
     fs::write(&place, "data").unwrap();
     let shown = place.display().to_string();

@@ -2,11 +2,14 @@
 
 mod ask;
 mod instance;
+mod outcome;
+mod seen;
 mod traffic;
 mod world;
 
 pub(crate) use ask::{Answer, Report, connect, dns, greeting, http};
 pub(crate) use instance::Instance;
+pub(crate) use outcome::{Asked, Attempt};
 pub(crate) use traffic::Traffic;
 pub(crate) use world::World;
 

@@ -1,8 +1,8 @@
 //! A host of one agent: a namespace, a cgroup for the agent and one for the clients, which the test itself joins.
 
 use std::{
-    fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,10 +10,9 @@ use std::{
 };
 
 use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
-use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Answer, LIMIT, Report, ask};
+use super::{Attempt, Instance, LIMIT, service};
 
 /// A cgroup is joined by the whole process, so only one test at a time may have a world.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -33,7 +32,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Makes the place, with no agent in it, a usual configuration and no services file.
+    /// Makes the place, with no agent in it, a usual configuration and no service.
     pub(crate) fn new() -> Self {
         let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = TempDir::with_prefix("lb-agent-test-").unwrap();
@@ -61,6 +60,7 @@ impl World {
             _guard: guard,
         };
         world.configure(&world.usual());
+        world.publish("service = []\n");
         world
     }
 
@@ -72,6 +72,29 @@ impl World {
         world.start(&[]);
         world.await_ready();
         world
+    }
+
+    /// A world whose agent serves `www_hello` by the instance `a`, with that service's address.
+    pub(crate) fn with_one() -> (Self, Instance, Ipv4Addr) {
+        let mut instance = None;
+        let world = Self::with_services(|netns| {
+            let a = instance.insert(Instance::start(netns, "a", [127, 0, 1, 1]));
+            service("www_hello", &[a])
+        });
+        let vip = world.await_usable("www_hello", &["a"]);
+        (world, instance.unwrap(), vip)
+    }
+
+    /// A world whose agent serves `www_hello` by the instances `a` and `b`, with that service's address.
+    pub(crate) fn with_two() -> (Self, [Instance; 2], Ipv4Addr) {
+        let mut instances = None;
+        let world = Self::with_services(|netns| {
+            let start = |(id, last)| Instance::start(netns, id, [127, 0, 1, last]);
+            let all = instances.insert([("a", 1), ("b", 2)].map(start));
+            service("www_hello", &[&all[0], &all[1]])
+        });
+        let vip = world.await_usable("www_hello", &["a", "b"]);
+        (world, instances.unwrap(), vip)
     }
 
     /// What every configuration here says: nothing of the machine is used, and probes are quick.
@@ -178,87 +201,6 @@ impl World {
         fs::read_to_string(self.path(&format!("agent-{}.log", self.runs))).unwrap_or_default()
     }
 
-    #[track_caller]
-    pub(crate) fn await_ready(&mut self) {
-        self.await_page("/ready", |answer| answer.status == 200);
-    }
-
-    /// Waits until a page of the admin is as it should be.
-    #[track_caller]
-    pub(crate) fn await_page(&mut self, path: &str, fits: impl Fn(&Answer) -> bool) -> Answer {
-        let found = eventually(LIMIT, || {
-            assert!(self.is_running(), "the agent ended:\n{}", self.said());
-            match self.page(path) {
-                Ok(answer) if fits(&answer) => Ok(answer),
-                Ok(answer) => Err(format!("{path} is {}: {}", answer.status, answer.body)),
-                Err(error) => Err(error.to_string()),
-            }
-        });
-        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()))
-    }
-
-    /// Gets a page of the admin.
-    pub(crate) fn page(&self, path: &str) -> io::Result<Answer> {
-        ask::http(&self.netns, ADMIN, "127.0.0.1:9180", path)
-    }
-
-    /// Asks the front for `/` of `host`.
-    pub(crate) fn front(&self, host: &str) -> io::Result<Answer> {
-        ask::http(&self.netns, FRONT, host, "/")
-    }
-
-    pub(crate) fn report(&self) -> Report {
-        let answer = self.page("/api/v1/snapshot").unwrap();
-        Report(serde_json::from_str(&answer.body).unwrap())
-    }
-
-    /// Waits until the report has what is looked for.
-    #[track_caller]
-    pub(crate) fn await_report<T>(&self, look: impl Fn(&Report) -> Option<T>) -> T {
-        let found = eventually(LIMIT, || {
-            let report = self.report();
-            look(&report).ok_or_else(|| format!("{:#}", report.0))
-        });
-        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()))
-    }
-
-    /// The same of an agent whose page may not be there yet, and that may not become ready.
-    #[track_caller]
-    pub(crate) fn await_page_report<T>(&mut self, look: impl Fn(&Report) -> Option<T>) -> T {
-        self.await_page("/healthz", |answer| answer.status == 200);
-        self.await_report(look)
-    }
-
-    /// Waits for the virtual address of `service`, with exactly these instances usable.
-    #[track_caller]
-    pub(crate) fn await_usable(&self, service: &str, ids: &[&str]) -> Ipv4Addr {
-        self.await_report(|report| {
-            let usable = report.instances(service, "usable");
-            let same = usable.iter().map(String::as_str).eq(ids.iter().copied());
-            same.then(|| report.vip(service))?
-        })
-    }
-
-    /// Connects as a client on this host does.
-    pub(crate) fn connect(&self, address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
-        ask::connect(&self.netns, address, port)
-    }
-
-    /// Runs a command against the agent's socket.
-    pub(crate) fn ask(&self, arguments: &[&str]) -> Asked {
-        let output = Command::new(BINARY)
-            .arg("--socket")
-            .arg(self.path("admin.sock"))
-            .args(arguments)
-            .output()
-            .unwrap();
-        Asked {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
     /// Ends the agent as systemd does.
     #[track_caller]
     pub(crate) fn terminate(&mut self) {
@@ -347,53 +289,6 @@ impl Drop for World {
     }
 }
 
-/// How a start ended that had to fail.
-#[derive(Debug)]
-pub(crate) struct Attempt {
-    pub(crate) code: Option<i32>,
-    pub(crate) said: String,
-}
-
-impl Attempt {
-    /// It ended with `code` and one message, which has all these words in it.
-    #[track_caller]
-    pub(crate) fn expect(&self, code: i32, words: &[&str]) {
-        let Self { code: found, said } = self;
-        assert_eq!(*found, Some(code), "{said}");
-        assert!(!said.contains("panicked"), "{said}");
-        let starts = ["lb-agent: ", "error: "];
-        let mut lines = said.split_inclusive('\n');
-        let heads = |line: &&str| starts.iter().any(|start| line.starts_with(start));
-        assert_eq!(
-            lines.clone().filter(heads).count(),
-            1,
-            "not one message:\n{said}"
-        );
-        while lines.clone().next().is_some_and(|line| !heads(&line)) {
-            lines.next();
-        }
-        let message: String = lines.collect();
-        for word in words {
-            assert!(message.contains(word), "{word:?} is not in:\n{message}");
-        }
-    }
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) code: Option<i32>,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-impl Asked {
-    /// What it wrote, as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
 /// The names of all files in a folder and below; empty folders do not count.
 fn files(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
@@ -404,9 +299,4 @@ fn files(folder: &Path) -> Vec<String> {
     names.collect()
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
-
-/// Where the agent listens if its configuration does not say: nobody else is in the namespace.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
-
-const FRONT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
