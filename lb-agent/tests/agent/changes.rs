@@ -4,12 +4,13 @@ use std::{
     collections::BTreeSet,
     io,
     net::{Ipv4Addr, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use lb_testkit::eventually;
 
-use crate::kit::{Instance, LIMIT, World, greeting, service};
+use crate::kit::{Instance, LIMIT, Traffic, World, connect, greeting, http, service};
 
 /// How late a change of the services file may reach a connect.
 const SOON: Duration = Duration::from_millis(500);
@@ -247,5 +248,54 @@ fn a_service_of_chosen_ports_answers_on_those_and_refuses_the_others() {
         let error = world.connect(vip, port).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{port}");
     }
+    world.finish();
+}
+
+#[test]
+fn a_hundred_changes_in_a_row_lose_no_flow_and_end_with_the_last() {
+    let (world, [a, b], vip) = World::with_two();
+    let netns = Arc::clone(&world.netns);
+    let traffic = Traffic::start(move || greeting(&connect(&netns, vip, 80)?).map(drop));
+    let (both, one) = (service("www_hello", &[&a, &b]), service("www_hello", &[&a]));
+    for _ in 0..50 {
+        world.publish(&one);
+        world.publish(&both);
+    }
+    world.publish(&one);
+    world.await_usable("www_hello", &["a"]);
+    traffic.await_more(5);
+    assert_eq!(traffic.failures(), Vec::<String>::new());
+    let settled = eventually(LIMIT, || match met(&world, vip, 12) {
+        met if met == only("a") => Ok(()),
+        met => Err(format!("{met:?}")),
+    });
+    settled.unwrap();
+    assert_eq!(world.ask(&["status"]).code, Some(0));
+    world.finish();
+}
+
+#[test]
+fn scaling_up_and_down_under_load_fails_no_request() {
+    let (world, [a, b], vip) = World::with_two();
+    let netns = Arc::clone(&world.netns);
+    let front = (Ipv4Addr::LOCALHOST, 80).into();
+    let requests = Traffic::start(move || match http(&netns, front, "www.hello", "/") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let netns = Arc::clone(&world.netns);
+    let flows = Traffic::start(move || greeting(&connect(&netns, vip, 80)?).map(drop));
+    let c = Instance::start(&world.netns, "c", [127, 0, 1, 3]);
+    for _ in 0..3 {
+        world.publish(&service("www_hello", &[&a, &b, &c]));
+        world.await_usable("www_hello", &["a", "b", "c"]);
+        flows.await_more(5);
+        world.publish(&service("www_hello", &[&c]));
+        world.await_usable("www_hello", &["c"]);
+        flows.await_more(5);
+    }
+    requests.await_more(5);
+    assert_eq!(requests.failures(), Vec::<String>::new());
+    assert_eq!(flows.failures(), Vec::<String>::new());
     world.finish();
 }

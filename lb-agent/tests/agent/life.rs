@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{self, Read as _, Write as _},
     net::Ipv4Addr,
     path::PathBuf,
@@ -210,5 +211,23 @@ fn a_front_that_dies_is_replaced_and_the_data_plane_does_not_notice() {
     traffic.await_more(10);
     assert_eq!(traffic.failures(), Vec::<String>::new());
     assert_eq!(world.page("/ready").unwrap().status, 200);
+    world.finish();
+}
+
+#[test]
+fn the_front_has_no_capability_at_all() {
+    let (world, _a, _) = World::with_one();
+    let front = world.children()[0];
+    let status = fs::read_to_string(format!("/proc/{front}/status")).unwrap();
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        let line = status.lines().find_map(|line| line.strip_prefix(set));
+        let bits = line.unwrap().trim_start_matches(':').trim();
+        assert_eq!(
+            u64::from_str_radix(bits, 16).unwrap(),
+            0,
+            "{set} of {status}"
+        );
+    }
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     world.finish();
 }
