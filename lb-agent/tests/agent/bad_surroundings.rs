@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
 };
 
-use crate::kit::{World, greeting};
+use crate::kit::{Instance, World, greeting, service};
 
 #[test]
 fn a_cgroup_that_is_not_there_and_one_that_is_none_are_named() {
@@ -148,5 +148,31 @@ fn a_second_agent_is_refused_and_the_first_does_not_notice() {
     assert_eq!(world.ask(&["status"]).code, Some(0));
     assert_eq!(greeting(&world.connect(vip, 80).unwrap()).unwrap(), "a");
     assert_eq!(world.front("www.hello.localhost").unwrap().body, "a");
+    world.finish();
+}
+
+#[test]
+fn a_second_agent_with_nothing_in_common_but_the_pins_is_refused() {
+    let (mut world, a, vip) = World::with_one();
+    let (state, socket) = (world.path("other"), world.path("other.sock"));
+    let attempt = world.attempt(&[
+        "--state-dir",
+        &state.display().to_string(),
+        "--socket",
+        &socket.display().to_string(),
+        "--front",
+        "127.0.0.1:81",
+        "--admin",
+        "127.0.0.1:9181",
+        "--dns",
+        "127.0.0.1:5353",
+    ]);
+    attempt.expect(
+        1,
+        &["another agent", &world.path("bpf").display().to_string()],
+    );
+    let b = Instance::start(&world.netns, "b", [127, 0, 1, 2]);
+    world.publish(&service("www_hello", &[&a, &b]));
+    assert_eq!(world.await_usable("www_hello", &["a", "b"]), vip);
     world.finish();
 }

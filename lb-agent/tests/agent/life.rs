@@ -162,6 +162,63 @@ fn a_killed_agent_is_not_noticed_and_its_successor_adopts_everything() {
 }
 
 #[test]
+fn a_kill_at_any_moment_of_a_start_breaks_nothing() {
+    let (mut world, _instances, vip) = World::with_two();
+    let front = world.children();
+    let traffic = [requests(&world.netns), flows(&world.netns, vip)];
+    let more = || traffic.iter().for_each(|it| it.await_more(5));
+    for moment in [
+        "resolved configuration",
+        "adopted",
+        "running",
+        "first snapshot",
+        "ready",
+    ] {
+        world.kill();
+        world.start(&[]);
+        let reached = eventually(LIMIT, || match world.said() {
+            said if said.contains(moment) => Ok(()),
+            said => Err(said),
+        });
+        reached.unwrap_or_else(|late| panic!("{moment}: {late}"));
+        more();
+    }
+    world.kill();
+    more();
+    world.start(&[]);
+    world.await_ready();
+    more();
+    for traffic in traffic {
+        assert_eq!(traffic.failures(), Vec::<String>::new(), "{}", world.said());
+    }
+    assert_eq!(world.await_usable("www_hello", &["a", "b"]), vip);
+    assert_eq!(world.children(), front, "one front, the same");
+    assert_eq!(world.ask(&["status"]).code, Some(0));
+    world.finish();
+}
+
+#[test]
+fn an_agent_and_a_front_that_died_together_are_replaced_together() {
+    let (mut world, _instances, vip) = World::with_two();
+    let flow = world.connect(vip, 80).unwrap();
+    let front = world.children()[0];
+    world.kill();
+    let id = Pid::from_raw(i32::try_from(front).unwrap());
+    kill(id, Signal::SIGKILL).unwrap();
+    let gone = eventually(LIMIT, || match world.children() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    gone.unwrap();
+    assert!(greeting(&flow).is_ok());
+    assert_eq!(met(&world, vip), ["a", "b"]);
+    world.start(&[]);
+    world.await_ready();
+    assert_eq!(world.front("www.hello").unwrap().status, 200);
+    world.finish();
+}
+
+#[test]
 fn what_changed_while_no_agent_ran_is_found_by_the_next_one() {
     let (mut world, [a, b], vip) = World::with_two();
     world.kill();

@@ -7,6 +7,7 @@ mod bad_entries;
 mod bad_start;
 mod bad_surroundings;
 mod changes;
+mod collisions;
 mod kit;
 mod life;
 mod limits;

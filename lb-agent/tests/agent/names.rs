@@ -2,9 +2,9 @@
 
 use std::{fs, io, net::Ipv4Addr, path::Path, process::Command};
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 
-use crate::kit::{Instance, World, dns, greeting, service};
+use crate::kit::{Instance, World, dns, dns_message, greeting, service};
 
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
@@ -59,6 +59,22 @@ fn services_parts_and_aliases_have_names_for_their_virtual_addresses() {
     let all = [whole, www, hello, dev];
     let different: std::collections::BTreeSet<_> = all.into_iter().collect();
     assert_eq!(different.len(), all.len(), "{all:?}");
+    world.finish();
+}
+
+#[test]
+fn a_name_without_an_address_of_the_other_family_still_exists() {
+    let (world, _instances) = world();
+    for name in ["api.v1.", "www.hello.", "10.1.2.3.nip.io."] {
+        let answer = dns_message(&world.netns, RESOLVER, name, RecordType::AAAA).unwrap();
+        // "No such name" would make a client give up that asks for both.
+        assert_eq!(
+            answer.metadata.response_code,
+            ResponseCode::NoError,
+            "{name}"
+        );
+        assert_eq!(answer.answers.len(), 0, "{name}");
+    }
     world.finish();
 }
 

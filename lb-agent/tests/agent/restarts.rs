@@ -140,3 +140,35 @@ fn a_file_in_the_place_of_the_socket_is_not_removed() {
     world.assert_untouched();
     world.finish();
 }
+
+#[test]
+fn another_cgroup_at_a_restart_is_balanced() {
+    let (mut world, _a, vip) = World::with_one();
+    world.terminate();
+    let all = world.all_groups().display().to_string();
+    world.start(&["--cgroup", &all]);
+    world.await_ready();
+    assert_eq!(greeting(&world.connect(vip, 80).unwrap()).unwrap(), "a");
+    let script = format!("exec 3<>/dev/tcp/{vip}/80; echo who >&3; head -n 1 <&3");
+    let said = world.run_outside("bash", &["-c", &script]);
+    assert_eq!(
+        said.unwrap_or_else(|error| panic!("{error}\n{}", world.said())),
+        "a"
+    );
+    world.finish();
+}
+
+#[test]
+fn an_agent_without_front_and_resolver_balances() {
+    let (mut world, _a, vip) = World::with_one();
+    world.terminate();
+    let usual = world.usual().replace("[dns]\n", "[dns]\nenabled = false\n");
+    world.configure(&format!("{usual}[front]\nenabled = false\n"));
+    world.start(&[]);
+    world.await_ready();
+    assert_eq!(world.children(), Vec::<u32>::new());
+    assert_eq!(greeting(&world.connect(vip, 80).unwrap()).unwrap(), "a");
+    assert!(world.front("www.hello").is_err());
+    assert_eq!(world.ask(&["status"]).code, Some(0));
+    world.finish();
+}

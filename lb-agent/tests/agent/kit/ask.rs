@@ -112,18 +112,7 @@ pub(crate) fn dns(
     resolver: Ipv4Addr,
     name: &str,
 ) -> io::Result<(ResponseCode, Vec<Ipv4Addr>)> {
-    let mut question = Message::new(7, MessageType::Query, OpCode::Query);
-    question.metadata.recursion_desired = true;
-    let name = Name::from_str(name).unwrap();
-    question.add_query(Query::query(name, RecordType::A));
-    let socket = netns
-        .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
-        .unwrap()?;
-    socket.set_read_timeout(Some(LIMIT))?;
-    socket.send_to(&question.to_vec().unwrap(), (resolver, 53))?;
-    let mut room = [0; 4096];
-    let (length, _) = socket.recv_from(&mut room)?;
-    let answer = Message::from_vec(&room[..length]).unwrap();
+    let answer = dns_message(netns, resolver, name, RecordType::A)?;
     let addresses = answer
         .answers
         .iter()
@@ -132,6 +121,27 @@ pub(crate) fn dns(
             _ => None,
         });
     Ok((answer.metadata.response_code, addresses.collect()))
+}
+
+/// The whole answer to one question for records of `kind`.
+pub(crate) fn dns_message(
+    netns: &Netns,
+    resolver: Ipv4Addr,
+    name: &str,
+    kind: RecordType,
+) -> io::Result<Message> {
+    let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+    question.metadata.recursion_desired = true;
+    let name = Name::from_str(name).unwrap();
+    question.add_query(Query::query(name, kind));
+    let socket = netns
+        .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .unwrap()?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    socket.send_to(&question.to_vec().unwrap(), (resolver, 53))?;
+    let mut room = [0; 4096];
+    let (length, _) = socket.recv_from(&mut room)?;
+    Message::from_vec(&room[..length]).map_err(io::Error::other)
 }
 
 /// Says a line on a plain flow, and returns the id of the instance that answers.

@@ -156,6 +156,22 @@ impl World {
         }
     }
 
+    /// The cgroup above those of the clients and of the agent.
+    pub(crate) fn all_groups(&self) -> &Path {
+        self.group.path()
+    }
+
+    /// What a program says that is not in the clients' cgroup.
+    pub(crate) fn run_outside(
+        &self,
+        program: &str,
+        arguments: &[&str],
+    ) -> lb_testkit::Result<String> {
+        let place = self.group.subgroup("outside")?;
+        let program = Spawn::new("outside", program).args(arguments);
+        program.netns(&self.netns).cgroup(&place).output()
+    }
+
     fn spawn(&mut self, program: &str, before: &[&str], flags: &[&str]) -> Process {
         self.runs += 1;
         Spawn::new(format!("agent-{}", self.runs), program)
