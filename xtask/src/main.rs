@@ -1,5 +1,6 @@
 //! What building and testing need, as commands. Every command does the set-up that it needs by itself.
 
+mod bench;
 mod check;
 mod packages;
 mod setup;
@@ -27,6 +28,8 @@ enum Command {
     Test,
     /// What must be green: format, lints, licences, documentation, and every test. Needs root.
     Ci,
+    /// Measure what the data plane costs. Needs root.
+    Bench(bench::Bench),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Test => check::test(),
         Command::Ci => check::ci(),
+        Command::Bench(bench) => bench::bench(&bench),
     }
 }
 
