@@ -110,7 +110,8 @@ enum Setup {
     Bystander,
     /// The same with empty programs.
     Empty,
-    /// The same with a program that makes the record.
+    /// As for a client of a VIP, with a program that makes the record in the place of `connect4`. It goes to the
+    /// same servers, by their own addresses.
     Record,
 }
 
@@ -129,7 +130,7 @@ impl Setup {
             Self::Vip | Self::Bystander => (Occupant::Real, Occupant::Real),
             Self::VipEmpty => (Occupant::Real, Occupant::Empty),
             Self::Empty => (Occupant::Empty, Occupant::Empty),
-            Self::Record => (Occupant::Record, Occupant::Empty),
+            Self::Record => (Occupant::Record, Occupant::Real),
         };
         for hook in Hook::ALL {
             let occupant = if hook == Hook::Connect4 {
@@ -139,7 +140,14 @@ impl Setup {
             };
             hooks.put(hook, occupant)?;
         }
-        let direct = backends(Kind::Short, Place::Hooked);
+        let direct = backends(
+            Kind::Short,
+            if matches!(self, Self::Record) {
+                Place::Bare
+            } else {
+                Place::Hooked
+            },
+        );
         let before = hooks.runs()?;
         for number in 0..CONNECTIONS as usize {
             if matches!(self, Self::Vip | Self::VipEmpty) {

@@ -85,14 +85,13 @@ const HANDSHAKE_CALLBACKS: u32 = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_C
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the kernel passes a valid context; the verifier checks each field access.
-    let (address, port, protocol) = unsafe {
-        let sa = ctx.sock_addr;
-        ((*sa).user_ip4, (*sa).user_port, (*sa).protocol)
-    };
-    // The pool test comes first: it is all that a bystander pays.
+    let address = unsafe { (*ctx.sock_addr).user_ip4 };
+    // The pool test comes first, before any other field is read: it is all that a bystander pays.
     if !in_pool(address, POOL_PREFIX.load(), POOL_MASK.load()) {
         return PROCEED;
     }
+    // SAFETY: as above.
+    let (port, protocol) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
     // glibc's resolver connects UDP sockets to the agent's own address; other protocols have no hook yet.
     if protocol != u32::from(PROTO_TCP) || address == OWN_ADDRESS.load() {
         return PROCEED;
@@ -312,6 +311,13 @@ fn record(
         (*record).table = table;
     }
     add_flow(id.index);
+    // SAFETY: as above.
+    if unsafe { (*record).backend } == 0 {
+        // Only a connect puts an id in, so nobody can have done so since: no need of an atomic exchange.
+        // SAFETY: as above.
+        unsafe { (*record).backend = id.to_bits() };
+        return;
+    }
     // SAFETY: as above; the field is aligned.
     let old = unsafe { exchange(&raw mut (*record).backend, id.to_bits()) };
     if old != 0 {
