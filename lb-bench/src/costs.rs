@@ -40,7 +40,7 @@ pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> 
     world.move_to(Place::Hooked)?;
     let mut rounds = Vec::new();
     for number in 0..=effort.cost_rounds {
-        if number % 10 == 1 {
+        if number % 100 == 1 {
             eprintln!(
                 "    programs' own times: round {number} of {}",
                 effort.cost_rounds
@@ -140,14 +140,12 @@ impl Setup {
             };
             hooks.put(hook, occupant)?;
         }
-        let direct = backends(
-            Kind::Short,
-            if matches!(self, Self::Record) {
-                Place::Bare
-            } else {
-                Place::Hooked
-            },
-        );
+        let place = if matches!(self, Self::Record) {
+            Place::Bare
+        } else {
+            Place::Hooked
+        };
+        let direct = backends(Kind::Short, place);
         let before = hooks.runs()?;
         for number in 0..CONNECTIONS as usize {
             if matches!(self, Self::Vip | Self::VipEmpty) {
@@ -188,7 +186,7 @@ fn costs(readings: &[[Runs; 4]; 5]) -> Costs {
     }
 }
 
-/// Connections for one reading: about a tenth of a second.
-const CONNECTIONS: u32 = 1500;
+/// Connections for one reading: so few that the readings of a round lie close together.
+const CONNECTIONS: u32 = 500;
 
 const GIGABYTE: usize = 1 << 30;

@@ -65,7 +65,7 @@ const FULL: Effort = Effort {
     rounds: 125,
     slice: Duration::from_millis(50),
     limit: Duration::from_secs(600),
-    cost_rounds: 41,
+    cost_rounds: 401,
 };
 
 const QUICK: Effort = Effort {

@@ -1,6 +1,9 @@
 //! The choice of a backend from the slots of a service.
 
-use core::num::{NonZeroU32, NonZeroU64};
+use core::{
+    hint::cold_path,
+    num::{NonZeroU32, NonZeroU64},
+};
 
 use lb_common::{Balance, SLOTS};
 
@@ -56,6 +59,7 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
         }
     }
     if suspected {
+        cold_path();
         unsuspected_after(first, count, slots).unwrap_or(choice)
     } else {
         choice

@@ -14,7 +14,7 @@
 #[path = "../kernel/mod.rs"]
 mod kernel;
 
-use core::{ffi::c_void, num::NonZeroU32};
+use core::{ffi::c_void, hint::cold_path, num::NonZeroU32};
 
 use aya_ebpf::{
     Global,
@@ -90,8 +90,15 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     if !in_pool(address, POOL_PREFIX.load(), POOL_MASK.load()) {
         return PROCEED;
     }
-    // SAFETY: as above.
-    let (port, protocol) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
+    balance(ctx.sock_addr)
+}
+
+/// The same for a destination in the pool. Not part of the entry, so that a bystander's few instructions lie
+/// together and save no registers.
+#[inline(never)]
+fn balance(sa: *mut bpf_sock_addr) -> i32 {
+    // SAFETY: the kernel passes a valid context; the verifier checks each field access.
+    let (address, port, protocol) = unsafe { ((*sa).user_ip4, (*sa).user_port, (*sa).protocol) };
     // glibc's resolver connects UDP sockets to the agent's own address; other protocols have no hook yet.
     if protocol != u32::from(PROTO_TCP) || address == OWN_ADDRESS.load() {
         return PROCEED;
@@ -104,16 +111,17 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
                 index,
                 generation: backend.generation,
             };
-            record(ctx.sock_addr, vip, vip_port, service.table, id, &backend);
+            record(sa, vip, vip_port, service.table, id, &backend);
             count(service.table, |counters| counters.flows += 1);
             // SAFETY: as above; both fields are writable in connect4.
             unsafe {
-                (*ctx.sock_addr).user_ip4 = backend.address.raw();
-                (*ctx.sock_addr).user_port = u32::from(backend.port.raw());
+                (*sa).user_ip4 = backend.address.raw();
+                (*sa).user_port = u32::from(backend.port.raw());
             }
             PROCEED
         }
         None => {
+            cold_path();
             // SAFETY: a plain helper call. Without it the application would see EPERM.
             unsafe { bpf_set_retval(CONNECTION_REFUSED) };
             REFUSE
@@ -184,6 +192,7 @@ fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
     let mut service = find(vip, port)?;
     let mut table = TABLES.get_ptr(service.table)?;
     if generation(table, service.half) != service.generation {
+        cold_path();
         // The half was being rewritten: its service value is newer by now.
         service = find(vip, port)?;
         table = TABLES.get_ptr(service.table)?;
@@ -318,6 +327,7 @@ fn record(
         unsafe { (*record).backend = id.to_bits() };
         return;
     }
+    cold_path();
     // SAFETY: as above; the field is aligned.
     let old = unsafe { exchange(&raw mut (*record).backend, id.to_bits()) };
     if old != 0 {
