@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::{
     Effort, client,
     hooks::{Hook, Hooks, Occupant, Runs},
-    server::{CHUNK, Kind, Place, backends},
+    server::{CHUNK, Kind, Network, Place, backends},
     statistics::median,
     world::{World, vip},
 };
@@ -84,7 +84,7 @@ pub(crate) fn transfer_runs(world: &mut World, hooks: &mut Hooks) -> Result<u64>
     world.move_to(Place::Hooked)?;
     let count = |runs: [Runs; 4]| runs.iter().map(|runs| runs.count).sum::<u64>();
     let before = count(hooks.runs()?);
-    let mut flow = client::connect(vip(Kind::Sink, Place::Hooked))?;
+    let mut flow = client::connect(vip(Network::Bridge, Kind::Sink, Place::Hooked))?;
     client::send_chunk(&mut flow)?;
     let established = count(hooks.runs()?);
     // Else a zero would only say that nothing is counted.
@@ -145,11 +145,11 @@ impl Setup {
         } else {
             Place::Hooked
         };
-        let direct = backends(Kind::Short, place);
+        let direct = backends(Network::Loopback, Kind::Short, place);
         let before = hooks.runs()?;
         for number in 0..CONNECTIONS as usize {
             if matches!(self, Self::Vip | Self::VipEmpty) {
-                let mut stream = client::connect(vip(Kind::Short, Place::Bare))?;
+                let mut stream = client::connect(vip(Network::Loopback, Kind::Short, Place::Bare))?;
                 stream.peer_addr()?;
                 client::exchange(&mut stream)?;
             } else {

@@ -22,7 +22,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{hooks::Hooks, report::Report, world::World};
+use crate::{hooks::Hooks, report::Report, server::Network, world::World};
 
 /// Measures the data plane.
 #[derive(Parser)]
@@ -43,6 +43,8 @@ enum Command {
     /// The servers, in a process of their own.
     #[command(hide = true)]
     Serve {
+        /// How they are reached.
+        network: Network,
         /// The folder of the cgroup that the second set of listeners belongs to.
         bare: PathBuf,
     },
@@ -69,16 +71,16 @@ const FULL: Effort = Effort {
 };
 
 const QUICK: Effort = Effort {
-    rounds: 1,
+    rounds: 5,
     slice: Duration::from_millis(20),
-    limit: Duration::from_secs(0),
-    cost_rounds: 31,
+    limit: Duration::from_secs(10),
+    cost_rounds: 9,
 };
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
-        Command::Serve { bare } => server::run(&bare),
+        Command::Serve { network, bare } => server::run(network, &bare),
     }
 }
 

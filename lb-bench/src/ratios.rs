@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     Effort,
     client::{self, Turns},
-    server::{Kind, Place, backends},
+    server::{Kind, Network, Place, backends},
     statistics::Interval,
     world::{World, vip},
 };
@@ -27,14 +27,17 @@ pub(crate) enum Comparison {
     ConnectRequestClose,
     /// The same to an address outside the pool: with the hooks, against without.
     Bystander,
+    /// As the one before the last, within one namespace: the most that can be seen of the hooks.
+    ConnectRequestCloseOnLoopback,
 }
 
 impl Comparison {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Throughput,
         Self::RequestResponse,
         Self::ConnectRequestClose,
         Self::Bystander,
+        Self::ConnectRequestCloseOnLoopback,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Comparison {
             Self::RequestResponse => "request/response",
             Self::ConnectRequestClose => "connect+request+close",
             Self::Bystander => "bystander",
+            Self::ConnectRequestCloseOnLoopback => "connect+request+close on loopback",
         }
     }
 
@@ -51,7 +55,10 @@ impl Comparison {
     fn wanted_width(self) -> f64 {
         match self {
             Self::Throughput => 0.06,
-            Self::RequestResponse | Self::ConnectRequestClose | Self::Bystander => 0.03,
+            Self::RequestResponse
+            | Self::ConnectRequestClose
+            | Self::Bystander
+            | Self::ConnectRequestCloseOnLoopback => 0.03,
         }
     }
 }
@@ -126,7 +133,7 @@ impl Rounds {
 ///
 /// # Errors
 /// When a connection fails.
-pub(crate) fn measure(world: &mut World, effort: &Effort) -> Result<[(Comparison, Rounds); 4]> {
+pub(crate) fn measure(world: &mut World, effort: &Effort) -> Result<[(Comparison, Rounds); 5]> {
     let start = Instant::now();
     let mut results = Comparison::ALL.map(|comparison| (comparison, Rounds::default()));
     for comparison in Comparison::ALL {
@@ -182,7 +189,13 @@ fn slice(
     let kind = match comparison {
         Comparison::Throughput => Kind::Sink,
         Comparison::RequestResponse => Kind::Echo,
-        Comparison::ConnectRequestClose | Comparison::Bystander => Kind::Short,
+        Comparison::ConnectRequestClose
+        | Comparison::Bystander
+        | Comparison::ConnectRequestCloseOnLoopback => Kind::Short,
+    };
+    let network = match comparison {
+        Comparison::ConnectRequestCloseOnLoopback => Network::Loopback,
+        _ => Network::Bridge,
     };
     let bystander = comparison == Comparison::Bystander;
     let tried = variant == Variant::Tried;
@@ -192,8 +205,8 @@ fn slice(
         Place::Hooked
     };
     world.move_to(place)?;
-    let direct = backends(kind, place);
-    let balanced = [vip(kind, place)];
+    let direct = backends(network, kind, place);
+    let balanced = [vip(network, kind, place)];
     let targets: &[_] = if tried && !bystander {
         &balanced
     } else {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 
 /// Where sockets belong: the hooks see the first place only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,19 @@ pub(crate) enum Place {
 
 impl Place {
     pub(crate) const BOTH: [Self; 2] = [Self::Hooked, Self::Bare];
+}
+
+/// How servers are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// As between two containers: veth, bridge, veth.
+    Bridge,
+    /// Within one namespace: nothing is cheaper, so nothing shows the hooks more.
+    Loopback,
+}
+
+impl Network {
+    pub(crate) const BOTH: [Self; 2] = [Self::Bridge, Self::Loopback];
 }
 
 /// What a server does.
@@ -53,20 +67,22 @@ pub(crate) type Message = [u8; 64];
 pub(crate) const CHUNK: usize = 4 << 20;
 
 /// The addresses of the two servers of this kind whose sockets belong to `place`.
-pub(crate) fn backends(kind: Kind, place: Place) -> [SocketAddrV4; 2] {
-    let network = match place {
-        Place::Hooked => 0,
-        Place::Bare => 1,
-    };
-    [2, 3].map(|host| SocketAddrV4::new(Ipv4Addr::new(127, 0, network, host), kind.port()))
+pub(crate) fn backends(network: Network, kind: Kind, place: Place) -> [SocketAddrV4; 2] {
+    [2, 3].map(|host| {
+        let address = match network {
+            Network::Bridge => Ipv4Addr::new(10, 76, place as u8, host),
+            Network::Loopback => Ipv4Addr::new(127, 0, place as u8, host),
+        };
+        SocketAddrV4::new(address, kind.port())
+    })
 }
 
-/// Runs all servers. The process starts in the hooked cgroup and moves to the one in the folder `bare`: a socket
-/// belongs to where its listener was opened.
+/// Runs all servers of one network. The process starts in the hooked cgroup and moves to the one in the folder
+/// `bare`: a socket belongs to where its listener was opened.
 ///
 /// # Errors
 /// When an address is taken, or the cgroup refuses the process.
-pub(crate) fn run(bare: &Path) -> Result<()> {
+pub(crate) fn run(network: Network, bare: &Path) -> Result<()> {
     let mut listeners = Vec::new();
     for place in Place::BOTH {
         if place == Place::Bare {
@@ -74,7 +90,7 @@ pub(crate) fn run(bare: &Path) -> Result<()> {
                 .with_context(|| format!("cannot move to the cgroup {}", bare.display()))?;
         }
         for kind in Kind::ALL {
-            for address in backends(kind, place) {
+            for address in backends(network, kind, place) {
                 let listener = TcpListener::bind(address)
                     .with_context(|| format!("cannot listen on {address}"))?;
                 listeners.push((kind, listener));

@@ -1,4 +1,5 @@
-//! A namespace with two cgroups, one hooked and one bare, with servers in both, and VIPs for them.
+//! Two namespaces on a bridge and two cgroups, one hooked and one bare, with servers in all of them, and VIPs for
+//! them.
 
 use std::{
     fs, io,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use ipnet::Ipv4Net;
 use lb_agent::{
     desired::{Desired, Endpoint},
     maps::Maps,
@@ -18,7 +20,7 @@ use lb_agent::{
 use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, MAP_VERSION, PROTO_TCP, ServiceKey};
 use lb_testkit::{Cgroup, Netns, Spawn, eventually};
 
-use crate::server::{Kind, Place, backends};
+use crate::server::{Kind, Network, Place, backends};
 
 /// In the namespace's own mounts: a bpf file system of ours covers the machine's.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -42,31 +44,36 @@ impl World {
     /// # Errors
     /// When a part cannot be made, or `job` fails.
     pub(crate) fn inside<T: Send>(job: impl FnOnce(Self) -> Result<T> + Send) -> Result<T> {
-        let netns = Netns::new("bench")?;
+        let [client, host, container] = [(); 3].map(|()| Netns::new("bench"));
+        let (client, host, container) = (client?, host?, container?);
         // First of all: nothing for the pool can leave.
-        netns.ip(&format!(
+        client.ip(&format!(
             "route add unreachable {POOL}\naddr add {OWN}/32 dev lo\n"
         ))?;
-        netns.mount_bpffs(Path::new(BPFFS))?;
+        client.mount_bpffs(Path::new(BPFFS))?;
+        connect_by_bridge(&host, &client, &container)?;
         let (hooked, bare) = (Cgroup::new("bench")?, Cgroup::new("bench")?);
         let own = std::env::current_exe().context("cannot find this program")?;
-        let _server = Spawn::new("server", own)
-            .arg("serve")
-            .arg(bare.path())
-            .netns(&netns)
-            .cgroup(&hooked)
-            .start()?;
+        let serve = |network, netns| {
+            Spawn::new("server", &own)
+                .args(["serve", network])
+                .arg(bare.path())
+                .netns(netns)
+                .cgroup(&hooked)
+                .start()
+        };
+        let _servers = [serve("bridge", &container)?, serve("loopback", &client)?];
         let world = Self {
             membership: Membership::of_this_process(hooked.path())?,
             hooked: hooked.path().to_owned(),
             bare: bare.path().to_owned(),
         };
-        netns.enter(|| {
-            for kind in Kind::ALL {
-                for address in Place::BOTH.map(|place| backends(kind, place)).concat() {
-                    eventually(PATIENCE, || TcpStream::connect(address))
-                        .with_context(|| format!("the server on {address} does not come up"))?;
-                }
+        client.enter(|| {
+            for address in
+                all_services().flat_map(|(network, kind, place)| backends(network, kind, place))
+            {
+                eventually(PATIENCE, || TcpStream::connect(address))
+                    .with_context(|| format!("the server on {address} does not come up"))?;
             }
             job(world)
         })?
@@ -117,10 +124,41 @@ pub(crate) fn link_pin(hook: &str) -> PathBuf {
         .join(hook)
 }
 
+/// Puts `client` and `container` on a bridge in `host`, as Docker does with two containers.
+fn connect_by_bridge(host: &Netns, client: &Netns, container: &Netns) -> Result<()> {
+    let bridge = Ipv4Net::new(Ipv4Addr::new(10, 76, 255, 1), PREFIX)?;
+    host.add_bridge("lb-bridge", bridge)?;
+    let plug = |leaf, port, address| {
+        let address = Ipv4Net::new(address, PREFIX)?;
+        host.plug("lb-bridge", port, leaf, address, bridge.addr())?;
+        anyhow::Ok(())
+    };
+    plug(client, "lb-client", Ipv4Addr::new(10, 76, 255, 2))?;
+    plug(container, "lb-servers", Ipv4Addr::new(10, 76, 255, 3))?;
+    for place in Place::BOTH {
+        for backend in backends(Network::Bridge, Kind::Short, place) {
+            container.ip(&format!("addr add {}/{PREFIX} dev eth0\n", backend.ip()))?;
+        }
+    }
+    Ok(())
+}
+
+const PREFIX: u8 = 16;
+
 /// The VIP in front of the servers of this kind and place.
-pub(crate) fn vip(kind: Kind, place: Place) -> SocketAddrV4 {
-    let (network, host) = (1 + place as u8, 1 + kind as u8);
-    SocketAddrV4::new(Ipv4Addr::new(198, 18, network, host), 80)
+pub(crate) fn vip(network: Network, kind: Kind, place: Place) -> SocketAddrV4 {
+    let subnet = 1 + 2 * network as u8 + place as u8;
+    SocketAddrV4::new(Ipv4Addr::new(198, 18, subnet, 1 + kind as u8), 80)
+}
+
+fn all_services() -> impl Iterator<Item = (Network, Kind, Place)> {
+    Network::BOTH.into_iter().flat_map(|network| {
+        Kind::ALL.into_iter().flat_map(move |kind| {
+            Place::BOTH
+                .into_iter()
+                .map(move |place| (network, kind, place))
+        })
+    })
 }
 
 fn desired() -> Desired {
@@ -128,25 +166,24 @@ fn desired() -> Desired {
         complete: true,
         ..Desired::default()
     };
-    for kind in Kind::ALL {
-        for place in Place::BOTH {
-            let (vip, slots) = (vip(kind, place), backends(kind, place).to_vec());
-            desired
-                .backends
-                .extend(slots.iter().map(|&address| (address, 1)));
-            let key = ServiceKey::new(
-                Be32::from_host((*vip.ip()).into()),
-                ANY_PORT,
-                PROTO_TCP,
-                HOST_VIEW,
-            );
-            let endpoint = Endpoint {
-                name: ServiceName::whole(vip.to_string()),
-                balance: Balance::LeastConn,
-                slots,
-            };
-            desired.services.insert(key, endpoint);
-        }
+    for (network, kind, place) in all_services() {
+        let vip = vip(network, kind, place);
+        let slots = backends(network, kind, place).to_vec();
+        desired
+            .backends
+            .extend(slots.iter().map(|&address| (address, 1)));
+        let key = ServiceKey::new(
+            Be32::from_host((*vip.ip()).into()),
+            ANY_PORT,
+            PROTO_TCP,
+            HOST_VIEW,
+        );
+        let endpoint = Endpoint {
+            name: ServiceName::whole(vip.to_string()),
+            balance: Balance::LeastConn,
+            slots,
+        };
+        desired.services.insert(key, endpoint);
     }
     desired
 }
