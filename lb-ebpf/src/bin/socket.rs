@@ -8,7 +8,11 @@
 // The entry points are found by section, and their macros lose the doc comments.
 #![allow(missing_docs, unreachable_pub)]
 // Atomics that answer the old value: core's atomic types have no such methods for BPF targets.
-#![feature(core_intrinsics, adt_const_params)]
+#![feature(core_intrinsics)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the fields of one context or record are read and written together, under one promise"
+)]
 #![expect(internal_features, reason = "see above")]
 
 #[path = "../kernel/mod.rs"]
@@ -104,7 +108,7 @@ fn balance(sa: *mut bpf_sock_addr) -> i32 {
         return PROCEED;
     }
     let vip = Be32::from_raw(address);
-    let vip_port = Be16::from_raw(port as u16);
+    let vip_port = port_of(port);
     match choose(vip, vip_port) {
         Some((service, index, backend)) => {
             let id = BackendId {
@@ -143,7 +147,7 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
         // A socket may have been connected again, elsewhere or directly, since the record was made.
         if (*record).backend != 0
             && (*sa).user_ip4 == (*record).address.raw()
-            && (*sa).user_port as u16 == (*record).port.raw()
+            && port_of((*sa).user_port).raw() == (*record).port.raw()
         {
             (*sa).user_ip4 = (*record).vip.raw();
             (*sa).user_port = u32::from((*record).vip_port.raw());
@@ -185,6 +189,13 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         }
     }
     1
+}
+
+/// The port of a context's field: network order, in the low 16 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the high bits are empty")]
+const fn port_of(field: u32) -> Be16 {
+    Be16::from_raw(field as u16)
 }
 
 /// Finds the service of `vip`:`port` and a backend for one more flow.
@@ -350,7 +361,7 @@ fn connecting(ctx: &SockOpsContext) {
     // 16 bits, in network order.
     let to_backend = unsafe {
         ctx.remote_ip4() == (*record).address.raw()
-            && (ctx.remote_port() >> 16) as u16 == (*record).port.raw()
+            && port_of(ctx.remote_port() >> 16).raw() == (*record).port.raw()
     };
     if to_backend {
         watch(ctx, ctx.cb_flags() | HANDSHAKE_CALLBACKS);
