@@ -73,7 +73,7 @@ impl Maps {
     /// When one is missing or of another kind.
     pub fn open(programs: &mut Programs) -> Result<(Self, Events), Error> {
         let service_capacity = programs.service_capacity();
-        let ebpf = programs.maps();
+        let ebpf = programs.ebpf();
         let maps = Self {
             services: take!(ebpf, map::SERVICES)?,
             tables: take!(ebpf, map::TABLES)?,

@@ -89,7 +89,7 @@ fn put_backends(
                 else {
                     problems.push(Problem::new(
                         format!("backend {address}"),
-                        "the map of backends is full; raise limits.backends and restart the agent",
+                        "the map of backends is full; raise limits.backends, which takes effect once the pins are removed",
                     ));
                     continue;
                 };
@@ -154,7 +154,7 @@ fn put_services(
                 let Some(table) = next.free_tables.take(now) else {
                     problems.push(Problem::new(
                         format!("service {name}"),
-                        "the map of services is full; raise limits.services and restart the agent",
+                        "the map of services is full; raise limits.services, which takes effect once the pins are removed",
                     ));
                     continue;
                 };

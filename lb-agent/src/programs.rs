@@ -202,8 +202,8 @@ impl Programs {
         })
     }
 
-    /// The maps, to be taken out.
-    pub(crate) fn maps(&mut self) -> &mut Ebpf {
+    /// The loaded object, for [`crate::maps::Maps::open`] and for benches that swap programs.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
 

@@ -1,6 +1,9 @@
 //! The choice of a backend from the slots of a service.
 
-use core::num::{NonZeroU32, NonZeroU64};
+use core::{
+    hint::cold_path,
+    num::{NonZeroU32, NonZeroU64},
+};
 
 use lb_common::{Balance, SLOTS};
 
@@ -36,25 +39,27 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
     // Not zero by its type: a division by zero would bring a panic into the program.
     let turns = NonZeroU64::from(count);
     let count = count.get();
-    let first = match balance {
+    let (first, rest) = match balance {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the remainder is below `count`"
         )]
-        Balance::RoundRobin => (slots.turn() % turns) as u32,
+        Balance::RoundRobin => ((slots.turn() % turns) as u32, 0),
         Balance::LeastConn | Balance::Random => random_slot(slots.random(), count),
     };
     let mut choice = slots.backend(first);
+    let mut suspected = slots.suspected(choice);
     if matches!(balance, Balance::LeastConn) && count > 1 {
         // Another slot than the first: choosing the same one twice would be one random choice.
-        let other = slots.backend(first + 1 + random_slot(slots.random(), count - 1));
-        if slots.suspected(choice)
-            || (!slots.suspected(other) && less_loaded(slots.load(other), slots.load(choice)))
-        {
-            choice = other;
+        let (after, _) = random_slot(rest, count - 1);
+        let other = slots.backend(first + 1 + after);
+        let other_suspected = slots.suspected(other);
+        if suspected || (!other_suspected && less_loaded(slots.load(other), slots.load(choice))) {
+            (choice, suspected) = (other, other_suspected);
         }
     }
-    if slots.suspected(choice) {
+    if suspected {
+        cold_path();
         unsuspected_after(first, count, slots).unwrap_or(choice)
     } else {
         choice
@@ -82,10 +87,16 @@ fn unsuspected_after(first: u32, count: u32, slots: &impl Slots) -> Option<u32> 
     None
 }
 
-/// Maps a random integer to 0..count by its high bits: a multiplication instead of a division.
+/// Maps a random integer to 0..count by its high bits: a multiplication instead of a division. The second is what
+/// is left of it, a random integer again, good for one more slot: a call of the kernel's generator is dear.
 #[inline(always)]
-pub const fn random_slot(random: u32, count: u32) -> u32 {
-    ((random as u64 * count as u64) >> 32) as u32
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the product is below count << 32, and its lower half is wanted"
+)]
+pub const fn random_slot(random: u32, count: u32) -> (u32, u32) {
+    let product = random as u64 * count as u64;
+    ((product >> 32) as u32, product as u32)
 }
 
 /// Whether `a` carries fewer flows for its weight than `b`. The flow about to be added counts, so that
@@ -98,8 +109,8 @@ pub const fn less_loaded(a: Load, b: Load) -> bool {
 #[cfg(test)]
 mod tests {
     use std::{
-        cell::{Cell, RefCell},
-        collections::BTreeSet,
+        cell::Cell,
+        collections::{BTreeMap, BTreeSet},
     };
 
     use proptest::prelude::*;
@@ -109,7 +120,7 @@ mod tests {
     /// A service with backends 1, 2, … in its slots, over and over, as the agent fills them.
     #[derive(Default)]
     struct Model {
-        random: RefCell<Vec<u32>>,
+        random: Cell<u32>,
         turn: Cell<u64>,
         loads: Vec<Load>,
         suspects: BTreeSet<u32>,
@@ -117,7 +128,7 @@ mod tests {
 
     impl Slots for Model {
         fn random(&self) -> u32 {
-            self.random.borrow_mut().pop().unwrap()
+            self.random.get()
         }
         fn turn(&self) -> u64 {
             self.turn.replace(self.turn.get() + 1)
@@ -160,11 +171,34 @@ mod tests {
 
     #[test]
     fn of_two_random_backends_the_less_loaded_one_wins() {
-        // The last is drawn first: slot 0, then the slot after it.
+        // Zero draws slot 0, then the slot after it.
         for (flows, expect) in [([5, 2], 2), ([2, 5], 1), ([3, 3], 1)] {
             let model = model(&flows, &[]);
-            *model.random.borrow_mut() = vec![0, 0];
+            model.random.set(0);
             assert_eq!(choose(Balance::LeastConn, 2, &model), expect, "{flows:?}");
+        }
+    }
+
+    #[test]
+    fn one_random_number_draws_every_pair_of_slots_equally_often() {
+        let count = 7;
+        let mut pairs: BTreeMap<_, u32> = BTreeMap::new();
+        for draw in 0..1_u32 << 20 {
+            // Odd and large: it visits the whole range evenly.
+            let random = draw.wrapping_mul(0x9e37_79b1);
+            let (first, rest) = random_slot(random, count);
+            let (after, _) = random_slot(rest, count - 1);
+            *pairs
+                .entry((first, (first + 1 + after) % count))
+                .or_default() += 1;
+        }
+        assert_eq!(pairs.len(), 42);
+        let even = (1 << 20) / 42;
+        for (pair, times) in pairs {
+            assert!(
+                pair.0 != pair.1 && times.abs_diff(even) < even / 50,
+                "{pair:?} {times}"
+            );
         }
     }
 
@@ -193,21 +227,21 @@ mod tests {
     proptest! {
         #[test]
         fn a_random_slot_is_always_in_use(random: u32, count in 1..=1024_u32) {
-            prop_assert!(random_slot(random, count) < count);
+            prop_assert!(random_slot(random, count).0 < count);
         }
 
         #[test]
         fn a_suspect_is_never_chosen_while_another_backend_is_not(
             flows in prop::collection::vec(0..100_u64, 1..=SLOTS as usize),
             trusted in prop::collection::btree_set(1..=SLOTS, 0..3),
-            random: [u32; 2],
+            random: u32,
             turn: u32,
             balance in prop::sample::select(vec![Balance::LeastConn, Balance::RoundRobin, Balance::Random]),
         ) {
             let count = u32::try_from(flows.len()).unwrap();
             let suspects: Vec<_> = (1..=count).filter(|backend| !trusted.contains(backend)).collect();
             let model = model(&flows, &suspects);
-            *model.random.borrow_mut() = random.to_vec();
+            model.random.set(random);
             model.turn.set(turn.into());
             let chosen = choose(balance, count, &model);
             prop_assert!((1..=count).contains(&chosen));

@@ -1,5 +1,6 @@
 //! What building and testing need, as commands. Every command does the set-up that it needs by itself.
 
+mod bench;
 mod check;
 mod demo;
 mod packages;
@@ -26,6 +27,8 @@ enum Command {
     Test,
     /// What must be green: format, lints, licences, documentation, and every test. Needs root.
     Ci,
+    /// Measure what the data plane costs. Needs root.
+    Bench(bench::Bench),
     /// Find or install everything that building and testing need.
     Setup,
     /// Build the kernel programs.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
             println!("the objects are in {}", objects.display());
             Ok(())
         }
+        Command::Bench(bench) => bench::bench(&bench),
     }
 }
 

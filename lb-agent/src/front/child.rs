@@ -101,6 +101,8 @@ async fn serve(
     let (asked, mut figures) = tokio::sync::mpsc::channel::<oneshot::Sender<_>>(1);
     // At most one: a new agent takes the place of the one before it.
     let mut agent = JoinSet::new();
+    // Open until the last request is answered: the agent waits for its end.
+    let mut farewell = None;
     loop {
         tokio::select! {
             accepted = control.accept() => match accepted {
@@ -115,7 +117,10 @@ async fn serve(
                 }
             },
             Some(ended) = agent.join_next() => match ended {
-                Ok(Ok(Parted::Drain)) => break,
+                Ok(Ok(Parted::Drain(connection))) => {
+                    farewell = Some(connection);
+                    break;
+                }
                 Ok(Ok(Parted::Gone)) => tracing::info!("the agent is gone; serving on with the last routes"),
                 Ok(Err(error)) => tracing::warn!(%error, "the control connection failed"),
                 Err(_) => {} // Replaced by a newer one.
@@ -135,13 +140,14 @@ async fn serve(
     drop(control);
     tracing::info!("front drains");
     workers.drain().await;
+    drop(farewell);
     Ok(())
 }
 
 /// How a control connection ended.
 enum Parted {
     Gone,
-    Drain,
+    Drain(UnixStream),
 }
 
 /// Obeys one agent.
@@ -163,7 +169,7 @@ async fn attend(
         // It will see the same and replace this front.
         _ => return Ok(Parted::Gone),
     }
-    let (orders, mut reports) = stream.into_split();
+    let (mut orders, mut reports) = stream.into_split();
     let report = async {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,21 +181,27 @@ async fn attend(
             control::send(&mut reports, &stats).await?;
         }
     };
-    tokio::select! {
-        parted = obey(orders, &front) => parted,
-        failed = report => failed,
+    let drain = tokio::select! {
+        drain = obey(&mut orders, &front) => drain?,
+        failed = report => return failed,
+    };
+    if !drain {
+        return Ok(Parted::Gone);
     }
+    let stream = orders.reunite(reports).map_err(io::Error::other)?;
+    Ok(Parted::Drain(stream))
 }
 
-async fn obey(mut orders: OwnedReadHalf, front: &Front) -> io::Result<Parted> {
-    while let Some(order) = control::receive(&mut orders).await? {
+/// Publishes routes until the agent is gone, or orders to drain: then true.
+async fn obey(orders: &mut OwnedReadHalf, front: &Front) -> io::Result<bool> {
+    while let Some(order) = control::receive(orders).await? {
         match order {
             Order::Routes(routes, settings) => front.publish(routes, &settings),
-            Order::Drain => return Ok(Parted::Drain),
+            Order::Drain => return Ok(true),
             Order::Hello { .. } => {}
         }
     }
-    Ok(Parted::Gone)
+    Ok(false)
 }
 
 /// Only root and our own user may give orders, whatever the socket's directory allows.

@@ -294,11 +294,16 @@ impl Stage {
                 }
             }
         }
-        // It may have ended by itself in this moment. One that was adopted is not our child: it drains, and
-        // ends, without being watched.
+        // It may have ended by itself in this moment.
         let _ = control::send(&mut front.orders, &Order::Drain).await;
-        self.end_child(self.config.grace + Duration::from_secs(1))
-            .await;
+        let limit = self.config.grace + Duration::from_secs(1);
+        // One that was adopted is not our child; its end is the end of the connection.
+        if timeout(limit, &mut hear).await.is_err() {
+            tracing::warn!(pid = front.hello.pid, "the front did not drain in time");
+        }
+        self.end_child(Duration::from_secs(1)).await;
+        // Nobody is behind it any more.
+        let _ = std::fs::remove_file(&self.config.control);
         Ok(())
     }
 

@@ -36,17 +36,17 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "probes",
-            "Probes of backends by result; unable means that this host could not send one.",
+            "Probes of backends by result; unable means that this host could not send one",
             self.probes.clone(),
         );
         registry.register(
             "probe_duration_seconds",
-            "How long successful probes took.",
+            "How long successful probes took",
             self.seconds.clone(),
         );
         registry.register(
             "probe_targets",
-            "Addresses that are probed, by verdict.",
+            "Addresses that are probed, by verdict",
             self.targets.clone(),
         );
     }

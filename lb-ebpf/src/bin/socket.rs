@@ -8,13 +8,17 @@
 // The entry points are found by section, and their macros lose the doc comments.
 #![allow(missing_docs, unreachable_pub)]
 // Atomics that answer the old value: core's atomic types have no such methods for BPF targets.
-#![feature(core_intrinsics, adt_const_params)]
+#![feature(core_intrinsics)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the fields of one context or record are read and written together, under one promise"
+)]
 #![expect(internal_features, reason = "see above")]
 
 #[path = "../kernel/mod.rs"]
 mod kernel;
 
-use core::{ffi::c_void, num::NonZeroU32};
+use core::{ffi::c_void, hint::cold_path, num::NonZeroU32};
 
 use aya_ebpf::{
     Global,
@@ -85,36 +89,43 @@ const HANDSHAKE_CALLBACKS: u32 = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_C
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the kernel passes a valid context; the verifier checks each field access.
-    let (address, port, protocol) = unsafe {
-        let sa = ctx.sock_addr;
-        ((*sa).user_ip4, (*sa).user_port, (*sa).protocol)
-    };
-    // The pool test comes first: it is all that a bystander pays.
+    let address = unsafe { (*ctx.sock_addr).user_ip4 };
+    // The pool test comes first, before any other field is read: it is all that a bystander pays.
     if !in_pool(address, POOL_PREFIX.load(), POOL_MASK.load()) {
         return PROCEED;
     }
+    balance(ctx.sock_addr)
+}
+
+/// The same for a destination in the pool. Not part of the entry, so that a bystander's few instructions lie
+/// together and save no registers.
+#[inline(never)]
+fn balance(sa: *mut bpf_sock_addr) -> i32 {
+    // SAFETY: the kernel passes a valid context; the verifier checks each field access.
+    let (address, port, protocol) = unsafe { ((*sa).user_ip4, (*sa).user_port, (*sa).protocol) };
     // glibc's resolver connects UDP sockets to the agent's own address; other protocols have no hook yet.
     if protocol != u32::from(PROTO_TCP) || address == OWN_ADDRESS.load() {
         return PROCEED;
     }
     let vip = Be32::from_raw(address);
-    let vip_port = Be16::from_raw(port as u16);
+    let vip_port = port_of(port);
     match choose(vip, vip_port) {
         Some((service, index, backend)) => {
             let id = BackendId {
                 index,
                 generation: backend.generation,
             };
-            record(ctx.sock_addr, vip, vip_port, service.table, id, &backend);
+            record(sa, vip, vip_port, service.table, id, &backend);
             count(service.table, Figure::Flows);
             // SAFETY: as above; both fields are writable in connect4.
             unsafe {
-                (*ctx.sock_addr).user_ip4 = backend.address.raw();
-                (*ctx.sock_addr).user_port = u32::from(backend.port.raw());
+                (*sa).user_ip4 = backend.address.raw();
+                (*sa).user_port = u32::from(backend.port.raw());
             }
             PROCEED
         }
         None => {
+            cold_path();
             // SAFETY: a plain helper call. Without it the application would see EPERM.
             unsafe { bpf_set_retval(CONNECTION_REFUSED) };
             REFUSE
@@ -136,7 +147,7 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
         // A socket may have been connected again, elsewhere or directly, since the record was made.
         if (*record).backend != 0
             && (*sa).user_ip4 == (*record).address.raw()
-            && (*sa).user_port as u16 == (*record).port.raw()
+            && port_of((*sa).user_port).raw() == (*record).port.raw()
         {
             (*sa).user_ip4 = (*record).vip.raw();
             (*sa).user_port = u32::from((*record).vip_port.raw());
@@ -180,12 +191,20 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     1
 }
 
+/// The port of a context's field: network order, in the low 16 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the high bits are empty")]
+const fn port_of(field: u32) -> Be16 {
+    Be16::from_raw(field as u16)
+}
+
 /// Finds the service of `vip`:`port` and a backend for one more flow.
 #[inline(always)]
 fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
     let mut service = find(vip, port)?;
     let mut table = TABLES.get_ptr(service.table)?;
     if !written_for(table, &service, vip) {
+        cold_path();
         // Its value was overtaken between the two look-ups: there is a newer one by now.
         service = find(vip, port)?;
         table = TABLES.get_ptr(service.table)?;
@@ -317,6 +336,14 @@ fn record(
         (*record).failed = 0;
     }
     add_flow(id.index);
+    // SAFETY: as above.
+    if unsafe { (*record).backend } == 0 {
+        // Only a connect puts an id in, so nobody can have done so since: no need of an atomic exchange.
+        // SAFETY: as above.
+        unsafe { (*record).backend = id.to_bits() };
+        return;
+    }
+    cold_path();
     // SAFETY: as above; the field is aligned.
     let old = unsafe { exchange(&raw mut (*record).backend, id.to_bits()) };
     if old != 0 {
@@ -334,7 +361,7 @@ fn connecting(ctx: &SockOpsContext) {
     // 16 bits, in network order.
     let to_backend = unsafe {
         ctx.remote_ip4() == (*record).address.raw()
-            && (ctx.remote_port() >> 16) as u16 == (*record).port.raw()
+            && port_of(ctx.remote_port() >> 16).raw() == (*record).port.raw()
     };
     if to_backend {
         watch(ctx, ctx.cb_flags() | HANDSHAKE_CALLBACKS);

@@ -29,32 +29,32 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "consul_requests",
-            "Requests to Consul by result.",
+            "Requests to Consul by result",
             self.requests.clone(),
         );
         registry.register(
             "consul_watches",
-            "Services followed by a blocking query.",
+            "Services followed by a blocking query",
             self.watches.clone(),
         );
         registry.register(
             "consul_polled",
-            "Services polled because there are more of them than blocking queries.",
+            "Services polled because there are more of them than blocking queries",
             self.polled.clone(),
         );
         registry.register(
             "consul_index_resets",
-            "Answers whose index was lower than the one before.",
+            "Answers whose index was lower than the one before",
             self.index_resets.clone(),
         );
         registry.register(
             "consul_up",
-            "Whether the last read of the list of services succeeded.",
+            "Whether the last read of the list of services succeeded",
             self.up.clone(),
         );
         registry.register(
             "consul_filtered_by_acl",
-            "Answers from which Consul left something out for want of a right.",
+            "Answers from which Consul left something out for want of a right",
             self.filtered_by_acl.clone(),
         );
     }

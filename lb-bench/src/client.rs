@@ -1,0 +1,89 @@
+//! The clients: loops that do one thing for a while and answer how fast it went.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
+    time::{Duration, Instant},
+};
+
+use socket2::SockRef;
+
+use crate::server::{CHUNK, Message};
+
+/// Addresses that take turns.
+pub(crate) struct Turns<'a> {
+    addresses: &'a [SocketAddrV4],
+    turn: usize,
+}
+
+impl<'a> Turns<'a> {
+    /// Starts with the address that `turn` falls on. `addresses` is not empty.
+    pub(crate) fn new(addresses: &'a [SocketAddrV4], turn: usize) -> Self {
+        Self { addresses, turn }
+    }
+
+    pub(crate) fn next(&mut self) -> SocketAddrV4 {
+        self.turn += 1;
+        self.addresses[self.turn % self.addresses.len()]
+    }
+}
+
+/// Connects. The close will be a reset, which leaves no port waiting: they would run out within seconds.
+pub(crate) fn connect(address: SocketAddrV4) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    Ok(stream)
+}
+
+/// One connection of a [`crate::server::Kind::Short`] server, whole.
+pub(crate) fn visit(address: SocketAddrV4) -> io::Result<()> {
+    let mut stream = connect(address)?;
+    // Waiting for the answer keeps the backlog from overflowing, which would stall a connect for a second.
+    exchange(&mut stream)
+}
+
+/// Connect, request, close: connections per second.
+pub(crate) fn visits(targets: &mut Turns<'_>, slice: Duration) -> io::Result<f64> {
+    repeat(slice, || visit(targets.next()))
+}
+
+/// Requests per second on one connection.
+pub(crate) fn exchanges(stream: &mut TcpStream, slice: Duration) -> io::Result<f64> {
+    repeat(slice, || exchange(stream))
+}
+
+/// Bytes per second on one connection, the last of them taken by the server.
+pub(crate) fn sending(stream: &mut TcpStream, slice: Duration) -> io::Result<f64> {
+    let bytes = repeat(slice, || send_chunk(stream))? * CHUNK as f64;
+    Ok(bytes)
+}
+
+/// Sends as much as the server takes before it answers, and waits for the answer.
+pub(crate) fn send_chunk(stream: &mut TcpStream) -> io::Result<()> {
+    static PIECE: [u8; 256 << 10] = [0; 256 << 10];
+    for _ in 0..CHUNK / PIECE.len() {
+        stream.write_all(&PIECE)?;
+    }
+    stream.read_exact(&mut [0])
+}
+
+/// A message of [`crate::server::Kind::Echo`] and its answer.
+pub(crate) fn exchange(stream: &mut TcpStream) -> io::Result<()> {
+    let mut message: Message = [7; 64];
+    stream.write_all(&message)?;
+    stream.read_exact(&mut message)
+}
+
+/// How often `action` fits into a second.
+fn repeat(slice: Duration, mut action: impl FnMut() -> io::Result<()>) -> io::Result<f64> {
+    let start = Instant::now();
+    let mut times = 0_u32;
+    loop {
+        action()?;
+        times += 1;
+        let elapsed = start.elapsed();
+        if elapsed >= slice {
+            return Ok(f64::from(times) / elapsed.as_secs_f64());
+        }
+    }
+}

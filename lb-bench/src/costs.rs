@@ -1,0 +1,192 @@
+//! Nanoseconds of the programs themselves, by the kernel's own statistics.
+//!
+//! An empty program reads 70 to 140 ns by itself, most of it the clock. So each figure is net of an empty program
+//! in the same link and the same round, and a figure is the median over the rounds.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    Effort, client,
+    hooks::{Hook, Hooks, Occupant, Runs},
+    server::{CHUNK, Kind, Network, Place, backends},
+    statistics::median,
+    world::{World, vip},
+};
+
+/// Nanoseconds, net of an empty program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Costs {
+    /// `connect4` to a VIP.
+    pub(crate) hook: f64,
+    /// A program at `connect4` that only creates the socket's record.
+    pub(crate) record: f64,
+    /// `connect4` to an address outside the pool.
+    pub(crate) miss: f64,
+    /// `getpeername4` of a client that connected to a VIP.
+    pub(crate) getpeername: f64,
+    /// `sock_release` of such a client.
+    pub(crate) sock_release: f64,
+    /// `sock_ops`, the mean over the runs for such a client.
+    pub(crate) sock_ops: f64,
+    /// All hooks together for a connection outside the pool, both ends.
+    pub(crate) bystander: f64,
+}
+
+/// Measures them.
+///
+/// # Errors
+/// When a connection fails, or the kernel refuses.
+pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> Result<Costs> {
+    world.move_to(Place::Hooked)?;
+    let mut rounds = Vec::new();
+    for number in 0..=effort.cost_rounds {
+        if number % 100 == 1 {
+            eprintln!(
+                "    programs' own times: round {number} of {}",
+                effort.cost_rounds
+            );
+        }
+        let mut readings = [[Runs::default(); 4]; 5];
+        let mut order = Setup::ALL;
+        if number % 2 == 1 {
+            order.reverse();
+        }
+        for setup in order {
+            readings[setup as usize] = setup.read(hooks)?;
+        }
+        // The first round warms up.
+        if number > 0 {
+            rounds.push(costs(&readings));
+        }
+    }
+    for hook in Hook::ALL {
+        hooks.put(hook, Occupant::Real)?;
+    }
+    let over_rounds = |figure: fn(&Costs) -> f64| {
+        median(&rounds.iter().map(figure).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    };
+    Ok(Costs {
+        hook: over_rounds(|costs| costs.hook),
+        record: over_rounds(|costs| costs.record),
+        miss: over_rounds(|costs| costs.miss),
+        getpeername: over_rounds(|costs| costs.getpeername),
+        sock_release: over_rounds(|costs| costs.sock_release),
+        sock_ops: over_rounds(|costs| costs.sock_ops),
+        bystander: over_rounds(|costs| costs.bystander),
+    })
+}
+
+/// Runs of all programs while a gigabyte flows through an established flow.
+///
+/// # Errors
+/// When the flow breaks, or the kernel refuses.
+pub(crate) fn transfer_runs(world: &mut World, hooks: &mut Hooks) -> Result<u64> {
+    world.move_to(Place::Hooked)?;
+    let count = |runs: [Runs; 4]| runs.iter().map(|runs| runs.count).sum::<u64>();
+    let before = count(hooks.runs()?);
+    let mut flow = client::connect(vip(Network::Bridge, Kind::Sink, Place::Hooked))?;
+    client::send_chunk(&mut flow)?;
+    let established = count(hooks.runs()?);
+    // Else a zero would only say that nothing is counted.
+    ensure!(
+        established > before,
+        "the kernel does not count the programs' runs"
+    );
+    for _ in 0..GIGABYTE / CHUNK {
+        client::send_chunk(&mut flow)?;
+    }
+    Ok(count(hooks.runs()?) - established)
+}
+
+/// Which programs are in place, and which connections are made.
+#[derive(Clone, Copy, Debug)]
+enum Setup {
+    /// The agent's programs and a client of a VIP. The server is out of their sight, so that all runs are the
+    /// client's.
+    Vip,
+    /// The same with only `connect4` the agent's: without it there would be no such client.
+    VipEmpty,
+    /// The agent's programs and a connection outside the pool, both ends in their sight.
+    Bystander,
+    /// The same with empty programs.
+    Empty,
+    /// As for a client of a VIP, with a program that makes the record in the place of `connect4`. It goes to the
+    /// same servers, by their own addresses.
+    Record,
+}
+
+impl Setup {
+    const ALL: [Self; 5] = [
+        Self::Vip,
+        Self::VipEmpty,
+        Self::Bystander,
+        Self::Empty,
+        Self::Record,
+    ];
+
+    /// What the kernel counts for [`CONNECTIONS`] connections.
+    fn read(self, hooks: &mut Hooks) -> Result<[Runs; 4]> {
+        let (connect4, others) = match self {
+            Self::Vip | Self::Bystander => (Occupant::Real, Occupant::Real),
+            Self::VipEmpty => (Occupant::Real, Occupant::Empty),
+            Self::Empty => (Occupant::Empty, Occupant::Empty),
+            Self::Record => (Occupant::Record, Occupant::Real),
+        };
+        for hook in Hook::ALL {
+            let occupant = if hook == Hook::Connect4 {
+                connect4
+            } else {
+                others
+            };
+            hooks.put(hook, occupant)?;
+        }
+        let place = if matches!(self, Self::Record) {
+            Place::Bare
+        } else {
+            Place::Hooked
+        };
+        let direct = backends(Network::Loopback, Kind::Short, place);
+        let before = hooks.runs()?;
+        for number in 0..CONNECTIONS as usize {
+            if matches!(self, Self::Vip | Self::VipEmpty) {
+                let mut stream = client::connect(vip(Network::Loopback, Kind::Short, Place::Bare))?;
+                stream.peer_addr()?;
+                client::exchange(&mut stream)?;
+            } else {
+                client::visit(direct[number % direct.len()])?;
+            }
+        }
+        let mut runs = hooks.runs()?;
+        for (runs, before) in runs.iter_mut().zip(before) {
+            *runs = runs.since(before);
+        }
+        Ok(runs)
+    }
+}
+
+/// The figures of one round. Pure.
+fn costs(readings: &[[Runs; 4]; 5]) -> Costs {
+    let each = |setup: Setup, hook: Hook| readings[setup as usize][hook as usize].each();
+    let net = |setup, empty, hook| each(setup, hook) - each(empty, hook);
+    let whole = |setup: Setup| {
+        let nanoseconds: u64 = readings[setup as usize]
+            .iter()
+            .map(|runs| runs.nanoseconds)
+            .sum();
+        nanoseconds as f64 / f64::from(CONNECTIONS)
+    };
+    Costs {
+        hook: net(Setup::Vip, Setup::Empty, Hook::Connect4),
+        record: net(Setup::Record, Setup::Empty, Hook::Connect4),
+        miss: net(Setup::Bystander, Setup::Empty, Hook::Connect4),
+        getpeername: net(Setup::Vip, Setup::VipEmpty, Hook::Getpeername4),
+        sock_release: net(Setup::Vip, Setup::VipEmpty, Hook::SockRelease),
+        sock_ops: net(Setup::Vip, Setup::VipEmpty, Hook::SockOps),
+        bystander: whole(Setup::Bystander) - whole(Setup::Empty),
+    }
+}
+
+/// Connections for one reading: so few that the readings of a round lie close together.
+const CONNECTIONS: u32 = 500;
+
+const GIGABYTE: usize = 1 << 30;

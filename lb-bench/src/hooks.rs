@@ -1,0 +1,156 @@
+//! What the kernel counts of each program, and putting another program into a hook's link.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, include_bytes_aligned,
+    programs::Program,
+    sys::{Stats, enable_stats},
+};
+use lb_agent::programs::{HOOKS, Programs};
+
+use crate::world::link_pin;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
+
+/// The hooks, in the order of [`HOOKS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Getpeername4,
+    SockRelease,
+    SockOps,
+    Connect4,
+}
+
+impl Hook {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Getpeername4,
+        Self::SockRelease,
+        Self::SockOps,
+        Self::Connect4,
+    ];
+
+    fn name(self) -> &'static str {
+        HOOKS[self as usize]
+    }
+}
+
+/// What sits in a hook's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    /// The agent's program.
+    Real,
+    /// One that does nothing.
+    Empty,
+    /// One that only creates the socket's record; for `connect4`.
+    Record,
+}
+
+/// What the kernel counted since something was put into the links.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Runs {
+    pub(crate) count: u64,
+    pub(crate) nanoseconds: u64,
+}
+
+impl Runs {
+    /// What was counted after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            count: self.count - before.count,
+            nanoseconds: self.nanoseconds - before.nanoseconds,
+        }
+    }
+
+    /// Nanoseconds of one run; not a number when there was none.
+    pub(crate) fn each(self) -> f64 {
+        self.nanoseconds as f64 / self.count as f64
+    }
+}
+
+/// The links of the attached programs, and who can sit in them.
+pub(crate) struct Hooks {
+    agent: Programs,
+    bench: Ebpf,
+    /// In the order of [`Hook::ALL`].
+    links: Vec<OwnedFd>,
+    occupants: [Occupant; 4],
+    /// The kernel counts runs and their time while this is open.
+    _statistics: OwnedFd,
+}
+
+impl Hooks {
+    /// Loads the programs to compare with.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn new(agent: Programs) -> Result<Self> {
+        let mut bench = Ebpf::load(OBJECT)?;
+        for (name, program) in bench.programs_mut() {
+            match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
+                Program::SockOps(program) => program.load(),
+                _ => bail!("the bench's object has a program {name} of another kind"),
+            }
+            .with_context(|| format!("cannot load {name}"))?;
+        }
+        let links = HOOKS.map(|hook| {
+            lb_sys::bpf::object_get(&link_pin(hook))
+                .with_context(|| format!("cannot open the link of {hook}"))
+        });
+        Ok(Self {
+            agent,
+            bench,
+            links: links.into_iter().collect::<Result<_>>()?,
+            occupants: [Occupant::Real; 4],
+            _statistics: enable_stats(Stats::RunTime)
+                .context("cannot turn on the statistics of BPF programs")?,
+        })
+    }
+
+    /// Puts a program into the hook's link, with no moment without one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn put(&mut self, hook: Hook, occupant: Occupant) -> Result<()> {
+        let program = self
+            .program(hook, occupant)?
+            .fd()?
+            .as_fd()
+            .try_clone_to_owned()?;
+        lb_sys::bpf::link_update(self.links[hook as usize].as_fd(), program.as_fd())
+            .with_context(|| format!("cannot replace the program of {}", hook.name()))?;
+        self.occupants[hook as usize] = occupant;
+        Ok(())
+    }
+
+    /// What the kernel counted of the program in each hook's link, in the order of [`Hook::ALL`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn runs(&mut self) -> Result<[Runs; 4]> {
+        let mut all = [Runs::default(); 4];
+        for (hook, runs) in Hook::ALL.into_iter().zip(&mut all) {
+            let occupant = self.occupants[hook as usize];
+            let info = self.program(hook, occupant)?.info()?;
+            *runs = Runs {
+                count: info.run_count(),
+                nanoseconds: u64::try_from(info.run_time().as_nanos())?,
+            };
+        }
+        Ok(all)
+    }
+
+    fn program(&mut self, hook: Hook, occupant: Occupant) -> Result<&Program> {
+        let (object, name) = match occupant {
+            Occupant::Real => (self.agent.ebpf(), hook.name().to_owned()),
+            Occupant::Empty => (&mut self.bench, format!("empty_{}", hook.name())),
+            Occupant::Record => (&mut self.bench, format!("record_{}", hook.name())),
+        };
+        object
+            .program(&name)
+            .with_context(|| format!("there is no program {name}"))
+    }
+}

@@ -1,0 +1,117 @@
+//! What the data plane costs, against doing without it.
+//!
+//! The programs are loaded and their maps filled by the agent's own code; clients, servers and hooks live in a
+//! namespace and in cgroups of their own. Nothing here decides what is fast enough: the goals stand beside the
+//! figures, and whoever reads the last line of the output judges.
+
+mod client;
+mod costs;
+mod hooks;
+mod ratios;
+mod report;
+mod server;
+mod statistics;
+mod world;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+use crate::{hooks::Hooks, report::Report, server::Network, world::World};
+
+/// Measures the data plane.
+#[derive(Parser)]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Balanced connects against direct ones.
+    Socket {
+        /// A few seconds instead of a few minutes: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The servers, in a process of their own.
+    #[command(hide = true)]
+    Serve {
+        /// How they are reached.
+        network: Network,
+        /// The folder of the cgroup that the second set of listeners belongs to.
+        bare: PathBuf,
+    },
+}
+
+/// How much to measure.
+struct Effort {
+    /// Rounds of each comparison, at least.
+    rounds: usize,
+    /// How long one variant runs at a stretch.
+    slice: Duration,
+    /// When to give up on narrower intervals.
+    limit: Duration,
+    /// Rounds of the programs' own times.
+    cost_rounds: usize,
+}
+
+const FULL: Effort = Effort {
+    // Two slices in each round make 250 of each variant.
+    rounds: 125,
+    slice: Duration::from_millis(50),
+    limit: Duration::from_secs(600),
+    cost_rounds: 401,
+};
+
+const QUICK: Effort = Effort {
+    rounds: 5,
+    slice: Duration::from_millis(20),
+    limit: Duration::from_secs(10),
+    cost_rounds: 9,
+};
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
+        Command::Serve { network, bare } => server::run(network, &bare),
+    }
+}
+
+fn socket(effort: &Effort) -> Result<()> {
+    let cpu = claim_core()?;
+    let report = World::inside(|mut world| {
+        let programs = world.programs()?;
+        let ratios = ratios::measure(&mut world, effort)?;
+        // From here on every run of a program reads the clock twice.
+        let mut hooks = Hooks::new(programs)?;
+        let runs_during_transfer = costs::transfer_runs(&mut world, &mut hooks)?;
+        let costs = costs::measure(&mut world, &mut hooks, effort)?;
+        Report::new(&ratios, &costs, runs_during_transfer).context("nothing was measured")
+    })?;
+    report.print(cpu)
+}
+
+/// Puts everything on one core, where no two parts of a connection can run side by side: so time is cost. And
+/// in front of what else the machine does.
+fn claim_core() -> Result<usize> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).context("cannot read the CPU affinity")?;
+    // The last one: devices mostly interrupt the first.
+    let cpu = (0..CpuSet::count())
+        .rev()
+        .find(|&cpu| allowed.is_set(cpu) == Ok(true))
+        .context("no CPU is allowed")?;
+    let mut one = CpuSet::new();
+    one.set(cpu).context("cannot name the CPU")?;
+    sched_setaffinity(this, &one).context("cannot stay on one CPU")?;
+    rustix::process::setpriority_process(None, -20)
+        .context("cannot raise the priority; run this as root")?;
+    Ok(cpu)
+}

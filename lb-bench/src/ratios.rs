@@ -1,0 +1,278 @@
+//! How fast the balanced way is against the direct one.
+//!
+//! Single figures of these machines spread by half. So the variants take turns for a moment each, in an order that
+//! cancels drift, and only ratios within one such round count. One variant is the direct way once more: what its
+//! ratio is off from 1 is the noise that is left.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    Effort,
+    client::{self, Turns},
+    server::{Kind, Network, Place, backends},
+    statistics::Interval,
+    world::{World, vip},
+};
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// Bytes per second on one connection.
+    Throughput,
+    /// Requests per second on one connection.
+    RequestResponse,
+    /// Connections with one request each per second.
+    ConnectRequestClose,
+    /// The same to an address outside the pool: with the hooks, against without.
+    Bystander,
+    /// As the one before the last, within one namespace: the most that can be seen of the hooks.
+    ConnectRequestCloseOnLoopback,
+}
+
+impl Comparison {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Throughput,
+        Self::RequestResponse,
+        Self::ConnectRequestClose,
+        Self::Bystander,
+        Self::ConnectRequestCloseOnLoopback,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::RequestResponse => "request/response",
+            Self::ConnectRequestClose => "connect+request+close",
+            Self::Bystander => "bystander",
+            Self::ConnectRequestCloseOnLoopback => "connect+request+close on loopback",
+        }
+    }
+
+    /// The width at which the interval says enough. No hook runs while data flows, which the count of runs shows
+    /// better than any interval: throughput would need ten times the rounds for the same width.
+    fn wanted_width(self) -> f64 {
+        match self {
+            Self::Throughput => 0.06,
+            Self::RequestResponse
+            | Self::ConnectRequestClose
+            | Self::Bystander
+            | Self::ConnectRequestCloseOnLoopback => 0.03,
+        }
+    }
+}
+
+/// Against what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// Direct; for bystanders, without hooks.
+    Base,
+    /// Through the VIP; for bystanders, with hooks.
+    Tried,
+    /// What the base is, once more.
+    Control,
+}
+
+/// Each variant twice, and equally far from the middle: a steady drift is the same for all.
+const ORDER: [Variant; 6] = [
+    Variant::Base,
+    Variant::Tried,
+    Variant::Control,
+    Variant::Control,
+    Variant::Tried,
+    Variant::Base,
+];
+
+/// The ratios of the rounds of one comparison.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rounds {
+    tried: Vec<f64>,
+    control: Vec<f64>,
+}
+
+impl Rounds {
+    /// Takes the rates of one round, in the order of [`ORDER`].
+    fn add(&mut self, rates: [f64; 6]) {
+        let sum = |wanted: Variant| -> f64 {
+            let slices = ORDER.iter().zip(rates);
+            slices
+                .filter(|&(&variant, _)| variant == wanted)
+                .map(|(_, rate)| rate)
+                .sum()
+        };
+        let base = sum(Variant::Base);
+        self.tried.push(sum(Variant::Tried) / base);
+        self.control.push(sum(Variant::Control) / base);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tried.len()
+    }
+
+    /// The tried way over the base.
+    pub(crate) fn ratio(&self) -> Option<Interval> {
+        Interval::of(&self.tried)
+    }
+
+    /// The base over itself.
+    pub(crate) fn control(&self) -> Option<Interval> {
+        Interval::of(&self.control)
+    }
+
+    fn suffice(&self, comparison: Comparison, least: usize) -> bool {
+        self.len() >= least
+            && self
+                .ratio()
+                .is_some_and(|ratio| ratio.width() <= comparison.wanted_width())
+    }
+}
+
+/// Goes on until every interval is narrow enough or the time is over. Comparisons that need more rounds take turns,
+/// so that a noisy minute hits none of them alone.
+///
+/// # Errors
+/// When a connection fails.
+pub(crate) fn measure(world: &mut World, effort: &Effort) -> Result<[(Comparison, Rounds); 5]> {
+    let start = Instant::now();
+    let mut results = Comparison::ALL.map(|comparison| (comparison, Rounds::default()));
+    for comparison in Comparison::ALL {
+        // Caches, page tables and the allocator warm up.
+        round(world, comparison, 0, effort)?;
+    }
+    for number in 0.. {
+        let late = number >= effort.rounds && start.elapsed() >= effort.limit;
+        // Intervals cost something to compute too.
+        let judging = number >= effort.rounds && number % RECHECK == 0;
+        if number % RECHECK == 0 && number > 0 {
+            progress(&results, number);
+        }
+        let mut done = true;
+        for (comparison, rounds) in &mut results {
+            if late || (judging && rounds.suffice(*comparison, effort.rounds)) {
+                continue;
+            }
+            done = false;
+            rounds.add(round(world, *comparison, number, effort)?);
+        }
+        if done {
+            break;
+        }
+    }
+    Ok(results)
+}
+
+/// One slice of each variant in [`ORDER`]: their rates.
+fn round(
+    world: &mut World,
+    comparison: Comparison,
+    number: usize,
+    effort: &Effort,
+) -> Result<[f64; 6]> {
+    let mut rates = [0.0; 6];
+    for (position, (variant, rate)) in ORDER.into_iter().zip(&mut rates).enumerate() {
+        // Both slices of a variant, and all variants, meet each backend equally often.
+        let turn = number + usize::from(position >= ORDER.len() / 2);
+        *rate = slice(world, comparison, variant, turn, effort)
+            .with_context(|| format!("{} failed ({variant:?})", comparison.name()))?;
+    }
+    Ok(rates)
+}
+
+fn slice(
+    world: &mut World,
+    comparison: Comparison,
+    variant: Variant,
+    turn: usize,
+    effort: &Effort,
+) -> Result<f64> {
+    let kind = match comparison {
+        Comparison::Throughput => Kind::Sink,
+        Comparison::RequestResponse => Kind::Echo,
+        Comparison::ConnectRequestClose
+        | Comparison::Bystander
+        | Comparison::ConnectRequestCloseOnLoopback => Kind::Short,
+    };
+    let network = match comparison {
+        Comparison::ConnectRequestCloseOnLoopback => Network::Loopback,
+        _ => Network::Bridge,
+    };
+    let bystander = comparison == Comparison::Bystander;
+    let tried = variant == Variant::Tried;
+    let place = if bystander && !tried {
+        Place::Bare
+    } else {
+        Place::Hooked
+    };
+    world.move_to(place)?;
+    let direct = backends(network, kind, place);
+    let balanced = [vip(network, kind, place)];
+    let targets: &[_] = if tried && !bystander {
+        &balanced
+    } else {
+        &direct
+    };
+    let mut targets = Turns::new(targets, turn);
+    let rate = match kind {
+        Kind::Short => client::visits(&mut targets, effort.slice),
+        Kind::Echo => {
+            let mut stream = client::connect(targets.next())?;
+            client::exchange(&mut stream)?;
+            client::exchanges(&mut stream, effort.slice)
+        }
+        Kind::Sink => {
+            let mut stream = client::connect(targets.next())?;
+            client::send_chunk(&mut stream)?;
+            client::sending(&mut stream, effort.slice)
+        }
+    };
+    Ok(rate?)
+}
+
+fn progress(results: &[(Comparison, Rounds)], number: usize) {
+    let all = results.iter().filter_map(|(comparison, rounds)| {
+        let ratio = rounds.ratio()?;
+        let (name, median, low, high) = (comparison.name(), ratio.median, ratio.low, ratio.high);
+        Some(format!("{name} {median:.3} [{low:.3}, {high:.3}]"))
+    });
+    eprintln!(
+        "    {number} rounds: {}",
+        all.collect::<Vec<_>>().join(", ")
+    );
+}
+
+/// Rounds between two looks at the intervals.
+const RECHECK: usize = 25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_of_the_two_slices_of_each_variant_in_one_round() {
+        let mut rounds = Rounds::default();
+        rounds.add([100.0, 90.0, 101.0, 99.0, 100.0, 100.0]);
+        assert_eq!(rounds.tried, [0.95]);
+        assert_eq!(rounds.control, [1.0]);
+    }
+
+    #[test]
+    fn a_steady_drift_changes_no_ratio() {
+        let mut rounds = Rounds::default();
+        rounds.add([10.0, 11.0, 12.0, 13.0, 14.0, 15.0]);
+        assert_eq!(rounds.tried, [1.0]);
+        assert_eq!(rounds.control, [1.0]);
+    }
+
+    #[test]
+    fn rounds_suffice_when_they_are_many_and_the_interval_is_narrow() {
+        let rounds = |ratios: &[f64]| Rounds {
+            tried: ratios.to_vec(),
+            control: vec![],
+        };
+        let suffice = |rounds: Rounds| rounds.suffice(Comparison::ConnectRequestClose, 3);
+        assert!(suffice(rounds(&[0.98, 0.981, 0.979])));
+        assert!(!suffice(rounds(&[0.98, 0.981])), "too few");
+        assert!(!suffice(rounds(&[0.9, 0.98, 1.1])), "too wide");
+    }
+}

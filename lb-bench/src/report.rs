@@ -1,0 +1,236 @@
+//! What was measured, beside what was wanted: a table for people, and one line of JSON for programs.
+
+use anyhow::{Context as _, Result};
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use nix::{
+    sys::utsname::uname,
+    unistd::{SysconfVar, sysconf},
+};
+use serde::Serialize;
+
+use crate::{
+    costs::Costs,
+    ratios::{Comparison, Rounds},
+    statistics::Interval,
+};
+
+/// The last line of the output. Ratios are of the VIP over direct, or with the hooks over without.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Figures {
+    throughput_ratio: Interval,
+    rr_ratio: Interval,
+    crr_ratio: Interval,
+    bystander_ratio: Interval,
+    hook_ns: f64,
+    record_ns: f64,
+    miss_ns: f64,
+    getpeername_ns: f64,
+    sock_release_ns: f64,
+    sock_ops_ns: f64,
+    bystander_ns: f64,
+    runs_during_transfer: u64,
+}
+
+/// Everything that was measured.
+pub(crate) struct Report {
+    figures: Figures,
+    comparisons: Vec<Compared>,
+}
+
+/// What stands behind one ratio.
+struct Compared {
+    comparison: Comparison,
+    ratio: Interval,
+    control: Interval,
+    rounds: usize,
+}
+
+impl Report {
+    /// Puts the figures together. `None` without a single round.
+    pub(crate) fn new(
+        results: &[(Comparison, Rounds)],
+        costs: &Costs,
+        runs_during_transfer: u64,
+    ) -> Option<Self> {
+        let compared = |(comparison, rounds): &(Comparison, Rounds)| {
+            Some(Compared {
+                comparison: *comparison,
+                ratio: rounds.ratio()?.rounded(),
+                control: rounds.control()?.rounded(),
+                rounds: rounds.len(),
+            })
+        };
+        let comparisons = results.iter().map(compared).collect::<Option<Vec<_>>>()?;
+        let ratio = |wanted: Comparison| {
+            let found = comparisons
+                .iter()
+                .find(|compared| compared.comparison == wanted);
+            found.map(|compared| compared.ratio)
+        };
+        let tenth = |nanoseconds: f64| (nanoseconds * 10.0).round() / 10.0;
+        let figures = Figures {
+            throughput_ratio: ratio(Comparison::Throughput)?,
+            rr_ratio: ratio(Comparison::RequestResponse)?,
+            crr_ratio: ratio(Comparison::ConnectRequestClose)?,
+            bystander_ratio: ratio(Comparison::Bystander)?,
+            hook_ns: tenth(costs.hook),
+            record_ns: tenth(costs.record),
+            miss_ns: tenth(costs.miss),
+            getpeername_ns: tenth(costs.getpeername),
+            sock_release_ns: tenth(costs.sock_release),
+            sock_ops_ns: tenth(costs.sock_ops),
+            bystander_ns: tenth(costs.bystander),
+            runs_during_transfer,
+        };
+        Some(Self {
+            figures,
+            comparisons,
+        })
+    }
+
+    /// Prints the table and, as the last line, the JSON object. `cpu` is where everything ran.
+    ///
+    /// # Errors
+    /// When the object cannot be written.
+    pub(crate) fn print(&self, cpu: usize) -> Result<()> {
+        let system = uname().context("cannot read the kernel's version")?;
+        let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).context("cannot count the CPUs")?;
+        println!(
+            "Linux {} {}, {} CPUs, everything on CPU {cpu}",
+            system.release().to_string_lossy(),
+            system.machine().to_string_lossy(),
+            cpus.unwrap_or(1),
+        );
+        println!("{}", self.ratios());
+        println!("{}", self.costs());
+        let line = serde_json::to_string(&self.figures).context("cannot write the figures")?;
+        println!("{line}");
+        Ok(())
+    }
+
+    fn ratios(&self) -> Table {
+        let mut table = table([
+            "VIP over direct",
+            "median",
+            "95 %",
+            "goal",
+            "",
+            "control",
+            "95 %",
+            "rounds",
+        ]);
+        for compared in &self.comparisons {
+            let ratio = compared.ratio;
+            let (goal, met) = match compared.comparison {
+                Comparison::RequestResponse => ("interval reaches 1.0", Some(ratio.high >= 1.0)),
+                Comparison::ConnectRequestClose => (
+                    "interval reaches 0.97, at most 0.03 wide",
+                    Some(ratio.high >= 0.97 && ratio.width() <= 0.03),
+                ),
+                Comparison::Throughput
+                | Comparison::Bystander
+                | Comparison::ConnectRequestCloseOnLoopback => ("", None),
+            };
+            table.add_row([
+                compared.comparison.name().to_owned(),
+                format!("{:.4}", ratio.median),
+                span(ratio),
+                goal.to_owned(),
+                verdict(met).to_owned(),
+                format!("{:.4}", compared.control.median),
+                span(compared.control),
+                compared.rounds.to_string(),
+            ]);
+        }
+        table
+    }
+
+    fn costs(&self) -> Table {
+        let Figures {
+            hook_ns: hook,
+            record_ns: record,
+            miss_ns: miss,
+            bystander_ns: bystander,
+            runs_during_transfer: runs,
+            ..
+        } = self.figures;
+        let mut table = table(["net of an empty program", "ns", "goal", ""]);
+        let rows = [
+            (
+                "connect4, to a VIP",
+                hook,
+                format!("{:.1} (1.3 of the record's)", 1.3 * record),
+                Some(hook <= 1.3 * record),
+            ),
+            (
+                "a program that only makes the record",
+                record,
+                String::new(),
+                None,
+            ),
+            (
+                "connect4, outside the pool",
+                miss,
+                "20".to_owned(),
+                Some(miss <= 20.0),
+            ),
+            (
+                "getpeername4, of a VIP's client",
+                self.figures.getpeername_ns,
+                String::new(),
+                None,
+            ),
+            (
+                "sock_release, of a VIP's client",
+                self.figures.sock_release_ns,
+                String::new(),
+                None,
+            ),
+            (
+                "sock_ops, each run of a VIP's client",
+                self.figures.sock_ops_ns,
+                String::new(),
+                None,
+            ),
+            (
+                "all hooks, a bystander's connection, both ends",
+                bystander,
+                "300".to_owned(),
+                Some(bystander <= 300.0),
+            ),
+        ];
+        for (what, nanoseconds, goal, met) in rows {
+            table.add_row([
+                what.to_owned(),
+                format!("{nanoseconds:.1}"),
+                goal,
+                verdict(met).to_owned(),
+            ]);
+        }
+        table.add_row([
+            "runs of any program while 1 GiB flows".to_owned(),
+            format!("{runs} runs"),
+            "0 runs".to_owned(),
+            verdict(Some(runs == 0)).to_owned(),
+        ]);
+        table
+    }
+}
+
+fn table<const COLUMNS: usize>(heading: [&str; COLUMNS]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(heading);
+    table
+}
+
+fn span(interval: Interval) -> String {
+    format!("{:.4} to {:.4}", interval.low, interval.high)
+}
+
+fn verdict(met: Option<bool>) -> &'static str {
+    match met {
+        Some(true) => "met",
+        Some(false) => "MISSED",
+        None => "",
+    }
+}
