@@ -198,6 +198,28 @@ fn a_kill_at_any_moment_of_a_start_breaks_nothing() {
 }
 
 #[test]
+fn a_kill_in_the_middle_of_the_very_first_start_leaves_nothing_that_hinders_the_next() {
+    let mut world = World::new();
+    let a = Instance::start(&world.netns, "a", [127, 0, 1, 1]);
+    world.publish(&service("www_hello", &[&a]));
+    for moment in ["resolved configuration", "attached", "VIP given"] {
+        world.start(&[]);
+        let reached = eventually(LIMIT, || match world.said() {
+            said if said.contains(moment) || said.contains("first snapshot") => Ok(()),
+            said => Err(said),
+        });
+        reached.unwrap_or_else(|late| panic!("{moment}: {late}"));
+        world.kill();
+    }
+    world.start(&[]);
+    world.await_ready();
+    let vip = world.await_usable("www_hello", &["a"]);
+    world.assert_serves(vip, "a");
+    world.await_fine();
+    world.finish();
+}
+
+#[test]
 fn an_agent_and_a_front_that_died_together_are_replaced_together() {
     let (mut world, _instances, vip) = World::with_two();
     let flow = world.connect(vip, 80).unwrap();

@@ -1,6 +1,6 @@
 //! More than there is room for: as much as fits serves, the rest is named, and the named remedy helps.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use lb_testkit::eventually;
 
@@ -127,9 +127,12 @@ fn the_remedy_for_a_full_map_helps() {
     world.publish(&names.map(|name| service(name, &[&a])).concat());
     world.start(&[]);
     world.await_ready();
-    world.await_degraded(&["raise limits.services and restart the agent"]);
+    world.await_degraded(&["raise limits.services", "once the pins are removed"]);
     world.terminate();
     world.configure(&format!("{usual}[limits]\nservices = 100\n"));
+    let pins = world.path("bpf/lb");
+    let removed = world.netns.enter(|| fs::remove_dir_all(pins));
+    removed.unwrap().unwrap();
     world.start(&[]);
     world.await_ready();
     let all = eventually(LIMIT, || match served(&world, &names) {

@@ -16,7 +16,7 @@ pub(crate) use world::World;
 use std::time::Duration;
 
 /// How long a test waits for what must come.
-pub(crate) const LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A services file with one service of these instances.
 pub(crate) fn service(name: &str, instances: &[&Instance]) -> String {
