@@ -218,23 +218,6 @@ fn a_broken_application_behind_an_open_port_leaves_and_comes_back() {
 }
 
 #[test]
-fn a_service_of_two_ports_answers_on_those_and_refuses_the_others() {
-    let (world, [a, b], _) = World::with_two();
-    let other = Instance::start(&world.netns, "c", [127, 0, 1, 3]);
-    world.publish(&service("pair", &[&b, &other]));
-    let vip = world.await_usable("pair", &["b", "c"]);
-    for instance in [&b, &other] {
-        let port = instance.address().port();
-        let flow = world.connect(vip, port).unwrap();
-        assert_eq!(greeting(&flow).unwrap(), instance.id());
-    }
-    let error = world.connect(vip, a.address().port());
-    let error = error.expect_err(&format!("{:#}", world.report().service("pair").unwrap()));
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    world.finish();
-}
-
-#[test]
 fn a_service_of_chosen_ports_answers_on_those_and_refuses_the_others() {
     let (world, [a, _b], _) = World::with_two();
     let options = "options = { lb_port = \"80,5432\" }\n[[service.instance]]";
