@@ -59,7 +59,7 @@ impl fmt::Display for InstanceKey {
 }
 
 /// What the source's own checks say of an instance, worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceHealth {
     /// All node and service checks pass, or there are none.
@@ -73,7 +73,7 @@ pub enum SourceHealth {
 }
 
 /// One check of the source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Its name.
     pub name: String,
@@ -87,7 +87,7 @@ pub struct Check {
 pub const CHECK_OUTPUT_LIMIT: usize = 4096;
 
 /// Something that could not be used, and what to do about it. It never breaks the rest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Problem {
     /// The thing concerned, such as `service www_hello` or `instance file/a`.
     pub subject: String,

@@ -5,12 +5,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
+use ipnet::Ipv4Net;
 use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, SLOTS, ServiceKey};
 
 use crate::{
     catalog::Problem,
     options,
-    snapshot::{Service, ServiceName, Snapshot},
+    snapshot::{ProbeState, Service, ServiceName, Snapshot},
 };
 
 /// What the maps should hold.
@@ -32,13 +33,16 @@ pub struct Endpoint {
     pub name: ServiceName,
     /// How its backend is chosen.
     pub balance: Balance,
+    /// Whether all its backends have been probed often enough to be judged.
+    pub proven: bool,
     /// The sequence of backends that fills its slots; empty when none is usable.
     pub slots: Vec<SocketAddrV4>,
 }
 
 impl Desired {
-    /// What the maps should hold for `snapshot`, and what of it they cannot.
-    pub fn new(snapshot: &Snapshot) -> (Self, Vec<Problem>) {
+    /// What the maps should hold for `snapshot`, and what of it they cannot. No backend may lie in `pool`: a VIP
+    /// behind a VIP would never be reached, since hooks do not run twice.
+    pub fn new(snapshot: &Snapshot, pool: Ipv4Net) -> (Self, Vec<Problem>) {
         let mut desired = Self {
             complete: snapshot.complete,
             ..Self::default()
@@ -49,10 +53,14 @@ impl Desired {
             let endpoint = Endpoint {
                 name: name.clone(),
                 balance: balance(service.options.balance),
-                slots: slots(name, service, &mut problems),
+                proven: service
+                    .backends
+                    .values()
+                    .all(|backend| backend.probe.state != ProbeState::Starting),
+                slots: slots(name, service, pool, &mut problems),
             };
-            for (_, backend) in &service.backends {
-                if let SocketAddr::V4(address) = backend.address {
+            for backend in service.backends.values() {
+                if let Ok(address) = reachable(backend.address, pool) {
                     let weight = desired.backends.entry(address).or_insert(1);
                     *weight = backend.weight.max(*weight);
                 }
@@ -87,21 +95,41 @@ fn keys(vip: Ipv4Addr, ports: &BTreeSet<u16>) -> Vec<ServiceKey> {
     }
 }
 
-fn slots(name: &ServiceName, service: &Service, problems: &mut Vec<Problem>) -> Vec<SocketAddrV4> {
+/// The address of an instance, if the socket path can send flows there; else what to do about it.
+fn reachable(address: SocketAddr, pool: Ipv4Net) -> Result<SocketAddrV4, String> {
+    match address {
+        SocketAddr::V6(address) => Err(format!(
+            "{address} is an IPv6 address, which VIPs do not reach yet; register an IPv4 address"
+        )),
+        SocketAddr::V4(address) if address.port() == 0 => {
+            Err(format!("{address} has no port; register one"))
+        }
+        SocketAddr::V4(address) if pool.contains(address.ip()) => Err(format!(
+            "{address} lies in the VIP pool {pool}; register the instance's own address"
+        )),
+        SocketAddr::V4(address) => Ok(address),
+    }
+}
+
+fn slots(
+    name: &ServiceName,
+    service: &Service,
+    pool: Ipv4Net,
+    problems: &mut Vec<Problem>,
+) -> Vec<SocketAddrV4> {
     let mut members = BTreeMap::new();
     for (key, backend) in service.usable() {
-        match backend.address {
-            SocketAddr::V4(address) if backend.weight > 0 => {
+        match reachable(backend.address, pool) {
+            Ok(address) if backend.weight > 0 => {
                 members.insert(address, backend.weight);
             }
-            SocketAddr::V4(_) => {}
-            SocketAddr::V6(address) => problems.push(Problem::new(
-                format!("instance {key} of {name}"),
-                format!("{address} is an IPv6 address, which VIPs do not reach yet; register an IPv4 address"),
-            )),
+            Ok(_) => {}
+            Err(message) => {
+                problems.push(Problem::new(format!("instance {key} of {name}"), message));
+            }
         }
     }
-    if members.len() > SLOTS {
+    if members.len() > SLOTS as usize {
         problems.push(Problem::new(
             format!("service {name}"),
             format!(
@@ -110,7 +138,7 @@ fn slots(name: &ServiceName, service: &Service, problems: &mut Vec<Problem>) -> 
             ),
         ));
     }
-    sequence(&members.into_iter().take(SLOTS).collect::<Vec<_>>())
+    sequence(&members.into_iter().take(SLOTS as usize).collect::<Vec<_>>())
 }
 
 /// Each member as often as its weight says, spread as evenly as can be (smooth weighted round robin), in at
@@ -124,7 +152,7 @@ fn sequence(members: &[(SocketAddrV4, u16)]) -> Vec<SocketAddrV4> {
         return Vec::new();
     };
     let total: u64 = weights.iter().sum::<u64>() / divisor;
-    let capacity = SLOTS as u64;
+    let capacity = u64::from(SLOTS);
     let shares: Vec<u64> = if total <= capacity {
         weights.iter().map(|weight| weight / divisor).collect()
     } else {
@@ -200,7 +228,7 @@ mod tests {
                 .map(|(n, &weight)| (SocketAddrV4::new(Ipv4Addr::from(u32::try_from(n).unwrap()), 80), weight))
                 .collect();
             let slots = sequence(&members);
-            prop_assert!(slots.len() <= SLOTS);
+            prop_assert!(slots.len() <= SLOTS as usize);
             let used: BTreeSet<_> = slots.iter().collect();
             prop_assert_eq!(used.len(), members.len());
         }

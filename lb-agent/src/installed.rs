@@ -20,6 +20,13 @@ pub struct Installed {
     pub services: BTreeMap<ServiceKey, InstalledService>,
     /// Backends that may be named by a table or a flow.
     pub backends: BTreeMap<SocketAddrV4, InstalledBackend>,
+    /// The same by index.
+    pub addresses: BTreeMap<u32, SocketAddrV4>,
+    /// How many tables name a backend index, if any does.
+    references: BTreeMap<u32, usize>,
+    /// Backend indexes that no table names, and since when. A program that still reads the last table that
+    /// named one may be about to count a flow there.
+    unreferenced: BTreeMap<u32, Instant>,
     /// Table indexes not in use.
     pub free_tables: FreeList,
     /// Backend indexes not in use.
@@ -62,13 +69,107 @@ impl Installed {
         }
     }
 
-    /// Backend indexes that a live table names.
-    pub fn referenced(&self) -> BTreeSet<u32> {
-        self.services
-            .values()
-            .flat_map(|service| service.slots.iter().copied())
+    /// What the maps were found to hold at `now`, with room for so many services and backends.
+    pub fn found(
+        services: BTreeMap<ServiceKey, InstalledService>,
+        backends: BTreeMap<SocketAddrV4, InstalledBackend>,
+        generations: BTreeMap<u32, u32>,
+        room: Room,
+        now: Instant,
+    ) -> Self {
+        let mut found = Self {
+            generations,
+            ..Self::default()
+        };
+        let tables: BTreeSet<u32> = services.values().map(|service| service.table).collect();
+        for (address, backend) in backends {
+            found.unreferenced.insert(backend.id.index, now);
+            found.addresses.insert(backend.id.index, address);
+            found.backends.insert(address, backend);
+        }
+        for (key, service) in services {
+            found.refer(&service.slots);
+            found.services.insert(key, service);
+        }
+        // An index may be named by a table although no backend is there: it is not free for all that.
+        let used = |index: &u32| {
+            found.addresses.contains_key(index) || found.references.contains_key(index)
+        };
+        found.free_backends = (1..room.backends).filter(|index| !used(index)).collect();
+        found.free_tables = (1..room.services)
+            .filter(|index| !tables.contains(index))
+            .collect();
+        found
+    }
+
+    /// Backends that `keep` lets go and that can be freed at `now`: no table has named them for so long that no
+    /// program still reads one that does, and they have no open flow.
+    pub fn freeable(
+        &self,
+        keep: impl Fn(&SocketAddrV4) -> bool,
+        active: impl Fn(u32) -> u64,
+        now: Instant,
+    ) -> Vec<SocketAddrV4> {
+        let rested = self
+            .unreferenced
+            .iter()
+            .filter(|&(_, &since)| now.saturating_duration_since(since) >= REST);
+        rested
+            .filter_map(|(index, _)| Some((index, self.addresses.get(index)?)))
+            .filter(|&(&index, address)| !keep(address) && active(index) == 0)
+            .map(|(_, &address)| address)
             .collect()
     }
+
+    /// Notes that one more table names these backend indexes.
+    pub(crate) fn refer(&mut self, slots: &[u32]) {
+        for index in slots.iter().copied().collect::<BTreeSet<_>>() {
+            *self.references.entry(index).or_default() += 1;
+            self.unreferenced.remove(&index);
+        }
+    }
+
+    /// Notes that one table less names them.
+    pub(crate) fn unrefer(&mut self, slots: &[u32], now: Instant) {
+        for index in slots.iter().copied().collect::<BTreeSet<_>>() {
+            let references = self.references.entry(index).or_default();
+            *references = references.saturating_sub(1);
+            if *references == 0 {
+                self.references.remove(&index);
+                self.unreferenced.insert(index, now);
+            }
+        }
+    }
+
+    /// Notes a backend that no table names yet.
+    pub(crate) fn place(&mut self, address: SocketAddrV4, backend: InstalledBackend, now: Instant) {
+        let index = backend.id.index;
+        self.free_backends.claim(index);
+        self.generations.insert(index, backend.id.generation);
+        self.addresses.insert(index, address);
+        if self.backends.insert(address, backend).is_none() {
+            self.unreferenced.insert(index, now);
+        }
+    }
+
+    /// Notes that a backend is gone.
+    pub(crate) fn displace(&mut self, address: &SocketAddrV4, now: Instant) {
+        if let Some(backend) = self.backends.remove(address) {
+            let index = backend.id.index;
+            self.addresses.remove(&index);
+            self.unreferenced.remove(&index);
+            self.free_backends.give_back(index, now);
+        }
+    }
+}
+
+/// Capacity of the maps, index 0 included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// For virtual endpoints.
+    pub services: u32,
+    /// For backends.
+    pub backends: u32,
 }
 
 /// Indexes that are not in use; the one that has rested longest is given out first.
@@ -98,6 +199,18 @@ impl FreeList {
             self.rested.push_back(index);
         }
         self.rested.pop_front()
+    }
+
+    /// Takes the first rested index that `fits`; those before it go to the end.
+    pub fn take_if(&mut self, now: Instant, fits: impl Fn(u32) -> bool) -> Option<u32> {
+        for _ in 0..self.len() {
+            let index = self.take(now)?;
+            if fits(index) {
+                return Some(index);
+            }
+            self.rested.push_back(index);
+        }
+        None
     }
 
     /// Gives an index back that was taken but not used.

@@ -4,11 +4,15 @@
 //! ARCHITECTURE.md has the map of the modules and the invariants.
 
 pub mod admin;
+pub mod assemble;
 pub mod catalog;
 pub mod cli;
+pub mod config;
 pub mod desired;
 pub mod discover;
 pub mod dns;
+pub mod document;
+pub mod drain;
 pub mod front;
 pub mod health;
 pub mod installed;
@@ -18,6 +22,8 @@ pub mod options;
 pub mod plan;
 pub mod programs;
 pub mod reconcile;
+pub mod routes;
 pub mod snapshot;
+pub mod state_file;
 pub mod stats;
 pub mod vip;

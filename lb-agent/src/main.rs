@@ -1,6 +1,81 @@
 //! `lb-agent`: the command.
 
+mod preflight;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use lb_agent::{
+    cli::{self, Cli, Command},
+    config::{Config, LogFormat},
+    front,
+    reconcile::error_chain,
+};
+use lb_sys::inherit::Inherited;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+/// The command line or the configuration is wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Ask(ask) => cli::execute(&cli.options, &ask),
+        Command::Front(args) => {
+            log(LogFormat::Text);
+            report(front::child_main(&args).map_err(Into::into))
+        }
+        Command::Run(args) => {
+            // Before anything else opens descriptors.
+            let inherited = match Inherited::take() {
+                Ok(inherited) => inherited,
+                Err(error) => {
+                    return refuse(&format!("cannot take over the passed listeners: {error}"));
+                }
+            };
+            match Config::load(&args) {
+                Ok(config) => {
+                    log(config.log_format);
+                    report(run::run(config, inherited))
+                }
+                Err(error) => refuse(&error.to_string()),
+            }
+        }
+    }
+}
+
+fn refuse(message: &str) -> ExitCode {
+    eprintln!("lb-agent: {message}");
+    ExitCode::from(USAGE)
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lb-agent: {}", error_chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(format: LogFormat) {
+    use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("LB_LOG")
+        .from_env_lossy();
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    match format {
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

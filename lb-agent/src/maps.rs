@@ -1,14 +1,13 @@
 //! The maps of the kernel programs: the only module that reads and writes them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsRawFd, RawFd},
     time::Instant,
 };
 
 use aya::{
-    Ebpf,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
     util::nr_cpus,
 };
@@ -19,8 +18,9 @@ use lb_common::{
 use thiserror::Error;
 
 use crate::{
-    installed::{Installed, InstalledBackend, InstalledService},
+    installed::{Installed, InstalledBackend, InstalledService, Room},
     plan::{Step, backend_value},
+    programs::Programs,
     stats::MapFill,
 };
 
@@ -47,6 +47,8 @@ pub struct Maps {
     backends: Array<MapData, Backend>,
     suspects: Array<MapData, Suspect>,
     active: Array<MapData, Active>,
+    /// Of `SERVICES`: a hash does not tell its size.
+    service_capacity: u32,
 }
 
 /// What the kernel tells about backends, as it happens.
@@ -69,7 +71,9 @@ impl Maps {
     ///
     /// # Errors
     /// When one is missing or of another kind.
-    pub fn open(ebpf: &mut Ebpf) -> Result<(Self, Events), Error> {
+    pub fn open(programs: &mut Programs) -> Result<(Self, Events), Error> {
+        let service_capacity = programs.service_capacity();
+        let ebpf = programs.ebpf();
         let maps = Self {
             services: take!(ebpf, map::SERVICES)?,
             tables: take!(ebpf, map::TABLES)?,
@@ -78,8 +82,27 @@ impl Maps {
             backends: take!(ebpf, map::BACKENDS)?,
             suspects: take!(ebpf, map::SUSPECTS)?,
             active: take!(ebpf, map::ACTIVE)?,
+            service_capacity,
         };
         Ok((maps, Events(take!(ebpf, map::EVENTS)?)))
+    }
+
+    /// How much the maps that belong together all have room for. An adopted map keeps its size, so they may
+    /// differ.
+    pub fn room(&self) -> Room {
+        Room {
+            services: self
+                .tables
+                .len()
+                .min(self.cursors.len())
+                .min(self.counters.len())
+                .min(self.service_capacity),
+            backends: self
+                .backends
+                .len()
+                .min(self.suspects.len())
+                .min(self.active.len()),
+        }
     }
 
     /// Reads back what an earlier agent left in the maps.
@@ -87,14 +110,16 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses a read.
     pub fn read_back(&self) -> Result<Installed, Error> {
-        let mut installed = Installed::empty(self.tables.len(), self.backends.len());
-        for index in 1..self.backends.len() {
+        let room = self.room();
+        let mut generations = BTreeMap::new();
+        let mut backends: BTreeMap<SocketAddrV4, InstalledBackend> = BTreeMap::new();
+        for index in 1..room.backends {
             let backend = self
                 .backends
                 .get(&index, 0)
                 .map_err(failed("read", map::BACKENDS))?;
             if backend.generation != 0 {
-                installed.generations.insert(index, backend.generation);
+                generations.insert(index, backend.generation);
             }
             if backend.port.host() != 0 {
                 let address =
@@ -103,7 +128,7 @@ impl Maps {
                     index,
                     generation: backend.generation,
                 };
-                installed.backends.insert(
+                backends.insert(
                     address,
                     InstalledBackend {
                         id,
@@ -112,16 +137,7 @@ impl Maps {
                 );
             }
         }
-        let in_use: BTreeSet<u32> = installed
-            .backends
-            .values()
-            .map(|backend| backend.id.index)
-            .collect();
-        installed.free_backends = (1..self.backends.len())
-            .filter(|index| !in_use.contains(index))
-            .collect();
-
-        let mut tables_in_use = BTreeSet::new();
+        let mut services = BTreeMap::new();
         for entry in self.services.iter() {
             let (key, service) = entry.map_err(failed("read", map::SERVICES))?;
             let table = self
@@ -129,7 +145,6 @@ impl Maps {
                 .get(&service.table, 0)
                 .map_err(failed("read", map::TABLES))?;
             let half = table.halves[(service.half & 1) as usize];
-            tables_in_use.insert(service.table);
             let service = InstalledService {
                 table: service.table,
                 half: service.half,
@@ -141,12 +156,15 @@ impl Maps {
                     .take(service.count as usize)
                     .collect(),
             };
-            installed.services.insert(key, service);
+            services.insert(key, service);
         }
-        installed.free_tables = (1..self.tables.len())
-            .filter(|index| !tables_in_use.contains(index))
-            .collect();
-        Ok(installed)
+        Ok(Installed::found(
+            services,
+            backends,
+            generations,
+            room,
+            Instant::now(),
+        ))
     }
 
     /// Carries out one step and, once the kernel has taken it, notes it in `installed`.
@@ -180,7 +198,7 @@ impl Maps {
                     .tables
                     .get(&service.table, 0)
                     .map_err(failed("read", map::TABLES))?;
-                table.halves[(service.half & 1) as usize] = service.half();
+                table.halves[(service.half & 1) as usize] = service.half(key.vip);
                 self.tables
                     .set(service.table, table, 0)
                     .map_err(failed("write", map::TABLES))?;
@@ -268,18 +286,13 @@ impl Maps {
     pub fn fill(&self, installed: &Installed) -> BTreeMap<&'static str, MapFill> {
         let fill = |entries: usize, capacity: u32| MapFill {
             entries: entries as u64,
-            capacity: capacity.into(),
+            // Index 0 is never given out.
+            capacity: capacity.saturating_sub(1).into(),
         };
+        let room = self.room();
         BTreeMap::from([
-            // Each virtual endpoint takes one entry in SERVICES and one in TABLES; index 0 is never used.
-            (
-                map::SERVICES,
-                fill(installed.services.len(), self.tables.len() - 1),
-            ),
-            (
-                map::BACKENDS,
-                fill(installed.backends.len(), self.backends.len() - 1),
-            ),
+            (map::SERVICES, fill(installed.services.len(), room.services)),
+            (map::BACKENDS, fill(installed.backends.len(), room.backends)),
         ])
     }
 
@@ -297,8 +310,8 @@ impl Maps {
 }
 
 impl Events {
-    /// The next event, if one is waiting.
-    pub fn next(&mut self) -> Option<Event> {
+    /// Takes the next event, if one is waiting.
+    pub fn take(&mut self) -> Option<Event> {
         let item = self.0.next()?;
         let word = |at: usize| Some(u32::from_ne_bytes(item.get(at..at + 4)?.try_into().ok()?));
         let (low, high) = (word(0)?, word(4)?);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
-    address::AddressAttribute,
+    address::{AddressAttribute, AddressProtocol},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
@@ -16,6 +16,9 @@ use thiserror::Error;
 
 /// The mark of our own routes among those of others: "l" for lb. Not taken in iproute2's table of protocols.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(108);
+
+/// The same mark on addresses. A kernel before 5.18 does not keep it; there a former pool's address stays.
+const OUR_ADDRESSES: AddressProtocol = AddressProtocol::Other(108);
 
 /// `lo` is always the first device of a network namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -63,6 +66,7 @@ pub async fn take_pool(pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error> {
 }
 
 async fn take(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error> {
+    remove_outdated(handle, pool, own).await?;
     if let Some(what) = foreign_address(handle, pool, own)
         .await?
         .or(foreign_route(handle, pool).await?)
@@ -81,10 +85,14 @@ async fn take(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error
         .execute()
         .await
         .map_err(failed("add the unreachable route of the pool"))?;
-    let address = handle
+    let mut address = handle
         .address()
         .add(LOOPBACK_INDEX, own.into(), 32)
         .replace();
+    address
+        .message_mut()
+        .attributes
+        .push(AddressAttribute::Protocol(OUR_ADDRESSES));
     address
         .execute()
         .await
@@ -125,7 +133,7 @@ async fn foreign_route(handle: &Handle, pool: Ipv4Net) -> Result<Option<String>,
         .execute();
     while let Some(route) = routes.try_next().await.map_err(failed("list routes"))? {
         if let Some(destination) = destination(&route)
-            && pool.contains(&destination)
+            && overlaps(destination, pool)
             && route.header.kind == RouteType::Unicast
         {
             return Ok(Some(format!("a route to {destination}")));
@@ -133,6 +141,61 @@ async fn foreign_route(handle: &Handle, pool: Ipv4Net) -> Result<Option<String>,
         // An unreachable route of somebody else for the same pool does the same: ours replaces it.
     }
     Ok(None)
+}
+
+/// Whether two networks share addresses. A route to half of the Internet or more shares them with everybody and
+/// claims nothing.
+fn overlaps(destination: Ipv4Net, pool: Ipv4Net) -> bool {
+    destination.prefix_len() >= 8 && (pool.contains(&destination) || destination.contains(&pool))
+}
+
+/// Takes away the routes and addresses that an earlier agent of ours laid for another pool.
+async fn remove_outdated(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error> {
+    let mut routes = handle
+        .route()
+        .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
+        .execute();
+    let mut outdated = Vec::new();
+    while let Some(route) = routes.try_next().await.map_err(failed("list routes"))? {
+        if route.header.protocol == OUR_PROTOCOL && destination(&route) != Some(pool) {
+            outdated.push(route);
+        }
+    }
+    for route in outdated {
+        handle
+            .route()
+            .del(route)
+            .execute()
+            .await
+            .map_err(failed("remove the route of a former pool"))?;
+    }
+    let mut addresses = handle.address().get().execute();
+    let mut outdated = Vec::new();
+    while let Some(message) = addresses
+        .try_next()
+        .await
+        .map_err(failed("list addresses"))?
+    {
+        let ours = message
+            .attributes
+            .contains(&AddressAttribute::Protocol(OUR_ADDRESSES));
+        if ours
+            && !message
+                .attributes
+                .contains(&AddressAttribute::Local(own.into()))
+        {
+            outdated.push(message);
+        }
+    }
+    for address in outdated {
+        handle
+            .address()
+            .del(address)
+            .execute()
+            .await
+            .map_err(failed("remove the address of a former pool"))?;
+    }
+    Ok(())
 }
 
 fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
@@ -145,4 +208,30 @@ fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
             }
             _ => None,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_shares_addresses_with_the_pool_is_in_the_way() {
+        let pool = "198.18.0.0/16".parse().unwrap();
+        for (destination, expect) in [
+            ("198.18.0.0/16", true),
+            ("198.18.7.0/24", true),
+            ("198.18.0.0/15", true),
+            ("198.0.0.0/8", true),
+            ("198.19.0.0/16", false),
+            // A VPN that takes everything takes nothing in particular.
+            ("128.0.0.0/1", false),
+            ("0.0.0.0/0", false),
+        ] {
+            assert_eq!(
+                overlaps(destination.parse().unwrap(), pool),
+                expect,
+                "{destination}"
+            );
+        }
+    }
 }

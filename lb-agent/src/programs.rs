@@ -3,6 +3,8 @@
 //!
 //! Links are replaced in place, so there is no moment without a program and none with two that both count.
 
+mod layout;
+
 use std::{
     fs, io,
     net::Ipv4Addr,
@@ -15,7 +17,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    maps::MapInfo,
+    maps::MapError,
     pin::PinError,
     programs::{
         CgroupAttachMode, Program, ProgramError,
@@ -79,6 +81,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What is pinned is not what this agent would pin.
+    #[error(
+        "{path} holds a map of another layout; it is not this agent's: end what made it, remove the file and start again"
+    )]
+    Layout {
+        /// Which pin.
+        path: PathBuf,
+    },
+    /// A pinned map cannot be examined.
+    #[error("cannot examine the pinned map {path}")]
+    Examine {
+        /// Which pin.
+        path: PathBuf,
+        /// What the kernel said.
+        source: Box<MapError>,
+    },
     /// The cgroup directory cannot be used.
     #[error("cannot open the cgroup {0}; it must be a directory of the host's cgroup v2 tree")]
     Cgroup(PathBuf, #[source] io::Error),
@@ -111,6 +129,17 @@ pub struct Programs {
     pins: PathBuf,
     /// The links of the attached programs.
     links: Vec<(&'static str, OwnedFd)>,
+    service_capacity: u32,
+}
+
+impl Error {
+    fn pin(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Pin {
+            verb,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// The folder with the pins of all map versions.
@@ -126,12 +155,11 @@ impl Programs {
     pub fn load(config: &Config) -> Result<Self, Error> {
         let root = pin_root(&config.bpffs);
         let versioned = root.join(format!("v{MAP_VERSION}"));
-        let pins = versioned.join("links");
-        fs::create_dir_all(&pins).map_err(|source| Error::Pin {
-            verb: "create",
-            path: pins.clone(),
-            source,
-        })?;
+        // Not below the version: a link goes on to the programs of the next one.
+        let pins = root.join("links");
+        for folder in [&versioned, &pins] {
+            fs::create_dir_all(folder).map_err(Error::pin("create", folder))?;
+        }
 
         let raw = |address: Ipv4Addr| u32::from(address).to_be();
         let (prefix, mask, own) = (
@@ -144,30 +172,22 @@ impl Programs {
             .override_global("POOL_PREFIX", &prefix, true)
             .override_global("POOL_MASK", &mask, true)
             .override_global("OWN_ADDRESS", &own, true);
-        for (name, capacity) in [
-            (map::SERVICES, Some(config.services)),
-            (map::TABLES, Some(config.services)),
-            (map::CURSORS, Some(config.services)),
-            (map::COUNTERS, Some(config.services)),
-            (map::BACKENDS, Some(config.backends)),
-            (map::SUSPECTS, Some(config.backends)),
-            (map::ACTIVE, Some(config.backends)),
-            (map::RECORDS, None),
-            (map::EVENTS, None),
-        ] {
-            // Flow records and counts outlive every map version.
-            let shared = name == map::ACTIVE || name == map::RECORDS;
-            let path = if shared {
-                root.join(name)
+        let mut service_capacity = 0;
+        for layout in layout::of(config.services, config.backends) {
+            let folder = if layout.outlives_version {
+                &root
             } else {
-                versioned.join(name)
+                &versioned
             };
-            // An adopted map keeps its size whatever the configuration says now.
-            let adopted = MapInfo::from_pin(&path).map(|info| info.max_entries()).ok();
-            if let Some(capacity) = adopted.or(capacity).filter(|&capacity| capacity > 0) {
-                loader.map_max_entries(name, capacity);
+            let path = folder.join(layout.name);
+            let capacity = layout.adopt(&path)?;
+            if capacity > 0 {
+                loader.map_max_entries(layout.name, capacity);
             }
-            loader.map_pin_path(name, path);
+            if layout.name == map::SERVICES {
+                service_capacity = capacity;
+            }
+            loader.map_pin_path(layout.name, path);
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
         for hook in HOOKS {
@@ -178,12 +198,18 @@ impl Programs {
             cgroup: config.cgroup.clone(),
             pins,
             links: Vec::new(),
+            service_capacity,
         })
     }
 
-    /// The maps, to be taken out.
-    pub fn maps(&mut self) -> &mut Ebpf {
+    /// The loaded object, for [`crate::maps::Maps::open`] and for benches that swap programs.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// Entries that `SERVICES` has room for.
+    pub(crate) fn service_capacity(&self) -> u32 {
+        self.service_capacity
     }
 
     /// Attaches every program, in the place of an earlier agent's where there is one.
@@ -197,25 +223,38 @@ impl Programs {
             .metadata()
             .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?
             .ino();
+        let mut outdated = Vec::new();
         for hook in HOOKS {
             let path = self.pins.join(hook);
             let program = self.ebpf.program_mut(hook).ok_or(Error::Missing(hook))?;
-            if replace(program, hook, &path, id)? {
-                tracing::info!(hook, "adopted the attached program's link");
-            } else {
-                let link = attach(program, hook, &cgroup)?;
-                link.pin(&path).map_err(|source| Error::PinLink {
-                    program: hook,
-                    source,
-                })?;
-                tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
+            match adopt(program, hook, &path, id)? {
+                Adoption::Replaced => tracing::info!(hook, "adopted the attached program's link"),
+                adoption => {
+                    if let Adoption::Elsewhere(link) = adoption {
+                        fs::remove_file(&path)
+                            .map_err(Error::pin("remove the outdated link", &path))?;
+                        outdated.push(link);
+                    }
+                    let link = attach(program, hook, &cgroup)?;
+                    link.pin(&path).map_err(|source| Error::PinLink {
+                        program: hook,
+                        source,
+                    })?;
+                    tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
+                }
             }
-            let link = lb_sys::bpf::object_get(&path).map_err(|source| Error::Pin {
-                verb: "open the pinned link",
-                path,
-                source,
-            })?;
+            let link = lb_sys::bpf::object_get(&path)
+                .map_err(Error::pin("open the pinned link", &path))?;
             self.links.push((hook, link));
+        }
+        if !outdated.is_empty() {
+            tracing::warn!(
+                "the configuration names another cgroup; open flows of the former one stay counted"
+            );
+        }
+        // Only now, when the new ones are in place, and first the one that begins flows.
+        while let Some(link) = outdated.pop() {
+            drop(link);
         }
         Ok(())
     }
@@ -246,24 +285,32 @@ fn load(ebpf: &mut Ebpf, hook: &'static str) -> Result<(), Error> {
     })
 }
 
+/// What became of an earlier agent's link.
+enum Adoption {
+    /// There was none.
+    None,
+    /// It now runs our program.
+    Replaced,
+    /// It belongs to another cgroup, or to none any more.
+    Elsewhere(OwnedFd),
+}
+
 /// Puts `program` into the link pinned at `path`, if there is one and it is attached to `cgroup`.
-fn replace(program: &Program, hook: &'static str, path: &Path, cgroup: u64) -> Result<bool, Error> {
-    let pin = |verb| {
-        move |source| Error::Pin {
-            verb,
-            path: path.to_owned(),
-            source,
-        }
-    };
+fn adopt(
+    program: &Program,
+    hook: &'static str,
+    path: &Path,
+    cgroup: u64,
+) -> Result<Adoption, Error> {
     let link = match lb_sys::bpf::object_get(path) {
         Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(pin("open the pinned link")(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adoption::None),
+        Err(error) => return Err(Error::pin("open the pinned link", path)(error)),
     };
-    if lb_sys::bpf::link_cgroup(link.as_fd()).map_err(pin("read the pinned link"))? != cgroup {
-        // Its cgroup is gone, or the configuration names another one now.
-        fs::remove_file(path).map_err(pin("remove the outdated link"))?;
-        return Ok(false);
+    if lb_sys::bpf::link_cgroup(link.as_fd()).map_err(Error::pin("read the pinned link", path))?
+        != cgroup
+    {
+        return Ok(Adoption::Elsewhere(link));
     }
     let descriptor = program.fd().map_err(|source| Error::Program {
         verb: "use",
@@ -271,8 +318,8 @@ fn replace(program: &Program, hook: &'static str, path: &Path, cgroup: u64) -> R
         source: Box::new(source),
     })?;
     lb_sys::bpf::link_update(link.as_fd(), descriptor.as_fd())
-        .map_err(pin("replace the program of the link"))?;
-    Ok(true)
+        .map_err(Error::pin("replace the program of the link", path))?;
+    Ok(Adoption::Replaced)
 }
 
 fn attach(program: &mut Program, hook: &'static str, cgroup: &fs::File) -> Result<FdLink, Error> {

@@ -14,13 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::Ipv4Net;
 use lb_common::BackendId;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,7 @@ use crate::{
     desired::Desired,
     installed::Installed,
     maps::{self, Events, Maps},
-    plan::plan,
+    plan::{Step, plan},
     programs::Programs,
     snapshot::{ServiceName, Snapshot},
     stats::{BackendStats, ServiceStats, Stats, StatsRequest},
@@ -37,6 +38,9 @@ use crate::{
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Events taken before everything else gets its turn again.
+const EVENTS_AT_ONCE: usize = 256;
 
 /// How often the maps are read back and compared with what is known of them.
 const AUDIT: Duration = Duration::from_secs(60);
@@ -79,6 +83,18 @@ pub struct Channels {
     pub installed: watch::Sender<bool>,
 }
 
+/// The data plane, opened.
+pub struct Plane {
+    /// The attached programs.
+    pub programs: Programs,
+    /// Their maps.
+    pub maps: Maps,
+    /// What they tell.
+    pub events: Events,
+    /// The VIP pool.
+    pub pool: Ipv4Net,
+}
+
 struct Stage {
     programs: Programs,
     maps: Maps,
@@ -89,6 +105,9 @@ struct Stage {
     owners: BTreeMap<SocketAddrV4, Vec<(ServiceName, InstanceKey)>>,
     /// Whether the last plan was carried out whole.
     settled: bool,
+    /// Whether something did not fit: what leaves may make room for it.
+    unfit: bool,
+    pool: Ipv4Net,
     metrics: Arc<Metrics>,
 }
 
@@ -97,9 +116,12 @@ struct Stage {
 /// # Errors
 /// When the maps cannot be read at the start, or the kernel's events cannot be awaited.
 pub async fn run(
-    programs: Programs,
-    maps: Maps,
-    events: Events,
+    Plane {
+        programs,
+        maps,
+        events,
+        pool,
+    }: Plane,
     mut channels: Channels,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -118,6 +140,8 @@ pub async fn run(
         desired: Desired::default(),
         owners: BTreeMap::new(),
         settled: true,
+        unfit: false,
+        pool,
         metrics,
     };
     #[expect(
@@ -125,9 +149,11 @@ pub async fn run(
         reason = "`register` is unsafe; `Events` keeps its one descriptor for its whole life"
     )]
     let mut events = AsyncFd::new(events)?;
+    // It may be there already.
+    channels.snapshots.mark_changed();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut audit = interval(AUDIT);
+    let mut audit = interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
     audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -144,18 +170,24 @@ pub async fn run(
             }
             ready = events.readable_mut() => {
                 let mut ready = ready?;
-                while let Some(event) = ready.get_inner_mut().next() {
+                // A storm of failing connects must not hold up everything else.
+                for _ in 0..EVENTS_AT_ONCE {
+                    let Some(event) = ready.get_inner_mut().take() else {
+                        ready.clear_ready();
+                        break;
+                    };
                     stage.suspect(BackendId::from_bits(event.backend), &channels.suspects);
                 }
-                ready.clear_ready();
             }
             request = channels.stats.recv() => match request {
                 // Whoever asked may have gone.
                 Some(reply) => drop(reply.send(stage.figures())),
                 None => return Ok(()),
             },
-            _ = tick.tick() => if !stage.settled || stage.has_leaving() {
+            _ = tick.tick() => if !stage.settled || stage.unfit {
                 stage.settle(&channels);
+            } else {
+                stage.free_leaving();
             },
             _ = audit.tick() => stage.audit(&channels),
         }
@@ -184,29 +216,15 @@ impl Stage {
             return;
         };
         let started = Instant::now();
-        let (desired, mut problems) = Desired::new(snapshot);
+        let (desired, mut problems) = Desired::new(snapshot, self.pool);
         // An unreadable count keeps the backend: unknown is not zero.
         let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
         let (steps, unfit) = plan(&self.installed, &desired, active, started);
+        self.unfit = !unfit.is_empty();
         problems.extend(unfit);
         self.desired = desired;
-        self.settled = true;
-        for step in &steps {
-            if let Err(error) = self.maps.carry_out(step, &mut self.installed) {
-                self.metrics.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    ?step,
-                    error = error_chain(&error),
-                    "a map write failed and will be tried again"
-                );
-                problems.push(Problem::new(
-                    "data plane",
-                    format!("{}; trying again", error_chain(&error)),
-                ));
-                self.settled = false;
-                break;
-            }
-            self.metrics.operations.fetch_add(1, Ordering::Relaxed);
+        if let Err(problem) = self.carry_out(&steps) {
+            problems.push(problem);
         }
         if !steps.is_empty() {
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -230,23 +248,49 @@ impl Stage {
         }
     }
 
-    fn has_leaving(&self) -> bool {
-        self.desired.complete
-            && self
-                .installed
-                .backends
-                .keys()
-                .any(|address| !self.desired.backends.contains_key(address))
+    /// Carries steps out, up to the first that the kernel refuses; the next tick tries again.
+    fn carry_out(&mut self, steps: &[Step]) -> Result<(), Problem> {
+        self.settled = true;
+        for step in steps {
+            if let Err(error) = self.maps.carry_out(step, &mut self.installed) {
+                self.settled = false;
+                self.metrics.failures.fetch_add(1, Ordering::Relaxed);
+                let error = error_chain(&error);
+                tracing::warn!(?step, error, "a map write failed and will be tried again");
+                return Err(Problem::new("data plane", format!("{error}; trying again")));
+            }
+            self.metrics.operations.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Frees backends that left and have lost their last flow.
+    fn free_leaving(&mut self) {
+        if !self.desired.complete {
+            return;
+        }
+        let keep = |address: &SocketAddrV4| self.desired.backends.contains_key(address);
+        // An unreadable count keeps the backend: unknown is not zero.
+        let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
+        let gone = self.installed.freeable(keep, active, Instant::now());
+        let steps: Vec<_> = gone
+            .into_iter()
+            .map(|address| Step::FreeBackend { address })
+            .collect();
+        // A refused step is logged and counted, and tried again.
+        let _ = self.carry_out(&steps);
     }
 
     fn suspect(&self, id: BackendId, suspects: &mpsc::Sender<SocketAddr>) {
         self.metrics.suspicions.fetch_add(1, Ordering::Relaxed);
-        let found = self
-            .installed
-            .backends
-            .iter()
-            .find(|(_, backend)| backend.id == id);
-        if let Some((&address, _)) = found {
+        let address = self.installed.addresses.get(&id.index);
+        let known = address.filter(|address| {
+            self.installed
+                .backends
+                .get(address)
+                .is_some_and(|it| it.id == id)
+        });
+        if let Some(&address) = known {
             tracing::debug!(%address, "the kernel saw a connect fail");
             // Full: the health stage has enough to probe, and the mark stands in the kernel anyway.
             let _ = suspects.try_send(address.into());
@@ -298,6 +342,14 @@ impl Stage {
                 .is_ok_and(|until| until > now);
             let leaving = !self.desired.backends.contains_key(address);
             for (name, instance) in self.owners.get(address).into_iter().flatten() {
+                let there = self
+                    .snapshot
+                    .as_ref()
+                    .and_then(|it| it.services.get(name)?.backends.get(instance));
+                let stays = there.is_some_and(|it| it.address == SocketAddr::V4(*address));
+                if stays == leaving {
+                    continue; // Another instance is at this address now.
+                }
                 let figures: &mut ServiceStats = stats.services.entry(name.clone()).or_default();
                 figures.active += active;
                 figures.backends.insert(

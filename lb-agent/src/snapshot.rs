@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
@@ -20,8 +20,8 @@ use crate::{
 /// Everything the agent knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
-    /// Whether every source has had its first full answer. Before that nothing that the maps already hold
-    /// may be removed: unknown is not empty.
+    /// Whether every source has had its first full answer and every backend in it its first verdict by our
+    /// own probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
     pub complete: bool,
     /// Services and their tagged parts, by name.
     pub services: BTreeMap<ServiceName, Service>,
@@ -146,7 +146,7 @@ pub struct Probe {
 }
 
 /// The verdict of our own probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProbeState {
     /// New, not probed often enough: takes no flow yet.
@@ -160,7 +160,7 @@ pub enum ProbeState {
 }
 
 /// The state of a backend, one word, worst cause first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Takes new flows.

@@ -30,7 +30,8 @@ pub struct ServiceStats {
     pub refused: u64,
     /// Connects that failed at the backend.
     pub failed: u64,
-    /// Open flows, backends that already left the service included.
+    /// Open flows to its backends, those that already left the service included. Flows are counted for each
+    /// address: two services that share one each show all of its flows.
     pub active: u64,
     /// Open flows by backend.
     pub backends: BTreeMap<InstanceKey, BackendStats>,

@@ -1,4 +1,8 @@
 //! The kernel programs in a real kernel: real `connect()` in a cgroup and a network namespace of their own.
+#![expect(
+    clippy::unwrap_used,
+    reason = "an unmet expectation is the test's failure, in its helpers too"
+)]
 
 mod kernel {
     mod adoption;

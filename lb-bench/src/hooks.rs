@@ -145,7 +145,7 @@ impl Hooks {
 
     fn program(&mut self, hook: Hook, occupant: Occupant) -> Result<&Program> {
         let (object, name) = match occupant {
-            Occupant::Real => (self.agent.maps(), hook.name().to_owned()),
+            Occupant::Real => (self.agent.ebpf(), hook.name().to_owned()),
             Occupant::Empty => (&mut self.bench, format!("empty_{}", hook.name())),
             Occupant::Record => (&mut self.bench, format!("record_{}", hook.name())),
         };

@@ -98,7 +98,7 @@ impl World {
             services: 64,
             backends: 64,
         })?;
-        let (mut maps, _) = Maps::open(programs.maps())?;
+        let (mut maps, _) = Maps::open(&mut programs)?;
         let mut installed = maps.read_back()?;
         let (steps, _) = plan(&installed, &desired(), |_| 0, Instant::now());
         for step in &steps {
@@ -185,6 +185,7 @@ fn desired() -> Desired {
             HOST_VIEW,
         );
         let endpoint = Endpoint {
+            proven: true,
             name: ServiceName::whole(vip.to_string()),
             balance: Balance::LeastConn,
             slots,

@@ -59,8 +59,8 @@ pub struct Record {
     pub address: Be32,
     /// Its port.
     pub port: Be16,
-    /// Spare, zero.
-    pub spare16: u16,
+    /// 1 once the flow was counted as failed: a connect that times out is refused at its end as well.
+    pub failed: u16,
     /// [`crate::Service::table`] of the service.
     pub table: u32,
     /// Spare, zero: room for an IPv6 VIP and address.

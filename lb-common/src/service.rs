@@ -3,7 +3,7 @@
 use crate::{Be16, Be32};
 
 /// Slots in one half of a [`Table`]: a power of two, so that a masked index satisfies the verifier.
-pub const SLOTS: usize = 1024;
+pub const SLOTS: u32 = 1024;
 
 /// The view of the host itself and of every client that is not known to stand elsewhere.
 pub const HOST_VIEW: u32 = 0;
@@ -94,11 +94,12 @@ impl TryFrom<u32> for Balance {
 pub struct Half {
     /// Counts the publications of this table, starting at 1; 0 means never written.
     pub generation: u32,
-    /// Spare, zero.
-    pub spare: u32,
+    /// The virtual address that the half was written for. With the generation it tells a program that the
+    /// service's value it read was overtaken: the kernel reuses the element of a replaced or removed entry.
+    pub vip: Be32,
     /// Backend indexes: the first [`Service::count`] over and over, so that every read of a half that is
     /// being rewritten is still a backend.
-    pub slots: [u32; SLOTS],
+    pub slots: [u32; SLOTS as usize],
 }
 
 /// Value of `TABLES`: two halves, of which the service's value names the live one. The idle one is
@@ -110,7 +111,7 @@ pub struct Table {
     pub halves: [Half; 2],
 }
 
-const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS));
+const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS as usize));
 
 /// Value of `BACKENDS`.
 #[repr(C)]
@@ -130,8 +131,8 @@ pub struct Backend {
 
 const _: () = assert!(size_of::<Backend>() == 16);
 
-/// Value of `SUSPECTS`: written by the kernel, cleared by the agent. Not part of [`Backend`], which the
-/// agent rewrites.
+/// Value of `SUSPECTS`: written by the kernel, cleared by the agent when the index gets another meaning. Not
+/// part of [`Backend`], which the agent rewrites.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Suspect {

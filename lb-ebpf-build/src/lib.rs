@@ -55,6 +55,34 @@ pub fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("ebpf"))
 }
 
+/// For a build script: builds the programs and puts the object `name` into `OUT_DIR`, where the crate embeds it.
+/// Never by a path into a target folder, which may be stale.
+///
+/// # Errors
+/// As [`build`].
+pub fn embed(name: &str) -> Result<()> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .with_context(|| format!("cargo sets {name}"))
+    };
+    let (krate, out) = (variable("CARGO_MANIFEST_DIR")?, variable("OUT_DIR")?);
+    let workspace = krate.parent().context("the crate lies in the workspace")?;
+    for input in [
+        "lb-ebpf",
+        "lb-common",
+        "lb-ebpf-build",
+        "Cargo.lock",
+        "Cargo.toml",
+    ] {
+        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+    }
+    // One nested target folder for all profiles of the outer build; its lock is not the outer one's.
+    let objects = build(workspace, &workspace.join("target/ebpf"))?;
+    std::fs::copy(objects.join(name), out.join(name)).context("cannot copy the object")?;
+    Ok(())
+}
+
 /// Lints the programs with the clippy that matches their compiler.
 ///
 /// # Errors

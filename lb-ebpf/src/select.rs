@@ -73,13 +73,9 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
 #[inline(always)]
 fn unsuspected_after(first: u32, count: u32, slots: &impl Slots) -> Option<u32> {
     // A sequence longer than half of the slots may meet the end of the half, where it is cut off.
-    let steps = if count > SLOTS as u32 / 2 {
-        SLOTS as u32
-    } else {
-        count
-    };
+    let steps = if count > SLOTS / 2 { SLOTS } else { count };
     // Bounded by a constant for the verifier.
-    for step in 1..SLOTS as u32 {
+    for step in 1..SLOTS {
         if step >= steps {
             break;
         }
@@ -138,7 +134,7 @@ mod tests {
             self.turn.replace(self.turn.get() + 1)
         }
         fn backend(&self, slot: u32) -> u32 {
-            slot % SLOTS as u32 % u32::try_from(self.loads.len()).unwrap() + 1
+            slot % SLOTS % u32::try_from(self.loads.len()).unwrap() + 1
         }
         fn load(&self, backend: u32) -> Load {
             self.loads[backend as usize - 1]
@@ -236,8 +232,8 @@ mod tests {
 
         #[test]
         fn a_suspect_is_never_chosen_while_another_backend_is_not(
-            flows in prop::collection::vec(0..100_u64, 1..=SLOTS),
-            trusted in prop::collection::btree_set(1..=SLOTS as u32, 0..3),
+            flows in prop::collection::vec(0..100_u64, 1..=SLOTS as usize),
+            trusted in prop::collection::btree_set(1..=SLOTS, 0..3),
             random: u32,
             turn: u32,
             balance in prop::sample::select(vec![Balance::LeastConn, Balance::RoundRobin, Balance::Random]),

@@ -13,6 +13,7 @@ use std::{
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_TYPE_CGROUP: u32 = 3;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads (`include/uapi/linux/bpf.h`).
 #[repr(C)]
@@ -37,12 +38,13 @@ struct LinkUpdate {
 /// What the kernel answers: `NotFound` when nothing is pinned there.
 pub fn object_get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    let attr = ObjGet {
+    let mut attr = ObjGet {
         pathname: path.as_ptr() as u64,
         bpf_fd: 0,
         file_flags: 0,
     };
-    let fd = bpf(BPF_OBJ_GET, &attr)?;
+    // SAFETY: `attr` is what the command reads, and the path lives until the call returns.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel just returned this descriptor and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -54,23 +56,27 @@ pub fn object_get(path: &Path) -> io::Result<OwnedFd> {
 /// What the kernel answers, for example `EINVAL` when the attach types differ.
 pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let descriptor = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
-    let attr = LinkUpdate {
+    let mut attr = LinkUpdate {
         link_fd: descriptor(link)?,
         new_prog_fd: descriptor(program)?,
         flags: 0,
         old_prog_fd: 0,
     };
-    bpf(BPF_LINK_UPDATE, &attr).map(drop)
+    // SAFETY: `attr` is what the command reads; it holds no pointer.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
 
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
-    // SAFETY: `attr` is a live `repr(C)` prefix of `union bpf_attr` of the size we state; the kernel
-    // treats the missing rest as zero and writes nothing behind it for these commands.
+/// # Safety
+/// `attr` is a `repr(C)` prefix of `union bpf_attr` that holds what `command` reads, and what its pointers name is
+/// live and as large as the command takes it to be.
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads and writes no more than the size we state, takes the missing rest as zero, and the
+    // caller answers for the pointers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
-            std::ptr::from_ref(attr),
+            std::ptr::from_mut(attr),
             size_of::<T>(),
         )
     };
@@ -109,12 +115,18 @@ struct InfoByFd {
 /// What the kernel answers.
 pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     let mut info = CgroupLinkInfo::default();
-    let attr = InfoByFd {
+    let mut attr = InfoByFd {
         bpf_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
         info_len: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
-        // The kernel writes `info_len` bytes here, and `info` lives until the call returns.
         info: (&raw mut info) as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
+    // SAFETY: `attr` is what the command reads and writes; `info` has `info_len` bytes and lives until it returns.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    if info.kind != BPF_LINK_TYPE_CGROUP {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is no cgroup link",
+        ));
+    }
     Ok(info.cgroup_id)
 }

@@ -2,3 +2,4 @@
 //! `unsafe` of the project.
 
 pub mod bpf;
+pub mod inherit;

@@ -58,6 +58,17 @@ impl Cgroup {
         })
     }
 
+    /// The processes in it, those of its subgroups not counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let list = self.path.join("cgroup.procs");
+        let text =
+            fs::read_to_string(&list).map_err(Error::of("read", list.display().to_string()))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
     /// The group's folder: what hooks are attached to.
     pub fn path(&self) -> &Path {
         &self.path
@@ -253,6 +264,7 @@ mod tests {
             .cgroup(&inner)
             .start()
             .unwrap();
+        assert_eq!(inner.processes().unwrap(), [process.id()]);
         let path = group.path().to_owned();
         drop(group);
         assert!(!path.exists());

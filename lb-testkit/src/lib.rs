@@ -9,12 +9,14 @@ mod cgroup;
 mod netns;
 mod process;
 mod socket;
+mod spawn;
 mod wait;
 
 pub use cgroup::{Cgroup, sweep};
 pub use netns::Netns;
-pub use process::{Process, Spawn};
+pub use process::Process;
 pub use socket::disconnect;
+pub use spawn::Spawn;
 pub use wait::{Late, eventually};
 
 use std::{io, path::PathBuf, process::ExitStatus};
@@ -49,6 +51,14 @@ pub enum Error {
         status: ExitStatus,
         /// What it said.
         output: String,
+    },
+    /// A bridge did not take up a port in time.
+    #[error("the bridge does not forward from {port}: {said}")]
+    NotForwarding {
+        /// The device.
+        port: String,
+        /// How `ip` describes it.
+        said: String,
     },
     /// A process did not do what it had to in time.
     #[error("{name} has not ended in time; its output is in {log}", log = log.as_deref().map_or("no file".into(), |log| log.display().to_string()))]

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -19,7 +20,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, eventually};
 
 /// A network namespace with its own mounts. It lives as long as this value, or the last process in it.
 #[derive(Debug)]
@@ -81,14 +82,14 @@ impl Netns {
         })
     }
 
-    /// Runs lines of `ip` in here, without the word `ip`; the first that fails ends it.
+    /// Runs lines of `ip` in here, without the word `ip`; the first that fails ends it. Returns what they print.
     ///
     /// # Errors
     /// When iproute2 is missing or a line fails.
-    pub fn ip(&self, lines: &str) -> Result<()> {
+    pub fn ip(&self, lines: &str) -> Result<String> {
         let output = self.enter(|| {
             let mut child = Command::new("ip")
-                .args(["-batch", "-"])
+                .args(["-details", "-batch", "-"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -102,13 +103,14 @@ impl Netns {
             "run `ip` (of Debian's package iproute2) for",
             self.label.as_str(),
         ))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if output.status.success() {
-            return Ok(());
+            return Ok(text(&output.stdout));
         }
         Err(Error::Command {
             command: format!("`ip` for {} with {lines:?}", self.label),
             status: output.status,
-            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            output: text(&output.stderr),
         })
     }
 
@@ -118,15 +120,17 @@ impl Netns {
     /// As [`Netns::ip`].
     pub fn add_bridge(&self, bridge: &str, address: Ipv4Net) -> Result<()> {
         self.ip(&format!(
-            "link add {bridge} type bridge\naddr add {address} dev {bridge}\nlink set {bridge} up\n"
+            "link add {bridge} address {BRIDGE_MAC} type bridge\n\
+             addr add {address} dev {bridge}\nlink set {bridge} up\n"
         ))
+        .map(drop)
     }
 
     /// Plugs `leaf` into a `bridge` in here: a device `port` on this side, and `eth0` with `address` and a default
-    /// route `via` the bridge on the other.
+    /// route `via` the bridge on the other. Returns when the bridge forwards what the leaf sends.
     ///
     /// # Errors
-    /// As [`Netns::ip`].
+    /// As [`Netns::ip`], and when the bridge does not forward in time.
     pub fn plug(
         &self,
         bridge: &str,
@@ -141,7 +145,19 @@ impl Netns {
         ))?;
         leaf.ip(&format!(
             "addr add {address} dev eth0\nlink set eth0 up\nroute add default via {via}\n"
-        ))
+        ))?;
+        // The kernel tells the bridge of the new carrier later, at times by a second; what is sent before is lost.
+        let forwards = || {
+            let said = self.ip(&format!("link show dev {port}\n"))?;
+            match said.contains("state forwarding") {
+                true => Ok(()),
+                false => Err(Error::NotForwarding {
+                    port: port.to_owned(),
+                    said,
+                }),
+            }
+        };
+        eventually(FORWARDS_WITHIN, forwards).map_err(|late| late.last)
     }
 
     /// Lets everybody in here see `file` in the place of `over`, for example of `/etc/resolv.conf`.
@@ -186,6 +202,13 @@ impl Netns {
     }
 }
 
+/// Much more than the second that the kernel may take to notice a carrier.
+const FORWARDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Of every bridge, locally administered. A bridge without one takes the lowest of its ports', which changes when
+/// another leaf is plugged in, and the leaves that were there before talk to nobody until they ask again.
+const BRIDGE_MAC: &str = "02:6c:62:00:00:01";
+
 /// Runs `job` on a thread of its own: namespaces belong to threads, and this one ends.
 fn on_thread<T: Send>(job: impl FnOnce() -> T + Send) -> T {
     let done = thread::scope(|scope| scope.spawn(job).join());
@@ -194,7 +217,10 @@ fn on_thread<T: Send>(job: impl FnOnce() -> T + Send) -> T {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, net::TcpListener};
+    use std::{
+        fs,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 
@@ -216,39 +242,55 @@ mod tests {
         assert_eq!(devices(), ours);
     }
 
-    #[test]
-    fn two_leaves_of_a_bridge_reach_each_other() {
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+    fn plug(host: &Netns, name: &str, last: u8) -> Netns {
+        let leaf = Netns::new(name).unwrap();
+        let address = format!("10.77.0.{last}/24").parse().unwrap();
+        host.plug("lb-br0", &format!("lb-{name}"), &leaf, address, GATEWAY)
+            .unwrap();
+        leaf
+    }
+
+    fn host() -> Netns {
         let host = Netns::new("host").unwrap();
-        let (left, right) = (Netns::new("left").unwrap(), Netns::new("right").unwrap());
-        let gateway = Ipv4Addr::new(10, 77, 0, 1);
         host.add_bridge("lb-br0", "10.77.0.1/24".parse().unwrap())
             .unwrap();
-        host.plug(
-            "lb-br0",
-            "lb-left",
-            &left,
-            "10.77.0.2/24".parse().unwrap(),
-            gateway,
-        )
-        .unwrap();
-        host.plug(
-            "lb-br0",
-            "lb-right",
-            &right,
-            "10.77.0.3/24".parse().unwrap(),
-            gateway,
-        )
-        .unwrap();
+        host
+    }
+
+    #[test]
+    fn two_leaves_of_a_bridge_reach_each_other() {
+        let host = host();
+        let (left, right) = (plug(&host, "left", 2), plug(&host, "right", 3));
         let listener = right
             .enter(|| TcpListener::bind("10.77.0.3:80"))
             .unwrap()
             .unwrap();
         let stream = left
-            .enter(|| std::net::TcpStream::connect("10.77.0.3:80"))
+            .enter(|| TcpStream::connect("10.77.0.3:80"))
             .unwrap()
             .unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer, stream.local_addr().unwrap());
+    }
+
+    #[test]
+    fn a_new_leaf_does_not_cut_off_the_old_ones() {
+        let host = host();
+        let old = plug(&host, "old", 2);
+        let _listener = host
+            .enter(|| TcpListener::bind((GATEWAY, 80)))
+            .unwrap()
+            .unwrap();
+        let mut leaves = Vec::new();
+        for last in 3..11 {
+            let reached = old.enter(|| {
+                TcpStream::connect_timeout(&(GATEWAY, 80).into(), Duration::from_millis(500))
+            });
+            reached.unwrap().unwrap();
+            leaves.push(plug(&host, &last.to_string(), last));
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub struct Late<E> {
 
 impl<E: fmt::Display> fmt::Display for Late<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not within {:?}: {}", self.limit, self.last)
+        write!(f, "not within {:?}: {:#}", self.limit, self.last)
     }
 }
 

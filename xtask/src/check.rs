@@ -12,13 +12,14 @@ use crate::{
 };
 
 /// Arguments that name each group, linted, documented and tested by itself.
-const GROUPS: [&[&str]; 9] = [
+const GROUPS: [&[&str]; 10] = [
     &["--package", "lb-common"],
     &["--package", "lb-common", "--features", "user"],
     &["--package", "lb-ebpf", "--lib"],
     &["--package", "lb-sys"],
     &["--package", "lb-ebpf-build"],
     &["--package", "lb-testkit"],
+    &["--package", "lb-bench"],
     &["--package", "hello"],
     &["--package", "lb-agent"],
     &["--package", "xtask"],

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod demo;
 mod packages;
 mod setup;
 mod shell;
@@ -20,20 +21,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Find or install everything that building and testing need.
-    Setup,
-    /// Build the kernel programs.
-    BuildEbpf,
+    /// The main job, step by step, in network namespaces of its own. Needs root.
+    Demo(demo::Args),
     /// Run every test: unit, property, wire, kernel, Consul. Needs root.
     Test,
     /// What must be green: format, lints, licences, documentation, and every test. Needs root.
     Ci,
     /// Measure what the data plane costs. Needs root.
     Bench(bench::Bench),
+    /// Find or install everything that building and testing need.
+    Setup,
+    /// Build the kernel programs.
+    BuildEbpf,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Demo(args) => {
+            setup::require_root("demo")?;
+            setup::programs()?;
+            setup::test_programs()?;
+            demo::run(args)
+        }
+        Command::Test => check::test(),
+        Command::Ci => check::ci(),
         Command::Setup => setup::everything(),
         Command::BuildEbpf => {
             setup::programs()?;
@@ -41,8 +52,6 @@ fn main() -> anyhow::Result<()> {
             println!("the objects are in {}", objects.display());
             Ok(())
         }
-        Command::Test => check::test(),
-        Command::Ci => check::ci(),
         Command::Bench(bench) => bench::bench(&bench),
     }
 }

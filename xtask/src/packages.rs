@@ -17,18 +17,12 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) enum Suite {
     /// Debian 11: the last one that ships Consul.
     Bullseye,
-    /// Debian 12.
-    Bookworm,
-    /// Debian 13.
-    Trixie,
 }
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bullseye => "bullseye",
-            Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
         })
     }
 }
@@ -36,7 +30,7 @@ impl fmt::Display for Suite {
 /// The Consul binary that tests and the demo run.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure()`].
 pub(crate) fn consul(tools: &Path) -> Result<PathBuf> {
     let binary = ensure(tools, Suite::Bullseye, "consul")?.join("usr/bin/consul");
     ensure!(

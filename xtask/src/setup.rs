@@ -183,8 +183,17 @@ fn cargo_install(
     features: &[&str],
     env: &[(&str, &Path)],
 ) -> Result<()> {
+    fs::create_dir_all(tools())?;
+    // Two commands at once must not build into one folder; the lock goes with the process.
+    let lock = fs::File::create(tools().join("lock"))?;
+    lock.lock()?;
+    if root.exists() {
+        return Ok(());
+    }
     // Half an installation is none: the folder gets its name when it is whole.
-    let unfinished = root.with_extension("unfinished");
+    let mut unfinished = root.to_owned().into_os_string();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)
             .with_context(|| format!("cannot remove {}", unfinished.display()))?;

@@ -1,1 +1,207 @@
-//! In preparation.
+//! The admin interface: the status page, the API, the metrics and the health endpoints, on a unix socket
+//! for the command line and on TCP for browsers and scrapers.
+//!
+//! It shows values that other stages own and passes an operator's wishes on; it decides nothing itself,
+//! and no GET changes anything. Its own state is the token and two counters.
+
+mod action;
+mod components;
+pub(crate) mod compose;
+pub mod figures;
+mod guard;
+mod metrics;
+mod page;
+mod process;
+mod readiness;
+pub mod report;
+mod router;
+#[cfg(test)]
+pub(crate) mod sample;
+mod serve;
+mod socket;
+pub mod text;
+mod token;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use figures::{Figure, Figures, Sample};
+pub use readiness::Readiness;
+pub use report::{Component, Mark};
+pub use socket::{SocketError, bind_socket};
+pub use token::TokenError;
+
+use self::{
+    action::Counts,
+    guard::{Actor, Guard},
+    router::{Desk, router},
+    token::Token,
+};
+use crate::{drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest};
+
+/// How the admin interface is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the token is kept that changes over TCP must show; made on first use.
+    pub state_dir: PathBuf,
+    /// The token file of the operator's own choice; needed to listen beyond loopback.
+    pub token_file: Option<PathBuf>,
+    /// Host names under which the page may be asked for, beside loopback addresses and `localhost`.
+    pub names: Vec<String>,
+}
+
+/// What the admin interface shows, and whom it passes wishes on to.
+pub struct Inputs {
+    /// The value that everything else is made of; `None` until discovery has answered.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Asks the data plane for its figures.
+    pub stats: mpsc::Sender<StatsRequest>,
+    /// Passes drains on.
+    pub drains: mpsc::Sender<DrainRequest>,
+    /// Whether the agent is ready.
+    pub readiness: Readiness,
+    /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
+    /// numbers; [`Figures`] adapts plain values.
+    pub registry: Registry,
+    /// Host names, or whole `http://` addresses, by [`label`](crate::snapshot::ServiceName::label).
+    pub hosts: HostNames,
+    /// One line of `status` for each stage that the snapshot does not speak of: front, dns, registrar.
+    pub components: Vec<ComponentLine>,
+}
+
+/// Reads the host names that the front serves.
+pub type HostNames = Box<dyn Fn() -> BTreeMap<String, Vec<String>> + Send + Sync>;
+
+/// Reads how a stage is.
+pub type ComponentLine = Box<dyn Fn() -> Component + Send + Sync>;
+
+/// Why the admin interface cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Others could reach it, and nothing would keep them out.
+    #[error(
+        "the admin page may not listen on {address} without a token of your own: set [admin] token_file, or listen on 127.0.0.1"
+    )]
+    TokenRequired {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// There is no token to ask for.
+    #[error("the admin interface has no token")]
+    Token(#[from] TokenError),
+    /// A listener cannot be used.
+    #[error("cannot use a listener of the admin interface")]
+    Listener(#[source] io::Error),
+    /// A listener ended before it was told to.
+    #[error("a listener of the admin interface ended by itself")]
+    Ended,
+}
+
+/// Serves until told to stop, then lets requests in flight end.
+///
+/// # Errors
+/// When the listeners or the token cannot be used: before anything is served.
+pub async fn run(
+    config: Config,
+    unix: std::os::unix::net::UnixListener,
+    tcp: Vec<std::net::TcpListener>,
+    inputs: Inputs,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let token = token(&config, &tcp)?;
+    let router = router(desk(config.names, token, inputs));
+    let name = unix.local_addr().map_err(Error::Listener)?;
+    let mut serving = JoinSet::new();
+
+    unix.set_nonblocking(true).map_err(Error::Listener)?;
+    let unix = UnixListener::from_std(unix).map_err(Error::Listener)?;
+    let own_uid = nix::unistd::geteuid().as_raw();
+    let actor = move |stream: &UnixStream, _| {
+        let uid = stream.peer_cred().ok()?.uid();
+        let allowed = uid == 0 || uid == own_uid;
+        Some(Actor::Local { uid, allowed })
+    };
+    serving.spawn(serve::serve(unix, router.clone(), actor, stop.clone()));
+
+    for listener in tcp {
+        listener.set_nonblocking(true).map_err(Error::Listener)?;
+        let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
+        let address = listener.local_addr().map_err(Error::Listener)?;
+        info!(%address, "admin page");
+        let actor = |stream: &tokio::net::TcpStream, peer| {
+            let own = stream.local_addr().ok()?;
+            Some(Actor::Remote { peer, own })
+        };
+        serving.spawn(serve::serve(listener, router.clone(), actor, stop.clone()));
+    }
+
+    let told = tokio::select! {
+        () = stop.cancelled() => true,
+        _ = serving.join_next() => stop.is_cancelled(),
+    };
+    if !told {
+        serving.abort_all();
+    }
+    while serving.join_next().await.is_some() {}
+    if let Some(path) = name.as_pathname() {
+        socket::remove_dead(path);
+    }
+    if told { Ok(()) } else { Err(Error::Ended) }
+}
+
+fn token(config: &Config, tcp: &[std::net::TcpListener]) -> Result<Token, Error> {
+    if let Some(path) = &config.token_file {
+        return Ok(Token::read(path)?);
+    }
+    for listener in tcp {
+        let address = listener.local_addr().map_err(Error::Listener)?;
+        if !address.ip().is_loopback() {
+            return Err(Error::TokenRequired { address });
+        }
+    }
+    Ok(Token::read_or_make(&config.state_dir.join(TOKEN_FILE))?)
+}
+
+fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
+    let mut registry = inputs.registry;
+    let counts = Counts::default();
+    counts.register(&mut registry);
+    let names = names.into_iter().map(|name| name.to_ascii_lowercase());
+    let names = names.collect();
+    Desk {
+        snapshots: inputs.snapshots,
+        stats: inputs.stats,
+        drains: inputs.drains,
+        readiness: inputs.readiness,
+        registry: Arc::new(registry),
+        hosts: Arc::new(inputs.hosts),
+        components: Arc::new(inputs.components),
+        guard: Arc::new(Guard { names, token }),
+        counts,
+        host: host_name().into(),
+        started: SystemTime::now(),
+    }
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string(Path::new("/proc/sys/kernel/hostname"));
+    name.map_or_else(|_| "this host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// The token's name in the state directory.
+const TOKEN_FILE: &str = "admin.token";

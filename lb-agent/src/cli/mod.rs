@@ -1,1 +1,313 @@
-//! In preparation.
+//! The commands that ask a running agent: their definition, and what they print.
+//!
+//! They only talk to the agent's unix socket. Tables are for people and may change; the JSON of
+//! `-o json` is the agent's own and is kept.
+
+mod client;
+mod show;
+mod terminal;
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use self::client::{Client, ClientError};
+pub use self::terminal::Style;
+use crate::admin::report::{DrainAnswer, DrainOrder, Mark, Report, Service};
+use crate::config::RunArgs;
+use crate::front::ChildArgs;
+
+/// The command line of `lb-agent`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lb-agent",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Example:\n  lb-agent status"
+)]
+pub struct Cli {
+    /// What holds for every command that asks a running agent.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `lb-agent` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Starts the agent and stays in the foreground.
+    Run(Box<RunArgs>),
+    /// Serves HTTP by Host name; started by `run`, without any capability.
+    #[command(hide = true)]
+    Front(ChildArgs),
+    /// Asks a running agent.
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// What holds for every command that asks a running agent.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// The agent's admin socket [default: /run/lb/admin.sock]
+    // No default here: `run` has an argument of the same name, which would then always be given.
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How to print: tables are for people, JSON is stable
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The commands that ask a running agent.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Ask {
+    /// Tell how the agent is: errors first, then a line for each part
+    #[command(
+        after_help = "Exit status: 0 all is well, 1 the agent did not answer, 3 something is degraded.\n\n\
+                      Example:\n  lb-agent status || lb-agent backends"
+    )]
+    Status,
+    /// List the services, or show one with its backends
+    #[command(after_help = "Examples:\n  lb-agent services\n  lb-agent services www_hello")]
+    Services {
+        /// One service: `www_hello`, or `www.hello` for the part of `www` tagged `hello`
+        name: Option<String>,
+    },
+    /// List the backends with both levels of health
+    #[command(after_help = "Examples:\n  lb-agent backends\n  lb-agent backends www_hello -o json")]
+    Backends {
+        /// Only those of this service
+        service: Option<String>,
+    },
+    /// Take backends out of service: no new flows, established flows live on
+    #[command(
+        after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
+    )]
+    Drain {
+        /// The service, or one backend of it by its id or as `node/id`
+        #[arg(value_name = "SERVICE[/BACKEND]")]
+        target: String,
+        /// End the drain instead
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Say nothing and exit with 0 if the agent is ready, else the reasons and 1, within two seconds
+    #[command(
+        after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/lb-agent\", \"healthcheck\"]"
+    )]
+    Healthcheck,
+}
+
+/// How a command ended; the numbers are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All is well.
+    Fine = 0,
+    /// It failed.
+    Failed = 1,
+    /// It worked, and something is degraded.
+    Degraded = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Asks the agent and prints its answer on standard output, or what went wrong on standard error.
+pub fn execute(options: &Options, ask: &Ask) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let style = Style::of_stdout();
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let exit = match runtime {
+        Ok(runtime) => runtime.block_on(perform(options, ask, style, &mut out, &mut err)),
+        Err(error) => {
+            // If standard error is gone too, the exit status is all that is left.
+            let _ = writeln!(err, "lb-agent: cannot start: {error}");
+            Exit::Failed
+        }
+    };
+    exit.into()
+}
+
+/// Does the same with the streams and the style given.
+pub async fn perform(
+    options: &Options,
+    ask: &Ask,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Exit {
+    let socket = options.socket.as_deref();
+    let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
+    let answered = match ask {
+        Ask::Healthcheck => healthcheck(&client).await,
+        Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
+        Ask::Status => report(&client)
+            .await
+            .and_then(|report| status(&report, options.output, style)),
+        Ask::Services { name } => report(&client)
+            .await
+            .and_then(|report| services(&report, options.output, name.as_deref())),
+        Ask::Backends { service } => report(&client)
+            .await
+            .and_then(|report| backends(&report, options.output, service.as_deref())),
+    };
+    let (text, exit) = match answered {
+        Ok(answer) => answer,
+        Err(failure) => {
+            // If standard error is gone too, the exit status is all that is left.
+            let _ = writeln!(err, "lb-agent: {failure}");
+            return Exit::Failed;
+        }
+    };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => exit,
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
+        Err(error) => {
+            let _ = writeln!(err, "lb-agent: cannot print: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+type Answer = Result<(String, Exit), Failure>;
+
+/// Why a command failed, for people.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("not ready\n{0}")]
+    NotReady(String),
+    #[error("the agent does not know its services yet: see `lb-agent status`")]
+    NotKnown,
+    #[error("there is no service {0:?}: see `lb-agent services`")]
+    NoService(String),
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+async fn report(client: &Client) -> Result<Report, Failure> {
+    Ok(client.report(PATIENCE).await?)
+}
+
+fn status(report: &Report, output: Output, style: Style) -> Answer {
+    let fine =
+        report.problems.is_empty() && report.components.iter().all(|line| line.mark == Mark::Ok);
+    let exit = if fine { Exit::Fine } else { Exit::Degraded };
+    let text = match output {
+        Output::Table => show::status(report, style),
+        Output::Json => json(&show::Status::of(report, fine))?,
+    };
+    Ok((text, exit))
+}
+
+fn services(report: &Report, output: Output, name: Option<&str>) -> Answer {
+    let chosen = choose(report, name)?;
+    let text = match (output, name) {
+        (Output::Json, _) => json(&chosen)?,
+        (Output::Table, None) => show::services(&chosen),
+        (Output::Table, Some(_)) => show::details(&chosen, report.now_unix),
+    };
+    Ok((text, Exit::Fine))
+}
+
+fn backends(report: &Report, output: Output, service: Option<&str>) -> Answer {
+    let chosen = choose(report, service)?;
+    let text = match output {
+        Output::Table => show::backends(&chosen, report.now_unix),
+        Output::Json => json(&show::rows(&chosen))?,
+    };
+    Ok((text, Exit::Fine))
+}
+
+/// All services, or those that `name` means: by the name shown, by label, or a service with its parts.
+fn choose<'a>(report: &'a Report, name: Option<&str>) -> Result<Vec<&'a Service>, Failure> {
+    let services = report.services.as_deref().ok_or(Failure::NotKnown)?;
+    let Some(name) = name else {
+        return Ok(services.iter().collect());
+    };
+    let exact = services.iter();
+    let mut chosen: Vec<_> = exact
+        .filter(|service| service.name == name || service.label == name)
+        .collect();
+    if chosen.is_empty() {
+        let parts = services.iter();
+        chosen = parts.filter(|service| service.service == name).collect();
+    }
+    if chosen.is_empty() {
+        return Err(Failure::NoService(name.to_owned()));
+    }
+    Ok(chosen)
+}
+
+async fn drain(client: &Client, output: Output, target: &str, undo: bool) -> Answer {
+    let (service, backend) = match target.split_once('/') {
+        Some((service, backend)) => (service, Some(backend.to_owned())),
+        None => (target, None),
+    };
+    let order = DrainOrder {
+        service: service.to_owned(),
+        backend,
+        undo,
+    };
+    let answer: DrainAnswer = client.drain(&order, PATIENCE).await?;
+    let text = match output {
+        Output::Table => show::drained(&answer),
+        Output::Json => json(&answer)?,
+    };
+    Ok((text, Exit::Fine))
+}
+
+async fn healthcheck(client: &Client) -> Answer {
+    match client.ready(HEALTHCHECK).await? {
+        Ok(()) => Ok((String::new(), Exit::Fine)),
+        Err(reasons) => Err(Failure::NotReady(reasons)),
+    }
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    Ok(crate::admin::text::visible_json(&text).into_owned())
+}
+
+/// Where the agent listens if nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/lb/admin.sock";
+/// For the agent to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For the agent to answer a health check: the container engine waits.
+const HEALTHCHECK: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

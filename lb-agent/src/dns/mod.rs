@@ -1,1 +1,209 @@
-//! In preparation.
+//! The resolver: answers the names of services with their VIPs, and passes the rest on.
+//!
+//! It serves UDP and TCP on the agent's own address. What a name means is in [`names`]; who else is asked,
+//! and what is remembered of it, in `forward` and `cache`. It never answers a client outside this host and
+//! its own networks, and it never says "no such name" of a name that may yet turn out to be a service:
+//! until every source has answered, such a name is a server failure, which nobody remembers.
+//!
+//! | asked for | answer |
+//! |---|---|
+//! | a service, a part of it, an alias | A: its VIP; anything else: no data |
+//! | the same, but it has no VIP at the moment | SERVFAIL |
+//! | a route of the front, a name that carries a loopback address | A: the agent's own address |
+//! | a name that carries another address | that address |
+//! | another name under `consul.` | what Consul says, or NXDOMAIN without Consul |
+//! | the rest | what the upstreams say; SERVFAIL without upstreams |
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use metrics::Metrics;
+pub use resolv_conf::system_upstreams;
+
+use crate::snapshot::Snapshot;
+use names::Names;
+use server::Server;
+
+mod cache;
+pub mod carried;
+mod decide;
+mod exchange;
+mod forward;
+mod message;
+mod metrics;
+pub mod names;
+mod resolv_conf;
+mod server;
+
+/// How the resolver is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The agent's own address: what names that mean the host are answered with.
+    pub own: Ipv4Addr,
+    /// The front's domains.
+    pub domains: Vec<String>,
+    /// Who is asked for names that are not ours, in this order.
+    pub upstreams: Vec<SocketAddr>,
+    /// Consul's DNS, which is asked for names under `consul.`.
+    pub consul: Option<SocketAddr>,
+    /// Networks whose clients are answered, beside this host itself. [`private_networks`] and the pool
+    /// make a good list.
+    pub allow: Vec<IpNet>,
+}
+
+/// Why the resolver ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It was given nothing to listen on.
+    #[error("the resolver has no socket; give it a `dns.listen` address or disable it")]
+    NoSocket,
+    /// A socket cannot be used.
+    #[error("cannot use the DNS socket {address}")]
+    Socket {
+        /// Where it is bound.
+        address: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A socket fails again and again.
+    #[error("cannot receive DNS queries")]
+    Receive {
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A part of the resolver ended by a fault of its own.
+    #[error("a part of the resolver ended")]
+    Ended(#[from] JoinError),
+}
+
+/// Serves names on these sockets until `stop`.
+///
+/// # Errors
+/// If a socket cannot be used, or fails for good.
+pub async fn run(
+    mut config: Config,
+    udp: Vec<std::net::UdpSocket>,
+    tcp: Vec<std::net::TcpListener>,
+    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    config.upstreams = others(config.upstreams, &udp);
+    let (own, domains) = (config.own, config.domains.clone());
+    let names = |snapshot: Option<Arc<Snapshot>>| match snapshot {
+        Some(snapshot) => Names::new(&snapshot, own, &domains),
+        None => Names::unknown(own, &domains),
+    };
+    let server = Arc::new(Server::new(config, Names::unknown(own, &domains), metrics));
+    let first = snapshots.borrow_and_update().clone();
+    server.learn(names(first));
+
+    let mut sockets = JoinSet::new();
+    for socket in udp {
+        let address = label(socket.local_addr());
+        let socket = socket
+            .set_nonblocking(true)
+            .and_then(|()| UdpSocket::from_std(socket))
+            .map_err(|source| Error::Socket { address, source })?;
+        sockets.spawn(Arc::clone(&server).datagrams(socket, stop.clone()));
+    }
+    for listener in tcp {
+        let address = label(listener.local_addr());
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(listener))
+            .map_err(|source| Error::Socket { address, source })?;
+        sockets.spawn(Arc::clone(&server).streams(listener, stop.clone()));
+    }
+    if sockets.is_empty() {
+        return Err(Error::NoSocket);
+    }
+
+    let mut following = true;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = sockets.join_next() => {
+                ended??;
+            }
+            changed = snapshots.changed(), if following => {
+                // Without a sender the last names go on serving; whoever ended it is told elsewhere.
+                following = changed.is_ok();
+                let snapshot = snapshots.borrow_and_update().clone();
+                server.learn(names(snapshot));
+            }
+        }
+    }
+    let drained = timeout(GRACE, async {
+        while let Some(ended) = sockets.join_next().await {
+            ended??;
+        }
+        Ok(())
+    });
+    // What is not answered by then is asked again by its client, of whoever follows us.
+    drained.await.unwrap_or(Ok(()))
+}
+
+/// The networks of a host's own containers and neighbours: private, shared and link-local addresses.
+pub fn private_networks() -> Vec<IpNet> {
+    PRIVATE
+        .iter()
+        .filter_map(|(address, bits)| IpNet::new(*address, *bits).ok())
+        .collect()
+}
+
+/// The upstreams that are not this very resolver: to ask itself would only take the time of every asker.
+fn others(mut upstreams: Vec<SocketAddr>, sockets: &[std::net::UdpSocket]) -> Vec<SocketAddr> {
+    upstreams.retain(|upstream| {
+        let itself = sockets
+            .iter()
+            .any(|socket| socket.local_addr().is_ok_and(|own| own == *upstream));
+        if itself {
+            warn!(%upstream, "the DNS upstream is this resolver itself and is left out; name another one");
+        }
+        !itself
+    });
+    upstreams
+}
+
+/// Where a socket is bound, for messages. Says so if it is bound to every address: there, an answer leaves
+/// from the address that routing prefers, and a client drops it if it asked another one.
+fn label(address: io::Result<SocketAddr>) -> String {
+    match address {
+        Ok(address) => {
+            if address.ip().is_unspecified() {
+                warn!(%address, "the DNS socket is bound to every address; bind it to the agent's own");
+            }
+            address.to_string()
+        }
+        Err(_) => "of unknown address".to_owned(),
+    }
+}
+
+/// RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291 section 2.5.6.
+const PRIVATE: [(IpAddr, u8); 7] = [
+    (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(172, 16, 0, 0)), 12),
+    (IpAddr::V4(Ipv4Addr::new(192, 168, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10),
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), 7),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+];
+
+/// How long queries under way may take after `stop`.
+const GRACE: Duration = Duration::from_secs(1);

@@ -5,11 +5,12 @@ use std::{
     net::TcpStream,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use lb_common::Balance;
 
-use super::world::{VIP, World};
+use super::world::{NOBODY, VIP, World};
 
 #[test]
 fn a_restart_keeps_flows_counts_services_and_ids() {
@@ -54,14 +55,16 @@ fn new_connects_are_served_all_the_time_while_agents_come_and_go() {
         });
         // Threads inherit the namespace of the one that spawns them.
         let path = world.netns.path();
-        let clients = scope.spawn(|| {
-            let namespace = std::fs::File::open(path).unwrap();
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            while !done.load(Ordering::Relaxed) {
-                TcpStream::connect((VIP, 80)).expect("a connect failed during a restart");
-                connects.fetch_add(1, Ordering::Relaxed);
+        let clients = scope.spawn({
+            let (done, connects) = (&done, &connects);
+            move || {
+                enter(&path);
+                while !done.load(Ordering::Relaxed) {
+                    TcpStream::connect((VIP, 80)).expect("a connect failed during a restart");
+                    connects.fetch_add(1, Ordering::Relaxed);
+                }
+                drop(TcpStream::connect(backend));
             }
-            drop(TcpStream::connect(backend));
         });
         for _ in 0..10 {
             let before = connects.load(Ordering::Relaxed);
@@ -83,19 +86,90 @@ fn a_removed_service_leaves_no_entry_behind() {
     let (_listener, backend) = world.listen([127, 0, 0, 2]);
     world.serve(VIP, Balance::LeastConn, &[backend]);
     world.serve_nothing();
+    world.settle_at(later());
     world.restart();
     assert!(world.installed.services.is_empty());
     assert!(world.installed.backends.is_empty());
-    // The index was used: it comes back with another generation.
-    world.serve(VIP, Balance::LeastConn, &[backend]);
-    let ids: Vec<_> = world
-        .installed
-        .backends
-        .values()
-        .map(|backend| backend.id)
-        .collect();
+}
+
+#[test]
+fn a_backend_is_never_freed_under_a_connect_that_is_on_its_way_there() {
+    let mut world = World::new();
+    let (left_listener, left) = world.listen([127, 0, 0, 2]);
+    let (right_listener, right) = world.listen([127, 0, 0, 3]);
+    world.serve(VIP, Balance::RoundRobin, &[left]);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for listener in [left_listener, right_listener] {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    drop(listener.accept().unwrap());
+                }
+            });
+        }
+        let path = world.netns.path();
+        let clients = scope.spawn({
+            let done = &done;
+            move || {
+                enter(&path);
+                while !done.load(Ordering::Relaxed) {
+                    TcpStream::connect((VIP, 80))
+                        .expect("refused although a backend was there all the time");
+                }
+            }
+        });
+        for round in 0..1000 {
+            if clients.is_finished() {
+                break;
+            }
+            let (now, before) = if round % 2 == 0 {
+                (right, left)
+            } else {
+                (left, right)
+            };
+            world.serve(VIP, Balance::RoundRobin, &[now]);
+            assert!(
+                world.installed.backends.contains_key(&before),
+                "freed in round {round}"
+            );
+        }
+        done.store(true, Ordering::Relaxed);
+        let ended = clients.join();
+        // Lets the listeners see the end.
+        for listener in [left, right] {
+            drop(world.netns.enter(|| TcpStream::connect(listener)).unwrap());
+        }
+        ended.unwrap();
+    });
+}
+
+#[test]
+fn a_pin_of_another_layout_is_refused() {
+    let mut world = World::new();
+    world.serve(VIP, Balance::LeastConn, &[NOBODY]);
+    let pins = world.pins().join("v1");
+    let swapped = world.netns.enter(|| {
+        std::fs::remove_file(pins.join("SUSPECTS"))?;
+        std::fs::rename(pins.join("CURSORS"), pins.join("SUSPECTS"))
+    });
+    swapped.unwrap().unwrap();
+    let Err(refusal) = world.try_restart() else {
+        panic!("the pin was adopted")
+    };
+    let refusal = refusal.to_string();
     assert!(
-        ids.iter().all(|id| id.index != 1 || id.generation == 2),
-        "{ids:?}"
+        refusal.contains("SUSPECTS holds a map of another layout"),
+        "{refusal}"
     );
+}
+
+fn enter(namespace: &std::path::Path) {
+    let namespace = std::fs::File::open(namespace).unwrap();
+    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+/// When an index that was given back now has rested.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
 }

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
 };
 
 use lb_common::{Balance, Be16};
+use socket2::{Domain, Socket, Type};
 
-use super::world::{OWN, VIP, World};
+use super::world::{NOBODY, OWN, VIP, World};
 
 #[test]
 fn a_client_of_a_vip_reaches_the_backend_and_sees_the_vip() {
@@ -26,6 +27,28 @@ fn a_client_of_a_vip_reaches_the_backend_and_sees_the_vip() {
         client.peer_addr().unwrap(),
         SocketAddr::from((VIP, 4711)),
         "the client sees the VIP"
+    );
+}
+
+#[test]
+fn a_client_that_goes_directly_to_a_backend_after_a_refusal_sees_the_backend() {
+    let mut world = World::new();
+    world.serve(VIP, Balance::LeastConn, &[NOBODY]);
+    let socket = world
+        .netns
+        .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap())
+        .unwrap();
+    socket
+        .connect(&SocketAddr::from((VIP, 80)).into())
+        .unwrap_err();
+    let _listener = world
+        .netns
+        .enter(|| TcpListener::bind(NOBODY).unwrap())
+        .unwrap();
+    socket.connect(&NOBODY.into()).unwrap();
+    assert_eq!(
+        socket.peer_addr().unwrap().as_socket(),
+        Some(SocketAddr::V4(NOBODY))
     );
 }
 

@@ -90,7 +90,7 @@ fn many_threads_leave_a_count_of_zero() {
             thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        (0..100).for_each(|_| drop(TcpStream::connect((VIP, 80)).unwrap()))
+                        (0..100).for_each(|_| drop(TcpStream::connect((VIP, 80)).unwrap()));
                     });
                 }
             });

@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    time::Duration,
 };
 
 use lb_agent::plan::Step;
@@ -27,6 +28,43 @@ fn a_client_meets_a_refusing_backend_once_while_another_one_answers() {
         event(&mut world),
         (id(&world, NOBODY), EventKind::Refused as u32)
     );
+}
+
+#[test]
+fn a_storm_of_failing_connects_is_told_once() {
+    let mut world = World::new();
+    world.serve(VIP, Balance::LeastConn, &[NOBODY]);
+    for _ in 0..1000 {
+        world.connect(VIP, 80).unwrap_err();
+    }
+    assert_eq!(
+        event(&mut world),
+        (id(&world, NOBODY), EventKind::Refused as u32)
+    );
+    assert_eq!(world.events.take(), None);
+}
+
+#[test]
+fn a_connect_that_times_out_is_one_failure() {
+    let mut world = World::new();
+    silence(&world);
+    world.serve(VIP, Balance::LeastConn, &[SILENT]);
+    let socket = world
+        .netns
+        .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap())
+        .unwrap();
+    // Behind the second retransmission.
+    socket
+        .set_tcp_user_timeout(Some(Duration::from_millis(4500)))
+        .unwrap();
+    let error = socket
+        .connect(&SocketAddr::from((VIP, 80)).into())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    world.await_active(SILENT, 0);
+    let table = world.installed.services.values().next().unwrap().table;
+    let counters = world.maps.counters(table).unwrap();
+    assert_eq!((counters.flows, counters.failed), (1, 1));
 }
 
 #[test]
@@ -75,7 +113,7 @@ fn an_application_that_closes_a_pending_connect_makes_nobody_suspect() {
         world.await_active(SILENT, 0);
     }
     assert!(!world.suspected(SILENT));
-    assert_eq!(world.events.next(), None);
+    assert_eq!(world.events.take(), None);
 }
 
 #[test]
@@ -144,6 +182,6 @@ fn id(world: &World, backend: SocketAddrV4) -> BackendId {
 }
 
 fn event(world: &mut World) -> (BackendId, u32) {
-    let Event { backend, kind, .. } = world.events.next().expect("the kernel told of the failure");
+    let Event { backend, kind, .. } = world.events.take().expect("the kernel told of the failure");
     (BackendId::from_bits(backend), kind)
 }

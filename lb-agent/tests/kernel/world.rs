@@ -14,7 +14,7 @@ use lb_agent::{
     installed::Installed,
     maps::{Events, Maps},
     plan::plan,
-    programs::{Config, Programs},
+    programs::{Config, Error, Programs, pin_root},
     snapshot::ServiceName,
 };
 use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, ServiceKey};
@@ -93,6 +93,16 @@ impl World {
         (self.programs, self.maps, self.events, self.installed) = load(&self.netns, &self.config);
     }
 
+    /// As [`World::restart`], for one that may be refused.
+    pub(super) fn try_restart(&self) -> Result<Programs, Error> {
+        self.netns.enter(|| Programs::load(&self.config)).unwrap()
+    }
+
+    /// The folder of the pins, to be used within the namespace.
+    pub(super) fn pins(&self) -> PathBuf {
+        pin_root(&self.config.bpffs)
+    }
+
     /// Makes `vip` answer on every port with these backends.
     pub(super) fn serve(&mut self, vip: Ipv4Addr, balance: Balance, backends: &[SocketAddrV4]) {
         self.serve_on(vip, ANY_PORT, balance, backends);
@@ -109,6 +119,7 @@ impl World {
         let endpoint = Endpoint {
             name: ServiceName::whole(vip.to_string()),
             balance,
+            proven: true,
             slots: backends.to_vec(),
         };
         self.desired.services.insert(key, endpoint);
@@ -122,6 +133,11 @@ impl World {
     }
 
     fn settle(&mut self) {
+        self.settle_at(Instant::now());
+    }
+
+    /// Brings the maps to what was last asked for, as if it were `now`.
+    pub(super) fn settle_at(&mut self, now: Instant) {
         let members = self
             .desired
             .services
@@ -131,7 +147,7 @@ impl World {
             .map(|&address| (address, 1))
             .collect::<BTreeMap<_, _>>();
         let active = |index| self.maps.active(index).unwrap();
-        let (steps, problems) = plan(&self.installed, &self.desired, active, Instant::now());
+        let (steps, problems) = plan(&self.installed, &self.desired, active, now);
         assert_eq!(problems, vec![]);
         for step in &steps {
             self.maps.carry_out(step, &mut self.installed).unwrap();
@@ -186,7 +202,7 @@ pub(super) const NOBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 
 fn load(netns: &Netns, config: &Config) -> (Programs, Maps, Events, Installed) {
     let loaded = netns.enter(|| {
         let mut programs = Programs::load(config).unwrap();
-        let (maps, events) = Maps::open(programs.maps()).unwrap();
+        let (maps, events) = Maps::open(&mut programs).unwrap();
         programs.attach().unwrap();
         let installed = maps.read_back().unwrap();
         (programs, maps, events, installed)

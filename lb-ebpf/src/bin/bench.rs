@@ -5,7 +5,11 @@
 // The entry points are found by section, and their macros lose the doc comments.
 #![allow(missing_docs, unreachable_pub)]
 // For the atomics of the shared kernel module.
-#![feature(core_intrinsics, adt_const_params)]
+#![feature(core_intrinsics)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a field of a context, under one promise"
+)]
 #![expect(internal_features, reason = "see above")]
 
 #[path = "../kernel/mod.rs"]

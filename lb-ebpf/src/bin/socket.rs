@@ -8,7 +8,11 @@
 // The entry points are found by section, and their macros lose the doc comments.
 #![allow(missing_docs, unreachable_pub)]
 // Atomics that answer the old value: core's atomic types have no such methods for BPF targets.
-#![feature(core_intrinsics, adt_const_params)]
+#![feature(core_intrinsics)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the fields of one context or record are read and written together, under one promise"
+)]
 #![expect(internal_features, reason = "see above")]
 
 #[path = "../kernel/mod.rs"]
@@ -47,7 +51,7 @@ static OWN_ADDRESS: Global<u32> = Global::new(0);
 
 /// `SLOTS - 1`, in a form that the compiler cannot see through: it would drop a mask that the verifier needs.
 #[unsafe(no_mangle)]
-static SLOT_MASK: Global<u32> = Global::new(SLOTS as u32 - 1);
+static SLOT_MASK: Global<u32> = Global::new(SLOTS - 1);
 
 // Sizes are defaults; the loader sets them from the configured capacities.
 #[btf_map]
@@ -104,7 +108,7 @@ fn balance(sa: *mut bpf_sock_addr) -> i32 {
         return PROCEED;
     }
     let vip = Be32::from_raw(address);
-    let vip_port = Be16::from_raw(port as u16);
+    let vip_port = port_of(port);
     match choose(vip, vip_port) {
         Some((service, index, backend)) => {
             let id = BackendId {
@@ -112,7 +116,7 @@ fn balance(sa: *mut bpf_sock_addr) -> i32 {
                 generation: backend.generation,
             };
             record(sa, vip, vip_port, service.table, id, &backend);
-            count(service.table, |counters| counters.flows += 1);
+            count(service.table, Figure::Flows);
             // SAFETY: as above; both fields are writable in connect4.
             unsafe {
                 (*sa).user_ip4 = backend.address.raw();
@@ -140,9 +144,10 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
     };
     // SAFETY: storage of a live socket, as `flow` says; the context is valid, both fields are writable.
     unsafe {
-        // A socket may have been connected again, elsewhere, since the record was made.
-        if (*sa).user_ip4 == (*record).address.raw()
-            && (*sa).user_port as u16 == (*record).port.raw()
+        // A socket may have been connected again, elsewhere or directly, since the record was made.
+        if (*record).backend != 0
+            && (*sa).user_ip4 == (*record).address.raw()
+            && port_of((*sa).user_port).raw() == (*record).port.raw()
         {
             (*sa).user_ip4 = (*record).vip.raw();
             (*sa).user_port = u32::from((*record).vip_port.raw());
@@ -186,20 +191,26 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     1
 }
 
+/// The port of a context's field: network order, in the low 16 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the high bits are empty")]
+const fn port_of(field: u32) -> Be16 {
+    Be16::from_raw(field as u16)
+}
+
 /// Finds the service of `vip`:`port` and a backend for one more flow.
 #[inline(always)]
 fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
     let mut service = find(vip, port)?;
     let mut table = TABLES.get_ptr(service.table)?;
-    if generation(table, service.half) != service.generation {
+    if !written_for(table, &service, vip) {
         cold_path();
-        // The half was being rewritten: its service value is newer by now.
+        // Its value was overtaken between the two look-ups: there is a newer one by now.
         service = find(vip, port)?;
         table = TABLES.get_ptr(service.table)?;
     }
-    let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS as u32)
-    else {
-        count(service.table, |counters| counters.refused += 1);
+    let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS) else {
+        count(service.table, Figure::Refused);
         return None;
     };
     let balance = Balance::try_from(service.balance).unwrap_or(Balance::LeastConn);
@@ -214,7 +225,7 @@ fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
     );
     let backend = *BACKENDS.get(index)?;
     if backend.port == Be16::from_host(0) {
-        count(service.table, |counters| counters.refused += 1);
+        count(service.table, Figure::Refused);
         return None;
     }
     Some((service, index, backend))
@@ -225,8 +236,8 @@ fn choose(vip: Be32, port: Be16) -> Option<(Service, u32, Backend)> {
 #[inline(always)]
 fn find(vip: Be32, port: Be16) -> Option<Service> {
     let any = ServiceKey::new(vip, ANY_PORT, PROTO_TCP, HOST_VIEW);
-    // SAFETY: the value is copied out at once; a concurrent rewrite of the element is published by the
-    // kernel as a new element, so the copy is whole.
+    // SAFETY: the value is copied out at once. The kernel may reuse a replaced element meanwhile, for another
+    // service even: `written_for` tells.
     if let Some(service) = unsafe { SERVICES.get(any) } {
         return Some(*service);
     }
@@ -235,10 +246,14 @@ fn find(vip: Be32, port: Be16) -> Option<Service> {
     unsafe { SERVICES.get(named) }.copied()
 }
 
+/// Whether the half that the value names is the one it was published with.
 #[inline(always)]
-fn generation(table: *const Table, half: u32) -> u32 {
+fn written_for(table: *const Table, service: &Service, vip: Be32) -> bool {
     // SAFETY: array values live as long as the map, which outlives the program; the half is masked.
-    unsafe { (*table).halves[(half & 1) as usize].generation }
+    let half = unsafe { &raw const (*table).halves[(service.half & 1) as usize] };
+    // SAFETY: as above; both are aligned integers.
+    let (generation, owner) = unsafe { ((*half).generation, (*half).vip) };
+    generation == service.generation && owner.raw() == vip.raw()
 }
 
 /// The live maps as the choice reads them.
@@ -267,7 +282,7 @@ impl Slots for Live {
     #[inline(always)]
     fn backend(&self, slot: u32) -> u32 {
         let slot = (slot & SLOT_MASK.load()) as usize;
-        // SAFETY: as in `generation`; the mask keeps the slot below `SLOTS`, which the verifier checks again. The
+        // SAFETY: as in `written_for`; the mask keeps the slot below `SLOTS`, which the verifier checks again. The
         // agent writes the idle half only, and every slot of a half names a backend of the service.
         unsafe {
             let slots =
@@ -318,6 +333,7 @@ fn record(
         (*record).address = backend.address;
         (*record).port = backend.port;
         (*record).table = table;
+        (*record).failed = 0;
     }
     add_flow(id.index);
     // SAFETY: as above.
@@ -345,7 +361,7 @@ fn connecting(ctx: &SockOpsContext) {
     // 16 bits, in network order.
     let to_backend = unsafe {
         ctx.remote_ip4() == (*record).address.raw()
-            && (ctx.remote_port() >> 16) as u16 == (*record).port.raw()
+            && port_of(ctx.remote_port() >> 16).raw() == (*record).port.raw()
     };
     if to_backend {
         watch(ctx, ctx.cb_flags() | HANDSHAKE_CALLBACKS);
@@ -361,33 +377,42 @@ fn failed(ctx: &SockOpsContext, kind: EventKind) {
     let Some(record) = flow(socket_of(ctx)) else {
         return;
     };
-    // A refused flow is over; an unanswered one goes on trying and stays counted.
+    // SAFETY: storage of a live socket.
+    let (table, known) = unsafe { ((*record).table, (*record).failed != 0) };
     let backend = if matches!(kind, EventKind::Refused) {
+        // The flow is over.
         release(record)
     } else {
+        // An unanswered one goes on trying and stays counted.
         // SAFETY: storage of a live socket.
-        unsafe { (*record).backend }
+        unsafe {
+            (*record).failed = 1;
+            (*record).backend
+        }
     };
-    if backend == 0 {
-        // The application closed the socket before: not the backend's failure.
+    // Without a backend the application closed the socket before: not the backend's failure.
+    if backend == 0 || known {
         return;
     }
-    // SAFETY: storage of a live socket.
-    let table = unsafe { (*record).table };
-    count(table, |counters| counters.failed += 1);
-    if let Some(suspect) = SUSPECTS.get_ptr_mut(BackendId::from_bits(backend).index) {
-        // SAFETY: array values live as long as the map; an aligned eight-byte store is not torn.
-        unsafe { (*suspect).until_ns = now() + SUSPICION_NS };
-    }
-    // A full ring loses the hint, not the mark: the agent's own probes find out too.
-    let _ = EVENTS.output(
-        Event {
+    count(table, Figure::Failed);
+    let Some(suspect) = SUSPECTS.get_ptr_mut(BackendId::from_bits(backend).index) else {
+        return;
+    };
+    let now = now();
+    // SAFETY: array values live as long as the map; aligned eight-byte accesses are not torn.
+    let before = unsafe { (*suspect).until_ns };
+    // SAFETY: as above.
+    unsafe { (*suspect).until_ns = now + SUSPICION_NS };
+    if before <= now {
+        // Told once for each suspicion, so that a storm of connects is no storm of events. A full ring loses the hint,
+        // not the mark: the agent's own probes find out too.
+        let event = Event {
             backend,
             kind: kind as u32,
             table,
-        },
-        0,
-    );
+        };
+        let _ = EVENTS.output(event, 0);
+    }
 }
 
 /// The record of a socket that went through a VIP.
@@ -424,11 +449,26 @@ fn remove_flow(index: u32) {
     }
 }
 
+/// One of the [`Counters`].
+enum Figure {
+    Flows,
+    Refused,
+    Failed,
+}
+
+/// Adds one to a figure of a table.
 #[inline(always)]
-fn count(table: u32, change: impl FnOnce(&mut Counters)) {
+fn count(table: u32, figure: Figure) {
     if let Some(counters) = COUNTERS.get_ptr_mut(table) {
-        // SAFETY: this CPU's own value; cgroup programs run with migration disabled and do not nest here.
-        change(unsafe { &mut *counters });
+        // SAFETY: array values live as long as the map; the fields are aligned and only changed here. Atomic although
+        // they are this CPU's own: a program in a softirq may interrupt one in a system call.
+        unsafe {
+            match figure {
+                Figure::Flows => add(&raw mut (*counters).flows, 1),
+                Figure::Refused => add(&raw mut (*counters).refused, 1),
+                Figure::Failed => add(&raw mut (*counters).failed, 1),
+            }
+        }
     }
 }
 

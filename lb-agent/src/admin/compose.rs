@@ -1,0 +1,299 @@
+//! Makes the report from what the stages know. Pure: the clock's reading comes in as a value.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    components,
+    report::{
+        API, Backend, DataPlane, Flows, Leaving, MapFill, Probe, Report, Service, ServiceState,
+        Source, SourceLevel,
+    },
+};
+use crate::{
+    catalog::InstanceKey,
+    options::{Balance, CheckKind},
+    snapshot::{self, ServiceName, Snapshot, State},
+    stats::{BackendStats, ServiceStats, Stats},
+};
+
+/// Everything that a report is made of.
+pub(crate) struct Material<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) now: SystemTime,
+    pub(crate) started: SystemTime,
+    /// Why the agent is not ready; empty when it is.
+    pub(crate) waiting_for: Vec<String>,
+    /// `None` until discovery has answered.
+    pub(crate) snapshot: Option<&'a Snapshot>,
+    /// `None` when the data plane did not answer.
+    pub(crate) stats: Option<&'a Stats>,
+    /// Host names by service label.
+    pub(crate) hosts: BTreeMap<String, Vec<String>>,
+    /// Lines of other stages.
+    pub(crate) components: Vec<super::report::Component>,
+}
+
+/// The report of this moment.
+pub(crate) fn compose(mut material: Material<'_>) -> Report {
+    let snapshot = material.snapshot;
+    let others = std::mem::take(&mut material.components);
+    let mut report = Report {
+        api: API,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: material.host.to_owned(),
+        now_unix: unix(material.now),
+        started_unix: unix(material.started),
+        ready: material.waiting_for.is_empty(),
+        waiting_for: std::mem::take(&mut material.waiting_for),
+        complete: snapshot.is_some_and(|snapshot| snapshot.complete),
+        components: Vec::new(),
+        problems: snapshot.map_or_else(Vec::new, |snapshot| snapshot.problems.clone()),
+        sources: snapshot.map_or_else(BTreeMap::new, sources),
+        services: snapshot.map(|snapshot| services(snapshot, &material)),
+        data_plane: material.stats.map(data_plane),
+    };
+    report.components = components::of(&report);
+    report.components.extend(others);
+    report
+}
+
+/// The age at `now_unix` of something that is as old as `then_unix`.
+pub(crate) fn age(now_unix: u64, then_unix: u64) -> Duration {
+    Duration::from_secs(now_unix.saturating_sub(then_unix))
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn sources(snapshot: &Snapshot) -> BTreeMap<String, Source> {
+    let source = |source: &snapshot::Source| Source {
+        updated_unix: source.updated.map(unix),
+        error: source.error.clone(),
+    };
+    let named = snapshot.sources.iter();
+    named.map(|(name, s)| (name.clone(), source(s))).collect()
+}
+
+fn data_plane(stats: &Stats) -> DataPlane {
+    let fill = |fill: &crate::stats::MapFill| MapFill {
+        entries: fill.entries,
+        capacity: fill.capacity,
+    };
+    DataPlane {
+        programs: stats
+            .programs
+            .iter()
+            .map(|(hook, attached)| ((*hook).to_owned(), *attached))
+            .collect(),
+        maps: stats
+            .maps
+            .iter()
+            .map(|(name, map)| ((*name).to_owned(), fill(map)))
+            .collect(),
+    }
+}
+
+fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
+    let one = |(name, value): (&ServiceName, &snapshot::Service)| {
+        // A data plane that answers, but does not name the service, has counted nothing for it yet.
+        let stats = material
+            .stats
+            .map(|stats| stats.services.get(name).cloned().unwrap_or_default());
+        let hosts = material.hosts.get(&name.label());
+        service(name, value, stats.as_ref(), hosts.cloned())
+    };
+    snapshot.services.iter().map(one).collect()
+}
+
+fn service(
+    name: &ServiceName,
+    value: &snapshot::Service,
+    stats: Option<&ServiceStats>,
+    hosts: Option<Vec<String>>,
+) -> Service {
+    let backends = value.backends.iter();
+    let backends: Vec<Backend> = backends
+        .map(|(key, backend)| {
+            let figures = stats.map(|stats| stats.backends.get(key).copied().unwrap_or_default());
+            one_backend(key, backend, figures)
+        })
+        .collect();
+    let gone = stats.into_iter().flat_map(|stats| &stats.backends);
+    let gone = gone.filter(|(key, _)| !value.backends.contains_key(key));
+    Service {
+        name: name.to_string(),
+        label: name.label(),
+        service: name.service.clone(),
+        tag: name.tag.clone(),
+        state: state(&backends),
+        vip: value.vip,
+        ports: value.options.ports.clone(),
+        balance: balance(value.options.balance).to_owned(),
+        check: check(&value.options.check),
+        hosts: hosts.unwrap_or_default(),
+        usable: value.usable().count(),
+        flows: stats.map(|stats| Flows {
+            total: stats.flows,
+            refused: stats.refused,
+            failed: stats.failed,
+            active: stats.active,
+        }),
+        leaving: gone
+            .map(|(key, figures)| Leaving {
+                key: key.clone(),
+                active: figures.active,
+            })
+            .collect(),
+        backends,
+    }
+}
+
+fn one_backend(
+    key: &InstanceKey,
+    backend: &snapshot::Backend,
+    figures: Option<BackendStats>,
+) -> Backend {
+    Backend {
+        key: key.clone(),
+        address: backend.address,
+        weight: backend.weight,
+        tags: backend.tags.clone(),
+        probe: Probe {
+            state: backend.probe.state,
+            since_unix: unix(backend.probe.since),
+            error: backend.probe.error.clone(),
+            took_microseconds: backend
+                .probe
+                .took
+                .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+        },
+        source: SourceLevel {
+            state: backend.source,
+            checks: backend.checks.clone(),
+        },
+        state: backend.state(),
+        draining: backend.draining,
+        suspect: figures.map(|figures| figures.suspect),
+        active: figures.map(|figures| figures.active),
+    }
+}
+
+/// Instances that are out because somebody wished so, or that are only starting, degrade nothing.
+fn state(backends: &[Backend]) -> ServiceState {
+    let fails = |backend: &Backend| match backend.state {
+        State::L4Down | State::ConsulWarning | State::ConsulCritical => true,
+        State::Usable | State::Starting | State::Maintenance | State::Draining => false,
+    };
+    if !backends.iter().any(|backend| backend.state.usable()) {
+        ServiceState::Refused
+    } else if backends.iter().any(fails) {
+        ServiceState::Degraded
+    } else {
+        ServiceState::Ok
+    }
+}
+
+fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::LeastConn => "least-conn",
+        Balance::RoundRobin => "round-robin",
+        Balance::Random => "random",
+    }
+}
+
+fn check(check: &CheckKind) -> String {
+    match check {
+        CheckKind::Tcp => "tcp".to_owned(),
+        CheckKind::Http(path) => format!("http {path}"),
+        CheckKind::Off => "off".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::sample;
+
+    #[test]
+    fn what_is_not_known_is_null_and_not_empty() {
+        let report = compose(sample::material(None, None));
+        assert_eq!(report.services, None);
+        assert_eq!(report.data_plane, None);
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["services"].is_null());
+    }
+
+    #[test]
+    fn a_silent_data_plane_leaves_the_counts_unknown() {
+        let snapshot = sample::snapshot();
+        let report = compose(sample::material(Some(&snapshot), None));
+        let service = &report.services.unwrap()[0];
+        assert_eq!(service.flows, None);
+        assert_eq!(service.backends[0].active, None);
+        assert_eq!(service.backends[0].suspect, None);
+    }
+
+    #[test]
+    fn a_data_plane_that_answers_has_counted_zero_for_a_service_it_does_not_name() {
+        let snapshot = sample::snapshot();
+        let stats = Stats::default();
+        let report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        let service = &report.services.unwrap()[0];
+        assert_eq!(service.flows, Some(Flows::default()));
+        assert_eq!(service.backends[0].active, Some(0));
+    }
+
+    #[test]
+    fn a_backend_that_left_is_listed_with_its_open_flows() {
+        let snapshot = sample::snapshot();
+        let stats = sample::stats();
+        let report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        let services = report.services.unwrap();
+        let service = services.iter().find(|s| s.name == "www_hello").unwrap();
+        assert_eq!(service.leaving[0].key.id, "gone");
+        assert_eq!(service.leaving[0].active, 2);
+    }
+
+    #[test]
+    fn a_service_is_judged_by_the_backends_that_should_serve() {
+        let snapshot = sample::snapshot();
+        let report = compose(sample::material(Some(&snapshot), None));
+        let states: Vec<_> = report
+            .services
+            .unwrap()
+            .into_iter()
+            .map(|service| (service.name, service.state))
+            .collect();
+        let expect = |name: &str, state| (name.to_owned(), state);
+        assert_eq!(
+            states,
+            [
+                expect("db", ServiceState::Refused),
+                expect("www", ServiceState::Ok),
+                expect("www.world.dev", ServiceState::Ok),
+                expect("www_hello", ServiceState::Degraded),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_report_survives_its_own_json() {
+        let snapshot = sample::snapshot();
+        let stats = sample::stats();
+        let report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    }
+
+    #[test]
+    fn a_clock_before_1970_and_an_age_from_the_future_are_zero() {
+        let before = UNIX_EPOCH - Duration::from_secs(9);
+        assert_eq!(unix(before), 0);
+        assert_eq!(age(10, 20), Duration::ZERO);
+    }
+}

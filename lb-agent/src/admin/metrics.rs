@@ -1,0 +1,323 @@
+//! The report as metrics. Pure but for the final text.
+
+use std::collections::BTreeSet;
+
+use prometheus_client::{encoding::text, registry::Registry};
+
+use super::{
+    compose::age,
+    figures::{Figure, Figures, Sample},
+    report::{Report, Service, ServiceState},
+};
+use crate::{catalog::InstanceKey, snapshot::State};
+
+/// The text of `/metrics`: the figures of the report, of the process, and what the other stages
+/// registered.
+pub(super) fn encode(
+    report: &Report,
+    process: Vec<Figure>,
+    others: &Registry,
+) -> Result<String, std::fmt::Error> {
+    let own = figures(report);
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Figures::new(move || own.clone())));
+    registry.register_collector(Box::new(Figures::new(move || process.clone())));
+    let mut out = String::new();
+    text::encode_registry(&mut out, &registry)?;
+    text::encode_registry(&mut out, others)?;
+    text::encode_eof(&mut out)?;
+    Ok(out)
+}
+
+/// The content type of [`encode`]'s text.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is not known has no sample: absent is not zero.
+fn figures(report: &Report) -> Vec<Figure> {
+    let services = report.services.as_deref();
+    let mut figures = about_the_agent(report);
+    figures.extend(services.into_iter().flat_map(about_services));
+    figures.extend(services.into_iter().flat_map(about_flows));
+    figures.extend(about_the_data_plane(report));
+    figures
+}
+
+fn about_the_agent(report: &Report) -> Vec<Figure> {
+    let build = [
+        ("version", report.version.as_str()),
+        ("revision", option_env!("LB_REVISION").unwrap_or("unknown")),
+    ];
+    let up = |(name, source): (&String, &super::report::Source)| {
+        let up = source.updated_unix.is_some() && source.error.is_none();
+        Sample::labelled([("source", name)], truth(up))
+    };
+    let data_age = |(name, source): (&String, &super::report::Source)| {
+        let updated = source.updated_unix?;
+        let age = age(report.now_unix, updated).as_secs_f64();
+        Some(Sample::labelled([("source", name)], age))
+    };
+    let refused = |kind: &'static str| {
+        let problems = report.problems.iter();
+        let of_kind = problems.filter(|problem| self::kind(&problem.subject) == kind);
+        Sample::labelled([("kind", kind)], length(of_kind.count()))
+    };
+    let kinds = KINDS.iter().chain([&OTHER]).map(|kind| refused(kind));
+    let refused = if report.services.is_some() {
+        kinds.collect()
+    } else {
+        Vec::new()
+    };
+    vec![
+        Figure::gauge(
+            "lb_build_info",
+            "Always 1; the labels say which build runs.",
+            vec![Sample::labelled(build, 1.0)],
+        ),
+        Figure::gauge(
+            "lb_start_time_seconds",
+            "When the agent started, in seconds since 1970.",
+            vec![Sample::plain(number(report.started_unix))],
+        ),
+        Figure::gauge(
+            "lb_ready",
+            "1 while the agent is ready, else 0.",
+            vec![Sample::plain(truth(report.ready))],
+        ),
+        Figure::gauge(
+            "lb_source_up",
+            "1 while the discovery source answers, else 0.",
+            report.sources.iter().map(up).collect(),
+        ),
+        Figure::gauge(
+            "lb_source_data_age_seconds",
+            "Age of the discovery source's last good answer.",
+            report.sources.iter().filter_map(data_age).collect(),
+        ),
+        Figure::gauge(
+            "lb_config_refused_entries",
+            "Registered or configured things that could not be used, by kind.",
+            refused,
+        ),
+    ]
+}
+
+fn about_services(services: &[Service]) -> Vec<Figure> {
+    let by_state = ServiceState::ALL.map(|state| {
+        let within = services.iter().filter(|service| service.state == state);
+        Sample::labelled([("state", state.as_str())], length(within.count()))
+    });
+    // An instance is in a service and in each tagged part of it; here it counts once.
+    let instances: BTreeSet<(&str, &InstanceKey, State)> = services
+        .iter()
+        .flat_map(|service| {
+            let name = service.service.as_str();
+            let backends = service.backends.iter();
+            backends.map(move |backend| (name, &backend.key, backend.state))
+        })
+        .collect();
+    let backends = STATES.map(|state| {
+        let within = instances.iter().filter(|(_, _, its)| *its == state);
+        Sample::labelled([("state", state.as_str())], length(within.count()))
+    });
+    let of_each = |service: &Service| {
+        STATES.map(|state| {
+            let within = service.backends.iter().filter(|b| b.state == state);
+            let labels = [
+                ("service", service.label.as_str()),
+                ("state", state.as_str()),
+            ];
+            Sample::labelled(labels, length(within.count()))
+        })
+    };
+    vec![
+        Figure::gauge(
+            "lb_services",
+            "Services by whether they serve.",
+            by_state.into(),
+        ),
+        Figure::gauge(
+            "lb_backends",
+            "Instances by combined state.",
+            backends.into(),
+        ),
+        Figure::gauge(
+            "lb_service_backends",
+            "Backends of each service by combined state.",
+            services.iter().flat_map(of_each).collect(),
+        ),
+    ]
+}
+
+fn about_flows(services: &[Service]) -> Vec<Figure> {
+    const SOCKET: (&str, &str) = ("path", "socket");
+    let counted = services
+        .iter()
+        .filter_map(|service| Some((service.label.as_str(), service.flows?)));
+    let (mut total, mut active, mut refused, mut failed) = (vec![], vec![], vec![], vec![]);
+    for (label, flows) in counted {
+        let service = ("service", label);
+        total.push(Sample::labelled([service, SOCKET], number(flows.total)));
+        active.push(Sample::labelled([service, SOCKET], number(flows.active)));
+        let why = ("reason", "no_backend");
+        refused.push(Sample::labelled([service, why], number(flows.refused)));
+        failed.push(Sample::labelled([service], number(flows.failed)));
+    }
+    vec![
+        Figure::counter("lb_flows", "Flows that were given a backend.", total),
+        Figure::gauge("lb_flows_active", "Open flows.", active),
+        Figure::counter(
+            "lb_refused",
+            "Connects refused for want of a usable backend.",
+            refused,
+        ),
+        Figure::counter(
+            "lb_backend_connect_failures",
+            "Connects that failed at the backend.",
+            failed,
+        ),
+    ]
+}
+
+fn about_the_data_plane(report: &Report) -> Vec<Figure> {
+    let Some(plane) = &report.data_plane else {
+        return Vec::new();
+    };
+    let entries = plane.maps.iter();
+    let entries = entries.map(|(map, fill)| Sample::labelled([("map", map)], number(fill.entries)));
+    let room = plane.maps.iter();
+    let room = room.map(|(map, fill)| Sample::labelled([("map", map)], number(fill.capacity)));
+    let attached = plane.programs.iter();
+    let attached =
+        attached.map(|(hook, attached)| Sample::labelled([("hook", hook)], truth(*attached)));
+    vec![
+        Figure::gauge(
+            "lb_map_entries",
+            "Entries in use in a kernel map.",
+            entries.collect(),
+        ),
+        Figure::gauge(
+            "lb_map_capacity",
+            "Entries a kernel map has room for.",
+            room.collect(),
+        ),
+        Figure::gauge(
+            "lb_program_attached",
+            "1 while the program is attached to its hook, else 0.",
+            attached.collect(),
+        ),
+    ]
+}
+
+/// The first word of a problem's subject, if it is one that we know: labels are bounded.
+fn kind(subject: &str) -> &'static str {
+    let word = subject.split([' ', ':']).next().unwrap_or_default();
+    let known = KINDS.iter().find(|kind| **kind == word);
+    known.copied().unwrap_or(OTHER)
+}
+
+fn truth(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+/// A count as metrics have it; exact up to 2^53, which no count of ours reaches.
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn length(value: usize) -> f64 {
+    value as f64
+}
+
+/// The kind of every other problem.
+const OTHER: &str = "other";
+/// First words of a problem's subject.
+const KINDS: [&str; 8] = [
+    "service", "instance", "option", "tag", "route", "host", "source", "pool",
+];
+
+/// Every state, in the order of causes.
+const STATES: [State; 7] = [
+    State::Usable,
+    State::Starting,
+    State::L4Down,
+    State::ConsulWarning,
+    State::ConsulCritical,
+    State::Maintenance,
+    State::Draining,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{compose::compose, sample};
+
+    fn text_of(report: &Report) -> String {
+        let process = vec![Figure::counter("process_x", "X.", vec![Sample::plain(1.5)])];
+        encode(report, process, &Registry::with_prefix("lb")).unwrap()
+    }
+
+    #[track_caller]
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
+    }
+
+    #[test]
+    fn the_report_is_told_as_metrics() {
+        let (snapshot, stats) = (sample::snapshot(), sample::stats());
+        let text = text_of(&compose(sample::material(Some(&snapshot), Some(&stats))));
+        has(&text, "lb_ready 1.0");
+        has(&text, "lb_services{state=\"refused\"} 1.0");
+        has(&text, "lb_backends{state=\"usable\"} 2.0");
+        has(&text, "lb_backends{state=\"l4_down\"} 1.0");
+        has(
+            &text,
+            "lb_service_backends{service=\"world.dev_www\",state=\"usable\"} 1.0",
+        );
+        has(
+            &text,
+            "lb_flows_total{service=\"www_hello\",path=\"socket\"} 1204.0",
+        );
+        has(
+            &text,
+            "lb_refused_total{service=\"www_hello\",reason=\"no_backend\"} 3.0",
+        );
+        has(
+            &text,
+            "lb_backend_connect_failures_total{service=\"www_hello\"} 1.0",
+        );
+        has(&text, "lb_map_capacity{map=\"BACKENDS\"} 16384.0");
+        has(&text, "lb_program_attached{hook=\"connect4\"} 1.0");
+        has(&text, "lb_source_up{source=\"consul\"} 0.0");
+        has(&text, "lb_source_data_age_seconds{source=\"consul\"} 192.0");
+        has(&text, "lb_config_refused_entries{kind=\"service\"} 1.0");
+        has(&text, "process_x_total 1.5");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_not_known_has_no_sample() {
+        let text = text_of(&compose(sample::material(None, None)));
+        for name in ["lb_services", "lb_flows", "lb_map_entries", "lb_program"] {
+            assert!(!text.contains(name), "{name} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_service_name_stays_inside_its_label() {
+        let mut report = compose(sample::material(Some(&sample::snapshot()), None));
+        let services = report.services.as_mut().unwrap();
+        services[0].label = "a\"} 1\nlb_ready 0\\".to_owned();
+        let text = text_of(&report);
+        has(&text, "lb_ready 1.0");
+        assert!(!text.lines().any(|line| line.starts_with("lb_ready 0")));
+    }
+
+    #[test]
+    fn a_subject_of_an_unknown_kind_is_other() {
+        assert_eq!(kind("service x"), "service");
+        assert_eq!(kind("10.1.2.3 whatever"), "other");
+        assert_eq!(kind(""), "other");
+    }
+}

@@ -1,0 +1,303 @@
+//! The report: what the page, the API, the metrics and the command line all show, one value.
+//!
+//! It is also the JSON of `/api/v1/snapshot` and of `-o json`, so its names are kept: a field may be
+//! added, none changes its meaning without a new [`API`]. `null` means not known, never none.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalog::{Check, InstanceKey, Problem, SourceHealth},
+    snapshot::{ProbeState, State},
+};
+
+/// Version of the report's meaning.
+pub const API: u32 = 1;
+
+/// Everything there is to see at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`API`] of the agent that made it.
+    pub api: u32,
+    /// The agent's version.
+    pub version: String,
+    /// The host's name.
+    pub host: String,
+    /// When the report was made, in seconds since 1970.
+    pub now_unix: u64,
+    /// When the agent started, in seconds since 1970.
+    pub started_unix: u64,
+    /// Whether the agent is ready.
+    pub ready: bool,
+    /// Why it is not.
+    pub waiting_for: Vec<String>,
+    /// Whether every source has had its first full answer.
+    pub complete: bool,
+    /// The parts of the agent, one line each.
+    pub components: Vec<Component>,
+    /// Everything that is wrong with what was registered or configured.
+    pub problems: Vec<Problem>,
+    /// The discovery sources, by name.
+    pub sources: BTreeMap<String, Source>,
+    /// The services; `null` until discovery has answered.
+    pub services: Option<Vec<Service>>,
+    /// The data plane; `null` when it did not answer.
+    pub data_plane: Option<DataPlane>,
+}
+
+/// One part of the agent, as one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub mark: Mark,
+    /// The same in words.
+    pub detail: String,
+}
+
+impl Component {
+    /// The line of `name`.
+    pub fn new(name: impl Into<String>, mark: Mark, detail: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            mark,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// How a component is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// It fails somebody.
+    Error,
+    /// It works, and wants attention.
+    Warning,
+    /// It did not say.
+    Unknown,
+    /// All is well.
+    Ok,
+}
+
+impl Mark {
+    /// The word on the page and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+        }
+    }
+}
+
+/// A discovery source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// When its last good answer came, in seconds since 1970; `null` before the first.
+    pub updated_unix: Option<u64>,
+    /// Why it cannot be read at the moment.
+    pub error: Option<String>,
+}
+
+/// A service, or the tagged part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name: `www_hello`, or `www.hello` for the part of `www` tagged `hello`.
+    pub name: String,
+    /// The name in metrics and anchors.
+    pub label: String,
+    /// What the source calls the service.
+    pub service: String,
+    /// The tag that selects the part.
+    pub tag: Option<String>,
+    /// Whether it serves.
+    pub state: ServiceState,
+    /// Its virtual address; `null` while it has none.
+    pub vip: Option<Ipv4Addr>,
+    /// The ports its VIP answers on; empty means every port.
+    pub ports: BTreeSet<u16>,
+    /// How a backend is chosen.
+    pub balance: String,
+    /// How our own probe asks.
+    pub check: String,
+    /// The host names or addresses under which the front serves it.
+    pub hosts: Vec<String>,
+    /// Backends that take new flows.
+    pub usable: usize,
+    /// The kernel's counts; `null` when the data plane did not answer.
+    pub flows: Option<Flows>,
+    /// Its backends.
+    pub backends: Vec<Backend>,
+    /// Backends that are gone from the catalog and live on for their open flows.
+    pub leaving: Vec<Leaving>,
+}
+
+/// Whether a service serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceState {
+    /// Every backend that should serve does.
+    Ok,
+    /// Some backends that should serve fail.
+    Degraded,
+    /// No backend is usable: connects are refused at once.
+    Refused,
+}
+
+impl ServiceState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Degraded, Self::Refused];
+
+    /// The word on the page, in metrics and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What the kernel counted for a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Connects that were given a backend.
+    pub total: u64,
+    /// Connects refused for want of one.
+    pub refused: u64,
+    /// Connects that failed at the backend.
+    pub failed: u64,
+    /// Open flows.
+    pub active: u64,
+}
+
+/// A backend with both levels of health and what they add up to, as three fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Who it is.
+    #[serde(flatten)]
+    pub key: InstanceKey,
+    /// Where flows go.
+    pub address: SocketAddr,
+    /// Relative share.
+    pub weight: u16,
+    /// Marks of the registration.
+    pub tags: BTreeSet<String>,
+    /// Level 1: our own probe.
+    pub probe: Probe,
+    /// Level 2: the source's checks.
+    pub source: SourceLevel,
+    /// Both levels and the operator's word, combined.
+    pub state: State,
+    /// Whether an operator drains it.
+    pub draining: bool,
+    /// Whether the kernel saw it fail in the last ten seconds; `null` when not known.
+    pub suspect: Option<bool>,
+    /// Open flows; `null` when not known.
+    pub active: Option<u64>,
+}
+
+/// Level 1 of health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The verdict.
+    pub state: ProbeState,
+    /// Since when, in seconds since 1970.
+    pub since_unix: u64,
+    /// Why the last probe failed.
+    pub error: Option<String>,
+    /// How long the last successful probe took.
+    pub took_microseconds: Option<u64>,
+}
+
+/// Level 2 of health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceLevel {
+    /// The verdict.
+    pub state: SourceHealth,
+    /// The checks behind it.
+    pub checks: Vec<Check>,
+}
+
+/// A backend that left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Who it was.
+    #[serde(flatten)]
+    pub key: InstanceKey,
+    /// Its open flows.
+    pub active: u64,
+}
+
+/// The data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlane {
+    /// Attached programs: hook name to whether its link is in place.
+    pub programs: BTreeMap<String, bool>,
+    /// How full the maps are.
+    pub maps: BTreeMap<String, MapFill>,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries there is room for.
+    pub capacity: u64,
+}
+
+impl MapFill {
+    /// How full it is, in percent, rounded down.
+    pub fn percent(self) -> u64 {
+        self.entries.saturating_mul(100) / self.capacity.max(1)
+    }
+}
+
+/// The body of `POST /api/v1/drain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainOrder {
+    /// The service concerned.
+    pub service: String,
+    /// One instance of it, as its id or as `node/id`; all of them if absent.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// Ends the drain instead.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainAnswer {
+    /// The service concerned.
+    pub service: String,
+    /// The instances concerned.
+    pub matched: Vec<InstanceKey>,
+    /// Whether they are drained now.
+    pub draining: bool,
+}
+
+/// The body of every answer of the API that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// What is wrong and what to do, as one sentence.
+    pub error: String,
+}
+
+/// The path of the report.
+pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
+
+/// The path of drains.
+pub const DRAIN_PATH: &str = "/api/v1/drain";
+
+/// The header that every change must carry with the value `1`: no plain form can send it.
+pub const ACTION_HEADER: &str = "x-lb-action";

@@ -1,0 +1,183 @@
+//! The paths of the admin interface and what answers them.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{Html, IntoResponse as _, Response},
+    routing::{get, post},
+};
+use prometheus_client::registry::Registry;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{sleep, timeout},
+};
+use tracing::warn;
+
+use super::{
+    action::{self, Counts, refused},
+    compose::{Material, compose},
+    guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
+    metrics,
+    page::{self, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
+    process,
+    readiness::Readiness,
+    report::{Component, DRAIN_PATH, Report, SNAPSHOT_PATH},
+};
+use crate::{
+    drain::DrainRequest,
+    snapshot::Snapshot,
+    stats::{Stats, StatsRequest},
+};
+
+/// What the handlers share; nothing in it changes but through its channels and counters.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    pub(super) stats: mpsc::Sender<StatsRequest>,
+    pub(super) drains: mpsc::Sender<DrainRequest>,
+    pub(super) readiness: Readiness,
+    pub(super) registry: Arc<Registry>,
+    pub(super) hosts: Arc<super::HostNames>,
+    pub(super) components: Arc<Vec<super::ComponentLine>>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) counts: Counts,
+    pub(super) host: Arc<str>,
+    pub(super) started: SystemTime,
+}
+
+/// Every path, behind the guard.
+pub(super) fn router(desk: Desk) -> Router {
+    Router::new()
+        .route("/", get(status_page))
+        .route(STYLE_PATH, get(|| asset("text/css; charset=utf-8", STYLE)))
+        .route(
+            SCRIPT_PATH,
+            get(|| asset("text/javascript; charset=utf-8", SCRIPT)),
+        )
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics_text))
+        .route(SNAPSHOT_PATH, get(snapshot))
+        .route(DRAIN_PATH, post(action::drain))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(desk.clone(), admit))
+        .with_state(desk)
+}
+
+/// The guard before every handler, and the headers behind it.
+async fn admit(
+    State(desk): State<Desk>,
+    Extension(actor): Extension<Actor>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (method, uri) = (request.method(), request.uri());
+    let verdict = desk.guard.admit(&actor, method, uri, request.headers());
+    let mut answer = match verdict {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => turn_away(&desk, &actor, refusal).await,
+    };
+    for (name, value) in ANSWER_HEADERS {
+        let (name, value) = (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
+
+async fn turn_away(desk: &Desk, actor: &Actor, refusal: Refusal) -> Response {
+    desk.counts.count_refusal();
+    if refusal == Refusal::WrongToken {
+        warn!(target: "audit", ?actor, "a wrong token was shown");
+        // Guessing costs time, and each connection guesses once at a time.
+        sleep(GUESS_DELAY).await;
+    }
+    let mut answer = refused(refusal.status(), refusal.to_string());
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Basic realm=\"lb-agent\"");
+        answer
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+async fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn status_page(State(desk): State<Desk>) -> Response {
+    Html(page::page(&desk.report().await).into_string()).into_response()
+}
+
+async fn snapshot(State(desk): State<Desk>) -> Json<Report> {
+    Json(desk.report().await)
+}
+
+async fn ready(State(desk): State<Desk>) -> Response {
+    let reasons = desk.readiness.reasons();
+    if reasons.is_empty() {
+        return "ready\n".into_response();
+    }
+    let text: String = reasons.iter().map(|reason| format!("{reason}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn metrics_text(State(desk): State<Desk>) -> Response {
+    let report = desk.report().await;
+    match metrics::encode(&report, process::figures(desk.started), &desk.registry) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            warn!(%error, "the metrics cannot be written");
+            let text = "a metric cannot be written: see the agent's log\n";
+            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+        }
+    }
+}
+
+impl Desk {
+    /// The report of this moment. It waits for nobody longer than [`PATIENCE`].
+    async fn report(&self) -> Report {
+        let stats = self.read_stats().await;
+        let snapshot = self.snapshots.borrow().clone();
+        let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
+        let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
+        compose(Material {
+            host: &self.host,
+            now: SystemTime::now(),
+            started: self.started,
+            waiting_for: self.readiness.reasons(),
+            snapshot: snapshot.as_deref(),
+            stats: stats.as_ref(),
+            hosts,
+            components,
+        })
+    }
+
+    async fn read_stats(&self) -> Option<Stats> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.stats.send(reply).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(PATIENCE, asked).await.ok().flatten()
+    }
+}
+
+/// For the data plane to tell its figures.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a request's body.
+const BODY_BYTES: usize = 16 * 1024;
+/// Before a wrong token is answered.
+const GUESS_DELAY: Duration = Duration::from_millis(500);

@@ -1,0 +1,132 @@
+//! The unix socket of the command line: made for root and the agent's own user only.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+/// Why the socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody answers there.
+    #[error(
+        "another agent answers at {}: stop it, or give this one another socket (--socket)",
+        path.display()
+    )]
+    Taken {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else has the name.
+    #[error("{} exists and is not a socket: remove it, or give another path (--socket)", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It does not work.
+    #[error("cannot make the socket {}", path.display())]
+    Make {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Listens at `path`, in place of a socket that nobody answers any more.
+///
+/// # Errors
+/// When another agent answers there, or the socket cannot be made.
+pub fn bind_socket(path: &Path) -> Result<UnixListener, SocketError> {
+    let failed = |source| SocketError::Make {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o755);
+        builder.create(parent).map_err(failed)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(SocketError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(SocketError::Taken {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // Until here another user could have connected; the peer's user is checked at each request.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Removes the name of a socket that nobody listens on any more. A successor's stays: it answers.
+pub(super) fn remove_dead(path: &Path) {
+    let dead = UnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if dead {
+        // A name that stays is harmless: the next agent replaces it.
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_private_and_its_folder_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/lb/admin.sock");
+        let _listener = bind_socket(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        drop(bind_socket(&path).unwrap());
+        let _live = bind_socket(&path).unwrap();
+        let error = bind_socket(&path).unwrap_err();
+        assert!(matches!(error, SocketError::Taken { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "x").unwrap();
+        let error = bind_socket(&path).unwrap_err();
+        assert!(matches!(error, SocketError::NotASocket { .. }), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_dead_name_is_removed_and_a_successor_s_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        drop(bind_socket(&path).unwrap());
+        remove_dead(&path);
+        assert!(!path.exists());
+        let _successor = bind_socket(&path).unwrap();
+        remove_dead(&path);
+        assert!(path.exists());
+    }
+}

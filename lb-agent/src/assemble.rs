@@ -1,0 +1,224 @@
+//! Makes the [`Snapshot`]: what the sources say, the VIPs, our own probes' verdicts and the operators' drains
+//! in one value, of which everything downstream is a function.
+//!
+//! Nothing is published before a source has answered and VIPs were given: unknown is never empty. The first
+//! change is published at once and what follows within a short window in one piece. The stage owns the drains.
+
+mod compose;
+mod drains;
+mod journal;
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    select,
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use compose::{Facts, WISHED_VIP, assemble};
+pub use drains::Drain;
+
+use crate::{
+    catalog::{Problem, SourceState},
+    drain::{DrainOutcome, DrainRequest},
+    health::Verdicts,
+    snapshot::{ServiceName, Snapshot},
+    vip::Vips,
+};
+use compose::{Known, compose, understand};
+use drains::Drains;
+
+/// What the stage reads.
+pub struct Inputs {
+    /// Every configured source, by name.
+    pub sources: BTreeMap<String, watch::Receiver<SourceState>>,
+    /// The answer to [`Outputs::names`].
+    pub vips: watch::Receiver<Option<Arc<Vips>>>,
+    /// What our own probes say.
+    pub verdicts: watch::Receiver<Arc<Verdicts>>,
+    /// What operators ask for.
+    pub drains: mpsc::Receiver<DrainRequest>,
+    /// What other stages found wrong.
+    pub problems: Vec<watch::Receiver<Vec<Problem>>>,
+}
+
+/// What the stage produces.
+pub struct Outputs {
+    /// The services and parts that need a VIP, with the address each wishes for; `None` before any source
+    /// has answered.
+    pub names: watch::Sender<Option<BTreeMap<ServiceName, Option<Ipv4Addr>>>>,
+    /// The snapshot; `None` before it is known.
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+/// Publishes snapshots until `stop`. `state_dir` keeps the drains.
+pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: CancellationToken) {
+    let drains = Drains::load(state_dir).await;
+    let mut stage = Stage {
+        known: Known::default(),
+        drains,
+        outputs,
+    };
+    let Inputs {
+        mut sources,
+        mut vips,
+        mut verdicts,
+        drains: mut requests,
+        mut problems,
+    } = inputs;
+    // The sources may have answered before this stage began.
+    let mut sources_changed = true;
+    loop {
+        if std::mem::take(&mut sources_changed) {
+            stage.learn(&mut sources).await;
+        }
+        if let Some(vips) = vips.borrow_and_update().clone() {
+            let verdicts = verdicts.borrow_and_update().clone();
+            let mut found = stage.drains.problems.clone();
+            for problems in &mut problems {
+                found.extend_from_slice(&problems.borrow_and_update());
+            }
+            stage.publish(&vips, &verdicts, &found);
+        }
+
+        // Until the window has passed only two things matter: an operator waits for an answer, and new VIPs
+        // answer what was just published.
+        let window = Instant::now() + WINDOW;
+        let mut changed = false;
+        loop {
+            select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(window) => break,
+                () = any_changed([&mut vips]) => {
+                    changed = true;
+                    break;
+                }
+                Some(request) = requests.recv() => changed |= stage.answer(request).await,
+            }
+        }
+        while !changed {
+            select! {
+                () = stop.cancelled() => return,
+                () = any_changed(sources.values_mut()) => {
+                    sources_changed = true;
+                    changed = true;
+                }
+                () = any_changed([&mut vips]) => changed = true,
+                () = any_changed([&mut verdicts]) => changed = true,
+                () = any_changed(&mut problems) => changed = true,
+                Some(request) = requests.recv() => changed |= stage.answer(request).await,
+            }
+        }
+        sources_changed |= sources.values().any(|it| it.has_changed().unwrap_or(false));
+    }
+}
+
+/// The state of the stage.
+struct Stage {
+    known: Known,
+    drains: Drains,
+    outputs: Outputs,
+}
+
+impl Stage {
+    /// Takes in what the sources say now, and asks for the VIPs of it.
+    async fn learn(&mut self, sources: &mut BTreeMap<String, watch::Receiver<SourceState>>) {
+        let states: BTreeMap<String, SourceState> = sources
+            .iter_mut()
+            .map(|(name, state)| (name.clone(), state.borrow_and_update().clone()))
+            .collect();
+        self.known = understand(&states);
+        if self.known.answered {
+            let left = drains::after_leaving(&self.drains.set, &self.known.catalog);
+            if let Err(error) = self.drains.store(left).await {
+                warn!(error, "drains of instances that left are kept");
+            }
+        }
+        if states.values().any(|it| it.catalog.is_some()) {
+            self.outputs.names.send_if_modified(|names| {
+                let changed = names.as_ref() != Some(&self.known.names);
+                if changed {
+                    *names = Some(self.known.names.clone());
+                }
+                changed
+            });
+        }
+    }
+
+    fn publish(&self, vips: &Vips, verdicts: &Verdicts, problems: &[Problem]) {
+        let facts = Facts {
+            vips,
+            verdicts,
+            drains: &self.drains.set,
+            problems,
+            now: SystemTime::now(),
+        };
+        let snapshot = compose(&self.known, &facts);
+        self.outputs.snapshots.send_if_modified(|current| {
+            let before = current.as_deref();
+            let changed = before != Some(&snapshot);
+            if changed {
+                journal::record(before, &snapshot);
+                *current = Some(Arc::new(snapshot));
+            }
+            changed
+        });
+    }
+
+    /// Answers an operator; whether the drains changed.
+    async fn answer(&mut self, request: DrainRequest) -> bool {
+        let before = self.drains.set.clone();
+        let answer = self.drain(&request).await;
+        if let Ok(outcome) = &answer {
+            let (service, draining) = (&request.service, outcome.draining);
+            for instance in &outcome.matched {
+                info!(%service, %instance, draining, "drain changed by an operator");
+            }
+        }
+        // Whoever asked may have gone meanwhile.
+        let _ = request.reply.send(answer);
+        self.drains.set != before
+    }
+
+    async fn drain(&mut self, request: &DrainRequest) -> Result<DrainOutcome, String> {
+        let wanted = (&*request.service, request.backend.as_deref());
+        let catalog = &self.known.catalog;
+        let (set, outcome) =
+            drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
+        self.drains.store(set).await?;
+        Ok(outcome)
+    }
+}
+
+/// Waits until one of `receivers` has a value that was not seen. One whose sender is gone keeps its last value
+/// and wakes nobody.
+async fn any_changed<'r, T: Send + Sync + 'r>(
+    receivers: impl IntoIterator<Item = &'r mut watch::Receiver<T>>,
+) {
+    let changes = receivers.into_iter().map(|receiver| async {
+        if receiver.changed().await.is_err() {
+            pending::<()>().await;
+        }
+    });
+    let mut changes: FuturesUnordered<_> = changes.collect();
+    if changes.next().await.is_none() {
+        pending::<()>().await;
+    }
+}
+
+/// How long changes are gathered after one was published.
+const WINDOW: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

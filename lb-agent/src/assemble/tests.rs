@@ -1,0 +1,509 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Drain, Facts, Inputs, Outputs, WINDOW, assemble, run};
+use crate::{
+    catalog::{Problem, SourceState},
+    discover::file::parse,
+    drain::{DrainOutcome, DrainRequest},
+    health::Verdicts,
+    options::{Balance, CheckKind},
+    snapshot::{Backend, Probe, ProbeState, ServiceName, Snapshot, State},
+    vip::Vips,
+};
+
+fn state(text: &str) -> SourceState {
+    SourceState {
+        catalog: Some(Arc::new(parse(text).unwrap())),
+        updated: Some(SystemTime::UNIX_EPOCH),
+        error: None,
+    }
+}
+
+fn sources(states: &[(&str, SourceState)]) -> BTreeMap<String, SourceState> {
+    let named = states.iter().cloned();
+    named.map(|(name, it)| (name.to_owned(), it)).collect()
+}
+
+fn snapshot(states: &[(&str, SourceState)]) -> Snapshot {
+    assemble(&sources(states), &NOTHING.facts())
+}
+
+/// Owns what [`Facts`] borrow.
+struct Owned {
+    vips: Vips,
+    verdicts: Verdicts,
+    drains: BTreeSet<Drain>,
+    problems: Vec<Problem>,
+}
+
+impl Owned {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            vips: &self.vips,
+            verdicts: &self.verdicts,
+            drains: &self.drains,
+            problems: &self.problems,
+            now: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+const NOTHING: Owned = Owned {
+    vips: Vips {
+        by_name: BTreeMap::new(),
+        problems: Vec::new(),
+    },
+    verdicts: Verdicts {
+        by_target: BTreeMap::new(),
+        settled: false,
+    },
+    drains: BTreeSet::new(),
+    problems: Vec::new(),
+};
+
+fn probe(state: ProbeState) -> Probe {
+    Probe {
+        state,
+        since: SystemTime::UNIX_EPOCH,
+        error: None,
+        took: None,
+    }
+}
+
+const WWW: &str = r#"
+[[service]]
+name = "www"
+tags = ["lb_balance=random", "server_alias=shop.test"]
+[[service.instance]]
+id = "a"
+address = "10.0.0.1"
+port = 80
+tags = ["hello"]
+[[service.instance]]
+id = "b"
+address = "10.0.0.2"
+port = 80
+tags = ["world.dev", "lb_weight=7"]
+"#;
+
+#[test]
+fn a_domain_tag_makes_a_part_of_the_instances_that_carry_it() {
+    let snapshot = snapshot(&[("file", state(WWW))]);
+    let shown: Vec<String> = snapshot
+        .services
+        .iter()
+        .map(|(name, service)| {
+            let keys: Vec<String> = service.backends.keys().map(ToString::to_string).collect();
+            format!("{name}: {}", keys.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "www: file/a file/b",
+            "www.hello: file/a",
+            "www.world.dev: file/b"
+        ]
+    );
+    let whole = &snapshot.services[&ServiceName::whole("www")];
+    let part = &snapshot.services[&ServiceName::part("www", "hello")];
+    assert_eq!(whole.options.balance, Balance::Random);
+    assert_eq!(part.options, whole.options);
+    assert_eq!(whole.aliases, BTreeSet::from(["shop.test".to_owned()]));
+    assert_eq!(part.aliases, BTreeSet::new());
+    let weights: Vec<u16> = whole.backends.values().map(|it| it.weight).collect();
+    assert_eq!(weights, [1, 7]);
+}
+
+#[test]
+fn a_backend_is_usable_when_both_levels_agree() {
+    let off = "[[service]]\nname = \"off\"\noptions.lb_check = \"off\"\n\
+               instance = [{ id = \"x\", address = \"10.0.0.9\", port = 1 }]\n";
+    let mut facts = NOTHING;
+    let mut judge = |address: &str, state| {
+        let target = (address.parse().unwrap(), CheckKind::Tcp);
+        facts.verdicts.by_target.insert(target, probe(state));
+    };
+    judge("10.0.0.1:80", ProbeState::Up);
+    judge("10.0.0.9:1", ProbeState::Down);
+    let all = sources(&[("file", state(&format!("{WWW}{off}")))]);
+    let snapshot = assemble(&all, &facts.facts());
+    let states = |service: &str| -> Vec<State> {
+        let service = &snapshot.services[&ServiceName::whole(service)];
+        service.backends.values().map(Backend::state).collect()
+    };
+    assert_eq!(states("www"), [State::Usable, State::Starting]);
+    // The verdict on its address belongs to another check.
+    assert_eq!(states("off"), [State::Usable]);
+}
+
+#[test]
+fn a_drain_concerns_one_instance_of_one_service() {
+    let two = WWW.to_owned() + &WWW.replace("\"www\"", "\"xxx\"");
+    let mut facts = NOTHING;
+    facts.drains.insert(drain("www", "a"));
+    let snapshot = assemble(&sources(&[("file", state(&two))]), &facts.facts());
+    let mut drained = Vec::new();
+    for (name, service) in &snapshot.services {
+        for (key, _) in service.backends.iter().filter(|(_, it)| it.draining) {
+            drained.push(format!("{name} {key}"));
+        }
+    }
+    assert_eq!(drained, ["www file/a", "www.hello file/a"]);
+}
+
+#[test]
+fn the_snapshot_is_complete_when_every_source_answered_and_the_probes_settled() {
+    let mut settled = NOTHING;
+    settled.verdicts.settled = true;
+    let silent = SourceState::default();
+    for (states, facts, complete) in [
+        (vec![("file", state(WWW))], &settled, true),
+        (vec![("file", state(WWW))], &NOTHING, false),
+        (
+            vec![("consul", silent), ("file", state(WWW))],
+            &settled,
+            false,
+        ),
+    ] {
+        let snapshot = assemble(&sources(&states), &facts.facts());
+        assert_eq!(snapshot.complete, complete, "{states:?}");
+    }
+}
+
+#[test]
+fn problems_of_all_stages_are_united_and_sorted() {
+    let wrong = "[[service]]\nname = \"w\"\ntags = [\"lb_balance=x\"]\ninstance = [\n\
+                 { id = \"a\", address = \"10.0.0.1\", port = 1 },\n{ id = \"b\", address = \"b\", port = 1 }]\n";
+    let mut facts = NOTHING;
+    facts
+        .vips
+        .problems
+        .push(Problem::new("pool", "is full; widen it"));
+    facts
+        .problems
+        .push(Problem::new("front", "cannot listen; free the port"));
+    facts
+        .problems
+        .push(Problem::new("front", "cannot listen; free the port"));
+    let snapshot = assemble(&sources(&[("file", state(wrong))]), &facts.facts());
+    let subjects: Vec<&str> = snapshot
+        .problems
+        .iter()
+        .map(|it| it.subject.as_str())
+        .collect();
+    assert_eq!(
+        subjects,
+        ["front", "instance file/b", "pool", "service w"],
+        "{:?}",
+        snapshot.problems
+    );
+}
+
+#[test]
+fn a_source_that_fails_goes_on_serving_and_says_so() {
+    let mut failing = state(WWW);
+    failing.error = Some("cannot reach Consul".to_owned());
+    let snapshot = snapshot(&[("consul", failing)]);
+    assert!(snapshot.services.contains_key(&ServiceName::whole("www")));
+    assert_eq!(
+        snapshot.sources["consul"].error.as_deref(),
+        Some("cannot reach Consul")
+    );
+}
+
+fn drain(service: &str, id: &str) -> Drain {
+    Drain {
+        service: service.to_owned(),
+        instance: crate::catalog::InstanceKey {
+            node: "file".to_owned(),
+            id: id.to_owned(),
+        },
+    }
+}
+
+/// A running stage, and a VIP stage that gives 198.18.0.n to the n-th name.
+struct Stage {
+    source: watch::Sender<SourceState>,
+    verdicts: watch::Sender<Arc<Verdicts>>,
+    drains: mpsc::Sender<DrainRequest>,
+    problems: watch::Sender<Vec<Problem>>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    stop: CancellationToken,
+    stage: JoinHandle<()>,
+}
+
+impl Stage {
+    fn start(state_dir: &Path) -> Self {
+        let (source, source_in) = watch::channel(SourceState::default());
+        let (names, mut names_in) = watch::channel(None::<BTreeMap<ServiceName, _>>);
+        let (vips, vips_in) = watch::channel(None);
+        let (verdicts, verdicts_in) = watch::channel(Arc::default());
+        let (drains, drains_in) = mpsc::channel(1);
+        let (problems, problems_in) = watch::channel(Vec::new());
+        let (snapshots_out, snapshots) = watch::channel(None);
+        let stop = CancellationToken::new();
+        tokio::spawn(async move {
+            while names_in.changed().await.is_ok() {
+                let names = names_in.borrow_and_update().clone().unwrap_or_default();
+                let given = names.into_keys().zip(1u8..);
+                let by_name = given.map(|(name, n)| (name, Ipv4Addr::new(198, 18, 0, n)));
+                let by_name = by_name.collect();
+                let problems = Vec::new();
+                vips.send_replace(Some(Arc::new(Vips { by_name, problems })));
+            }
+        });
+        let inputs = Inputs {
+            sources: BTreeMap::from([("file".to_owned(), source_in)]),
+            vips: vips_in,
+            verdicts: verdicts_in,
+            drains: drains_in,
+            problems: vec![problems_in],
+        };
+        let outputs = Outputs {
+            names,
+            snapshots: snapshots_out,
+        };
+        let stage = tokio::spawn(run(state_dir.to_owned(), inputs, outputs, stop.clone()));
+        Self {
+            source,
+            verdicts,
+            drains,
+            problems,
+            snapshots,
+            stop,
+            stage,
+        }
+    }
+
+    async fn until(&mut self, mut condition: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let fulfils = |it: &Option<Arc<Snapshot>>| it.as_deref().is_some_and(&mut condition);
+        let snapshot = timeout(DEADLINE, self.snapshots.wait_for(fulfils)).await;
+        let snapshot = snapshot.expect("in time").expect("the stage runs");
+        snapshot.clone().unwrap()
+    }
+
+    async fn serve(&mut self, text: &str) -> Arc<Snapshot> {
+        self.source.send_replace(state(text));
+        let names: BTreeSet<String> = parse(text).unwrap().services.into_keys().collect();
+        self.until(|snapshot| {
+            let whole = snapshot.services.iter().filter(|(it, _)| it.tag.is_none());
+            let vips = snapshot.services.values().all(|it| it.vip.is_some());
+            whole
+                .map(|(it, _)| &it.service)
+                .eq(names.iter().collect::<Vec<_>>())
+                && vips
+        })
+        .await
+    }
+
+    async fn drain(&self, service: &str, backend: Option<&str>, undo: bool) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let request = DrainRequest {
+            service: service.to_owned(),
+            backend: backend.map(str::to_owned),
+            undo,
+            reply,
+        };
+        self.drains.send(request).await.unwrap();
+        timeout(DEADLINE, answer).await.unwrap().unwrap()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        timeout(DEADLINE, self.stage).await.unwrap().unwrap();
+    }
+}
+
+type Answer = Result<DrainOutcome, String>;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn drained(snapshot: &Snapshot) -> Vec<String> {
+    let www = &snapshot.services[&ServiceName::whole("www")];
+    let drained = www.backends.iter().filter(|(_, it)| it.draining);
+    drained.map(|(key, _)| key.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_published_before_a_source_answered() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    let error = Some("cannot read".to_owned());
+    let silent = SourceState {
+        error,
+        ..SourceState::default()
+    };
+    stage.source.send_replace(silent);
+    let early = timeout(Duration::from_secs(5), stage.snapshots.changed()).await;
+    assert!(early.is_err(), "{:?}", stage.snapshots.borrow());
+    let snapshot = stage.serve(WWW).await;
+    assert_eq!(snapshot.services.len(), 3);
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_is_published_at_once_and_the_next_within_the_window() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    tokio::time::advance(WINDOW * 10).await;
+    tokio::task::yield_now().await;
+
+    let began = Instant::now();
+    let more = |n: usize| format!("{WWW}[[service]]\nname = \"more{n}\"\n");
+    stage.serve(&more(0)).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    let mut published = 0;
+    for n in 1..=10 {
+        stage.source.send_replace(state(&more(n)));
+        tokio::task::yield_now().await;
+    }
+    let last = ServiceName::whole("more10");
+    loop {
+        let current = stage.snapshots.borrow_and_update().clone().unwrap();
+        let service = current.services.get(&last);
+        if service.is_some_and(|it| it.vip.is_some()) {
+            break;
+        }
+        stage.snapshots.changed().await.unwrap();
+        published += 1;
+    }
+    assert!(began.elapsed() <= WINDOW * 2, "{:?}", began.elapsed());
+    assert!(published <= 2, "{published} snapshots for one burst");
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_any_input_is_published_and_no_change_is_not() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    let verdicts = Verdicts {
+        settled: true,
+        by_target: BTreeMap::from([
+            (
+                ("10.0.0.1:80".parse().unwrap(), CheckKind::Tcp),
+                probe(ProbeState::Up),
+            ),
+            (
+                ("10.0.0.2:80".parse().unwrap(), CheckKind::Tcp),
+                probe(ProbeState::Up),
+            ),
+        ]),
+    };
+    stage.verdicts.send_replace(Arc::new(verdicts.clone()));
+    stage.until(|it| it.complete).await;
+    let problem = Problem::new("front", "cannot listen; free the port");
+    stage.problems.send_replace(vec![problem.clone()]);
+    stage.until(|it| it.problems.contains(&problem)).await;
+
+    stage.verdicts.send_replace(Arc::new(verdicts));
+    stage.problems.send_replace(vec![problem]);
+    stage.source.send_replace(state(WWW));
+    let idle = timeout(Duration::from_secs(5), stage.snapshots.changed()).await;
+    assert!(idle.is_err(), "published without a change");
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_ended_leaves_its_last_word() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    let (gone, _) = watch::channel(SourceState::default());
+    drop(std::mem::replace(&mut stage.source, gone));
+    stage.problems.send_replace(vec![Problem::new("a", "b")]);
+    let snapshot = stage.until(|it| !it.problems.is_empty()).await;
+    assert_eq!(snapshot.services.len(), 3);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn drains_outlive_the_agent_and_end_with_their_instance() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    let outcome = stage.drain("www", Some("a"), false).await.unwrap();
+    assert_eq!(outcome.matched, [drain("www", "a").instance]);
+    assert!(outcome.draining);
+    stage.until(|it| drained(it) == ["file/a"]).await;
+    stage.end().await;
+
+    let mut stage = Stage::start(directory.path());
+    assert_eq!(drained(&*stage.serve(WWW).await), ["file/a"]);
+    stage.drain("www", None, false).await.unwrap();
+    stage.until(|it| drained(it) == ["file/a", "file/b"]).await;
+    let outcome = stage.drain("www", Some("file/a"), true).await.unwrap();
+    assert!(!outcome.draining);
+    stage.until(|it| drained(it) == ["file/b"]).await;
+
+    // It leaves, and another process comes back under its id.
+    let (without_b, _) = WWW.rsplit_once("[[service.instance]]").unwrap();
+    stage.serve(without_b).await;
+    let one = |it: &Snapshot| it.services[&ServiceName::whole("www")].backends.len() == 1;
+    stage.until(one).await;
+    stage.serve(WWW).await;
+    let two = |it: &Snapshot| it.services[&ServiceName::whole("www")].backends.len() == 2;
+    assert_eq!(drained(&*stage.until(two).await), Vec::<String>::new());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_drain_of_something_unknown_names_what_there_is() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    let error = stage.drain("wwww", None, false).await.unwrap_err();
+    assert_eq!(error, "there is no service wwww; there are: www");
+    let error = stage.drain("www", Some("c"), false).await.unwrap_err();
+    assert_eq!(
+        error,
+        "service www has no backend c; it has: file/a, file/b"
+    );
+    for part in ["www.hello", "hello_www"] {
+        let outcome = stage.drain(part, None, false).await.unwrap();
+        assert_eq!(outcome.matched, [drain("www", "a").instance], "{part}");
+    }
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn drains_that_cannot_be_kept_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let missing = directory.path().join("missing");
+    let mut stage = Stage::start(&missing);
+    stage.serve(WWW).await;
+    let error = stage.drain("www", None, false).await.unwrap_err();
+    assert!(error.contains("cannot write"), "{error}");
+    assert!(error.contains("drains.json"), "{error}");
+    assert!(drained(&*stage.serve(WWW).await).is_empty());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_drains_is_told_and_harms_nothing() {
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("drains.json"), "{").unwrap();
+    let mut stage = Stage::start(directory.path());
+    let snapshot = stage.serve(WWW).await;
+    assert_eq!(snapshot.problems.len(), 1);
+    assert!(snapshot.problems[0].message.contains("set aside"));
+    stage.drain("www", Some("b"), false).await.unwrap();
+    stage.until(|it| drained(it) == ["file/b"]).await;
+    stage.end().await;
+}

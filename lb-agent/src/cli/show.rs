@@ -1,0 +1,270 @@
+//! The answers as tables. Pure; every text of others is made harmless for a terminal.
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::terminal::Style;
+use crate::{
+    admin::{
+        compose::age,
+        report::{Backend, Component, DrainAnswer, Mark, Report, Service},
+        text::{self, visible},
+    },
+    catalog::{Problem, SourceHealth},
+    snapshot::ProbeState,
+};
+
+/// What `status -o json` prints.
+#[derive(Serialize)]
+pub(super) struct Status<'a> {
+    /// Whether all is well; the exit status says the same.
+    ok: bool,
+    ready: bool,
+    waiting_for: &'a [String],
+    version: &'a str,
+    host: &'a str,
+    components: &'a [Component],
+    problems: &'a [Problem],
+}
+
+impl<'a> Status<'a> {
+    pub(super) fn of(report: &'a Report, ok: bool) -> Self {
+        Self {
+            ok,
+            ready: report.ready,
+            waiting_for: &report.waiting_for,
+            version: &report.version,
+            host: &report.host,
+            components: &report.components,
+            problems: &report.problems,
+        }
+    }
+}
+
+/// One row of `backends -o json`.
+#[derive(Serialize)]
+pub(super) struct Row<'a> {
+    /// The service's name, as `services` shows it.
+    service: &'a str,
+    #[serde(flatten)]
+    backend: &'a Backend,
+}
+
+/// Every backend of the services.
+pub(super) fn rows<'a>(services: &[&'a Service]) -> Vec<Row<'a>> {
+    let each = services.iter().flat_map(|service| {
+        let row = |backend| Row {
+            service: &service.name,
+            backend,
+        };
+        service.backends.iter().map(row)
+    });
+    each.collect()
+}
+
+/// Errors first, then problems, then what is well.
+pub(super) fn status(report: &Report, style: Style) -> String {
+    let mut lines: Vec<(Mark, &str, &str)> = report
+        .components
+        .iter()
+        .map(|line| (line.mark, line.name.as_str(), line.detail.as_str()))
+        .collect();
+    let problems = report.problems.iter();
+    lines.extend(problems.map(|it| (Mark::Warning, it.subject.as_str(), it.message.as_str())));
+    lines.sort_by_key(|(mark, _, _)| *mark);
+    let names = report.components.iter();
+    let width = names.map(|line| line.name.chars().count()).max();
+    let width = width.unwrap_or(0);
+    let line = |(mark, name, detail): (Mark, &str, &str)| {
+        let (name, detail) = (visible(name), visible(detail));
+        format!("{} {name:width$}  {detail}\n", style.mark(mark))
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// A line for each service.
+pub(super) fn services(services: &[&Service]) -> String {
+    let mut table = table(&[
+        "SERVICE", "STATE", "VIP", "PORTS", "USABLE", "ACTIVE", "FLOWS", "REFUSED", "FAILED",
+    ]);
+    for service in services {
+        let flows = service.flows;
+        table.add_row([
+            visible(&service.name).into_owned(),
+            service.state.as_str().to_owned(),
+            vip(service),
+            ports(service),
+            format!("{}/{}", service.usable, service.backends.len()),
+            known(flows.map(|flows| flows.active)),
+            known(flows.map(|flows| flows.total)),
+            known(flows.map(|flows| flows.refused)),
+            known(flows.map(|flows| flows.failed)),
+        ]);
+    }
+    right(&mut table, 4..9);
+    finish(&table)
+}
+
+/// All there is to say of some services.
+pub(super) fn details(services: &[&Service], now_unix: u64) -> String {
+    let each = services.iter().map(|service| {
+        let hosts: Vec<_> = service.hosts.iter().map(|host| visible(host)).collect();
+        let mut text = format!(
+            "{}  {}\n  vip      {}, ports {}\n  balance  {}, check {}\n",
+            visible(&service.name),
+            service.state.as_str(),
+            vip(service),
+            ports(service),
+            service.balance,
+            visible(&service.check),
+        );
+        if !hosts.is_empty() {
+            text.push_str(&format!("  hosts    {}\n", hosts.join(" ")));
+        }
+        text.push('\n');
+        text.push_str(&backends(&[service], now_unix));
+        text
+    });
+    each.collect::<Vec<_>>().join("\n")
+}
+
+/// A line for each backend, with the two levels of health and what they add up to.
+pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
+    let mut table = table(&[
+        "SERVICE", "ID", "NODE", "ADDRESS", "WEIGHT", "PROBE", "SINCE", "SOURCE", "STATE",
+        "ACTIVE", "WHY",
+    ]);
+    for service in services {
+        for backend in &service.backends {
+            let since = age(now_unix, backend.probe.since_unix);
+            table.add_row([
+                visible(&service.name).into_owned(),
+                visible(&backend.key.id).into_owned(),
+                visible(&backend.key.node).into_owned(),
+                backend.address.to_string(),
+                backend.weight.to_string(),
+                probe(backend.probe.state).to_owned(),
+                text::duration(since),
+                source(backend.source.state).to_owned(),
+                backend.state.as_str().to_owned(),
+                known(backend.active),
+                why(backend),
+            ]);
+        }
+        for leaving in &service.leaving {
+            let blank = String::new;
+            table.add_row([
+                visible(&service.name).into_owned(),
+                visible(&leaving.key.id).into_owned(),
+                visible(&leaving.key.node).into_owned(),
+                blank(),
+                blank(),
+                blank(),
+                blank(),
+                blank(),
+                "leaving".to_owned(),
+                leaving.active.to_string(),
+                "no longer registered".to_owned(),
+            ]);
+        }
+    }
+    right(&mut table, [4, 9]);
+    finish(&table)
+}
+
+/// What a drain did.
+pub(super) fn drained(answer: &DrainAnswer) -> String {
+    let service = visible(&answer.service);
+    let word = if answer.draining {
+        "draining   no new flows; established flows live on"
+    } else {
+        "in service again"
+    };
+    let line = |key: &crate::catalog::InstanceKey| {
+        let key = key.to_string();
+        format!("{service}  {}  {word}\n", visible(&key))
+    };
+    answer.matched.iter().map(line).collect()
+}
+
+/// Why a backend is not well, from the level that says so, in one line.
+fn why(backend: &Backend) -> String {
+    let checks = backend.source.checks.iter();
+    let failing = checks.filter(|check| check.health != SourceHealth::Passing);
+    let mut causes: Vec<String> = failing
+        .map(|check| {
+            let first = check.output.lines().next().unwrap_or_default();
+            format!("{}: {}", visible(&check.name), visible(first.trim()))
+        })
+        .collect();
+    if let Some(error) = &backend.probe.error {
+        causes.push(visible(error).into_owned());
+    }
+    if backend.suspect == Some(true) {
+        causes.push("suspect: a connect failed".to_owned());
+    }
+    causes.join("; ")
+}
+
+fn vip(service: &Service) -> String {
+    service
+        .vip
+        .map_or_else(|| "none".to_owned(), |vip| vip.to_string())
+}
+
+fn ports(service: &Service) -> String {
+    if service.ports.is_empty() {
+        return "any".to_owned();
+    }
+    let ports: Vec<_> = service.ports.iter().map(u16::to_string).collect();
+    ports.join(",")
+}
+
+fn known(value: Option<u64>) -> String {
+    value.map_or_else(|| "?".to_owned(), |value| value.to_string())
+}
+
+fn probe(state: ProbeState) -> &'static str {
+    match state {
+        ProbeState::Starting => "starting",
+        ProbeState::Up => "up",
+        ProbeState::Down => "down",
+        ProbeState::Off => "off",
+    }
+}
+
+fn source(health: SourceHealth) -> &'static str {
+    match health {
+        SourceHealth::Passing => "passing",
+        SourceHealth::Warning => "warning",
+        SourceHealth::Critical => "critical",
+        SourceHealth::Maintenance => "maintenance",
+    }
+}
+
+/// No lines and no wrapping, so that the output can be cut and searched.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    table
+}
+
+fn right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn finish(table: &Table) -> String {
+    let lines = table.lines();
+    lines.map(|line| format!("{}\n", line.trim_end())).collect()
+}

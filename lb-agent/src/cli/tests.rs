@@ -1,0 +1,209 @@
+//! Golden outputs. The exchange with a live agent is in `tests/admin.rs`.
+
+use clap::{CommandFactory as _, Parser as _};
+
+use super::*;
+use crate::admin::{compose::compose, sample};
+
+fn sample_report() -> Report {
+    let (snapshot, stats) = (sample::snapshot(), sample::stats());
+    compose(sample::material(Some(&snapshot), Some(&stats)))
+}
+
+fn text(answer: Answer) -> String {
+    answer.unwrap().0
+}
+
+#[test]
+fn the_definition_is_sound_and_every_command_has_an_example() {
+    let mut command = Cli::command();
+    command.clone().debug_assert();
+    // What is hidden is not for people.
+    for sub in command.get_subcommands_mut().filter(|it| !it.is_hide_set()) {
+        let help = sub.render_long_help().to_string();
+        assert!(help.contains("Example"), "{help}");
+    }
+}
+
+#[test]
+fn options_may_stand_behind_the_command() {
+    let cli = Cli::parse_from([
+        "lb-agent", "backends", "db", "-o", "json", "--socket", "/tmp/x",
+    ]);
+    assert_eq!(cli.options.output, Output::Json);
+    assert_eq!(cli.options.socket, Some(PathBuf::from("/tmp/x")));
+    let Command::Ask(ask) = cli.command else {
+        panic!("not a question to a running agent")
+    };
+    let service = Some("db".to_owned());
+    assert_eq!(ask, Ask::Backends { service });
+}
+
+#[test]
+fn a_command_with_a_socket_of_its_own_may_stand_beside_these() {
+    #[derive(Debug, Parser)]
+    struct Both {
+        #[command(flatten)]
+        options: Options,
+        #[command(subcommand)]
+        command: Side,
+    }
+    #[derive(Debug, Subcommand)]
+    enum Side {
+        Run {
+            #[arg(long, env = "LB_SOCKET")]
+            socket: Option<PathBuf>,
+        },
+        #[command(flatten)]
+        Ask(Ask),
+    }
+    let run = |arguments: &[&str]| {
+        let both = Both::try_parse_from(arguments).unwrap();
+        match both.command {
+            Side::Run { socket } => socket,
+            Side::Ask(ask) => panic!("{ask:?} with {:?}", both.options),
+        }
+    };
+    Both::command().debug_assert();
+    let path = Some(PathBuf::from("/x"));
+    assert_eq!(run(&["lb-agent", "run", "--socket", "/x"]), path);
+    assert_eq!(run(&["lb-agent", "--socket", "/x", "run"]), path);
+    // Else the socket of the configuration file would never be heard.
+    assert_eq!(run(&["lb-agent", "run"]), None);
+}
+
+#[test]
+fn status_tells_errors_first() {
+    let report = sample_report();
+    let (text, exit) = status(&report, Output::Table, Style::Plain).unwrap();
+    assert_eq!(exit, Exit::Degraded);
+    let expect = "\
+!! services       4 services; without a usable backend: db
+!  source consul  data is 3 min 12 s old: no leader; serving the last good table
+!  service db     has no VIP: the pool 198.18.0.0/30 is full; widen it
+ok agent          0.1.0 ready, up 1 h 0 min
+ok data plane     2 hooks; fullest map BACKENDS at 12 %
+ok source file    answered 5 s ago
+";
+    assert_eq!(text, expect);
+}
+
+#[test]
+fn status_is_fine_when_every_line_is() {
+    let mut report = sample_report();
+    report.problems.clear();
+    report.components.retain(|line| line.mark == Mark::Ok);
+    let (_, exit) = status(&report, Output::Table, Style::Plain).unwrap();
+    assert_eq!(exit, Exit::Fine);
+}
+
+#[test]
+fn services_are_a_table() {
+    let text = text(services(&sample_report(), Output::Table, None));
+    let expect = "\
+SERVICE        STATE     VIP          PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED
+db             refused   none         5432      0/1       0      0        0       0
+www            ok        198.18.0.9   any       1/1       0      0        0       0
+www.world.dev  ok        198.18.0.9   any       1/1       0      0        0       0
+www_hello      degraded  198.18.12.7  any       1/3       6   1204        3       1
+";
+    assert_eq!(text, expect);
+}
+
+#[test]
+fn a_service_is_shown_with_its_backends() {
+    let text = text(services(&sample_report(), Output::Table, Some("www_hello")));
+    let expect = "\
+www_hello  degraded
+  vip      198.18.12.7, ports any
+  balance  least-conn, check http /
+  hosts    http://www.hello.localhost/ www.hello
+
+SERVICE    ID    NODE  ADDRESS      WEIGHT  PROBE  SINCE  SOURCE   STATE     ACTIVE  WHY
+www_hello  a     file  10.0.0.1:80       1  up     41 s   passing  usable         4
+www_hello  b     file  10.0.0.2:80       1  down   41 s   passing  l4_down        0  connection refused
+www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining       0
+www_hello  gone  file                                              leaving        2  no longer registered
+";
+    assert_eq!(text, expect);
+}
+
+#[test]
+fn a_failing_check_gives_its_first_line() {
+    let text = text(backends(&sample_report(), Output::Table, Some("db")));
+    assert!(text.contains("critical"), "{text}");
+    assert!(text.contains("db alive: no answer\n"), "{text}");
+}
+
+#[test]
+fn a_name_means_the_exact_service_before_its_parts() {
+    let report = sample_report();
+    let names = |name| {
+        let chosen = choose(&report, Some(name)).unwrap();
+        chosen.iter().map(|s| s.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("www"), ["www"]);
+    assert_eq!(names("www.world.dev"), ["www.world.dev"]);
+    assert_eq!(names("world.dev_www"), ["www.world.dev"]);
+    let error = choose(&report, Some("nope\x1b[2J")).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("lb-agent services"), "{error}");
+    assert!(!error.contains('\x1b'), "{error}");
+}
+
+#[test]
+fn what_is_not_known_is_said() {
+    let report = compose(sample::material(None, None));
+    let error = services(&report, Output::Table, None).unwrap_err();
+    assert!(error.to_string().contains("does not know"), "{error}");
+}
+
+#[test]
+fn hostile_names_do_not_reach_the_terminal() {
+    let mut report = sample_report();
+    let services_of = report.services.as_mut().unwrap();
+    services_of[0].name = "a\x1b]0;owned\x07".to_owned();
+    services_of[0].backends[0].key.id = "b\u{9b}2J\nrow".to_owned();
+    services_of[0].backends[0].source.checks[0].output = "\x1b[2J".to_owned();
+    report.problems[0].message = "x\ry".to_owned();
+    for output in [Output::Table, Output::Json] {
+        for text in [
+            text(status(&report, output, Style::Plain)),
+            text(services(&report, output, None)),
+            text(backends(&report, output, None)),
+        ] {
+            assert!(
+                !text.chars().any(|c| c.is_control() && c != '\n'),
+                "{text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn colour_marks_only_when_asked_for() {
+    assert_eq!(Style::Plain.mark(Mark::Error), "!!");
+    assert_eq!(Style::Colour.mark(Mark::Error), "\x1b[31m!!\x1b[0m");
+}
+
+#[test]
+fn json_names_are_kept() {
+    let report = sample_report();
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let rows = value(&text(backends(&report, Output::Json, Some("www_hello"))));
+    let row = &rows[1];
+    assert_eq!(row["service"], "www_hello");
+    assert_eq!(row["id"], "b");
+    assert_eq!(row["node"], "file");
+    assert_eq!(row["address"], "10.0.0.2:80");
+    assert_eq!(row["probe"]["state"], "down");
+    assert_eq!(row["source"]["state"], "passing");
+    assert_eq!(row["state"], "l4_down");
+    assert_eq!(row["active"], 0);
+    let services = value(&text(services(&report, Output::Json, None)));
+    assert_eq!(services[3]["vip"], "198.18.12.7");
+    assert_eq!(services[0]["vip"], serde_json::Value::Null);
+    let status = value(&text(status(&report, Output::Json, Style::Plain)));
+    assert_eq!(status["ok"], false);
+    assert_eq!(status["components"][0]["mark"], "ok");
+}

@@ -1,0 +1,54 @@
+//! The flags of `lb-agent run`. Their values are judged together with those of the file.
+
+use std::path::PathBuf;
+
+/// Starts the agent and stays in the foreground.
+///
+/// Every flag may also be given in the environment or in the file; a flag wins over the environment, and that over
+/// the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = "Example: lb-agent run --services /etc/lb/services.toml --front 0.0.0.0:80")]
+pub struct RunArgs {
+    /// File with the configuration [default: /etc/lb/lb.toml if it is there]
+    #[arg(long, env = "LB_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory for what outlives the agent [default: /var/lib/lb]
+    #[arg(long, env = "LB_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// A mounted bpffs [default: /sys/fs/bpf]
+    #[arg(long, env = "LB_BPFFS", value_name = "DIR")]
+    pub bpffs: Option<PathBuf>,
+    /// The cgroup v2 directory whose processes are balanced [default: the root of the tree]
+    #[arg(long, env = "LB_CGROUP", value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+    /// Unix socket for the other commands [default: /run/lb/admin.sock]
+    #[arg(long, env = "LB_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Network of the virtual addresses [default: 198.18.0.0/16]
+    #[arg(long, env = "LB_POOL", value_name = "CIDR")]
+    pub pool: Option<String>,
+    /// Hosts of one datacenter give a service the same virtual address [default: dc1]
+    #[arg(long, env = "LB_DATACENTER", value_name = "NAME")]
+    pub datacenter: Option<String>,
+    /// File with services, read again whenever it changes
+    #[arg(long, env = "LB_SERVICES", value_name = "FILE")]
+    pub services: Option<PathBuf>,
+    /// Consul agent that knows the services, such as 127.0.0.1:8500
+    #[arg(long, env = "LB_CONSUL_ADDR", value_name = "ADDR")]
+    pub consul: Option<String>,
+    /// Where the HTTP front listens; may be repeated [default: 0.0.0.0:80]
+    #[arg(long, env = "LB_FRONT", value_name = "ADDR", value_delimiter = ',')]
+    pub front: Vec<String>,
+    /// Where the status page and the metrics are [default: 127.0.0.1:9180]
+    #[arg(long, env = "LB_ADMIN", value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// Where the resolver listens; may be repeated [default: port 53 of the pool's first address]
+    #[arg(long, env = "LB_DNS", value_name = "ADDR", value_delimiter = ',')]
+    pub dns: Vec<String>,
+    /// Domain below which every service has a host name; may be repeated
+    #[arg(long, env = "LB_DOMAIN", value_name = "NAME", value_delimiter = ',')]
+    pub domain: Vec<String>,
+    /// text or json [default: text]
+    #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}

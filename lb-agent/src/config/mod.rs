@@ -1,0 +1,235 @@
+//! The configuration: flags, then `LB_*` in the environment, then the file, then what is built in.
+//!
+//! Two types: [`RawConfig`] is what somebody typed, [`Config`] is resolved and cannot be wrong. All mistakes
+//! are told at once, each with where it was typed and what to do.
+
+mod args;
+mod cgroup;
+mod raw;
+mod resolve;
+mod secret;
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+
+pub use args::RunArgs;
+pub use raw::{Given, Origin, RawConfig};
+pub use resolve::resolve;
+pub use secret::Secret;
+
+pub use crate::routes::Expose;
+
+use crate::health;
+
+/// Everything that the agent was told, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where small values outlive the agent.
+    pub state_dir: PathBuf,
+    /// A mounted bpffs; the pins lie in `lb` below it.
+    pub bpffs: PathBuf,
+    /// The cgroup v2 directory to attach to.
+    pub cgroup: PathBuf,
+    /// The unix socket of the command line.
+    pub socket: PathBuf,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// The virtual addresses.
+    pub vip: Vip,
+    /// Where services are found; at least one.
+    pub sources: Sources,
+    /// The HTTP front.
+    pub front: Front,
+    /// The page, the metrics and the API.
+    pub admin: Admin,
+    /// The resolver.
+    pub dns: Dns,
+    /// Our own probes.
+    pub health: health::Config,
+    /// Capacities of the maps.
+    pub limits: Limits,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The virtual addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// Where they are taken from; the first is the agent's own.
+    pub pool: Ipv4Net,
+    /// Part of what a VIP is a hash of: hosts with the same one agree.
+    pub datacenter: String,
+}
+
+/// Where services are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A file of services.
+    pub file: Option<PathBuf>,
+    /// A Consul agent.
+    pub consul: Option<Consul>,
+}
+
+/// A Consul agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consul {
+    /// `host:port` or `http://host:port`.
+    pub address: String,
+    /// The ACL token.
+    pub token: Option<ConsulToken>,
+    /// Which datacenter to ask for; the agent's own if absent.
+    pub datacenter: Option<String>,
+}
+
+/// Consul's ACL token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsulToken {
+    /// The token itself.
+    Value(Secret),
+    /// A file that held one at the start, and may hold another one later.
+    File(PathBuf),
+}
+
+/// The HTTP front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Where it listens, unless listeners are passed in.
+    pub listen: Vec<SocketAddr>,
+    /// The domains below which every service has a host name.
+    pub domains: Vec<String>,
+    /// Which services it answers for.
+    pub expose: Expose,
+    /// The status for a host name that nobody claims.
+    pub no_route_status: u16,
+}
+
+/// The page, the metrics and the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where they listen, unless a listener is passed in.
+    pub listen: SocketAddr,
+    /// The file of the token that changes need.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The resolver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Where it listens, unless sockets are passed in.
+    pub listen: Vec<SocketAddr>,
+    /// Whom it asks for everything else; `None` means those of /etc/resolv.conf.
+    pub upstreams: Option<Vec<SocketAddr>>,
+    /// Whom it asks for `*.consul`.
+    pub consul: Option<SocketAddr>,
+}
+
+/// Capacities of the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Services and parts.
+    pub services: u32,
+    /// Backends.
+    pub backends: u32,
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Error {
+    /// Each begins with where it was typed.
+    pub mistakes: Vec<String>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is wrong:")?;
+        for mistake in &self.mistakes {
+            write!(f, "\n  {mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What resolving reads from outside, so that tests can be their own outside.
+#[derive(Clone, Copy)]
+pub struct Outside<'o> {
+    /// A variable of the environment.
+    pub variable: &'o dyn Fn(&str) -> Option<String>,
+    /// The text of a file.
+    pub read: &'o dyn Fn(&Path) -> io::Result<String>,
+}
+
+impl Config {
+    /// The configuration that `args`, the environment and the file make together.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong.
+    pub fn load(args: &RunArgs) -> Result<Self, Error> {
+        Self::load_from(
+            args,
+            Outside {
+                variable: &|name| std::env::var(name).ok(),
+                read: &|path| std::fs::read_to_string(path),
+            },
+        )
+    }
+
+    /// As [`Config::load`], from this `outside`.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong.
+    pub fn load_from(args: &RunArgs, outside: Outside<'_>) -> Result<Self, Error> {
+        let mut mistakes = Vec::new();
+        let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let file = match (outside.read)(path) {
+            Ok(text) => RawConfig::from_toml(path, &text).unwrap_or_else(|wrong| {
+                mistakes.extend(wrong);
+                RawConfig::default()
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && args.config.is_none() => {
+                RawConfig::default()
+            }
+            Err(error) => {
+                mistakes.push(format!(
+                    "{}: cannot be read: {error}; correct --config or the permissions",
+                    path.display()
+                ));
+                RawConfig::default()
+            }
+        };
+        let file_is_good = mistakes.is_empty();
+        let typed = RawConfig::from_args(args);
+        let raw = typed.over(RawConfig::from_consul_variables(outside.variable).over(file));
+        match resolve(&raw, outside) {
+            Ok(config) if file_is_good => Ok(config),
+            Ok(_) => Err(Error { mistakes }),
+            Err(error) => {
+                // What a broken file would have said is not known: do not complain that it is missing.
+                let known =
+                    |mistake: &String| file_is_good || !mistake.starts_with(resolve::NO_SOURCE);
+                mistakes.extend(error.mistakes.into_iter().filter(known));
+                Err(Error { mistakes })
+            }
+        }
+    }
+}
+
+/// Read if it is there and no other is named.
+pub const DEFAULT_FILE: &str = "/etc/lb/lb.toml";

@@ -1,0 +1,271 @@
+//! What somebody typed, with where it was typed. Nothing is judged here but the form of the file.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::RunArgs;
+use crate::document::{Lined, Reader, Table};
+
+/// A value and where it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given<T> {
+    /// Where.
+    pub origin: Origin,
+    /// What.
+    pub value: T,
+}
+
+/// Where a value was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag, or the variable that stands for it.
+    Flag(&'static str),
+    /// A variable that has no flag.
+    Variable(&'static str),
+    /// A line of the file.
+    File(Arc<Path>, usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) | Self::Variable(name) => f.write_str(name),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+        }
+    }
+}
+
+/// Defines [`RawConfig`] with `over`, so that a field cannot be forgotten in one of the two.
+macro_rules! raw_config {
+    ($($name:ident: $kind:ty,)*) => {
+        /// Everything that can be typed; a key of the file is a field, `_` between its table and itself.
+        #[expect(missing_docs, reason = "the fields are the keys, which Config describes")]
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct RawConfig {
+            $(pub $name: Option<Given<$kind>>,)*
+        }
+
+        impl RawConfig {
+            /// This one where it says something, and `lower` elsewhere.
+            pub fn over(self, lower: Self) -> Self {
+                Self { $($name: self.$name.or(lower.$name),)* }
+            }
+        }
+    };
+}
+
+raw_config! {
+    state_dir: String,
+    bpffs: String,
+    cgroup: String,
+    socket: String,
+    log_format: String,
+    vip_pool: String,
+    vip_datacenter: String,
+    file_path: String,
+    consul: (),
+    consul_address: String,
+    consul_token: String,
+    consul_token_file: String,
+    consul_datacenter: String,
+    front_enabled: bool,
+    front_listen: Vec<String>,
+    front_domains: Vec<String>,
+    front_expose: String,
+    front_no_route_status: i64,
+    admin_listen: String,
+    admin_token_file: String,
+    dns_enabled: bool,
+    dns_listen: Vec<String>,
+    dns_upstreams: Vec<String>,
+    dns_consul: String,
+    health_interval: String,
+    health_timeout: String,
+    health_rise: i64,
+    health_fall: i64,
+    limits_services: i64,
+    limits_backends: i64,
+}
+
+impl RawConfig {
+    /// What the file says.
+    ///
+    /// # Errors
+    ///
+    /// All its mistakes of form: syntax, unknown keys, wrong types.
+    pub fn from_toml(path: &Path, text: &str) -> Result<Self, Vec<String>> {
+        let shown = |mistakes: Vec<crate::document::Mistake>| -> Vec<String> {
+            let place = |line| Origin::File(path.into(), line);
+            let mistakes = mistakes.into_iter();
+            mistakes
+                .map(|it| format!("{}: {}", place(it.line), it.message))
+                .collect()
+        };
+        let (reader, mut root) = Reader::open(text).map_err(shown)?;
+        let mut keys = Keys {
+            reader,
+            path: path.into(),
+        };
+        let mut raw = Self {
+            state_dir: keys.string(&mut root, "state_dir"),
+            bpffs: keys.string(&mut root, "bpffs"),
+            cgroup: keys.string(&mut root, "cgroup"),
+            socket: keys.string(&mut root, "socket"),
+            log_format: keys.string(&mut root, "log_format"),
+            ..Self::default()
+        };
+        keys.table(&mut root, "vip", |keys, vip| {
+            raw.vip_pool = keys.string(vip, "pool");
+            raw.vip_datacenter = keys.string(vip, "datacenter");
+        });
+        keys.table(&mut root, "sources", |keys, sources| {
+            keys.table(sources, "file", |keys, file| {
+                raw.file_path = keys.string(file, "path");
+                if raw.file_path.is_none() {
+                    keys.reader.report(file.line, "[file] needs a `path`");
+                }
+            });
+            keys.table(sources, "consul", |keys, consul| {
+                raw.consul = Some(keys.given(consul.line, ()));
+                raw.consul_address = keys.string(consul, "address");
+                raw.consul_token_file = keys.string(consul, "token_file");
+                raw.consul_datacenter = keys.string(consul, "datacenter");
+            });
+        });
+        keys.table(&mut root, "front", |keys, front| {
+            raw.front_enabled = keys.boolean(front, "enabled");
+            raw.front_listen = keys.strings(front, "listen");
+            raw.front_domains = keys.strings(front, "domains");
+            raw.front_expose = keys.string(front, "expose");
+            raw.front_no_route_status = keys.integer(front, "no_route_status");
+        });
+        keys.table(&mut root, "admin", |keys, admin| {
+            raw.admin_listen = keys.string(admin, "listen");
+            raw.admin_token_file = keys.string(admin, "token_file");
+        });
+        keys.table(&mut root, "dns", |keys, dns| {
+            raw.dns_enabled = keys.boolean(dns, "enabled");
+            raw.dns_listen = keys.strings(dns, "listen");
+            raw.dns_upstreams = keys.strings(dns, "upstreams");
+            raw.dns_consul = keys.string(dns, "consul");
+        });
+        keys.table(&mut root, "health", |keys, health| {
+            raw.health_interval = keys.string(health, "interval");
+            raw.health_timeout = keys.string(health, "timeout");
+            raw.health_rise = keys.integer(health, "rise");
+            raw.health_fall = keys.integer(health, "fall");
+        });
+        keys.table(&mut root, "limits", |keys, limits| {
+            raw.limits_services = keys.integer(limits, "services");
+            raw.limits_backends = keys.integer(limits, "backends");
+        });
+        root.finish(&mut keys.reader);
+        let mistakes = keys.reader.finish();
+        if mistakes.is_empty() {
+            Ok(raw)
+        } else {
+            Err(shown(mistakes))
+        }
+    }
+
+    /// What the flags say, and the `LB_*` variables that stand for them.
+    pub fn from_args(args: &RunArgs) -> Self {
+        let text = |flag, value: &Option<String>| {
+            let origin = Origin::Flag(flag);
+            value.clone().map(|value| Given { origin, value })
+        };
+        let path = |flag, value: &Option<PathBuf>| {
+            let value = value.as_ref().map(|it| it.to_string_lossy().into_owned());
+            text(flag, &value)
+        };
+        let list = |flag, value: &[String]| {
+            let origin = Origin::Flag(flag);
+            let value = value.to_vec();
+            (!value.is_empty()).then_some(Given { origin, value })
+        };
+        Self {
+            state_dir: path("--state-dir", &args.state_dir),
+            bpffs: path("--bpffs", &args.bpffs),
+            cgroup: path("--cgroup", &args.cgroup),
+            socket: path("--socket", &args.socket),
+            log_format: text("--log-format", &args.log_format),
+            vip_pool: text("--pool", &args.pool),
+            vip_datacenter: text("--datacenter", &args.datacenter),
+            file_path: path("--services", &args.services),
+            consul_address: text("--consul", &args.consul),
+            front_listen: list("--front", &args.front),
+            front_domains: list("--domain", &args.domain),
+            admin_listen: text("--admin", &args.admin),
+            dns_listen: list("--dns", &args.dns),
+            ..Self::default()
+        }
+    }
+
+    /// What the variables say that every Consul tool reads. They rank below ours and above the file.
+    pub fn from_consul_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let read = |name: &'static str| {
+            let value = variable(name).filter(|value| !value.is_empty())?;
+            let origin = Origin::Variable(name);
+            Some(Given { origin, value })
+        };
+        Self {
+            consul_address: read("CONSUL_HTTP_ADDR"),
+            consul_token: read("CONSUL_HTTP_TOKEN"),
+            consul_token_file: read("CONSUL_HTTP_TOKEN_FILE"),
+            ..Self::default()
+        }
+    }
+}
+
+/// Reads keys of one file.
+struct Keys {
+    reader: Reader,
+    path: Arc<Path>,
+}
+
+impl Keys {
+    fn given<T>(&self, line: usize, value: T) -> Given<T> {
+        let origin = Origin::File(Arc::clone(&self.path), line);
+        Given { origin, value }
+    }
+
+    fn lined<T>(&self, lined: Option<Lined<T>>) -> Option<Given<T>> {
+        lined.map(|it| self.given(it.line, it.value))
+    }
+
+    fn string(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<String>> {
+        let lined = table.string(&mut self.reader, key);
+        self.lined(lined)
+    }
+
+    fn strings(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<Vec<String>>> {
+        let lined = table.strings(&mut self.reader, key);
+        self.lined(lined)
+    }
+
+    fn boolean(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<bool>> {
+        let lined = table.boolean(&mut self.reader, key);
+        self.lined(lined)
+    }
+
+    fn integer(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<i64>> {
+        let lined = table.integer(&mut self.reader, key);
+        self.lined(lined)
+    }
+
+    /// Reads the table `[key]` with `read`, if it is there.
+    fn table<'t>(
+        &mut self,
+        outer: &mut Table<'t>,
+        key: &'static str,
+        read: impl FnOnce(&mut Self, &mut Table<'t>),
+    ) {
+        if let Some(mut table) = outer.table(&mut self.reader, key) {
+            read(self, &mut table);
+            table.finish(&mut self.reader);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! From what was typed to what holds. Every mistake is gathered; nothing is guessed.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+
+use super::{
+    Admin, Config, Consul, ConsulToken, Dns, Error, Expose, Front, Given, Limits, LogFormat,
+    Outside, RawConfig, Secret, Sources, Vip, cgroup,
+};
+use crate::{
+    health,
+    options::{is_dns_name, parse_duration},
+};
+
+/// The configuration that `raw` asks for.
+///
+/// # Errors
+///
+/// Everything that is wrong.
+pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
+    let mut judge = Judge {
+        mistakes: Vec::new(),
+        outside,
+    };
+    let pool = judge.text(&raw.vip_pool, DEFAULT_POOL, pool);
+    let sources = sources(raw, &mut judge);
+    let consul_datacenter = sources
+        .consul
+        .as_ref()
+        .and_then(|it| it.datacenter.as_deref());
+    let datacenter = consul_datacenter.unwrap_or(DEFAULT_DATACENTER).to_owned();
+    let config = Config {
+        state_dir: judge.path(&raw.state_dir, "/var/lib/lb"),
+        bpffs: judge.path(&raw.bpffs, "/sys/fs/bpf"),
+        cgroup: cgroup_directory(raw, &mut judge),
+        socket: judge.path(&raw.socket, "/run/lb/admin.sock"),
+        log_format: judge.text(&raw.log_format, LogFormat::Text, log_format),
+        vip: Vip {
+            pool,
+            datacenter: judge.text(&raw.vip_datacenter, datacenter, label),
+        },
+        sources,
+        front: front(raw, &mut judge),
+        admin: admin(raw, &mut judge),
+        dns: dns(raw, pool, &mut judge),
+        health: probes(raw, &mut judge),
+        limits: Limits {
+            services: judge.number(&raw.limits_services, 4_096, 1..=65_536),
+            backends: judge.number(&raw.limits_backends, 16_384, 1..=1_048_576),
+        },
+    };
+    if judge.mistakes.is_empty() {
+        Ok(config)
+    } else {
+        let mistakes = judge.mistakes;
+        Err(Error { mistakes })
+    }
+}
+
+fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
+    let file = raw.file_path.as_ref();
+    let file = file.map(|_| judge.path(&raw.file_path, ""));
+    let wanted = raw.consul.is_some() || raw.consul_address.is_some();
+    let consul = wanted.then(|| Consul {
+        address: judge.text(&raw.consul_address, "127.0.0.1:8500".to_owned(), consul),
+        token: token(raw, judge),
+        datacenter: raw
+            .consul_datacenter
+            .as_ref()
+            .map(|_| judge.text(&raw.consul_datacenter, String::new(), label)),
+    });
+    if file.is_none() && consul.is_none() {
+        judge.mistakes.push(format!(
+            "{NO_SOURCE}: name a file of services with --services FILE or a Consul agent with \
+             --consul ADDR (in the file: [sources.file] path, [sources.consul] address)"
+        ));
+    }
+    Sources { file, consul }
+}
+
+fn token(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<ConsulToken> {
+    if let Some(token) = &raw.consul_token {
+        return Some(ConsulToken::Value(Secret::new(token.value.trim())));
+    }
+    let file = raw.consul_token_file.as_ref()?;
+    match (judge.outside.read)(Path::new(&file.value)) {
+        Ok(text) if text.trim().is_empty() => {
+            judge.wrong(file, "the file is empty; put Consul's token into it");
+        }
+        Ok(_) => {}
+        Err(error) => judge.wrong(
+            file,
+            &format!("the token cannot be read: {error}; correct the path or the permissions"),
+        ),
+    }
+    Some(ConsulToken::File(PathBuf::from(&file.value)))
+}
+
+fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {
+    if raw.cgroup.is_some() {
+        return judge.path(&raw.cgroup, "");
+    }
+    let mounts = (judge.outside.read)(Path::new(MOUNTS));
+    let found = mounts.ok().and_then(|mounts| cgroup::mount(&mounts));
+    found.unwrap_or_else(|| {
+        judge.mistakes.push(format!(
+            "no cgroup v2 tree is in {MOUNTS}: mount one (mount -t cgroup2 none DIR) or name a \
+             directory with --cgroup"
+        ));
+        PathBuf::new()
+    })
+}
+
+fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
+    let domains = DEFAULT_DOMAINS.map(str::to_owned).to_vec();
+    Front {
+        enabled: raw.front_enabled.as_ref().is_none_or(|it| it.value),
+        listen: judge.list(
+            &raw.front_listen,
+            vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))],
+            listener,
+        ),
+        domains: judge.list(&raw.front_domains, domains, domain),
+        expose: judge.text(&raw.front_expose, Expose::All, expose),
+        no_route_status: judge.number(&raw.front_no_route_status, 503, 400..=599),
+    }
+}
+
+fn admin(raw: &RawConfig, judge: &mut Judge<'_>) -> Admin {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9180));
+    let listen = judge.text(&raw.admin_listen, default, listener);
+    let token_file = raw.admin_token_file.as_ref();
+    let token_file = token_file.map(|_| judge.path(&raw.admin_token_file, ""));
+    if let (Some(given), None, false) = (&raw.admin_listen, &token_file, listen.ip().is_loopback())
+    {
+        judge.wrong(
+            given,
+            "the page can be reached from outside this host; listen on 127.0.0.1 or name a \
+             token_file in [admin]",
+        );
+    }
+    Admin { listen, token_file }
+}
+
+fn dns(raw: &RawConfig, pool: Ipv4Net, judge: &mut Judge<'_>) -> Dns {
+    // The first address of the pool is the agent's own.
+    let own = pool.hosts().next().unwrap_or(pool.network());
+    let upstreams = raw.dns_upstreams.as_ref();
+    let consul = raw.dns_consul.as_ref();
+    Dns {
+        enabled: raw.dns_enabled.as_ref().is_none_or(|it| it.value),
+        listen: judge.list(
+            &raw.dns_listen,
+            vec![SocketAddr::from((own, 53))],
+            name_server,
+        ),
+        upstreams: upstreams.map(|_| judge.list(&raw.dns_upstreams, Vec::new(), name_server)),
+        consul: consul.map(|_| judge.text(&raw.dns_consul, NOWHERE, name_server)),
+    }
+}
+
+fn probes(raw: &RawConfig, judge: &mut Judge<'_>) -> health::Config {
+    let default = health::Config::default();
+    health::Config {
+        interval: judge.text(&raw.health_interval, default.interval, pause),
+        timeout: judge.text(&raw.health_timeout, default.timeout, pause),
+        rise: judge.number(&raw.health_rise, default.rise, 1..=100),
+        fall: judge.number(&raw.health_fall, default.fall, 1..=100),
+    }
+}
+
+/// Turns texts into values and gathers what is wrong. After a mistake the default stands in, so that the rest
+/// is judged too.
+struct Judge<'o> {
+    mistakes: Vec<String>,
+    outside: Outside<'o>,
+}
+
+/// What a text means, or what to write instead.
+type Read<T> = fn(&str) -> Result<T, String>;
+
+impl Judge<'_> {
+    fn text<T>(&mut self, given: &Option<Given<String>>, default: T, read: Read<T>) -> T {
+        let Some(given) = given else {
+            return default;
+        };
+        read(given.value.trim()).unwrap_or_else(|remedy| {
+            self.wrong(given, &format!("`{}`: {remedy}", given.value));
+            default
+        })
+    }
+
+    fn list<T>(
+        &mut self,
+        given: &Option<Given<Vec<String>>>,
+        default: Vec<T>,
+        read: Read<T>,
+    ) -> Vec<T> {
+        let Some(given) = given else {
+            return default;
+        };
+        let mut values = Vec::new();
+        for text in &given.value {
+            match read(text.trim()) {
+                Ok(value) => values.push(value),
+                Err(remedy) => self.wrong(given, &format!("`{text}`: {remedy}")),
+            }
+        }
+        values
+    }
+
+    fn number<T: TryFrom<i64> + Copy>(
+        &mut self,
+        given: &Option<Given<i64>>,
+        default: T,
+        range: RangeInclusive<i64>,
+    ) -> T {
+        let Some(given) = given else {
+            return default;
+        };
+        let value = Some(given.value).filter(|value| range.contains(value));
+        match value.and_then(|value| T::try_from(value).ok()) {
+            Some(value) => value,
+            None => {
+                let (from, to) = (range.start(), range.end());
+                let value = given.value;
+                self.wrong(
+                    given,
+                    &format!("{value}: write a number from {from} to {to}"),
+                );
+                default
+            }
+        }
+    }
+
+    fn path(&mut self, given: &Option<Given<String>>, default: &str) -> PathBuf {
+        match given {
+            None => PathBuf::from(default),
+            Some(given) => {
+                if given.value.is_empty() {
+                    self.wrong(given, "the path is empty; write one or leave the key out");
+                }
+                PathBuf::from(&given.value)
+            }
+        }
+    }
+
+    fn wrong<T>(&mut self, given: &Given<T>, message: &str) {
+        self.mistakes.push(format!("{}: {message}", given.origin));
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("write text or json".to_owned()),
+    }
+}
+
+fn expose(text: &str) -> Result<Expose, String> {
+    match text {
+        "all" => Ok(Expose::All),
+        "tagged" => Ok(Expose::Tagged),
+        _ => Err("write all or tagged".to_owned()),
+    }
+}
+
+fn pool(text: &str) -> Result<Ipv4Net, String> {
+    let pool: Ipv4Net = text
+        .parse()
+        .map_err(|_| "write an IPv4 network, such as 198.18.0.0/16".to_owned())?;
+    if pool.addr() != pool.network() {
+        return Err(format!("its host part is not zero; write {}", pool.trunc()));
+    }
+    if !(8..=28).contains(&pool.prefix_len()) {
+        return Err("write a network from /8 to /28".to_owned());
+    }
+    let first = pool.network();
+    if first.is_loopback()
+        || first.is_multicast()
+        || first.octets()[0] == 0
+        || first.octets()[0] >= 240
+    {
+        return Err(
+            "these addresses have another meaning; write 198.18.0.0/16 or a private network"
+                .to_owned(),
+        );
+    }
+    Ok(pool)
+}
+
+/// A name of one label, such as a datacenter's.
+fn label(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if (1..=63).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a name of letters, digits, `-` and `_`".to_owned())
+    }
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    let name = text.trim_end_matches('.').to_ascii_lowercase();
+    if is_dns_name(&name) {
+        Ok(name)
+    } else {
+        Err("write a domain without a port, such as apps.example.org".to_owned())
+    }
+}
+
+fn listener(text: &str) -> Result<SocketAddr, String> {
+    // `:80` means every address of this host.
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => text.to_owned(),
+    };
+    full.parse()
+        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
+}
+
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let alone = text.parse().map(|ip| SocketAddr::new(ip, 53));
+    alone
+        .or_else(|_| text.parse())
+        .map_err(|_| "write an IP address with or without a port, such as 127.0.0.1:53".to_owned())
+}
+
+fn consul(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") || text.starts_with("unix://") {
+        return Err("this version speaks plain HTTP over TCP only; write host:port".to_owned());
+    }
+    let place = text.strip_prefix("http://").unwrap_or(text);
+    let place = place.strip_suffix('/').unwrap_or(place);
+    let host_and_port = place.rsplit_once(':').filter(|(host, port)| {
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
+        let host_is_good = !host.is_empty() && !host.contains(odd);
+        host_is_good && port.parse().is_ok_and(|port: u16| port != 0)
+    });
+    match host_and_port {
+        Some(_) => Ok(text.strip_suffix('/').unwrap_or(text).to_owned()),
+        None => Err("write host:port, such as 127.0.0.1:8500".to_owned()),
+    }
+}
+
+fn pause(text: &str) -> Result<Duration, String> {
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
+    parse_duration(text)
+        .filter(|pause| bounds.contains(pause))
+        .ok_or_else(|| "write a time from 100ms to 1h, such as 2s".to_owned())
+}
+
+/// Begins the mistake that only a readable file could have prevented.
+pub(super) const NO_SOURCE: &str = "no discovery source is given";
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+const DEFAULT_DATACENTER: &str = "dc1";
+const DEFAULT_DOMAINS: [&str; 4] = [
+    "localhost",
+    "127.0.0.1.xip.io",
+    "127.0.0.1.nip.io",
+    "127.0.0.1.sslip.io",
+];
+const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+/// Stands in for an address that was wrong.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+#[cfg(test)]
+mod tests;

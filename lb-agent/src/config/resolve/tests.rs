@@ -1,0 +1,356 @@
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Parser;
+use proptest::prelude::*;
+
+use crate::config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs, Secret};
+
+/// A command line, an environment and a disk of the test's own.
+#[derive(Default)]
+struct World {
+    flags: Vec<&'static str>,
+    variables: BTreeMap<&'static str, &'static str>,
+    files: BTreeMap<&'static str, String>,
+}
+
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl World {
+    /// Flags that are enough to start.
+    fn new() -> Self {
+        let world = Self::default().flag("--services").flag("/s.toml");
+        world.file("/proc/self/mountinfo", MOUNTS)
+    }
+
+    fn flag(mut self, flag: &'static str) -> Self {
+        self.flags.push(flag);
+        self
+    }
+
+    fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.insert(name, value);
+        self
+    }
+
+    fn file(mut self, path: &'static str, text: &str) -> Self {
+        self.files.insert(path, text.to_owned());
+        self
+    }
+
+    fn toml(self, text: &str) -> Self {
+        self.file("/etc/lb/lb.toml", text)
+    }
+
+    fn load(&self) -> Result<Config, Error> {
+        let flags = ["run"].iter().chain(&self.flags);
+        let args = Command::try_parse_from(flags).unwrap().run;
+        let outside = Outside {
+            variable: &|name| self.variables.get(name).map(|&it| it.to_owned()),
+            read: &|path| {
+                let text = path.to_str().and_then(|path| self.files.get(path));
+                text.cloned()
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+            },
+        };
+        Config::load_from(&args, outside)
+    }
+
+    #[track_caller]
+    fn config(&self) -> Config {
+        self.load().unwrap()
+    }
+
+    /// All mistakes, in this order, each with this beginning and this part.
+    #[track_caller]
+    fn wrong(&self, expect: &[(&str, &str)]) {
+        let error = self.load().unwrap_err();
+        assert_eq!(error.mistakes.len(), expect.len(), "{error}");
+        for (mistake, (origin, part)) in error.mistakes.iter().zip(expect) {
+            assert!(mistake.starts_with(origin), "{mistake} is not of {origin}");
+            assert!(mistake.contains(part), "{mistake} lacks {part}");
+        }
+    }
+}
+
+const MOUNTS: &str = "35 22 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+#[test]
+fn a_file_of_services_is_all_that_must_be_given() {
+    let config = World::new().config();
+    assert_eq!(config.sources.file.as_deref(), Some(Path::new("/s.toml")));
+    assert_eq!(config.sources.consul, None);
+    assert_eq!(config.state_dir, Path::new("/var/lib/lb"));
+    assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
+    assert_eq!(config.cgroup, Path::new("/sys/fs/cgroup"));
+    assert_eq!(config.socket, Path::new("/run/lb/admin.sock"));
+    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.vip.pool.to_string(), "198.18.0.0/16");
+    assert_eq!(config.vip.datacenter, "dc1");
+    assert!(config.front.enabled && config.dns.enabled);
+    assert_eq!(config.front.listen, ["0.0.0.0:80".parse().unwrap()]);
+    assert_eq!(config.front.domains[0], "localhost");
+    assert_eq!(config.front.no_route_status, 503);
+    assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
+    assert_eq!(config.dns.listen, ["198.18.0.1:53".parse().unwrap()]);
+    assert_eq!(config.dns.upstreams, None);
+    assert_eq!(
+        (config.limits.services, config.limits.backends),
+        (4096, 16384)
+    );
+    assert_eq!(config.health, crate::health::Config::default());
+}
+
+#[test]
+fn every_key_of_the_file_has_its_effect() {
+    let config = World::default()
+        .toml(
+            r#"
+            state_dir = "/a"
+            bpffs = "/b"
+            cgroup = "/c"
+            socket = "/d"
+            log_format = "json"
+            [vip]
+            pool = "10.77.0.0/24"
+            datacenter = "rack_7"
+            [sources.file]
+            path = "/e"
+            [sources.consul]
+            address = "http://consul.test:8500/"
+            token_file = "/token"
+            datacenter = "dc2"
+            [front]
+            enabled = false
+            listen = [":8080", "[::1]:8080"]
+            domains = ["Apps.Example.org."]
+            expose = "tagged"
+            no_route_status = 404
+            [admin]
+            listen = "0.0.0.0:9180"
+            token_file = "/f"
+            [dns]
+            enabled = false
+            listen = ["127.0.0.1:5353"]
+            upstreams = ["9.9.9.9", "[::1]:5353"]
+            consul = "127.0.0.1:8600"
+            [health]
+            interval = "500ms"
+            timeout = "1s"
+            rise = 1
+            fall = 5
+            [limits]
+            services = 10
+            backends = 20
+            "#,
+        )
+        .file("/token", "s3cret\n")
+        .config();
+    let consul = config.sources.consul.as_ref().unwrap();
+    assert_eq!(consul.address, "http://consul.test:8500");
+    assert_eq!(
+        consul.token,
+        Some(ConsulToken::File(PathBuf::from("/token")))
+    );
+    assert_eq!(consul.datacenter.as_deref(), Some("dc2"));
+    assert_eq!(config.cgroup, Path::new("/c"));
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.vip.pool.to_string(), "10.77.0.0/24");
+    assert_eq!(config.vip.datacenter, "rack_7");
+    assert!(!config.front.enabled && !config.dns.enabled);
+    let listen: Vec<String> = config
+        .front
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(listen, ["0.0.0.0:8080", "[::1]:8080"]);
+    assert_eq!(config.front.domains, ["apps.example.org"]);
+    assert_eq!(config.front.expose, Expose::Tagged);
+    assert_eq!(config.front.no_route_status, 404);
+    assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
+    let upstreams = config.dns.upstreams.as_ref().unwrap();
+    assert_eq!(upstreams[0].to_string(), "9.9.9.9:53");
+    assert_eq!(upstreams[1].to_string(), "[::1]:5353");
+    assert_eq!(config.dns.consul.unwrap().port(), 8600);
+    assert_eq!(config.health.interval, Duration::from_millis(500));
+    assert_eq!((config.health.rise, config.health.fall), (1, 5));
+    assert_eq!((config.limits.services, config.limits.backends), (10, 20));
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let file = "[vip]\npool = \"10.1.0.0/16\"\n[sources.consul]\naddress = \"file:1\"\n";
+    let address = |world: World| world.config().sources.consul.unwrap().address;
+    assert_eq!(address(World::new().toml(file)), "file:1");
+    let with_variable = || {
+        World::new()
+            .toml(file)
+            .variable("CONSUL_HTTP_ADDR", "variable:2")
+    };
+    assert_eq!(address(with_variable()), "variable:2");
+    let with_flag = with_variable().flag("--consul").flag("flag:3");
+    assert_eq!(address(with_flag), "flag:3");
+    let pool = World::new().toml(file).flag("--pool").flag("10.2.0.0/16");
+    assert_eq!(pool.config().vip.pool.to_string(), "10.2.0.0/16");
+}
+
+#[test]
+fn lists_may_be_repeated_or_separated_by_commas() {
+    let config = World::new()
+        .flag("--front=127.0.0.1:1,127.0.0.1:2")
+        .flag("--front=127.0.0.1:3")
+        .flag("--domain=a.test")
+        .config();
+    assert_eq!(config.front.listen.len(), 3);
+    assert_eq!(config.front.domains, ["a.test"]);
+}
+
+#[test]
+fn an_empty_list_of_upstreams_is_not_a_missing_one() {
+    let config = World::new().toml("[dns]\nupstreams = []\n").config();
+    assert_eq!(config.dns.upstreams, Some(Vec::new()));
+}
+
+#[test]
+fn the_datacenter_of_consul_is_that_of_the_addresses() {
+    let consul = "[sources.consul]\ndatacenter = \"east\"\n";
+    let config = World::default()
+        .file("/proc/self/mountinfo", MOUNTS)
+        .toml(consul);
+    assert_eq!(config.config().vip.datacenter, "east");
+    let own = config.toml(&format!("{consul}[vip]\ndatacenter = \"west\"\n"));
+    assert_eq!(own.config().vip.datacenter, "west");
+    let address = own.config().sources.consul.unwrap().address;
+    assert_eq!(address, "127.0.0.1:8500");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_places() {
+    World::default()
+        .flag("--pool=198.18.0.5/16")
+        .flag("--log-format=xml")
+        .toml(
+            "[front]\nlisten = [\"80\", \"1.2.3.4\"]\nexpose = \"some\"\n\
+             [health]\nfall = 0\n[admin]\nlisten = \"0.0.0.0:1\"\n",
+        )
+        .wrong(&[
+            ("--pool", "write 198.18.0.0/16"),
+            ("no discovery source is given", "--services FILE"),
+            ("no cgroup v2 tree", "--cgroup"),
+            ("--log-format", "text or json"),
+            ("/etc/lb/lb.toml:2", "`80`"),
+            ("/etc/lb/lb.toml:2", "`1.2.3.4`"),
+            ("/etc/lb/lb.toml:3", "all or tagged"),
+            ("/etc/lb/lb.toml:7", "token_file"),
+            ("/etc/lb/lb.toml:5", "from 1 to 100"),
+        ]);
+}
+
+#[test]
+fn mistakes_of_form_in_the_file_are_told_with_those_of_the_flags() {
+    World::default()
+        .file("/proc/self/mountinfo", MOUNTS)
+        .flag("--pool=x")
+        .toml("stat_dir = \"/x\"\n[vip]\npool = 1\n[source.file]\n[sources.file]\n")
+        .wrong(&[
+            (
+                "/etc/lb/lb.toml:1",
+                "no key `stat_dir`; it knows: state_dir",
+            ),
+            ("/etc/lb/lb.toml:3", "`pool` must be a string"),
+            ("/etc/lb/lb.toml:4", "no key `source`"),
+            ("/etc/lb/lb.toml:5", "[file] needs a `path`"),
+            ("--pool", "write an IPv4 network"),
+        ]);
+}
+
+#[test]
+fn a_named_file_must_be_there_and_the_usual_one_need_not() {
+    let missing = World::new().flag("--config").flag("/nowhere.toml");
+    missing.wrong(&[("/nowhere.toml", "cannot be read")]);
+    assert!(World::new().load().is_ok());
+}
+
+#[test]
+fn no_source_at_all_is_one_clear_mistake() {
+    let nothing = World::default().file("/proc/self/mountinfo", MOUNTS);
+    nothing.wrong(&[("no discovery source is given", "--consul ADDR")]);
+}
+
+#[track_caller]
+fn check_flag(flag: &'static str, part: &str) {
+    let origin = flag.split('=').next().unwrap();
+    World::new().flag(flag).wrong(&[(origin, part)]);
+}
+
+#[test]
+fn a_wrong_flag_is_told_with_its_remedy() {
+    check_flag("--pool=198.18.0.0/7", "host part is not zero");
+    check_flag("--pool=10.0.0.0/30", "from /8 to /28");
+    check_flag("--pool=127.0.0.0/8", "another meaning");
+    check_flag("--pool=224.0.0.0/8", "another meaning");
+    check_flag("--pool=fd00::/64", "IPv4 network");
+    check_flag("--datacenter=a b", "letters, digits");
+    check_flag("--datacenter=", "letters, digits");
+    check_flag("--front=localhost:80", "an IP address and a port");
+    check_flag("--front=127.0.0.1:65536", "an IP address and a port");
+    check_flag("--dns=1.2.3", "with or without a port");
+    check_flag("--domain=a.test:80", "without a port");
+    check_flag("--admin=[::]:80", "token_file");
+    check_flag("--consul=https://c:8501", "plain HTTP");
+    check_flag("--consul=consul", "host:port");
+    check_flag("--consul=http://a:1/v1", "host:port");
+    check_flag("--consul=:8500", "host:port");
+    let empty = World::new().toml("state_dir = \"\"\n");
+    empty.wrong(&[("/etc/lb/lb.toml:1", "the path is empty")]);
+}
+
+#[test]
+fn the_token_comes_from_the_variable_or_the_file() {
+    let token = |world: World| world.config().sources.consul.unwrap().token;
+    let world = || World::new().flag("--consul=c:1");
+    assert!(token(world()).is_none());
+    let direct = world().variable("CONSUL_HTTP_TOKEN", "s3cret");
+    assert!(!format!("{:?}", direct.config()).contains("s3cret"));
+    let value = ConsulToken::Value(Secret::new("s3cret"));
+    assert_eq!(token(direct), Some(value));
+    let file = world()
+        .variable("CONSUL_HTTP_TOKEN_FILE", "/t")
+        .file("/t", " b\n");
+    assert_eq!(token(file), Some(ConsulToken::File(PathBuf::from("/t"))));
+    let missing = world().variable("CONSUL_HTTP_TOKEN_FILE", "/t");
+    missing.wrong(&[("CONSUL_HTTP_TOKEN_FILE", "cannot be read")]);
+    let empty = world()
+        .variable("CONSUL_HTTP_TOKEN_FILE", "/t")
+        .file("/t", "\n");
+    empty.wrong(&[("CONSUL_HTTP_TOKEN_FILE", "the file is empty")]);
+}
+
+proptest! {
+    #[test]
+    fn no_file_panics(text in "(\\[(vip|front|dns|health|sources)\\]\n|[a-z_]{1,8} = [\\[\\]\"a-z0-9.:/ ]{0,12}\n){0,8}") {
+        let _ = World::new().toml(&text).load();
+    }
+
+    #[test]
+    fn no_value_panics(pool in ".{0,20}", address in ".{0,20}", interval in ".{0,8}", number: i64) {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let text = format!(
+            "vip.pool = {}\nfront.listen = [{}]\nsources.consul.address = {}\nhealth.interval = {}\n\
+             limits.services = {number}\nfront.domains = [{}]\ndns.upstreams = [{}]\n",
+            quoted(&pool), quoted(&address), quoted(&address), quoted(&interval), quoted(&pool), quoted(&address),
+        );
+        if let Err(error) = World::new().toml(&text).load() {
+            prop_assert!(error.mistakes.iter().all(|it| it.starts_with("/etc/lb/lb.toml:")), "{error}");
+        }
+    }
+}

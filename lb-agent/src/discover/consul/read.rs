@@ -1,0 +1,224 @@
+//! Reading one endpoint again and again, so that only answers which may be believed come out.
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    client::{Answer, Client, Consistency},
+    config::Token,
+    error::RequestError,
+    index::{Index, Step},
+    judge::{Seen, Verdict, judge},
+    parse,
+};
+
+/// Reads `path` of Consul's API; `parse` also says how many entries an answer has.
+pub(super) struct Reader<'a, P> {
+    client: &'a Client,
+    path: Vec<&'a str>,
+    parse: P,
+    index: Index,
+    /// The last answer that was believed.
+    before: Option<Seen>,
+    /// Whether Consul's state went back since then, and until when an emptied answer waits for that.
+    went_back: bool,
+    held_until: Option<Instant>,
+}
+
+/// An answer to believe.
+pub(super) struct Reading<T> {
+    pub(super) value: T,
+    /// Why it may be older than we like.
+    pub(super) stale: Option<String>,
+}
+
+/// Why there is nothing to believe. What is known stays in use.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Request(RequestError),
+    /// Consul hides something.
+    Hidden(String),
+    /// Consul was wiped or restored, and its agents have some time left to register again.
+    Held,
+}
+
+impl From<RequestError> for Trouble {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl Trouble {
+    pub(super) fn explain(&self) -> String {
+        match self {
+            Self::Request(error) => error.explain(),
+            Self::Hidden(text) => text.clone(),
+            Self::Held => "Consul's state went back in time, as if wiped or restored, and lists nothing \
+                           any more; the last known instances are kept until its agents had time to \
+                           register again"
+                .to_owned(),
+        }
+    }
+
+    /// Whether it stays so until somebody changes something.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Request(error) if error.is_final())
+    }
+}
+
+impl<'a, T, P> Reader<'a, P>
+where
+    P: Fn(&[u8]) -> Result<(T, usize), serde_json::Error>,
+{
+    pub(super) fn new(client: &'a Client, path: Vec<&'a str>, parse: P) -> Self {
+        Self {
+            client,
+            path,
+            parse,
+            index: Index::default(),
+            before: None,
+            went_back: false,
+            held_until: None,
+        }
+    }
+
+    /// Makes the next read one that does not wait for a change.
+    pub(super) fn at_once(&mut self) {
+        self.index.at_once();
+    }
+
+    /// The next answer: at once the first time, then when Consul says that something may have changed.
+    pub(super) async fn next(&mut self) -> Result<Reading<T>, Trouble> {
+        let answer = match self.held_until {
+            None => self.ask().await?,
+            Some(until) => match timeout_at(until, self.ask()).await {
+                Ok(answer) => answer?,
+                Err(_) => self.ask_leader().await?,
+            },
+        };
+        if self.index.answered(answer.index) == Step::Back {
+            self.client.metrics.index_resets.inc();
+            self.went_back = true;
+        }
+        let (answer, stale) = if answer.is_stale(self.client.config().max_stale) {
+            match self.ask_leader().await {
+                Ok(fresh) => (fresh, None),
+                Err(error) => (answer, Some(error.explain())),
+            }
+        } else {
+            (answer, None)
+        };
+        let (value, seen) = self.parse(&answer)?;
+        match judge(self.before, seen) {
+            Verdict::Apply => Ok(self.believe(value, seen, stale)),
+            Verdict::Keep => Err(self.filtered()),
+            Verdict::Confirm => self.confirm().await,
+        }
+    }
+
+    /// The answer was empty: asks the leader, and whether we are allowed to see.
+    async fn confirm(&mut self) -> Result<Reading<T>, Trouble> {
+        if self.went_back && self.before.is_some() {
+            let hold = self.client.config().hold;
+            let until = *self.held_until.get_or_insert_with(|| Instant::now() + hold);
+            if Instant::now() < until {
+                return Err(Trouble::Held);
+            }
+        }
+        let (value, seen) = self.parse(&self.ask_leader().await?)?;
+        match judge(self.before, seen) {
+            Verdict::Keep => return Err(self.filtered()),
+            Verdict::Confirm => self.see_anything().await?,
+            Verdict::Apply => {}
+        }
+        Ok(self.believe(value, seen, None))
+    }
+
+    fn believe(&mut self, value: T, seen: Seen, stale: Option<String>) -> Reading<T> {
+        self.before = Some(seen);
+        self.went_back = false;
+        self.held_until = None;
+        Reading { value, stale }
+    }
+
+    async fn ask(&self) -> Result<Answer, RequestError> {
+        let index = self.index.ask();
+        let wait = self.client.config().wait;
+        let asked = Instant::now();
+        let answer = self
+            .client
+            .read(&self.path, index, Consistency::Stale)
+            .await;
+        // Some versions of Consul now and then end a blocking query with an error instead of an answer.
+        let late = index.is_some() && asked.elapsed() >= wait * 9 / 10;
+        match answer.and_then(Answer::successful) {
+            Err(RequestError::Refused { status, .. }) if late && status.is_server_error() => {
+                let again = self.client.read(&self.path, index, Consistency::Stale);
+                again.await?.successful()
+            }
+            other => other,
+        }
+    }
+
+    async fn ask_leader(&self) -> Result<Answer, RequestError> {
+        let answer = self.client.read(&self.path, None, Consistency::Leader);
+        answer.await?.successful()
+    }
+
+    fn parse(&self, answer: &Answer) -> Result<(T, Seen), RequestError> {
+        let (value, entries) = (self.parse)(&answer.body).map_err(|e| answer.malformed(e))?;
+        let filtered = answer.filtered;
+        Ok((value, Seen { entries, filtered }))
+    }
+
+    fn filtered(&self) -> Trouble {
+        self.client.metrics.filtered_by_acl.inc();
+        Trouble::Hidden(
+            "Consul left out what the token may not see; give it service_prefix \"\" and node_prefix \"\" \
+             read"
+                .to_owned(),
+        )
+    }
+
+    /// Before 1.11 Consul does not say when it filters: a request without rights gets 200 and an empty
+    /// list. So an empty list counts only if rights play no part, or if the one service that every cluster
+    /// has can be seen with them.
+    async fn see_anything(&self) -> Result<(), Trouble> {
+        let client = self.client;
+        let own_token = client
+            .read(&["acl", "token", "self"], None, Consistency::Leader)
+            .await?;
+        match own_token.status.as_u16() {
+            // ACLs are off.
+            401 => return Ok(()),
+            200 => {}
+            // Without a token there is none to know.
+            403 | 404 if client.config().token.is_none() => {}
+            403 | 404 => {
+                let text = match client.config().token {
+                    Some(Token::File(ref path)) => format!(
+                        "Consul does not know the token in {}; correct the file",
+                        path.display()
+                    ),
+                    _ => "Consul does not know the token; give a valid one".to_owned(),
+                };
+                return Err(Trouble::Hidden(text));
+            }
+            _ => {
+                own_token.successful()?;
+            }
+        }
+        let canary = client
+            .read(&["health", "service", "consul"], None, Consistency::Leader)
+            .await?
+            .successful()?;
+        let listing = parse::listing("consul", &canary.body).map_err(|e| canary.malformed(e))?;
+        if listing.registered > 0 {
+            return Ok(());
+        }
+        Err(Trouble::Hidden(
+            "Consul's answer is empty, but the service `consul` cannot be seen either, so it says nothing; \
+             give a token with service_prefix \"\" and node_prefix \"\" read"
+                .to_owned(),
+        ))
+    }
+}

@@ -1,0 +1,204 @@
+//! Says when a file has a new content that is whole, and gives it.
+//!
+//! Watches the parent directory, so that a file replaced by a rename is seen, and one that appears. A write
+//! in place counts when the writer closes the file, never in the middle. What inotify cannot see (a directory
+//! that does not exist yet, a single bind-mounted file, a network file system, the far end of a symbolic
+//! link) is found by a look every two seconds.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind},
+};
+use tokio::{
+    select,
+    sync::Notify,
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+/// The content of the file.
+pub(super) type Text = String;
+
+pub(super) struct FileWatch {
+    path: PathBuf,
+    directory: PathBuf,
+    watcher: RecommendedWatcher,
+    /// Woken by the watcher's thread.
+    touched: Arc<Notify>,
+    looks: tokio::time::Interval,
+    /// What was read last; `None` before the first reading.
+    read: Option<Stamp>,
+    /// What the last look found. A stamp counts only when two looks agree: in between somebody writes.
+    seen: Option<Stamp>,
+}
+
+/// Tells two contents of a file apart without reading them; `Err` holds why there is none.
+type Stamp = Result<(u64, u64, i64, i64), io::ErrorKind>;
+
+impl FileWatch {
+    /// # Errors
+    ///
+    /// When the kernel gives no inotify instance.
+    pub(super) fn new(path: PathBuf) -> notify::Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let touched = Arc::new(Notify::new());
+        let mut sight = Sight::new(&path);
+        let wake = Arc::clone(&touched);
+        let watcher = notify::recommended_watcher(move |event| {
+            if sight.concerns(&event) {
+                wake.notify_one();
+            }
+        })?;
+        let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            path,
+            directory,
+            watcher,
+            touched,
+            looks,
+            read: None,
+            seen: None,
+        })
+    }
+
+    /// The content, at once the first time and then whenever there is a new one.
+    pub(super) async fn next(&mut self) -> io::Result<Text> {
+        if self.read.is_none() {
+            self.watch_directory();
+            return self.read().await;
+        }
+        loop {
+            select! {
+                () = self.touched.notified() => return self.read().await,
+                _ = self.looks.tick() => {
+                    self.watch_directory();
+                    let path = self.path.clone();
+                    let now = blocking(move || Ok(stamp(&path))).await.unwrap_or_else(|error| Err(error.kind()));
+                    let settled = self.seen.replace(now) == Some(now);
+                    if settled && self.read != Some(now) {
+                        return self.read().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// (Again) watches the directory: it may have appeared, or been replaced by another of the same name.
+    fn watch_directory(&mut self) {
+        // A failure is no news: the looks go on, and a missing directory shows in the reading.
+        let _ = self
+            .watcher
+            .watch(&self.directory, RecursiveMode::NonRecursive);
+    }
+
+    async fn read(&mut self) -> io::Result<Text> {
+        let path = self.path.clone();
+        let read = blocking(move || {
+            let read = read(&path);
+            let failure = |error: &io::Error| error.kind();
+            let stamp = read.as_ref().map(|(stamp, _)| *stamp).map_err(failure);
+            Ok((stamp, read.map(|(_, text)| text)))
+        });
+        let (stamp, text) = read.await?;
+        self.read = Some(stamp);
+        text
+    }
+}
+
+/// Which events of the directory concern the file.
+struct Sight {
+    path: PathBuf,
+    name: Option<OsString>,
+    /// Where the path led at the last event: a symbolic link on the way may be turned elsewhere.
+    target: Option<PathBuf>,
+}
+
+impl Sight {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            name: path.file_name().map(ToOwned::to_owned),
+            target: path.canonicalize().ok(),
+        }
+    }
+
+    fn concerns(&mut self, event: &notify::Result<Event>) -> bool {
+        let Ok(event) = event else {
+            return true;
+        };
+        if event.need_rescan() {
+            return true;
+        }
+        // Not `Modify(Data)`: that is the middle of a write, and begins with an empty file.
+        let whole = matches!(
+            event.kind,
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+                | EventKind::Modify(ModifyKind::Name(_))
+                | EventKind::Remove(RemoveKind::File)
+                | EventKind::Create(CreateKind::File)
+        );
+        if !whole {
+            return false;
+        }
+        let name = self.name.as_deref();
+        if event.paths.iter().any(|path| path.file_name() == name) {
+            return true;
+        }
+        let target = self.path.canonicalize().ok();
+        let turned = target != self.target;
+        self.target = target;
+        turned
+    }
+}
+
+fn read(path: &Path) -> io::Result<((u64, u64, i64, i64), Text)> {
+    let metadata = path.metadata()?;
+    // Before the opening, which would wait for ever at a pipe.
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut text = String::new();
+    file.take(SIZE_LIMIT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SIZE_LIMIT {
+        return Err(io::Error::other(format!(
+            "it is larger than {SIZE_LIMIT} bytes"
+        )));
+    }
+    Ok((marks(&metadata), text))
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = path.metadata().map_err(|error| error.kind())?;
+    Ok(marks(&metadata))
+}
+
+fn marks(metadata: &std::fs::Metadata) -> (u64, u64, i64, i64) {
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    (metadata.ino(), metadata.len(), seconds, nanoseconds)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+const SIZE_LIMIT: u64 = 16 << 20;

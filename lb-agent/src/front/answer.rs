@@ -1,0 +1,163 @@
+//! Why a request ended, and the answers that the front gives by itself.
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue},
+};
+use serde::{Deserialize, Serialize};
+
+/// Why a request ended: the same word in log and metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The backend's answer was passed on to its end.
+    Ok,
+    /// The request is not one that may be passed on.
+    BadRequest,
+    /// The head did not come in time.
+    HeaderTimeout,
+    /// The body did not come in time.
+    BodyTimeout,
+    /// The client went away.
+    ClientAbort,
+    /// The routes have not come yet.
+    Starting,
+    /// No service answers to this name.
+    NoRoute,
+    /// The service has no usable backend.
+    NoBackend,
+    /// Too many connections to its backends.
+    Limit,
+    /// The backend refused the connection.
+    ConnectRefused,
+    /// The backend did not accept in time.
+    ConnectTimeout,
+    /// The backend closed before it answered.
+    BackendReset,
+    /// The backend's answer is not HTTP, or not one to this request.
+    ResponseInvalid,
+    /// The backend did not answer in time.
+    ResponseTimeout,
+    /// The backend's answer ended too early.
+    ResponseTruncated,
+    /// The backend stopped in the middle of its answer.
+    ResponseStalled,
+    /// The request has been here before.
+    Loop,
+}
+
+impl Reason {
+    /// The word in metrics, tables and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::BadRequest => "bad_request",
+            Self::HeaderTimeout => "header_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::ClientAbort => "client_abort",
+            Self::Starting => "starting",
+            Self::NoRoute => "no_route",
+            Self::NoBackend => "no_backend",
+            Self::Limit => "limit",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::BackendReset => "backend_reset",
+            Self::ResponseInvalid => "response_invalid",
+            Self::ResponseTimeout => "response_timeout",
+            Self::ResponseTruncated => "response_truncated",
+            Self::ResponseStalled => "response_stalled",
+            Self::Loop => "loop",
+        }
+    }
+}
+
+/// An answer of the front's own instead of the backend's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) reason: Reason,
+    /// One line for the person who sees it.
+    pub(super) text: &'static str,
+    /// Whether the connection ends with it.
+    pub(super) close: bool,
+}
+
+impl Refusal {
+    /// 400, which always ends the connection: who frames one message wrongly may frame the next one so too.
+    pub(super) const fn bad_request(text: &'static str) -> Self {
+        Self::closing(StatusCode::BAD_REQUEST, Reason::BadRequest, text)
+    }
+
+    pub(super) const fn closing(status: StatusCode, reason: Reason, text: &'static str) -> Self {
+        Self {
+            status,
+            reason,
+            text,
+            close: true,
+        }
+    }
+
+    /// The answer to a request that reached no backend, or got no usable answer from one.
+    pub(super) fn of(reason: Reason) -> Self {
+        let (status, text) = match reason {
+            Reason::Starting => (503, "starting: the routes are not known yet\n"),
+            Reason::NoBackend => (503, "no_backend: no healthy instance\n"),
+            Reason::Limit => (503, "limit: too many connections to this service\n"),
+            Reason::ConnectRefused => (502, "connect_refused: no instance accepts connections\n"),
+            Reason::ConnectTimeout => (504, "connect_timeout: no instance accepts connections\n"),
+            Reason::ResponseInvalid => (502, "response_invalid: the answer is not valid HTTP\n"),
+            Reason::ResponseTimeout => (504, "response_timeout: the instance did not answer\n"),
+            Reason::Loop => (508, "loop: this request has been here before\n"),
+            Reason::BodyTimeout => (408, "body_timeout: the request body stopped coming\n"),
+            Reason::BadRequest | Reason::ClientAbort => (
+                400,
+                "bad_request: the request body is malformed or incomplete\n",
+            ),
+            _ => (502, "backend_reset: the instance closed the connection\n"),
+        };
+        Self {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+            reason,
+            text,
+            close: matches!(
+                reason,
+                Reason::BodyTimeout | Reason::BadRequest | Reason::ClientAbort
+            ),
+        }
+    }
+
+    /// No service has this name. Peers answer 404, the demo this project re-creates 503: a choice.
+    pub(super) fn no_route(status: StatusCode) -> Self {
+        Self {
+            status,
+            reason: Reason::NoRoute,
+            text: "no_route: no such name\n",
+            close: false,
+        }
+    }
+
+    pub(super) fn response(self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from_static(self.text.as_bytes()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        }
+        response
+    }
+}
+
+/// What RFC 9110 section 15.5.6 wants beside a 405; any method but CONNECT and TRACE is passed on.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// The head came too slowly: written past hyper, which closes without a word.
+pub(super) const HEADER_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";

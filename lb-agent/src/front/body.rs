@@ -1,0 +1,294 @@
+//! The bodies that pass through the front, in both directions, and the record of how a request ended.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{
+    StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+};
+use tokio::time::{Instant, Sleep};
+
+use super::{answer::Reason, client::ClientState, pool::Lease, request::BodyKind, stats::Counters};
+
+/// One request from its head to the last byte of its answer. Counted on drop, because hyper drops the work
+/// on a request whose client went away at any point.
+pub(super) struct Exchange {
+    counters: Rc<Counters>,
+    client: Arc<ClientState>,
+    service: Option<Arc<str>>,
+    status: Option<StatusCode>,
+    reason: Reason,
+}
+
+impl Exchange {
+    pub(super) fn begin(counters: Rc<Counters>, client: Arc<ClientState>) -> Self {
+        Self {
+            counters,
+            client,
+            service: None,
+            status: None,
+            reason: Reason::ClientAbort,
+        }
+    }
+
+    pub(super) fn belongs_to(&mut self, service: Arc<str>) {
+        self.service = Some(service);
+    }
+
+    /// The client gets an answer with `status`; `reason` stands until something worse happens.
+    pub(super) fn answer(&mut self, status: StatusCode, reason: Reason) {
+        self.status = Some(status);
+        self.reason = reason;
+    }
+
+    pub(super) fn client(&self) -> &Arc<ClientState> {
+        &self.client
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.client.answered();
+        self.counters
+            .request(self.service.take(), self.status, self.reason);
+    }
+}
+
+/// What a client gets.
+pub(super) enum Download {
+    /// An answer of our own.
+    Own {
+        bytes: Option<Bytes>,
+        /// Ends with the answer.
+        _exchange: Exchange,
+    },
+    /// A backend's.
+    Passed(Passed),
+}
+
+/// A backend's body on its way to the client.
+pub(super) struct Passed {
+    incoming: Incoming,
+    /// Goes back to the pool once the body has ended.
+    lease: Option<Lease>,
+    exchange: Exchange,
+    idle_limit: Duration,
+    /// Exists while the backend keeps us waiting.
+    idle: Option<Pin<Box<Sleep>>>,
+}
+
+impl Download {
+    pub(super) fn own(bytes: Option<Bytes>, exchange: Exchange) -> Self {
+        Self::Own {
+            bytes,
+            _exchange: exchange,
+        }
+    }
+
+    pub(super) fn passed(
+        incoming: Incoming,
+        lease: Lease,
+        mut exchange: Exchange,
+        status: StatusCode,
+        idle_limit: Duration,
+    ) -> Self {
+        // Until its end is reached, the end is the client's doing.
+        exchange.answer(status, Reason::ClientAbort);
+        let mut passed = Passed {
+            incoming,
+            lease: Some(lease),
+            exchange,
+            idle_limit,
+            idle: None,
+        };
+        if passed.incoming.is_end_stream() {
+            passed.finish();
+        }
+        Self::Passed(passed)
+    }
+}
+
+impl Passed {
+    fn finish(&mut self) {
+        self.exchange.reason = Reason::Ok;
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn fail(&mut self, reason: Reason) -> io::Error {
+        self.exchange.reason = reason;
+        self.lease = None;
+        io::Error::other(reason.as_str())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let limit = self.idle_limit;
+                let idle = self
+                    .idle
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                ready!(idle.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(self.fail(Reason::ResponseStalled))));
+            }
+        };
+        if let Some(idle) = &mut self.idle {
+            idle.as_mut().reset(Instant::now() + self.idle_limit);
+        }
+        Poll::Ready(match frame {
+            Some(Err(_)) => Some(Err(self.fail(Reason::ResponseTruncated))),
+            Some(Ok(frame)) => {
+                if self.incoming.is_end_stream() {
+                    self.finish();
+                }
+                Some(Ok(frame))
+            }
+            None => {
+                self.finish();
+                None
+            }
+        })
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Own { bytes, .. } => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Passed(passed) => passed.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { bytes, .. } => bytes.is_none(),
+            Self::Passed(passed) => passed.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { bytes, .. } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Passed(passed) => passed.incoming.size_hint(),
+        }
+    }
+}
+
+/// A client's body on its way to the backend. hyper asks for it only once a connection stands, which is also
+/// when `100 Continue` goes out.
+pub(super) struct Upload {
+    incoming: Option<Incoming>,
+    progress: Rc<Progress>,
+}
+
+/// How far a client's body is, as seen from beside.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    frames: Cell<u64>,
+    ended: Cell<bool>,
+    failed: Cell<bool>,
+}
+
+impl Progress {
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.get()
+    }
+
+    /// Whether all of it went to the backend.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Whether the client did not deliver what it announced.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+}
+
+impl Upload {
+    pub(super) fn new(incoming: Incoming) -> Self {
+        let empty = incoming.is_end_stream();
+        Self {
+            incoming: (!empty).then_some(incoming),
+            progress: Rc::new(Progress {
+                ended: Cell::new(empty),
+                ..Progress::default()
+            }),
+        }
+    }
+
+    /// The body of a repeated request that has none.
+    pub(super) fn empty(progress: Rc<Progress>) -> Self {
+        Self {
+            incoming: None,
+            progress,
+        }
+    }
+
+    pub(super) fn progress(&self) -> Rc<Progress> {
+        self.progress.clone()
+    }
+
+    pub(super) fn kind(&self) -> BodyKind {
+        match &self.incoming {
+            None => BodyKind::Empty,
+            Some(incoming) if incoming.size_hint().exact().is_some() => BodyKind::Known,
+            Some(_) => BodyKind::Unknown,
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let progress = &this.progress;
+        progress.frames.set(progress.frames.get() + 1);
+        match &frame {
+            None => progress.ended.set(true),
+            Some(Ok(_)) => progress.ended.set(incoming.is_end_stream()),
+            Some(Err(_)) => progress.failed.set(true),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

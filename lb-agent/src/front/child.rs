@@ -1,0 +1,254 @@
+//! The front's own process: gives up every capability before its first thread, then serves until it is told
+//! to drain. It lives on when its agent dies, with its last routes.
+
+use std::{io, sync::Arc, time::Duration};
+
+use caps::{CapSet, Capability};
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, setrlimit},
+};
+use tokio::{
+    net::{UnixListener, UnixStream, unix::OwnedReadHalf},
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    Front, Limits, Workers,
+    control::{self, CONTROL, FRONT, Hello, Order, VERSION},
+};
+
+/// Arguments of `lb-agent front`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ChildArgs {
+    /// Worker threads; one for each CPU unless given.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Seconds that requests in flight have to finish when the front is told to end.
+    #[arg(long, default_value_t = 30)]
+    pub grace_seconds: u64,
+}
+
+/// Why the front's process cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// What it was started with is not usable.
+    #[error("cannot take over the passed descriptors")]
+    Descriptors(#[source] io::Error),
+    /// It was not started by the agent, or by somebody who forgot half of it.
+    #[error(
+        "no descriptor named `{0}` was passed; `lb-agent front` is started by `lb-agent run`, or with LISTEN_FDS and LISTEN_FDNAMES"
+    )]
+    Missing(&'static str),
+    /// It will not run with more rights than it needs.
+    #[error("cannot give up capabilities")]
+    Privileges(#[source] io::Error),
+    /// The system denies threads or sockets.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+    /// A worker ended by itself.
+    #[error("a worker failed")]
+    Worker(#[source] io::Error),
+}
+
+/// Everything that `lb-agent front` does. Call it before any thread is started: capabilities belong to
+/// threads.
+///
+/// # Errors
+/// When it cannot start, or a worker fails.
+pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
+    let mut inherited = lb_sys::inherit::Inherited::take().map_err(ChildError::Descriptors)?;
+    let listeners = inherited.tcp(FRONT).map_err(ChildError::Descriptors)?;
+    let control = inherited.unix(CONTROL).map_err(ChildError::Descriptors)?;
+    let control = control
+        .into_iter()
+        .next()
+        .ok_or(ChildError::Missing(CONTROL))?;
+    if listeners.is_empty() {
+        return Err(ChildError::Missing(FRONT));
+    }
+    drop_privileges().map_err(ChildError::Privileges)?;
+    let count = args.workers.unwrap_or_else(cpus).max(1);
+    let front = Front::new(limits(count));
+    let grace = Duration::from_secs(args.grace_seconds);
+    let addresses = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+    let workers = Workers::start(&front, &listeners, count, grace).map_err(ChildError::Start)?;
+    // The workers have their own; an open one here would keep the port after the drain.
+    drop(listeners);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ChildError::Start)?;
+    runtime.block_on(serve(front, workers, control, addresses))
+}
+
+async fn serve(
+    front: Arc<Front>,
+    mut workers: Workers,
+    control: std::os::unix::net::UnixListener,
+    addresses: Vec<std::net::SocketAddr>,
+) -> Result<(), ChildError> {
+    control.set_nonblocking(true).map_err(ChildError::Start)?;
+    let control = UnixListener::from_std(control).map_err(ChildError::Start)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ChildError::Start)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ChildError::Start)?;
+    let (asked, mut figures) = tokio::sync::mpsc::channel::<oneshot::Sender<_>>(1);
+    // At most one: a new agent takes the place of the one before it.
+    let mut agent = JoinSet::new();
+    // Open until the last request is answered: the agent waits for its end.
+    let mut farewell = None;
+    loop {
+        tokio::select! {
+            accepted = control.accept() => match accepted {
+                Ok((stream, _)) if is_trusted(&stream) => {
+                    agent.abort_all();
+                    agent.spawn(attend(stream, front.clone(), addresses.clone(), asked.clone()));
+                }
+                Ok(_) => tracing::warn!("refused a control connection of another user"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a control connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(ended) = agent.join_next() => match ended {
+                Ok(Ok(Parted::Drain(connection))) => {
+                    farewell = Some(connection);
+                    break;
+                }
+                Ok(Ok(Parted::Gone)) => tracing::info!("the agent is gone; serving on with the last routes"),
+                Ok(Err(error)) => tracing::warn!(%error, "the control connection failed"),
+                Err(_) => {} // Replaced by a newer one.
+            },
+            Some(asker) = figures.recv() => {
+                let _ = asker.send(workers.stats().await); // It may be gone.
+            }
+            ended = workers.ended() => {
+                let early = io::Error::other("a worker ended by itself");
+                return Err(ChildError::Worker(ended.err().unwrap_or(early)));
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    // So that a new agent does not take a leaving front for one that stays.
+    drop(control);
+    tracing::info!("front drains");
+    workers.drain().await;
+    drop(farewell);
+    Ok(())
+}
+
+/// How a control connection ended.
+enum Parted {
+    Gone,
+    Drain(UnixStream),
+}
+
+/// Obeys one agent.
+async fn attend(
+    mut stream: UnixStream,
+    front: Arc<Front>,
+    listeners: Vec<std::net::SocketAddr>,
+    figures: tokio::sync::mpsc::Sender<oneshot::Sender<control::Report>>,
+) -> io::Result<Parted> {
+    let hello = Hello {
+        version: VERSION,
+        pid: nix::unistd::getpid().as_raw(),
+        listeners,
+        has_routes: front.has_routes(),
+    };
+    control::send(&mut stream, &hello).await?;
+    match timeout(HELLO, control::receive(&mut stream)).await?? {
+        Some(Order::Hello { version: VERSION }) => {}
+        // It will see the same and replace this front.
+        _ => return Ok(Parted::Gone),
+    }
+    let (mut orders, mut reports) = stream.into_split();
+    let report = async {
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            second.tick().await;
+            let (asked, answer) = oneshot::channel();
+            figures.send(asked).await.map_err(io::Error::other)?;
+            let stats = answer.await.map_err(io::Error::other)?;
+            control::send(&mut reports, &stats).await?;
+        }
+    };
+    let drain = tokio::select! {
+        drain = obey(&mut orders, &front) => drain?,
+        failed = report => return failed,
+    };
+    if !drain {
+        return Ok(Parted::Gone);
+    }
+    let stream = orders.reunite(reports).map_err(io::Error::other)?;
+    Ok(Parted::Drain(stream))
+}
+
+/// Publishes routes until the agent is gone, or orders to drain: then true.
+async fn obey(orders: &mut OwnedReadHalf, front: &Front) -> io::Result<bool> {
+    while let Some(order) = control::receive(orders).await? {
+        match order {
+            Order::Routes(routes, settings) => front.publish(routes, &settings),
+            Order::Drain => return Ok(true),
+            Order::Hello { .. } => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Only root and our own user may give orders, whatever the socket's directory allows.
+fn is_trusted(stream: &UnixStream) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+/// Gives up all capabilities for good. The front needs none: its listeners are open.
+fn drop_privileges() -> io::Result<()> {
+    prctl::set_no_new_privs()?;
+    caps::clear(None, CapSet::Ambient).map_err(io::Error::other)?;
+    // Only who may change the bounding set has something in it to lose.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(io::Error::other)? {
+        caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
+    }
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// As many connections as descriptors allow: each request may need one on both sides.
+fn limits(workers: usize) -> Limits {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    // More is better, and less is not wrong.
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let descriptors = usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX);
+    let defaults = Limits::default();
+    let share = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / workers / 2;
+    Limits {
+        client_connections: share.clamp(16, MOST_CLIENTS),
+        backend_connections: defaults.backend_connections.div_ceil(workers),
+        ..defaults
+    }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Listeners, runtimes, logs.
+const RESERVED_DESCRIPTORS: usize = 128;
+
+/// Per worker: at about 64 KiB of buffers each this is memory enough.
+const MOST_CLIENTS: usize = 32 * 1024;
+
+const HELLO: Duration = Duration::from_secs(5);

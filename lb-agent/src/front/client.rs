@@ -1,0 +1,96 @@
+//! What a client's socket and the requests on it tell each other.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::Waker,
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::guard::Fault;
+
+/// The state of one client's connection. Its parts run on one thread; hyper's upgrades want `Send` all the
+/// same, hence atomics.
+#[derive(Debug, Default)]
+pub(super) struct ClientState {
+    /// Requests whose answer is complete.
+    answers: AtomicU32,
+    /// Whether a backend has agreed to leave HTTP.
+    tunnel: AtomicBool,
+    /// Whether nothing more comes from the client.
+    ended: AtomicBool,
+    /// Set once: there is no reading on after it.
+    stop: OnceLock<Stop>,
+    /// The connection's task, while it waits for the answer to a request for an upgrade.
+    waiting: AtomicWaker,
+}
+
+/// Why the client's stream was not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The guard refused it.
+    Guard(Fault),
+    /// A head did not come in time.
+    HeaderTimeout,
+    /// A body did not come in time.
+    BodyTimeout,
+}
+
+impl Stop {
+    /// The word in metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Guard(fault) => fault.as_str(),
+            Self::HeaderTimeout => "header_timeout",
+            Self::BodyTimeout => "body_timeout",
+        }
+    }
+}
+
+impl ClientState {
+    /// One more request is answered to the end.
+    pub(super) fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.waiting.wake();
+    }
+
+    pub(super) fn answers(&self) -> u32 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Has `task` polled after the next answer, or the agreement to leave HTTP.
+    pub(super) fn wake_when_answered(&self, task: &Waker) {
+        self.waiting.register(task);
+    }
+
+    /// From here on the stream is no longer HTTP.
+    pub(super) fn begin_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+        self.waiting.wake();
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more comes from the client, or is waited for.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Reading ends here. The first reason stands.
+    pub(super) fn stop_for(&self, why: Stop) {
+        let _ = self.stop.set(why);
+    }
+
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.stop.get().copied()
+    }
+}

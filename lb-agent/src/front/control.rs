@@ -1,0 +1,123 @@
+//! The messages between agent and front: a length of four bytes, then JSON. The first message of each side
+//! says which version it speaks; sides of different versions part at once.
+
+use std::{io, net::SocketAddr};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{stats::FrontStats, table::Settings};
+use crate::routes::Routes;
+
+/// Changes with every change of a message, including routes and figures.
+pub(super) const VERSION: u32 = 1;
+
+/// The name of the passed listening socket that the agent connects to.
+pub(super) const CONTROL: &str = "control";
+
+/// The name of the passed listeners for clients.
+pub(super) const FRONT: &str = "front";
+
+/// What the front says first. Version and process id stay where they are in every version: a front that
+/// cannot be talked to must still be told to end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) version: u32,
+    /// The socket's own credentials name the agent that opened it, not the front.
+    pub(super) pid: i32,
+    /// Where it listens.
+    #[serde(default)]
+    pub(super) listeners: Vec<SocketAddr>,
+    /// Whether it has routes from an earlier agent.
+    #[serde(default)]
+    pub(super) has_routes: bool,
+}
+
+/// What the agent says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order {
+    /// First of all.
+    Hello { version: u32 },
+    /// Follow these from now on.
+    Routes(Routes, Settings),
+    /// Finish what is in flight and end.
+    Drain,
+}
+
+/// What the front says, each second and on request.
+pub(super) type Report = FrontStats;
+
+/// Sends one message.
+pub(super) async fn send<T: Serialize>(
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let mut frame = Vec::with_capacity(4 + body.len());
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&body);
+    to.write_all(&frame).await
+}
+
+/// Waits for one message; `None` when the other side has closed. Not to be dropped in the middle.
+pub(super) async fn receive<T: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<T>> {
+    let length = match from.read_u32().await {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if length > LIMIT {
+        let message = format!("a message of {length} bytes is longer than any should be");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    // Grows with what really comes, not with what is announced.
+    let mut body = Vec::new();
+    from.take(u64::from(length)).read_to_end(&mut body).await?;
+    if body.len() < length as usize {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+/// Far above 16,384 backends and their names.
+const LIMIT: u32 = 256 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_arrives_as_it_was_sent() {
+        let (mut here, mut there) = tokio::io::duplex(16);
+        let sent = Order::Routes(Routes::default(), Settings::default());
+        let (sent_fine, received) =
+            tokio::join!(send(&mut here, &sent), receive::<Order>(&mut there));
+        sent_fine.unwrap();
+        let Some(Order::Routes(routes, settings)) = received.unwrap() else {
+            panic!("another message");
+        };
+        assert_eq!((routes, settings), (Routes::default(), Settings::default()));
+    }
+
+    #[tokio::test]
+    async fn an_absurd_length_is_refused_before_memory_is_taken() {
+        let mut bytes: &[u8] = &[0xff; 8];
+        assert!(receive::<Order>(&mut bytes).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_no_message() {
+        let mut cut: &[u8] = &[0, 0, 0, 9, b'"'];
+        assert!(receive::<Order>(&mut cut).await.unwrap().is_none());
+        assert!(
+            receive::<Order>(&mut io::Cursor::new(Vec::new()))
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+}

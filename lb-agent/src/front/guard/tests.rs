@@ -1,0 +1,241 @@
+use std::{cell::RefCell, convert::Infallible, rc::Rc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+/// What the guard says of `bytes` when they come in pieces of `sizes`: complete heads, and the fault with its
+/// place in the stream.
+fn judge(bytes: &[u8], sizes: &[usize]) -> (u32, Option<(usize, Fault)>) {
+    let mut framing = Framing::default();
+    let mut sizes = sizes.iter().copied().cycle();
+    let mut begin = 0;
+    while begin < bytes.len() {
+        let size = sizes.next().unwrap_or(bytes.len()).max(1);
+        let end = bytes.len().min(begin + size);
+        match framing.scan(&bytes[begin..end]) {
+            Scan::Pass => begin = end,
+            Scan::Upgrade(at) => begin += at,
+            Scan::Fault(at, fault) => return (framing.heads(), Some((begin + at, fault))),
+        }
+    }
+    (framing.heads(), None)
+}
+
+#[track_caller]
+fn check(stream: &str, heads: u32, fault: Option<Fault>) {
+    let (seen, found) = judge(stream.as_bytes(), &[]);
+    assert_eq!(
+        (seen, found.map(|(_, fault)| fault)),
+        (heads, fault),
+        "{stream:?}"
+    );
+}
+
+#[test]
+fn what_hyper_normalises_away_is_refused() {
+    check("GET / HTTP/1.1\nHost: a\r\n\r\n", 0, Some(Fault::BareLf));
+    check("GET / HTTP/1.1\r\nHost: a\n\r\n", 0, Some(Fault::BareLf));
+    check("GET / HTTP/1.1\r\nHost: a\r\n\n", 0, Some(Fault::BareLf));
+    check("\nGET / HTTP/1.1\r\n\r\n", 0, Some(Fault::BareLf));
+    check(
+        "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+        0,
+        Some(Fault::Fragment),
+    );
+    for fields in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nCONTENT-LENGTH: 3",
+    ] {
+        let stream = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n");
+        check(&stream, 0, Some(Fault::TwoFramings));
+    }
+    for coding in [
+        "chunked, chunked",
+        "gzip, chunked",
+        ",chunked",
+        "gzip",
+        "",
+        "chunked\r\nTransfer-Encoding: chunked",
+    ] {
+        let stream = format!("POST / HTTP/1.1\r\nTransfer-Encoding: {coding}\r\n\r\n");
+        check(&stream, 0, Some(Fault::TransferEncoding));
+    }
+    for length in [
+        "+3",
+        "3, 3",
+        "0x3",
+        "",
+        "99999999999999999999",
+        "3\r\nContent-Length: 4",
+    ] {
+        let stream = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+        check(&stream, 0, Some(Fault::ContentLength));
+    }
+}
+
+#[test]
+fn what_is_legal_passes() {
+    check("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 1, None);
+    check("FOO!#$ / HTTP/1.1\r\nHost: a\r\n\r\n", 1, None);
+    check(
+        "POST / HTTP/1.1\r\nContent-Length: 003\r\nContent-Length: 3\r\n\r\na\nbGET / HTTP/1.1\r\n\r\n",
+        2,
+        None,
+    );
+    check(
+        "POST / HTTP/1.1\r\nTransfer-Encoding: CHUNKED\r\n\r\n3 ;x=y\r\na\nb\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        2,
+        None,
+    );
+}
+
+#[test]
+fn chunks_are_followed_to_the_letter() {
+    let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for chunks in [
+        "3\nabc\r\n",
+        "3;x\n",
+        "3\r\nabcd\r\n",
+        "0x1\r\n",
+        "10000000000000000\r\n",
+        "\r\n",
+        "3\r\nabc\n",
+        "0\r\nX: y\n",
+    ] {
+        check(&format!("{head}{chunks}"), 1, Some(Fault::Chunk));
+    }
+}
+
+#[test]
+fn endless_lines_end() {
+    let endless = "a".repeat(LINES_LIMIT);
+    check(&format!("GET /{endless}"), 0, Some(Fault::HeadTooLong));
+    check(
+        &format!("GET / HTTP/1.1\r\nA: {endless}"),
+        0,
+        Some(Fault::HeadTooLong),
+    );
+    let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    check(&format!("{head}1;{endless}"), 1, Some(Fault::Chunk));
+}
+
+#[test]
+fn the_bytes_behind_a_request_for_an_upgrade_are_not_judged_as_http() {
+    let head = b"GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: keep-alive, Upgrade\r\n\r\n";
+    let stream = [&head[..], b"\x81\n\n\n"].concat();
+    assert_eq!(Framing::default().scan(&stream), Scan::Upgrade(head.len()));
+    let h2c = b"GET / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n";
+    assert_eq!(Framing::default().scan(h2c), Scan::Pass);
+}
+
+/// Streams made of pieces that are likely to matter.
+fn streams() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "GET / HTTP/1.1\r\n",
+        "POST /x HTTP/1.1\r\n",
+        "GET /a#b HTTP/1.1\r\n",
+        "GET / HTTP/1.0\r\n",
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "Content-Length: 0\r\n",
+        "content-length:5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Content_Length: 1\r\n",
+        "Expect: x\r\n",
+        "\r\n",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        " ",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "0\r\n",
+        "5;a=b\r\n",
+        "hello",
+        "a",
+        "\0",
+        ":",
+        "Upgrade: x\r\nConnection: upgrade\r\n",
+    ]);
+    let message = prop::sample::select(vec![
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0;x\r\nA: b\r\n\r\n",
+    ]);
+    let pieces = prop::collection::vec(prop_oneof![2 => message, 1 => piece], 0..12);
+    pieces.prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+/// How many requests hyper reads from `bytes`, each to the end of its body.
+fn hyper_requests(bytes: &[u8]) -> u32 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let seen = Rc::new(RefCell::new(0));
+    runtime.block_on(async {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let count = seen.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let count = count.clone();
+            async move {
+                if request.into_body().collect().await.is_ok() {
+                    *count.borrow_mut() += 1;
+                }
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            }
+        });
+        let serving = http1::Builder::new()
+            .half_close(true)
+            .serve_connection(TokioIo::new(server), service);
+        let _ = serving.await;
+        let mut answers = Vec::new();
+        client.read_to_end(&mut answers).await.unwrap();
+    });
+    *seen.borrow()
+}
+
+proptest! {
+    #[test]
+    fn the_verdict_does_not_depend_on_how_the_bytes_are_cut(
+        stream in streams(),
+        sizes in prop::collection::vec(1..40_usize, 1..8),
+    ) {
+        prop_assert_eq!(judge(&stream, &sizes), judge(&stream, &[]));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(stream in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = judge(&stream, &[3]);
+    }
+
+    #[test]
+    fn hyper_sees_no_request_that_the_guard_does_not(stream in streams()) {
+        // What passes before the fault is all that hyper gets.
+        let (heads, fault) = judge(&stream, &[]);
+        let passed = fault.map_or(stream.len(), |(at, _)| at);
+        prop_assert!(hyper_requests(&stream[..passed]) <= heads);
+    }
+
+    #[test]
+    fn hyper_and_the_guard_cut_legal_streams_alike(count in 1..6_usize, stream in streams()) {
+        let message = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let legal = message.repeat(count).into_bytes();
+        prop_assert_eq!(hyper_requests(&legal), judge(&legal, &[]).0);
+        // Legal ones in front do not change the verdict on what follows.
+        let (heads, fault) = judge(&stream, &[]);
+        let both = [legal.clone(), stream].concat();
+        let shifted = fault.map(|(at, fault)| (at + legal.len(), fault));
+        prop_assert_eq!(judge(&both, &[]), (heads + u32::try_from(count).unwrap(), shifted));
+    }
+}

@@ -1,0 +1,183 @@
+//! One worker's connections to backends: newest first, bounded, gone when their backend is.
+//!
+//! A connection comes back only after its answer ended cleanly, and is given out again only if hyper calls it
+//! ready, which it is not before the request's body was sent to its end too: the rest of either message
+//! would reach somebody else (CVE-2025-4366).
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    task::spawn_local,
+    time::{Instant, timeout},
+};
+
+use super::{Limits, answer::Reason, body::Upload, stats::Counters};
+
+/// The connections of one worker.
+pub(super) struct Pool {
+    hosts: RefCell<HashMap<SocketAddr, Host>>,
+    limits: Limits,
+    counters: Rc<Counters>,
+}
+
+#[derive(Default)]
+struct Host {
+    /// Oldest first.
+    idle: Vec<Idle>,
+    /// All open connections, idle ones included.
+    open: usize,
+}
+
+struct Idle {
+    sender: SendRequest<Upload>,
+    since: Instant,
+}
+
+/// A connection on loan.
+pub(super) struct Lease {
+    pool: Rc<Pool>,
+    address: SocketAddr,
+    pub(super) sender: SendRequest<Upload>,
+    /// Whether it carried a request before this one.
+    pub(super) reused: bool,
+}
+
+impl Pool {
+    pub(super) fn new(limits: Limits, counters: Rc<Counters>) -> Rc<Self> {
+        Rc::new(Self {
+            hosts: RefCell::default(),
+            limits,
+            counters,
+        })
+    }
+
+    /// The newest idle connection to `address` that is still good.
+    pub(super) fn take(self: &Rc<Self>, address: SocketAddr) -> Option<Lease> {
+        let mut hosts = self.hosts.borrow_mut();
+        let idle = &mut hosts.get_mut(&address)?.idle;
+        while let Some(Idle { sender, since }) = idle.pop() {
+            if sender.is_ready() && since.elapsed() < self.limits.pool_idle {
+                self.counters.reused.add_one();
+                return Some(Lease {
+                    pool: self.clone(),
+                    address,
+                    sender,
+                    reused: true,
+                });
+            }
+        }
+        None
+    }
+
+    /// A new connection to `address`.
+    pub(super) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Lease, Reason> {
+        let place = Place::claim(self, address).ok_or(Reason::Limit)?;
+        let stream = match timeout(self.limits.connect, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) => return Err(Reason::ConnectRefused),
+            Err(_) => return Err(Reason::ConnectTimeout),
+        };
+        // Only slower without it.
+        let _ = stream.set_nodelay(true);
+        let mut builder = Builder::new();
+        builder.max_header_size(RESPONSE_HEAD).max_buf_size(BUFFER);
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Reason::BackendReset)?;
+        self.counters.connects.add_one();
+        spawn_local(async move {
+            // Its error reaches the request that was on it, if there was one.
+            let _ = connection.with_upgrades().await;
+            drop(place);
+        });
+        Ok(Lease {
+            pool: self.clone(),
+            address,
+            sender,
+            reused: false,
+        })
+    }
+
+    /// Closes idle connections to addresses that are not in `live`.
+    pub(super) fn keep(&self, live: &HashSet<SocketAddr>) {
+        for (address, host) in self.hosts.borrow_mut().iter_mut() {
+            if !live.contains(address) {
+                host.idle.clear();
+            }
+        }
+    }
+
+    /// Closes connections that have been idle for too long.
+    pub(super) fn sweep(&self) {
+        let mut hosts = self.hosts.borrow_mut();
+        for host in hosts.values_mut() {
+            host.idle.retain(|idle| {
+                !idle.sender.is_closed() && idle.since.elapsed() < self.limits.pool_idle
+            });
+        }
+        hosts.retain(|_, host| host.open > 0);
+    }
+}
+
+impl Lease {
+    /// The answer has ended: the connection may carry another request.
+    pub(super) fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let mut hosts = self.pool.hosts.borrow_mut();
+        let Some(host) = hosts.get_mut(&self.address) else {
+            return;
+        };
+        if host.idle.len() >= self.pool.limits.pool_size {
+            host.idle.remove(0);
+        }
+        host.idle.push(Idle {
+            sender: self.sender,
+            since: Instant::now(),
+        });
+    }
+}
+
+/// One of a backend's connections; its drop makes room for another.
+struct Place {
+    pool: Rc<Pool>,
+    address: SocketAddr,
+}
+
+impl Place {
+    fn claim(pool: &Rc<Pool>, address: SocketAddr) -> Option<Self> {
+        let mut hosts = pool.hosts.borrow_mut();
+        let host = hosts.entry(address).or_default();
+        if host.open >= pool.limits.backend_connections {
+            return None;
+        }
+        host.open += 1;
+        let pool = pool.clone();
+        Some(Self { pool, address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(host) = self.pool.hosts.borrow_mut().get_mut(&self.address) {
+            host.open -= 1;
+        }
+    }
+}
+
+/// How often [`Pool::sweep`] is worth its while.
+pub(super) const SWEEP: Duration = Duration::from_secs(5);
+
+const RESPONSE_HEAD: usize = 64 * 1024;
+const BUFFER: usize = 256 * 1024;

@@ -1,0 +1,280 @@
+//! One request: route, choose a backend, send, and pass the answer on.
+//!
+//! Sent again is only what cannot have had an effect: a request of which nothing was written, on another
+//! backend; and once, on a new connection, an idempotent request without body that died with a connection
+//! the backend had kept idle (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::{Body, Incoming},
+    header::{self, HeaderValue},
+};
+use tokio::time::timeout;
+
+use super::{
+    answer::{Reason, Refusal},
+    body::{Download, Exchange, Progress, Upload},
+    client::{ClientState, Stop},
+    pool::Lease,
+    request::{self, Checked, Sender},
+    table::ServiceTable,
+    tunnel,
+    worker::Worker,
+};
+
+/// Answers a request of the client that `client` names.
+pub(super) async fn respond(
+    worker: Rc<Worker>,
+    state: Arc<ClientState>,
+    client: HeaderValue,
+    mut request: Request<Incoming>,
+) -> Response<Download> {
+    let mut exchange = Exchange::begin(worker.counters.clone(), state);
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (mut parts, incoming) = request.into_parts();
+    let (checked, service) = match route(&worker, &parts, &mut exchange) {
+        Ok(found) => found,
+        Err(refusal) => return refuse(refusal, &incoming, exchange),
+    };
+    let upload = Upload::new(incoming);
+    {
+        let table = worker.table();
+        let sender = Sender {
+            client: &client,
+            via: &table.via,
+        };
+        request::rewrite(&mut parts, &checked, &sender, upload.kind());
+    }
+    let method = parts.method.clone();
+    let progress = upload.progress();
+    let sent = send(&worker, &service, Request::from_parts(parts, upload)).await;
+    let (response, lease) = match sent {
+        Ok(sent) => sent,
+        Err(reason) => {
+            let reason = if progress.has_failed() {
+                client_fault(exchange.client())
+            } else {
+                reason
+            };
+            let mut refusal = Refusal::of(reason);
+            refusal.close |= !progress.has_ended();
+            return own(refusal, exchange);
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if !checked.upgrade {
+            return own(Refusal::of(Reason::ResponseInvalid), exchange);
+        }
+        return switch(&worker, response, upgrade, exchange);
+    }
+    relay(&worker, &method, response, lease, exchange)
+}
+
+/// Which service the request is for.
+fn route(
+    worker: &Worker,
+    parts: &hyper::http::request::Parts,
+    exchange: &mut Exchange,
+) -> Result<(Checked, Arc<ServiceTable>), Refusal> {
+    let checked = request::check(parts)?;
+    let table = worker.table();
+    if !table.is_known() {
+        return Err(Refusal::of(Reason::Starting));
+    }
+    let service = checked.host.as_deref().and_then(|host| table.find(host));
+    let Some(service) = service else {
+        let mut refusal = Refusal::no_route(table.no_route_status);
+        refusal.close = parts.version == Version::HTTP_10;
+        return Err(refusal);
+    };
+    exchange.belongs_to(service.label.clone());
+    if table.via.is_in(&parts.headers) {
+        return Err(Refusal::of(Reason::Loop));
+    }
+    Ok((checked, service.clone()))
+}
+
+/// Sends `request` to the first backend that takes it.
+async fn send(
+    worker: &Rc<Worker>,
+    service: &ServiceTable,
+    mut request: Request<Upload>,
+) -> Result<(Response<Incoming>, Lease), Reason> {
+    let mut failure = Reason::NoBackend;
+    for (attempt, backend) in service.candidates().take(ATTEMPTS).enumerate() {
+        if attempt > 0 {
+            worker.counters.retries.add_one();
+        }
+        let mut pooled = worker.pool.take(backend.address);
+        loop {
+            let lease = match pooled.take() {
+                Some(lease) => lease,
+                None => match worker.pool.connect(backend.address).await {
+                    Ok(lease) => lease,
+                    Err(reason) => {
+                        failure = reason;
+                        break;
+                    }
+                },
+            };
+            let reused = lease.reused;
+            match send_on(worker, lease, request, backend.address).await {
+                Ok(answered) => return Ok(answered),
+                Err(Unsent {
+                    request: Some(unsent),
+                    reason,
+                }) => {
+                    request = unsent;
+                    failure = reason;
+                    // A stale connection says nothing about the backend: once more, on a new one.
+                    if !reused {
+                        break;
+                    }
+                    worker.counters.retries.add_one();
+                }
+                Err(Unsent {
+                    request: None,
+                    reason,
+                }) => return Err(reason),
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// A request without answer; `request` is there when it may be sent again.
+struct Unsent {
+    request: Option<Request<Upload>>,
+    reason: Reason,
+}
+
+async fn send_on(
+    worker: &Worker,
+    mut lease: Lease,
+    request: Request<Upload>,
+    address: SocketAddr,
+) -> Result<(Response<Incoming>, Lease), Unsent> {
+    let progress = request.body().progress();
+    let repeatable =
+        lease.reused && request.method().is_idempotent() && request.body().is_end_stream();
+    let spare = repeatable.then(|| copy(&request, progress.clone()));
+    let error = {
+        let answer = lease.sender.try_send_request(request);
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let frames = progress.frames();
+            match timeout(worker.limits.response_head, answer.as_mut()).await {
+                Ok(Ok(response)) => return Ok((response, lease)),
+                Ok(Err(error)) => break error,
+                // The time runs from the last byte of a long upload.
+                Err(_) if progress.frames() != frames => {}
+                Err(_) => {
+                    return Err(Unsent {
+                        request: None,
+                        reason: Reason::ResponseTimeout,
+                    });
+                }
+            }
+        }
+    };
+    let mut error = error;
+    let unsent = error.take_message();
+    let error = error.into_error();
+    tracing::debug!(%address, %error, "no answer from a backend");
+    let reason = if error.is_parse() {
+        Reason::ResponseInvalid
+    } else {
+        Reason::BackendReset
+    };
+    let stale = spare.filter(|_| reason == Reason::BackendReset);
+    Err(Unsent {
+        request: unsent.or(stale),
+        reason,
+    })
+}
+
+fn copy(request: &Request<Upload>, progress: Rc<Progress>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty(progress));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// What a client did that did not deliver the body it announced.
+fn client_fault(client: &ClientState) -> Reason {
+    match client.stop() {
+        Some(Stop::BodyTimeout) => Reason::BodyTimeout,
+        None if client.has_ended() => Reason::ClientAbort,
+        _ => Reason::BadRequest,
+    }
+}
+
+/// Passes a backend's answer on.
+fn relay(
+    worker: &Worker,
+    method: &Method,
+    response: Response<Incoming>,
+    lease: Lease,
+    exchange: Exchange,
+) -> Response<Download> {
+    let (mut parts, incoming) = response.into_parts();
+    // The answer to HEAD tells the length of what is not there.
+    let length = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .filter(|_| *method == Method::HEAD);
+    let length = length.cloned();
+    request::strip_hop_by_hop(&mut parts.headers);
+    if let Some(length) = length {
+        parts.headers.insert(header::CONTENT_LENGTH, length);
+    }
+    parts.version = Version::HTTP_11;
+    let status = parts.status;
+    let body = Download::passed(incoming, lease, exchange, status, worker.limits.body_idle);
+    Response::from_parts(parts, body)
+}
+
+/// Leaves HTTP on both sides.
+fn switch(
+    worker: &Worker,
+    mut response: Response<Incoming>,
+    client: hyper::upgrade::OnUpgrade,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    let backend = hyper::upgrade::on(&mut response);
+    exchange.client().begin_tunnel();
+    exchange.answer(StatusCode::SWITCHING_PROTOCOLS, Reason::Ok);
+    let (idle, end) = (worker.limits.tunnel_idle, worker.cut.clone());
+    worker
+        .tasks
+        .spawn_local(tunnel::run(client, backend, idle, end));
+    let (mut parts, _) = response.into_parts();
+    let protocol = parts.headers.get(header::UPGRADE).cloned();
+    request::strip_hop_by_hop(&mut parts.headers);
+    parts
+        .headers
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    Response::from_parts(parts, Download::own(None, exchange))
+}
+
+/// An answer without having looked at the body. With part of it unread the connection ends, and says so.
+fn refuse(mut refusal: Refusal, body: &Incoming, exchange: Exchange) -> Response<Download> {
+    refusal.close |= !body.is_end_stream();
+    own(refusal, exchange)
+}
+
+fn own(refusal: Refusal, mut exchange: Exchange) -> Response<Download> {
+    exchange.answer(refusal.status, refusal.reason);
+    refusal
+        .response()
+        .map(|bytes| Download::own(Some(bytes), exchange))
+}
+
+/// The first backend and two more.
+const ATTEMPTS: usize = 3;

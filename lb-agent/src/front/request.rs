@@ -1,0 +1,366 @@
+//! Pure rules for one request: is it one we may pass on, where does it want to go, and which head does the
+//! backend get.
+//!
+//! Rows and reasons are those of RFC 9110 and RFC 9112; framing is checked on the raw bytes by
+//! [`super::guard`], and is never copied from one side to the other.
+
+use std::borrow::Cow;
+
+use hyper::{
+    HeaderMap, Method, StatusCode, Uri, Version,
+    header::{self, HeaderName, HeaderValue},
+    http::{request::Parts, uri::PathAndQuery},
+};
+
+use super::answer::{Reason, Refusal};
+
+/// A request that may be passed on.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// The host asked for: lower case, without port and trailing dot. `None` in HTTP/1.0 without Host.
+    pub(super) host: Option<String>,
+    /// What to send as Host.
+    pub(super) authority: Option<HeaderValue>,
+    /// Whether the client asks to leave HTTP.
+    pub(super) upgrade: bool,
+}
+
+/// What the backend is told about the client and about us.
+pub(super) struct Sender<'a> {
+    /// The client's address.
+    pub(super) client: &'a HeaderValue,
+    /// What we add to Via.
+    pub(super) via: &'a Via,
+}
+
+/// Our name in Via (RFC 9110 section 7.6.3), one entry for each version that a request may have come in.
+#[derive(Debug)]
+pub(super) struct Via {
+    name: String,
+    http_10: HeaderValue,
+    http_11: HeaderValue,
+}
+
+impl Via {
+    /// `None` when `name` is not a token and thus no pseudonym.
+    pub(super) fn new(name: &str) -> Option<Self> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        (!name.is_empty() && name.bytes().all(legal)).then_some(())?;
+        Some(Self {
+            http_10: HeaderValue::from_str(&format!("1.0 {name}")).ok()?,
+            http_11: HeaderValue::from_str(&format!("1.1 {name}")).ok()?,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The name while none is configured.
+    pub(super) fn fallback() -> Self {
+        Self {
+            name: "lb-agent".into(),
+            http_10: HeaderValue::from_static("1.0 lb-agent"),
+            http_11: HeaderValue::from_static("1.1 lb-agent"),
+        }
+    }
+
+    /// Whether a request has been here before.
+    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        let fields = headers.get_all(header::VIA).iter();
+        let mut entries = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+        entries.any(|entry| {
+            let words = entry.trim_ascii().split(u8::is_ascii_whitespace);
+            words.filter(|word| !word.is_empty()).nth(1) == Some(self.name.as_bytes())
+        })
+    }
+}
+
+/// Checks the head of a request.
+pub(super) fn check(parts: &Parts) -> Result<Checked, Refusal> {
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::closing(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Reason::BadRequest,
+            "bad_request: this method is not passed on\n",
+        ));
+    }
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |path| path.as_str().len());
+    if target > TARGET_LIMIT {
+        return Err(Refusal::closing(
+            StatusCode::URI_TOO_LONG,
+            Reason::BadRequest,
+            "bad_request: the request target is too long\n",
+        ));
+    }
+    check_expectation(&parts.headers)?;
+    check_names(&parts.headers)?;
+    let field = host_field(parts)?;
+    let host = field.map(|field| normal_host(field.as_bytes()).ok_or(BAD_HOST));
+    let (host, authority) = match (target_authority(parts)?, host.transpose()?) {
+        (None, host) => (host, field.cloned()),
+        (Some(target), host) => {
+            let wanted = normal_host(target.as_bytes()).ok_or(BAD_HOST)?;
+            // RFC 9112 section 3.2.2 lets the target win; two different names are a way around routing.
+            if host.is_some_and(|host| host != wanted) {
+                return Err(Refusal::bad_request(
+                    "bad_request: Host and target differ\n",
+                ));
+            }
+            let authority = HeaderValue::from_str(target).map_err(|_| BAD_HOST)?;
+            (Some(wanted), Some(authority))
+        }
+    };
+    Ok(Checked {
+        host: host.map(Cow::into_owned),
+        authority,
+        upgrade: wants_upgrade(parts),
+    })
+}
+
+/// RFC 9112 section 3.2: exactly one, and in HTTP/1.0 at most one.
+fn host_field(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    match (fields.next(), fields.next()) {
+        (_, Some(_)) => Err(Refusal::bad_request("bad_request: more than one Host\n")),
+        (None, _) if parts.version == Version::HTTP_11 => {
+            Err(Refusal::bad_request("bad_request: no Host\n"))
+        }
+        (field, None) => Ok(field),
+    }
+}
+
+/// The authority of an absolute-form target; an error when the form does not belong to the method.
+fn target_authority(parts: &Parts) -> Result<Option<&str>, Refusal> {
+    let form = Refusal::bad_request("bad_request: this form of target is not for this method\n");
+    match (parts.uri.scheme_str(), parts.uri.authority()) {
+        (None, None) if parts.uri.path().starts_with('/') => Ok(None),
+        (None, None) if parts.uri.path() == "*" && parts.method == Method::OPTIONS => Ok(None),
+        (Some("http" | "https"), Some(authority)) => Ok(Some(authority.as_str())),
+        _ => Err(form),
+    }
+}
+
+/// The name in a Host field, in lower case, without port and without one trailing dot. `None` when it is
+/// not one: more is legal in a URI than in a name that is routed by.
+fn normal_host(field: &[u8]) -> Option<Cow<'_, str>> {
+    let field = std::str::from_utf8(field).ok()?;
+    let (name, port) = if let Some(inner) = field.strip_prefix('[') {
+        let (address, port) = inner.split_once(']')?;
+        address.parse::<std::net::Ipv6Addr>().ok()?;
+        let port = (!port.is_empty()).then(|| port.strip_prefix(':'));
+        (
+            &field[..address.len() + 2],
+            port.map_or(Some(None), |port| port.map(Some))?,
+        )
+    } else {
+        let (name, port) = field
+            .split_once(':')
+            .map_or((field, None), |(name, port)| (name, Some(port)));
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        name.bytes().all(legal).then_some((name, port))?
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let port_is_legal = |port: &str| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if name.is_empty() || !port.is_none_or(port_is_legal) {
+        return None;
+    }
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Some(Cow::Owned(name.to_ascii_lowercase()))
+    } else {
+        Some(Cow::Borrowed(name))
+    }
+}
+
+/// RFC 9110 section 10.1.1: there is one expectation, any other is refused.
+fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
+    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if headers.get_all(header::EXPECT).iter().all(known) {
+        return Ok(());
+    }
+    Err(Refusal::closing(
+        StatusCode::EXPECTATION_FAILED,
+        Reason::BadRequest,
+        "bad_request: unknown expectation\n",
+    ))
+}
+
+/// A name with `_` that some servers read as one of the fields we rely on is an attack, not a field.
+fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
+    let with_underscore = headers.keys().filter(|name| name.as_str().contains('_'));
+    for name in with_underscore {
+        let read = name.as_str().replace('_', "-");
+        if read.starts_with("x-forwarded-") || RELIED_ON.contains(&read.as_str()) {
+            return Err(Refusal::bad_request(
+                "bad_request: a field name imitates another one with an underscore\n",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn wants_upgrade(parts: &Parts) -> bool {
+    let mut protocols = parts.headers.get_all(header::UPGRADE).iter();
+    // The last line counts, as it does for the guard.
+    let protocol = protocols.next_back();
+    parts.version == Version::HTTP_11
+        && protocol.is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && nominated(&parts.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// The tokens of all Connection fields.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(header::CONNECTION).iter();
+    fields.flat_map(|field| {
+        field
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+    })
+}
+
+/// Turns the client's head into the one that the backend gets.
+pub(super) fn rewrite(parts: &mut Parts, checked: &Checked, sender: &Sender<'_>, body: BodyKind) {
+    let upgrade = checked.upgrade.then(|| {
+        parts
+            .headers
+            .get_all(header::UPGRADE)
+            .iter()
+            .next_back()
+            .cloned()
+    });
+    strip_hop_by_hop(&mut parts.headers);
+    strip_forwarding(&mut parts.headers);
+    let headers = &mut parts.headers;
+    if let Some(authority) = &checked.authority {
+        headers.insert(header::HOST, authority.clone());
+        headers.insert(X_FORWARDED_HOST, authority.clone());
+    } else {
+        // HTTP/1.0 may do without, HTTP/1.1 may not (RFC 9112 section 3.2).
+        headers.insert(header::HOST, HeaderValue::from_static(""));
+    }
+    headers.insert(X_FORWARDED_FOR, sender.client.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let via = match parts.version {
+        Version::HTTP_10 => &sender.via.http_10,
+        _ => &sender.via.http_11,
+    };
+    headers.append(header::VIA, via.clone());
+    match (body, &parts.method) {
+        // hyper sends no body with these unless it is told that one comes.
+        (BodyKind::Unknown, &Method::GET | &Method::HEAD) => {
+            headers.insert(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
+        }
+        // RFC 9110 section 8.6; some servers answer 411 otherwise.
+        (BodyKind::Empty, &Method::POST | &Method::PUT | &Method::PATCH) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        _ => {}
+    }
+    if let Some(protocol) = upgrade.flatten() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+    parts.uri = origin_form(&parts.uri, &parts.method);
+    parts.version = Version::HTTP_11;
+}
+
+/// What is known about the length of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyKind {
+    Empty,
+    Known,
+    Unknown,
+}
+
+/// Path and query alone; `*` stays, and stands for an absolute OPTIONS without path (RFC 9112 section 3.2.4).
+fn origin_form(uri: &Uri, method: &Method) -> Uri {
+    let path = uri.path_and_query().cloned();
+    let server = *method == Method::OPTIONS
+        && uri.authority().is_some()
+        && uri.path() == "/"
+        && uri.query().is_none();
+    let path = if server {
+        PathAndQuery::from_static("*")
+    } else {
+        path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+    };
+    Uri::from(path)
+}
+
+/// Removes what belongs to one connection only, in either direction (RFC 9110 section 7.6.1), and the
+/// framing, which hyper makes anew from the body.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named = nominated(headers).filter_map(|token| HeaderName::from_bytes(token).ok());
+        // A client must not make us remove what decides about routing or rights.
+        let named: Vec<_> = named.filter(|name| !KEPT.contains(name)).collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Removes what only a trusted proxy may say, and names with `_`, which servers read in different ways.
+fn strip_forwarding(headers: &mut HeaderMap) {
+    headers.remove(header::FORWARDED);
+    headers.remove(header::EXPECT);
+    let odd = |name: &&HeaderName| {
+        name.as_str().starts_with("x-forwarded-") || name.as_str().contains('_')
+    };
+    let odd: Vec<_> = headers.keys().filter(odd).cloned().collect();
+    for name in odd {
+        headers.remove(name);
+    }
+}
+
+const BAD_HOST: Refusal = Refusal::bad_request("bad_request: Host is not a name or address\n");
+
+/// Bytes of path and query.
+const TARGET_LIMIT: usize = 8 * 1024;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+static HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+static KEPT: [HeaderName; 3] = [header::HOST, header::AUTHORIZATION, header::COOKIE];
+
+/// Fields that decide about framing, routing or trust.
+const RELIED_ON: [&str; 13] = [
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "upgrade",
+    "forwarded",
+    "via",
+];
+
+#[cfg(test)]
+mod tests;

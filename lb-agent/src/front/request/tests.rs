@@ -1,0 +1,254 @@
+use hyper::Request;
+
+use super::*;
+
+fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+#[track_caller]
+fn host(field: &str, expect: Option<&str>) {
+    let found = check(&parts("GET", "/", &[("host", field)]));
+    let found = found.ok().and_then(|checked| checked.host);
+    assert_eq!(found.as_deref(), expect, "{field:?}");
+}
+
+#[track_caller]
+fn status(method: &str, uri: &str, fields: &[(&str, &str)], expect: u16) {
+    let status =
+        check(&parts(method, uri, fields)).map_or_else(|refusal| refusal.status.as_u16(), |_| 200);
+    assert_eq!(status, expect, "{method} {uri} {fields:?}");
+}
+
+#[test]
+fn a_host_is_compared_in_lower_case_without_port_and_trailing_dot() {
+    host("WWW.Hello", Some("www.hello"));
+    host("www_hello:8080", Some("www_hello"));
+    host("www.hello.:80", Some("www.hello"));
+    host("[::1]:8080", Some("[::1]"));
+    host("127.0.0.1", Some("127.0.0.1"));
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    for field in [
+        "", " ", "a b", "a/b", "u@a", "a, b", "[::1", "[x]", "[::1]x", "a:b", "a:99999", "a:0",
+        "a:", "a:+1", ":80", ".", "a%41",
+    ] {
+        status("GET", "/", &[("host", field)], 400);
+    }
+    let mut high = parts("GET", "/", &[]);
+    high.headers
+        .insert(header::HOST, HeaderValue::from_bytes(b"\xc3\xa4").unwrap());
+    assert!(check(&high).is_err());
+}
+
+#[test]
+fn exactly_one_host_in_http_1_1_and_at_most_one_in_1_0() {
+    status("GET", "/", &[], 400);
+    status("GET", "/", &[("host", "a"), ("host", "a")], 400);
+    status("GET", "http://a/", &[], 400);
+    let mut old = parts("GET", "/", &[]);
+    old.version = Version::HTTP_10;
+    assert_eq!(check(&old).unwrap().host, None);
+}
+
+#[test]
+fn targets_must_have_the_form_of_their_method() {
+    let a = [("host", "a")];
+    status("GET", "foo", &a, 400);
+    status("GET", "a:80", &a, 400);
+    status("GET", "*", &a, 400);
+    status("OPTIONS", "*", &a, 200);
+    status("GET", "http://b/", &a, 400);
+    status("GET", "http://A:80/x", &a, 200);
+    status("GET", "http://u@a/", &a, 400);
+    status("GET", "ftp://a/", &a, 400);
+    status("CONNECT", "a:80", &a, 405);
+    status("TRACE", "/", &a, 405);
+    status("GET", &format!("/{}", "a".repeat(TARGET_LIMIT)), &a, 414);
+}
+
+#[test]
+fn only_one_expectation_exists() {
+    status(
+        "POST",
+        "/",
+        &[("host", "a"), ("expect", "100-Continue")],
+        200,
+    );
+    status("POST", "/", &[("host", "a"), ("expect", "foo")], 417);
+}
+
+#[test]
+fn names_that_imitate_others_are_refused_and_other_odd_ones_dropped() {
+    for name in [
+        "transfer_encoding",
+        "content_length",
+        "x_forwarded_for",
+        "x-forwarded_for",
+        "proxy_connection",
+        "via_",
+    ] {
+        let expect = if name == "via_" { 200 } else { 400 };
+        status("GET", "/", &[("host", "a"), (name, "x")], expect);
+    }
+    assert_eq!(
+        rewritten("GET", "/", &[("my_field", "x")], BodyKind::Empty)
+            .headers
+            .get("my_field"),
+        None
+    );
+}
+
+/// The head that the backend gets.
+fn rewritten(method: &str, uri: &str, fields: &[(&str, &str)], body: BodyKind) -> Parts {
+    let fields: Vec<_> = [("host", "a:8080")].iter().chain(fields).copied().collect();
+    let mut parts = parts(method, uri, &fields);
+    let checked = check(&parts).unwrap();
+    let sender = Sender {
+        client: &HeaderValue::from_static("192.0.2.1"),
+        via: &Via::new("here").unwrap(),
+    };
+    rewrite(&mut parts, &checked, &sender, body);
+    parts
+}
+
+#[track_caller]
+fn field(parts: &Parts, name: &str, expect: Option<&str>) {
+    let all: Vec<_> = parts
+        .headers
+        .get_all(name)
+        .iter()
+        .map(|value| value.to_str().unwrap())
+        .collect();
+    assert_eq!(all.join("|"), expect.unwrap_or_default(), "{name}");
+}
+
+#[test]
+fn the_backend_learns_who_asks_from_us_alone() {
+    let forged = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-port", "1"),
+        ("forwarded", "for=x"),
+        ("via", "1.0 there"),
+    ];
+    let parts = rewritten("GET", "/", &forged, BodyKind::Empty);
+    field(&parts, "x-forwarded-for", Some("192.0.2.1"));
+    field(&parts, "x-forwarded-host", Some("a:8080"));
+    field(&parts, "x-forwarded-proto", Some("http"));
+    field(&parts, "x-forwarded-port", None);
+    field(&parts, "forwarded", None);
+    field(&parts, "via", Some("1.0 there|1.1 here"));
+}
+
+#[test]
+fn a_loop_is_seen_by_our_own_name_only() {
+    let via = Via::new("here").unwrap();
+    let is_in = |field: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VIA, HeaderValue::from_static(field));
+        via.is_in(&headers)
+    };
+    assert!(is_in("1.1 there, 1.0 here (comment)"));
+    assert!(is_in("HTTP/1.1  here"));
+    assert!(!is_in("1.1 there, here 1.1"));
+    assert!(!is_in("1.1 here.too"));
+}
+
+#[test]
+fn what_concerns_one_connection_stays_on_it() {
+    let fields = [
+        ("connection", "close, X-Secret, Host, Cookie"),
+        ("x-secret", "1"),
+        ("cookie", "c"),
+        ("keep-alive", "9"),
+        ("te", "trailers"),
+        ("upgrade", "h2c"),
+        ("http2-settings", "x"),
+        ("transfer-encoding", "chunked"),
+        ("expect", "100-continue"),
+        ("proxy-authorization", "p"),
+    ];
+    let parts = rewritten("POST", "/", &fields, BodyKind::Unknown);
+    for name in [
+        "connection",
+        "x-secret",
+        "keep-alive",
+        "te",
+        "upgrade",
+        "http2-settings",
+        "transfer-encoding",
+        "expect",
+        "proxy-authorization",
+    ] {
+        field(&parts, name, None);
+    }
+    field(&parts, "host", Some("a:8080"));
+    field(&parts, "cookie", Some("c"));
+}
+
+#[test]
+fn framing_is_told_to_hyper_where_it_would_lose_a_body() {
+    field(
+        &rewritten("GET", "/", &[], BodyKind::Unknown),
+        "transfer-encoding",
+        Some("chunked"),
+    );
+    field(
+        &rewritten("GET", "/", &[], BodyKind::Empty),
+        "content-length",
+        None,
+    );
+    field(
+        &rewritten("POST", "/", &[("content-length", "0")], BodyKind::Empty),
+        "content-length",
+        Some("0"),
+    );
+    field(
+        &rewritten("POST", "/", &[("content-length", "003")], BodyKind::Known),
+        "content-length",
+        None,
+    );
+}
+
+#[test]
+fn targets_are_sent_in_origin_form_and_unchanged() {
+    assert_eq!(
+        rewritten("GET", "http://a:8080/%00/../x?y", &[], BodyKind::Empty).uri,
+        "/%00/../x?y"
+    );
+    assert_eq!(rewritten("OPTIONS", "*", &[], BodyKind::Empty).uri, "*");
+    assert_eq!(
+        rewritten("OPTIONS", "http://a:8080", &[], BodyKind::Empty).uri,
+        "*"
+    );
+}
+
+#[test]
+fn an_upgrade_needs_both_fields_and_keeps_them() {
+    let asked = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "websocket"),
+    ];
+    let parts = rewritten("GET", "/", &asked, BodyKind::Empty);
+    field(&parts, "connection", Some("upgrade"));
+    field(&parts, "upgrade", Some("websocket"));
+    field(
+        &rewritten("GET", "/", &asked[1..], BodyKind::Empty),
+        "upgrade",
+        None,
+    );
+}
+
+#[test]
+fn the_name_in_via_must_be_a_token() {
+    assert!(Via::new("lb-host.example").is_some());
+    for name in ["", "a b", "a,b", "\u{e4}"] {
+        assert!(Via::new(name).is_none(), "{name:?}");
+    }
+}

@@ -1,0 +1,157 @@
+//! What the front counts. Each worker counts for itself without locks; the sum is made on request.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::answer::Reason;
+
+/// The figures of a front since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontStats {
+    /// Its process id.
+    pub pid: u32,
+    /// Its worker threads.
+    pub workers: usize,
+    /// Client connections taken.
+    pub accepted: u64,
+    /// Client connections open now.
+    pub open: u64,
+    /// Connections opened to backends.
+    pub connects: u64,
+    /// Requests sent on a connection that was already open.
+    pub reused: u64,
+    /// Attempts that followed a failed one of the same request.
+    pub retries: u64,
+    /// Requests by service, class of status and end.
+    pub requests: Vec<RequestCount>,
+    /// Streams refused before there was a request, by reason.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// How many requests to a service ended in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCount {
+    /// The service's label; empty when no service was found.
+    pub service: String,
+    /// `1xx` to `5xx`, or `none` when the client got no answer.
+    pub class: String,
+    /// How they ended.
+    pub reason: Reason,
+    /// How many.
+    pub count: u64,
+}
+
+impl FrontStats {
+    /// Requests that ended for `reason`.
+    pub fn ended(&self, reason: Reason) -> u64 {
+        let requests = self
+            .requests
+            .iter()
+            .filter(|request| request.reason == reason);
+        requests.map(|request| request.count).sum()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.open += other.open;
+        self.connects += other.connects;
+        self.reused += other.reused;
+        self.retries += other.retries;
+        for request in &other.requests {
+            let same = |known: &&mut RequestCount| {
+                (&known.service, &known.class, known.reason)
+                    == (&request.service, &request.class, request.reason)
+            };
+            match self.requests.iter_mut().find(same) {
+                Some(known) => known.count += request.count,
+                None => self.requests.push(request.clone()),
+            }
+        }
+        for (reason, count) in &other.rejected {
+            *self.rejected.entry(reason.clone()).or_default() += count;
+        }
+    }
+}
+
+/// One worker's counters.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) accepted: Count,
+    pub(super) connects: Count,
+    pub(super) reused: Count,
+    pub(super) retries: Count,
+    requests: RefCell<HashMap<Kind, u64>>,
+    rejected: RefCell<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Kind {
+    service: Option<Arc<str>>,
+    /// First digit of the status; 0 when there was none.
+    class: u16,
+    reason: Reason,
+}
+
+#[derive(Default)]
+pub(super) struct Count(Cell<u64>);
+
+impl Count {
+    pub(super) fn add_one(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+impl Counters {
+    pub(super) fn request(
+        &self,
+        service: Option<Arc<str>>,
+        status: Option<StatusCode>,
+        reason: Reason,
+    ) {
+        let class = status.map_or(0, |status| status.as_u16() / 100);
+        let kind = Kind {
+            service,
+            class,
+            reason,
+        };
+        *self.requests.borrow_mut().entry(kind).or_default() += 1;
+    }
+
+    pub(super) fn rejected(&self, reason: &'static str) {
+        *self.rejected.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn read(&self, open: usize) -> FrontStats {
+        let class = |class: u16| match class {
+            0 => "none".to_owned(),
+            digit => format!("{digit}xx"),
+        };
+        let requests = self.requests.borrow();
+        let requests = requests.iter().map(|(kind, &count)| RequestCount {
+            service: kind.service.as_deref().unwrap_or_default().to_owned(),
+            class: class(kind.class),
+            reason: kind.reason,
+            count,
+        });
+        let rejected = self.rejected.borrow();
+        FrontStats {
+            accepted: self.accepted.0.get(),
+            open: open as u64,
+            connects: self.connects.0.get(),
+            reused: self.reused.0.get(),
+            retries: self.retries.0.get(),
+            requests: requests.collect(),
+            rejected: rejected
+                .iter()
+                .map(|(&reason, &count)| (reason.to_owned(), count))
+                .collect(),
+            ..FrontStats::default()
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The agent's side of the front: finds one that is still alive or starts one, sends it routes, and hears its
+//! figures.
+//!
+//! The stage owns the listeners while no front has them, and the child process. A front that dies is
+//! started again on the same listeners, whose queues meanwhile keep the clients.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    process::Child,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use living::{Living, greet};
+
+use super::{
+    control::{self, CONTROL, FRONT, Hello, Order, VERSION},
+    stats::FrontStats,
+    table::Settings,
+};
+use crate::{
+    catalog::Problem,
+    routes::{RouteConfig, Routes},
+    snapshot::Snapshot,
+};
+
+mod listen;
+mod living;
+
+/// What the stage is told.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    /// The socket over which fronts obey; a front of an earlier agent is found by it.
+    pub control: PathBuf,
+    /// Where to listen when no listener was passed to the agent.
+    pub listen: Vec<SocketAddr>,
+    /// How routes are made. Listeners of the front and the host's addresses are added to it.
+    pub routes: RouteConfig,
+    /// What the front answers.
+    pub settings: Settings,
+    /// Worker threads of the front.
+    pub workers: usize,
+    /// How long requests in flight may take when everything ends.
+    pub grace: Duration,
+    /// The program that is the front, and its arguments without those that come from the fields above.
+    pub program: PathBuf,
+    /// See `program`.
+    pub arguments: Vec<OsString>,
+}
+
+impl Supervisor {
+    /// The usual: this very program as `front`, on `listen`.
+    pub fn new(control: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let grace = Duration::from_secs(30);
+        Self {
+            control: control.into(),
+            listen,
+            routes: RouteConfig::default(),
+            settings: Settings::default(),
+            workers,
+            grace,
+            // By descriptor, so to speak: also right after the file was replaced by an upgrade.
+            program: "/proc/self/exe".into(),
+            arguments: vec!["front".into()],
+        }
+    }
+}
+
+/// Why there can be no front.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// Somebody else listens there, or we may not.
+    #[error("the front cannot listen on {address}; free it or choose another address")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The place for the control socket is not usable.
+    #[error("cannot listen on the control socket {}", path.display())]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The process cannot be started.
+    #[error("cannot start the front")]
+    Start(#[source] io::Error),
+}
+
+/// Keeps a front running and informed until `stop`, then drains and ends it. `inherited` are listeners that
+/// were passed to the agent under the name `front`; without any, it listens by itself once it knows that no
+/// living front already does. `routed` becomes true once a front was told the first complete routes.
+///
+/// # Errors
+/// When the first front cannot be started. Later failures are reported as problems and tried again.
+pub async fn supervise(
+    config: Supervisor,
+    inherited: Vec<TcpListener>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    stats_out: watch::Sender<Option<FrontStats>>,
+    problems_out: watch::Sender<Vec<Problem>>,
+    routed: watch::Sender<bool>,
+    stop: CancellationToken,
+) -> Result<(), SuperviseError> {
+    let mut stage = Stage {
+        config,
+        listeners: inherited,
+        child: None,
+        snapshots,
+        stats_out,
+        problems_out,
+        routed,
+        trouble: None,
+        stop,
+    };
+    let mut pause = FIRST_PAUSE;
+    let mut first = true;
+    while !stage.stop.is_cancelled() {
+        let began = Instant::now();
+        match stage.front().await {
+            Ok(front) => {
+                first = false;
+                let ended = stage.accompany(front).await;
+                stage.stats_out.send_replace(None);
+                if let Err(error) = ended {
+                    tracing::warn!(%error, "the front ended; starting another one");
+                    stage.report(Some(format!("it ended ({error}) and is started again")));
+                }
+            }
+            Err(error) if first => return Err(error),
+            Err(error) => {
+                let why = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, why, "no front");
+                stage.report(Some(format!("{error} ({})", why.unwrap_or_default())));
+            }
+        }
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = stage.stop.cancelled() => {}
+        }
+    }
+    Ok(())
+}
+
+struct Stage {
+    config: Supervisor,
+    /// Those passed to the agent, or bound for the present front; empty beside an adopted one.
+    listeners: Vec<TcpListener>,
+    /// The present front, if this agent started it.
+    child: Option<Child>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    stats_out: watch::Sender<Option<FrontStats>>,
+    problems_out: watch::Sender<Vec<Problem>>,
+    /// True once a front was told the first complete routes.
+    routed: watch::Sender<bool>,
+    /// What is wrong with the front itself, beside the problems of its routes.
+    trouble: Option<Problem>,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    /// A living front, or a new one.
+    async fn front(&mut self) -> Result<Living, SuperviseError> {
+        match greet(&self.config.control).await {
+            Ok(front) if front.hello.version == VERSION => {
+                tracing::info!(pid = front.hello.pid, "adopted a living front");
+                return Ok(front);
+            }
+            Ok(Living { hello, .. }) => {
+                tracing::warn!(
+                    pid = hello.pid,
+                    version = hello.version,
+                    "replacing a front of another version"
+                );
+                // It drains, and its listeners stay open for as long as that takes. It may be gone by now.
+                let _ = kill(Pid::from_raw(hello.pid), Signal::SIGTERM);
+            }
+            Err(error) => tracing::debug!(%error, "no living front"),
+        }
+        self.end_child(Duration::ZERO).await;
+        if self.listeners.is_empty() {
+            for &address in &self.config.listen {
+                let bound = listen::group(address, self.config.workers);
+                let bound = bound.map_err(|source| SuperviseError::Listen { address, source })?;
+                self.listeners.extend(bound);
+            }
+        }
+        self.child = Some(self.start()?);
+        greet(&self.config.control)
+            .await
+            .map_err(SuperviseError::Start)
+    }
+
+    fn start(&self) -> Result<Child, SuperviseError> {
+        let path = &self.config.control;
+        let control = listen::control(path).map_err(|source| SuperviseError::Control {
+            path: path.clone(),
+            source,
+        })?;
+        let mut passed = vec![(CONTROL, OwnedFd::from(control))];
+        for listener in &self.listeners {
+            let copy = listener.try_clone().map_err(SuperviseError::Start)?;
+            passed.push((FRONT, copy.into()));
+        }
+        let mut command = std::process::Command::new(&self.config.program);
+        command.args(&self.config.arguments);
+        command.arg(format!("--workers={}", self.config.workers));
+        command.arg(format!("--grace-seconds={}", self.config.grace.as_secs()));
+        command.stdin(std::process::Stdio::null());
+        // A group of its own: Ctrl-C on a terminal is for the agent, which then drains the front.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        lb_sys::inherit::pass(&mut command, passed);
+        tokio::process::Command::from(command)
+            .spawn()
+            .map_err(SuperviseError::Start)
+    }
+
+    /// Sends routes and hears figures until the front ends, which is an error, or the agent does.
+    async fn accompany(&mut self, mut front: Living) -> io::Result<()> {
+        let own = self.config.routes.clone();
+        let listeners = own
+            .listeners
+            .iter()
+            .chain(&front.hello.listeners)
+            .copied()
+            .collect();
+        let routes = RouteConfig { listeners, ..own };
+        self.report(self.elsewhere(&front.hello));
+        let mut has_routes = front.hello.has_routes;
+        let (stats_out, mut reports) = (self.stats_out.clone(), front.reports);
+        let mut hear = std::pin::pin!(async move {
+            while let Some(stats) = control::receive::<FrontStats>(&mut reports).await? {
+                stats_out.send_replace(Some(stats));
+            }
+            Err::<(), _>(io::Error::from(io::ErrorKind::UnexpectedEof))
+        });
+        self.snapshots.mark_changed();
+        let mut patience = std::pin::pin!(sleep(PATIENCE));
+        let mut patient = true;
+        loop {
+            tokio::select! {
+                ended = &mut hear => {
+                    // Gone, or only cut off: then it is adopted like any other.
+                    if let Some(child) = &mut self.child
+                        && let Ok(status) = timeout(CRASH_TIME, child.wait()).await
+                    {
+                        self.child = None;
+                        return Err(status.map_or_else(|error| error, |status| io::Error::other(status.to_string())));
+                    }
+                    return ended;
+                }
+                () = self.stop.cancelled() => break,
+                () = &mut patience, if patient => {
+                    patient = false;
+                    self.snapshots.mark_changed();
+                }
+                changed = self.snapshots.changed() => {
+                    if changed.is_err() {
+                        self.stop.cancelled().await;
+                        break;
+                    }
+                    let snapshot = self.snapshots.borrow_and_update().clone();
+                    // Unknown is not empty: a front with routes keeps them until all sources and probes have
+                    // spoken. A new one waits a moment for that, its connections in the kernel's queue.
+                    let Some(snapshot) = snapshot.filter(|it| it.complete || !(has_routes || patient)) else {
+                        continue;
+                    };
+                    let order = self.order(&snapshot, &routes);
+                    timeout(ORDER, control::send(&mut front.orders, &order)).await??;
+                    has_routes |= snapshot.complete;
+                    self.routed.send_if_modified(|routed| snapshot.complete && !std::mem::replace(routed, true));
+                }
+            }
+        }
+        // It may have ended by itself in this moment.
+        let _ = control::send(&mut front.orders, &Order::Drain).await;
+        let limit = self.config.grace + Duration::from_secs(1);
+        // One that was adopted is not our child; its end is the end of the connection.
+        if timeout(limit, &mut hear).await.is_err() {
+            tracing::warn!(pid = front.hello.pid, "the front did not drain in time");
+        }
+        self.end_child(Duration::from_secs(1)).await;
+        // Nobody is behind it any more.
+        let _ = std::fs::remove_file(&self.config.control);
+        Ok(())
+    }
+
+    /// Waits for the end of the child, and enforces it after `limit`, so that no zombie and no second front
+    /// stays.
+    async fn end_child(&mut self, limit: Duration) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        if timeout(limit, child.wait()).await.is_err() {
+            tracing::warn!(
+                pid = child.id(),
+                "the front did not end in time; killing it"
+            );
+            // Fails only when it has ended in between.
+            let _ = child.kill().await;
+        }
+    }
+
+    fn order(&self, snapshot: &Snapshot, config: &RouteConfig) -> Order {
+        let config = RouteConfig {
+            host_addresses: &config.host_addresses | &listen::host_addresses(),
+            ..config.clone()
+        };
+        let (routes, mut problems) = Routes::new(snapshot, &config);
+        problems.extend(self.trouble.clone());
+        self.problems_out.send_if_modified(|known| {
+            let new = *known != problems;
+            *known = problems;
+            new
+        });
+        Order::Routes(routes, self.config.settings.clone())
+    }
+
+    /// Whether an adopted front listens somewhere else than it should.
+    fn elsewhere(&self, hello: &Hello) -> Option<String> {
+        let passed = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok());
+        let mut wanted: BTreeSet<_> = passed.collect();
+        if wanted.is_empty() {
+            wanted.extend(&self.config.listen);
+        }
+        let has: BTreeSet<_> = hello.listeners.iter().copied().collect();
+        // Port 0 is whatever the kernel chose.
+        let missing = wanted
+            .iter()
+            .find(|address| address.port() != 0 && !has.contains(address))?;
+        Some(format!(
+            "it was started by an earlier agent and does not listen on {missing}; end it (its process drains on SIGTERM) to have it started anew"
+        ))
+    }
+
+    fn report(&mut self, trouble: Option<String>) {
+        let trouble = trouble.map(|message| Problem::new("front", message));
+        self.problems_out.send_if_modified(|known| {
+            let before = known.clone();
+            known.retain(|problem| Some(problem) != self.trouble.as_ref());
+            known.extend(trouble.clone());
+            *known != before
+        });
+        self.trouble = trouble;
+    }
+}
+
+/// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a front may take to read an order.
+const ORDER: Duration = Duration::from_secs(10);
+
+/// How long a front that has lost its control connection may take to be gone.
+const CRASH_TIME: Duration = Duration::from_millis(500);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);

@@ -1,0 +1,44 @@
+//! The way to a front that may or may not be there.
+
+use std::{io, path::Path, time::Duration};
+
+use tokio::{
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::timeout,
+};
+
+use super::super::control::{self, Hello, Order, VERSION};
+
+/// A front that said hello.
+pub(super) struct Living {
+    pub(super) reports: OwnedReadHalf,
+    pub(super) orders: OwnedWriteHalf,
+    pub(super) hello: Hello,
+}
+
+/// Exchanges hellos with the front behind `control`, if there is one.
+pub(super) async fn greet(control: &Path) -> io::Result<Living> {
+    let greeting = async {
+        let (mut reports, mut orders) = UnixStream::connect(control).await?.into_split();
+        control::send(&mut orders, &Order::Hello { version: VERSION }).await?;
+        let hello = control::receive(&mut reports).await?;
+        let ended = || {
+            io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it ended at once; its log says why",
+            )
+        };
+        Ok(Living {
+            hello: hello.ok_or_else(ended)?,
+            reports,
+            orders,
+        })
+    };
+    timeout(HELLO, greeting).await?
+}
+
+/// How long a front may take to say hello.
+const HELLO: Duration = Duration::from_secs(10);

@@ -1,0 +1,215 @@
+//! The routing table as a worker uses it: routes, with the order in which each service's backends take
+//! requests. Immutable but for one cursor per service; replaced whole.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::request::Via;
+use crate::routes::{RouteBackend, RouteService, Routes};
+
+/// What the agent configures about the front's answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Status of the answer to a name that no service has: 503, or 404 as peers do.
+    pub no_route_status: u16,
+    /// Our name in Via, by which a loop is found. Two fronts in a row need two names.
+    pub via: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            no_route_status: 503,
+            via: "lb-agent".into(),
+        }
+    }
+}
+
+pub(super) struct Table {
+    /// `None`: the agent has not sent any yet.
+    routes: Option<Routes>,
+    /// In the order of the routes' services.
+    services: Vec<Arc<ServiceTable>>,
+    pub(super) no_route_status: StatusCode,
+    pub(super) via: Via,
+}
+
+/// One service behind the front.
+pub(super) struct ServiceTable {
+    pub(super) label: Arc<str>,
+    backends: Vec<RouteBackend>,
+    /// Indexes into `backends`, usable ones only, each as often as its weight says, well mixed.
+    order: Box<[usize]>,
+    /// Shared by all workers, so that the turn is the same whichever worker a client meets, and by the
+    /// tables before and after this one.
+    cursor: Arc<AtomicUsize>,
+}
+
+impl Table {
+    /// The table before the first routes have come.
+    pub(super) fn unknown() -> Self {
+        Self {
+            routes: None,
+            services: Vec::new(),
+            no_route_status: StatusCode::SERVICE_UNAVAILABLE,
+            via: Via::fallback(),
+        }
+    }
+
+    /// The table for `routes`, which goes on where `before` stands in turn.
+    pub(super) fn new(routes: Routes, settings: &Settings, before: &Self) -> Self {
+        let cursors: HashMap<_, _> = before
+            .services
+            .iter()
+            .map(|service| (&service.label, &service.cursor))
+            .collect();
+        let services = routes.services().iter().map(|service| {
+            let label: Arc<str> = service.label.as_str().into();
+            let cursor = cursors
+                .get(&label)
+                .map_or_else(Arc::default, |&cursor| cursor.clone());
+            Arc::new(ServiceTable::new(label, service, cursor))
+        });
+        Self {
+            services: services.collect(),
+            no_route_status: StatusCode::from_u16(settings.no_route_status)
+                .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
+            routes: Some(routes),
+        }
+    }
+
+    /// Whether the agent has sent routes.
+    pub(super) fn is_known(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// The service that answers to `host`.
+    pub(super) fn find(&self, host: &str) -> Option<&Arc<ServiceTable>> {
+        self.services.get(self.routes.as_ref()?.find(host)?)
+    }
+
+    /// Where requests may go: pooled connections to anywhere else are of no use.
+    pub(super) fn addresses(&self) -> HashSet<SocketAddr> {
+        let backends = self.services.iter().flat_map(|service| &service.backends);
+        backends
+            .filter(|backend| backend.usable)
+            .map(|backend| backend.address)
+            .collect()
+    }
+}
+
+impl ServiceTable {
+    fn new(label: Arc<str>, service: &RouteService, cursor: Arc<AtomicUsize>) -> Self {
+        let weights = service
+            .backends
+            .iter()
+            .map(|backend| if backend.usable { backend.weight } else { 0 });
+        Self {
+            label,
+            order: order(&weights.collect::<Vec<_>>()),
+            backends: service.backends.clone(),
+            cursor,
+        }
+    }
+
+    /// Backends in turn, beginning with the next one, each once.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &RouteBackend> {
+        let start = self.cursor.fetch_add(1, Ordering::Relaxed);
+        let length = self.order.len();
+        let mut seen = Vec::new();
+        let places = (0..length).map(move |step| self.order[(start.wrapping_add(step)) % length]);
+        places
+            .filter(move |place| {
+                let new = !seen.contains(place);
+                if new {
+                    seen.push(*place);
+                }
+                new
+            })
+            .map(|place| &self.backends[place])
+    }
+}
+
+/// Indexes of `weights`, each as often as its weight, spread evenly: the smooth weighted round robin that
+/// nginx made known. Large weights are scaled down to a table of at most [`ORDER_LIMIT`] or one entry each.
+fn order(weights: &[u16]) -> Box<[usize]> {
+    let divisor = weights
+        .iter()
+        .fold(0, |divisor, &weight| gcd(divisor, u64::from(weight)))
+        .max(1);
+    let total: u64 = weights
+        .iter()
+        .map(|&weight| u64::from(weight) / divisor)
+        .sum();
+    let scale = total.div_ceil(ORDER_LIMIT).max(1);
+    let share = |&weight: &u16| (u64::from(weight) / divisor).div_ceil(scale).cast_signed();
+    let shares: Vec<i64> = weights.iter().map(share).collect();
+    let total: i64 = shares.iter().sum();
+    let mut credit = vec![0; shares.len()];
+    let turns = (0..total).map(|_| {
+        for (credit, share) in credit.iter_mut().zip(&shares) {
+            *credit += share;
+        }
+        let mut best = 0;
+        for place in 1..credit.len() {
+            if credit[place] > credit[best] {
+                best = place;
+            }
+        }
+        credit[best] -= total;
+        best
+    });
+    turns.collect()
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Entries of one service's order: enough for any weights that people mean.
+const ORDER_LIMIT: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn equal_weights_take_turns() {
+        assert_eq!(*order(&[7, 7, 7]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_heavier_backend_is_spread_between_the_others() {
+        assert_eq!(*order(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn weight_zero_and_no_backend_take_nothing() {
+        assert_eq!(*order(&[0, 3]), [1]);
+        assert_eq!(*order(&[0, 0]), [] as [usize; 0]);
+        assert_eq!(*order(&[]), [] as [usize; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_weight_above_zero_has_a_turn(weights in proptest::collection::vec(any::<u16>(), 0..40)) {
+            let order = order(&weights);
+            for (place, &weight) in weights.iter().enumerate() {
+                prop_assert_eq!(order.contains(&place), weight > 0);
+            }
+            prop_assert!(order.len() as u64 <= ORDER_LIMIT + weights.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A worker: one thread with its own runtime, listeners, pool and counters. Workers share the routing table
+//! and nothing else.
+
+use std::{convert::Infallible, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use arc_swap::Guard;
+use hyper::{header::HeaderValue, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions},
+    sync::{Notify, Semaphore, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Front, Limits, answer,
+    client::{ClientState, Stop},
+    pool::{self, Pool},
+    proxy,
+    stats::{Counters, FrontStats},
+    table::Table,
+    wire::{self, Wire},
+};
+
+/// What a worker's connections have in common.
+pub(super) struct Worker {
+    front: Arc<Front>,
+    pub(super) limits: Limits,
+    pub(super) pool: Rc<Pool>,
+    pub(super) counters: Rc<Counters>,
+    /// Client connections and tunnels.
+    pub(super) tasks: TaskTracker,
+    /// No new requests; ends when those in flight have.
+    drain: CancellationToken,
+    /// The time to drain is over.
+    pub(super) cut: CancellationToken,
+}
+
+/// What a worker is started with.
+pub(super) struct Start {
+    pub(super) front: Arc<Front>,
+    pub(super) listeners: Vec<std::net::TcpListener>,
+    /// Requests for this worker's figures.
+    pub(super) figures: mpsc::Receiver<oneshot::Sender<FrontStats>>,
+    pub(super) drain: CancellationToken,
+    /// How long requests in flight may take once `drain` is set.
+    pub(super) grace: Duration,
+}
+
+impl Worker {
+    pub(super) fn table(&self) -> Guard<Arc<Table>> {
+        self.front.table.load()
+    }
+}
+
+/// Serves until told to drain, and to its end. Blocks its thread.
+pub(super) fn run(start: Start) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(serve(start))
+}
+
+async fn serve(start: Start) -> io::Result<()> {
+    let counters = Rc::new(Counters::default());
+    let worker = Rc::new(Worker {
+        limits: start.front.limits,
+        pool: Pool::new(start.front.limits, counters.clone()),
+        counters,
+        tasks: TaskTracker::new(),
+        drain: start.drain.clone(),
+        cut: CancellationToken::new(),
+        front: start.front,
+    });
+    let room = Arc::new(Semaphore::new(worker.limits.client_connections));
+    let accepting = TaskTracker::new();
+    for listener in start.listeners {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        accepting.spawn_local(accept(worker.clone(), listener, room.clone()));
+    }
+    let housekeeping = keep_house(worker.clone(), start.figures);
+    let draining = async {
+        start.drain.cancelled().await;
+        accepting.close();
+        accepting.wait().await;
+        worker.tasks.close();
+        let deadline = Instant::now() + start.grace;
+        if timeout_at(deadline, worker.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                connections = worker.tasks.len(),
+                "cut at the end of the drain"
+            );
+            worker.cut.cancel();
+        }
+    };
+    tokio::select! {
+        () = housekeeping => {}
+        () = draining => {}
+    }
+    Ok(())
+}
+
+/// Purges and sweeps the pool and answers for the counters. Never ends.
+async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sender<FrontStats>>) {
+    let mut changes = worker.front.changed.subscribe();
+    let mut sweep = interval(pool::SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Ok(()) = changes.changed() => worker.pool.keep(&worker.table().addresses()),
+            Some(asker) = figures.recv() => {
+                // Whoever asked may have lost interest.
+                let _ = asker.send(worker.counters.read(worker.tasks.len()));
+            }
+            _ = sweep.tick() => worker.pool.sweep(),
+        }
+    }
+}
+
+/// Takes connections until drained; those that the kernel had already queued by then are served too.
+async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>) {
+    let mut changes = worker.front.changed.subscribe();
+    let routes = changes.wait_for(|()| worker.front.has_routes());
+    tokio::select! {
+        // Too late: they are told that the routes are not known yet.
+        _ = timeout(worker.limits.first_routes, routes) => {}
+        () = worker.drain.cancelled() => {}
+    }
+    loop {
+        // At the limit nothing is accepted: the kernel's queue is the place to wait. The semaphore is never
+        // closed.
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            biased; // Drain only what is there: the queue first, then the order to end.
+            accepted = listener.accept() => accepted,
+            () = worker.drain.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let worker_of_task = worker.clone();
+                worker.tasks.spawn_local(async move {
+                    serve_client(worker_of_task, stream, address).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                // Out of descriptors or memory: only time helps.
+                tokio::select! {
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = worker.drain.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+async fn serve_client(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+    worker.counters.accepted.add_one();
+    // Only slower without it.
+    let _ = stream.set_nodelay(true);
+    let Ok(client) = HeaderValue::from_str(&address.ip().to_canonical().to_string()) else {
+        return; // An address is always a legal value.
+    };
+    let state = Arc::new(ClientState::default());
+    let wire = Wire::new(stream, state.clone(), worker.limits);
+    // Holds a permit from the first request on.
+    let begun = Rc::new(Notify::new());
+    let service = {
+        let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
+        service_fn(move |request| {
+            begun.notify_one();
+            let answer = proxy::respond(worker.clone(), state.clone(), client.clone(), request);
+            async { Ok::<_, Infallible>(answer.await) }
+        })
+    };
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(HEAD_LIMIT).max_buf_size(BUFFER);
+    let mut connection = builder
+        .serve_connection(TokioIo::new(wire), service)
+        .with_upgrades();
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = worker.drain.cancelled() => {
+            let end = async {
+                // One that was just taken from the queue brings its request along: closed now, it would lose it.
+                tokio::select! {
+                    result = &mut connection => return result,
+                    () = begun.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            };
+            tokio::select! {
+                result = end => result,
+                () = worker.cut.cancelled() => return,
+            }
+        }
+    };
+    let stop = state.stop();
+    if let Some(reason) = rejection(&result, stop) {
+        worker.counters.rejected(reason);
+        tracing::debug!(client = %address, reason, "stream refused");
+    }
+    // `None` after an upgrade: the tunnel has the socket.
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    let wire = parts.io.into_inner();
+    let stalled = wire.is_stalled();
+    let socket = wire.into_socket();
+    if stop == Some(Stop::HeaderTimeout) && !stalled {
+        // Whoever does not take this does not get it.
+        let _ = socket.try_write(answer::HEADER_TIMEOUT);
+    }
+    if !state.has_ended() && !stalled {
+        // Tells the client that nothing follows, then waits for it to see that.
+        let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+        wire::linger(&socket).await;
+    }
+}
+
+/// Why there is no request on the rest of a stream, in the words of the metrics: what the guard says, or
+/// what hyper does.
+fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static str> {
+    if let Some(stop) = stop {
+        return Some(stop.as_str());
+    }
+    let error = result.as_ref().err()?;
+    if error.is_parse_too_large() {
+        Some("head_too_long")
+    } else if error.is_parse_version_h2() {
+        Some("http_2")
+    } else if error.is_parse() {
+        Some("malformed")
+    } else {
+        None // The client went away, or its request was counted.
+    }
+}
+
+const HEAD_LIMIT: usize = 32 * 1024;
+const BUFFER: usize = 64 * 1024;
+/// How long a client that has sent nothing yet may take to begin when the front drains.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,133 @@
+//! All workers of a front: started together, asked together, drained together.
+
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Front,
+    stats::FrontStats,
+    worker::{self, Start},
+};
+
+/// The running workers.
+pub struct Workers {
+    figures: Vec<mpsc::Sender<oneshot::Sender<FrontStats>>>,
+    /// Each worker's end.
+    ends: mpsc::Receiver<io::Result<()>>,
+    drain: CancellationToken,
+    running: usize,
+}
+
+impl Workers {
+    /// Starts `count` threads on `listeners`. They serve at once; `grace` is how long a drain may take.
+    ///
+    /// # Errors
+    /// A thread that cannot be started, or a listener that cannot be shared.
+    pub fn start(
+        front: &Arc<Front>,
+        listeners: &[TcpListener],
+        count: usize,
+        grace: Duration,
+    ) -> io::Result<Self> {
+        let drain = CancellationToken::new();
+        let (end, ends) = mpsc::channel(count.max(1));
+        let mut figures = Vec::new();
+        for place in 0..count {
+            let (asked, requests) = mpsc::channel(1);
+            figures.push(asked);
+            let start = Start {
+                front: front.clone(),
+                listeners: share(listeners, place, count)?,
+                figures: requests,
+                drain: drain.child_token(),
+                grace,
+            };
+            let end = end.clone();
+            let name = format!("lb-front-{place}");
+            std::thread::Builder::new().name(name).spawn(move || {
+                let end = End(Some(end));
+                end.tell(worker::run(start));
+            })?;
+        }
+        Ok(Self {
+            figures,
+            ends,
+            drain,
+            running: count,
+        })
+    }
+
+    /// The sum of all workers' figures.
+    pub async fn stats(&self) -> FrontStats {
+        let mut sum = FrontStats {
+            pid: std::process::id(),
+            workers: self.figures.len(),
+            ..FrontStats::default()
+        };
+        for worker in &self.figures {
+            let (answer, figures) = oneshot::channel();
+            // One that has ended has no figures; its end is noticed elsewhere.
+            if worker.send(answer).await.is_ok()
+                && let Ok(figures) = figures.await
+            {
+                sum.add(&figures);
+            }
+        }
+        sum
+    }
+
+    /// Ends with the first worker that ends, which none should do before [`Self::drain`].
+    pub async fn ended(&mut self) -> io::Result<()> {
+        let end = self.ends.recv().await;
+        self.running = self.running.saturating_sub(1);
+        end.unwrap_or_else(|| Err(io::Error::other("all workers have ended")))
+    }
+
+    /// Takes no new connection, closes idle ones, and returns when the rest is done or its time is over.
+    pub async fn drain(mut self) {
+        self.drain.cancel();
+        while self.running > 0 {
+            if let Err(error) = self.ended().await {
+                tracing::error!(%error, "a worker failed while draining");
+            }
+        }
+    }
+}
+
+/// Tells of a worker's end, also of one by panic.
+struct End(Option<mpsc::Sender<io::Result<()>>>);
+
+impl End {
+    fn tell(mut self, result: io::Result<()>) {
+        if let Some(end) = self.0.take() {
+            // There is room for one from each; nobody listening is fine.
+            let _ = end.try_send(result);
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(end) = self.0.take() {
+            let _ = end.try_send(Err(io::Error::other("a worker panicked")));
+        }
+    }
+}
+
+/// The listeners of the worker at `place`. Where an address has one listener for each worker (SO_REUSEPORT),
+/// each gets its own and the kernel spreads connections; else all accept from the same one.
+fn share(listeners: &[TcpListener], place: usize, count: usize) -> io::Result<Vec<TcpListener>> {
+    let address = |listener: &TcpListener| listener.local_addr().ok();
+    let mut own = Vec::new();
+    for (at, listener) in listeners.iter().enumerate() {
+        let same = |other: &&TcpListener| address(other) == address(listener);
+        let group = listeners.iter().filter(same).count();
+        let nth = listeners[..at].iter().filter(same).count();
+        if group < count || nth % count == place {
+            own.push(listener.try_clone()?);
+        }
+    }
+    Ok(own)
+}

@@ -1,0 +1,118 @@
+//! One probe of one target.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    select,
+    time::timeout,
+};
+
+use super::Target;
+use crate::options::CheckKind;
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The backend answers; how long that took.
+    Passed(Duration),
+    /// It does not; why.
+    Failed(String),
+    /// This host could not ask; why.
+    Unable(String),
+}
+
+/// Asks `target`, for at most `limit`.
+pub(super) async fn probe(target: &Target, limit: Duration) -> Outcome {
+    let began = Instant::now();
+    let (address, check) = target;
+    let asked = async {
+        let stream = connect(*address).await?;
+        match check {
+            CheckKind::Http(path) => get(stream, *address, path).await,
+            CheckKind::Tcp | CheckKind::Off => Ok(()),
+        }
+    };
+    match timeout(limit, asked).await {
+        Ok(Ok(())) => Outcome::Passed(began.elapsed()),
+        Ok(Err(outcome)) => outcome,
+        Err(_) => Outcome::Failed(format!("no answer within {limit:?}")),
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Outcome> {
+    let unable = |error: io::Error| Outcome::Unable(format!("this host cannot probe: {error}"));
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+    .map_err(unable)?;
+    // A close by reset: no port waits in TIME_WAIT, however many targets there are.
+    socket.set_zero_linger().map_err(unable)?;
+    socket.connect(address).await.map_err(|error| {
+        // The ports of this host have run out.
+        if error.kind() == io::ErrorKind::AddrNotAvailable {
+            unable(error)
+        } else {
+            Outcome::Failed(plain(&error))
+        }
+    })
+}
+
+/// A GET of `path`; only the head of the answer is read.
+async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), Outcome> {
+    let request = Request::get(path)
+        .header(header::HOST, address.to_string())
+        .header(header::USER_AGENT, "lb-agent (health check)")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| Outcome::Failed(format!("cannot ask for {path}: {error}")))?;
+    let broken = |error: hyper::Error| Outcome::Failed(format!("no HTTP answer: {error}"));
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_LIMIT)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answer = select! {
+        // The connection may end in the moment in which the answer is complete.
+        biased;
+        answer = &mut answer => answer,
+        _ = &mut connection => answer.await,
+    };
+    judge(answer.map_err(broken)?.status())
+}
+
+fn judge(status: StatusCode) -> Result<(), Outcome> {
+    if status.is_success() || status.is_redirection() {
+        Ok(())
+    } else {
+        Err(Outcome::Failed(format!("HTTP status {}", status.as_u16())))
+    }
+}
+
+/// The system's words without its number.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Bytes that the head of an answer may have; hyper takes no less than 8 KiB.
+const HEAD_LIMIT: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use proptest::{collection, prelude::*};
+use tokio::time::Instant;
+
+use super::{Config, HURRY, Job, News, Now, Outcome, Roster, Target};
+use crate::{options::CheckKind, snapshot::ProbeState};
+
+/// A roster and a clock that only the test moves.
+struct World {
+    roster: Roster,
+    now: Now,
+}
+
+impl World {
+    fn new(targets: &[Target]) -> Self {
+        let now = Now {
+            instant: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        let mut world = Self {
+            roster: Roster::new(Config::default()),
+            now,
+        };
+        world.follow(targets);
+        world
+    }
+
+    fn follow(&mut self, targets: &[Target]) {
+        let targets = targets.iter().cloned().collect();
+        self.roster.follow(targets, self.now);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.now.wall += time;
+    }
+
+    fn due(&mut self) -> Vec<Job> {
+        self.roster.due(self.now.instant, usize::MAX)
+    }
+
+    /// The one probe that is due.
+    #[track_caller]
+    fn job(&mut self) -> Job {
+        let mut jobs = self.due();
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        jobs.remove(0)
+    }
+
+    fn finish(&mut self, job: Job, passed: bool) {
+        let outcome = if passed {
+            Outcome::Passed(Duration::from_millis(1))
+        } else {
+            Outcome::Failed("refused".to_owned())
+        };
+        self.roster.finished(job, outcome, self.now, 100);
+    }
+
+    /// Waits for the next probe and ends it; how long it waited.
+    #[track_caller]
+    fn probe(&mut self, passed: bool) -> Duration {
+        let due = self.roster.next_due().expect("a probe is queued");
+        let waited = due.saturating_duration_since(self.now.instant);
+        self.pass(waited);
+        let job = self.job();
+        self.finish(job, passed);
+        waited
+    }
+
+    fn state(&mut self, target: &Target) -> ProbeState {
+        self.roster.report()[target].state
+    }
+}
+
+fn tcp(last: u8) -> Target {
+    (SocketAddr::from(([10, 0, 0, last], 80)), CheckKind::Tcp)
+}
+
+const INTERVAL: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_new_target_is_probed_at_once_and_up_within_a_tenth_of_a_second() {
+    let mut world = World::new(&[tcp(1)]);
+    assert!(world.roster.starting());
+    assert_eq!(world.probe(true), Duration::ZERO);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Starting);
+    assert_eq!(world.probe(true), HURRY);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Up);
+    assert!(!world.roster.starting());
+    assert_eq!(world.probe(true), INTERVAL);
+}
+
+#[test]
+fn a_failing_target_is_probed_rapidly_until_it_is_down() {
+    let mut world = World::new(&[tcp(1)]);
+    world.probe(true);
+    world.probe(true);
+    assert_eq!(world.probe(false), INTERVAL);
+    assert_eq!(world.probe(false), HURRY);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Up);
+    assert_eq!(world.probe(false), HURRY);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Down);
+    assert_eq!(world.probe(true), INTERVAL);
+    assert_eq!(world.probe(true), HURRY);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Up);
+}
+
+#[test]
+fn a_suspect_is_probed_at_once_but_not_more_often_than_ten_times_a_second() {
+    let mut world = World::new(&[tcp(1), tcp(2)]);
+    for _ in 0..4 {
+        let due = world.roster.next_due().unwrap();
+        world.pass(due.saturating_duration_since(world.now.instant));
+        for job in world.due() {
+            world.finish(job, true);
+        }
+    }
+    world.pass(HURRY);
+    world.roster.suspect(tcp(1).0, world.now.instant);
+    let job = world.job();
+    assert_eq!(job.target, tcp(1));
+    world.finish(job, true);
+    // It answers, and is suspected again at once.
+    world.roster.suspect(tcp(1).0, world.now.instant);
+    assert_eq!(world.due().len(), 0);
+    assert_eq!(world.probe(false), HURRY);
+}
+
+#[test]
+fn a_target_suspected_during_its_probe_is_probed_again_soon() {
+    let mut world = World::new(&[tcp(1)]);
+    world.probe(true);
+    world.probe(true);
+    world.pass(INTERVAL);
+    let job = world.job();
+    world.roster.suspect(tcp(1).0, world.now.instant);
+    world.finish(job, true);
+    assert_eq!(world.probe(true), HURRY);
+    assert_eq!(world.probe(true), INTERVAL);
+}
+
+#[test]
+fn every_check_of_a_suspected_address_is_probed() {
+    let address = tcp(1).0;
+    let http = (address, CheckKind::Http("/".to_owned()));
+    let mut world = World::new(&[tcp(1), http, (address, CheckKind::Off), tcp(2)]);
+    for _ in 0..2 {
+        for job in world.due() {
+            world.finish(job, true);
+        }
+        world.pass(HURRY);
+    }
+    world.roster.suspect(address, world.now.instant);
+    assert_eq!(world.due().len(), 2);
+}
+
+#[test]
+fn targets_that_stay_keep_their_state() {
+    let mut world = World::new(&[tcp(1), tcp(2)]);
+    for _ in 0..2 {
+        for job in world.due() {
+            world.finish(job, true);
+        }
+        world.pass(HURRY);
+    }
+    world.follow(&[tcp(2), tcp(3)]);
+    assert_eq!(world.state(&tcp(2)), ProbeState::Up);
+    assert_eq!(world.state(&tcp(3)), ProbeState::Starting);
+    assert!(!world.roster.report().contains_key(&tcp(1)));
+    assert_eq!(world.job().target, tcp(3));
+}
+
+#[test]
+fn the_result_of_a_target_that_left_and_came_back_is_not_believed() {
+    let mut world = World::new(&[tcp(1)]);
+    let old = world.job();
+    world.follow(&[]);
+    world.finish(old.clone(), true);
+    world.follow(&[tcp(1)]);
+    let fresh = world.job();
+    world.finish(old, false);
+    world.finish(fresh, true);
+    assert_eq!(world.probe(true), HURRY);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Up);
+}
+
+#[test]
+fn a_target_that_is_not_probed_is_listed_and_never_due() {
+    let off = (tcp(1).0, CheckKind::Off);
+    let mut world = World::new(std::slice::from_ref(&off));
+    assert_eq!(world.state(&off), ProbeState::Off);
+    assert!(!world.roster.starting());
+    assert_eq!(world.roster.next_due(), None);
+}
+
+#[test]
+fn what_this_host_cannot_ask_changes_no_verdict() {
+    let mut world = World::new(&[tcp(1)]);
+    world.probe(true);
+    world.probe(true);
+    for _ in 0..5 {
+        world.pass(INTERVAL);
+        let job = world.job();
+        let unable = Outcome::Unable("no descriptor".to_owned());
+        world.roster.finished(job, unable, world.now, 100);
+    }
+    assert_eq!(world.state(&tcp(1)), ProbeState::Up);
+    let report = world.roster.report();
+    assert_eq!(report[&tcp(1)].error.as_deref(), Some("no descriptor"));
+}
+
+#[test]
+fn the_time_of_a_verdict_is_when_it_changed() {
+    let mut world = World::new(&[tcp(1)]);
+    world.probe(true);
+    world.probe(true);
+    let since = world.now.wall;
+    world.probe(true);
+    assert_eq!(world.roster.report()[&tcp(1)].since, since);
+}
+
+#[test]
+fn a_slower_answer_is_a_detail_and_a_new_error_is_news() {
+    let mut world = World::new(&[tcp(1)]);
+    world.probe(true);
+    world.probe(true);
+    assert_eq!(world.roster.news(), News::Verdicts);
+    world.roster.report();
+    assert_eq!(world.roster.news(), News::None);
+    world.probe(true);
+    assert_eq!(world.roster.news(), News::Details);
+    world.probe(false);
+    assert_eq!(world.roster.news(), News::Verdicts);
+}
+
+#[test]
+fn no_more_probes_start_than_there_is_room_for() {
+    let targets: Vec<Target> = (0..10).map(tcp).collect();
+    let mut world = World::new(&targets);
+    assert_eq!(world.roster.due(world.now.instant, 4).len(), 4);
+    assert_eq!(world.roster.due(world.now.instant, 0).len(), 0);
+    assert_eq!(world.roster.due(world.now.instant, 100).len(), 6);
+    assert_eq!(world.roster.next_due(), None);
+}
+
+/// One thing that may happen to a roster.
+#[derive(Clone, Debug)]
+enum Step {
+    Follow(BTreeSet<u8>),
+    Start(usize),
+    Finish(usize, bool),
+    Suspect(u8),
+    Pass(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        collection::btree_set(0u8..6, 0..6).prop_map(Step::Follow),
+        (0usize..4).prop_map(Step::Start),
+        (0usize..8, any::<bool>()).prop_map(|(at, passed)| Step::Finish(at, passed)),
+        (0u8..8).prop_map(Step::Suspect),
+        any::<u16>().prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    /// No target is lost: each is in flight, or queued exactly once.
+    #[test]
+    fn every_target_has_its_turn(steps in collection::vec(step(), 0..60)) {
+        let mut world = World::new(&[]);
+        let mut flying: Vec<Job> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Follow(last) => {
+                    let targets: Vec<Target> = last.into_iter().map(tcp).collect();
+                    world.follow(&targets);
+                }
+                Step::Start(room) => flying.extend(world.roster.due(world.now.instant, room)),
+                Step::Finish(at, passed) if at < flying.len() => {
+                    let job = flying.remove(at);
+                    world.finish(job, passed);
+                }
+                Step::Finish(..) => {}
+                Step::Suspect(last) => world.roster.suspect(tcp(last).0, world.now.instant),
+                Step::Pass(milliseconds) => world.pass(Duration::from_millis(milliseconds.into())),
+            }
+            let queued: Vec<&Target> = world.roster.queue.iter().map(|(_, it)| it).collect();
+            for target in world.roster.entries.keys() {
+                let waits = queued.iter().filter(|it| **it == target).count();
+                let flies = flying.iter().any(|job| job.target == *target);
+                prop_assert!(waits == 1 || (waits == 0 && flies), "{target:?}");
+            }
+            prop_assert!(queued.iter().all(|it| world.roster.entries.contains_key(*it)));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The stage against real listeners on loopback, in real time: paused time would run ahead of the sockets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{CheckKind, Config, Metrics, Verdicts, run};
+use crate::{
+    catalog::{InstanceKey, SourceHealth},
+    options::Options,
+    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, Source},
+};
+
+struct Stage {
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    suspects: mpsc::Sender<SocketAddr>,
+    verdicts: watch::Receiver<Arc<Verdicts>>,
+    stop: CancellationToken,
+    stage: JoinHandle<()>,
+}
+
+impl Stage {
+    fn start(config: Config) -> Self {
+        let (snapshots, snapshots_in) = watch::channel(None);
+        let (suspects, suspects_in) = mpsc::channel(8);
+        let (verdicts_out, verdicts) = watch::channel(Arc::default());
+        let stop = CancellationToken::new();
+        let metrics = Arc::new(Metrics::default());
+        let stage = tokio::spawn(run(
+            config,
+            snapshots_in,
+            suspects_in,
+            verdicts_out,
+            metrics,
+            stop.clone(),
+        ));
+        Self {
+            snapshots,
+            suspects,
+            verdicts,
+            stop,
+            stage,
+        }
+    }
+
+    fn follow(&self, addresses: &[SocketAddr], answered: bool) {
+        let snapshot = Arc::new(snapshot(addresses, answered));
+        self.snapshots.send_replace(Some(snapshot));
+    }
+
+    async fn until(&mut self, condition: impl FnMut(&Arc<Verdicts>) -> bool) -> Arc<Verdicts> {
+        let verdicts = timeout(DEADLINE, self.verdicts.wait_for(condition)).await;
+        verdicts.expect("in time").expect("the stage runs").clone()
+    }
+
+    async fn until_state(&mut self, address: SocketAddr, state: ProbeState) -> Probe {
+        let is = |it: &Verdicts| {
+            it.of(address, &CheckKind::Tcp)
+                .is_some_and(|probe| probe.state == state)
+        };
+        let verdicts = self.until(|it| is(it)).await;
+        verdicts.of(address, &CheckKind::Tcp).unwrap().clone()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        timeout(DEADLINE, self.stage).await.unwrap().unwrap();
+    }
+}
+
+fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
+    let backend = |address: &SocketAddr| {
+        let key = InstanceKey {
+            node: "n".to_owned(),
+            id: address.to_string(),
+        };
+        let backend = Backend {
+            address: *address,
+            tags: BTreeSet::new(),
+            weight: 1,
+            source: SourceHealth::Passing,
+            checks: Vec::new(),
+            probe: Probe {
+                state: ProbeState::Starting,
+                since: SystemTime::UNIX_EPOCH,
+                error: None,
+                took: None,
+            },
+            draining: false,
+        };
+        (key, backend)
+    };
+    let service = Service {
+        vip: None,
+        options: Options::default(),
+        aliases: BTreeSet::new(),
+        backends: addresses.iter().map(backend).collect(),
+    };
+    let source = Source {
+        updated: answered.then_some(SystemTime::UNIX_EPOCH),
+        error: None,
+    };
+    Snapshot {
+        complete: false,
+        services: BTreeMap::from([(ServiceName::whole("s"), service)]),
+        problems: Vec::new(),
+        sources: BTreeMap::from([("file".to_owned(), source)]),
+    }
+}
+
+/// On a loopback address of its own, so that no other test takes the port when the listener is dropped.
+async fn listener() -> (TcpListener, SocketAddr) {
+    static USED: AtomicU8 = AtomicU8::new(1);
+    let host = Ipv4Addr::new(127, 78, 0, USED.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((host, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Longer than any test may last: whatever happens in time does not happen by the interval.
+const SLOW: Config = Config {
+    interval: Duration::from_secs(3600),
+    timeout: Duration::from_secs(2),
+    rise: 2,
+    fall: 3,
+};
+
+#[tokio::test]
+async fn a_suspected_backend_that_died_is_down_long_before_the_interval_ends() {
+    let mut stage = Stage::start(SLOW);
+    let (dying, gone) = listener().await;
+    let (_living, stays) = listener().await;
+    stage.follow(&[gone, stays], true);
+    stage.until_state(gone, ProbeState::Up).await;
+    stage.until_state(stays, ProbeState::Up).await;
+    drop(dying);
+    stage.suspects.send(gone).await.unwrap();
+    stage.suspects.send(stays).await.unwrap();
+    let probe = stage.until_state(gone, ProbeState::Down).await;
+    assert_eq!(probe.error.as_deref(), Some("connection refused"));
+    stage.until_state(stays, ProbeState::Up).await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_backend_falls_and_rises_again_without_any_hint() {
+    let quick = Config {
+        interval: Duration::from_millis(200),
+        ..SLOW
+    };
+    let mut stage = Stage::start(quick);
+    let (first, address) = listener().await;
+    stage.follow(&[address], true);
+    stage.until_state(address, ProbeState::Up).await;
+    drop(first);
+    stage.until_state(address, ProbeState::Down).await;
+    let _second = TcpListener::bind(address).await.unwrap();
+    let probe = stage.until_state(address, ProbeState::Up).await;
+    assert_eq!(probe.error, None);
+    assert!(probe.took.is_some());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn the_verdicts_settle_when_all_sources_answered_and_every_target_was_judged() {
+    let mut stage = Stage::start(SLOW);
+    let (_living, up) = listener().await;
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let down = closed.local_addr().unwrap();
+    stage.follow(&[up], false);
+    stage.until_state(up, ProbeState::Up).await;
+    assert!(!stage.verdicts.borrow().settled);
+    stage.follow(&[up, down], true);
+    let verdicts = stage.until(|it| it.settled).await;
+    let state = |address| verdicts.of(address, &CheckKind::Tcp).unwrap().state;
+    assert_eq!(state(up), ProbeState::Up);
+    assert_eq!(state(down), ProbeState::Down);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn no_backend_at_all_settles_at_once() {
+    let mut stage = Stage::start(SLOW);
+    stage.follow(&[], true);
+    let verdicts = stage.until(|it| it.settled).await;
+    assert!(verdicts.by_target.is_empty());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_thousand_targets_are_judged_with_bounded_descriptors() {
+    let mut stage = Stage::start(SLOW);
+    let (_listener, address) = listener().await;
+    // One listener, a thousand of the addresses of loopback: only the first answers.
+    let others = (1..1000u16).map(|n| {
+        let [high, low] = n.to_be_bytes();
+        SocketAddr::from(([127, 77, high, low], address.port()))
+    });
+    let addresses: Vec<SocketAddr> = std::iter::once(address).chain(others).collect();
+    stage.follow(&addresses, true);
+    let verdicts = stage.until(|it| it.settled).await;
+    let up = |probe: &&Probe| probe.state == ProbeState::Up;
+    assert_eq!(verdicts.by_target.len(), 1000);
+    assert_eq!(verdicts.by_target.values().filter(up).count(), 1);
+    stage.end().await;
+}

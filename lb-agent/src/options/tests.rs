@@ -1,0 +1,256 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use proptest::{collection, prelude::*};
+
+use super::{Balance, CheckKind, Options, Resolved, is_dns_name, parse_duration, resolve};
+use crate::catalog::{Instance, InstanceKey, SourceHealth};
+
+fn instance(registered: u64, tags: &[&str]) -> Instance {
+    Instance {
+        key: InstanceKey {
+            node: "n".to_owned(),
+            id: registered.to_string(),
+        },
+        address: "10.0.0.1:80".parse().unwrap(),
+        tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        meta: BTreeMap::new(),
+        weight: 1,
+        health: SourceHealth::Passing,
+        checks: Vec::new(),
+        registered,
+    }
+}
+
+fn tagged(tags: &[&str]) -> Resolved {
+    resolve("s", &[instance(1, tags)])
+}
+
+#[track_caller]
+fn check(tag: &str, expect: Options) {
+    let resolved = tagged(&[tag]);
+    assert_eq!(resolved.problems, BTreeSet::new(), "{tag}");
+    assert_eq!(resolved.options, expect, "{tag}");
+}
+
+#[track_caller]
+fn check_wrong(tag: &str, remedy: &str) {
+    let resolved = tagged(&[tag, "lb_drain=7"]);
+    let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
+        panic!("{tag}: {:?}", resolved.problems);
+    };
+    assert_eq!(problem.subject, "service s");
+    assert!(problem.message.contains(remedy), "{tag}: {problem}");
+    let expect = Options {
+        drain: Duration::from_secs(7),
+        ..Options::default()
+    };
+    assert_eq!(resolved.options, expect, "{tag} broke the rest");
+}
+
+#[test]
+fn every_option_takes_its_values() {
+    let default = Options::default;
+    check("lb_balance=least-conn", default());
+    for (tag, balance) in [
+        ("lb_balance=round-robin", Balance::RoundRobin),
+        ("lb_balance= random ", Balance::Random),
+    ] {
+        let options = default();
+        check(tag, Options { balance, ..options });
+    }
+    for (tag, check_kind) in [
+        ("lb_check=tcp", CheckKind::Tcp),
+        ("lb_check=off", CheckKind::Off),
+        ("lb_check=http /", CheckKind::Http("/".to_owned())),
+        (
+            "lb_check=http  /a?b=c",
+            CheckKind::Http("/a?b=c".to_owned()),
+        ),
+    ] {
+        let options = Options {
+            check: check_kind,
+            ..default()
+        };
+        check(tag, options);
+    }
+    for (tag, seconds) in [("lb_drain=0", 0), ("lb_drain=45", 45), ("lb_drain=2m", 120)] {
+        let drain = Duration::from_secs(seconds);
+        let options = default();
+        check(tag, Options { drain, ..options });
+    }
+    let ports = BTreeSet::from([80, 443]);
+    let options = default();
+    check("lb_port=443, 80", Options { ports, ..options });
+    for (tag, exposed) in [
+        ("lb_expose", true),
+        ("lb_expose=true", true),
+        ("lb_expose=false", false),
+    ] {
+        let expose = Some(exposed);
+        let options = default();
+        check(tag, Options { expose, ..options });
+    }
+}
+
+#[test]
+fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
+    check_wrong("lb_balance=fair", "least-conn, round-robin or random");
+    check_wrong("lb_balance=maglev", "does not support it");
+    check_wrong("lb_balance", "least-conn, round-robin or random");
+    check_wrong("lb_check=http", "such as `http /`");
+    check_wrong("lb_check=http index.html", "such as `http /`");
+    check_wrong("lb_check=http /a b", "such as `http /`");
+    check_wrong("lb_check=http /\r\nX:1", "such as `http /`");
+    check_wrong("lb_port=80,", "from 1 to 65535");
+    check_wrong("lb_port=0", "from 1 to 65535");
+    check_wrong("lb_port=65536", "from 1 to 65535");
+    check_wrong("lb_weight=-1", "from 0 to 65535");
+    check_wrong("lb_expose=yes", "true or false");
+    check_wrong("lb_affinity=30", "does not support it");
+    check_wrong("lb_header_x_set=1", "does not support it");
+    check_wrong("lb_ballance=random", "there is no such option");
+    check_wrong("server_alias=a b", "not a host name");
+}
+
+#[test]
+fn a_drain_longer_than_a_day_is_refused() {
+    let resolved = tagged(&["lb_drain=25h"]);
+    assert_eq!(resolved.problems.len(), 1);
+    assert_eq!(resolved.options, Options::default());
+}
+
+#[test]
+fn a_weight_belongs_to_its_instance() {
+    let resolved = resolve(
+        "s",
+        &[
+            instance(1, &["lb_weight=0"]),
+            instance(2, &["lb_weight=5"]),
+            instance(3, &[]),
+        ],
+    );
+    let weights: Vec<u16> = resolved.weights.values().copied().collect();
+    assert_eq!(weights, [0, 5]);
+    assert_eq!(resolved.problems, BTreeSet::new());
+}
+
+#[test]
+fn the_newest_registration_that_states_an_option_wins_and_the_rest_is_told() {
+    let resolved = resolve(
+        "s",
+        &[
+            instance(5, &["lb_balance=random"]),
+            instance(9, &[]),
+            instance(7, &["lb_balance=round-robin"]),
+        ],
+    );
+    assert_eq!(resolved.options.balance, Balance::RoundRobin);
+    let problem = resolved.problems.first().unwrap().to_string();
+    assert!(
+        problem.contains("`round-robin` of the newest wins over `random`"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn two_spellings_of_one_value_do_not_disagree() {
+    let resolved = resolve(
+        "s",
+        &[
+            instance(1, &["lb_drain=60s"]),
+            instance(2, &["lb_drain=1m"]),
+        ],
+    );
+    assert_eq!(resolved.problems, BTreeSet::new());
+}
+
+#[test]
+fn meta_wins_over_a_tag_of_the_same_registration() {
+    let mut one = instance(1, &["lb_balance=random"]);
+    one.meta
+        .insert("lb_balance".to_owned(), "round-robin".to_owned());
+    one.meta
+        .insert("other".to_owned(), "is not ours".to_owned());
+    let resolved = resolve("s", &[one]);
+    assert_eq!(resolved.options.balance, Balance::RoundRobin);
+    assert_eq!(resolved.problems, BTreeSet::new());
+}
+
+#[test]
+fn aliases_are_the_union_over_all_instances() {
+    let resolved = resolve(
+        "s",
+        &[
+            instance(1, &["server_alias=A.example.org", "server_aliases=b:c.d:"]),
+            instance(2, &["server_alias=my_app.test", "server_alias=b"]),
+        ],
+    );
+    let aliases: Vec<&str> = resolved.aliases.iter().map(String::as_str).collect();
+    assert_eq!(aliases, ["a.example.org", "b", "c.d", "my_app.test"]);
+    assert_eq!(resolved.problems, BTreeSet::new());
+}
+
+#[test]
+fn domain_tags_are_dns_names_that_mean_nothing_else() {
+    let resolved = tagged(&[
+        "hello",
+        "world.dev",
+        "udp",
+        "sticky_session",
+        "public_ipaddress=1.2.3.4",
+        "server_name=x",
+        "under_score",
+        "-a",
+        "",
+        "a..b",
+        "ünicode",
+    ]);
+    let tags: Vec<&str> = resolved.domain_tags.iter().map(String::as_str).collect();
+    assert_eq!(tags, ["hello", "world.dev"]);
+    assert_eq!(resolved.problems, BTreeSet::new());
+}
+
+#[test]
+fn dns_names_have_bounded_labels() {
+    let long = "a".repeat(63);
+    assert!(is_dns_name(&long));
+    assert!(!is_dns_name(&format!("{long}a")));
+    assert!(!is_dns_name(&[&*long; 4].join(".")));
+    assert!(!is_dns_name("a."));
+}
+
+#[test]
+fn durations_have_units() {
+    for (text, milliseconds) in [
+        ("2", Some(2_000)),
+        ("100ms", Some(100)),
+        ("3s", Some(3_000)),
+        ("1m", Some(60_000)),
+        ("1h", Some(3_600_000)),
+        ("", None),
+        ("s", None),
+        ("1d", None),
+        ("-1", None),
+        ("1.5s", None),
+        ("99999999999999999999", None),
+        ("18446744073709551615h", None),
+    ] {
+        let expect = milliseconds.map(Duration::from_millis);
+        assert_eq!(parse_duration(text), expect, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_tag_or_meta_panics(
+        tags in collection::btree_set("(lb_[a-z]{0,8}|server_alias(es)?|)?=?.{0,12}", 0..8),
+        meta in collection::btree_map("lb_(balance|check|port|drain|weight)", ".{0,12}", 0..4),
+    ) {
+        let one = Instance { tags, meta, ..instance(1, &[]) };
+        let resolved = resolve("s", &[one]);
+        prop_assert!(resolved.aliases.iter().all(|alias| !alias.is_empty()));
+    }
+}

@@ -1,0 +1,233 @@
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use lb_common::{ANY_PORT, Balance, HOST_VIEW, PROTO_TCP};
+use proptest::prelude::*;
+
+use super::*;
+use crate::snapshot::ServiceName;
+
+fn address(n: u8) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, n), 80)
+}
+
+fn key(n: u8) -> ServiceKey {
+    let vip = Be32::from_host(Ipv4Addr::new(198, 18, 0, n).into());
+    ServiceKey::new(vip, ANY_PORT, PROTO_TCP, HOST_VIEW)
+}
+
+fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
+    let endpoint = |n: &u8, members: &Vec<u8>| Endpoint {
+        name: ServiceName::whole(format!("s{n}")),
+        balance: Balance::LeastConn,
+        proven: true,
+        slots: members.iter().copied().map(address).collect(),
+    };
+    Desired {
+        services: services
+            .iter()
+            .map(|(n, members)| (key(*n), endpoint(n, members)))
+            .collect(),
+        backends: services
+            .values()
+            .flatten()
+            .map(|&n| (address(n), 1))
+            .collect(),
+        complete: true,
+    }
+}
+
+/// What a lookup of each endpoint answers, through the indexes as a program would go.
+fn answers(installed: &Installed) -> BTreeMap<ServiceKey, Vec<SocketAddrV4>> {
+    let by_index: BTreeMap<u32, SocketAddrV4> = installed
+        .backends
+        .iter()
+        .map(|(&address, backend)| (backend.id.index, address))
+        .collect();
+    installed
+        .services
+        .iter()
+        .map(|(&key, service)| {
+            (
+                key,
+                service
+                    .slots
+                    .iter()
+                    .map(|index| *by_index.get(index).expect("a slot names a backend"))
+                    .collect(),
+            )
+        })
+        .collect()
+}
+
+fn wanted(desired: &Desired) -> BTreeMap<ServiceKey, Vec<SocketAddrV4>> {
+    desired
+        .services
+        .iter()
+        .map(|(&key, endpoint)| (key, endpoint.slots.clone()))
+        .collect()
+}
+
+#[test]
+fn equals_need_no_step() {
+    let desired = desired(&[(1, vec![1, 2])].into());
+    let mut installed = Installed::empty(8, 8);
+    let now = Instant::now();
+    for step in plan(&installed, &desired, |_| 0, now).0 {
+        installed.apply(&step, now);
+    }
+    assert_eq!(plan(&installed, &desired, |_| 0, now), (vec![], vec![]));
+}
+
+#[test]
+fn nothing_is_removed_before_every_source_has_answered() {
+    let now = Instant::now();
+    let mut installed = Installed::empty(8, 8);
+    for step in plan(&installed, &desired(&[(1, vec![1])].into()), |_| 0, now).0 {
+        installed.apply(&step, now);
+    }
+    let unknown = Desired {
+        complete: false,
+        ..Desired::default()
+    };
+    assert_eq!(plan(&installed, &unknown, |_| 0, now).0, vec![]);
+}
+
+#[test]
+fn a_service_keeps_its_backends_until_somebody_says_that_they_are_gone() {
+    let now = Instant::now();
+    let mut installed = Installed::empty(8, 8);
+    for step in plan(&installed, &desired(&[(1, vec![1])].into()), |_| 0, now).0 {
+        installed.apply(&step, now);
+    }
+    let mut nobody = desired(&[(1, vec![])].into());
+    nobody.complete = false;
+    assert_eq!(plan(&installed, &nobody, |_| 0, now).0, vec![]);
+    nobody.complete = true;
+    let (steps, _) = plan(&installed, &nobody, |_| 0, now);
+    assert!(
+        matches!(&steps[0], Step::PutService { service, .. } if service.slots.is_empty()),
+        "{steps:?}"
+    );
+}
+
+/// Carries out the plan for `desired`, with so many open flows on every backend.
+fn settle(installed: &mut Installed, desired: &Desired, active: u64, now: Instant) -> Vec<Step> {
+    let (steps, problems) = plan(installed, desired, |_| active, now);
+    assert_eq!(problems, vec![]);
+    for step in &steps {
+        installed.apply(step, now);
+    }
+    steps
+}
+
+#[test]
+fn a_backend_is_freed_when_it_was_unnamed_for_a_while_and_its_flows_have_ended() {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(10);
+    let mut installed = Installed::empty(8, 8);
+    let nothing = desired(&BTreeMap::new());
+    settle(&mut installed, &desired(&[(1, vec![1])].into()), 0, start);
+    let steps = settle(&mut installed, &nothing, 0, start);
+    assert_eq!(steps, vec![Step::RemoveService { key: key(1) }]);
+    // A connect that read the table a moment ago may be about to be counted.
+    assert_eq!(settle(&mut installed, &nothing, 0, start), vec![]);
+    assert_eq!(settle(&mut installed, &nothing, 1, later), vec![]);
+    let free = Step::FreeBackend {
+        address: address(1),
+    };
+    assert_eq!(settle(&mut installed, &nothing, 0, later), vec![free]);
+}
+
+#[test]
+fn a_backend_that_is_named_again_is_not_freed() {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(10);
+    let mut installed = Installed::empty(8, 8);
+    let service = desired(&[(1, vec![1])].into());
+    settle(&mut installed, &service, 0, start);
+    settle(&mut installed, &desired(&BTreeMap::new()), 0, start);
+    settle(&mut installed, &service, 0, start);
+    assert_eq!(settle(&mut installed, &service, 0, later), vec![]);
+    assert_eq!(installed.freeable(|_| false, |_| 0, later), vec![]);
+}
+
+#[test]
+fn an_index_comes_back_with_another_generation_and_not_while_flows_count_there() {
+    let mut now = Instant::now();
+    let mut installed = Installed::empty(2, 2);
+    let mut ids = Vec::new();
+    for n in 1..=3 {
+        for step in settle(&mut installed, &desired(&[(1, vec![n])].into()), 0, now) {
+            if let Step::PutBackend { id, .. } = step {
+                ids.push((id.index, id.generation));
+            }
+        }
+        settle(&mut installed, &desired(&BTreeMap::new()), 0, now);
+        now += Duration::from_secs(10);
+        settle(&mut installed, &desired(&BTreeMap::new()), 0, now);
+        now += Duration::from_secs(10);
+    }
+    assert_eq!(ids, [(1, 1), (1, 2), (1, 3)]);
+    let (_, problems) = plan(&installed, &desired(&[(1, vec![4])].into()), |_| 1, now);
+    assert_eq!(problems[0].subject, "backend 10.0.0.4:80");
+}
+
+#[test]
+fn an_unproven_backend_takes_nobody_out_of_the_slots() {
+    let now = Instant::now();
+    let mut installed = Installed::empty(8, 8);
+    settle(&mut installed, &desired(&[(1, vec![1, 2])].into()), 0, now);
+    let mut first = desired(&[(1, vec![1])].into());
+    first.complete = false;
+    for endpoint in first.services.values_mut() {
+        endpoint.proven = false;
+    }
+    assert_eq!(settle(&mut installed, &first, 0, now), vec![]);
+    for endpoint in first.services.values_mut() {
+        endpoint.proven = true;
+    }
+    assert_eq!(settle(&mut installed, &first, 0, now).len(), 1);
+}
+
+#[test]
+fn what_does_not_fit_is_reported_and_the_rest_goes_on() {
+    let desired = desired(&[(1, vec![1]), (2, vec![2])].into());
+    let (steps, problems) = plan(&Installed::empty(2, 2), &desired, |_| 0, Instant::now());
+    assert_eq!(steps.len(), 2, "one backend and one service: {steps:?}");
+    let subjects: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.subject.as_str())
+        .collect();
+    assert_eq!(subjects, ["backend 10.0.0.2:80", "service s2"]);
+}
+
+fn catalogs() -> impl Strategy<Value = Vec<BTreeMap<u8, Vec<u8>>>> {
+    let members =
+        prop::collection::btree_set(1..12_u8, 0..5).prop_map(|set| set.into_iter().collect());
+    prop::collection::vec(prop::collection::btree_map(1..6_u8, members, 0..6), 1..12)
+}
+
+proptest! {
+    #[test]
+    fn applying_a_plan_gives_the_desired_and_no_prefix_of_it_leaves_a_gap(catalogs in catalogs()) {
+        let mut installed = Installed::empty(64, 64);
+        let mut now = Instant::now();
+        let mut before = BTreeMap::new();
+        for catalog in catalogs {
+            let desired = desired(&catalog);
+            let after = wanted(&desired);
+            let (steps, problems) = plan(&installed, &desired, |_| 0, now);
+            prop_assert_eq!(problems, vec![]);
+            for step in steps {
+                installed.apply(&step, now);
+                // `answers` fails when a slot names no backend.
+                for (key, members) in answers(&installed) {
+                    prop_assert!(before.get(&key) == Some(&members) || after.get(&key) == Some(&members));
+                }
+            }
+            prop_assert_eq!(answers(&installed), after.clone());
+            before = after;
+            now += Duration::from_secs(10);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What each pinned map must be. aya opens a pin without a look at it, and a value of another size than the
+//! program thinks would be read over the end of a buffer.
+
+use std::{fs, path::Path};
+
+use aya::maps::{MapInfo, MapType};
+use lb_common::{
+    Active, Backend, Counters, Cursor, Record, Service, ServiceKey, Suspect, Table, map,
+};
+
+use super::Error;
+
+/// One map as the programs know it.
+pub(super) struct Layout {
+    pub(super) name: &'static str,
+    /// Whether its pin lies outside the map version.
+    pub(super) outlives_version: bool,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// Entries of a new one; 0 where the object says how many.
+    capacity: u32,
+}
+
+/// Every map, for so many virtual endpoints and backends.
+pub(super) fn of(services: u32, backends: u32) -> [Layout; 9] {
+    // Index 0 is never given out.
+    let (services, backends) = (services.saturating_add(1), backends.saturating_add(1));
+    let layout = |name, kind, key, value, capacity| Layout {
+        name,
+        outlives_version: false,
+        kind,
+        key,
+        value,
+        capacity,
+    };
+    let array = |name, value, capacity| layout(name, MapType::Array, 4, value, capacity);
+    [
+        layout(
+            map::SERVICES,
+            MapType::Hash,
+            size_of::<ServiceKey>(),
+            size_of::<Service>(),
+            services,
+        ),
+        array(map::TABLES, size_of::<Table>(), services),
+        array(map::CURSORS, size_of::<Cursor>(), services),
+        layout(
+            map::COUNTERS,
+            MapType::PerCpuArray,
+            4,
+            size_of::<Counters>(),
+            services,
+        ),
+        array(map::BACKENDS, size_of::<Backend>(), backends),
+        array(map::SUSPECTS, size_of::<Suspect>(), backends),
+        layout(map::EVENTS, MapType::RingBuf, 0, 0, 0),
+        Layout {
+            outlives_version: true,
+            ..array(map::ACTIVE, size_of::<Active>(), backends)
+        },
+        Layout {
+            outlives_version: true,
+            ..layout(map::RECORDS, MapType::SkStorage, 4, size_of::<Record>(), 0)
+        },
+    ]
+}
+
+impl Layout {
+    /// The entries that the map pinned at `path` has or, if none is, is to have.
+    pub(super) fn adopt(&self, path: &Path) -> Result<u32, Error> {
+        if !fs::exists(path).map_err(Error::pin("look for", path))? {
+            return Ok(self.capacity);
+        }
+        let info = MapInfo::from_pin(path).map_err(|source| Error::Examine {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        let same = info.map_type().is_ok_and(|kind| kind == self.kind)
+            && info.key_size() as usize == self.key
+            && info.value_size() as usize == self.value;
+        if same {
+            Ok(info.max_entries())
+        } else {
+            Err(Error::Layout {
+                path: path.to_owned(),
+            })
+        }
+    }
+}

@@ -1,0 +1,252 @@
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    catalog::SourceHealth,
+    options::Options,
+    snapshot::{Backend, Probe, ProbeState},
+};
+
+fn backend(address: &str, tags: &[&str]) -> Backend {
+    Backend {
+        address: address.parse().unwrap(),
+        tags: tags.iter().map(ToString::to_string).collect(),
+        weight: 1,
+        source: SourceHealth::Passing,
+        checks: Vec::new(),
+        probe: Probe {
+            state: ProbeState::Up,
+            since: SystemTime::UNIX_EPOCH,
+            error: None,
+            took: None,
+        },
+        draining: false,
+    }
+}
+
+fn service(aliases: &[&str], backends: &[Backend]) -> Service {
+    let keyed = backends.iter().enumerate().map(|(id, backend)| {
+        let key = InstanceKey {
+            node: "n".into(),
+            id: id.to_string(),
+        };
+        (key, backend.clone())
+    });
+    Service {
+        vip: None,
+        options: Options::default(),
+        aliases: aliases.iter().map(ToString::to_string).collect(),
+        backends: keyed.collect(),
+    }
+}
+
+fn whole(name: &str) -> (ServiceName, Service) {
+    (
+        ServiceName::whole(name),
+        service(&[], &[backend("10.0.0.1:80", &[])]),
+    )
+}
+
+fn snapshot(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Snapshot {
+    Snapshot {
+        services: services.into_iter().collect(),
+        ..Snapshot::default()
+    }
+}
+
+fn routes(services: impl IntoIterator<Item = (ServiceName, Service)>) -> (Routes, Vec<Problem>) {
+    Routes::new(&snapshot(services), &RouteConfig::default())
+}
+
+#[track_caller]
+fn check(routes: &Routes, host: &str, label: Option<&str>) {
+    let found = routes
+        .find(host)
+        .map(|place| routes.services()[place].label.as_str());
+    assert_eq!(found, label, "{host}");
+}
+
+#[test]
+fn a_whole_service_answers_to_its_dotted_name_alone_and_under_every_domain() {
+    let (routes, problems) = routes([whole("www_hello")]);
+    for host in [
+        "www.hello",
+        "www.hello.localhost",
+        "www.hello.127.0.0.1.xip.io",
+    ] {
+        check(&routes, host, Some("www_hello"));
+    }
+    check(&routes, "www_hello", None);
+    check(&routes, "hello", None);
+    assert_eq!(problems, []);
+}
+
+#[test]
+fn an_alias_is_a_complete_name_in_any_case() {
+    let hello = service(&["Hello.World.example"], &[]);
+    let (routes, _) = routes([(ServiceName::whole("www_world_dev"), hello)]);
+    check(&routes, "hello.world.example", Some("www_world_dev"));
+    check(&routes, "hello.world.example.localhost", None);
+}
+
+#[test]
+fn a_tagged_part_has_the_name_of_service_and_tag_and_its_own_label() {
+    let (routes, _) = routes([(ServiceName::part("www", "world.dev"), service(&[], &[]))]);
+    check(&routes, "www.world.dev", Some("world.dev_www"));
+    check(
+        &routes,
+        "www.world.dev.127.0.0.1.nip.io",
+        Some("world.dev_www"),
+    );
+}
+
+#[test]
+fn whole_services_come_before_parts_and_the_contest_is_reported_once() {
+    let part = (ServiceName::part("www", "hello"), service(&[], &[]));
+    let (routes, problems) = routes([part, whole("www_hello")]);
+    check(&routes, "www.hello", Some("www_hello"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].subject, "service www.hello");
+    assert!(
+        problems[0].message.contains("www.hello.localhost"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn among_equals_the_alphabetically_first_service_keeps_the_name() {
+    let claim = |name| (ServiceName::whole(name), service(&["shop.example"], &[]));
+    let (routes, problems) = routes([claim("b"), claim("a")]);
+    check(&routes, "shop.example", Some("a"));
+    assert_eq!(problems.len(), 1);
+}
+
+#[test]
+fn a_name_that_cannot_be_a_host_is_reported_and_the_rest_keeps_working() {
+    let (routes, problems) = routes([whole("bad name"), whole("good")]);
+    check(&routes, "good", Some("good"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].subject, "service bad name");
+}
+
+#[test]
+fn any_address_under_a_known_suffix_is_ignored() {
+    let (routes, _) = routes([whole("www_hello")]);
+    for host in [
+        "www.hello.10.1.2.3.nip.io",
+        "www.hello.10-1-2-3.sslip.io",
+        "www.hello-10-1-2-3.sslip.io",
+        "www.hello.0a010203.nip.io",
+        "www.hello.--1.sslip.io",
+        "www.hello.2a01-4f8-c17-b8f--2.sslip.io",
+        "www.hello.127.0.0.1.traefik.me",
+    ] {
+        check(&routes, host, Some("www_hello"));
+    }
+    for host in [
+        "www.hello.nip.io",
+        "www.hello.10.1.2.nip.io",
+        "www.hello.10.1.2.300.nip.io",
+        "www.hello.10.1.2.3.example",
+        "10.1.2.3.nip.io",
+        "nip.io",
+        ".nip.io",
+        "",
+    ] {
+        check(&routes, host, None);
+    }
+}
+
+#[test]
+fn exposure_is_a_choice() {
+    let stating = |name, expose| {
+        let (name, mut service) = whole(name);
+        service.options.expose = expose;
+        (name, service)
+    };
+    let services = snapshot([
+        stating("open", Some(true)),
+        stating("no", Some(false)),
+        stating("silent", None),
+    ]);
+    let labels = |expose| {
+        let config = RouteConfig {
+            expose,
+            ..RouteConfig::default()
+        };
+        let (routes, _) = Routes::new(&services, &config);
+        let labels = routes
+            .services()
+            .iter()
+            .map(|service| service.label.clone());
+        labels.collect::<Vec<_>>()
+    };
+    assert_eq!(labels(Expose::All), ["open", "silent"]);
+    assert_eq!(labels(Expose::Tagged), ["open"]);
+}
+
+#[test]
+fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
+    let config = RouteConfig {
+        listeners: vec![
+            "0.0.0.0:80".parse().unwrap(),
+            "127.0.0.1:9180".parse().unwrap(),
+        ],
+        host_addresses: ["192.0.2.1".parse().unwrap()].into(),
+        ..RouteConfig::default()
+    };
+    let addresses = [
+        "127.0.0.1:80",
+        "192.0.2.1:80",
+        "127.0.0.1:9180",
+        "[::ffff:127.0.0.1]:80",
+        "192.0.2.1:9180",
+        "172.17.0.2:80",
+        "127.0.0.1:8080",
+    ];
+    let backends = addresses.map(|address| backend(address, &[]));
+    let services = snapshot([(ServiceName::whole("web"), service(&[], &backends))]);
+    let (routes, problems) = Routes::new(&services, &config);
+    let left: Vec<_> = routes.services()[0]
+        .backends
+        .iter()
+        .map(|b| b.address.to_string())
+        .collect();
+    assert_eq!(left, ["192.0.2.1:9180", "172.17.0.2:80", "127.0.0.1:8080"]);
+    assert_eq!(problems.len(), 4);
+}
+
+#[test]
+fn a_service_without_usable_backend_keeps_its_names() {
+    let mut down = backend("10.0.0.1:80", &[]);
+    down.probe.state = ProbeState::Down;
+    let (routes, _) = routes([(ServiceName::whole("web"), service(&[], &[down]))]);
+    let place = routes.find("web").unwrap();
+    assert!(!routes.services()[place].backends[0].usable);
+}
+
+#[test]
+fn an_empty_snapshot_gives_empty_routes_and_no_problem() {
+    let (empty, problems) = routes([]);
+    assert_eq!((empty, problems), (Routes::default(), Vec::new()));
+}
+
+proptest! {
+    #[test]
+    fn no_host_name_makes_the_search_panic(host in "[a-f0-9.-]{0,40}(\\.nip\\.io)?") {
+        let (routes, _) = routes([whole("a")]);
+        let _ = routes.find(&host);
+    }
+
+    #[test]
+    fn every_host_belongs_to_a_listed_service(names in proptest::collection::vec("[a-c_.]{1,6}", 0..6)) {
+        let (routes, _) = routes(names.iter().map(|name| whole(name)));
+        for (host, _) in routes.hosts() {
+            prop_assert!(routes.find(host).is_some());
+        }
+        let read: Routes = serde_json::from_str(&serde_json::to_string(&routes).unwrap()).unwrap();
+        prop_assert_eq!(read, routes);
+    }
+}

@@ -1,0 +1,148 @@
+//! `lb-agent run`: brings everything up in order, waits for the end, and takes it down in order.
+
+mod listeners;
+mod show;
+mod stages;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use lb_agent::{
+    admin::Readiness,
+    config::Config,
+    maps::Maps,
+    network,
+    programs::{self, Programs},
+    reconcile, vip,
+};
+use lb_sys::inherit::Inherited;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::preflight;
+use listeners::Listeners;
+use stages::spawn;
+
+/// How long the stages have to end; the front has its own, shorter one for requests in flight.
+const GRACE: Duration = Duration::from_secs(40);
+
+/// What must have happened before the agent is ready.
+const IN_MAPS: &str = "the first complete catalog is in the maps";
+const ROUTED: &str = "the front has the first complete routes";
+const BOUND: &str = "all listeners are bound";
+
+/// The running stages, each with its name and its end.
+type Stages = JoinSet<(&'static str, Result<()>)>;
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// When it cannot start, or a stage ends by itself.
+pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
+    preflight::kernel()?;
+    preflight::privileges()?;
+    let _lock = preflight::lock(&config.state_dir)?;
+    preflight::bpffs(&config.bpffs)?;
+    let pins = programs::pin_root(&config.bpffs);
+    tracing::info!(?config, "resolved configuration");
+    tracing::debug!(pins = %pins.display(), "pins");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(agent(config, inherited))
+}
+
+async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
+    let pool = vip::Pool::try_from(config.vip.pool)?;
+    network::take_pool(pool.net(), pool.own()).await?;
+    let listeners = Listeners::bind(&config, &mut inherited)?;
+    for name in inherited.names() {
+        tracing::warn!(
+            name,
+            "a passed descriptor is not used; the names are front, admin and dns"
+        );
+    }
+    let mut programs = Programs::load(&programs::Config {
+        bpffs: config.bpffs.clone(),
+        cgroup: config.cgroup.clone(),
+        pool: pool.net(),
+        own: pool.own(),
+        services: config.limits.services,
+        backends: config.limits.backends,
+    })?;
+    let (maps, events) = Maps::open(&mut programs)?;
+    programs.attach()?;
+
+    let mut conditions = vec![IN_MAPS, BOUND];
+    if config.front.enabled {
+        conditions.push(ROUTED);
+    }
+    let readiness = Readiness::new(conditions);
+    let stop = CancellationToken::new();
+    let mut stages = spawn(
+        config,
+        pool,
+        listeners,
+        reconcile::Plane {
+            programs,
+            maps,
+            events,
+            pool: pool.net(),
+        },
+        &readiness,
+        &stop,
+    )?;
+    readiness.set(BOUND);
+    tracing::info!("running");
+
+    let early = tokio::select! {
+        signal = shutdown_signal() => signal.map(|name| tracing::info!(signal = name, "ending")),
+        ended = stages.join_next() => Err(fault(ended)),
+    };
+    readiness.stop();
+    stop.cancel();
+    let late = tokio::select! {
+        drained = timeout(GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),
+        // The second signal means now.
+        signal = shutdown_signal() => signal.is_ok(),
+    };
+    if late {
+        tracing::warn!(
+            stages = stages.len(),
+            "stages were still running when the agent ended"
+        );
+    }
+    early
+}
+
+async fn shutdown_signal() -> Result<&'static str> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let (mut term, mut int, mut hup): (Signal, Signal, Signal) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::hangup())?,
+    );
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok("SIGTERM"),
+            _ = int.recv() => return Ok("SIGINT"),
+            _ = hup.recv() => tracing::warn!("SIGHUP: the configuration is read at the start; restart the agent to change it"),
+        }
+    }
+}
+
+/// A stage that ends before it is told to is a fault, even when it says that all is well.
+fn fault(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
+    match ended {
+        None => anyhow!("no stage is left"),
+        Some(Err(error)) => anyhow!("a stage failed: {error}"),
+        Some(Ok((name, Ok(())))) => anyhow!("the stage {name} ended by itself"),
+        Some(Ok((name, Err(error)))) => error.context(format!("the stage {name} ended")),
+    }
+}

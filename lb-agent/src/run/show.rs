@@ -1,0 +1,142 @@
+//! What the stages show on the page, in `status` and in the metrics.
+
+use std::{
+    collections::BTreeMap,
+    net::UdpSocket,
+    sync::{Arc, atomic::Ordering},
+};
+
+use lb_agent::{
+    admin::{self, Component, Figure, Figures, Mark, Sample},
+    front::FrontStats,
+    reconcile,
+    routes::{RouteConfig, Routes},
+    snapshot::Snapshot,
+};
+use tokio::sync::watch;
+
+pub(super) fn host_names(
+    snapshot: Option<&Snapshot>,
+    config: &RouteConfig,
+) -> BTreeMap<String, Vec<String>> {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    if let Some(snapshot) = snapshot {
+        let (routes, _) = Routes::new(snapshot, config);
+        for (host, label) in routes.hosts() {
+            names
+                .entry(label.to_owned())
+                .or_default()
+                .push(host.to_owned());
+        }
+    }
+    names
+}
+
+pub(super) fn front_line(stats: Option<&FrontStats>) -> Component {
+    match stats {
+        None => Component::new("front", Mark::Warning, "has not reported yet"),
+        Some(stats) => {
+            let served: u64 = stats.requests.iter().map(|requests| requests.count).sum();
+            let FrontStats {
+                pid, workers, open, ..
+            } = stats;
+            let detail = format!(
+                "process {pid}, {workers} workers, {open} connections open, {served} requests"
+            );
+            Component::new("front", Mark::Ok, detail)
+        }
+    }
+}
+
+pub(super) fn dns_line(sockets: &[UdpSocket]) -> admin::ComponentLine {
+    let addresses: Vec<_> = sockets
+        .iter()
+        .filter_map(|socket| socket.local_addr().ok())
+        .map(|address| address.to_string())
+        .collect();
+    let detail = format!("listens on {}", addresses.join(", "));
+    Box::new(move || Component::new("dns", Mark::Ok, detail.clone()))
+}
+
+pub(super) fn reconcile_figures(
+    metrics: Arc<reconcile::Metrics>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
+        vec![
+            Figure::counter(
+                "reconcile_operations",
+                "Map writes by result.",
+                vec![
+                    Sample::labelled([("result", "ok")], value(&metrics.operations)),
+                    Sample::labelled([("result", "failed")], value(&metrics.failures)),
+                ],
+            ),
+            Figure::gauge(
+                "reconcile_duration_seconds",
+                "Time from the newest snapshot to its last map write.",
+                vec![Sample::plain(value(&metrics.last_duration_micros) / 1e6)],
+            ),
+            Figure::counter(
+                "suspicions",
+                "Connects that the kernel saw fail at a backend.",
+                vec![Sample::plain(value(&metrics.suspicions))],
+            ),
+        ]
+    })
+}
+
+pub(super) fn front_figures(
+    stats: watch::Receiver<Option<FrontStats>>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        let Some(stats) = stats.borrow().clone() else {
+            return Vec::new();
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let value = |number: u64| number as f64;
+        let requests = stats.requests.iter().map(|requests| {
+            let service = if requests.service.is_empty() {
+                "_unmatched"
+            } else {
+                &requests.service
+            };
+            Sample::labelled(
+                [("service", service), ("code", &requests.class)],
+                value(requests.count),
+            )
+        });
+        let rejected = stats
+            .rejected
+            .iter()
+            .map(|(reason, count)| Sample::labelled([("reason", reason)], value(*count)));
+        vec![
+            Figure::counter(
+                "http_requests",
+                "Requests by service and class of status.",
+                requests.collect(),
+            ),
+            Figure::counter(
+                "http_rejected",
+                "Streams refused before there was a request.",
+                rejected.collect(),
+            ),
+            Figure::counter(
+                "http_retries",
+                "Attempts after a failed one of the same request.",
+                vec![Sample::plain(value(stats.retries))],
+            ),
+            Figure::gauge(
+                "http_client_connections",
+                "Client connections open now.",
+                vec![Sample::plain(value(stats.open))],
+            ),
+            Figure::counter(
+                "http_backend_connections_opened",
+                "Connections opened to backends.",
+                vec![Sample::plain(value(stats.connects))],
+            ),
+        ]
+    })
+}

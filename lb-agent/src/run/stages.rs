@@ -1,0 +1,275 @@
+//! Makes the channels and spawns every stage, in the order of the data's way.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use lb_agent::{
+    admin::{self, Readiness},
+    assemble,
+    catalog::SourceState,
+    config::{self, Config},
+    discover::{consul, file},
+    dns, front, health, reconcile,
+    routes::RouteConfig,
+    vip,
+};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    IN_MAPS, ROUTED, Stages,
+    listeners::Listeners,
+    show::{dns_line, front_figures, front_line, host_names, reconcile_figures},
+};
+
+/// How long the front's requests in flight have.
+const FRONT_GRACE: Duration = Duration::from_secs(30);
+
+pub(super) fn spawn(
+    config: Config,
+    pool: vip::Pool,
+    listeners: Listeners,
+    plane: reconcile::Plane,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<Stages> {
+    let mut stages = Stages::new();
+    let mut registry = Registry::with_prefix("lb");
+    let mut stage = |name: &'static str, task: BoxedStage| {
+        stages.spawn(async move { (name, task.await) });
+    };
+
+    // Channels, in the order of the data's way.
+    let (names_in, names) = watch::channel(None);
+    let (vips_in, vips) = watch::channel(None);
+    let (verdicts_in, verdicts) = watch::channel(Arc::default());
+    let (snapshots_in, snapshots) = watch::channel(None);
+    let (suspects_in, suspects) = mpsc::channel(1024);
+    let (stats_in, stats) = mpsc::channel(16);
+    let (drains_in, drains) = mpsc::channel(16);
+    let (map_problems_in, map_problems) = watch::channel(Vec::new());
+    let (front_problems_in, front_problems) = watch::channel(Vec::new());
+    let (front_stats_in, front_stats) = watch::channel(None);
+    let (installed_in, installed) = watch::channel(false);
+    let (routed_in, routed) = watch::channel(false);
+    let mut conditions = vec![(IN_MAPS, installed)];
+
+    // Sources.
+    let mut sources = BTreeMap::new();
+    if let Some(path) = config.sources.file.clone() {
+        let (state_in, state) = watch::channel(SourceState::default());
+        sources.insert("file".to_owned(), state);
+        let run = file::run(file::FileConfig { path }, state_in, stop.clone());
+        stage(
+            "file source",
+            Box::pin(async { run.await.map_err(Into::into) }),
+        );
+    }
+    let consul = config
+        .sources
+        .consul
+        .as_ref()
+        .map(consul_config)
+        .transpose()?;
+    if let Some(consul) = consul.clone() {
+        let (state_in, state) = watch::channel(SourceState::default());
+        sources.insert("consul".to_owned(), state);
+        let metrics = consul::Metrics::default();
+        metrics.register(&mut registry);
+        let run = consul::run(consul, state_in, metrics, stop.clone());
+        stage(
+            "consul source",
+            Box::pin(async { run.await.map_err(Into::into) }),
+        );
+    }
+
+    // What the agent adds.
+    let vip_config = vip::Config {
+        pool,
+        datacenter: config.vip.datacenter.clone(),
+        records: config.state_dir.join("vips.json"),
+        consul,
+    };
+    let run = vip::run(vip_config, names, vips_in, stop.clone());
+    stage("vip", Box::pin(async { run.await.map_err(Into::into) }));
+    let health_metrics = Arc::new(health::Metrics::default());
+    health_metrics.register(&mut registry);
+    let run = health::run(
+        config.health,
+        snapshots.clone(),
+        suspects,
+        verdicts_in,
+        health_metrics,
+        stop.clone(),
+    );
+    stage(
+        "health",
+        Box::pin(async {
+            run.await;
+            Ok(())
+        }),
+    );
+    let inputs = assemble::Inputs {
+        sources,
+        vips,
+        verdicts,
+        drains,
+        problems: vec![map_problems, front_problems],
+    };
+    let outputs = assemble::Outputs {
+        names: names_in,
+        snapshots: snapshots_in,
+    };
+    let run = assemble::run(config.state_dir.clone(), inputs, outputs, stop.clone());
+    stage(
+        "assemble",
+        Box::pin(async {
+            run.await;
+            Ok(())
+        }),
+    );
+
+    // What is made of the snapshot.
+    let metrics = Arc::new(reconcile::Metrics::default());
+    registry.register_collector(Box::new(reconcile_figures(metrics.clone())));
+    let channels = reconcile::Channels {
+        snapshots: snapshots.clone(),
+        suspects: suspects_in,
+        stats,
+        problems: map_problems_in,
+        installed: installed_in,
+    };
+    let run = reconcile::run(plane, channels, metrics, stop.clone());
+    stage(
+        "reconcile",
+        Box::pin(async { run.await.map_err(Into::into) }),
+    );
+
+    let routes = RouteConfig {
+        domains: config.front.domains.clone(),
+        expose: config.front.expose,
+        listeners: listeners
+            .admin
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect(),
+        ..RouteConfig::default()
+    };
+    let mut components: Vec<admin::ComponentLine> = Vec::new();
+    if config.front.enabled {
+        let control = config.socket.with_file_name("front.sock");
+        let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());
+        supervisor.grace = FRONT_GRACE;
+        supervisor.routes = routes.clone();
+        supervisor.settings.no_route_status = config.front.no_route_status;
+        let run = front::supervise(
+            supervisor,
+            listeners.front,
+            snapshots.clone(),
+            front_stats_in,
+            front_problems_in,
+            routed_in,
+            stop.clone(),
+        );
+        conditions.push((ROUTED, routed));
+        stage("front", Box::pin(async { run.await.map_err(Into::into) }));
+        registry.register_collector(Box::new(front_figures(front_stats.clone())));
+        components.push(Box::new(move || front_line(front_stats.borrow().as_ref())));
+    }
+    if config.dns.enabled {
+        let metrics = Arc::new(dns::Metrics::default());
+        metrics.register(&mut registry);
+        components.push(dns_line(&listeners.dns_udp));
+        let dns_config = dns_config(&config, pool)?;
+        let run = dns::run(
+            dns_config,
+            listeners.dns_udp,
+            listeners.dns_tcp,
+            snapshots.clone(),
+            metrics,
+            stop.clone(),
+        );
+        stage("dns", Box::pin(async { run.await.map_err(Into::into) }));
+    }
+    let run = report_readiness(conditions, readiness.clone(), stop.clone());
+    stage("readiness", Box::pin(run));
+    let hosts = snapshots.clone();
+    let inputs = admin::Inputs {
+        snapshots,
+        stats: stats_in,
+        drains: drains_in,
+        readiness: readiness.clone(),
+        registry,
+        hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),
+        components,
+    };
+    let admin_config = admin::Config {
+        state_dir: config.state_dir.clone(),
+        token_file: config.admin.token_file.clone(),
+        names: Vec::new(),
+    };
+    let run = admin::run(
+        admin_config,
+        listeners.admin_socket,
+        listeners.admin,
+        inputs,
+        stop.clone(),
+    );
+    stage("admin", Box::pin(async { run.await.map_err(Into::into) }));
+    Ok(stages)
+}
+
+type BoxedStage = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+fn consul_config(consul: &config::Consul) -> Result<consul::Config> {
+    let address = consul
+        .address
+        .parse()
+        .with_context(|| format!("[sources.consul] address {:?}", consul.address))?;
+    let mut config = consul::Config::new(address);
+    config.token = consul.token.as_ref().map(|token| match token {
+        config::ConsulToken::Value(token) => consul::Token::Value(token.reveal().to_owned()),
+        config::ConsulToken::File(path) => consul::Token::File(path.clone()),
+    });
+    config.datacenter.clone_from(&consul.datacenter);
+    Ok(config)
+}
+
+fn dns_config(config: &Config, pool: vip::Pool) -> Result<dns::Config> {
+    let upstreams = match &config.dns.upstreams {
+        Some(upstreams) => upstreams.clone(),
+        None => dns::system_upstreams(pool.own()).context(
+            "cannot read /etc/resolv.conf for the resolver's upstreams; set [dns] upstreams",
+        )?,
+    };
+    let mut allow = dns::private_networks();
+    allow.push(pool.net().into());
+    Ok(dns::Config {
+        own: pool.own(),
+        domains: config.front.domains.clone(),
+        upstreams,
+        consul: config.dns.consul,
+        allow,
+    })
+}
+
+/// Sets the conditions of readiness as they come true.
+async fn report_readiness(
+    mut conditions: Vec<(&'static str, watch::Receiver<bool>)>,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<()> {
+    for (condition, reached) in &mut conditions {
+        tokio::select! {
+            // An error means that the stage ended, which is told elsewhere.
+            reached = reached.wait_for(|reached| *reached) => if reached.is_ok() {
+                readiness.set(condition);
+            },
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+    tracing::info!("ready");
+    stop.cancelled().await;
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Small values kept in the state directory: replaced as a whole or not at all.
+//!
+//! A damaged file is set aside and told, never fatal, and never overwritten.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Why a value could not be loaded or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is there and cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds something else, or another version; it was moved out of the way.
+    #[error("{} is damaged ({why}); it was set aside as {}", path.display(), aside.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it is now.
+        aside: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The value that [`save`] left at `path`; `None` if there is no file. Blocks.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is damaged; then it is set aside.
+pub fn load<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(Error::Read { path, source });
+        }
+    };
+    let why = match serde_json::from_slice::<Version>(&text) {
+        Ok(found) if found.version != version => format!(
+            "it has version {}, this agent writes {version}",
+            found.version
+        ),
+        Ok(_) => match serde_json::from_slice::<Envelope<T>>(&text) {
+            Ok(envelope) => return Ok(Some(envelope.value)),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
+    };
+    let aside = beside(path, ".damaged");
+    fs::rename(path, &aside).map_err(|source| Error::Write {
+        path: aside.clone(),
+        source,
+    })?;
+    let path = path.to_owned();
+    Err(Error::Damaged { path, aside, why })
+}
+
+/// Puts `value` at `path`. After a crash at any moment the old value or the new one is there. Blocks.
+///
+/// # Errors
+///
+/// When the disk or the permissions refuse; the old value stays.
+pub fn save<T: Serialize>(path: &Path, version: u32, value: &T) -> Result<(), Error> {
+    replace(path, version, value).map_err(|source| Error::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn replace<T: Serialize>(path: &Path, version: u32, value: &T) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(&Envelope { version, value })?;
+    text.push(b'\n');
+    let fresh = beside(path, ".new");
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(&text)?;
+    // Before the rename: else a crash may leave the new name with no content.
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    version: u32,
+    value: T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Error, load, save};
+
+    #[test]
+    fn what_is_saved_is_loaded_and_the_absent_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), None);
+        for value in [vec![1, 2], vec![3]] {
+            save(&path, 1, &value).unwrap();
+            assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), Some(value));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_with_its_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        for text in [
+            "",
+            "{",
+            r#"{"version":1}"#,
+            r#"{"version":1,"value":"x"}"#,
+            r#"{"version":2,"value":[]}"#,
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = load::<Vec<u8>>(&path, 1).unwrap_err();
+            let Error::Damaged { aside, .. } = error else {
+                panic!("{text}: {error}");
+            };
+            assert_eq!(fs::read_to_string(aside).unwrap(), text);
+            assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_written_leaves_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        save(&path, 1, &[1]).unwrap();
+        fs::create_dir(directory.path().join("value.json.new")).unwrap();
+        assert!(matches!(save(&path, 1, &[2]), Err(Error::Write { .. })));
+        assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), Some(vec![1]));
+    }
+}

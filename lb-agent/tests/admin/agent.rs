@@ -1,0 +1,159 @@
+//! A live admin stage for the tests.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use lb_agent::{
+    admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Readiness, Sample},
+    cli::{self, Ask, Exit, Options, Output, Style},
+    drain::DrainRequest,
+    snapshot::Snapshot,
+    stats::StatsRequest,
+};
+use prometheus_client::registry::Registry;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::values::{figures, snapshot};
+
+/// A live admin stage with everything that it asks played by the test.
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) token: String,
+    pub(crate) readiness: Readiness,
+    pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(crate) drains: mpsc::Receiver<DrainRequest>,
+    pub(crate) stop: CancellationToken,
+    stage: JoinHandle<Result<(), admin::Error>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Agent {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/admin.sock");
+        let unix = admin::bind_socket(&socket).unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let (snapshots, snapshots_in) = watch::channel(Some(Arc::new(snapshot())));
+        let (stats, mut asked) = mpsc::channel::<StatsRequest>(4);
+        tokio::spawn(async move {
+            while let Some(reply) = asked.recv().await {
+                let _ = reply.send(figures());
+            }
+        });
+        let (drains_out, drains) = mpsc::channel(4);
+        let readiness = Readiness::new(["maps", "listeners"]);
+        let mut registry = Registry::with_prefix("lb");
+        registry.register_collector(Box::new(Figures::new(|| {
+            let sample = Sample::labelled([("type", "A"), ("rcode", "NOERROR")], 7.0);
+            vec![Figure::counter(
+                "dns_queries",
+                "Queries answered.",
+                vec![sample],
+            )]
+        })));
+        let inputs = Inputs {
+            snapshots: snapshots_in,
+            stats,
+            drains: drains_out,
+            readiness: readiness.clone(),
+            registry,
+            hosts: Box::new(|| {
+                BTreeMap::from([("www_hello".to_owned(), vec!["www.hello".to_owned()])])
+            }),
+            components: vec![Box::new(|| Component::new("dns", Mark::Ok, "on :53"))],
+        };
+        let config = Config {
+            state_dir: dir.path().to_owned(),
+            token_file: None,
+            names: vec!["lb.example".to_owned()],
+        };
+        let stop = CancellationToken::new();
+        let stage = tokio::spawn(admin::run(config, unix, vec![tcp], inputs, stop.clone()));
+        let mut agent = Self {
+            address,
+            socket,
+            token: String::new(),
+            readiness,
+            snapshots,
+            drains,
+            stop,
+            stage,
+            _dir: dir,
+        };
+        // The first answer proves that the stage runs, and so that the token is made.
+        assert!(agent.get("/healthz").await.starts_with("HTTP/1.1 200 "));
+        let token = agent._dir.path().join("admin.token");
+        agent.token = fs::read_to_string(token).unwrap().trim().to_owned();
+        agent
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> String {
+        self.send(&format!("GET {path} HTTP/1.1"), &self.host(), "", "")
+            .await
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Sends one request and reads the answer to its end.
+    pub(crate) async fn send(&self, line: &str, host: &str, headers: &str, body: &str) -> String {
+        let length = match body.len() {
+            0 => String::new(),
+            n => format!("Content-Length: {n}\r\n"),
+        };
+        let head = format!("{line}\r\nHost: {host}\r\nConnection: close\r\n{headers}{length}\r\n");
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(body.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        timeout(Duration::from_secs(10), exchange).await.unwrap()
+    }
+
+    pub(crate) async fn post_drain(&self, headers: &str) -> String {
+        let body = r#"{"service":"www_hello","backend":"a"}"#;
+        self.send("POST /api/v1/drain HTTP/1.1", &self.host(), headers, body)
+            .await
+    }
+
+    /// Runs a command; its exit, standard output and standard error.
+    pub(crate) async fn ask(&self, output: Output, ask: Ask) -> (Exit, String, String) {
+        ask_at(self.socket.clone(), output, ask).await
+    }
+
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        let ended = timeout(Duration::from_secs(5), self.stage).await;
+        ended.unwrap().unwrap().unwrap();
+        assert!(!self.socket.exists(), "the socket's name is left behind");
+    }
+}
+
+pub(crate) async fn ask_at(socket: PathBuf, output: Output, ask: Ask) -> (Exit, String, String) {
+    let options = Options {
+        socket: Some(socket),
+        output,
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = cli::perform(&options, &ask, Style::Plain, &mut out, &mut err).await;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (exit, text(out), text(err))
+}
+
+#[track_caller]
+pub(crate) fn status(answer: &str, expect: u16) {
+    let start = format!("HTTP/1.1 {expect} ");
+    assert!(answer.starts_with(&start), "not {expect}: {answer}");
+}

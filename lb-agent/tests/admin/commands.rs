@@ -1,0 +1,147 @@
+//! The command line against a live agent, a mute one and none.
+
+use std::time::Duration;
+
+use lb_agent::{
+    admin,
+    cli::{self, Ask, Exit, Options, Output, Style},
+    drain::DrainOutcome,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    agent::{Agent, ask_at},
+    values::key,
+};
+
+#[tokio::test]
+async fn the_commands_ask_the_live_agent() {
+    let agent = Agent::start().await;
+    let (exit, out, err) = agent.ask(Output::Table, Ask::Status).await;
+    assert_eq!((exit, err.as_str()), (Exit::Degraded, ""));
+    assert!(out.starts_with("!! agent"), "{out}");
+    assert!(out.contains("ok dns"), "{out}");
+
+    let name = Some("www_hello".to_owned());
+    let (exit, out, _) = agent.ask(Output::Table, Ask::Services { name: None }).await;
+    assert_eq!(exit, Exit::Fine);
+    assert!(
+        out.lines().nth(2).unwrap().starts_with("www_hello"),
+        "{out}"
+    );
+
+    let (_, out, _) = agent
+        .ask(Output::Json, Ask::Backends { service: name })
+        .await;
+    let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(rows[0]["id"], "a");
+    assert_eq!(rows[0]["active"], 3);
+
+    let name = Some("nope".to_owned());
+    let (exit, out, err) = agent.ask(Output::Table, Ask::Services { name }).await;
+    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    assert!(err.contains("there is no service \"nope\""), "{err}");
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn the_health_check_is_silent_on_success_only() {
+    let agent = Agent::start().await;
+    let (exit, out, err) = agent.ask(Output::Table, Ask::Healthcheck).await;
+    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    let expect = "lb-agent: not ready\nwaiting for listeners\nwaiting for maps\n";
+    assert_eq!(err, expect);
+    agent.readiness.set("maps");
+    agent.readiness.set("listeners");
+    let (exit, out, err) = agent.ask(Output::Table, Ask::Healthcheck).await;
+    assert_eq!((exit, out + &err), (Exit::Fine, String::new()));
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_fails_the_health_check_within_two_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    // Connects are taken by the kernel, and nobody ever answers.
+    let _mute = admin::bind_socket(&socket).unwrap();
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let (exit, _, err) = ask_at(socket, Output::Table, Ask::Healthcheck).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(err.contains("did not answer within 2 s"), "{err}");
+    let passed = start.elapsed();
+    assert!(passed < Duration::from_millis(2100), "{passed:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_named_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let asked = || ask_at(socket.clone(), Output::Table, Ask::Status);
+    let missing = asked().await;
+    drop(admin::bind_socket(&socket).unwrap());
+    let dead = asked().await;
+    for (exit, out, err) in [missing, dead] {
+        assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+        assert!(err.contains(socket.to_str().unwrap()), "{err}");
+        assert!(err.contains("lb-agent run"), "{err}");
+        assert!(err.contains("--socket"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_by_command_goes_there_and_comes_back() {
+    let mut agent = Agent::start().await;
+    let mut drains = std::mem::replace(&mut agent.drains, mpsc::channel(1).1);
+    let stage = async {
+        let request = drains.recv().await.unwrap();
+        assert_eq!(request.service, "www_hello");
+        assert_eq!(request.backend.as_deref(), Some("file/a"));
+        let outcome = DrainOutcome {
+            matched: vec![key("a")],
+            draining: true,
+        };
+        request.reply.send(Ok(outcome)).unwrap();
+        let request = drains.recv().await.unwrap();
+        assert!(request.undo);
+        assert_eq!(request.backend, None);
+        let why = "there is no service db\x1b[2J".to_owned();
+        request.reply.send(Err(why)).unwrap();
+    };
+    let there = async {
+        let target = "www_hello/file/a".to_owned();
+        let undo = false;
+        let (exit, out, _) = agent.ask(Output::Table, Ask::Drain { target, undo }).await;
+        assert_eq!(exit, Exit::Fine);
+        assert!(out.starts_with("www_hello  file/a  draining"), "{out}");
+        let target = "db".to_owned();
+        let undo = true;
+        let (exit, out, err) = agent.ask(Output::Table, Ask::Drain { target, undo }).await;
+        assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+        assert_eq!(err, "lb-agent: there is no service db\\u{1b}[2J\n");
+    };
+    tokio::join!(stage, there);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_success() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let agent = Agent::start().await;
+    let options = Options {
+        socket: Some(agent.socket.clone()),
+        output: Output::Table,
+    };
+    let mut err = Vec::new();
+    let exit = cli::perform(&options, &Ask::Status, Style::Plain, &mut Gone, &mut err).await;
+    assert_eq!((exit, err), (Exit::Fine, Vec::new()));
+    agent.end().await;
+}

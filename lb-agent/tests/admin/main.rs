@@ -1,0 +1,7 @@
+//! The admin interface over real sockets, and the command line against it.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod agent;
+mod commands;
+mod http;
+mod values;

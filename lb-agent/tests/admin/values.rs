@@ -1,0 +1,92 @@
+//! The values that the test plays.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, SystemTime},
+};
+
+use lb_agent::{
+    catalog::{Check, InstanceKey, SourceHealth},
+    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, Source},
+    stats::{BackendStats, ServiceStats, Stats},
+};
+
+pub(crate) fn snapshot() -> Snapshot {
+    let hello = service(Some(Ipv4Addr::new(198, 18, 12, 7)));
+    let mut evil = service(None);
+    for backend in evil.backends.values_mut() {
+        backend.source = SourceHealth::Critical;
+        backend.checks = vec![Check {
+            name: "x".to_owned(),
+            health: SourceHealth::Critical,
+            output: "<b>no</b>".to_owned(),
+        }];
+    }
+    Snapshot {
+        complete: true,
+        services: [
+            (ServiceName::whole("www_hello"), hello),
+            (ServiceName::whole("<script>alert(1)</script>"), evil),
+        ]
+        .into(),
+        problems: Vec::new(),
+        sources: [(
+            "file".to_owned(),
+            Source {
+                updated: Some(SystemTime::now()),
+                error: None,
+            },
+        )]
+        .into(),
+    }
+}
+
+pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
+    let backend = Backend {
+        address: "10.0.0.1:80".parse().unwrap(),
+        tags: Default::default(),
+        weight: 1,
+        source: SourceHealth::Passing,
+        checks: Vec::new(),
+        probe: Probe {
+            state: ProbeState::Up,
+            since: SystemTime::now(),
+            error: None,
+            took: Some(Duration::from_micros(200)),
+        },
+        draining: false,
+    };
+    Service {
+        vip,
+        options: Default::default(),
+        aliases: Default::default(),
+        backends: [(key("a"), backend)].into(),
+    }
+}
+
+pub(crate) fn figures() -> Stats {
+    let active = BackendStats {
+        active: 3,
+        ..BackendStats::default()
+    };
+    let hello = ServiceStats {
+        flows: 12,
+        refused: 0,
+        failed: 0,
+        active: 3,
+        backends: [(key("a"), active)].into(),
+    };
+    Stats {
+        services: [(ServiceName::whole("www_hello"), hello)].into(),
+        maps: BTreeMap::new(),
+        programs: [("connect4", true)].into(),
+    }
+}
+
+pub(crate) fn key(id: &str) -> InstanceKey {
+    InstanceKey {
+        node: "file".to_owned(),
+        id: id.to_owned(),
+    }
+}

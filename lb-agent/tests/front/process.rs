@@ -1,0 +1,324 @@
+//! The front as a process of its own. The child is this test binary again, running one test that becomes the
+//! front when it is started with a control socket.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
+
+use lb_agent::{
+    catalog::Problem,
+    front::{ChildArgs, FrontStats, SuperviseError, Supervisor, child_main, supervise},
+    snapshot::Snapshot,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::kit::{Backend, Client, GET, PATIENCE, eventually, snapshot};
+
+#[test]
+fn becomes_the_front_when_started_as_one() {
+    if std::env::var("LISTEN_FDNAMES")
+        .is_ok_and(|names| names.split(':').any(|name| name == "control"))
+    {
+        let args = ChildArgs {
+            workers: Some(2),
+            grace_seconds: 5,
+        };
+        child_main(&args).unwrap();
+    }
+}
+
+/// An agent's side of a front, as a stage of its own runtime.
+struct Agent {
+    runtime: Runtime,
+    stage: JoinHandle<Result<(), SuperviseError>>,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    stats: watch::Receiver<Option<FrontStats>>,
+    problems: watch::Receiver<Vec<Problem>>,
+    stop: CancellationToken,
+}
+
+impl Agent {
+    fn start(directory: &Path, listeners: Vec<TcpListener>) -> Self {
+        Self::listening(directory, listeners, vec![])
+    }
+
+    fn listening(directory: &Path, listeners: Vec<TcpListener>, listen: Vec<SocketAddr>) -> Self {
+        let exe = std::env::current_exe().unwrap();
+        let mut config = Supervisor::new(directory.join("front.sock"), listen);
+        // libtest refuses flags of ours: a shell drops them.
+        config.program = "/bin/sh".into();
+        let script = format!(
+            "exec {exe:?} --exact process::becomes_the_front_when_started_as_one --quiet >/dev/null"
+        );
+        config.arguments = vec!["-c".into(), script.into()];
+        config.workers = 2;
+        config.grace = PATIENCE;
+        let (snapshots, snapshots_in) = watch::channel(None);
+        let (stats_out, stats) = watch::channel(None);
+        let (problems_out, problems) = watch::channel(Vec::new());
+        let stop = CancellationToken::new();
+        let runtime = Runtime::new().unwrap();
+        let run = supervise(
+            config,
+            listeners,
+            snapshots_in,
+            stats_out,
+            problems_out,
+            watch::Sender::new(false),
+            stop.clone(),
+        );
+        Self {
+            stage: runtime.spawn(run),
+            runtime,
+            snapshots,
+            stats,
+            problems,
+            stop,
+        }
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    fn pid(&self) -> u32 {
+        eventually("the front reports", || {
+            self.stats.borrow().as_ref().map(|stats| stats.pid)
+        })
+    }
+
+    /// As SIGKILL would: nothing is said to the front.
+    fn die(self) {
+        self.stage.abort();
+        self.runtime.shutdown_timeout(PATIENCE);
+    }
+
+    fn stop(self) {
+        self.stop.cancel();
+        self.runtime.block_on(self.stage).unwrap().unwrap();
+    }
+}
+
+/// Ends a front that a failed test would leave behind.
+struct Leftover(u32);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(pid) = self.0.try_into()
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn status(pid: u32, thread: u32, line: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
+    let value = status
+        .lines()
+        .find_map(|found| found.strip_prefix(line)?.strip_prefix(':'))?;
+    Some(value.trim().to_owned())
+}
+
+fn workers(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let ids = threads.map(|thread| {
+        thread
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap()
+    });
+    ids.filter(|&id| status(pid, id, "Name").is_some_and(|name| name.starts_with("lb-front")))
+        .collect()
+}
+
+fn listener() -> (TcpListener, impl Fn() -> Client) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, move || Client::connect(address))
+}
+
+#[test]
+fn it_runs_without_capabilities_and_ends_with_its_agent_when_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = Backend::named("a");
+    let (listener, client) = listener();
+    let agent = Agent::start(directory.path(), vec![listener]);
+    // Nothing is known yet, which is not the same as nothing being there.
+    assert!(client().send(GET).answer().body.starts_with("starting"));
+    agent.publish(snapshot(&[backend.address]));
+    eventually("routes arrive", || {
+        (client().send(GET).answer().status == 200).then_some(())
+    });
+    let pid = agent.pid();
+    let _leftover = Leftover(pid);
+    let threads = workers(pid);
+    assert_eq!(threads.len(), 2);
+    for thread in threads {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            let value = status(pid, thread, set).unwrap();
+            // Without the right to change it, the bounding set stays; then there is nothing in the others.
+            if set != "CapBnd" || nix::unistd::geteuid().is_root() {
+                assert_eq!(u64::from_str_radix(&value, 16).unwrap(), 0, "{set}");
+            }
+        }
+        assert_eq!(status(pid, thread, "NoNewPrivs").as_deref(), Some("1"));
+    }
+    let mut keeping = client();
+    assert_eq!(keeping.send(GET).answer().status, 200);
+    agent.stop();
+    assert_eq!(keeping.rest(), b"");
+    assert!(
+        !Path::new(&format!("/proc/{pid}")).exists(),
+        "neither process nor zombie"
+    );
+}
+
+#[test]
+fn it_outlives_its_agent_with_the_last_routes_and_the_next_one_adopts_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let backends = ["a", "b"].map(Backend::named);
+    let (listener, client) = listener();
+    let copy = listener.try_clone().unwrap();
+    let first = Agent::start(directory.path(), vec![listener]);
+    first.publish(snapshot(&[backends[0].address]));
+    eventually("routes arrive", || {
+        (client().send(GET).answer().status == 200).then_some(())
+    });
+    let pid = first.pid();
+    let _leftover = Leftover(pid);
+    let mut kept = client();
+    assert_eq!(kept.send(GET).answer().body, "a");
+    first.die();
+    assert_eq!(kept.send(GET).answer().body, "a");
+    assert_eq!(client().send(GET).answer().body, "a");
+    let second = Agent::start(directory.path(), vec![copy]);
+    assert_eq!(second.pid(), pid);
+    // Sources that have not all spoken take nothing away.
+    second.publish(Snapshot::default());
+    second.publish(Snapshot {
+        complete: false,
+        ..snapshot(&[])
+    });
+    assert_eq!(client().send(GET).answer().body, "a");
+    second.publish(snapshot(&[backends[1].address]));
+    eventually("new routes arrive", || {
+        (client().send(GET).answer().body == "b").then_some(())
+    });
+    assert_eq!(kept.send(GET).answer().body, "b");
+    second.stop();
+    eventually("it ends", || {
+        let ended = status(pid, pid, "State").is_none_or(|state| state.starts_with('Z'));
+        ended.then_some(())
+    });
+}
+
+#[test]
+fn one_that_dies_is_started_again_and_no_client_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = Backend::named("a");
+    let (listener, client) = listener();
+    let agent = Agent::start(directory.path(), vec![listener]);
+    agent.publish(snapshot(&[backend.address]));
+    eventually("routes arrive", || {
+        (client().send(GET).answer().status == 200).then_some(())
+    });
+    let pid = agent.pid();
+    let _leftover = Leftover(pid);
+    kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    let report = |problem: &Problem| problem.subject == "front";
+    eventually("its end is reported", || {
+        agent.problems.borrow().iter().any(report).then_some(())
+    });
+    eventually("another one serves", || {
+        (client().send(GET).answer().status == 200).then_some(())
+    });
+    eventually("it is another one", || {
+        let other = agent
+            .stats
+            .borrow()
+            .as_ref()
+            .is_some_and(|stats| stats.pid != pid);
+        other.then_some(())
+    });
+    eventually("the report is withdrawn", || {
+        (!agent.problems.borrow().iter().any(report)).then_some(())
+    });
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "no zombie");
+    agent.stop();
+}
+
+#[test]
+fn without_passed_listeners_it_listens_by_itself_once_for_each_worker() {
+    let directory = tempfile::tempdir().unwrap();
+    let backends = ["a", "b"].map(Backend::named);
+    // Keeps the port for us without listening on it.
+    let reserved =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    reserved.set_reuse_port(true).unwrap();
+    reserved
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = reserved.local_addr().unwrap().as_socket().unwrap();
+    let agent = Agent::listening(directory.path(), vec![], vec![address]);
+    let _leftover = Leftover(agent.pid());
+    agent.publish(snapshot(
+        &backends.each_ref().map(|backend| backend.address),
+    ));
+    let ask = || Client::connect(address).send(GET).answer();
+    eventually("routes arrive", || (ask().status == 200).then_some(()));
+    let answers: String = (0..20).map(|_| ask().body).collect();
+    assert!(
+        answers == "ab".repeat(10) || answers == "ba".repeat(10),
+        "{answers}"
+    );
+    let port = format!(":{:04X}", address.port());
+    let sockets = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let listening = sockets.lines().filter(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&port) && fields[3] == "0A"
+    });
+    assert_eq!(listening.count(), 2);
+    agent.stop();
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn an_address_that_is_taken_is_one_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Supervisor::new(
+        directory.path().join("front.sock"),
+        vec![taken.local_addr().unwrap()],
+    );
+    let (_snapshots, snapshots) = watch::channel(None);
+    let (stats, _) = watch::channel(None);
+    let (problems, _) = watch::channel(Vec::new());
+    let run = supervise(
+        config,
+        vec![],
+        snapshots,
+        stats,
+        problems,
+        watch::Sender::new(false),
+        CancellationToken::new(),
+    );
+    let error = Runtime::new().unwrap().block_on(run).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains(&taken.local_addr().unwrap().to_string()),
+        "{error}"
+    );
+}

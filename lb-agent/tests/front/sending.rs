@@ -1,0 +1,321 @@
+//! Which backend a request goes to, on which connection, and what happens when that fails.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use lb_agent::front::{Limits, Reason};
+
+use crate::kit::{Backend, GET, Reply, TestFront, eventually, ok, refusing};
+
+#[test]
+fn backends_take_turns_whichever_worker_a_client_meets() {
+    let backends = ["a", "b", "c"].map(Backend::named);
+    let front = TestFront::start(Limits::default(), 2);
+    front.publish(&backends.each_ref().map(|backend| backend.address));
+    let answers: String = (0..9).map(|_| front.ask(GET).body).collect();
+    assert_eq!(answers, "abcabcabc");
+    // A change of the set does not begin the turn anew.
+    front.publish(&[backends[0].address, backends[1].address]);
+    let answers: String = (0..4).map(|_| front.ask(GET).body).collect();
+    assert!(answers == "abab" || answers == "baba", "{answers}");
+}
+
+#[test]
+fn connections_to_backends_are_used_again() {
+    let backend = Backend::named("a");
+    let front = TestFront::with(&[&backend]);
+    for _ in 0..5 {
+        assert_eq!(front.ask(GET).body, "a");
+    }
+    assert!(backend.seen().iter().all(|seen| seen.connection == 0));
+    let stats = front.stats();
+    assert_eq!(
+        (stats.connects, stats.reused, stats.ended(Reason::Ok)),
+        (1, 4, 5),
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn a_refused_connection_is_followed_by_another_backend_for_any_method() {
+    let backend = Backend::named("a");
+    let front = TestFront::start(Limits::default(), 1);
+    front.publish(&[refusing(), backend.address, refusing()]);
+    for _ in 0..6 {
+        assert_eq!(front.ask(GET).status, 200);
+        let post = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(front.ask(post).status, 200);
+    }
+    assert!(front.stats().retries > 0);
+}
+
+#[test]
+fn without_any_backend_that_accepts_the_answer_is_502() {
+    let front = TestFront::start(Limits::default(), 1);
+    front.publish(&[refusing(), refusing(), refusing(), refusing()]);
+    assert_eq!(front.ask(GET).status, 502);
+    let stats = front.stats();
+    assert_eq!((stats.ended(Reason::ConnectRefused), stats.retries), (1, 2));
+}
+
+#[test]
+fn an_idempotent_request_survives_a_connection_that_went_stale() {
+    // Each connection answers once; the second request on it finds it closed, before or after it is sent.
+    let backend = Backend::start(|seen| match seen.head.split(' ').nth(1) {
+        Some("/close") => Reply::Close(ok("a")),
+        _ => Reply::Keep(ok("a")),
+    });
+    let front = TestFront::with(&[&backend]);
+    for _ in 0..20 {
+        assert_eq!(
+            front.ask("GET /close HTTP/1.1\r\nHost: web\r\n\r\n").status,
+            200
+        );
+        assert_eq!(front.ask(GET).status, 200);
+    }
+}
+
+#[test]
+fn a_request_dies_once_and_is_repeated_only_if_that_is_harmless() {
+    let count = AtomicUsize::new(0);
+    // Every second request of a connection is read and then lost.
+    let backend = Backend::start(move |_| match count.fetch_add(1, Ordering::Relaxed) % 2 {
+        0 => Reply::Keep(ok("a")),
+        _ => Reply::Close(Vec::new()),
+    });
+    let front = TestFront::with(&[&backend]);
+    assert_eq!(front.ask(GET).status, 200);
+    // Lost on the old connection, answered on a new one.
+    assert_eq!(front.ask(GET).status, 200);
+    assert_eq!(backend.seen().len(), 3);
+    // The same with a request that may have had an effect.
+    let post = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc";
+    assert_eq!(front.ask(post).status, 502);
+    assert_eq!(backend.seen().len(), 4);
+    assert_eq!(front.stats().ended(Reason::BackendReset), 1);
+}
+
+#[test]
+fn a_connection_with_an_unfinished_request_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = TestFront::start(Limits::default(), 1);
+    front.publish(&[listener.local_addr().unwrap()]);
+    // Answers once it has seen a head, whatever body that announces.
+    let accept = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).unwrap() > 0);
+        stream.write_all(&ok("early")).unwrap();
+        stream
+    };
+    let mut uploading = front.client();
+    uploading.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 100\r\n\r\nabc");
+    let _first = accept();
+    assert_eq!(uploading.answer().body, "early");
+    let mut other = front.client();
+    other.send(GET);
+    let _second = accept();
+    assert_eq!(other.answer().body, "early");
+    assert_eq!(front.stats().reused, 0);
+}
+
+#[test]
+fn the_pool_forgets_a_backend_that_left() {
+    let backends = ["a", "b"].map(Backend::named);
+    let front = TestFront::with(&[&backends[0]]);
+    assert_eq!(front.ask(GET).body, "a");
+    assert_eq!(backends[0].open(), 1);
+    front.publish(&[backends[1].address]);
+    eventually("its connection is closed", || {
+        (backends[0].open() == 0).then_some(())
+    });
+    assert_eq!(front.ask(GET).body, "b");
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_time() {
+    let backend = Backend::named("a");
+    let limits = Limits {
+        pool_idle: Duration::ZERO,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    for _ in 0..3 {
+        assert_eq!(front.ask(GET).body, "a");
+    }
+    assert_eq!(front.stats().reused, 0);
+}
+
+#[test]
+fn too_many_connections_to_a_backend_are_refused_at_once() {
+    let backend = Backend::start(|_| Reply::Stall(Vec::new()));
+    let limits = Limits {
+        backend_connections: 1,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut first = front.client();
+    first.send(GET);
+    eventually("the first is there", || {
+        (backend.seen().len() == 1).then_some(())
+    });
+    assert_eq!(front.ask(GET).status, 503);
+    assert_eq!(front.stats().ended(Reason::Limit), 1);
+}
+
+#[test]
+fn answers_that_are_not_http_are_502_and_late_ones_504() {
+    let backend = Backend::start(|seen| {
+        match seen.head.split(' ').nth(1) {
+        Some("/garbage") => Reply::Close(b"hello\r\n\r\n".to_vec()),
+        Some("/both") => Reply::Close(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec(),
+        ),
+        _ => Reply::Stall(Vec::new()),
+    }
+    });
+    let limits = Limits {
+        response_head: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let get = |path: &str| {
+        front
+            .ask(format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n"))
+            .status
+    };
+    assert_eq!(get("/garbage"), 502);
+    assert_eq!(get("/late"), 504);
+    let stats = front.stats();
+    assert_eq!(
+        (
+            stats.ended(Reason::ResponseInvalid),
+            stats.ended(Reason::ResponseTimeout)
+        ),
+        (1, 1)
+    );
+    // Framed twice: one framing of our own reaches the client.
+    let answer = front.ask("GET /both HTTP/1.1\r\nHost: web\r\n\r\n");
+    assert_eq!((answer.status, answer.field("content-length")), (200, None));
+    assert_eq!(answer.body, "3\r\nabc\r\n0\r\n\r\n");
+}
+
+#[test]
+fn an_answer_that_is_cut_or_stops_is_cut_for_the_client() {
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let backend = Backend::start(move |seen| {
+        let close = seen.head.contains("/cut");
+        if close {
+            Reply::Close(half.into())
+        } else {
+            Reply::Stall(half.into())
+        }
+    });
+    let limits = Limits {
+        body_idle: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    for path in ["/cut", "/stall"] {
+        let mut client = front.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n"));
+        client.head();
+        assert_eq!(client.rest(), b"half", "{path}");
+    }
+    let stats = front.stats();
+    assert_eq!(
+        (
+            stats.ended(Reason::ResponseTruncated),
+            stats.ended(Reason::ResponseStalled)
+        ),
+        (1, 1),
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn large_bodies_pass_unchanged_in_both_directions() {
+    let large: String = (0..600_000).map(|line| format!("{line:07}\n")).collect();
+    let answer = large.clone();
+    let backend = Backend::start(move |_| Reply::Keep(ok(&answer)));
+    let front = TestFront::with(&[&backend]);
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {}\r\n\r\n{large}",
+        large.len()
+    );
+    assert!(front.ask(post).body == large);
+    assert!(backend.seen()[0].body == large.as_bytes());
+}
+
+#[test]
+fn many_clients_at_once_each_get_their_own_answers() {
+    let backend =
+        Backend::start(|seen| Reply::Keep(ok(seen.head.split(' ').nth(1).unwrap_or_default())));
+    let front = TestFront::start(Limits::default(), 2);
+    front.publish(&[backend.address]);
+    std::thread::scope(|threads| {
+        for client in 0..8 {
+            let front = &front;
+            threads.spawn(move || {
+                let mut connection = front.client();
+                for request in 0..100 {
+                    let path = format!("/{client}/{request}");
+                    connection.send(format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n"));
+                    assert_eq!(connection.answer().body, path);
+                }
+            });
+        }
+    });
+    let stats = front.stats();
+    assert_eq!((stats.ended(Reason::Ok), stats.accepted), (800, 8));
+    assert!(stats.connects <= 8, "{stats:?}");
+}
+
+#[test]
+fn draining_finishes_what_is_in_flight_and_closes_what_is_idle() {
+    let backend = Backend::start(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        Reply::Keep(ok("late"))
+    });
+    let mut front = TestFront::with(&[&backend]);
+    let mut idle = front.client();
+    idle.send(GET).answer();
+    let mut busy = front.client();
+    busy.send(GET);
+    eventually("it is in flight", || {
+        (backend.seen().len() == 2).then_some(())
+    });
+    let drain = front.drain();
+    assert_eq!(idle.rest(), b"");
+    let answer = busy.answer();
+    assert_eq!(
+        (answer.body.as_str(), answer.field("connection")),
+        ("late", Some("close"))
+    );
+    assert_eq!(busy.rest(), b"");
+    drop((idle, busy));
+    drain.join().unwrap();
+    assert!(std::net::TcpStream::connect(front.address).is_err());
+}
+
+#[test]
+fn a_client_taken_just_before_the_drain_is_still_answered() {
+    let backend = Backend::named("a");
+    let mut front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    eventually("it is accepted", || {
+        (front.stats().accepted == 1).then_some(())
+    });
+    let drain = front.drain();
+    let answer = client.send(GET).answer();
+    assert_eq!(
+        (answer.body.as_str(), answer.field("connection")),
+        ("a", Some("close"))
+    );
+    drop(client);
+    drain.join().unwrap();
+}

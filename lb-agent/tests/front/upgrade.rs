@@ -1,0 +1,98 @@
+//! Leaving HTTP, and requests that only try to.
+
+use lb_agent::front::Reason;
+
+use crate::kit::{Backend, GET, Reply, Seen, TestFront, eventually, ok};
+
+const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: web\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+fn agree(seen: &Seen) -> Reply {
+    if seen.field("upgrade") == Some("websocket") {
+        Reply::Echo(SWITCHED.into())
+    } else {
+        Reply::Keep(ok("plain"))
+    }
+}
+
+#[test]
+fn after_an_upgrade_bytes_go_both_ways_until_one_side_closes() {
+    let backend = Backend::start(agree);
+    let front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    let head = client.send(UPGRADE).head().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+    for message in [&b"\x81\n\0#"[..], b"GET / HTTP/1.1\n\n"] {
+        client.send(message);
+        assert_eq!(client.bytes(message.len()), message);
+    }
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.rest(), b"");
+    eventually("the backend is free", || {
+        (backend.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn bytes_sent_ahead_reach_the_backend_only_after_its_agreement() {
+    let backend = Backend::start(agree);
+    let front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    client.send([UPGRADE.as_bytes(), b"\x81\nearly"].concat());
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(client.bytes(7), b"\x81\nearly");
+}
+
+#[test]
+fn a_declined_upgrade_leaves_the_next_request_a_request() {
+    let backend = Backend::start(|_| Reply::Keep(ok("declined")));
+    let front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    client.send([UPGRADE, GET, "GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"].concat());
+    assert_eq!(client.answer().body, "declined");
+    assert_eq!(client.answer().body, "declined");
+    assert_eq!(client.answer().status, 503);
+    assert_eq!(backend.seen().len(), 2);
+    // And with a pause in between.
+    let mut client = front.client();
+    assert_eq!(client.send(UPGRADE).answer().body, "declined");
+    assert_eq!(client.send(GET).answer().body, "declined");
+}
+
+#[test]
+fn what_follows_a_declined_upgrade_is_guarded_again() {
+    let backend = Backend::start(|_| Reply::Keep(ok("declined")));
+    let front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    client.send([UPGRADE, "GET / HTTP/1.1\nHost: web\n\n"].concat());
+    assert_eq!(client.answer().body, "declined");
+    assert_eq!(client.answer().status, 400);
+}
+
+#[test]
+fn an_upgrade_that_nobody_asked_for_is_an_invalid_answer() {
+    let backend = Backend::start(|_| Reply::Echo(SWITCHED.into()));
+    let front = TestFront::with(&[&backend]);
+    assert_eq!(front.ask(GET).status, 502);
+    let half = "GET / HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(front.ask(half).status, 502);
+    assert_eq!(front.stats().ended(Reason::ResponseInvalid), 2);
+}
+
+#[test]
+fn an_offer_of_http_2_is_answered_in_http_1() {
+    let backend = Backend::start(agree);
+    let front = TestFront::with(&[&backend]);
+    let offer = "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
+    let mut client = front.client();
+    client.send([offer, GET].concat());
+    assert_eq!(client.answer().body, "plain");
+    assert_eq!(client.answer().body, "plain");
+    let seen = &backend.seen()[0];
+    assert_eq!(
+        (seen.field("upgrade"), seen.field("http2-settings")),
+        (None, None)
+    );
+}

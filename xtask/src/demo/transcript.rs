@@ -1,0 +1,85 @@
+//! What the user reads: one block a step, with its evidence and its verdict.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::{Kind, steps, world::World};
+
+/// The transcript so far.
+pub(super) struct Transcript {
+    start: Instant,
+    played: usize,
+    failed: usize,
+}
+
+/// The evidence of one step, printed as it comes.
+pub(super) struct Evidence(());
+
+impl Evidence {
+    /// Adds a line.
+    pub(super) fn say(&mut self, line: impl AsRef<str>) {
+        println!("      {}", line.as_ref());
+    }
+}
+
+impl Transcript {
+    pub(super) fn new(source: Kind) -> Self {
+        println!(
+            "lb-agent demo, source {}. Every process is real; the network is made of namespaces.",
+            source.as_str()
+        );
+        Self {
+            start: Instant::now(),
+            played: 0,
+            failed: 0,
+        }
+    }
+
+    /// Plays one step and says how it went; true is well.
+    pub(super) fn step(
+        &mut self,
+        title: &str,
+        step: impl FnOnce(&mut Evidence) -> Result<()>,
+    ) -> bool {
+        self.played += 1;
+        println!("\n{:3}. {title}", self.played);
+        let start = Instant::now();
+        let result = step(&mut Evidence(()));
+        let seconds = start.elapsed().as_secs_f64();
+        match &result {
+            Ok(()) => println!("      ok ({seconds:.1} s)"),
+            Err(error) => {
+                self.failed += 1;
+                println!("      FAILED ({seconds:.1} s): {error:#}");
+            }
+        }
+        result.is_ok()
+    }
+
+    /// Says what the user can do while everything is up.
+    pub(super) fn invite(&self, world: &World) {
+        if let Ok((front, page)) = world.addresses() {
+            println!(
+                "\nNow you: http://www.hello.localhost:{}/ and http://{page}/ in your browser, or\n    {} services\n\
+                 Ctrl-C takes everything down.",
+                front.port(),
+                world.command_line()
+            );
+        }
+    }
+
+    /// The last line.
+    pub(super) fn end(&self) {
+        println!(
+            "\n{} of {} steps ok, in {:.0} s; everything is taken down.",
+            self.played - self.failed,
+            steps::COUNT,
+            self.start.elapsed().as_secs_f64()
+        );
+    }
+
+    pub(super) fn failed(&self) -> usize {
+        self.failed
+    }
+}
