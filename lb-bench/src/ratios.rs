@@ -27,7 +27,7 @@ pub(crate) enum Comparison {
     ConnectRequestClose,
     /// The same to an address outside the pool: with the hooks, against without.
     Bystander,
-    /// As the one before the last, within one namespace: the most that can be seen of the hooks.
+    /// As [`Comparison::ConnectRequestClose`], within one namespace: the most that can be seen of the hooks.
     ConnectRequestCloseOnLoopback,
 }
 
