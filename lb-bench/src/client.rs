@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::SockRef;
-
 use crate::server::{CHUNK, Message};
 
 /// Addresses that take turns.
@@ -28,18 +26,21 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Connects. The close will be a reset, which leaves no port waiting: they would run out within seconds.
-pub(crate) fn connect(address: SocketAddrV4) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    Ok(stream)
-}
-
 /// One connection of a [`crate::server::Kind::Short`] server, whole.
 pub(crate) fn visit(address: SocketAddrV4) -> io::Result<()> {
-    let mut stream = connect(address)?;
-    // Waiting for the answer keeps the backlog from overflowing, which would stall a connect for a second.
-    exchange(&mut stream)
+    finish(TcpStream::connect(address)?)
+}
+
+/// A message, its answer, and the close.
+///
+/// The server closes first, so it is on its side that the port waits: the client's would run out within seconds.
+/// And waiting for the answer keeps the backlog from overflowing, which would stall a connect for a second.
+pub(crate) fn finish(mut stream: TcpStream) -> io::Result<()> {
+    exchange(&mut stream)?;
+    match stream.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("the server said more than it was asked")),
+    }
 }
 
 /// Connect, request, close: connections per second.
@@ -67,7 +68,7 @@ pub(crate) fn send_chunk(stream: &mut TcpStream) -> io::Result<()> {
     stream.read_exact(&mut [0])
 }
 
-/// A message of [`crate::server::Kind::Echo`] and its answer.
+/// A message and its answer.
 pub(crate) fn exchange(stream: &mut TcpStream) -> io::Result<()> {
     let mut message: Message = [7; 64];
     stream.write_all(&message)?;

@@ -3,6 +3,8 @@
 //! An empty program reads 70 to 140 ns by itself, most of it the clock. So each figure is net of an empty program
 //! in the same link and the same round, and a figure is the median over the rounds.
 
+use std::net::TcpStream;
+
 use anyhow::{Result, ensure};
 
 use crate::{
@@ -84,7 +86,7 @@ pub(crate) fn transfer_runs(world: &mut World, hooks: &mut Hooks) -> Result<u64>
     world.move_to(Place::Hooked)?;
     let count = |runs: [Runs; 4]| runs.iter().map(|runs| runs.count).sum::<u64>();
     let before = count(hooks.runs()?);
-    let mut flow = client::connect(vip(Network::Bridge, Kind::Sink, Place::Hooked))?;
+    let mut flow = TcpStream::connect(vip(Network::Bridge, Kind::Sink, Place::Hooked))?;
     client::send_chunk(&mut flow)?;
     let established = count(hooks.runs()?);
     // Else a zero would only say that nothing is counted.
@@ -149,9 +151,9 @@ impl Setup {
         let before = hooks.runs()?;
         for number in 0..CONNECTIONS as usize {
             if matches!(self, Self::Vip | Self::VipEmpty) {
-                let mut stream = client::connect(vip(Network::Loopback, Kind::Short, Place::Bare))?;
+                let stream = TcpStream::connect(vip(Network::Loopback, Kind::Short, Place::Bare))?;
                 stream.peer_addr()?;
-                client::exchange(&mut stream)?;
+                client::finish(stream)?;
             } else {
                 client::visit(direct[number % direct.len()])?;
             }

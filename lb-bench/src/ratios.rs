@@ -4,7 +4,7 @@
 //! cancels drift, and only ratios within one such round count. One variant is the direct way once more: what its
 //! ratio is off from 1 is the noise that is left.
 
-use std::time::Instant;
+use std::{net::TcpStream, time::Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -27,7 +27,7 @@ pub(crate) enum Comparison {
     ConnectRequestClose,
     /// The same to an address outside the pool: with the hooks, against without.
     Bystander,
-    /// As the one before the last, within one namespace: the most that can be seen of the hooks.
+    /// As [`Comparison::ConnectRequestClose`], within one namespace: the most that can be seen of the hooks.
     ConnectRequestCloseOnLoopback,
 }
 
@@ -216,12 +216,12 @@ fn slice(
     let rate = match kind {
         Kind::Short => client::visits(&mut targets, effort.slice),
         Kind::Echo => {
-            let mut stream = client::connect(targets.next())?;
+            let mut stream = TcpStream::connect(targets.next())?;
             client::exchange(&mut stream)?;
             client::exchanges(&mut stream, effort.slice)
         }
         Kind::Sink => {
-            let mut stream = client::connect(targets.next())?;
+            let mut stream = TcpStream::connect(targets.next())?;
             client::send_chunk(&mut stream)?;
             client::sending(&mut stream, effort.slice)
         }
