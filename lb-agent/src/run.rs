@@ -123,10 +123,11 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     early
 }
 
-/// Loads the programs on a thread of its own. The loader reads the type information of the whole kernel, tens of
-/// megabytes, and the allocator gives a thread's memory back when it ends.
+/// Loads the programs. The loader reads the type information of the whole kernel, tens of megabytes for a moment: on a
+/// thread of its own, so that all of it is free when that has ended.
 fn load(config: programs::Config) -> Result<Programs> {
     let loaded = std::thread::spawn(move || Programs::load(&config)).join();
+    lb_sys::memory::give_back();
     Ok(loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
