@@ -1,7 +1,8 @@
 //! Makes the [`Snapshot`]: what the sources say, the VIPs, our own probes' verdicts and the operators' drains
 //! in one value, of which everything downstream is a function.
 //!
-//! Nothing is published before a source has answered and VIPs were given: unknown is never empty. The first
+//! Before a source has answered only that is published, as an incomplete snapshot without a service: unknown is
+//! never empty. The first
 //! change is published at once and what follows within a short window in one piece. The stage owns the drains.
 
 mod compose;
@@ -145,7 +146,21 @@ impl Stage {
                 warn!(error, "drains of instances that left are kept");
             }
         }
-        if states.values().any(|it| it.catalog.is_some()) {
+        if states.values().all(|it| it.catalog.is_none()) {
+            // Nothing is known yet; but why that is, is.
+            let sources = self.known.sources().clone();
+            let unknown = Snapshot {
+                sources,
+                ..Snapshot::default()
+            };
+            self.outputs.snapshots.send_if_modified(|current| {
+                let changed = current.as_deref() != Some(&unknown);
+                if changed {
+                    *current = Some(Arc::new(unknown));
+                }
+                changed
+            });
+        } else {
             self.outputs.names.send_if_modified(|names| {
                 let changed = names.as_ref() != Some(&self.known.names);
                 if changed {
@@ -169,7 +184,7 @@ impl Stage {
             let before = current.as_deref();
             let changed = before != Some(&snapshot);
             if changed {
-                journal::record(before, &snapshot);
+                journal::record(before.filter(|it| it.is_known()), &snapshot);
                 *current = Some(Arc::new(snapshot));
             }
             changed

@@ -59,10 +59,15 @@ impl Desired {
                     .all(|backend| backend.probe.state != ProbeState::Starting),
                 slots: slots(name, service, pool, &mut problems),
             };
-            for backend in service.backends.values() {
-                if let Ok(address) = reachable(backend.address, pool) {
-                    let weight = desired.backends.entry(address).or_insert(1);
-                    *weight = backend.weight.max(*weight);
+            for (key, backend) in &service.backends {
+                match reachable(backend.address, pool) {
+                    Err(message) => {
+                        problems.push(Problem::new(format!("instance {key} of {name}"), message));
+                    }
+                    Ok(address) => {
+                        let weight = desired.backends.entry(address).or_insert(1);
+                        *weight = backend.weight.max(*weight);
+                    }
                 }
             }
             for key in keys(vip, &service.options.ports) {
@@ -117,18 +122,10 @@ fn slots(
     pool: Ipv4Net,
     problems: &mut Vec<Problem>,
 ) -> Vec<SocketAddrV4> {
-    let mut members = BTreeMap::new();
-    for (key, backend) in service.usable() {
-        match reachable(backend.address, pool) {
-            Ok(address) if backend.weight > 0 => {
-                members.insert(address, backend.weight);
-            }
-            Ok(_) => {}
-            Err(message) => {
-                problems.push(Problem::new(format!("instance {key} of {name}"), message));
-            }
-        }
-    }
+    let usable = service.usable().filter(|(_, backend)| backend.weight > 0);
+    let members: BTreeMap<_, _> = usable
+        .filter_map(|(_, backend)| Some((reachable(backend.address, pool).ok()?, backend.weight)))
+        .collect();
     if members.len() > SLOTS as usize {
         problems.push(Problem::new(
             format!("service {name}"),

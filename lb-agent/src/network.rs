@@ -116,10 +116,9 @@ async fn foreign_address(
                 && pool.contains(address)
                 && !ours(*address)
             {
-                let (length, device) = (message.header.prefix_len, message.header.index);
-                return Ok(Some(format!(
-                    "address {address}/{length} on device number {device}"
-                )));
+                let length = message.header.prefix_len;
+                let device = device(message.header.index);
+                return Ok(Some(format!("address {address}/{length} on {device}")));
             }
         }
     }
@@ -136,11 +135,28 @@ async fn foreign_route(handle: &Handle, pool: Ipv4Net) -> Result<Option<String>,
             && overlaps(destination, pool)
             && route.header.kind == RouteType::Unicast
         {
-            return Ok(Some(format!("a route to {destination}")));
+            let device = route
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(format!(" on {}", device(*index))),
+                    _ => None,
+                });
+            return Ok(Some(format!(
+                "a route to {destination}{}",
+                device.unwrap_or_default()
+            )));
         }
         // An unreachable route of somebody else for the same pool does the same: ours replaces it.
     }
     Ok(None)
+}
+
+fn device(index: u32) -> String {
+    nix::net::if_::if_indextoname(index).map_or_else(
+        |_| format!("device number {index}"),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// Whether two networks share addresses. A route to half of the Internet or more shares them with everybody and

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -11,7 +11,7 @@ use caps::{CapSet, Capability};
 use nix::{
     mount::{MsFlags, mount},
     sys::{
-        statfs::{FsType, statfs},
+        statfs::{CGROUP2_SUPER_MAGIC, FsType, statfs},
         utsname::uname,
     },
 };
@@ -66,24 +66,34 @@ pub(crate) fn privileges() -> Result<()> {
 
 /// Makes sure that `folder` is a bpffs; mounts one where there is none.
 pub(crate) fn bpffs(folder: &Path) -> Result<()> {
+    let shown = folder.display();
     let kind = statfs(folder)
-        .with_context(|| format!("cannot use {} for pins; correct --bpffs", folder.display()))?
+        .with_context(|| format!("cannot use {shown} for pins; correct --bpffs"))?
         .filesystem_type();
     if kind == BPFFS {
         return Ok(());
     }
-    mount(
-        Some("bpf"),
-        folder,
-        Some("bpf"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .with_context(|| {
-        let folder = folder.display();
-        format!("{folder} is no bpffs and mounting one failed; run: mount -t bpf bpf {folder}")
+    // A mount hides what lies below it.
+    let mut entries = fs::read_dir(folder)
+        .with_context(|| format!("{shown} cannot hold a bpffs; correct --bpffs"))?;
+    if entries.next().is_some() {
+        bail!("{shown} is no bpffs but a directory with files in it; correct --bpffs");
+    }
+    mount(Some("bpf"), folder, Some("bpf"), MsFlags::empty(), None::<&str>).with_context(|| {
+        format!("{shown} is no bpffs and mounting one failed; run: mount -t bpf bpf {shown}, or correct --bpffs")
     })?;
-    tracing::info!(folder = %folder.display(), "mounted a bpffs");
+    tracing::info!(folder = %shown, "mounted a bpffs");
+    Ok(())
+}
+
+/// Makes sure that `folder` is a directory of the cgroup v2 tree.
+pub(crate) fn cgroup(folder: &Path) -> Result<()> {
+    let shown = folder.display();
+    let kind = statfs(folder)
+        .with_context(|| format!("cannot use the cgroup {shown}; correct --cgroup"))?;
+    if kind.filesystem_type() != CGROUP2_SUPER_MAGIC || !folder.is_dir() {
+        bail!("{shown} is no directory of the cgroup v2 tree; correct --cgroup");
+    }
     Ok(())
 }
 
@@ -96,40 +106,29 @@ pub(crate) struct Lock {
 ///
 /// # Errors
 /// When another agent holds it.
-pub(crate) fn lock(folder: &Path) -> Result<Lock> {
+pub(crate) fn lock_state(folder: &Path) -> Result<Lock> {
+    let shown = folder.display();
     fs::create_dir_all(folder).with_context(|| {
-        format!(
-            "cannot create the state directory {}; correct --state-dir",
-            folder.display()
-        )
+        format!("cannot create the state directory {shown}; correct --state-dir")
     })?;
-    let path: PathBuf = folder.join("agent.lock");
+    let path = folder.join("agent.lock");
     let mut file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            bail!(
-                "another agent (process {}) works with {}; stop it, or give this one another --state-dir, \
-                 --bpffs, --cgroup and --pool",
-                if holder.trim().is_empty() {
-                    "unknown"
-                } else {
-                    holder.trim()
-                },
-                folder.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-        }
+        .with_context(|| format!("cannot open {}; correct --state-dir", path.display()))?;
+    if !locked(&file, &path)? {
+        let mut holder = String::new();
+        // Only for the message.
+        let _ = file.read_to_string(&mut holder);
+        let holder = if holder.trim().is_empty() {
+            "unknown"
+        } else {
+            holder.trim()
+        };
+        bail!("another agent (process {holder}) works with {shown}; {ALONE}");
     }
     // For the message above; the lock itself is the kernel's and goes with the process.
     file.set_len(0)
@@ -138,3 +137,33 @@ pub(crate) fn lock(folder: &Path) -> Result<Lock> {
     writeln!(file, "{}", std::process::id()).context("cannot write the lock file")?;
     Ok(Lock { _file: file })
 }
+
+/// Locks the folder of the pins for this agent: two writers would each undo what the other did.
+///
+/// # Errors
+/// When another agent holds it.
+pub(crate) fn lock_pins(folder: &Path) -> Result<Lock> {
+    let shown = folder.display();
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create {shown} for pins; correct --bpffs"))?;
+    let file =
+        File::open(folder).with_context(|| format!("cannot open {shown}; correct --bpffs"))?;
+    if !locked(&file, folder)? {
+        bail!("another agent works with the pins in {shown}; {ALONE}");
+    }
+    Ok(Lock { _file: file })
+}
+
+fn locked(file: &File, path: &Path) -> Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// The remedy when there are two.
+const ALONE: &str =
+    "stop it, or give this one another --state-dir, --bpffs, --cgroup, --pool and --socket";

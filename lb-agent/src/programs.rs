@@ -28,6 +28,8 @@ use ipnet::Ipv4Net;
 use lb_common::{MAP_VERSION, map};
 use thiserror::Error;
 
+use crate::catalog::Problem;
+
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket"));
 
 /// The hooks, which are also the names of the programs and of the links' pins. `connect4` comes last:
@@ -130,6 +132,7 @@ pub struct Programs {
     /// The links of the attached programs.
     links: Vec<(&'static str, OwnedFd)>,
     service_capacity: u32,
+    problems: Vec<Problem>,
 }
 
 impl Error {
@@ -173,6 +176,7 @@ impl Programs {
             .override_global("POOL_MASK", &mask, true)
             .override_global("OWN_ADDRESS", &own, true);
         let mut service_capacity = 0;
+        let mut problems = Vec::new();
         for layout in layout::of(config.services, config.backends) {
             let folder = if layout.outlives_version {
                 &root
@@ -181,6 +185,24 @@ impl Programs {
             };
             let path = folder.join(layout.name);
             let capacity = layout.adopt(&path)?;
+            let key = match layout.name {
+                map::SERVICES => Some("services"),
+                map::BACKENDS => Some("backends"),
+                _ => None,
+            };
+            if let Some(key) = key.filter(|_| capacity != layout.capacity) {
+                // Index 0 is never given out.
+                let (room, asked) = (
+                    capacity.saturating_sub(1),
+                    layout.capacity.saturating_sub(1),
+                );
+                let message = format!(
+                    "the adopted map has room for {room}, not for {asked}; the new limit takes effect once {} is \
+                     removed while no agent runs, which forgets the established flows",
+                    root.display()
+                );
+                problems.push(Problem::new(format!("limits.{key}"), message));
+            }
             if capacity > 0 {
                 loader.map_max_entries(layout.name, capacity);
             }
@@ -199,12 +221,18 @@ impl Programs {
             pins,
             links: Vec::new(),
             service_capacity,
+            problems,
         })
     }
 
     /// The loaded object, for [`crate::maps::Maps::open`] and for benches that swap programs.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// What of the configuration cannot take effect.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
     /// Entries that `SERVICES` has room for.

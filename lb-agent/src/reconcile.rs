@@ -217,6 +217,7 @@ impl Stage {
         };
         let started = Instant::now();
         let (desired, mut problems) = Desired::new(snapshot, self.pool);
+        problems.extend_from_slice(self.programs.problems());
         // An unreadable count keeps the backend: unknown is not zero.
         let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
         let (steps, unfit) = plan(&self.installed, &desired, active, started);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
-    admin::Readiness,
+    admin::{self, Readiness},
     config::Config,
     maps::Maps,
     network,
@@ -45,11 +45,11 @@ type Stages = JoinSet<(&'static str, Result<()>)>;
 pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
     preflight::kernel()?;
     preflight::privileges()?;
-    let _lock = preflight::lock(&config.state_dir)?;
+    preflight::cgroup(&config.cgroup)?;
     preflight::bpffs(&config.bpffs)?;
-    let pins = programs::pin_root(&config.bpffs);
+    let _state = preflight::lock_state(&config.state_dir)?;
+    let _pins = preflight::lock_pins(&programs::pin_root(&config.bpffs))?;
     tracing::info!(?config, "resolved configuration");
-    tracing::debug!(pins = %pins.display(), "pins");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -60,15 +60,17 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
 
 async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let pool = vip::Pool::try_from(config.vip.pool)?;
-    network::take_pool(pool.net(), pool.own()).await?;
+    // Everything that can be refused comes before the first change to the host.
     let listeners = Listeners::bind(&config, &mut inherited)?;
+    admin::check(&stages::admin_config(&config), &listeners.admin)?;
     for name in inherited.names() {
         tracing::warn!(
             name,
             "a passed descriptor is not used; the names are front, admin and dns"
         );
     }
-    let mut programs = Programs::load(&programs::Config {
+    network::take_pool(pool.net(), pool.own()).await?;
+    let mut programs = load(programs::Config {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
         pool: pool.net(),
@@ -119,6 +121,14 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         );
     }
     early
+}
+
+/// Loads the programs. The loader reads the type information of the whole kernel, tens of megabytes for a moment: on a
+/// thread of its own, so that all of it is free when that has ended.
+fn load(config: programs::Config) -> Result<Programs> {
+    let loaded = std::thread::spawn(move || Programs::load(&config)).join();
+    lb_sys::memory::give_back();
+    Ok(loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
 async fn shutdown_signal() -> Result<&'static str> {

@@ -49,6 +49,13 @@ pub struct ServiceName {
     pub tag: Option<String>,
 }
 
+impl Snapshot {
+    /// Whether any source has ever answered. Before that the snapshot only says why none has.
+    pub fn is_known(&self) -> bool {
+        self.sources.values().any(|source| source.updated.is_some())
+    }
+}
+
 impl ServiceName {
     /// The whole of a service.
     pub fn whole(service: impl Into<String>) -> Self {

@@ -52,7 +52,9 @@ pub(crate) fn compose(mut material: Material<'_>) -> Report {
         components: Vec::new(),
         problems: snapshot.map_or_else(Vec::new, |snapshot| snapshot.problems.clone()),
         sources: snapshot.map_or_else(BTreeMap::new, sources),
-        services: snapshot.map(|snapshot| services(snapshot, &material)),
+        services: snapshot
+            .filter(|snapshot| snapshot.is_known())
+            .map(|snapshot| services(snapshot, &material)),
         data_plane: material.stats.map(data_plane),
     };
     report.components = components::of(&report);

@@ -164,6 +164,14 @@ pub async fn run(
     if told { Ok(()) } else { Err(Error::Ended) }
 }
 
+/// Whether [`run`] would have a token and may listen there: to be asked before anything else is changed.
+///
+/// # Errors
+/// As [`run`].
+pub fn check(config: &Config, tcp: &[std::net::TcpListener]) -> Result<(), Error> {
+    token(config, tcp).map(drop)
+}
+
 fn token(config: &Config, tcp: &[std::net::TcpListener]) -> Result<Token, Error> {
     if let Some(path) = &config.token_file {
         return Ok(Token::read(path)?);

@@ -55,7 +55,7 @@ pub enum TokenError {
     },
     /// The file holds no usable token.
     #[error(
-        "the token file {} must hold one word of {MIN_LENGTH} to {MAX_LENGTH} printable ASCII characters",
+        "the token file {} must hold one word of {MIN_LENGTH} to {MAX_LENGTH} printable ASCII characters; write one, or remove the file of the state directory to have one made",
         path.display()
     )]
     Unusable {

@@ -49,6 +49,13 @@ pub fn assemble(sources: &BTreeMap<String, SourceState>, facts: &Facts<'_>) -> S
     compose(&understand(sources), facts)
 }
 
+impl Known {
+    /// The sources, as the snapshot shows them.
+    pub(super) fn sources(&self) -> &BTreeMap<String, Source> {
+        &self.sources
+    }
+}
+
 pub(super) fn understand(sources: &BTreeMap<String, SourceState>) -> Known {
     let catalogs = sources.values().filter_map(|it| it.catalog.as_deref());
     let catalog = discover::merge(catalogs);

@@ -39,6 +39,7 @@ use tokio::sync::watch;
 pub use answer::Reason;
 pub use child::{ChildArgs, ChildError, child_main};
 pub use stats::{FrontStats, RequestCount};
+pub use supervise::listeners;
 pub use supervise::{SuperviseError, Supervisor, supervise};
 pub use table::Settings;
 pub use workers::Workers;

@@ -66,14 +66,13 @@ pub struct Supervisor {
 impl Supervisor {
     /// The usual: this very program as `front`, on `listen`.
     pub fn new(control: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let grace = Duration::from_secs(30);
         Self {
             control: control.into(),
             listen,
             routes: RouteConfig::default(),
             settings: Settings::default(),
-            workers,
+            workers: workers(),
             grace,
             // By descriptor, so to speak: also right after the file was replaced by an upgrade.
             program: "/proc/self/exe".into(),
@@ -104,6 +103,18 @@ pub enum SuperviseError {
     /// The process cannot be started.
     #[error("cannot start the front")]
     Start(#[source] io::Error),
+}
+
+/// Listeners at `address`, one for each worker of the usual front.
+///
+/// # Errors
+/// When the address is taken, or is not ours to take.
+pub fn listeners(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
+    listen::group(address, workers())
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Keeps a front running and informed until `stop`, then drains and ends it. `inherited` are listeners that
@@ -284,7 +295,7 @@ impl Stage {
                     let snapshot = self.snapshots.borrow_and_update().clone();
                     // Unknown is not empty: a front with routes keeps them until all sources and probes have
                     // spoken. A new one waits a moment for that, its connections in the kernel's queue.
-                    let Some(snapshot) = snapshot.filter(|it| it.complete || !(has_routes || patient)) else {
+                    let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         continue;
                     };
                     let order = self.order(&snapshot, &routes);

@@ -19,7 +19,7 @@ pub(super) struct Layout {
     key: usize,
     value: usize,
     /// Entries of a new one; 0 where the object says how many.
-    capacity: u32,
+    pub(super) capacity: u32,
 }
 
 /// Every map, for so many virtual endpoints and backends.

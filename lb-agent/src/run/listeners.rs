@@ -3,11 +3,15 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::unix::net::UnixStream,
 };
 
 use anyhow::{Context as _, Result};
-use lb_agent::{admin, config::Config};
+use lb_agent::{admin, config::Config, front};
 use lb_sys::inherit::Inherited;
+use socket2::{Domain, Socket, Type};
+
+use super::stages::front_control;
 
 /// Every listener, passed in or bound.
 pub(super) struct Listeners {
@@ -35,13 +39,24 @@ impl Listeners {
         );
         if config.dns.enabled && dns_udp.is_empty() && dns_tcp.is_empty() {
             for &address in &config.dns.listen {
-                dns_udp.push(bound("[dns] listen", address, UdpSocket::bind)?);
-                dns_tcp.push(bound("[dns] listen", address, TcpListener::bind)?);
+                dns_udp.push(bound("[dns] listen", address, |it| {
+                    early(it, Type::DGRAM).map(Into::into)
+                })?);
+                dns_tcp.push(bound("[dns] listen", address, |it| {
+                    early(it, Type::STREAM).map(Into::into)
+                })?);
+            }
+        }
+        let mut front = inherited.tcp("front").context(bad)?;
+        // A living front of an earlier agent has them already.
+        let adopted = UnixStream::connect(front_control(config)).is_ok();
+        if config.front.enabled && front.is_empty() && !adopted {
+            for &address in &config.front.listen {
+                front.extend(bound("[front] listen", address, front::listeners)?);
             }
         }
         Ok(Self {
-            // The supervisor binds them itself, once it knows that no living front already has.
-            front: inherited.tcp("front").context(bad)?,
+            front,
             admin,
             admin_socket: admin::bind_socket(&config.socket)?,
             dns_udp,
@@ -49,6 +64,29 @@ impl Listeners {
         })
     }
 }
+
+/// A socket at an address that may come only later: the agent's own address is put on `lo` when nothing can be
+/// refused any more.
+fn early(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_freebind_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Not delayed by connections of an earlier life.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if kind == Type::STREAM {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket)
+}
+
+/// What the standard library uses.
+const BACKLOG: i32 = 128;
 
 fn bound<T>(
     key: &str,

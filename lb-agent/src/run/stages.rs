@@ -1,6 +1,6 @@
 //! Makes the channels and spawns every stage, in the order of the data's way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use lb_agent::{
@@ -158,7 +158,7 @@ pub(super) fn spawn(
     };
     let mut components: Vec<admin::ComponentLine> = Vec::new();
     if config.front.enabled {
-        let control = config.socket.with_file_name("front.sock");
+        let control = front_control(&config);
         let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());
         supervisor.grace = FRONT_GRACE;
         supervisor.routes = routes.clone();
@@ -204,13 +204,8 @@ pub(super) fn spawn(
         hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),
         components,
     };
-    let admin_config = admin::Config {
-        state_dir: config.state_dir.clone(),
-        token_file: config.admin.token_file.clone(),
-        names: Vec::new(),
-    };
     let run = admin::run(
-        admin_config,
+        admin_config(&config),
         listeners.admin_socket,
         listeners.admin,
         inputs,
@@ -221,6 +216,19 @@ pub(super) fn spawn(
 }
 
 type BoxedStage = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// The control socket of the front, beside the agent's own.
+pub(super) fn front_control(config: &Config) -> PathBuf {
+    config.socket.with_file_name("front.sock")
+}
+
+pub(super) fn admin_config(config: &Config) -> admin::Config {
+    admin::Config {
+        state_dir: config.state_dir.clone(),
+        token_file: config.admin.token_file.clone(),
+        names: Vec::new(),
+    }
+}
 
 fn consul_config(consul: &config::Consul) -> Result<consul::Config> {
     let address = consul
@@ -269,7 +277,6 @@ async fn report_readiness(
             () = stop.cancelled() => return Ok(()),
         }
     }
-    tracing::info!("ready");
     stop.cancelled().await;
     Ok(())
 }

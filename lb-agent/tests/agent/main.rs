@@ -1,0 +1,15 @@
+//! The agent as its users meet it: the real binary in a namespace and cgroups of its own, asked only in the ways
+//! that they have.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod appearance;
+mod bad_entries;
+mod bad_start;
+mod bad_surroundings;
+mod changes;
+mod collisions;
+mod kit;
+mod life;
+mod limits;
+mod names;
+mod restarts;
