@@ -9,7 +9,7 @@ use std::{
     fs, io,
     net::Ipv4Addr,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
@@ -285,6 +285,11 @@ impl Programs {
             drop(link);
         }
         Ok(())
+    }
+
+    /// The link of each attached hook: what measures the programs puts others in their place.
+    pub fn links(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+        self.links.iter().map(|(hook, link)| (*hook, link.as_fd()))
     }
 
     /// Whether each hook's link is still in place.

@@ -10,8 +10,6 @@ use aya::{
 };
 use lb_agent::programs::{HOOKS, Programs};
 
-use crate::world::link_pin;
-
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 
 /// The hooks, in the order of [`HOOKS`].
@@ -77,7 +75,7 @@ pub(crate) struct Hooks {
     links: Vec<OwnedFd>,
     occupants: [Occupant; 4],
     /// The kernel counts runs and their time while this is open.
-    _statistics: OwnedFd,
+    statistics: Option<OwnedFd>,
 }
 
 impl Hooks {
@@ -96,18 +94,31 @@ impl Hooks {
             }
             .with_context(|| format!("cannot load {name}"))?;
         }
-        let links = HOOKS.map(|hook| {
-            lb_sys::bpf::object_get(&link_pin(hook))
-                .with_context(|| format!("cannot open the link of {hook}"))
+        let links = Hook::ALL.into_iter().map(|hook| {
+            let (_, link) = agent
+                .links()
+                .find(|(name, _)| *name == hook.name())
+                .with_context(|| format!("{} is not attached", hook.name()))?;
+            Ok(link.try_clone_to_owned()?)
         });
         Ok(Self {
+            links: links.collect::<Result<_>>()?,
             agent,
             bench,
-            links: links.into_iter().collect::<Result<_>>()?,
             occupants: [Occupant::Real; 4],
-            _statistics: enable_stats(Stats::RunTime)
-                .context("cannot turn on the statistics of BPF programs")?,
+            statistics: None,
         })
+    }
+
+    /// Lets the kernel count runs and their time from now on, for which each run reads the clock twice.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn count(&mut self) -> Result<()> {
+        let statistics = enable_stats(Stats::RunTime)
+            .context("cannot turn on the statistics of BPF programs")?;
+        self.statistics = Some(statistics);
+        Ok(())
     }
 
     /// Puts a program into the hook's link, with no moment without one.

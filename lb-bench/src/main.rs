@@ -87,10 +87,10 @@ fn main() -> Result<()> {
 fn socket(effort: &Effort) -> Result<()> {
     let cpu = claim_core()?;
     let report = World::inside(|mut world| {
-        let programs = world.programs()?;
+        let mut hooks = Hooks::new(world.programs()?)?;
         let ratios = ratios::measure(&mut world, effort)?;
-        // From here on every run of a program reads the clock twice.
-        let mut hooks = Hooks::new(programs)?;
+        // Not before: it would slow the hooks down.
+        hooks.count()?;
         let runs_during_transfer = costs::transfer_runs(&mut world, &mut hooks)?;
         let costs = costs::measure(&mut world, &mut hooks, effort)?;
         Report::new(&ratios, &costs, runs_during_transfer).context("nothing was measured")

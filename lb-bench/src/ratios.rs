@@ -74,15 +74,14 @@ enum Variant {
     Control,
 }
 
-/// Each variant twice, and equally far from the middle: a steady drift is the same for all.
-const ORDER: [Variant; 6] = [
-    Variant::Base,
-    Variant::Tried,
-    Variant::Control,
-    Variant::Control,
-    Variant::Tried,
-    Variant::Base,
-];
+/// The variants and then the same backwards: a steady drift is the same for all. Who comes first changes from round
+/// to round, because what ran before still shows.
+fn order(round: usize) -> [Variant; 6] {
+    let mut variants = [Variant::Base, Variant::Tried, Variant::Control];
+    variants.rotate_left(round % 3);
+    let [first, second, third] = variants;
+    [first, second, third, third, second, first]
+}
 
 /// The ratios of the rounds of one comparison.
 #[derive(Clone, Debug, Default)]
@@ -92,14 +91,11 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// Takes the rates of one round, in the order of [`ORDER`].
-    fn add(&mut self, rates: [f64; 6]) {
+    /// Takes the rates of one round.
+    fn add(&mut self, rates: [(Variant, f64); 6]) {
         let sum = |wanted: Variant| -> f64 {
-            let slices = ORDER.iter().zip(rates);
-            slices
-                .filter(|&(&variant, _)| variant == wanted)
-                .map(|(_, rate)| rate)
-                .sum()
+            let slices = rates.iter().filter(|(variant, _)| *variant == wanted);
+            slices.map(|(_, rate)| rate).sum()
         };
         let base = sum(Variant::Base);
         self.tried.push(sum(Variant::Tried) / base);
@@ -162,18 +158,18 @@ pub(crate) fn measure(world: &mut World, effort: &Effort) -> Result<[(Comparison
     Ok(results)
 }
 
-/// One slice of each variant in [`ORDER`]: their rates.
+/// Two slices of each variant: their rates.
 fn round(
     world: &mut World,
     comparison: Comparison,
     number: usize,
     effort: &Effort,
-) -> Result<[f64; 6]> {
-    let mut rates = [0.0; 6];
-    for (position, (variant, rate)) in ORDER.into_iter().zip(&mut rates).enumerate() {
+) -> Result<[(Variant, f64); 6]> {
+    let mut rates = order(number).map(|variant| (variant, 0.0));
+    for (position, (variant, rate)) in rates.iter_mut().enumerate() {
         // Both slices of a variant, and all variants, meet each backend equally often.
-        let turn = number + usize::from(position >= ORDER.len() / 2);
-        *rate = slice(world, comparison, variant, turn, effort)
+        let turn = number + usize::from(position >= 3);
+        *rate = slice(world, comparison, *variant, turn, effort)
             .with_context(|| format!("{} failed ({variant:?})", comparison.name()))?;
     }
     Ok(rates)
@@ -251,17 +247,33 @@ mod tests {
     #[test]
     fn a_ratio_is_of_the_two_slices_of_each_variant_in_one_round() {
         let mut rounds = Rounds::default();
-        rounds.add([100.0, 90.0, 101.0, 99.0, 100.0, 100.0]);
+        let rate = |variant| match variant {
+            Variant::Base => 100.0,
+            Variant::Tried => 95.0,
+            Variant::Control => 101.0,
+        };
+        rounds.add(order(0).map(|variant| (variant, rate(variant))));
         assert_eq!(rounds.tried, [0.95]);
-        assert_eq!(rounds.control, [1.0]);
+        assert_eq!(rounds.control, [1.01]);
     }
 
     #[test]
-    fn a_steady_drift_changes_no_ratio() {
-        let mut rounds = Rounds::default();
-        rounds.add([10.0, 11.0, 12.0, 13.0, 14.0, 15.0]);
-        assert_eq!(rounds.tried, [1.0]);
-        assert_eq!(rounds.control, [1.0]);
+    fn a_steady_drift_changes_no_ratio_whoever_comes_first() {
+        for round in 0..3 {
+            let mut rates = order(round).map(|variant| (variant, 0.0));
+            for ((_, rate), drifted) in rates.iter_mut().zip([10.0, 11.0, 12.0, 13.0, 14.0, 15.0]) {
+                *rate = drifted;
+            }
+            let mut rounds = Rounds::default();
+            rounds.add(rates);
+            assert_eq!((rounds.tried[0], rounds.control[0]), (1.0, 1.0));
+        }
+    }
+
+    #[test]
+    fn every_variant_comes_first_equally_often() {
+        let first = [0, 1, 2].map(|round| order(round)[0]);
+        assert_eq!(first, [Variant::Base, Variant::Tried, Variant::Control]);
     }
 
     #[test]

@@ -14,10 +14,10 @@ use lb_agent::{
     desired::{Desired, Endpoint},
     maps::Maps,
     plan::plan,
-    programs::{Config, Programs, pin_root},
+    programs::{Config, Programs},
     snapshot::ServiceName,
 };
-use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, MAP_VERSION, PROTO_TCP, ServiceKey};
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, ServiceKey};
 use lb_testkit::{Cgroup, Netns, Spawn, eventually};
 
 use crate::server::{Kind, Network, Place, backends};
@@ -121,13 +121,6 @@ impl World {
         self.membership.left = true;
         Ok(())
     }
-}
-
-/// Where the link of a hook is pinned.
-pub(crate) fn link_pin(hook: &str) -> PathBuf {
-    pin_root(Path::new(BPFFS))
-        .join(format!("v{MAP_VERSION}/links"))
-        .join(hook)
 }
 
 /// Puts `client` and `container` on a bridge in `host`, as Docker does with two containers.
