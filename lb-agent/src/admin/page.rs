@@ -133,7 +133,7 @@ fn overview(services: &[Service]) -> Markup {
                     tr class=(service.state.as_str()) {
                         th scope="row" { a href={ "#" (anchor(service)) } { (service.name) } }
                         td.mark { (service.state.as_str()) }
-                        td { (vip(service)) }
+                        td.w { (vip(service)) }
                         td.n { (service.usable) "/" (service.backends.len()) }
                         @let flows = service.flows;
                         td.n { (known(flows.map(|flows| flows.active))) }
