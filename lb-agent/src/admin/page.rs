@@ -295,7 +295,15 @@ mod tests {
     #[test]
     fn the_unknown_is_said_and_not_shown_as_nothing() {
         assert!(rendered(None, None).contains("not known yet"));
-        let empty = Snapshot::default();
+        assert!(rendered(Some(&Snapshot::default()), None).contains("not known yet"));
+        let answered = crate::snapshot::Source {
+            updated: Some(std::time::SystemTime::UNIX_EPOCH),
+            error: None,
+        };
+        let empty = Snapshot {
+            sources: [("file".to_owned(), answered)].into(),
+            ..Snapshot::default()
+        };
         assert!(rendered(Some(&empty), None).contains("there is no service"));
         let html = rendered(Some(&sample::snapshot()), None);
         assert!(html.contains("<td class=\"n\">?</td>"));
