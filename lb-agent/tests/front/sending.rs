@@ -311,6 +311,9 @@ fn a_client_taken_just_before_the_drain_is_still_answered() {
         (front.stats().accepted == 1).then_some(())
     });
     let drain = front.drain();
+    eventually("it drains", || {
+        std::net::TcpStream::connect(front.address).err()
+    });
     let answer = client.send(GET).answer();
     assert_eq!(
         (answer.body.as_str(), answer.field("connection")),
