@@ -240,6 +240,9 @@ impl Stage {
         command.arg(format!("--workers={}", self.config.workers));
         command.arg(format!("--grace-seconds={}", self.config.grace.as_secs()));
         command.stdin(std::process::Stdio::null());
+        // The agent's environment may hold tokens, and the front talks to everybody.
+        command.env_clear();
+        command.envs(std::env::var_os(LOG_LEVEL).map(|level| (LOG_LEVEL, level)));
         // A group of its own: Ctrl-C on a terminal is for the agent, which then drains the front.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         lb_sys::inherit::pass(&mut command, passed);
@@ -380,6 +383,9 @@ impl Stage {
         self.trouble = trouble;
     }
 }
+
+/// The one variable that agent and front share.
+const LOG_LEVEL: &str = "LB_LOG";
 
 /// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
 const PATIENCE: Duration = Duration::from_secs(2);

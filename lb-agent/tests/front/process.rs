@@ -174,6 +174,21 @@ fn it_runs_without_capabilities_and_ends_with_its_agent_when_told_to() {
             }
         }
         assert_eq!(status(pid, thread, "NoNewPrivs").as_deref(), Some("1"));
+        if nix::unistd::geteuid().is_root() {
+            let nobody = Some("65534\t65534\t65534\t65534");
+            assert_eq!(status(pid, thread, "Uid").as_deref(), nobody);
+            assert_eq!(status(pid, thread, "Gid").as_deref(), nobody);
+            assert_eq!(status(pid, thread, "Groups").as_deref(), Some(""));
+        }
+    }
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    for variable in environment.split_terminator('\0') {
+        // The last one is the shell's own, which only this test puts in between.
+        let known = ["LISTEN_FDS=", "LISTEN_FDNAMES=", "LB_LOG=", "PWD="];
+        assert!(
+            known.iter().any(|name| variable.starts_with(name)),
+            "{variable}"
+        );
     }
     let mut keeping = client();
     assert_eq!(keeping.send(GET).answer().status, 200);
