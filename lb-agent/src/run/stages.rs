@@ -32,8 +32,9 @@ pub(super) fn spawn(
     listeners: Listeners,
     plane: reconcile::Plane,
     readiness: &Readiness,
-    stop: &CancellationToken,
+    end: &front::End,
 ) -> Result<Stages> {
+    let stop = &end.stop;
     let mut stages = Stages::new();
     let mut registry = Registry::with_prefix("lb");
     let mut stage = |name: &'static str, task: BoxedStage| {
@@ -170,7 +171,7 @@ pub(super) fn spawn(
             front_stats_in,
             front_problems_in,
             routed_in,
-            stop.clone(),
+            end.clone(),
         );
         conditions.push((ROUTED, routed));
         stage("front", Box::pin(async { run.await.map_err(Into::into) }));
