@@ -33,6 +33,9 @@ pub struct ChildArgs {
     /// Seconds that requests in flight have to finish when the front is told to end.
     #[arg(long, default_value_t = 30)]
     pub grace_seconds: u64,
+    /// Write the log as JSON, one object a line.
+    #[arg(long)]
+    pub log_json: bool,
 }
 
 /// Why the front's process cannot go on.
@@ -179,12 +182,16 @@ async fn attend(
     let report = async {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = None;
         loop {
             second.tick().await;
             let (asked, answer) = oneshot::channel();
             figures.send(asked).await.map_err(io::Error::other)?;
             let stats = answer.await.map_err(io::Error::other)?;
-            control::send(&mut reports, &stats).await?;
+            if told.as_ref() != Some(&stats) {
+                control::send(&mut reports, &stats).await?;
+                told = Some(stats);
+            }
         }
     };
     let drain = tokio::select! {

@@ -113,7 +113,12 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Ok(()) = changes.changed() => worker.pool.keep(&worker.table().addresses()),
+            Ok(()) = changes.changed() => {
+                let table = worker.table();
+                worker.pool.keep(&table.addresses());
+                let labels = table.labels();
+                worker.counters.fold(|label| labels.contains(label));
+            }
             Some(asker) = figures.recv() => {
                 // Whoever asked may have lost interest.
                 let _ = asker.send(worker.counters.read(worker.tasks.len()));

@@ -5,8 +5,9 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    os::unix::net::UnixListener,
+    os::unix::net::{UnixListener, UnixStream},
     path::Path,
+    process::{Command, Stdio},
     sync::{Arc, mpsc},
 };
 
@@ -31,6 +32,7 @@ fn becomes_the_front_when_started_as_one() {
         let args = ChildArgs {
             workers: Some(2),
             grace_seconds: 5,
+            log_json: false,
         };
         child_main(&args).unwrap();
     }
@@ -361,6 +363,34 @@ fn routes_that_have_not_changed_are_not_sent_again() {
     agent.stop();
     assert_eq!(next(), "\"drain\"");
     assert!(orders.recv().is_err());
+}
+
+#[test]
+fn its_log_is_json_when_the_agents_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front.sock");
+    let control = UnixListener::bind(&path).unwrap();
+    let (listener, _) = listener();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-agent"));
+    command.args(["front", "--workers=1", "--log-json"]);
+    command.env_clear().stderr(Stdio::piped());
+    let passed = vec![("control", control.into()), ("front", listener.into())];
+    lb_sys::inherit::pass(&mut command, passed);
+    let front = command.spawn().unwrap();
+    let _leftover = Leftover(front.id());
+    // Its hello: from now on it hears signals.
+    let mut agent = UnixStream::connect(&path).unwrap();
+    agent.set_read_timeout(Some(PATIENCE)).unwrap();
+    agent.read_exact(&mut [0; 4]).unwrap();
+    let id = Pid::from_raw(front.id().try_into().unwrap());
+    kill(id, Signal::SIGTERM).unwrap();
+    let output = front.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("front drains"), "{log}");
+    for line in log.lines() {
+        assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
+    }
 }
 
 #[test]
