@@ -25,7 +25,11 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Ask(ask) => cli::execute(&cli.options, &ask),
         Command::Front(args) => {
-            log(LogFormat::Text);
+            log(if args.log_json {
+                LogFormat::Json
+            } else {
+                LogFormat::Text
+            });
             report(front::child_main(&args).map_err(Into::into))
         }
         Command::Run(args) => {

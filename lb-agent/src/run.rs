@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
     config::Config,
+    front,
     maps::Maps,
     network,
     programs::{self, Programs},
@@ -21,7 +22,6 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::preflight;
 use listeners::Listeners;
@@ -86,7 +86,8 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         conditions.push(ROUTED);
     }
     let readiness = Readiness::new(conditions);
-    let stop = CancellationToken::new();
+    let end = front::End::default();
+    let stop = &end.stop;
     let mut stages = spawn(
         config,
         pool,
@@ -98,7 +99,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
             pool: pool.net(),
         },
         &readiness,
-        &stop,
+        &end,
     )?;
     readiness.set(BOUND);
     tracing::info!("running");
@@ -108,6 +109,10 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         ended = stages.join_next() => Err(fault(ended)),
     };
     readiness.stop();
+    if early.is_err() {
+        // A fault elsewhere ends no request of a healthy front.
+        end.keep_front.cancel();
+    }
     stop.cancel();
     let late = tokio::select! {
         drained = timeout(GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),

@@ -1,12 +1,15 @@
-//! The front's own process: gives up every capability before its first thread, then serves until it is told
-//! to drain. It lives on when its agent dies, with its last routes.
+//! The front's own process: gives up root and every capability before its first thread, then serves until it
+//! is told to drain. It lives on when its agent dies, with its last routes.
 
 use std::{io, sync::Arc, time::Duration};
 
 use caps::{CapSet, Capability};
-use nix::sys::{
-    prctl,
-    resource::{Resource, getrlimit, setrlimit},
+use nix::{
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+    },
+    unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid},
 };
 use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
@@ -30,6 +33,9 @@ pub struct ChildArgs {
     /// Seconds that requests in flight have to finish when the front is told to end.
     #[arg(long, default_value_t = 30)]
     pub grace_seconds: u64,
+    /// Write the log as JSON, one object a line.
+    #[arg(long)]
+    pub log_json: bool,
 }
 
 /// Why the front's process cannot go on.
@@ -70,6 +76,8 @@ pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
     if listeners.is_empty() {
         return Err(ChildError::Missing(FRONT));
     }
+    // Whoever started this process gives the orders, not whom it becomes.
+    let master = geteuid();
     drop_privileges().map_err(ChildError::Privileges)?;
     let count = args.workers.unwrap_or_else(cpus).max(1);
     let front = Front::new(limits(count));
@@ -85,7 +93,7 @@ pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
         .enable_all()
         .build()
         .map_err(ChildError::Start)?;
-    runtime.block_on(serve(front, workers, control, addresses))
+    runtime.block_on(serve(front, workers, control, addresses, master))
 }
 
 async fn serve(
@@ -93,6 +101,7 @@ async fn serve(
     mut workers: Workers,
     control: std::os::unix::net::UnixListener,
     addresses: Vec<std::net::SocketAddr>,
+    master: Uid,
 ) -> Result<(), ChildError> {
     control.set_nonblocking(true).map_err(ChildError::Start)?;
     let control = UnixListener::from_std(control).map_err(ChildError::Start)?;
@@ -106,7 +115,7 @@ async fn serve(
     loop {
         tokio::select! {
             accepted = control.accept() => match accepted {
-                Ok((stream, _)) if is_trusted(&stream) => {
+                Ok((stream, _)) if is_trusted(&stream, master) => {
                     agent.abort_all();
                     agent.spawn(attend(stream, front.clone(), addresses.clone(), asked.clone()));
                 }
@@ -173,12 +182,16 @@ async fn attend(
     let report = async {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = None;
         loop {
             second.tick().await;
             let (asked, answer) = oneshot::channel();
             figures.send(asked).await.map_err(io::Error::other)?;
             let stats = answer.await.map_err(io::Error::other)?;
-            control::send(&mut reports, &stats).await?;
+            if told.as_ref() != Some(&stats) {
+                control::send(&mut reports, &stats).await?;
+                told = Some(stats);
+            }
         }
     };
     let drain = tokio::select! {
@@ -204,15 +217,14 @@ async fn obey(orders: &mut OwnedReadHalf, front: &Front) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Only root and our own user may give orders, whatever the socket's directory allows.
-fn is_trusted(stream: &UnixStream) -> bool {
-    let own = nix::unistd::geteuid().as_raw();
+/// Only root and the user who started this process may give orders, whatever the socket's directory allows.
+fn is_trusted(stream: &UnixStream, master: Uid) -> bool {
     stream
         .peer_cred()
-        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+        .is_ok_and(|peer| peer.uid() == master.as_raw() || peer.uid() == 0)
 }
 
-/// Gives up all capabilities for good. The front needs none: its listeners are open.
+/// Gives up root and all capabilities for good. The front needs neither: its listeners are open.
 fn drop_privileges() -> io::Result<()> {
     prctl::set_no_new_privs()?;
     caps::clear(None, CapSet::Ambient).map_err(io::Error::other)?;
@@ -220,9 +232,39 @@ fn drop_privileges() -> io::Result<()> {
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(io::Error::other)? {
         caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
     }
+    if geteuid().is_root()
+        && let Err(error) = become_nobody()
+    {
+        tracing::warn!(
+            %error,
+            "the front keeps the agent's user, who may open what root owns; give the agent CAP_SETUID, CAP_SETGID and CAP_KILL"
+        );
+    }
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::clear(None, set).map_err(io::Error::other)?;
     }
+    Ok(())
+}
+
+/// Root without capabilities still owns the pinned maps, the admin socket and most files of the host.
+fn become_nobody() -> io::Result<()> {
+    // The last one is for the agent: without it, root cannot end a process of another user.
+    for needed in [
+        Capability::CAP_SETGID,
+        Capability::CAP_SETUID,
+        Capability::CAP_KILL,
+    ] {
+        if !caps::has_cap(None, CapSet::Effective, needed).map_err(io::Error::other)? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{needed} is missing"),
+            ));
+        }
+    }
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    setgroups(&[])?;
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)?;
     Ok(())
 }
 
@@ -244,6 +286,9 @@ fn limits(workers: usize) -> Limits {
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
+
+/// The overflow user and group: owns nothing, and needs no entry in a user database.
+const NOBODY: u32 = 65_534;
 
 /// Listeners, runtimes, logs.
 const RESERVED_DESCRIPTORS: usize = 128;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::guard::Fault;
 
@@ -26,6 +27,9 @@ pub(super) struct ClientState {
     stop: OnceLock<Stop>,
     /// The connection's task, while it waits for the answer to a request for an upgrade.
     waiting: AtomicWaker,
+    /// Its place among the worker's connections. The socket holds this state, also inside a tunnel: whoever
+    /// has a socket has a place.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// Why the client's stream was not read to its end.
@@ -51,6 +55,13 @@ impl Stop {
 }
 
 impl ClientState {
+    pub(super) fn new(place: OwnedSemaphorePermit) -> Self {
+        Self {
+            _place: Some(place),
+            ..Self::default()
+        }
+    }
+
     /// One more request is answered to the end.
     pub(super) fn answered(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);

@@ -45,7 +45,7 @@ pub(super) enum Order {
     Drain,
 }
 
-/// What the front says, each second and on request.
+/// What the front says: at first, and then at most once a second if it has changed.
 pub(super) type Report = FrontStats;
 
 /// Sends one message.

@@ -40,7 +40,7 @@ pub use answer::Reason;
 pub use child::{ChildArgs, ChildError, child_main};
 pub use stats::{FrontStats, RequestCount};
 pub use supervise::listeners;
-pub use supervise::{SuperviseError, Supervisor, supervise};
+pub use supervise::{End, SuperviseError, Supervisor, supervise};
 pub use table::Settings;
 pub use workers::Workers;
 

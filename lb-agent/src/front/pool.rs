@@ -8,7 +8,7 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     time::Duration,
 };
 
@@ -39,6 +39,8 @@ struct Host {
 
 struct Idle {
     sender: SendRequest<Upload>,
+    /// The connection holds it: gone means closed.
+    place: Weak<Place>,
     since: Instant,
 }
 
@@ -47,6 +49,7 @@ pub(super) struct Lease {
     pool: Rc<Pool>,
     address: SocketAddr,
     pub(super) sender: SendRequest<Upload>,
+    place: Rc<Place>,
     /// Whether it carried a request before this one.
     pub(super) reused: bool,
 }
@@ -64,13 +67,22 @@ impl Pool {
     pub(super) fn take(self: &Rc<Self>, address: SocketAddr) -> Option<Lease> {
         let mut hosts = self.hosts.borrow_mut();
         let idle = &mut hosts.get_mut(&address)?.idle;
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < self.limits.pool_idle {
+        while let Some(Idle {
+            sender,
+            place,
+            since,
+        }) = idle.pop()
+        {
+            if sender.is_ready()
+                && since.elapsed() < self.limits.pool_idle
+                && let Some(place) = place.upgrade()
+            {
                 self.counters.reused.add_one();
                 return Some(Lease {
                     pool: self.clone(),
                     address,
                     sender,
+                    place,
                     reused: true,
                 });
             }
@@ -80,7 +92,7 @@ impl Pool {
 
     /// A new connection to `address`.
     pub(super) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Lease, Reason> {
-        let place = Place::claim(self, address).ok_or(Reason::Limit)?;
+        let place = Rc::new(Place::claim(self, address).ok_or(Reason::Limit)?);
         let stream = match timeout(self.limits.connect, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(_)) => return Err(Reason::ConnectRefused),
@@ -95,15 +107,17 @@ impl Pool {
             .await
             .map_err(|_| Reason::BackendReset)?;
         self.counters.connects.add_one();
+        let held = place.clone();
         spawn_local(async move {
             // Its error reaches the request that was on it, if there was one.
             let _ = connection.with_upgrades().await;
-            drop(place);
+            drop(held);
         });
         Ok(Lease {
             pool: self.clone(),
             address,
             sender,
+            place,
             reused: false,
         })
     }
@@ -130,6 +144,11 @@ impl Pool {
 }
 
 impl Lease {
+    /// The connection has left HTTP and the pool; its place is taken for as long as this lives.
+    pub(super) fn into_place(self) -> Rc<Place> {
+        self.place
+    }
+
     /// The answer has ended: the connection may carry another request.
     pub(super) fn give_back(self) {
         if self.sender.is_closed() {
@@ -144,13 +163,15 @@ impl Lease {
         }
         host.idle.push(Idle {
             sender: self.sender,
+            place: Rc::downgrade(&self.place),
             since: Instant::now(),
         });
     }
 }
 
-/// One of a backend's connections; its drop makes room for another.
-struct Place {
+/// One of a backend's connections; its drop makes room for another. Never to be dropped while the hosts are
+/// borrowed.
+pub(super) struct Place {
     pool: Rc<Pool>,
     address: SocketAddr,
 }

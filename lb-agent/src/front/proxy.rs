@@ -67,7 +67,7 @@ pub(super) async fn respond(
         if !checked.upgrade {
             return own(Refusal::of(Reason::ResponseInvalid), exchange);
         }
-        return switch(&worker, response, upgrade, exchange);
+        return switch(&worker, response, lease, upgrade, exchange);
     }
     relay(&worker, &method, response, lease, exchange)
 }
@@ -241,6 +241,7 @@ fn relay(
 fn switch(
     worker: &Worker,
     mut response: Response<Incoming>,
+    lease: Lease,
     client: hyper::upgrade::OnUpgrade,
     mut exchange: Exchange,
 ) -> Response<Download> {
@@ -250,7 +251,7 @@ fn switch(
     let (idle, end) = (worker.limits.tunnel_idle, worker.cut.clone());
     worker
         .tasks
-        .spawn_local(tunnel::run(client, backend, idle, end));
+        .spawn_local(tunnel::run(client, backend, lease.into_place(), idle, end));
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     request::strip_hop_by_hop(&mut parts.headers);

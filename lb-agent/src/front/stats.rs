@@ -37,7 +37,7 @@ pub struct FrontStats {
 /// How many requests to a service ended in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestCount {
-    /// The service's label; empty when no service was found.
+    /// The service's label; empty when no service was found, `_gone` for all that have left.
     pub service: String,
     /// `1xx` to `5xx`, or `none` when the client got no answer.
     pub class: String,
@@ -57,22 +57,35 @@ impl FrontStats {
         requests.map(|request| request.count).sum()
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    /// The figures of all `workers` together, in an order of its own: equal figures are equal values.
+    pub(super) fn sum(workers: impl IntoIterator<Item = Self>) -> Self {
+        let mut sum = Self::default();
+        let mut requests: BTreeMap<_, u64> = BTreeMap::new();
+        for worker in workers {
+            sum.add(&worker);
+            for request in worker.requests {
+                let kind = (request.service, request.class, request.reason);
+                *requests.entry(kind).or_default() += request.count;
+            }
+        }
+        let requests = requests.into_iter();
+        sum.requests = requests
+            .map(|((service, class, reason), count)| RequestCount {
+                service,
+                class,
+                reason,
+                count,
+            })
+            .collect();
+        sum
+    }
+
+    fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.open += other.open;
         self.connects += other.connects;
         self.reused += other.reused;
         self.retries += other.retries;
-        for request in &other.requests {
-            let same = |known: &&mut RequestCount| {
-                (&known.service, &known.class, known.reason)
-                    == (&request.service, &request.class, request.reason)
-            };
-            match self.requests.iter_mut().find(same) {
-                Some(known) => known.count += request.count,
-                None => self.requests.push(request.clone()),
-            }
-        }
         for (reason, count) in &other.rejected {
             *self.rejected.entry(reason.clone()).or_default() += count;
         }
@@ -123,6 +136,21 @@ impl Counters {
         *self.requests.borrow_mut().entry(kind).or_default() += 1;
     }
 
+    /// Counts the services that are not `live` as one from now on, so that names that come and go take no
+    /// memory for ever.
+    pub(super) fn fold(&self, live: impl Fn(&str) -> bool) {
+        let mut requests = self.requests.borrow_mut();
+        let has_left = |kind: &Kind| {
+            let service = kind.service.as_deref();
+            service.is_some_and(|label| label != GONE && !live(label))
+        };
+        let left: Vec<_> = requests.extract_if(|kind, _| has_left(kind)).collect();
+        for (kind, count) in left {
+            let service = Some(GONE.into());
+            *requests.entry(Kind { service, ..kind }).or_default() += count;
+        }
+    }
+
     pub(super) fn rejected(&self, reason: &'static str) {
         *self.rejected.borrow_mut().entry(reason).or_default() += 1;
     }
@@ -153,5 +181,55 @@ impl Counters {
                 .collect(),
             ..FrontStats::default()
         }
+    }
+}
+
+/// What services that have left are counted as.
+const GONE: &str = "_gone";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(stats: &FrontStats) -> Vec<(&str, &str, u64)> {
+        let requests = stats.requests.iter();
+        requests
+            .map(|it| (it.service.as_str(), it.class.as_str(), it.count))
+            .collect()
+    }
+
+    fn counted(labels: &[&str]) -> Counters {
+        let counters = Counters::default();
+        for &label in labels {
+            counters.request(Some(label.into()), Some(StatusCode::OK), Reason::Ok);
+        }
+        counters
+    }
+
+    #[test]
+    fn workers_are_summed_by_service_in_one_order() {
+        let (one, other) = (counted(&["b", "a"]), counted(&["c", "b"]));
+        other.request(None, None, Reason::NoRoute);
+        let sum = FrontStats::sum([one.read(1), other.read(2)]);
+        let all = [
+            ("", "none", 1),
+            ("a", "2xx", 1),
+            ("b", "2xx", 2),
+            ("c", "2xx", 1),
+        ];
+        assert_eq!(counts(&sum), all);
+        assert_eq!(sum.open, 3);
+        assert_eq!(FrontStats::sum([other.read(2), one.read(1)]), sum);
+    }
+
+    #[test]
+    fn services_that_have_left_are_counted_as_one_and_nothing_is_lost() {
+        let counters = counted(&["a", "b", "c", "c"]);
+        counters.request(None, None, Reason::NoRoute);
+        counters.fold(|label| label == "a");
+        counters.fold(|label| label == "a");
+        let sum = FrontStats::sum([counters.read(0)]);
+        let all = [("", "none", 1), ("_gone", "2xx", 3), ("a", "2xx", 1)];
+        assert_eq!(counts(&sum), all);
     }
 }

@@ -117,8 +117,18 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Keeps a front running and informed until `stop`, then drains and ends it. `inherited` are listeners that
-/// were passed to the agent under the name `front`; without any, it listens by itself once it knows that no
+/// How the stage is told that the agent ends.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    /// The stage ends.
+    pub stop: CancellationToken,
+    /// Set before `stop` when the agent ends by a fault: the front is not to blame and serves on, for the
+    /// next agent to adopt.
+    pub keep_front: CancellationToken,
+}
+
+/// Keeps a front running and informed until the end, then drains and ends it, unless it is to be kept.
+/// `inherited` are listeners that were passed to the agent under the name `front`; without any, it listens by itself once it knows that no
 /// living front already does. `routed` becomes true once a front was told the first complete routes.
 ///
 /// # Errors
@@ -130,7 +140,7 @@ pub async fn supervise(
     stats_out: watch::Sender<Option<FrontStats>>,
     problems_out: watch::Sender<Vec<Problem>>,
     routed: watch::Sender<bool>,
-    stop: CancellationToken,
+    end: End,
 ) -> Result<(), SuperviseError> {
     let mut stage = Stage {
         config,
@@ -141,11 +151,11 @@ pub async fn supervise(
         problems_out,
         routed,
         trouble: None,
-        stop,
+        end,
     };
     let mut pause = FIRST_PAUSE;
     let mut first = true;
-    while !stage.stop.is_cancelled() {
+    while !stage.end.stop.is_cancelled() {
         let began = Instant::now();
         match stage.front().await {
             Ok(front) => {
@@ -169,7 +179,7 @@ pub async fn supervise(
         }
         tokio::select! {
             () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = stage.stop.cancelled() => {}
+            () = stage.end.stop.cancelled() => {}
         }
     }
     Ok(())
@@ -188,7 +198,7 @@ struct Stage {
     routed: watch::Sender<bool>,
     /// What is wrong with the front itself, beside the problems of its routes.
     trouble: Option<Problem>,
-    stop: CancellationToken,
+    end: End,
 }
 
 impl Stage {
@@ -240,6 +250,9 @@ impl Stage {
         command.arg(format!("--workers={}", self.config.workers));
         command.arg(format!("--grace-seconds={}", self.config.grace.as_secs()));
         command.stdin(std::process::Stdio::null());
+        // The agent's environment may hold tokens, and the front talks to everybody.
+        command.env_clear();
+        command.envs(std::env::var_os(LOG_LEVEL).map(|level| (LOG_LEVEL, level)));
         // A group of its own: Ctrl-C on a terminal is for the agent, which then drains the front.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         lb_sys::inherit::pass(&mut command, passed);
@@ -260,6 +273,8 @@ impl Stage {
         let routes = RouteConfig { listeners, ..own };
         self.report(self.elsewhere(&front.hello));
         let mut has_routes = front.hello.has_routes;
+        // What this connection has carried, for not saying it twice.
+        let mut told = None;
         let (stats_out, mut reports) = (self.stats_out.clone(), front.reports);
         let mut hear = std::pin::pin!(async move {
             while let Some(stats) = control::receive::<FrontStats>(&mut reports).await? {
@@ -282,14 +297,14 @@ impl Stage {
                     }
                     return ended;
                 }
-                () = self.stop.cancelled() => break,
+                () = self.end.stop.cancelled() => break,
                 () = &mut patience, if patient => {
                     patient = false;
                     self.snapshots.mark_changed();
                 }
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
-                        self.stop.cancelled().await;
+                        self.end.stop.cancelled().await;
                         break;
                     }
                     let snapshot = self.snapshots.borrow_and_update().clone();
@@ -298,13 +313,27 @@ impl Stage {
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         continue;
                     };
-                    let order = self.order(&snapshot, &routes);
-                    timeout(ORDER, control::send(&mut front.orders, &order)).await??;
+                    let wanted = self.routes(&snapshot, &routes);
+                    if told.as_ref() != Some(&wanted) {
+                        let order = Order::Routes(wanted.clone(), self.config.settings.clone());
+                        timeout(ORDER, control::send(&mut front.orders, &order)).await??;
+                        told = Some(wanted);
+                    }
                     has_routes |= snapshot.complete;
                     self.routed.send_if_modified(|routed| snapshot.complete && !std::mem::replace(routed, true));
                 }
             }
         }
+        // One that has nothing to serve is not worth keeping.
+        if self.end.keep_front.is_cancelled() && (front.hello.has_routes || told.is_some()) {
+            tracing::warn!(
+                pid = front.hello.pid,
+                "the front serves on with the last routes"
+            );
+            return Ok(());
+        }
+        // The port is free for others as soon as the front lets go of it, not only when its drain is over.
+        self.listeners.clear();
         // It may have ended by itself in this moment.
         let _ = control::send(&mut front.orders, &Order::Drain).await;
         let limit = self.config.grace + Duration::from_secs(1);
@@ -334,7 +363,7 @@ impl Stage {
         }
     }
 
-    fn order(&self, snapshot: &Snapshot, config: &RouteConfig) -> Order {
+    fn routes(&self, snapshot: &Snapshot, config: &RouteConfig) -> Routes {
         let config = RouteConfig {
             host_addresses: &config.host_addresses | &listen::host_addresses(),
             ..config.clone()
@@ -346,7 +375,7 @@ impl Stage {
             *known = problems;
             new
         });
-        Order::Routes(routes, self.config.settings.clone())
+        routes
     }
 
     /// Whether an adopted front listens somewhere else than it should.
@@ -380,6 +409,9 @@ impl Stage {
         self.trouble = trouble;
     }
 }
+
+/// The one variable that agent and front share.
+const LOG_LEVEL: &str = "LB_LOG";
 
 /// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
 const PATIENCE: Duration = Duration::from_secs(2);

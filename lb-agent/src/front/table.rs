@@ -25,6 +25,18 @@ pub struct Settings {
     pub via: String,
 }
 
+impl Settings {
+    /// The usual ones on the host called `name`: fronts of two hosts may follow each other.
+    pub fn of_host(name: &str) -> Self {
+        let legal = |letter: char| letter.is_ascii_alphanumeric() || "-._~".contains(letter);
+        let name = name.replace(|letter| !legal(letter), "-");
+        Self {
+            via: format!("lb-agent-{name}"),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -96,6 +108,12 @@ impl Table {
     /// The service that answers to `host`.
     pub(super) fn find(&self, host: &str) -> Option<&Arc<ServiceTable>> {
         self.services.get(self.routes.as_ref()?.find(host)?)
+    }
+
+    /// The labels of all services.
+    pub(super) fn labels(&self) -> HashSet<&str> {
+        let services = self.services.iter();
+        services.map(|service| &*service.label).collect()
     }
 
     /// Where requests may go: pooled connections to anywhere else are of no use.
@@ -184,6 +202,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_host_has_a_name_for_via() {
+        for (host, via) in [
+            ("web-1.example", "lb-agent-web-1.example"),
+            ("my_host, (x)", "lb-agent-my-host---x-"),
+            ("h\u{f6}st", "lb-agent-h-st"),
+            ("", "lb-agent-"),
+        ] {
+            let settings = Settings::of_host(host);
+            assert_eq!(settings.via, via);
+            assert!(Via::new(&settings.via).is_some());
+        }
+    }
 
     #[test]
     fn equal_weights_take_turns() {

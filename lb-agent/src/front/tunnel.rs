@@ -1,7 +1,7 @@
 //! After a 101: bytes both ways until both sides have closed, nothing moves for too long, or the front must
 //! end.
 
-use std::{cell::Cell, io, time::Duration};
+use std::{cell::Cell, io, rc::Rc, time::Duration};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -11,10 +11,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Joins the two upgraded connections.
+use super::pool::Place;
+
+/// Joins the two upgraded connections. The backend's has a `place` among those allowed; the client's brings
+/// its own along.
 pub(super) async fn run(
     client: OnUpgrade,
     backend: OnUpgrade,
+    _place: Rc<Place>,
     idle: Duration,
     end: CancellationToken,
 ) {

@@ -84,11 +84,14 @@ async fn serve(start: Start) -> io::Result<()> {
     let housekeeping = keep_house(worker.clone(), start.figures);
     let draining = async {
         start.drain.cancelled().await;
-        accepting.close();
-        accepting.wait().await;
-        worker.tasks.close();
         let deadline = Instant::now() + start.grace;
-        if timeout_at(deadline, worker.tasks.wait()).await.is_err() {
+        accepting.close();
+        worker.tasks.close();
+        let done = async {
+            accepting.wait().await;
+            worker.tasks.wait().await;
+        };
+        if timeout_at(deadline, done).await.is_err() {
             tracing::warn!(
                 connections = worker.tasks.len(),
                 "cut at the end of the drain"
@@ -110,7 +113,12 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Ok(()) = changes.changed() => worker.pool.keep(&worker.table().addresses()),
+            Ok(()) = changes.changed() => {
+                let table = worker.table();
+                worker.pool.keep(&table.addresses());
+                let labels = table.labels();
+                worker.counters.fold(|label| labels.contains(label));
+            }
             Some(asker) = figures.recv() => {
                 // Whoever asked may have lost interest.
                 let _ = asker.send(worker.counters.read(worker.tasks.len()));
@@ -120,7 +128,8 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
     }
 }
 
-/// Takes connections until drained; those that the kernel had already queued by then are served too.
+/// Takes connections until drained; those that the kernel had already queued by then are served too, as far
+/// as there is room.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>) {
     let mut changes = worker.front.changed.subscribe();
     let routes = changes.wait_for(|()| worker.front.has_routes());
@@ -132,8 +141,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
     loop {
         // At the limit nothing is accepted: the kernel's queue is the place to wait. The semaphore is never
         // closed.
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
+        let permit = tokio::select! {
+            biased;
+            Ok(permit) = room.clone().acquire_owned() => permit,
+            () = worker.drain.cancelled() => return,
         };
         let accepted = tokio::select! {
             biased; // Drain only what is there: the queue first, then the order to end.
@@ -142,11 +153,9 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
         };
         match accepted {
             Ok((stream, address)) => {
-                let worker_of_task = worker.clone();
-                worker.tasks.spawn_local(async move {
-                    serve_client(worker_of_task, stream, address).await;
-                    drop(permit);
-                });
+                let state = Arc::new(ClientState::new(permit));
+                let serving = serve_client(worker.clone(), stream, address, state);
+                worker.tasks.spawn_local(serving);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
@@ -160,14 +169,18 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
     }
 }
 
-async fn serve_client(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+async fn serve_client(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    state: Arc<ClientState>,
+) {
     worker.counters.accepted.add_one();
     // Only slower without it.
     let _ = stream.set_nodelay(true);
     let Ok(client) = HeaderValue::from_str(&address.ip().to_canonical().to_string()) else {
         return; // An address is always a legal value.
     };
-    let state = Arc::new(ClientState::default());
     let wire = Wire::new(stream, state.clone(), worker.limits);
     // Holds a permit from the first request on.
     let begun = Rc::new(Notify::new());

@@ -61,21 +61,21 @@ impl Workers {
 
     /// The sum of all workers' figures.
     pub async fn stats(&self) -> FrontStats {
-        let mut sum = FrontStats {
-            pid: std::process::id(),
-            workers: self.figures.len(),
-            ..FrontStats::default()
-        };
+        let mut all = Vec::with_capacity(self.figures.len());
         for worker in &self.figures {
             let (answer, figures) = oneshot::channel();
             // One that has ended has no figures; its end is noticed elsewhere.
             if worker.send(answer).await.is_ok()
                 && let Ok(figures) = figures.await
             {
-                sum.add(&figures);
+                all.push(figures);
             }
         }
-        sum
+        FrontStats {
+            pid: std::process::id(),
+            workers: self.figures.len(),
+            ..FrontStats::sum(all)
+        }
     }
 
     /// Ends with the first worker that ends, which none should do before [`Self::drain`].

@@ -7,7 +7,7 @@ use lb_agent::{
     admin::{self, Readiness},
     assemble,
     catalog::SourceState,
-    config::{self, Config},
+    config::{self, Config, LogFormat},
     discover::{consul, file},
     dns, front, health, reconcile,
     routes::RouteConfig,
@@ -32,8 +32,9 @@ pub(super) fn spawn(
     listeners: Listeners,
     plane: reconcile::Plane,
     readiness: &Readiness,
-    stop: &CancellationToken,
+    end: &front::End,
 ) -> Result<Stages> {
+    let stop = &end.stop;
     let mut stages = Stages::new();
     let mut registry = Registry::with_prefix("lb");
     let mut stage = |name: &'static str, task: BoxedStage| {
@@ -162,7 +163,10 @@ pub(super) fn spawn(
         let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());
         supervisor.grace = FRONT_GRACE;
         supervisor.routes = routes.clone();
-        supervisor.settings.no_route_status = config.front.no_route_status;
+        supervisor.settings = front_settings(&config);
+        if config.log_format == LogFormat::Json {
+            supervisor.arguments.push("--log-json".into());
+        }
         let run = front::supervise(
             supervisor,
             listeners.front,
@@ -170,7 +174,7 @@ pub(super) fn spawn(
             front_stats_in,
             front_problems_in,
             routed_in,
-            stop.clone(),
+            end.clone(),
         );
         conditions.push((ROUTED, routed));
         stage("front", Box::pin(async { run.await.map_err(Into::into) }));
@@ -227,6 +231,15 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
         state_dir: config.state_dir.clone(),
         token_file: config.admin.token_file.clone(),
         names: Vec::new(),
+    }
+}
+
+fn front_settings(config: &Config) -> front::Settings {
+    let host = nix::sys::utsname::uname().ok();
+    let host = host.as_ref().and_then(|it| it.nodename().to_str());
+    front::Settings {
+        no_route_status: config.front.no_route_status,
+        ..host.map_or_else(front::Settings::default, front::Settings::of_host)
     }
 }
 

@@ -272,10 +272,15 @@ pub(crate) struct TestFront {
 
 impl TestFront {
     pub(crate) fn start(limits: Limits, workers: usize) -> Self {
+        Self::start_for(limits, workers, PATIENCE)
+    }
+
+    /// Requests in flight have `grace` when it drains.
+    pub(crate) fn start_for(limits: Limits, workers: usize, grace: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let front = Front::new(limits);
-        let workers = Workers::start(&front, &[listener], workers, PATIENCE).unwrap();
+        let workers = Workers::start(&front, &[listener], workers, grace).unwrap();
         Self {
             address,
             front,

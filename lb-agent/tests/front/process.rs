@@ -3,14 +3,17 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener},
+    os::unix::net::{UnixListener, UnixStream},
     path::Path,
-    sync::Arc,
+    process::{Command, Stdio},
+    sync::{Arc, mpsc},
 };
 
 use lb_agent::{
     catalog::Problem,
-    front::{ChildArgs, FrontStats, SuperviseError, Supervisor, child_main, supervise},
+    front::{ChildArgs, End, FrontStats, SuperviseError, Supervisor, child_main, supervise},
     snapshot::Snapshot,
 };
 use nix::{
@@ -18,9 +21,8 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
 
-use crate::kit::{Backend, Client, GET, PATIENCE, eventually, snapshot};
+use crate::kit::{Backend, Client, GET, PATIENCE, Reply, eventually, snapshot};
 
 #[test]
 fn becomes_the_front_when_started_as_one() {
@@ -30,6 +32,7 @@ fn becomes_the_front_when_started_as_one() {
         let args = ChildArgs {
             workers: Some(2),
             grace_seconds: 5,
+            log_json: false,
         };
         child_main(&args).unwrap();
     }
@@ -42,7 +45,7 @@ struct Agent {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stats: watch::Receiver<Option<FrontStats>>,
     problems: watch::Receiver<Vec<Problem>>,
-    stop: CancellationToken,
+    end: End,
 }
 
 impl Agent {
@@ -64,7 +67,7 @@ impl Agent {
         let (snapshots, snapshots_in) = watch::channel(None);
         let (stats_out, stats) = watch::channel(None);
         let (problems_out, problems) = watch::channel(Vec::new());
-        let stop = CancellationToken::new();
+        let end = End::default();
         let runtime = Runtime::new().unwrap();
         let run = supervise(
             config,
@@ -73,7 +76,7 @@ impl Agent {
             stats_out,
             problems_out,
             watch::Sender::new(false),
-            stop.clone(),
+            end.clone(),
         );
         Self {
             stage: runtime.spawn(run),
@@ -81,7 +84,7 @@ impl Agent {
             snapshots,
             stats,
             problems,
-            stop,
+            end,
         }
     }
 
@@ -101,8 +104,14 @@ impl Agent {
         self.runtime.shutdown_timeout(PATIENCE);
     }
 
+    /// As the agent does when another stage fails.
+    fn fail(self) {
+        self.end.keep_front.cancel();
+        self.stop();
+    }
+
     fn stop(self) {
-        self.stop.cancel();
+        self.end.stop.cancel();
         self.runtime.block_on(self.stage).unwrap().unwrap();
     }
 }
@@ -174,6 +183,21 @@ fn it_runs_without_capabilities_and_ends_with_its_agent_when_told_to() {
             }
         }
         assert_eq!(status(pid, thread, "NoNewPrivs").as_deref(), Some("1"));
+        if nix::unistd::geteuid().is_root() {
+            let nobody = Some("65534\t65534\t65534\t65534");
+            assert_eq!(status(pid, thread, "Uid").as_deref(), nobody);
+            assert_eq!(status(pid, thread, "Gid").as_deref(), nobody);
+            assert_eq!(status(pid, thread, "Groups").as_deref(), Some(""));
+        }
+    }
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    for variable in environment.split_terminator('\0') {
+        // The last one is the shell's own, which only this test puts in between.
+        let known = ["LISTEN_FDS=", "LISTEN_FDNAMES=", "LB_LOG=", "PWD="];
+        assert!(
+            known.iter().any(|name| variable.starts_with(name)),
+            "{variable}"
+        );
     }
     let mut keeping = client();
     assert_eq!(keeping.send(GET).answer().status, 200);
@@ -222,6 +246,151 @@ fn it_outlives_its_agent_with_the_last_routes_and_the_next_one_adopts_it() {
         let ended = status(pid, pid, "State").is_none_or(|state| state.starts_with('Z'));
         ended.then_some(())
     });
+}
+
+#[test]
+fn a_fault_of_the_agent_ends_no_request_and_leaves_the_front_to_the_next_agent() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = Backend::named("a");
+    let (listener, client) = listener();
+    let first = Agent::start(directory.path(), vec![listener]);
+    first.publish(snapshot(&[backend.address]));
+    eventually("routes arrive", || {
+        (client().send(GET).answer().status == 200).then_some(())
+    });
+    let pid = first.pid();
+    let _leftover = Leftover(pid);
+    let mut kept = client();
+    assert_eq!(kept.send(GET).answer().status, 200);
+    first.fail();
+    assert_eq!(kept.send(GET).answer().status, 200);
+    assert_eq!(client().send(GET).answer().status, 200);
+    let second = Agent::start(directory.path(), vec![]);
+    assert_eq!(second.pid(), pid);
+    second.stop();
+    assert_eq!(kept.rest(), b"");
+}
+
+#[test]
+fn the_port_is_free_while_the_front_still_drains() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = Backend::start(|_| Reply::Stall(vec![]));
+    let (listener, client) = listener();
+    let address = listener.local_addr().unwrap();
+    let agent = Agent::start(directory.path(), vec![listener]);
+    agent.publish(snapshot(&[backend.address]));
+    let _leftover = Leftover(agent.pid());
+    let mut waiting = client();
+    eventually("routes arrive", || {
+        waiting.send(GET);
+        let seen = eventually("an answer or a backend that has the request", || {
+            if !backend.seen().is_empty() {
+                return Some(true);
+            }
+            waiting.stream.set_nonblocking(true).unwrap();
+            let answered = waiting.stream.peek(&mut [0]).is_ok();
+            waiting.stream.set_nonblocking(false).unwrap();
+            answered.then_some(false)
+        });
+        if !seen {
+            waiting = client();
+        }
+        seen.then_some(())
+    });
+    agent.end.stop.cancel();
+    eventually("nobody listens", || {
+        std::net::TcpStream::connect(address).err()
+    });
+    assert!(!agent.stage.is_finished(), "the request is still in flight");
+    drop(waiting);
+    agent.stop();
+}
+
+/// A front that only writes down which orders it gets.
+fn listening_front(path: &Path) -> mpsc::Receiver<String> {
+    let control = UnixListener::bind(path).unwrap();
+    let (order, orders) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut agent, _) = control.accept().unwrap();
+        let mut receive = {
+            let mut agent = agent.try_clone().unwrap();
+            move || {
+                let mut length = [0; 4];
+                agent.read_exact(&mut length).ok()?;
+                let mut body = vec![0; u32::from_be_bytes(length) as usize];
+                agent.read_exact(&mut body).ok()?;
+                Some(String::from_utf8(body).unwrap())
+            }
+        };
+        let hello = receive().unwrap();
+        let version = hello.chars().filter(char::is_ascii_digit);
+        let version: String = version.collect();
+        let answer = format!("{{\"version\":{version},\"pid\":0,\"has_routes\":true}}");
+        let length = u32::try_from(answer.len()).unwrap();
+        agent.write_all(&length.to_be_bytes()).unwrap();
+        agent.write_all(answer.as_bytes()).unwrap();
+        while let Some(message) = receive() {
+            let ends = message == "\"drain\"";
+            order.send(message).unwrap();
+            if ends {
+                return; // The end of the connection tells that all is done.
+            }
+        }
+    });
+    orders
+}
+
+#[test]
+fn routes_that_have_not_changed_are_not_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let orders = listening_front(&directory.path().join("front.sock"));
+    let agent = Agent::start(directory.path(), vec![]);
+    let [one, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let next = || orders.recv_timeout(PATIENCE).unwrap();
+    agent.publish(snapshot(&[one]));
+    assert!(next().contains("127.0.0.1:1\""));
+    // Another name that cannot be used: a problem to show, and the routes that there are.
+    let mut same = snapshot(&[one]);
+    for service in same.services.values_mut() {
+        service.aliases.insert("not a name".to_owned());
+    }
+    agent.publish(same);
+    eventually("the snapshot was looked at", || {
+        (!agent.problems.borrow().is_empty()).then_some(())
+    });
+    agent.publish(snapshot(&[other]));
+    assert!(next().contains("127.0.0.1:2\""));
+    agent.stop();
+    assert_eq!(next(), "\"drain\"");
+    assert!(orders.recv().is_err());
+}
+
+#[test]
+fn its_log_is_json_when_the_agents_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front.sock");
+    let control = UnixListener::bind(&path).unwrap();
+    let (listener, _) = listener();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-agent"));
+    command.args(["front", "--workers=1", "--log-json"]);
+    command.env_clear().stderr(Stdio::piped());
+    let passed = vec![("control", control.into()), ("front", listener.into())];
+    lb_sys::inherit::pass(&mut command, passed);
+    let front = command.spawn().unwrap();
+    let _leftover = Leftover(front.id());
+    // Its hello: from now on it hears signals.
+    let mut agent = UnixStream::connect(&path).unwrap();
+    agent.set_read_timeout(Some(PATIENCE)).unwrap();
+    agent.read_exact(&mut [0; 4]).unwrap();
+    let id = Pid::from_raw(front.id().try_into().unwrap());
+    kill(id, Signal::SIGTERM).unwrap();
+    let output = front.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("front drains"), "{log}");
+    for line in log.lines() {
+        assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
+    }
 }
 
 #[test]
@@ -312,7 +481,7 @@ fn an_address_that_is_taken_is_one_clear_error() {
         stats,
         problems,
         watch::Sender::new(false),
-        CancellationToken::new(),
+        End::default(),
     );
     let error = Runtime::new().unwrap().block_on(run).unwrap_err();
     assert!(

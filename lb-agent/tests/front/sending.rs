@@ -4,12 +4,12 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lb_agent::front::{Limits, Reason};
 
-use crate::kit::{Backend, GET, Reply, TestFront, eventually, ok, refusing};
+use crate::kit::{Backend, GET, PATIENCE, Reply, TestFront, eventually, ok, refusing};
 
 #[test]
 fn backends_take_turns_whichever_worker_a_client_meets() {
@@ -321,4 +321,24 @@ fn a_client_taken_just_before_the_drain_is_still_answered() {
     );
     drop(client);
     drain.join().unwrap();
+}
+
+#[test]
+fn a_drain_at_the_limit_of_clients_ends_with_its_grace() {
+    let backend = Backend::start(|_| Reply::Stall(vec![]));
+    let limits = Limits {
+        client_connections: 1,
+        ..Limits::default()
+    };
+    let grace = Duration::from_millis(300);
+    let mut front = TestFront::start_for(limits, 1, grace);
+    front.publish(&[backend.address]);
+    let mut stalled = front.client();
+    stalled.send(GET);
+    eventually("it is in flight", || {
+        (backend.seen().len() == 1).then_some(())
+    });
+    let begun = Instant::now();
+    front.drain().join().unwrap();
+    assert!((grace..PATIENCE).contains(&begun.elapsed()));
 }

@@ -1,8 +1,10 @@
 //! Leaving HTTP, and requests that only try to.
 
-use lb_agent::front::Reason;
+use std::{io::ErrorKind, time::Duration};
 
-use crate::kit::{Backend, GET, Reply, Seen, TestFront, eventually, ok};
+use lb_agent::front::{Limits, Reason};
+
+use crate::kit::{Backend, GET, PATIENCE, Reply, Seen, TestFront, eventually, ok};
 
 const UPGRADE: &str = "GET /socket HTTP/1.1\r\nHost: web\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
 const SWITCHED: &str =
@@ -32,6 +34,53 @@ fn after_an_upgrade_bytes_go_both_ways_until_one_side_closes() {
     assert_eq!(client.rest(), b"");
     eventually("the backend is free", || {
         (backend.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn tunnels_count_against_the_limit_of_clients() {
+    let backend = Backend::start(agree);
+    let limits = Limits {
+        client_connections: 2,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut tunnels = [front.client(), front.client()];
+    for tunnel in &mut tunnels {
+        assert!(tunnel.send(UPGRADE).head().starts_with("HTTP/1.1 101 "));
+    }
+    let mut third = front.client();
+    third.send(GET);
+    let short = Duration::from_millis(200);
+    third.stream.set_read_timeout(Some(short)).unwrap();
+    let waiting = third.stream.peek(&mut [0]).unwrap_err();
+    assert_eq!(waiting.kind(), ErrorKind::WouldBlock);
+    assert_eq!(front.stats().accepted, 2);
+    drop(tunnels);
+    third.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(third.answer().body, "plain");
+}
+
+#[test]
+fn tunnels_count_against_the_limit_of_their_backend() {
+    let backend = Backend::start(agree);
+    let limits = Limits {
+        backend_connections: 2,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    // One begins on a connection that has been idle, the other on a new one.
+    assert_eq!(front.ask(GET).body, "plain");
+    let mut tunnels = [front.client(), front.client()];
+    for tunnel in &mut tunnels {
+        assert!(tunnel.send(UPGRADE).head().starts_with("HTTP/1.1 101 "));
+    }
+    assert_eq!(front.stats().connects, 2);
+    assert_eq!(front.ask(UPGRADE).status, 503);
+    assert_eq!(front.stats().ended(Reason::Limit), 1);
+    drop(tunnels);
+    eventually("there is room again", || {
+        (front.ask(GET).status == 200).then_some(())
     });
 }
 
