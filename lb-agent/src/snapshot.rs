@@ -20,8 +20,10 @@ use crate::{
 /// Everything the agent knows at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
-    /// Whether every source has had its first full answer and every backend in it its first verdict by our
-    /// own probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
+    /// Whether every source has had its first full answer: a name that is not here does not exist.
+    pub answered: bool,
+    /// Whether, beyond that, every backend in those first answers has had its first verdict by our own
+    /// probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
     pub complete: bool,
     /// Services and their tagged parts, by name.
     pub services: BTreeMap<ServiceName, Service>,

@@ -111,6 +111,7 @@ pub(super) fn compose(known: &Known, facts: &Facts<'_>) -> Snapshot {
     problems.sort();
     problems.dedup();
     Snapshot {
+        answered: known.answered,
         complete: known.answered && facts.verdicts.settled,
         services,
         problems,

@@ -263,7 +263,7 @@ impl Server {
         // The upstreams deny what they do not know. It may still turn out to be a service of ours, and
         // "no such name" would be remembered by the asker.
         let denied = reply.message.metadata.response_code == ResponseCode::NXDomain;
-        if denied && via == Via::Upstreams && !self.names.load().complete() {
+        if denied && via == Via::Upstreams && !self.names.load().answered() {
             reply = request.reply(ResponseCode::ServFail);
         }
         self.count(reply, started)
