@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The names of one snapshot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     own: Ipv4Addr,
     domains: Vec<String>,
@@ -54,7 +54,7 @@ pub enum Found {
 }
 
 /// What a name in the table stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Service {
         name: ServiceName,

@@ -79,6 +79,10 @@ impl Server {
 
     /// Answers from `names` from now on. What is new in its problems is logged.
     pub(super) fn learn(&self, names: Names) {
+        // Most snapshots differ in what does not concern a name, such as the health of a backend.
+        if **self.names.load() == names {
+            return;
+        }
         let before = self.names.swap(Arc::new(names));
         let now = self.names.load();
         for problem in now.problems() {
