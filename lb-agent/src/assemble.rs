@@ -22,7 +22,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -67,7 +67,9 @@ pub struct Outputs {
 pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: CancellationToken) {
     let drains = Drains::load(state_dir).await;
     let mut stage = Stage {
+        heard: None,
         known: Known::default(),
+        since: SystemTime::now(),
         drains,
         outputs,
     };
@@ -80,6 +82,8 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
     } = inputs;
     // The sources may have answered before this stage began.
     let mut sources_changed = true;
+    let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if std::mem::take(&mut sources_changed) {
             stage.learn(&mut sources).await;
@@ -119,6 +123,10 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
                 () = any_changed([&mut verdicts]) => changed = true,
                 () = any_changed(&mut problems) => changed = true,
                 Some(request) = requests.recv() => changed |= stage.answer(request).await,
+                _ = looks.tick() => {
+                    sources_changed = stage.is_outdated(&sources);
+                    changed = sources_changed;
+                }
             }
         }
         sources_changed |= sources.values().any(|it| it.has_changed().unwrap_or(false));
@@ -127,7 +135,12 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
 
 /// The state of the stage.
 struct Stage {
+    /// What the sources said last.
+    heard: Option<BTreeMap<String, SourceState>>,
+    /// What of it was understood.
     known: Known,
+    /// When that was.
+    since: SystemTime,
     drains: Drains,
     outputs: Outputs,
 }
@@ -139,7 +152,13 @@ impl Stage {
             .iter_mut()
             .map(|(name, state)| (name.clone(), state.borrow_and_update().clone()))
             .collect();
+        let heard = self.heard.replace(states.clone());
+        if heard.is_some_and(|heard| says_the_same(&heard, &states)) {
+            self.known.refresh(&states);
+            return;
+        }
         self.known = understand(&states);
+        self.since = SystemTime::now();
         if self.known.answered {
             let left = drains::after_leaving(&self.drains.set, &self.known.catalog);
             if let Err(error) = self.drains.store(left).await {
@@ -171,13 +190,21 @@ impl Stage {
         }
     }
 
+    /// Whether a source has answered again, though it said nothing new.
+    fn is_outdated(&self, sources: &BTreeMap<String, watch::Receiver<SourceState>>) -> bool {
+        let heard = |name| self.heard.as_ref()?.get(name)?.updated;
+        let mut sources = sources.iter();
+        sources.any(|(name, state)| state.borrow().updated != heard(name))
+    }
+
+    /// Puts the newest snapshot into the channel; wakes its readers only if something is to be done.
     fn publish(&self, vips: &Vips, verdicts: &Verdicts, problems: &[Problem]) {
         let facts = Facts {
             vips,
             verdicts,
             drains: &self.drains.set,
             problems,
-            now: SystemTime::now(),
+            since: self.since,
         };
         let snapshot = compose(&self.known, &facts);
         self.outputs.snapshots.send_if_modified(|current| {
@@ -185,8 +212,8 @@ impl Stage {
             let changed = before != Some(&snapshot);
             if changed {
                 journal::record(before.filter(|it| it.is_known()), &snapshot);
-                *current = Some(Arc::new(snapshot));
             }
+            *current = Some(Arc::new(snapshot));
             changed
         });
     }
@@ -216,6 +243,25 @@ impl Stage {
     }
 }
 
+/// Whether nothing but the time of the answers differs. A source keeps the allocation of what stays the same.
+fn says_the_same(
+    before: &BTreeMap<String, SourceState>,
+    now: &BTreeMap<String, SourceState>,
+) -> bool {
+    let same = |before: &SourceState, now: &SourceState| {
+        let catalogs = match (&before.catalog, &now.catalog) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        catalogs && before.error == now.error
+    };
+    before.len() == now.len()
+        && before
+            .iter()
+            .all(|(name, before)| now.get(name).is_some_and(|now| same(before, now)))
+}
+
 /// Waits until one of `receivers` has a value that was not seen. One whose sender is gone keeps its last value
 /// and wakes nobody.
 async fn any_changed<'r, T: Send + Sync + 'r>(
@@ -234,6 +280,9 @@ async fn any_changed<'r, T: Send + Sync + 'r>(
 
 /// How long changes are gathered after one was published.
 const WINDOW: Duration = Duration::from_millis(50);
+
+/// How old the times of the sources' answers may be in a snapshot.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests;

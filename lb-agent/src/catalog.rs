@@ -116,7 +116,7 @@ impl fmt::Display for Problem {
 pub struct SourceState {
     /// The last good catalog; `None` until the first full answer.
     pub catalog: Option<std::sync::Arc<Catalog>>,
-    /// When that answer came.
+    /// When the last good answer came, which may have said nothing new: this moves without waking anybody.
     pub updated: Option<SystemTime>,
     /// Why the source cannot be read at the moment; the last good catalog goes on serving.
     pub error: Option<String>,

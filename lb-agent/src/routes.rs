@@ -91,6 +91,8 @@ impl Routes {
         let mut problems = Vec::new();
         let mut contests: BTreeMap<(&ServiceName, &ServiceName), Vec<String>> = BTreeMap::new();
         let mut owners: Vec<&ServiceName> = Vec::new();
+        let vips = snapshot.services.values().filter_map(|it| it.vip);
+        let vips: BTreeSet<IpAddr> = vips.map(IpAddr::V4).collect();
         let exposed = || {
             let all = snapshot.services.iter();
             all.filter(|(_, service)| config.expose.includes(service))
@@ -123,7 +125,7 @@ impl Routes {
             owners.push(name);
             routes.services.push(RouteService {
                 label: name.label(),
-                backends: backends(name, service, config, &mut problems),
+                backends: backends(name, service, config, &vips, &mut problems),
             });
         }
         problems.extend(contests.iter().map(|((loser, winner), hosts)| {
@@ -190,40 +192,51 @@ fn backends(
     name: &ServiceName,
     service: &Service,
     config: &RouteConfig,
+    vips: &BTreeSet<IpAddr>,
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteBackend> {
-    let (ours, theirs): (Vec<_>, Vec<_>) = service
-        .backends
-        .iter()
-        .partition(|(_, backend)| config.is_own_listener(backend.address));
-    // A part repeats the instances of the whole: one report is enough.
-    if name.tag.is_none() {
-        problems.extend(ours.iter().map(|(key, backend)| {
-            let message = format!(
-                "its address {} is a listener of the front or the page itself; requests would go in circles, so it gets none",
-                backend.address
-            );
-            Problem::new(format!("instance {key} of service {name}"), message)
-        }));
+    let mut backends = Vec::new();
+    for (key, backend) in &service.backends {
+        let address = backend.address;
+        let circle = if config.is_own_listener(address) {
+            "a listener of the front or the page itself"
+        } else if vips.contains(&address.ip().to_canonical()) {
+            "a service's VIP"
+        } else {
+            backends.push(RouteBackend {
+                key: key.clone(),
+                address,
+                usable: backend.state().usable(),
+                weight: backend.weight,
+            });
+            continue;
+        };
+        // A part repeats the instances of the whole: one report is enough.
+        if name.tag.is_none() {
+            problems.push(Problem::new(
+                format!("instance {key} of service {name}"),
+                format!(
+                    "its address {address} is {circle}; requests would go in circles, so it gets none: \
+                     register it with its own address"
+                ),
+            ));
+        }
     }
-    let backends = theirs.into_iter().map(|(key, backend)| RouteBackend {
-        key: key.clone(),
-        address: backend.address,
-        usable: backend.state().usable(),
-        weight: backend.weight,
-    });
-    backends.collect()
+    backends
 }
 
 impl RouteConfig {
     fn is_own_listener(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
+        // The kernel takes a connection to no address for one to loopback.
+        let loopback = ip.is_loopback() || ip.is_unspecified();
         self.listeners.iter().any(|listener| {
             let listens_on = listener.ip().to_canonical();
-            let of_this_host =
-                || ip.is_loopback() || ip.is_unspecified() || self.host_addresses.contains(&ip);
             listener.port() == address.port()
-                && (listens_on == ip || listens_on.is_unspecified() && of_this_host())
+                && (listens_on == ip
+                    || ip.is_unspecified() && listens_on.is_loopback()
+                    || listens_on.is_unspecified()
+                        && (loopback || self.host_addresses.contains(&ip)))
         })
     }
 }

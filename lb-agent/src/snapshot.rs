@@ -18,10 +18,16 @@ use crate::{
 };
 
 /// Everything the agent knows at one moment.
+///
+/// Two snapshots are equal when nothing would be done otherwise after one than after the other: mere figures
+/// for people ([`Source::updated`], [`Probe::took`]) do not count. The channel of snapshots always holds the
+/// newest one and wakes its readers only for one that differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
-    /// Whether every source has had its first full answer and every backend in it its first verdict by our
-    /// own probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
+    /// Whether every source has had its first full answer: a name that is not here does not exist.
+    pub answered: bool,
+    /// Whether, beyond that, every backend in those first answers has had its first verdict by our own
+    /// probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
     pub complete: bool,
     /// Services and their tagged parts, by name.
     pub services: BTreeMap<ServiceName, Service>,
@@ -32,13 +38,22 @@ pub struct Snapshot {
 }
 
 /// A discovery source, for people to read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Source {
-    /// When its last good answer came; `None` before the first.
+    /// When its last good answer came; `None` before the first. Not part of equality once there is one.
     pub updated: Option<SystemTime>,
     /// Why it cannot be read at the moment.
     pub error: Option<String>,
 }
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { updated, error } = self;
+        updated.is_some() == other.updated.is_some() && *error == other.error
+    }
+}
+
+impl Eq for Source {}
 
 /// A service, or the part of it whose instances carry a domain tag (`hello` of `www` is `www.hello`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,7 +155,7 @@ pub struct Backend {
 }
 
 /// Level 1 of health: the verdict of our own probes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Probe {
     /// The verdict.
     pub state: ProbeState,
@@ -148,9 +163,23 @@ pub struct Probe {
     pub since: SystemTime,
     /// Why the last probe failed.
     pub error: Option<String>,
-    /// How long the last successful probe took.
+    /// How long the last successful probe took. Not part of equality.
     pub took: Option<Duration>,
 }
+
+impl PartialEq for Probe {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            state,
+            since,
+            error,
+            took: _,
+        } = self;
+        (*state, *since) == (other.state, other.since) && *error == other.error
+    }
+}
+
+impl Eq for Probe {}
 
 /// The verdict of our own probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

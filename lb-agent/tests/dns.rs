@@ -79,6 +79,7 @@ async fn names_follow_the_snapshot() {
         .until(&asked, |answer| addresses(answer) == [VIP])
         .await;
     agent.snapshots.send_replace(Some(Arc::new(Snapshot {
+        answered: true,
         complete: true,
         ..Snapshot::default()
     })));
@@ -562,6 +563,7 @@ fn snapshot(complete: bool) -> Arc<Snapshot> {
         backends: Default::default(),
     };
     Arc::new(Snapshot {
+        answered: complete,
         complete,
         services: [(ServiceName::whole("www_hello"), service)].into(),
         ..Snapshot::default()

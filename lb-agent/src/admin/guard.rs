@@ -45,9 +45,7 @@ pub(super) enum Refusal {
     ForeignUser,
     #[error("a request needs exactly one valid Host")]
     BadHost,
-    #[error(
-        "this host name is not served here: use 127.0.0.1 or localhost, or add the name to [admin] names"
-    )]
+    #[error("this host name is not served here: use 127.0.0.1 or localhost")]
     ForeignHost,
     #[error("a change needs the header `Content-Type: application/json`")]
     NotJson,

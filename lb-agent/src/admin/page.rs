@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::{
         admin::{compose::compose, sample},
-        snapshot::{ServiceName, Snapshot},
+        snapshot::{ServiceName, Snapshot, Source},
         stats::Stats,
     };
 
@@ -295,15 +295,13 @@ mod tests {
     #[test]
     fn the_unknown_is_said_and_not_shown_as_nothing() {
         assert!(rendered(None, None).contains("not known yet"));
-        assert!(rendered(Some(&Snapshot::default()), None).contains("not known yet"));
-        let answered = crate::snapshot::Source {
+        let mut empty = Snapshot::default();
+        assert!(rendered(Some(&empty), None).contains("not known yet"));
+        let answered = Source {
             updated: Some(std::time::SystemTime::UNIX_EPOCH),
             error: None,
         };
-        let empty = Snapshot {
-            sources: [("file".to_owned(), answered)].into(),
-            ..Snapshot::default()
-        };
+        empty.sources.insert("file".to_owned(), answered);
         assert!(rendered(Some(&empty), None).contains("there is no service"));
         let html = rendered(Some(&sample::snapshot()), None);
         assert!(html.contains("<td class=\"n\">?</td>"));

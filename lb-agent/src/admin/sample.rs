@@ -87,6 +87,7 @@ pub(crate) fn snapshot() -> Snapshot {
         backends: [(key("n1", "www-1"), backend("10.0.2.1:80"))].into(),
     };
     Snapshot {
+        answered: true,
         complete: true,
         services: [
             (ServiceName::whole("www_hello"), hello),

@@ -40,8 +40,8 @@ pub struct Facts<'f> {
     pub drains: &'f BTreeSet<Drain>,
     /// Problems that other stages found.
     pub problems: &'f [Problem],
-    /// The time, for backends that were never probed.
-    pub now: SystemTime,
+    /// When the sources said what they say: since then backends that were never probed wait.
+    pub since: SystemTime,
 }
 
 /// The snapshot of these facts.
@@ -54,6 +54,11 @@ impl Known {
     pub(super) fn sources(&self) -> &BTreeMap<String, Source> {
         &self.sources
     }
+
+    /// Takes over when the sources answered last; everything else they say is known already.
+    pub(super) fn refresh(&mut self, sources: &BTreeMap<String, SourceState>) {
+        self.sources = shown(sources);
+    }
 }
 
 pub(super) fn understand(sources: &BTreeMap<String, SourceState>) -> Known {
@@ -61,10 +66,7 @@ pub(super) fn understand(sources: &BTreeMap<String, SourceState>) -> Known {
     let catalog = discover::merge(catalogs);
     let mut known = Known {
         answered: sources.values().all(|it| it.catalog.is_some()),
-        sources: sources
-            .iter()
-            .map(|(name, state)| (name.clone(), shown(state)))
-            .collect(),
+        sources: shown(sources),
         ..Known::default()
     };
     for (name, instances) in &catalog.services {
@@ -111,6 +113,7 @@ pub(super) fn compose(known: &Known, facts: &Facts<'_>) -> Snapshot {
     problems.sort();
     problems.dedup();
     Snapshot {
+        answered: known.answered,
         complete: known.answered && facts.verdicts.settled,
         services,
         problems,
@@ -135,28 +138,32 @@ fn backend(service: &str, instance: &Instance, resolved: &Resolved, facts: &Fact
             .verdicts
             .of(instance.address, check)
             .cloned()
-            .unwrap_or_else(|| unprobed(check, facts.now)),
+            .unwrap_or_else(|| unprobed(check, facts.since)),
         draining: facts.drains.contains(&drain),
     }
 }
 
-fn unprobed(check: &CheckKind, now: SystemTime) -> Probe {
+fn unprobed(check: &CheckKind, since: SystemTime) -> Probe {
     Probe {
         state: match check {
             CheckKind::Off => ProbeState::Off,
             CheckKind::Tcp | CheckKind::Http(_) => ProbeState::Starting,
         },
-        since: now,
+        since,
         error: None,
         took: None,
     }
 }
 
-fn shown(state: &SourceState) -> Source {
-    Source {
+fn shown(sources: &BTreeMap<String, SourceState>) -> BTreeMap<String, Source> {
+    let show = |state: &SourceState| Source {
         updated: state.updated,
         error: state.error.clone(),
-    }
+    };
+    let shown = sources.iter();
+    shown
+        .map(|(name, state)| (name.clone(), show(state)))
+        .collect()
 }
 
 /// The virtual address that the newest registration with such a wish asks for.

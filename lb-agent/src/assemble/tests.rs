@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Drain, Facts, Inputs, Outputs, WINDOW, assemble, run};
+use super::{Drain, Facts, Inputs, LOOK_EVERY, Outputs, WINDOW, assemble, run};
 use crate::{
     catalog::{Problem, SourceState},
     discover::file::parse,
@@ -57,7 +57,7 @@ impl Owned {
             verdicts: &self.verdicts,
             drains: &self.drains,
             problems: &self.problems,
-            now: SystemTime::UNIX_EPOCH,
+            since: SystemTime::UNIX_EPOCH,
         }
     }
 }
@@ -340,7 +340,7 @@ fn drained(snapshot: &Snapshot) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_published_before_a_source_answered() {
+async fn before_a_source_answered_only_why_is_published() {
     let directory = TempDir::new().unwrap();
     let mut stage = Stage::start(directory.path());
     let error = Some("cannot read".to_owned());
@@ -349,6 +349,8 @@ async fn nothing_is_published_before_a_source_answered() {
         ..SourceState::default()
     };
     stage.source.send_replace(silent);
+    let unknown = stage.until(|it| it.sources["file"].error.is_some()).await;
+    assert!(!unknown.is_known() && !unknown.answered && !unknown.complete);
     let early = timeout(Duration::from_secs(5), stage.snapshots.changed()).await;
     assert!(early.is_err(), "{:?}", stage.snapshots.borrow());
     let snapshot = stage.serve(WWW).await;
@@ -417,6 +419,41 @@ async fn a_change_of_any_input_is_published_and_no_change_is_not() {
     stage.source.send_replace(state(WWW));
     let idle = timeout(Duration::from_secs(5), stage.snapshots.changed()).await;
     assert!(idle.is_err(), "published without a change");
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn mere_figures_reach_the_reports_and_wake_nobody() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    let target = ("10.0.0.1:80".parse().unwrap(), CheckKind::Tcp);
+    let verdicts = |took| {
+        let mut probe = probe(ProbeState::Up);
+        probe.took = Some(took);
+        Arc::new(Verdicts {
+            settled: true,
+            by_target: BTreeMap::from([(target.clone(), probe)]),
+        })
+    };
+    let (fast, slow) = (Duration::from_micros(100), Duration::from_millis(3));
+    stage.verdicts.send_replace(verdicts(fast));
+    stage.until(|it| it.complete).await;
+    stage.snapshots.mark_unchanged();
+
+    let answer = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    stage.verdicts.send_replace(verdicts(slow));
+    stage.source.send_if_modified(|state| {
+        state.updated = Some(answer);
+        false
+    });
+    let woken = timeout(LOOK_EVERY * 3, stage.snapshots.changed()).await;
+    assert!(woken.is_err(), "figures are no news");
+    let snapshot = stage.snapshots.borrow().clone().unwrap();
+    let www = &snapshot.services[&ServiceName::whole("www")];
+    let took: Vec<_> = www.backends.values().map(|it| it.probe.took).collect();
+    assert_eq!(took, [Some(slow), None]);
+    assert_eq!(snapshot.sources["file"].updated, Some(answer));
     stage.end().await;
 }
 

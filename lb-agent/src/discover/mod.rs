@@ -7,9 +7,25 @@
 pub mod consul;
 pub mod file;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::catalog::{Catalog, Instance, InstanceKey, Problem};
+
+/// The address at which a server that registers `ip` is reached; `None` if no server can listen there.
+///
+/// Somebody who may register a service could otherwise point every client of the host at the cloud's metadata
+/// service, at a group, or at this host itself. An IPv4 address in the dress of IPv6 (RFC 4291 section
+/// 2.5.5.2) is the IPv4 one: the kernel sends packets there, whatever it is called.
+fn server_address(ip: IpAddr) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
+    let forbidden = match ip {
+        IpAddr::V4(ip) => {
+            ip.octets()[0] == 0 || ip.is_multicast() || ip.is_broadcast() || ip.is_link_local()
+        }
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
+    };
+    (!forbidden).then_some(ip)
+}
 
 /// One catalog of several: instances of a service that two sources know are united. When two sources claim
 /// one instance, the first of them keeps it.
@@ -45,10 +61,41 @@ pub fn merge<'c>(catalogs: impl IntoIterator<Item = &'c Catalog>) -> Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::{Catalog, file::parse, merge};
+    use super::{Catalog, file::parse, merge, server_address};
 
     fn catalog(text: &str) -> Catalog {
         parse(text).unwrap()
+    }
+
+    #[test]
+    fn no_server_listens_at_an_address_that_means_nobody_or_everybody() {
+        for text in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "169.254.169.254",
+            "::",
+            "ff02::1",
+            "fe80::1",
+            "::ffff:0.0.0.0",
+            "::ffff:169.254.169.254",
+            "::ffff:224.0.0.1",
+        ] {
+            assert_eq!(server_address(text.parse().unwrap()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_mapped_into_ipv6_is_its_ipv4_address() {
+        for (text, address) in [
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("fd00::1", "fd00::1"),
+        ] {
+            let address = Some(address.parse().unwrap());
+            assert_eq!(server_address(text.parse().unwrap()), address, "{text}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(super) fn decide(packet: &[u8], allowed: bool, names: &Names, consul: bool) 
         Found::Addresses { v4, v6 } => Decision::Answer(request.addresses(v4, v6)),
         Found::WithoutVip | Found::NotYet => refuse(ResponseCode::ServFail),
         // No root server knows `consul.`: there is nobody to ask, and nobody else needs to learn of it.
-        Found::Consul if !consul && names.complete() => Decision::Answer(request.absent()),
+        Found::Consul if !consul && names.answered() => Decision::Answer(request.absent()),
         Found::Consul if !consul => refuse(ResponseCode::ServFail),
         // The asker wants to know what we know ourselves, and that is nothing.
         Found::Consul | Found::Elsewhere if !request.recursion_desired() => {
@@ -113,6 +113,7 @@ mod tests {
             backends: Default::default(),
         };
         let snapshot = Snapshot {
+            answered: true,
             complete: true,
             services: [
                 (ServiceName::whole("www_hello"), service(Some(VIP))),

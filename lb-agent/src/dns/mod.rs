@@ -2,8 +2,9 @@
 //!
 //! It serves UDP and TCP on the agent's own address. What a name means is in [`names`]; who else is asked,
 //! and what is remembered of it, in `forward` and `cache`. It never answers a client outside this host and
-//! its own networks, and it never says "no such name" of a name that may yet turn out to be a service:
-//! until every source has answered, such a name is a server failure, which nobody remembers.
+//! the private networks that it has an address in, and it never says "no such name" of a name that may yet
+//! turn out to be a service: until every source has answered, such a name is a server failure, which nobody
+//! remembers.
 //!
 //! | asked for | answer |
 //! |---|---|
@@ -38,6 +39,7 @@ use crate::snapshot::Snapshot;
 use names::Names;
 use server::Server;
 
+mod access;
 mod cache;
 pub mod carried;
 mod decide;
@@ -60,8 +62,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Consul's DNS, which is asked for names under `consul.`.
     pub consul: Option<SocketAddr>,
-    /// Networks whose clients are answered, beside this host itself. [`private_networks`] and the pool
-    /// make a good list.
+    /// Networks whose clients are answered where this host has an address in the same one, beside this host
+    /// itself. [`private_networks`] and the pool make a good list.
     pub allow: Vec<IpNet>,
 }
 
@@ -158,7 +160,7 @@ pub async fn run(
     drained.await.unwrap_or(Ok(()))
 }
 
-/// The networks of a host's own containers and neighbours: private, shared and link-local addresses.
+/// The networks that a host's containers and neighbours may be in: private, shared and link-local addresses.
 pub fn private_networks() -> Vec<IpNet> {
     PRIVATE
         .iter()

@@ -24,11 +24,11 @@ use crate::{
 };
 
 /// The names of one snapshot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     own: Ipv4Addr,
     domains: Vec<String>,
-    complete: bool,
+    answered: bool,
     table: HashMap<String, Target>,
     problems: Vec<Problem>,
 }
@@ -54,7 +54,7 @@ pub enum Found {
 }
 
 /// What a name in the table stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Service {
         name: ServiceName,
@@ -74,7 +74,7 @@ impl Names {
         Self {
             own,
             domains,
-            complete: false,
+            answered: false,
             table: HashMap::new(),
             problems: Vec::new(),
         }
@@ -86,7 +86,7 @@ impl Names {
     /// then the alphabetically first service wins, and the whole of a service before a tagged part.
     pub fn new(snapshot: &Snapshot, own: Ipv4Addr, domains: &[String]) -> Self {
         let mut names = Self::unknown(own, domains);
-        names.complete = snapshot.complete;
+        names.answered = snapshot.answered;
         let wholes = || {
             snapshot
                 .services
@@ -120,8 +120,8 @@ impl Names {
     }
 
     /// Whether every source has answered, so that what is not in the table does not exist.
-    pub fn complete(&self) -> bool {
-        self.complete
+    pub fn answered(&self) -> bool {
+        self.answered
     }
 
     /// Names that are claimed twice, or mean something else than their service expects.
@@ -155,7 +155,7 @@ impl Names {
                 }
             };
         }
-        if !self.complete && self.may_be_ours(name) {
+        if !self.answered && self.may_be_ours(name) {
             Found::NotYet
         } else if lies_under(name, "consul") {
             Found::Consul

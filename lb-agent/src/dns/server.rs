@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -11,7 +11,6 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use hickory_proto::op::{Query, ResponseCode};
-use ipnet::IpNet;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UdpSocket, tcp::OwnedWriteHalf},
@@ -24,6 +23,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     Config, Error, Metrics,
+    access::Access,
     decide::{Decision, Via, decide},
     exchange::framed,
     forward::Forwarder,
@@ -56,22 +56,13 @@ enum Step {
     Ask(Ask),
 }
 
-/// Who may ask.
-struct Access {
-    own: Ipv4Addr,
-    allow: Vec<IpNet>,
-}
-
 impl Server {
     pub(super) fn new(config: Config, names: Names, metrics: Arc<Metrics>) -> Self {
         Self {
             names: ArcSwap::from_pointee(names),
             consul: config.consul.is_some(),
             forwarder: Forwarder::new(config.upstreams, config.consul),
-            access: Access {
-                own: config.own,
-                allow: config.allow,
-            },
+            access: Access::new(config.own, config.allow),
             metrics,
             forwards: Arc::new(Semaphore::new(FORWARD_LIMIT)),
         }
@@ -79,6 +70,10 @@ impl Server {
 
     /// Answers from `names` from now on. What is new in its problems is logged.
     pub(super) fn learn(&self, names: Names) {
+        // Most snapshots differ in what does not concern a name, such as the health of a backend.
+        if **self.names.load() == names {
+            return;
+        }
         let before = self.names.swap(Arc::new(names));
         let now = self.names.load();
         for problem in now.problems() {
@@ -159,7 +154,7 @@ impl Server {
             };
             match accepted {
                 // Refused by a datagram, but not worth a place here.
-                Ok((_, client)) if !self.access.allows(client.ip()) => {
+                Ok((_, client)) if !self.access.allows(client.ip(), Instant::now()) => {
                     self.metrics
                         .answered(None, ResponseCode::Refused, Duration::ZERO);
                 }
@@ -235,7 +230,8 @@ impl Server {
     fn begin(&self, packet: &[u8], client: IpAddr) -> Step {
         let started = Instant::now();
         let names = self.names.load();
-        match decide(packet, self.access.allows(client), &names, self.consul) {
+        let allowed = self.access.allows(client, started);
+        match decide(packet, allowed, &names, self.consul) {
             Decision::Ignore => Step::Ignore,
             Decision::Answer(reply) => Step::Answer(self.count(reply, started)),
             Decision::Forward(request, via) => match Arc::clone(&self.forwards).try_acquire_owned()
@@ -263,7 +259,7 @@ impl Server {
         // The upstreams deny what they do not know. It may still turn out to be a service of ours, and
         // "no such name" would be remembered by the asker.
         let denied = reply.message.metadata.response_code == ResponseCode::NXDomain;
-        if denied && via == Via::Upstreams && !self.names.load().complete() {
+        if denied && via == Via::Upstreams && !self.names.load().answered() {
             reply = request.reply(ResponseCode::ServFail);
         }
         self.count(reply, started)
@@ -274,17 +270,6 @@ impl Server {
         let code = reply.message.metadata.response_code;
         self.metrics.answered(kind, code, started.elapsed());
         reply
-    }
-}
-
-impl Access {
-    /// Whether `client` may ask. This host always may: by its loopback and by the agent's own address,
-    /// which the kernel takes as the source of what is sent to it from here.
-    fn allows(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        client.is_loopback()
-            || client == self.own
-            || self.allow.iter().any(|net| net.contains(&client))
     }
 }
 
@@ -331,41 +316,3 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Failures to receive in a row after which the socket is taken for broken.
 const RECEIVE_FAILURE_LIMIT: u32 = 100;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dns::private_networks;
-
-    #[test]
-    fn only_this_host_and_its_networks_may_ask() {
-        let own = Ipv4Addr::new(198, 18, 0, 1);
-        let access = Access {
-            own,
-            allow: private_networks(),
-        };
-        let allowed = |client: &str| access.allows(client.parse().unwrap());
-        for client in [
-            "127.0.0.1",
-            "::1",
-            "198.18.0.1",
-            "172.17.0.2",
-            "::ffff:172.17.0.2",
-            "fe80::1",
-            "fd00::1",
-        ] {
-            assert!(allowed(client), "{client}");
-        }
-        for client in [
-            "198.18.0.2",
-            "192.0.2.1",
-            "172.32.0.1",
-            "2001:db8::1",
-            "::ffff:8.8.8.8",
-        ] {
-            assert!(!allowed(client), "{client}");
-        }
-        let closed = Access { own, allow: vec![] };
-        assert!(closed.allows(own.into()) && !closed.allows([10, 0, 0, 1].into()));
-    }
-}

@@ -6,8 +6,14 @@ use crate::snapshot::ProbeState;
 /// Where a target stands, and how far it has come towards a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Not judged yet. One of the counts is zero: they count results in a row.
-    Starting { successes: u32, failures: u32 },
+    /// Not judged yet. One of the first two counts is zero: they count results in a row.
+    Starting {
+        successes: u32,
+        failures: u32,
+        /// All results so far. One that keeps changing its mind is down in the end, so that it cannot hold
+        /// up for ever those who wait for the first verdicts.
+        results: u32,
+    },
     /// Answers.
     Up { failures: u32 },
     /// Does not answer.
@@ -20,21 +26,38 @@ impl Phase {
     pub(super) const NEW: Self = Self::Starting {
         successes: 0,
         failures: 0,
+        results: 0,
     };
 
     pub(super) fn after_probe(self, passed: bool, config: &Config) -> Self {
         match (self, passed) {
             (Self::Off, _) => Self::Off,
-            (Self::Starting { successes, .. }, true) if successes + 1 < config.rise => {
+            (
                 Self::Starting {
-                    successes: successes + 1,
-                    failures: 0,
-                }
-            }
-            (Self::Starting { failures, .. }, false) if failures + 1 < config.fall => {
-                Self::Starting {
-                    successes: 0,
-                    failures: failures + 1,
+                    successes,
+                    failures,
+                    results,
+                },
+                _,
+            ) => {
+                let (successes, failures) = if passed {
+                    (successes + 1, 0)
+                } else {
+                    (0, failures + 1)
+                };
+                let results = results + 1;
+                if successes >= config.rise && passed {
+                    Self::Up { failures: 0 }
+                } else if failures >= config.fall && !passed {
+                    Self::Down { successes: 0 }
+                } else if results >= config.rise.saturating_add(config.fall) {
+                    Self::Down { successes }
+                } else {
+                    Self::Starting {
+                        successes,
+                        failures,
+                        results,
+                    }
                 }
             }
             (Self::Up { failures }, false) if failures + 1 < config.fall => Self::Up {
@@ -104,7 +127,14 @@ mod tests {
     #[test]
     fn a_new_target_is_down_after_three_failures_in_a_row() {
         check(Phase::NEW, "---", "ssD");
-        check(Phase::NEW, "--+---", "sssssD");
+        check(Phase::NEW, "+---", "sssD");
+    }
+
+    #[test]
+    fn a_new_target_that_cannot_make_up_its_mind_is_down_after_rise_and_fall_results() {
+        check(Phase::NEW, "-+-+-", "ssssD");
+        check(Phase::NEW, "+-+-+-", "ssssdD");
+        check(Phase::NEW, "--+-++", "ssssdU");
     }
 
     #[test]

@@ -110,7 +110,9 @@ pub async fn run(
             Ok(()) = snapshots.changed() => {
                 if let Some(snapshot) = &*snapshots.borrow_and_update() {
                     roster.follow(targets(snapshot), Now::read());
-                    board.answered |= snapshot.sources.values().all(|it| it.updated.is_some());
+                    if snapshot.answered && board.waits_for.is_none() {
+                        board.waits_for = Some(roster.starting().cloned().collect());
+                    }
                 }
             }
             Some(address) = suspects.recv() => roster.suspect(address, Instant::now()),
@@ -129,8 +131,9 @@ pub async fn run(
 /// Publishes the verdicts: a change of state at once, and then not again for a moment.
 struct Board {
     verdicts: watch::Sender<Arc<Verdicts>>,
-    /// Whether every source had answered in some snapshot.
-    answered: bool,
+    /// The targets that the sources named at first and that have no verdict yet; `None` before every source
+    /// has answered. Who comes later is not waited for: on a busy host somebody always starts.
+    waits_for: Option<BTreeSet<Target>>,
     settled: bool,
     published: Option<Instant>,
 }
@@ -139,14 +142,14 @@ impl Board {
     fn new(verdicts: watch::Sender<Arc<Verdicts>>) -> Self {
         Self {
             verdicts,
-            answered: false,
+            waits_for: None,
             settled: false,
             published: None,
         }
     }
 
     fn publish(&mut self, roster: &mut Roster, metrics: &Metrics, now: Instant) {
-        let settles = !self.settled && self.answered && !roster.starting();
+        let settles = !self.settled && self.has_heard_of_all(roster);
         if !settles && self.due(roster, now).is_none_or(|due| due > now) {
             return;
         }
@@ -157,6 +160,14 @@ impl Board {
         let settled = self.settled;
         self.verdicts
             .send_replace(Arc::new(Verdicts { by_target, settled }));
+    }
+
+    /// Whether every first target has its verdict, or left.
+    fn has_heard_of_all(&mut self, roster: &Roster) -> bool {
+        self.waits_for.as_mut().is_some_and(|targets| {
+            targets.retain(|target| roster.starts(target));
+            targets.is_empty()
+        })
     }
 
     /// When the news of `roster` are to be told.

@@ -217,10 +217,18 @@ impl Roster {
         }
     }
 
-    /// Whether some target still waits for its first verdict.
-    pub(super) fn starting(&self) -> bool {
-        let mut states = self.entries.values().map(|entry| entry.phase.state());
-        states.any(|state| state == ProbeState::Starting)
+    /// Those that still wait for their first verdict.
+    pub(super) fn starting(&self) -> impl Iterator<Item = &Target> {
+        let starts = |entry: &Entry| entry.phase.state() == ProbeState::Starting;
+        self.entries
+            .iter()
+            .filter_map(move |(target, entry)| starts(entry).then_some(target))
+    }
+
+    /// Whether this one does; one that left waits for nothing.
+    pub(super) fn starts(&self, target: &Target) -> bool {
+        let entry = self.entries.get(target);
+        entry.is_some_and(|entry| entry.phase.state() == ProbeState::Starting)
     }
 
     /// What changed since the last [`Roster::report`].

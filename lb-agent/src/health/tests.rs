@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpSocket},
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -22,7 +23,7 @@ use super::{CheckKind, Config, Metrics, Verdicts, run};
 use crate::{
     catalog::{InstanceKey, SourceHealth},
     options::Options,
-    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, Source},
+    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot},
 };
 
 struct Stage {
@@ -110,15 +111,12 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
         aliases: BTreeSet::new(),
         backends: addresses.iter().map(backend).collect(),
     };
-    let source = Source {
-        updated: answered.then_some(SystemTime::UNIX_EPOCH),
-        error: None,
-    };
     Snapshot {
+        answered,
         complete: false,
         services: BTreeMap::from([(ServiceName::whole("s"), service)]),
         problems: Vec::new(),
-        sources: BTreeMap::from([("file".to_owned(), source)]),
+        sources: BTreeMap::new(),
     }
 }
 
@@ -192,6 +190,63 @@ async fn the_verdicts_settle_when_all_sources_answered_and_every_target_was_judg
     let state = |address| verdicts.of(address, &CheckKind::Tcp).unwrap().state;
     assert_eq!(state(up), ProbeState::Up);
     assert_eq!(state(down), ProbeState::Down);
+    stage.end().await;
+}
+
+/// Answers 200 and 500 in turn, for as long as it is asked.
+async fn flapping(listener: TcpListener) {
+    for answer in ["200 OK", "500 Internal Server Error"].iter().cycle() {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            return;
+        };
+        let mut head = BufReader::new(&mut stream).lines();
+        while matches!(head.next_line().await, Ok(Some(line)) if !line.is_empty()) {}
+        let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+        // Whoever asked may have gone.
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_flaps_from_the_start_is_down_and_holds_nobody_up() {
+    let mut stage = Stage::start(SLOW);
+    let (listener, address) = listener().await;
+    let server = tokio::spawn(flapping(listener));
+    let check = CheckKind::Http("/".to_owned());
+    let mut snapshot = snapshot(&[address], true);
+    for service in snapshot.services.values_mut() {
+        service.options.check = check.clone();
+    }
+    stage.snapshots.send_replace(Some(Arc::new(snapshot)));
+    let verdicts = stage.until(|it| it.settled).await;
+    let probe = verdicts.of(address, &check).unwrap();
+    assert_eq!(probe.state, ProbeState::Down);
+    server.abort();
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn who_comes_after_the_first_answer_is_not_waited_for() {
+    let mut stage = Stage::start(SLOW);
+    // It never accepts, so that a probe over HTTP gets no answer.
+    let (_silent, slow) = listener().await;
+    let check = CheckKind::Http("/".to_owned());
+    let (_living, up) = listener().await;
+    stage.follow(&[up], true);
+    stage.until(|it| it.of(up, &CheckKind::Tcp).is_some()).await;
+    let mut snapshot = snapshot(&[up], true);
+    let mut late = self::snapshot(&[slow], true);
+    let mut service = late.services.pop_first().unwrap().1;
+    service.options.check = check.clone();
+    snapshot
+        .services
+        .insert(ServiceName::whole("late"), service);
+    stage.snapshots.send_replace(Some(Arc::new(snapshot)));
+    let verdicts = stage
+        .until(|it| it.settled && it.of(slow, &check).is_some())
+        .await;
+    let probe = verdicts.of(slow, &check).unwrap();
+    assert_eq!(probe.state, ProbeState::Starting);
     stage.end().await;
 }
 

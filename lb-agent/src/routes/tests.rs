@@ -202,6 +202,9 @@ fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
         "192.0.2.1:80",
         "127.0.0.1:9180",
         "[::ffff:127.0.0.1]:80",
+        "0.0.0.0:9180",
+        "[::]:9180",
+        "[::ffff:0.0.0.0]:9180",
         "192.0.2.1:9180",
         "172.17.0.2:80",
         "127.0.0.1:8080",
@@ -215,7 +218,23 @@ fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
         .map(|b| b.address.to_string())
         .collect();
     assert_eq!(left, ["192.0.2.1:9180", "172.17.0.2:80", "127.0.0.1:8080"]);
-    assert_eq!(problems.len(), 4);
+    assert_eq!(problems.len(), 7);
+}
+
+#[test]
+fn a_backend_that_is_the_vip_of_a_service_is_refused_and_reported() {
+    let looped = ["198.18.0.7:80", "[::ffff:198.18.0.7]:80", "10.0.0.1:80"];
+    let backends = looped.map(|address| backend(address, &[]));
+    let (name, mut other) = whole("other");
+    other.vip = Some("198.18.0.7".parse().unwrap());
+    let web = (ServiceName::whole("web"), service(&[], &backends));
+    let (routes, problems) = routes([web, (name, other)]);
+    let web = &routes.services()[routes.find("web").unwrap()];
+    let left: Vec<_> = web.backends.iter().map(|it| it.address).collect();
+    assert_eq!(left, ["10.0.0.1:80".parse().unwrap()]);
+    let messages: Vec<_> = problems.iter().map(|it| &*it.message).collect();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(messages[0].contains("is a service's VIP"), "{messages:?}");
 }
 
 #[test]

@@ -126,13 +126,21 @@ pub async fn run(
                 ended.map_err(|error| Error::Task("shares VIP records", error))?;
             }
             Some(news) = heard.recv() => match news {
-                News::Records(records) => stage.learn(records).await?,
+                News::Records(records) => {
+                    stage.unread = None;
+                    stage.learn(records).await?;
+                }
                 News::Granted(address, name) => {
                     stage.record(Claims::from([(address, name)])).await?;
                     stage.unshared = None;
                 }
                 News::Failed(why) => {
                     stage.unshared = Some(why);
+                    let open = claims.borrow().clone();
+                    stage.record(open).await?;
+                }
+                News::Unreadable(why) => {
+                    stage.unread = Some(why);
                     let open = claims.borrow().clone();
                     stage.record(open).await?;
                 }
@@ -151,6 +159,8 @@ struct Stage {
     file_problem: Option<Problem>,
     /// Why records cannot be shared at the moment.
     unshared: Option<String>,
+    /// Why those of other hosts cannot be read.
+    unread: Option<String>,
 }
 
 impl Stage {
@@ -179,6 +189,7 @@ impl Stage {
             saved,
             file_problem,
             unshared: None,
+            unread: None,
         })
     }
 
@@ -187,7 +198,7 @@ impl Stage {
         let round = self.allocator.allocate(names);
         let mut problems = round.problems;
         problems.extend(self.file_problem.clone());
-        if let Some(why) = &self.unshared {
+        if let Some(why) = self.unread.as_ref().or(self.unshared.as_ref()) {
             let unshared = self.allocator.unshared(names);
             problems.extend(unshared.into_iter().map(|(address, name)| {
                 Problem::new(

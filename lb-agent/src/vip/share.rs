@@ -37,6 +37,8 @@ pub(super) enum News {
     Granted(Ipv4Addr, ServiceName),
     /// Claims cannot be recorded at the moment.
     Failed(String),
+    /// The token may not read the records, so that nobody learns who was faster.
+    Unreadable(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,8 +73,16 @@ async fn follow(keys: &Keys, asked: &watch::Sender<bool>, news: &mpsc::Sender<Ne
                     return;
                 }
             }
-            // The consul source tells that Consul cannot be reached; here it matters only to claims.
-            Err(_) => wait = backoff.failed(fastrand::f64()),
+            Err(error) => {
+                wait = backoff.failed(fastrand::f64());
+                // The consul source tells that Consul cannot be reached; here it matters only to claims.
+                if error.is_forbidden() {
+                    let why = format!("{error}; give the token key_prefix \"lb-agent/\" write");
+                    if news.send(News::Unreadable(why)).await.is_err() {
+                        return;
+                    }
+                }
+            }
         }
         asked.send_replace(true);
         sleep(wait).await;

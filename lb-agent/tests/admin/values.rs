@@ -24,6 +24,7 @@ pub(crate) fn snapshot() -> Snapshot {
         }];
     }
     Snapshot {
+        answered: true,
         complete: true,
         services: [
             (ServiceName::whole("www_hello"), hello),

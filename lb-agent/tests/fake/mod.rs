@@ -56,6 +56,7 @@ impl Fake {
         let routes = Router::new()
             .route("/v1/catalog/services", get(services))
             .route("/v1/health/service/{name}", get(health))
+            .route("/v1/kv/{*key}", get(no_keys).put(lost_race))
             .fallback(|| async { (StatusCode::UNAUTHORIZED, "ACL support disabled") })
             .with_state(world.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -143,6 +144,16 @@ async fn health(
         Answer::Nonsense if name == "a" => indexed(now, "<html>").into_response(),
         _ => indexed(now, Json(instance)).into_response(),
     }
+}
+
+/// A token without the right to list keys.
+async fn no_keys() -> Response {
+    (StatusCode::FORBIDDEN, "Permission denied").into_response()
+}
+
+/// Somebody else has every key already.
+async fn lost_race() -> &'static str {
+    "false"
 }
 
 fn indexed((index, answer): (u64, Answer), body: impl IntoResponse) -> Response {

@@ -347,6 +347,7 @@ pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
             .collect(),
     };
     Snapshot {
+        answered: true,
         complete: true,
         services: [
             (ServiceName::whole("web"), service(addresses)),

@@ -146,9 +146,10 @@ fn publish(out: &watch::Sender<SourceState>, table: &mut Table, heard: bool) {
         if changed {
             state.catalog = catalog.map(Arc::new);
         }
-        // Before the first full answer there is nothing whose age could be told.
-        let told = heard && error.is_none() && state.catalog.is_some();
-        if told {
+        // Before the first full answer there is nothing whose age could be told. A later one that says
+        // nothing new wakes nobody: with many services there are dozens a second.
+        let first = state.updated.is_none();
+        if state.catalog.is_some() && (first || heard && error.is_none()) {
             state.updated = Some(SystemTime::now());
         }
         let turned = state.error != error;
@@ -158,6 +159,6 @@ fn publish(out: &watch::Sender<SourceState>, table: &mut Table, heard: bool) {
             _ => {}
         }
         state.error = error;
-        changed || told || turned
+        changed || turned
     });
 }

@@ -12,7 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::VIRTUAL_ADDRESS;
-use crate::catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth};
+use crate::{
+    catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth},
+    discover::server_address,
+};
 
 /// What Consul says of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -232,20 +235,12 @@ fn address(node: &Node, service: &Service) -> Result<SocketAddr, String> {
             ));
         }
     };
-    // Somebody who may register a service could otherwise point every client of the host at the cloud's
-    // metadata service, or at a group.
-    let forbidden = match ip {
-        IpAddr::V4(ip) => {
-            ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_link_local()
-        }
-        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
-    };
-    if forbidden {
-        return Err(format!(
+    let ip = server_address(ip).ok_or_else(|| {
+        format!(
             "its address {ip} cannot be a server's and it was left out; register it with the address it \
              listens on"
-        ));
-    }
+        )
+    })?;
     let port = [service.port, lan.and_then(|lan| lan.port)]
         .into_iter()
         .flatten()

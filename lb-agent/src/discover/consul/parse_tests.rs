@@ -124,6 +124,8 @@ fn an_address_that_no_server_can_have_is_left_out() {
         "224.0.0.1",
         "255.255.255.255",
         "fe80::1",
+        "::ffff:0.0.0.0",
+        "::ffff:169.254.169.254",
     ] {
         let problem = left_out(|entry| entry["Service"]["Address"] = json!(address));
         assert!(problem.contains("cannot be a server's"), "{problem}");

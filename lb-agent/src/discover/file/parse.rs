@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     catalog::{Catalog, Instance, InstanceKey, Problem, SourceHealth},
+    discover::server_address,
     document::{Lined, Mistake, Reader, Table},
     options::{dotted, is_dns_name},
 };
@@ -204,10 +205,7 @@ fn read_address(address: Option<Lined<String>>) -> Result<IpAddr, String> {
     let ip: IpAddr = value
         .parse()
         .map_err(|_| format!("`{value}` is not an IP address; host names are not resolved here"))?;
-    if ip.is_unspecified() || ip.is_multicast() {
-        return Err(format!("nothing listens at {ip}; write its own IP address"));
-    }
-    Ok(ip)
+    server_address(ip).ok_or_else(|| format!("{ip} cannot be a server's address; write its own"))
 }
 
 fn read_port(port: Option<Lined<i64>>) -> Result<u16, String> {

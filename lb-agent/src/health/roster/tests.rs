@@ -86,12 +86,12 @@ const INTERVAL: Duration = Duration::from_secs(2);
 #[test]
 fn a_new_target_is_probed_at_once_and_up_within_a_tenth_of_a_second() {
     let mut world = World::new(&[tcp(1)]);
-    assert!(world.roster.starting());
+    assert!(world.roster.starts(&tcp(1)));
     assert_eq!(world.probe(true), Duration::ZERO);
     assert_eq!(world.state(&tcp(1)), ProbeState::Starting);
     assert_eq!(world.probe(true), HURRY);
     assert_eq!(world.state(&tcp(1)), ProbeState::Up);
-    assert!(!world.roster.starting());
+    assert_eq!(world.roster.starting().count(), 0);
     assert_eq!(world.probe(true), INTERVAL);
 }
 
@@ -194,7 +194,7 @@ fn a_target_that_is_not_probed_is_listed_and_never_due() {
     let off = (tcp(1).0, CheckKind::Off);
     let mut world = World::new(std::slice::from_ref(&off));
     assert_eq!(world.state(&off), ProbeState::Off);
-    assert!(!world.roster.starting());
+    assert_eq!(world.roster.starting().count(), 0);
     assert_eq!(world.roster.next_due(), None);
 }
 

@@ -115,7 +115,7 @@ fn an_entry_that_cannot_be_used_is_left_out_and_told() {
     left_out(
         r#"{ id = "x", address = "0.0.0.0", port = 1 }"#,
         subject,
-        "nothing listens at 0.0.0.0",
+        "0.0.0.0 cannot be a server's address",
     );
     left_out(
         r#"{ id = "x", address = "10.0.0.2" }"#,

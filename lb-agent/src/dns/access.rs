@@ -1,0 +1,201 @@
+//! Who may ask: this host, and its neighbours on the networks that it has an address in.
+//!
+//! A private address alone says little: another tenant's machine may have one, and a resolver that answers
+//! it is open to it. Networks come and go with containers, so they are read anew when an unknown client asks.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use nix::{
+    ifaddrs::{InterfaceAddress, getifaddrs},
+    sys::socket::SockaddrStorage,
+};
+use tokio::time::Instant;
+use tracing::warn;
+
+pub(super) struct Access {
+    own: Ipv4Addr,
+    allow: Vec<IpNet>,
+    networks: Box<dyn Fn() -> Vec<IpNet> + Send + Sync>,
+    known: Mutex<Known>,
+}
+
+/// The host's networks as they were at some moment.
+#[derive(Default)]
+struct Known {
+    networks: Vec<IpNet>,
+    read: Option<Instant>,
+}
+
+impl Access {
+    /// `allow` bounds whose neighbours may ask: a host's public network is nobody's own.
+    pub(super) fn new(own: Ipv4Addr, allow: Vec<IpNet>) -> Self {
+        Self::with(own, allow, host_networks)
+    }
+
+    fn with(
+        own: Ipv4Addr,
+        allow: Vec<IpNet>,
+        networks: impl Fn() -> Vec<IpNet> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            own,
+            allow,
+            networks: Box::new(networks),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Whether `client` may ask. This host always may: by its loopback and by the agent's own address,
+    /// which the kernel takes as the source of what is sent to it from here.
+    pub(super) fn allows(&self, client: IpAddr, now: Instant) -> bool {
+        let client = client.to_canonical();
+        if client.is_loopback() || client == self.own {
+            return true;
+        }
+        holds(&self.allow, client) && self.is_neighbour(client, now)
+    }
+
+    fn is_neighbour(&self, client: IpAddr, now: Instant) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if holds(&known.networks, client) {
+            return true;
+        }
+        let fresh = |read| now.saturating_duration_since(read) < READ_EVERY;
+        if known.read.is_some_and(fresh) {
+            return false;
+        }
+        known.networks = (self.networks)();
+        known.read = Some(now);
+        holds(&known.networks, client)
+    }
+}
+
+fn holds(networks: &[IpNet], client: IpAddr) -> bool {
+    networks.iter().any(|net| net.contains(&client))
+}
+
+/// The networks of this host's devices, as the kernel tells them.
+fn host_networks() -> Vec<IpNet> {
+    match getifaddrs() {
+        Ok(devices) => devices.flat_map(|device| networks_of(&device)).collect(),
+        Err(error) => {
+            warn!(%error, "the host's networks cannot be read; only this host itself gets DNS answers");
+            Vec::new()
+        }
+    }
+}
+
+/// The network of an address, and that of the other end where the device has one.
+fn networks_of(device: &InterfaceAddress) -> Vec<IpNet> {
+    let Some(mask) = device.netmask.as_ref().and_then(ip) else {
+        return Vec::new();
+    };
+    let ends = [device.address.as_ref(), device.destination.as_ref()];
+    ends.into_iter()
+        .flatten()
+        .filter_map(ip)
+        .filter_map(|end| IpNet::with_netmask(end, mask).ok())
+        .collect()
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+}
+
+/// An unknown client costs no more than one look at the devices in this time.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::dns::private_networks;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn check(access: &Access, client: &str, expect: bool) {
+        let now = Instant::now();
+        assert_eq!(
+            access.allows(client.parse().unwrap(), now),
+            expect,
+            "{client}"
+        );
+    }
+
+    #[test]
+    fn only_this_host_and_its_neighbours_may_ask() {
+        let networks = || nets(&["172.17.0.1/16", "fe80::5/64", "fd00::7/64", "192.0.2.9/24"]);
+        let access = Access::with(OWN, private_networks(), networks);
+        for client in [
+            "127.0.0.1",
+            "::1",
+            "198.18.0.1",
+            "172.17.0.2",
+            "::ffff:172.17.0.2",
+            "fe80::1",
+            "fd00::1",
+        ] {
+            check(&access, client, true);
+        }
+        for client in [
+            "198.18.0.2",
+            // Private, and of another network.
+            "10.0.0.1",
+            "172.18.0.2",
+            "fd00:1::1",
+            // A neighbour on a public network.
+            "192.0.2.1",
+            "2001:db8::1",
+            "::ffff:8.8.8.8",
+        ] {
+            check(&access, client, false);
+        }
+        let closed = Access::with(OWN, Vec::new(), networks);
+        check(&closed, "198.18.0.1", true);
+        check(&closed, "172.17.0.2", false);
+    }
+
+    #[test]
+    fn a_new_network_is_found_and_strangers_do_not_make_us_look_again_and_again() {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&reads);
+        let access = Access::with(OWN, private_networks(), move || {
+            match count.fetch_add(1, Ordering::Relaxed) {
+                0 => nets(&["172.17.0.1/16"]),
+                _ => nets(&["172.17.0.1/16", "10.9.0.1/24"]),
+            }
+        });
+        let begin = Instant::now();
+        let newcomer = "10.9.0.2".parse().unwrap();
+        for _ in 0..1000 {
+            assert!(!access.allows(newcomer, begin));
+        }
+        assert!(access.allows("172.17.0.2".parse().unwrap(), begin));
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
+        assert!(access.allows(newcomer, begin + READ_EVERY));
+        assert!(access.allows(newcomer, begin + READ_EVERY));
+        assert_eq!(reads.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn the_kernel_tells_the_networks_of_this_host() {
+        let networks = host_networks();
+        assert!(holds(&networks, IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert!(!holds(&networks, [8, 8, 8, 8].into()), "{networks:?}");
+    }
+}
