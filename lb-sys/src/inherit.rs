@@ -63,11 +63,14 @@ impl Inherited {
     /// Takes the TCP listeners called `name`.
     ///
     /// # Errors
-    /// A descriptor that is not a socket.
+    /// A descriptor that is not a socket, or one that does not listen.
     pub fn tcp(&mut self, name: &str) -> io::Result<Vec<TcpListener>> {
         let found = self.remove(name, |kind| {
             matches!(kind, (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM))
         })?;
+        for fd in &found {
+            listens(name, fd)?;
+        }
         Ok(found.into_iter().map(TcpListener::from).collect())
     }
 
@@ -85,9 +88,12 @@ impl Inherited {
     /// Takes the Unix stream listeners called `name`.
     ///
     /// # Errors
-    /// A descriptor that is not a socket.
+    /// A descriptor that is not a socket, or one that does not listen.
     pub fn unix(&mut self, name: &str) -> io::Result<Vec<UnixListener>> {
         let found = self.remove(name, |kind| kind == (libc::AF_UNIX, libc::SOCK_STREAM))?;
+        for fd in &found {
+            listens(name, fd)?;
+        }
         Ok(found.into_iter().map(UnixListener::from).collect())
     }
 
@@ -185,6 +191,18 @@ fn kind(fd: &OwnedFd) -> io::Result<(c_int, c_int)> {
     Ok((option(fd, libc::SO_DOMAIN)?, option(fd, libc::SO_TYPE)?))
 }
 
+/// Accepting on anything else fails for good, once for each attempt.
+fn listens(name: &str, fd: &OwnedFd) -> io::Result<()> {
+    use std::os::fd::AsFd;
+    if option(fd.as_fd(), libc::SO_ACCEPTCONN)? != 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "the passed descriptor named {name} does not listen; pass a socket after listen(2)"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 fn option(fd: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut length: libc::socklen_t = 4;
@@ -269,6 +287,24 @@ mod tests {
         pass(&mut command, passed.collect());
         let output = command.output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "2 front:front");
+    }
+
+    #[test]
+    fn a_stream_that_does_not_listen_is_refused_by_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connected = std::net::TcpStream::connect(address).unwrap();
+        let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut inherited = Inherited(vec![
+            ("front".into(), connected.into()),
+            ("control".into(), pair.into()),
+        ]);
+        let error = inherited.tcp("front").unwrap_err().to_string();
+        assert!(
+            error.contains("front") && error.contains("listen"),
+            "{error}"
+        );
+        assert!(inherited.unix("control").is_err());
     }
 
     #[test]

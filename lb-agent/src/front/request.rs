@@ -278,6 +278,7 @@ pub(super) enum BodyKind {
 }
 
 /// Path and query alone; `*` stays, and stands for an absolute OPTIONS without path (RFC 9112 section 3.2.4).
+/// One with the path `/` cannot be told from it: a parsed URI has that path in both cases.
 fn origin_form(uri: &Uri, method: &Method) -> Uri {
     let path = uri.path_and_query().cloned();
     let server = *method == Method::OPTIONS
@@ -323,7 +324,7 @@ fn strip_forwarding(headers: &mut HeaderMap) {
 
 const BAD_HOST: Refusal = Refusal::bad_request("bad_request: Host is not a name or address\n");
 
-/// Bytes of path and query.
+/// Bytes of path and query. Far longer ones never come here: they fill the whole head, and hyper answers 431.
 const TARGET_LIMIT: usize = 8 * 1024;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

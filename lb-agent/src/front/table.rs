@@ -207,7 +207,7 @@ mod tests {
     fn every_host_has_a_name_for_via() {
         for (host, via) in [
             ("web-1.example", "lb-agent-web-1.example"),
-            ("my_host, (x)", "lb-agent-my-host---x-"),
+            ("my_host, (x)", "lb-agent-my_host---x-"),
             ("h\u{f6}st", "lb-agent-h-st"),
             ("", "lb-agent-"),
         ] {
