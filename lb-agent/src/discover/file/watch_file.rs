@@ -90,7 +90,12 @@ impl FileWatch {
         }
         loop {
             select! {
-                () = self.touched.notified() => return self.read().await,
+                () = self.touched.notified() => {
+                    // What happened may be that the directory was replaced.
+                    let (directory, _) = self.look().await;
+                    self.watch(directory);
+                    return self.read().await;
+                }
                 _ = self.looks.tick() => {
                     let (directory, now) = self.look().await;
                     self.watch(directory);
