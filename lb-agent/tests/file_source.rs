@@ -15,7 +15,11 @@ use lb_agent::{
     discover::file::{self, FileConfig},
 };
 use tempfile::TempDir;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// A running source on a file in a directory of its own.
@@ -182,6 +186,23 @@ async fn a_directory_that_appears_later_is_found() {
     assert_eq!(names(&found.unwrap().unwrap()), ["found"]);
     stop.cancel();
     stage.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_replaced_by_another_is_watched_again() {
+    let mut source = Source::start(|path| write(path, "one"));
+    source.until_serving("one").await;
+    let directory = source.directory.path();
+    fs::remove_dir_all(directory).unwrap();
+    fs::create_dir(directory).unwrap();
+    write(&source.path(), "two");
+    source.until_serving("two").await;
+    // A look alone takes two seconds at least, since it must find the same twice.
+    let began = Instant::now();
+    write(&source.path(), "three");
+    source.until_serving("three").await;
+    assert!(began.elapsed() < Duration::from_millis(1500));
+    source.end().await;
 }
 
 #[tokio::test]

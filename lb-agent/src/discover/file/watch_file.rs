@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use notify::{
@@ -32,6 +32,8 @@ pub(super) type Text = String;
 pub(super) struct FileWatch {
     path: PathBuf,
     directory: PathBuf,
+    /// Which directory is watched; `None` while there is none.
+    watched: Option<Identity>,
     watcher: RecommendedWatcher,
     /// Woken by the watcher's thread.
     touched: Arc<Notify>,
@@ -44,6 +46,9 @@ pub(super) struct FileWatch {
 
 /// Tells two contents of a file apart without reading them; `Err` holds why there is none.
 type Stamp = Result<(u64, u64, i64, i64), io::ErrorKind>;
+
+/// Tells two directories of the same name apart. The inode alone may be given to the next one.
+type Identity = (u64, u64, Option<SystemTime>);
 
 impl FileWatch {
     /// # Errors
@@ -67,6 +72,7 @@ impl FileWatch {
         Ok(Self {
             path,
             directory,
+            watched: None,
             watcher,
             touched,
             looks,
@@ -78,16 +84,21 @@ impl FileWatch {
     /// The content, at once the first time and then whenever there is a new one.
     pub(super) async fn next(&mut self) -> io::Result<Text> {
         if self.read.is_none() {
-            self.watch_directory();
+            let (directory, _) = self.look().await;
+            self.watch(directory);
             return self.read().await;
         }
         loop {
             select! {
-                () = self.touched.notified() => return self.read().await,
+                () = self.touched.notified() => {
+                    // What happened may be that the directory was replaced.
+                    let (directory, _) = self.look().await;
+                    self.watch(directory);
+                    return self.read().await;
+                }
                 _ = self.looks.tick() => {
-                    self.watch_directory();
-                    let path = self.path.clone();
-                    let now = blocking(move || Ok(stamp(&path))).await.unwrap_or_else(|error| Err(error.kind()));
+                    let (directory, now) = self.look().await;
+                    self.watch(directory);
                     let settled = self.seen.replace(now) == Some(now);
                     if settled && self.read != Some(now) {
                         return self.read().await;
@@ -97,12 +108,23 @@ impl FileWatch {
         }
     }
 
-    /// (Again) watches the directory: it may have appeared, or been replaced by another of the same name.
-    fn watch_directory(&mut self) {
-        // A failure is no news: the looks go on, and a missing directory shows in the reading.
-        let _ = self
+    /// Which directory and which content there is now.
+    async fn look(&self) -> (Option<Identity>, Stamp) {
+        let (directory, path) = (self.directory.clone(), self.path.clone());
+        let look = blocking(move || Ok((identity(&directory), stamp(&path))));
+        look.await.unwrap_or_else(|error| (None, Err(error.kind())))
+    }
+
+    /// Watches the directory if it has appeared, or been replaced by another of the same name.
+    fn watch(&mut self, directory: Option<Identity>) {
+        if directory == self.watched {
+            return;
+        }
+        let watched = self
             .watcher
             .watch(&self.directory, RecursiveMode::NonRecursive);
+        // A failure is no news: the looks go on, and a missing directory shows in the reading.
+        self.watched = directory.filter(|_| watched.is_ok());
     }
 
     async fn read(&mut self) -> io::Result<Text> {
@@ -181,6 +203,11 @@ fn read(path: &Path) -> io::Result<((u64, u64, i64, i64), Text)> {
         )));
     }
     Ok((marks(&metadata), text))
+}
+
+fn identity(directory: &Path) -> Option<Identity> {
+    let metadata = directory.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 fn stamp(path: &Path) -> Stamp {

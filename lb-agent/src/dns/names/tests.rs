@@ -242,3 +242,12 @@ proptest! {
         prop_assert_eq!(names.lookup(&name.to_ascii_lowercase()), Found::v4(ONE));
     }
 }
+
+#[test]
+fn snapshots_that_differ_in_no_name_give_equal_names() {
+    let before = names(vec![whole("www_hello", ONE)]);
+    let (name, mut other) = whole("www_hello", ONE);
+    other.options.expose = Some(false);
+    assert_eq!(names(vec![(name, other)]), before);
+    assert_ne!(names(vec![whole("www_hello", TWO)]), before);
+}
