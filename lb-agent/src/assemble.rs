@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use compose::{Facts, WISHED_VIP, assemble};
+pub use compose::{Facts, assemble};
 pub use drains::Drain;
 
 use crate::{

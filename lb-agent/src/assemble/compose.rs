@@ -10,6 +10,7 @@ use super::Drain;
 use crate::{
     catalog::{Catalog, Instance, Problem, SourceState},
     discover,
+    discover::consul::VIRTUAL_ADDRESS,
     health::Verdicts,
     options::{self, CheckKind, Resolved},
     snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, Source},
@@ -172,12 +173,12 @@ fn wished_vip(
     instances: &[Instance],
     problems: &mut Vec<Problem>,
 ) -> Option<Ipv4Addr> {
-    let stated = |it: &&Instance| it.meta.contains_key(WISHED_VIP);
+    let stated = |it: &&Instance| it.meta.contains_key(VIRTUAL_ADDRESS);
     let newest = instances
         .iter()
         .filter(stated)
         .max_by_key(|it| (it.registered, &it.key))?;
-    let text = &newest.meta[WISHED_VIP];
+    let text = &newest.meta[VIRTUAL_ADDRESS];
     let wish = text.parse().ok();
     if wish.is_none() {
         let message =
@@ -186,7 +187,3 @@ fn wished_vip(
     }
     wish
 }
-
-/// Key in [`Instance::meta`] under which a source passes on the virtual address that the registration wishes
-/// for (Consul's `TaggedAddresses.virtual`).
-pub const WISHED_VIP: &str = "consul:virtual";
