@@ -63,11 +63,11 @@ pub struct Record {
     pub failed: u16,
     /// [`crate::Service::table`] of the service.
     pub table: u32,
-    /// Spare, zero: room for an IPv6 VIP and address.
-    pub spare: [u32; 9],
+    /// Spare, zero: room for the rest of an IPv6 VIP and address.
+    pub spare: [u32; 5],
 }
 
-const _: () = assert!(size_of::<Record>() == 72);
+const _: () = assert!(size_of::<Record>() == 56);
 
 /// Value of `ACTIVE`, the size of a cache line: every connect on every CPU writes one of these.
 #[repr(C)]
