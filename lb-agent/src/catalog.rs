@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 /// Everything that one source, or all of them together, know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
-    /// By service name.
-    pub services: BTreeMap<String, Vec<Instance>>,
+    /// The instances of each service, by its name. A source keeps the allocation of what stays the same, so that
+    /// whoever reads the next catalog need not look at it again.
+    pub services: BTreeMap<Arc<str>, Arc<[Arc<Instance>]>>,
     /// What had to be left out, and why. The rest is in `services`.
     pub problems: Vec<Problem>,
 }
@@ -27,6 +29,12 @@ pub struct Instance {
     pub key: InstanceKey,
     /// Where it says that it listens.
     pub address: SocketAddr,
+    /// How clients that stand elsewhere reach it, if they cannot reach `address`.
+    pub reach: Reach,
+    /// Whether it runs on this host.
+    pub local: bool,
+    /// The full id of the Docker container that it runs in, where that is known.
+    pub container: Option<String>,
     /// Free-form marks: options (`lb_balance=round-robin`), aliases, domain tags.
     pub tags: BTreeSet<String>,
     /// Options written as key and value.
@@ -40,6 +48,15 @@ pub struct Instance {
     /// Orders registrations: where instances of a service disagree on an option, the highest wins. Consul's
     /// `CreateIndex`, or the position in the file.
     pub registered: u64,
+}
+
+/// The addresses of an instance that runs in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Its own address on each Docker network of its host, by the network's name.
+    pub networks: BTreeMap<String, SocketAddr>,
+    /// Where its host publishes it.
+    pub published: Option<SocketAddr>,
 }
 
 /// Identifies an instance for as long as it is registered. A service id alone is unique per Consul agent
@@ -115,7 +132,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
     /// The last good catalog; `None` until the first full answer.
-    pub catalog: Option<std::sync::Arc<Catalog>>,
+    pub catalog: Option<Arc<Catalog>>,
     /// When the last good answer came, which may have said nothing new: this moves without waking anybody.
     pub updated: Option<SystemTime>,
     /// Why the source cannot be read at the moment; the last good catalog goes on serving.

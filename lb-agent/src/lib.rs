@@ -11,6 +11,7 @@ pub mod config;
 pub mod desired;
 pub mod discover;
 pub mod dns;
+pub mod docker;
 pub mod document;
 pub mod drain;
 pub mod front;

@@ -7,6 +7,7 @@ mod value;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -84,9 +85,9 @@ pub struct Resolved {
 
 /// Resolves what `instances` of `service` ask for. For each option the newest registration that states it
 /// wins; an instance that does not state it does not disagree. Within one registration meta wins over tags.
-pub fn resolve(service: &str, instances: &[Instance]) -> Resolved {
+pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     let mut resolved = Resolved::default();
-    let mut newest_first: Vec<&Instance> = instances.iter().collect();
+    let mut newest_first: Vec<&Instance> = instances.iter().map(|it| &**it).collect();
     newest_first.sort_by(|a, b| (b.registered, &b.key).cmp(&(a.registered, &a.key)));
 
     // Per option, the distinct usable values with the winner first.

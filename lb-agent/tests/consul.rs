@@ -82,7 +82,11 @@ impl Source {
 
 /// The ids of the instances of `service`; empty also if there is no such service.
 fn ids<'a>(catalog: &'a Catalog, service: &str) -> Vec<&'a str> {
-    let instances = catalog.services.get(service).into_iter().flatten();
+    let instances = catalog
+        .services
+        .get(service)
+        .into_iter()
+        .flat_map(|it| it.iter());
     instances.map(|instance| instance.key.id.as_str()).collect()
 }
 

@@ -74,7 +74,7 @@ impl Source {
 
 fn names(state: &SourceState) -> Vec<&str> {
     let services = state.catalog.iter().flat_map(|it| it.services.keys());
-    services.map(String::as_str).collect()
+    services.map(|it| &**it).collect()
 }
 
 fn text(service: &str) -> String {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -73,12 +74,12 @@ pub(super) fn understand(sources: &BTreeMap<String, SourceState>) -> Known {
     for (name, instances) in &catalog.services {
         let resolved = options::resolve(name, instances);
         let wish = wished_vip(name, instances, &mut known.problems);
-        known.names.insert(ServiceName::whole(name), wish);
+        known.names.insert(ServiceName::whole(&**name), wish);
         for tag in &resolved.domain_tags {
-            known.names.insert(ServiceName::part(name, tag), None);
+            known.names.insert(ServiceName::part(&**name, tag), None);
         }
         known.problems.extend(resolved.problems.iter().cloned());
-        known.resolved.insert(name.clone(), resolved);
+        known.resolved.insert(name.to_string(), resolved);
     }
     known.problems.extend(catalog.problems.iter().cloned());
     known.catalog = catalog;
@@ -89,7 +90,7 @@ pub(super) fn compose(known: &Known, facts: &Facts<'_>) -> Snapshot {
     let mut services = BTreeMap::new();
     for name in known.names.keys() {
         let resolved = &known.resolved[&name.service];
-        let instances = known.catalog.services[&name.service].iter();
+        let instances = known.catalog.services[&*name.service].iter();
         let members = instances.filter(|it| match &name.tag {
             None => true,
             Some(tag) => it.tags.contains(tag),
@@ -170,10 +171,10 @@ fn shown(sources: &BTreeMap<String, SourceState>) -> BTreeMap<String, Source> {
 /// The virtual address that the newest registration with such a wish asks for.
 fn wished_vip(
     service: &str,
-    instances: &[Instance],
+    instances: &[Arc<Instance>],
     problems: &mut Vec<Problem>,
 ) -> Option<Ipv4Addr> {
-    let stated = |it: &&Instance| it.meta.contains_key(VIRTUAL_ADDRESS);
+    let stated = |it: &&Arc<Instance>| it.meta.contains_key(VIRTUAL_ADDRESS);
     let newest = instances
         .iter()
         .filter(stated)

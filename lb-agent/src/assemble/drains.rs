@@ -102,8 +102,8 @@ pub(super) fn after_request(
 /// old id is another process.
 pub(super) fn after_leaving(set: &BTreeSet<Drain>, catalog: &Catalog) -> BTreeSet<Drain> {
     let lives = |drain: &&Drain| {
-        let instances = catalog.services.get(&drain.service).into_iter().flatten();
-        instances.into_iter().any(|it| it.key == drain.instance)
+        let instances = catalog.services.get(&*drain.service);
+        instances.is_some_and(|them| them.iter().any(|it| it.key == drain.instance))
     };
     set.iter().filter(lives).cloned().collect()
 }
@@ -116,16 +116,16 @@ fn find(catalog: &Catalog, name: &str) -> Result<(String, Vec<InstanceKey>), Str
     }
     for (service, instances) in &catalog.services {
         let called = |tag: &String| {
-            let part = ServiceName::part(service, tag);
+            let part = ServiceName::part(&**service, tag);
             part.label() == name || part.to_string() == name
         };
         let part = instances.iter().filter(|it| it.tags.iter().any(called));
         let keys: Vec<_> = part.map(|it| it.key.clone()).collect();
         if !keys.is_empty() {
-            return Ok((service.clone(), keys));
+            return Ok((service.to_string(), keys));
         }
     }
-    let names: Vec<&str> = catalog.services.keys().map(String::as_str).collect();
+    let names: Vec<&str> = catalog.services.keys().map(|it| &**it).collect();
     Err(format!(
         "there is no service {name}; there are: {}",
         listed(&names)

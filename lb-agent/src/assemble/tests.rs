@@ -299,7 +299,12 @@ impl Stage {
 
     async fn serve(&mut self, text: &str) -> Arc<Snapshot> {
         self.source.send_replace(state(text));
-        let names: BTreeSet<String> = parse(text).unwrap().services.into_keys().collect();
+        let names: BTreeSet<String> = parse(text)
+            .unwrap()
+            .services
+            .into_keys()
+            .map(|it| it.to_string())
+            .collect();
         self.until(|snapshot| {
             let whole = snapshot.services.iter().filter(|(it, _)| it.tag.is_none());
             let vips = snapshot.services.values().all(|it| it.vip.is_some());

@@ -7,7 +7,7 @@
 pub mod consul;
 pub mod file;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::catalog::{Catalog, Instance, InstanceKey, Problem};
 
@@ -30,13 +30,13 @@ fn server_address(ip: IpAddr) -> Option<IpAddr> {
 /// One catalog of several: instances of a service that two sources know are united. When two sources claim
 /// one instance, the first of them keeps it.
 pub fn merge<'c>(catalogs: impl IntoIterator<Item = &'c Catalog>) -> Catalog {
-    let mut services: BTreeMap<&str, BTreeMap<&InstanceKey, &Instance>> = BTreeMap::new();
+    let mut services: BTreeMap<&Arc<str>, BTreeMap<&InstanceKey, &Arc<Instance>>> = BTreeMap::new();
     let mut problems = Vec::new();
     for catalog in catalogs {
         problems.extend(catalog.problems.iter().cloned());
         for (name, instances) in &catalog.services {
             let known = services.entry(name).or_default();
-            for instance in instances {
+            for instance in &**instances {
                 let kept = *known.entry(&instance.key).or_insert(instance);
                 if kept != instance {
                     let (key, address) = (&instance.key, instance.address);
@@ -52,7 +52,7 @@ pub fn merge<'c>(catalogs: impl IntoIterator<Item = &'c Catalog>) -> Catalog {
     }
     let services = services
         .into_iter()
-        .map(|(name, known)| (name.to_owned(), known.into_values().cloned().collect()))
+        .map(|(name, known)| (name.clone(), known.into_values().cloned().collect()))
         .collect();
     problems.sort();
     problems.dedup();
@@ -121,7 +121,7 @@ mod tests {
             .map(|instance| instance.address.to_string())
             .collect();
         assert_eq!(addresses, ["10.0.0.1:1", "10.0.0.2:1"]);
-        assert_eq!(merged.services["web"], []);
+        assert_eq!(*merged.services["web"], []);
         assert_eq!(merged.problems.len(), 1);
         assert!(
             merged.problems[0]

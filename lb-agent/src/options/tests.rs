@@ -1,27 +1,31 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use proptest::{collection, prelude::*};
 
 use super::{Balance, CheckKind, Options, Resolved, is_dns_name, parse_duration, resolve};
-use crate::catalog::{Instance, InstanceKey, SourceHealth};
+use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
 
-fn instance(registered: u64, tags: &[&str]) -> Instance {
-    Instance {
+fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
+    Arc::new(Instance {
         key: InstanceKey {
             node: "n".to_owned(),
             id: registered.to_string(),
         },
         address: "10.0.0.1:80".parse().unwrap(),
+        reach: Reach::default(),
+        local: true,
+        container: None,
         tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
         meta: BTreeMap::new(),
         weight: 1,
         health: SourceHealth::Passing,
         checks: Vec::new(),
         registered,
-    }
+    })
 }
 
 fn tagged(tags: &[&str]) -> Resolved {
@@ -170,9 +174,11 @@ fn two_spellings_of_one_value_do_not_disagree() {
 #[test]
 fn meta_wins_over_a_tag_of_the_same_registration() {
     let mut one = instance(1, &["lb_balance=random"]);
-    one.meta
+    Arc::make_mut(&mut one)
+        .meta
         .insert("lb_balance".to_owned(), "round-robin".to_owned());
-    one.meta
+    Arc::make_mut(&mut one)
+        .meta
         .insert("other".to_owned(), "is not ours".to_owned());
     let resolved = resolve("s", &[one]);
     assert_eq!(resolved.options.balance, Balance::RoundRobin);
@@ -249,7 +255,7 @@ proptest! {
         tags in collection::btree_set("(lb_[a-z]{0,8}|server_alias(es)?|)?=?.{0,12}", 0..8),
         meta in collection::btree_map("lb_(balance|check|port|drain|weight)", ".{0,12}", 0..4),
     ) {
-        let one = Instance { tags, meta, ..instance(1, &[]) };
+        let one = Arc::new(Instance { tags, meta, ..(*instance(1, &[])).clone() });
         let resolved = resolve("s", &[one]);
         prop_assert!(resolved.aliases.iter().all(|alias| !alias.is_empty()));
     }

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::VIRTUAL_ADDRESS;
 use crate::{
-    catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth},
+    catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, Reach, SourceHealth},
     discover::server_address,
 };
 
@@ -21,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     /// The usable entries, ordered by key: Consul's order means nothing.
-    pub(super) instances: Vec<Instance>,
+    pub(super) instances: Arc<[Arc<Instance>]>,
     /// The others that should have been usable.
     pub(super) problems: Vec<Problem>,
     /// How many entries there were, usable or not, without the mesh's own.
@@ -39,6 +40,7 @@ pub(super) fn names(body: &[u8]) -> Result<BTreeSet<String>, serde_json::Error> 
 pub(super) fn listing(service: &str, body: &[u8]) -> Result<Listing, serde_json::Error> {
     let entries: Vec<Value> = serde_json::from_slice(body)?;
     let mut listing = Listing::default();
+    let mut instances = Vec::new();
     for (n, entry) in entries.into_iter().enumerate() {
         let entry: Entry = match Entry::deserialize(entry) {
             Ok(entry) => entry,
@@ -60,11 +62,12 @@ pub(super) fn listing(service: &str, body: &[u8]) -> Result<Listing, serde_json:
         }
         listing.registered += 1;
         let (instance, problem) = instance(entry);
-        listing.instances.extend(instance);
+        instances.extend(instance);
         listing.problems.extend(problem);
     }
-    listing.instances.sort_by(|a, b| a.key.cmp(&b.key));
-    listing.instances.dedup_by(|a, b| a.key == b.key);
+    instances.sort_by(|a, b| a.key.cmp(&b.key));
+    instances.dedup_by(|a, b| a.key == b.key);
+    listing.instances = instances.into_iter().map(Arc::new).collect();
     listing.problems.sort();
     Ok(listing)
 }
@@ -192,6 +195,9 @@ fn instance(entry: Entry) -> (Option<Instance>, Option<Problem>) {
     let instance = Instance {
         key,
         address,
+        reach: Reach::default(),
+        local: false,
+        container: None,
         tags: service.tags.unwrap_or_default(),
         meta,
         weight: u16::try_from(weight.unwrap_or(1).max(0)).unwrap_or(u16::MAX),

@@ -22,11 +22,13 @@ fn parsed(change: impl FnOnce(&mut Value)) -> Listing {
 }
 
 #[track_caller]
-fn one(change: impl FnOnce(&mut Value)) -> Instance {
+fn one(change: impl FnOnce(&mut Value)) -> Arc<Instance> {
     let listing = parsed(change);
     assert_eq!(listing.problems, []);
-    let [instance] = <[_; 1]>::try_from(listing.instances).unwrap();
-    instance
+    let [instance] = &*listing.instances else {
+        panic!("{:?}", listing.instances)
+    };
+    instance.clone()
 }
 
 #[track_caller]

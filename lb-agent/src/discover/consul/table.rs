@@ -140,7 +140,7 @@ impl Table {
             catalog.problems.extend(name_problem(service));
             catalog.problems.extend(listing.problems.iter().cloned());
             let instances = listing.instances.clone();
-            catalog.services.insert(service.clone(), instances);
+            catalog.services.insert(service.as_str().into(), instances);
         }
         Some(catalog)
     }
@@ -183,7 +183,8 @@ mod tests {
     }
 
     fn services(table: &mut Table) -> Option<Vec<String>> {
-        table.catalog().map(|c| c.services.into_keys().collect())
+        let names = |c: Catalog| c.services.into_keys().map(|it| it.to_string()).collect();
+        table.catalog().map(names)
     }
 
     fn hitch(is_final: bool) -> Hitch {

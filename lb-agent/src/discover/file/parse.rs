@@ -7,10 +7,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use crate::{
-    catalog::{Catalog, Instance, InstanceKey, Problem, SourceHealth},
+    catalog::{Catalog, Instance, InstanceKey, Problem, Reach, SourceHealth},
     discover::server_address,
     document::{Lined, Mistake, Reader, Table},
     options::{dotted, is_dns_name},
@@ -118,14 +119,14 @@ impl File {
         if name.is_empty() {
             return;
         }
-        if self.catalog.services.contains_key(&name) {
+        if self.catalog.services.contains_key(&*name) {
             let message = "declared twice; put all its instances into the first declaration, \
                            this one is left out";
             self.problem(format!("service {name}"), line, message);
             return;
         }
-        let instances = instances.into_values().collect();
-        self.catalog.services.insert(name, instances);
+        let instances = instances.into_values().map(Arc::new).collect();
+        self.catalog.services.insert(name.into(), instances);
     }
 
     fn instance(
@@ -164,6 +165,9 @@ impl File {
                 id,
             },
             address,
+            reach: Reach::default(),
+            local: true,
+            container: None,
             tags,
             meta: BTreeMap::new(),
             weight,

@@ -62,7 +62,7 @@ fn a_whole_file_is_a_catalog() {
         "#,
     );
     assert_eq!(catalog.problems, []);
-    assert_eq!(catalog.services["empty"], []);
+    assert_eq!(*catalog.services["empty"], []);
     let [a, b] = &catalog.services["www_hello"][..] else {
         panic!("{catalog:?}");
     };
@@ -158,7 +158,7 @@ fn a_service_declared_twice_keeps_the_first_declaration() {
     let catalog = good(
         "[[service]]\nname = \"a\"\n[[service]]\nname = \"a\"\ninstance = [{ id = \"x\", address = \"10.0.0.1\", port = 1 }]\n",
     );
-    assert_eq!(catalog.services["a"], []);
+    assert_eq!(*catalog.services["a"], []);
     assert!(catalog.problems[0].message.contains("declared twice"));
 }
 
