@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{StatusCode, Url, header::HeaderMap};
+use reqwest::{Method, StatusCode, Url, header::HeaderMap};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -100,12 +100,11 @@ impl Client {
         index: Option<u64>,
         consistency: Consistency,
     ) -> Result<Answer, RequestError> {
-        let mut url = self.url(path);
-        if consistency == Consistency::Stale {
-            url.query_pairs_mut().append_key_only("stale");
-        }
-        let limit = self.hold(&mut url, index);
-        self.send(self.http.get(url.clone()), &url, limit).await
+        let flag = match consistency {
+            Consistency::Stale => Some("stale"),
+            Consistency::Leader => None,
+        };
+        self.watch(path, flag, index).await
     }
 
     /// Like [`Client::read`] from the leader, for all keys below `prefix`.
@@ -114,10 +113,7 @@ impl Client {
         prefix: &str,
         index: Option<u64>,
     ) -> Result<Answer, RequestError> {
-        let mut url = self.key_url(prefix);
-        url.query_pairs_mut().append_key_only("recurse");
-        let limit = self.hold(&mut url, index);
-        self.send(self.http.get(url.clone()), &url, limit).await
+        self.watch(&key_path(prefix), Some("recurse"), index).await
     }
 
     /// Stores `value` under `key` if there is no such key yet.
@@ -126,44 +122,41 @@ impl Client {
         key: &str,
         value: Vec<u8>,
     ) -> Result<Answer, RequestError> {
-        let mut url = self.key_url(key);
-        url.query_pairs_mut().append_pair("cas", "0");
-        self.send(self.http.put(url.clone()).body(value), &url, AT_ONCE)
+        let (path, query) = (key_path(key), [("cas", "0")]);
+        self.request(Method::PUT, &path, &query, Some(value), AT_ONCE)
             .await
     }
 
-    fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.config.address.url().clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push("v1").extend(path);
-        }
-        if let Some(datacenter) = &self.config.datacenter {
-            url.query_pairs_mut().append_pair("dc", datacenter);
-        }
-        url
-    }
-
-    fn key_url(&self, key: &str) -> Url {
-        // The slashes of a key are part of the path.
-        let path: Vec<_> = std::iter::once("kv").chain(key.split('/')).collect();
-        self.url(&path)
-    }
-
-    /// Asks for an answer later than `index`, and says how long to wait for it.
-    fn hold(&self, url: &mut Url, index: Option<u64>) -> Duration {
-        let Some(index) = index else { return AT_ONCE };
-        let wait = self.config.wait;
-        url.query_pairs_mut()
-            .append_pair("index", &index.to_string())
-            .append_pair("wait", &format!("{}ms", wait.as_millis()));
-        // Consul adds up to a sixteenth.
-        AT_ONCE + wait * 17 / 16
-    }
-
-    async fn send(
+    /// Asks for an answer later than `index`.
+    async fn watch(
         &self,
-        request: reqwest::RequestBuilder,
-        url: &Url,
+        path: &[&str],
+        flag: Option<&str>,
+        index: Option<u64>,
+    ) -> Result<Answer, RequestError> {
+        let wait = self.config.wait;
+        let texts = index.map(|index| (index.to_string(), format!("{}ms", wait.as_millis())));
+        let mut query: Vec<_> = flag.into_iter().map(|flag| (flag, "")).collect();
+        let mut limit = AT_ONCE;
+        if let Some((index, wait_text)) = &texts {
+            query.extend([("index", index.as_str()), ("wait", wait_text.as_str())]);
+            // Consul adds up to a sixteenth.
+            limit += wait * 17 / 16;
+        }
+        self.request(Method::GET, path, &query, None, limit).await
+    }
+
+    /// Any request below `/v1`: the segments of `path` and the values of `query` are encoded here. An answer of
+    /// any status is an answer. `limit` bounds the whole exchange.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Vec<u8>>,
         limit: Duration,
     ) -> Result<Answer, RequestError> {
         let wait = self
@@ -172,11 +165,15 @@ impl Client {
             .unwrap_or_else(PoisonError::into_inner)
             .take(Instant::now());
         sleep(wait).await;
-        let request = match self.token().await? {
-            Some(token) => request.header("X-Consul-Token", token.trim()),
-            None => request,
-        };
-        let answer = self.receive(request.timeout(limit), url.path()).await;
+        let url = self.url(path, query);
+        let mut request = self.http.request(method, url.clone()).timeout(limit);
+        if let Some(token) = self.token().await? {
+            request = request.header("X-Consul-Token", token.trim());
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let answer = self.receive(request, url.path()).await;
         let result = match &answer {
             Err(_) => "error",
             Ok(answer) if answer.status.is_success() => "ok",
@@ -188,6 +185,21 @@ impl Client {
             .get_or_create(&Outcome { result })
             .inc();
         answer
+    }
+
+    fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.config.address.url().clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        {
+            let mut pairs = url.query_pairs_mut();
+            if let Some(datacenter) = &self.config.datacenter {
+                pairs.append_pair("dc", datacenter);
+            }
+            pairs.extend_pairs(query);
+        }
+        url
     }
 
     async fn receive(
@@ -268,6 +280,11 @@ impl Answer {
     pub(crate) fn is_stale(&self, max_stale: Duration) -> bool {
         self.known_leader == Some(false) || self.last_contact.is_some_and(|age| age > max_stale)
     }
+}
+
+/// The slashes of a key are part of the path.
+fn key_path(key: &str) -> Vec<&str> {
+    std::iter::once("kv").chain(key.split('/')).collect()
 }
 
 fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
