@@ -51,6 +51,7 @@ pub(super) fn spawn(
     let (drains_in, drains) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
+    let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (installed_in, installed) = watch::channel(false);
     let (routed_in, routed) = watch::channel(false);
@@ -116,7 +117,7 @@ pub(super) fn spawn(
         vips,
         verdicts,
         drains,
-        problems: vec![map_problems, front_problems],
+        problems: vec![map_problems, front_problems, name_problems],
     };
     let outputs = assemble::Outputs {
         names: names_in,
@@ -192,6 +193,7 @@ pub(super) fn spawn(
             listeners.dns_tcp,
             snapshots.clone(),
             metrics,
+            name_problems_in,
             stop.clone(),
         );
         stage("dns", Box::pin(async { run.await.map_err(Into::into) }));
