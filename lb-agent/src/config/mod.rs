@@ -24,7 +24,7 @@ pub use secret::Secret;
 
 pub use crate::routes::Expose;
 
-use crate::health;
+use crate::{discover, health};
 
 /// Everything that the agent was told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub struct Consul {
     pub token: Option<ConsulToken>,
     /// Which datacenter to ask for; the agent's own if absent.
     pub datacenter: Option<String>,
+    /// What becomes of instances with a warning check.
+    pub warning: discover::consul::Warning,
 }
 
 /// Consul's ACL token.

@@ -71,6 +71,7 @@ raw_config! {
     consul_token: String,
     consul_token_file: String,
     consul_datacenter: String,
+    consul_warning: String,
     front_enabled: bool,
     front_listen: Vec<String>,
     front_domains: Vec<String>,
@@ -133,6 +134,7 @@ impl RawConfig {
                 raw.consul_address = keys.string(consul, "address");
                 raw.consul_token_file = keys.string(consul, "token_file");
                 raw.consul_datacenter = keys.string(consul, "datacenter");
+                raw.consul_warning = keys.string(consul, "warning");
             });
         });
         keys.table(&mut root, "front", |keys, front| {

@@ -14,6 +14,7 @@ use super::{
     Outside, RawConfig, Secret, Sources, Vip, cgroup,
 };
 use crate::{
+    discover::consul::Warning,
     health,
     options::{is_dns_name, parse_duration},
 };
@@ -74,6 +75,7 @@ fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
             .consul_datacenter
             .as_ref()
             .map(|_| judge.text(&raw.consul_datacenter, String::new(), label)),
+        warning: judge.text(&raw.consul_warning, Warning::default(), warning),
     });
     if file.is_none() && consul.is_none() {
         judge.mistakes.push(format!(
@@ -346,6 +348,14 @@ fn consul(text: &str) -> Result<String, String> {
     match host_and_port {
         Some(_) => Ok(text.strip_suffix('/').unwrap_or(text).to_owned()),
         None => Err("write host:port, such as 127.0.0.1:8500".to_owned()),
+    }
+}
+
+fn warning(text: &str) -> Result<Warning, String> {
+    match text {
+        "exclude" => Ok(Warning::Exclude),
+        "include" => Ok(Warning::Include),
+        _ => Err("write exclude or include".to_owned()),
     }
 }
 

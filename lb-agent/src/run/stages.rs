@@ -78,6 +78,10 @@ pub(super) fn spawn(
         sources.insert("consul".to_owned(), state);
         let metrics = consul::Metrics::default();
         metrics.register(&mut registry);
+        let consul = consul::Config {
+            saved: Some(consul::file_in(&config.state_dir)),
+            ..consul
+        };
         let run = consul::run(consul, state_in, metrics, stop.clone());
         stage(
             "consul source",
@@ -254,6 +258,7 @@ fn consul_config(consul: &config::Consul) -> Result<consul::Config> {
         config::ConsulToken::File(path) => consul::Token::File(path.clone()),
     });
     config.datacenter.clone_from(&consul.datacenter);
+    config.warning = consul.warning;
     Ok(config)
 }
 

@@ -63,7 +63,8 @@ pub(super) const BODY_LIMIT: usize = 64 << 20;
 const AT_ONCE: Duration = Duration::from_secs(10);
 /// Requests per second of all watches together.
 const PACE: Duration = Duration::from_millis(10);
-const PACE_BURST: u32 = 100;
+/// So many pass at once: a full load, or a change of every service.
+const PACE_BURST: u32 = 4096;
 
 impl Client {
     /// A client for the Consul of `config`.
@@ -87,6 +88,11 @@ impl Client {
             recovered: watch::Sender::new(()),
             metrics,
         })
+    }
+
+    /// Whether many blocking queries share one connection.
+    pub(crate) fn multiplexes(&self) -> bool {
+        false
     }
 
     pub(crate) fn config(&self) -> &Config {

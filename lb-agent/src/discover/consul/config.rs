@@ -24,6 +24,22 @@ pub struct Config {
     /// How long the last known instances of a service are kept when Consul's state went back in time and
     /// no longer holds any: the cluster was wiped or restored, and agents need a while to register again.
     pub hold: Duration,
+    /// Whether an instance that warns takes new flows.
+    pub warning: Warning,
+    /// Who this host is to the registrar: what that registered is local. Unset, the Consul node tells.
+    pub host: Option<String>,
+    /// Where the last good catalog is kept for an agent that starts while Consul is away.
+    pub saved: Option<PathBuf>,
+}
+
+/// What becomes of an instance that has a warning check and no failing one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warning {
+    /// It takes no new flows.
+    #[default]
+    Exclude,
+    /// It takes flows by `Weights.Warning`.
+    Include,
 }
 
 impl Config {
@@ -37,6 +53,9 @@ impl Config {
             max_stale: Duration::from_secs(30),
             max_watches: 64,
             hold: Duration::from_secs(60),
+            warning: Warning::default(),
+            host: None,
+            saved: None,
         }
     }
 }
