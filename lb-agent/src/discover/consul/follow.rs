@@ -1,9 +1,14 @@
 //! The tasks that follow the list of services, each service and the list of checks, and send what they learn.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use serde::Deserialize;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::{Instant, sleep},
@@ -12,7 +17,7 @@ use tokio::{
 use super::{
     backoff::Backoff,
     checks::Checks,
-    client::{Client, Consistency},
+    client::Client,
     pace::Bucket,
     parse::{self, Listing, Standpoint},
     read::{Reader, Reading, Trouble},
@@ -39,7 +44,7 @@ pub(super) struct Shared {
     standpoint: ArcSwap<Standpoint>,
     /// One permit for each blocking query on a service.
     pub(super) watches: Arc<Semaphore>,
-    pub(super) max_watches: usize,
+    max_watches: AtomicUsize,
     /// One for each other read of a service.
     reads: Semaphore,
     /// How many services are left without a blocking query.
@@ -52,6 +57,8 @@ const WATCH_BURST: u32 = 5;
 /// Reads of services at a time that Consul does not hold back, each on a connection of its own, or sharing one.
 const READS: usize = 8;
 const READS_MULTIPLEXED: usize = 32;
+/// No limit for all that Consul can hold.
+const WATCHES_MULTIPLEXED: usize = 1_000_000;
 /// The list of checks is large and wakes whenever any check changes: so much of it is read in a second.
 const CHECKS_BYTES_PER_SECOND: usize = 2_500_000;
 const CHECKS_PACE: Duration = Duration::from_millis(250);
@@ -62,11 +69,7 @@ const SERVICE_BACKOFF: Duration = Duration::from_secs(30);
 impl Shared {
     pub(super) fn new(client: Client, events: mpsc::Sender<Event>) -> Self {
         let config = client.config();
-        let (max_watches, reads) = if client.multiplexes() {
-            (Semaphore::MAX_PERMITS, READS_MULTIPLEXED)
-        } else {
-            (config.max_watches, READS)
-        };
+        let max_watches = config.max_watches;
         let standpoint = Standpoint {
             node: None,
             host: config.host.clone(),
@@ -76,21 +79,32 @@ impl Shared {
             events,
             standpoint: ArcSwap::from_pointee(standpoint),
             watches: Arc::new(Semaphore::new(max_watches)),
-            max_watches,
-            reads: Semaphore::new(reads),
+            max_watches: AtomicUsize::new(max_watches),
+            reads: Semaphore::new(READS),
             polled: watch::Sender::new(0),
             client,
         }
     }
 
+    pub(super) fn max_watches(&self) -> usize {
+        self.max_watches.load(Ordering::Relaxed)
+    }
+
+    /// Where one connection carries many requests, blocking queries cost none.
+    fn widen(&self) {
+        let before = self.max_watches();
+        if self.client.multiplexes() && before < WATCHES_MULTIPLEXED {
+            self.max_watches
+                .store(WATCHES_MULTIPLEXED, Ordering::Relaxed);
+            self.watches.add_permits(WATCHES_MULTIPLEXED - before);
+            self.reads.add_permits(READS_MULTIPLEXED - READS);
+        }
+    }
+
     /// Learns which node the Consul agent is: its instances are local.
     async fn identify(&self) -> Option<Result<(), String>> {
-        let answer = self
-            .client
-            .read(&["agent", "self"], None, Consistency::Stale)
-            .await;
-        let answer = match answer.and_then(super::client::Answer::successful) {
-            Ok(answer) => answer,
+        let agent = match self.client.agent().await {
+            Ok(agent) => agent,
             Err(error) if error.is_forbidden() => {
                 return Some(Err(
                     "the token may not read the Consul agent's name, so instances count as local only if \
@@ -101,8 +115,7 @@ impl Shared {
             // Whatever it is, the list of services shows it, too.
             Err(_) => return None,
         };
-        let agent: AgentSelf = serde_json::from_slice(&answer.body).ok()?;
-        let node = Some(agent.config.node_name);
+        let node = Some(agent.node);
         let known = self.standpoint.load_full();
         if known.node != node {
             let known = Standpoint::clone(&known);
@@ -111,18 +124,6 @@ impl Shared {
         }
         Some(Ok(()))
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct AgentSelf {
-    config: AgentConfig,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct AgentConfig {
-    node_name: String,
 }
 
 /// Follows the list of services until nobody listens any more.
@@ -148,6 +149,7 @@ pub(super) async fn names(shared: Arc<Shared>) {
             }
         }
         let read = reader.next().await;
+        shared.widen();
         let failed_before = backoff.is_waiting();
         let wait = pause(&mut backoff, &read);
         match (failed_before, backoff.is_waiting()) {

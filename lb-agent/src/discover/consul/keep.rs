@@ -69,8 +69,10 @@ impl Saved {
 
 /// Who is asked, in a text that differs for another Consul.
 fn identity(config: &Config) -> String {
-    let datacenter = config.datacenter.as_deref().unwrap_or_default();
-    format!("{} {datacenter}", config.address)
+    let addresses = config.addresses.iter().map(ToString::to_string);
+    let scope = [&config.datacenter, &config.namespace, &config.partition];
+    let scope = scope.map(|it| it.clone().unwrap_or_default());
+    addresses.chain(scope).collect::<Vec<_>>().join(" ")
 }
 
 /// What was kept of the Consul of `config`.

@@ -6,6 +6,8 @@
 //! Consul, except for the keys that the [`crate::vip`] stage records. Only this module knows Consul's JSON. The
 //! table of what is known belongs to [`run`]; the followers send it what they learn.
 
+mod address;
+mod answer;
 pub(crate) mod backoff;
 mod checks;
 mod client;
@@ -22,8 +24,11 @@ mod metrics;
 mod pace;
 mod parse;
 mod read;
+mod server;
 mod table;
+mod tls;
 mod turns;
+mod version;
 
 use std::{
     collections::BTreeMap,
@@ -31,10 +36,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use config::{Address, AddressError, Config, Token, Warning};
-pub use error::RequestError;
+pub use address::{Address, AddressError, FORMS};
+pub use config::{BasicAuth, Config, Token, Warning};
+pub use error::{Fault, RequestError, SetupError};
 pub use keep::file_in;
 pub use metrics::Metrics;
+pub use tls::{Tls, TlsError};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
@@ -60,9 +67,9 @@ pub const VIRTUAL_ADDRESS: &str = "consul:virtual";
 /// Why the source ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No HTTP client can be made.
-    #[error("cannot make an HTTP client")]
-    Client(#[source] reqwest::Error),
+    /// No client can be made.
+    #[error("cannot ask Consul")]
+    Client(#[source] SetupError),
     /// A follower ended by a fault of ours.
     #[error("a follower of a Consul service failed")]
     Follower(#[source] JoinError),
@@ -350,12 +357,13 @@ impl Source {
     /// Counts who has a blocking query, and tells how many cannot have one.
     fn count(&self) {
         let shared = &self.shared;
-        let watched = shared.max_watches - shared.watches.available_permits();
+        let max_watches = shared.max_watches();
+        let watched = max_watches.saturating_sub(shared.watches.available_permits());
         let gauge = |n| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.watches.set(gauge(watched));
         let polled = self.table.len().saturating_sub(watched);
         self.metrics.polled.set(gauge(polled));
-        let too_many = self.table.len().saturating_sub(shared.max_watches);
+        let too_many = self.table.len().saturating_sub(max_watches);
         let before = shared.polled.send_replace(too_many);
         if before > 0 && too_many == 0 {
             // There are queries for all of them again.
