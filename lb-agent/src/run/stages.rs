@@ -75,6 +75,10 @@ pub(super) fn spawn(
         sources.insert("consul".to_owned(), state);
         let metrics = consul::Metrics::default();
         metrics.register(&mut registry);
+        let consul = consul::Config {
+            saved: Some(consul::file_in(&config.state_dir)),
+            ..consul
+        };
         let run = consul::run(consul, state_in, metrics, stop.clone());
         stage(
             "consul source",
@@ -265,6 +269,7 @@ pub(super) fn consul_config(
         .as_ref()
         .map(|auth| consul::BasicAuth::from_pair(auth.reveal()));
     config.datacenter.clone_from(&consul.datacenter);
+    config.warning = consul.warning;
     config.namespace.clone_from(&consul.namespace);
     config.partition.clone_from(&consul.partition);
     config.wait = consul.wait;
