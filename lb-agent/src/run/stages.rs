@@ -50,6 +50,8 @@ pub(super) fn spawn(
     let (suspects_in, suspects) = mpsc::channel(1024);
     let (stats_in, stats) = mpsc::channel(16);
     let (drains_in, drains) = mpsc::channel(16);
+    // Nobody tells yet which containers end; the last value of a channel without a sender stays.
+    let (_, departed) = watch::channel(Arc::default());
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
@@ -119,6 +121,7 @@ pub(super) fn spawn(
         vips,
         verdicts,
         drains,
+        departed,
         problems,
     };
     let outputs = assemble::Outputs {
