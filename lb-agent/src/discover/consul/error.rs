@@ -198,9 +198,17 @@ fn root(error: &reqwest::Error) -> String {
 
 fn is_of_tls(error: &reqwest::Error) -> bool {
     chain(error).any(|error| {
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+        // An I/O error hides what it holds from `source`, and may hold another one.
+        let mut inner = Some(error);
+        while let Some(error) = inner {
+            if error.is::<rustls::Error>() {
+                return true;
+            }
+            inner = error
+                .downcast_ref::<std::io::Error>()
+                .and_then(std::io::Error::get_ref)
+                .map(|inner| -> &(dyn Error + 'static) { inner });
+        }
+        false
     })
 }
