@@ -1,7 +1,7 @@
 //! A real Consul on loopback for the tests, and nothing left of it afterwards.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -289,17 +289,29 @@ impl Drop for Consul {
 
 /// Ports that were free a moment ago.
 fn free_ports() -> Ports {
-    let holders: Vec<_> = (0..5)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let port = |n: usize| holders[n].local_addr().unwrap().port();
+    let mut taken = Vec::new();
+    let mut port = || {
+        let free = std::iter::repeat_with(free_port).find(|port| !taken.contains(port));
+        taken.extend(free);
+        free.unwrap()
+    };
     Ports {
-        http: port(0),
-        server: port(1),
-        serf_lan: port(2),
-        serf_wan: port(3),
-        https: port(4),
+        http: port(),
+        https: port(),
+        server: port(),
+        serf_lan: port(),
+        serf_wan: port(),
     }
+}
+
+/// Below those that the kernel gives to whoever connects somewhere, which would take it until Consul listens.
+fn free_port() -> u16 {
+    let free = |port: &u16| {
+        TcpListener::bind(("127.0.0.1", *port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+    };
+    let mut chances = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    chances.find(free).unwrap()
 }
 
 /// Adds what `more` says to `all`, table by table.

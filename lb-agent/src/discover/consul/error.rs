@@ -86,6 +86,8 @@ pub enum Fault {
     Certificate(String),
     /// It ended before the answer.
     Closed(String),
+    /// A new one over TLS ended before its first answer. Who refuses a client's certificate often says no more.
+    Dropped(String),
 }
 
 impl Fault {
@@ -118,6 +120,11 @@ impl fmt::Display for Fault {
                 f,
                 "the connection ended before the answer ({text}); if it stays so, raise \
                  limits.http_max_conns_per_client in Consul"
+            ),
+            Self::Dropped(text) => write!(
+                f,
+                "the new connection was ended ({text}): see whether Consul wants another client certificate \
+                 (cert_file and key_file), or raise its limits.http_max_conns_per_client"
             ),
         }
     }
