@@ -7,10 +7,12 @@ use lb_agent::{
     discover::consul::{Address, Config},
 };
 
+use serde_json::json;
+
 use crate::{
     fake::{Answer, Fake, TOO_MANY_SECONDS},
     source::{Source, config, ids},
-    support::{BOUND, until},
+    support::{BOUND, Consul, Ports, until},
 };
 
 /// A source that knows the one instance of `a`.
@@ -111,5 +113,21 @@ async fn a_consul_that_asks_for_patience_is_left_for_another_at_once() {
         (state.error, ids(&state.catalog.unwrap(), "a")),
         (None, vec!["a1"])
     );
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_consul_that_closes_connections_beyond_its_limit_is_told_with_the_limit() {
+    let limit = |_: &Ports| json!({"limits": {"http_max_conns_per_client": 6}});
+    let consul = Consul::start_with(limit).await;
+    for n in 0..12 {
+        consul.register(&format!("s{n}"), &format!("i{n}"), 1).await;
+    }
+    let mut source = Source::start(config(&consul.address()));
+    let told = |state: &SourceState| {
+        let error = state.error.as_ref();
+        error.is_some_and(|it| it.contains("raise limits.http_max_conns_per_client in Consul"))
+    };
+    source.until(BOUND, told).await;
     source.end().await;
 }

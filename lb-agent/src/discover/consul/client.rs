@@ -103,8 +103,8 @@ impl Client {
         &self.config
     }
 
-    /// Whether one connection carries many requests, so that blocking queries cost no connections. Known after the
-    /// first answer; until then, and over plain HTTP, it is false.
+    /// Whether one connection carries many requests, so that blocking queries cost no connections: over TLS, unless
+    /// an answer has shown that something on the way speaks HTTP/1 only.
     pub(crate) fn multiplexes(&self) -> bool {
         let servers = self.servers.load();
         servers.current().1.multiplexes()
@@ -380,7 +380,7 @@ impl Client {
         let mut reload = self.reload().clone();
         if reload.changed().await.is_err() {
             // Nobody is left who could.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

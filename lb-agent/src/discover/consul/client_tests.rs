@@ -27,7 +27,7 @@ impl Server {
         let routes = Router::new().fallback(move |request: Request| {
             let mut line = format!("{} {}", request.method(), request.uri());
             for name in ["X-Consul-Token", "Authorization"] {
-                for value in request.headers().get(name) {
+                if let Some(value) = request.headers().get(name) {
                     line = format!("{line} {}", value.to_str().unwrap());
                 }
             }
@@ -161,7 +161,43 @@ async fn an_agent_is_asked_once_what_it_is() {
         assert_eq!((info.node.as_str(), info.datacenter.as_str()), ("n", "d"));
     }
     assert_eq!(server.asked(), ["GET /v1/agent/self"]);
-    assert!(!client.multiplexes(), "it is plain HTTP");
+}
+
+#[tokio::test]
+async fn only_tls_carries_many_requests_on_a_connection() {
+    for (address, multiplexes) in [
+        ("c:8500", false),
+        ("unix:///c", false),
+        ("https://c:8501", true),
+    ] {
+        let mut config = Config::new(address.parse().unwrap());
+        config.tls.trust_anybody = true;
+        let client = Client::new(config, Metrics::default()).unwrap();
+        assert_eq!(client.multiplexes(), multiplexes, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn the_right_that_is_missing_is_named() {
+    let server = Server::start(forbidden).await;
+    let client = client(&[&server.address]);
+    for (path, right) in [
+        (&["agent", "self"][..], "agent_prefix \"\" read"),
+        (
+            &["agent", "service", "register"],
+            "service_prefix \"\" write",
+        ),
+        (&["kv", "lb-agent", "vip"], "key_prefix \"lb-agent/\" write"),
+        (
+            &["health", "service", "a"],
+            "service_prefix \"\" and node_prefix \"\" read",
+        ),
+    ] {
+        let answer = client.request(Method::GET, path, &[], None, AT_ONCE).await;
+        let error = answer.and_then(Answer::successful).unwrap_err();
+        assert!(error.is_forbidden());
+        assert!(error.explain().ends_with(right), "{}", error.explain());
+    }
 }
 
 #[tokio::test]

@@ -168,8 +168,8 @@ impl RequestError {
     pub(crate) fn explain(&self) -> String {
         match self {
             Self::Unreachable { fault, .. } => format!("{self}: {fault}"),
-            Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
-                format!("{self}; give a token with service_prefix \"\" and node_prefix \"\" read")
+            Self::Refused { status, what, .. } if *status == StatusCode::FORBIDDEN => {
+                format!("{self}; give a token with {}", right(what))
             }
             Self::Refused { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => {
                 format!("{self}; raise limits.http_max_conns_per_client in Consul")
@@ -189,6 +189,16 @@ impl RequestError {
             Self::TokenText(_) => format!("{self}; correct it"),
             Self::Scope { .. } => self.to_string(),
         }
+    }
+}
+
+/// What a token needs to ask for `what`.
+fn right(what: &str) -> &'static str {
+    match what.strip_prefix("/v1/").unwrap_or(what) {
+        "agent/self" => "agent_prefix \"\" read",
+        what if what.starts_with("agent/") => "service_prefix \"\" write",
+        what if what.starts_with("kv/") => "key_prefix \"lb-agent/\" write",
+        _ => "service_prefix \"\" and node_prefix \"\" read",
     }
 }
 
