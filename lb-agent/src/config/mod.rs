@@ -13,6 +13,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -71,6 +72,8 @@ pub struct Vip {
     pub pool: Ipv4Net,
     /// Part of what a VIP is a hash of: hosts with the same one agree.
     pub datacenter: String,
+    /// How long the address of a service that left is kept from others.
+    pub quarantine: Duration,
 }
 
 /// Where services are found.

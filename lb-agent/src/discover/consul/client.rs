@@ -60,7 +60,7 @@ pub(crate) struct Answer {
 /// Bytes of an answer that are read: some 30,000 instances.
 pub(super) const BODY_LIMIT: usize = 64 << 20;
 /// For answers that Consul does not hold back on purpose.
-const AT_ONCE: Duration = Duration::from_secs(10);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 /// Requests per second of all watches together.
 const PACE: Duration = Duration::from_millis(10);
 const PACE_BURST: u32 = 100;
@@ -130,6 +130,30 @@ impl Client {
         url.query_pairs_mut().append_pair("cas", "0");
         self.send(self.http.put(url.clone()).body(value), &url, AT_ONCE)
             .await
+    }
+
+    /// Any request below `/v1`. An answer of any status is an answer. `limit` bounds the whole exchange.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time.
+    pub(crate) async fn request(
+        &self,
+        method: reqwest::Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<Answer, RequestError> {
+        let mut url = self.url(path);
+        for (key, value) in query {
+            url.query_pairs_mut().append_pair(key, value);
+        }
+        let request = self.http.request(method, url.clone());
+        let request = match body {
+            Some(body) => request.body(body),
+            None => request,
+        };
+        self.send(request, &url, limit).await
     }
 
     fn url(&self, path: &[&str]) -> Url {
