@@ -158,7 +158,7 @@ async fn orders_about_vips_go_there_and_come_back() {
         let (exit, out, err) = agent.ask(Output::Json, Ask::Vip(Vip::List)).await;
         assert_eq!((exit, &*err), (Exit::Fine, ""));
         let listed: Vec<Entry> = serde_json::from_str(&out).unwrap();
-        assert_eq!(listed, [entry.clone()]);
+        assert_eq!(listed, std::slice::from_ref(&entry));
         let service = "www_hello".to_owned();
         let pin = Ask::Vip(Vip::Pin { service, address });
         let (exit, out, _) = agent.ask(Output::Table, pin).await;
