@@ -76,6 +76,8 @@ pub struct Vip {
     pub pool: Ipv4Net,
     /// Part of what a VIP is a hash of: hosts with the same one agree.
     pub datacenter: String,
+    /// How long the address of a service that left is kept from others.
+    pub quarantine: Duration,
 }
 
 /// Where services are found.

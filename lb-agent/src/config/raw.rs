@@ -65,6 +65,7 @@ raw_config! {
     log_format: String,
     vip_pool: String,
     vip_datacenter: String,
+    vip_quarantine: String,
     file_path: String,
     consul: (),
     consul_address: Vec<String>,
@@ -135,6 +136,7 @@ impl RawConfig {
         keys.table(&mut root, "vip", |keys, vip| {
             raw.vip_pool = keys.string(vip, "pool");
             raw.vip_datacenter = keys.string(vip, "datacenter");
+            raw.vip_quarantine = keys.string(vip, "quarantine");
         });
         keys.table(&mut root, "sources", |keys, sources| {
             keys.table(sources, "file", |keys, file| {

@@ -44,6 +44,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         vip: Vip {
             pool,
             datacenter: judge.text(&raw.vip_datacenter, datacenter, label),
+            quarantine: judge.text(&raw.vip_quarantine, DEFAULT_QUARANTINE, quarantine),
         },
         sources,
         front: front(raw, &mut judge),
@@ -319,6 +320,13 @@ pub(super) fn pause(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time from 100ms to 1h, such as 2s".to_owned())
 }
 
+fn quarantine(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(7 * 24 * 60 * 60);
+    parse_duration(text)
+        .filter(|quarantine| *quarantine <= longest)
+        .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
+}
+
 /// Begins the mistake that only a readable file could have prevented.
 pub(super) const NO_SOURCE: &str = "no discovery source is given";
 
@@ -331,6 +339,8 @@ const DEFAULT_DOMAINS: [&str; 4] = [
     "127.0.0.1.sslip.io",
 ];
 const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+/// Longer than most programs remember an address that they were told.
+const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
 /// Stands in for an address that was wrong.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 

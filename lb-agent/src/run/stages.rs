@@ -52,6 +52,7 @@ pub(super) fn spawn(
     let (drains_in, drains) = mpsc::channel(16);
     // Nobody tells yet which containers end; the last value of a channel without a sender stays.
     let (_, departed) = watch::channel(Arc::default());
+    let (orders_in, orders) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
@@ -92,10 +93,11 @@ pub(super) fn spawn(
     let vip_config = vip::Config {
         pool,
         datacenter: config.vip.datacenter.clone(),
+        quarantine: config.vip.quarantine,
         records: config.state_dir.join("vips.json"),
         consul,
     };
-    let run = vip::run(vip_config, names, vips_in, stop.clone());
+    let run = vip::run(vip_config, names, vips_in, orders, stop.clone());
     stage("vip", Box::pin(async { run.await.map_err(Into::into) }));
     let health_metrics = Arc::new(health::Metrics::default());
     health_metrics.register(&mut registry);
@@ -210,6 +212,7 @@ pub(super) fn spawn(
         snapshots,
         stats: stats_in,
         drains: drains_in,
+        vips: orders_in,
         readiness: readiness.clone(),
         registry,
         hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),
