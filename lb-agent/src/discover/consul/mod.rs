@@ -6,6 +6,7 @@
 //! [`run`]; the followers send it what they learn.
 
 mod address;
+pub(crate) mod agent;
 mod answer;
 pub(crate) mod backoff;
 mod client;
