@@ -78,7 +78,8 @@ struct Question<'q> {
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 /// Requests per second of all watches together.
 const PACE: Duration = Duration::from_millis(10);
-const PACE_BURST: u32 = 100;
+/// So many pass at once: a full load, or a change of every service.
+const PACE_BURST: u32 = 4096;
 
 impl Client {
     /// A client for the Consul of `config`.
