@@ -28,6 +28,7 @@ const FRONT_GRACE: Duration = Duration::from_secs(30);
 
 pub(super) fn spawn(
     config: Config,
+    consul: Option<consul::Config>,
     pool: vip::Pool,
     listeners: Listeners,
     plane: reconcile::Plane,
@@ -67,12 +68,7 @@ pub(super) fn spawn(
             Box::pin(async { run.await.map_err(Into::into) }),
         );
     }
-    let consul = config
-        .sources
-        .consul
-        .as_ref()
-        .map(consul_config)
-        .transpose()?;
+    let consul_problems = consul.as_ref().map(|consul| consul.problems.subscribe());
     if let Some(consul) = consul.clone() {
         let (state_in, state) = watch::channel(SourceState::default());
         sources.insert("consul".to_owned(), state);
@@ -111,12 +107,14 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
+    let mut problems = vec![map_problems, front_problems];
+    problems.extend(consul_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,
         verdicts,
         drains,
-        problems: vec![map_problems, front_problems],
+        problems,
     };
     let outputs = assemble::Outputs {
         names: names_in,
@@ -243,17 +241,35 @@ fn front_settings(config: &Config) -> front::Settings {
     }
 }
 
-fn consul_config(consul: &config::Consul) -> Result<consul::Config> {
-    let address = consul
-        .address
-        .parse()
-        .with_context(|| format!("[sources.consul] address {:?}", consul.address))?;
-    let mut config = consul::Config::new(address);
+/// How Consul is reached.
+///
+/// # Errors
+/// When the files of TLS cannot be used.
+pub(super) fn consul_config(
+    consul: &config::Consul,
+    reload: watch::Receiver<()>,
+) -> Result<consul::Config> {
+    let mut addresses = consul.addresses.iter().cloned();
+    let first = addresses.next().context("no address of Consul is given")?;
+    let mut config = consul::Config::new(first);
+    config.addresses.extend(addresses);
+    config.tls.clone_from(&consul.tls);
     config.token = consul.token.as_ref().map(|token| match token {
         config::ConsulToken::Value(token) => consul::Token::Value(token.reveal().to_owned()),
         config::ConsulToken::File(path) => consul::Token::File(path.clone()),
     });
+    config.basic_auth = consul
+        .auth
+        .as_ref()
+        .map(|auth| consul::BasicAuth::from_pair(auth.reveal()));
     config.datacenter.clone_from(&consul.datacenter);
+    config.namespace.clone_from(&consul.namespace);
+    config.partition.clone_from(&consul.partition);
+    config.wait = consul.wait;
+    config.max_stale = consul.max_stale;
+    config.max_watches = consul.max_watches.into();
+    config.reload = reload;
+    config.check().context("[sources.consul]")?;
     Ok(config)
 }
 

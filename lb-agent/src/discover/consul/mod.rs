@@ -5,6 +5,9 @@
 //! [`crate::vip`] stage records. Only this module knows Consul's JSON. The table of what is known belongs to
 //! [`run`]; the followers send it what they learn.
 
+mod address;
+pub(crate) mod agent;
+mod answer;
 pub(crate) mod backoff;
 mod client;
 mod config;
@@ -17,13 +20,18 @@ mod metrics;
 mod pace;
 mod parse;
 mod read;
+mod server;
 mod table;
+mod tls;
+mod version;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-pub use config::{Address, AddressError, Config, Token};
-pub use error::RequestError;
+pub use address::{Address, AddressError, FORMS};
+pub use config::{BasicAuth, Config, Token};
+pub use error::{Fault, RequestError, SetupError};
 pub use metrics::Metrics;
+pub use tls::{Tls, TlsError};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
@@ -45,9 +53,9 @@ pub const VIRTUAL_ADDRESS: &str = "consul:virtual";
 /// Why the source ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No HTTP client can be made.
-    #[error("cannot make an HTTP client")]
-    Client(#[source] reqwest::Error),
+    /// No client can be made.
+    #[error("cannot ask Consul")]
+    Client(#[source] SetupError),
     /// A follower ended by a fault of ours.
     #[error("a follower of a Consul service failed")]
     Follower(#[source] JoinError),
