@@ -27,7 +27,7 @@ pub use grammar::registrations;
 pub use metrics::Metrics;
 pub use registration::{Check, CheckKind, CheckStatus, Reading, Registration};
 pub use settings::{Addressing, Settings};
-pub use stage::{Engine, Error, Status, run};
+pub use stage::{Error, Status, run};
 pub use template::{Template, TemplateError};
 pub use wish::Deregister;
 pub use words::list as tag_list;
