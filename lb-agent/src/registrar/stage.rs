@@ -104,6 +104,37 @@ pub async fn run(
     Ok(())
 }
 
+/// The settings with which the containers of `engine` would be registered, and what is doubtful about them. A Consul
+/// that is away is a problem here, and no more.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub async fn identified(
+    config: &Config,
+    mut consul: consul::Config,
+    engine: &Engine,
+) -> Result<(Settings, Vec<Problem>), Error> {
+    consul.addresses.truncate(1);
+    let agent = Agent::new(consul, consul::Metrics::default()).map_err(Error::Client)?;
+    let (node, away) = match agent.identity().await {
+        Ok(identity) => (Some(identity), None),
+        Err(error) => (None, Some(Problem::new("registrar", error.explain()))),
+    };
+    let none = Containers::new();
+    let containers = engine.containers.as_deref().unwrap_or(&none);
+    let name = engine.name.as_deref().unwrap_or_default();
+    let identified = identify(config, node.as_ref(), name, containers);
+    let (settings, mut problems) = identified.unwrap_or_else(|| {
+        let unknown = Settings {
+            host: "unknown".to_owned(),
+            ..config.settings.clone()
+        };
+        (unknown, Vec::new())
+    });
+    problems.extend(away);
+    Ok((settings, problems))
+}
+
 struct Registrar {
     config: Config,
     agent: Agent,
