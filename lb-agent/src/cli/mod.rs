@@ -23,7 +23,7 @@ pub use self::terminal::Style;
 use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
-use crate::config::RunArgs;
+use crate::config::{RegisterArgs, RunArgs};
 use crate::front::ChildArgs;
 use crate::options::table::OPTIONS;
 
@@ -50,6 +50,8 @@ pub struct Cli {
 pub enum Command {
     /// Starts the agent and stays in the foreground.
     Run(Box<RunArgs>),
+    /// Registers the containers of this host in Consul, without the rest of the agent.
+    Register(Box<RegisterArgs>),
     /// Serves HTTP by Host name; started by `run`, without any capability.
     #[command(hide = true)]
     Front(ChildArgs),

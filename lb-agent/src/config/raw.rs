@@ -104,6 +104,22 @@ raw_config! {
     health_fall: i64,
     limits_services: i64,
     limits_backends: i64,
+    registrar_enabled: bool,
+    registrar_host: String,
+    registrar_internal: bool,
+    registrar_ip: String,
+    registrar_address_label: String,
+    registrar_networks: Vec<String>,
+    registrar_tags: Vec<String>,
+    registrar_explicit: bool,
+    registrar_attributes: Vec<String>,
+    registrar_deregister: String,
+    registrar_deregister_on_exit: bool,
+    registrar_drain: String,
+    registrar_resync: String,
+    registrar_ttl: String,
+    registrar_ttl_refresh: String,
+    registrar_adopt: Vec<String>,
 }
 
 impl RawConfig {
@@ -191,6 +207,24 @@ impl RawConfig {
             raw.limits_services = keys.integer(limits, "services");
             raw.limits_backends = keys.integer(limits, "backends");
         });
+        keys.table(&mut root, "registrar", |keys, registrar| {
+            raw.registrar_enabled = keys.boolean(registrar, "enabled");
+            raw.registrar_host = keys.string(registrar, "host");
+            raw.registrar_internal = keys.boolean(registrar, "internal");
+            raw.registrar_ip = keys.string(registrar, "ip");
+            raw.registrar_address_label = keys.string(registrar, "ip_from_label");
+            raw.registrar_networks = keys.strings(registrar, "networks");
+            raw.registrar_tags = keys.strings(registrar, "tags");
+            raw.registrar_explicit = keys.boolean(registrar, "explicit");
+            raw.registrar_attributes = keys.strings(registrar, "attributes");
+            raw.registrar_deregister = keys.string(registrar, "deregister");
+            raw.registrar_deregister_on_exit = keys.boolean(registrar, "deregister_on_exit");
+            raw.registrar_drain = keys.string(registrar, "drain");
+            raw.registrar_resync = keys.string(registrar, "resync");
+            raw.registrar_ttl = keys.string(registrar, "ttl");
+            raw.registrar_ttl_refresh = keys.string(registrar, "ttl_refresh");
+            raw.registrar_adopt = keys.strings(registrar, "adopt");
+        });
         root.finish(&mut keys.reader);
         let mistakes = keys.reader.finish();
         if mistakes.is_empty() {
@@ -229,6 +263,10 @@ impl RawConfig {
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
             dns_listen: list("--dns", &args.dns),
+            registrar_enabled: args.registrar.map(|value| Given {
+                origin: Origin::Flag("--registrar"),
+                value,
+            }),
             ..Self::default()
         }
     }

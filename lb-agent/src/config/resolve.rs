@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, cgroup, consul,
+    Sources, Vip, cgroup, consul, registrar,
 };
 use crate::{
     health,
@@ -24,10 +24,7 @@ use crate::{
 ///
 /// Everything that is wrong.
 pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
-    let mut judge = Judge {
-        mistakes: Vec::new(),
-        outside,
-    };
+    let mut judge = Judge::new(outside, Vec::new());
     let pool = judge.text(&raw.vip_pool, DEFAULT_POOL, pool);
     let sources = sources(raw, &mut judge);
     let consul_datacenter = sources
@@ -55,13 +52,21 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
             services: judge.number(&raw.limits_services, 4_096, 1..=65_536),
             backends: judge.number(&raw.limits_backends, 16_384, 1..=1_048_576),
         },
+        registrar: registrar(raw, &mut judge),
     };
-    if judge.mistakes.is_empty() {
-        Ok(config)
-    } else {
-        let mistakes = judge.mistakes;
-        Err(Error { mistakes })
+    judge.finish(config)
+}
+
+fn registrar(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<crate::registrar::Config> {
+    let config = registrar::resolve(raw, judge);
+    let enabled = raw.registrar_enabled.as_ref().filter(|it| it.value)?;
+    if raw.consul.is_none() && raw.consul_address.is_none() {
+        judge.wrong(
+            enabled,
+            "there is no Consul to register in; name one with --consul ADDR",
+        );
     }
+    Some(config)
 }
 
 fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
@@ -161,7 +166,20 @@ pub(super) struct Judge<'o> {
 /// What a text means, or what to write instead.
 pub(super) type Read<T> = fn(&str) -> Result<T, String>;
 
-impl Judge<'_> {
+impl<'o> Judge<'o> {
+    pub(super) fn new(outside: Outside<'o>, mistakes: Vec<String>) -> Self {
+        Self { mistakes, outside }
+    }
+
+    /// `value`, if nothing is wrong.
+    pub(super) fn finish<T>(self, value: T) -> Result<T, Error> {
+        let mistakes = self.mistakes;
+        match mistakes.is_empty() {
+            true => Ok(value),
+            false => Err(Error { mistakes }),
+        }
+    }
+
     pub(super) fn text<T>(
         &mut self,
         given: &Option<Given<String>>,
@@ -237,7 +255,7 @@ impl Judge<'_> {
     }
 }
 
-fn log_format(text: &str) -> Result<LogFormat, String> {
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),

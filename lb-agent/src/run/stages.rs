@@ -257,7 +257,7 @@ fn front_settings(config: &Config) -> front::Settings {
 ///
 /// # Errors
 /// When the files of TLS cannot be used.
-pub(super) fn consul_config(
+pub(crate) fn consul_config(
     consul: &config::Consul,
     reload: watch::Receiver<()>,
 ) -> Result<consul::Config> {
