@@ -175,13 +175,13 @@ impl Setting {
 /// The options that `instance` states, by name; its aliases and domain tags go straight to `resolved`.
 fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> {
     let mut words = Vec::new();
-    for (name, text) in &instance.meta {
+    for (name, text) in &*instance.meta {
         if name.starts_with(PREFIX) {
             words.push((name.clone(), text.trim().to_owned()));
         }
     }
     let stated = |name: &str| name.starts_with(PREFIX) && !instance.meta.contains_key(name);
-    for tag in &instance.tags {
+    for tag in &*instance.tags {
         match tag.split_once('=') {
             Some(("server_alias", alias)) => {
                 resolved.aliases.insert(alias.trim().to_owned());

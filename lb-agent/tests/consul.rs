@@ -461,7 +461,7 @@ async fn a_consul_that_answers_every_query_at_once_is_not_asked_in_a_busy_loop()
 
 /// A running VIP stage.
 struct Vip {
-    names: watch::Sender<Option<Names>>,
+    names: watch::Sender<Option<Arc<Names>>>,
     vips: watch::Receiver<Option<Arc<Vips>>>,
     stop: CancellationToken,
     stage: JoinHandle<Result<(), vip::Error>>,
@@ -495,7 +495,7 @@ impl Vip {
         let names = names
             .into_iter()
             .map(|name| (ServiceName::whole(name), None));
-        self.names.send_replace(Some(names.collect()));
+        self.names.send_replace(Some(Arc::new(names.collect())));
     }
 
     async fn all(&mut self, count: usize) -> BTreeMap<ServiceName, Ipv4Addr> {

@@ -9,6 +9,7 @@ mod costs;
 mod hooks;
 mod ratios;
 mod report;
+mod scale;
 mod server;
 mod statistics;
 mod world;
@@ -39,6 +40,19 @@ enum Command {
         /// A few seconds instead of a few minutes: shows that it works, proves nothing.
         #[arg(long)]
         quick: bool,
+    },
+    /// The agent with a large file of services.
+    #[command(hide = true)]
+    Scale {
+        /// How many services.
+        #[arg(long, default_value_t = 10_000)]
+        services: usize,
+        /// Instances of each.
+        #[arg(long, default_value_t = 10)]
+        instances: usize,
+        /// Changes that are measured.
+        #[arg(long, default_value_t = 200)]
+        changes: usize,
     },
     /// The servers, in a process of their own.
     #[command(hide = true)]
@@ -81,6 +95,18 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
         Command::Serve { network, bare } => server::run(network, &bare),
+        Command::Scale {
+            services,
+            instances,
+            changes,
+        } => {
+            let figures = scale::measure(services, instances, changes)?;
+            println!(
+                "{}",
+                serde_json::to_string(&figures).context("cannot write the figures")?
+            );
+            Ok(())
+        }
     }
 }
 

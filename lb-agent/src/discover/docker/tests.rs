@@ -83,7 +83,7 @@ fn a_container_without_a_word_is_a_service_named_after_its_image() {
     );
     assert_eq!((instance.weight, instance.registered), (1, 7));
     assert_eq!(instance.health, SourceHealth::Passing);
-    assert_eq!(instance.meta, BTreeMap::new());
+    assert_eq!(*instance.meta, BTreeMap::new());
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn labels_name_tag_weigh_and_set_options() {
     ));
     assert_eq!(name, "shop");
     assert_eq!(
-        instance.tags,
+        *instance.tags,
         ["blue", "lb_expose=true"].map(str::to_owned).into()
     );
     assert_eq!(instance.weight, 5);
