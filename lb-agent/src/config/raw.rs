@@ -87,6 +87,10 @@ raw_config! {
     consul_wait: String,
     consul_max_stale: String,
     consul_max_watches: i64,
+    docker_enabled: bool,
+    docker_socket: String,
+    docker_networks: Vec<String>,
+    docker_addressing: String,
     front_enabled: bool,
     front_listen: Vec<String>,
     front_domains: Vec<String>,
@@ -160,6 +164,12 @@ impl RawConfig {
                 if raw.file_path.is_none() {
                     keys.reader.report(file.line, "[file] needs a `path`");
                 }
+            });
+            keys.table(sources, "docker", |keys, docker| {
+                raw.docker_enabled = keys.boolean(docker, "enabled");
+                raw.docker_socket = keys.string(docker, "socket");
+                raw.docker_networks = keys.strings(docker, "networks");
+                raw.docker_addressing = keys.string(docker, "addressing");
             });
             keys.table(sources, "consul", |keys, consul| {
                 raw.consul = Some(keys.given(consul.line, ()));
@@ -259,6 +269,7 @@ impl RawConfig {
             vip_datacenter: text("--datacenter", &args.datacenter),
             file_path: path("--services", &args.services),
             consul_address: list("--consul", &args.consul),
+            docker_socket: text("--docker", &args.docker),
             front_listen: list("--front", &args.front),
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
@@ -271,7 +282,7 @@ impl RawConfig {
         }
     }
 
-    /// What the variables say that every Consul tool reads. They rank below everything that is ours.
+    /// What the variables say that every tool of Consul or Docker reads. They rank below everything that is ours.
     pub fn from_consul_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let read = |name: &'static str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
@@ -296,6 +307,7 @@ impl RawConfig {
             consul_token_file: read("CONSUL_HTTP_TOKEN_FILE"),
             consul_namespace: read("CONSUL_NAMESPACE"),
             consul_partition: read("CONSUL_PARTITION"),
+            docker_socket: read("DOCKER_HOST"),
             ..Self::default()
         }
     }

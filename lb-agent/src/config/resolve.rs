@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, cgroup, consul, registrar,
+    Sources, Vip, cgroup, consul, engine, registrar,
 };
 use crate::{
     health,
@@ -74,13 +74,22 @@ fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
     let file = file.map(|_| judge.path(&raw.file_path, ""));
     let wanted = raw.consul.is_some() || raw.consul_address.is_some();
     let consul = wanted.then(|| consul::resolve(raw, judge));
-    if file.is_none() && consul.is_none() {
+    let docker = engine::resolve(raw, consul.is_some(), judge);
+    let containers = docker
+        .as_ref()
+        .is_some_and(|docker| docker.source.is_some());
+    if file.is_none() && consul.is_none() && !containers {
         judge.mistakes.push(format!(
-            "{NO_SOURCE}: name a file of services with --services FILE or a Consul agent with \
-             --consul ADDR (in the file: [sources.file] path, [sources.consul] address)"
+            "{NO_SOURCE}: name a file of services with --services FILE, a Consul agent with \
+             --consul ADDR or a Docker Engine with --docker ADDR (in the file: [sources.file] \
+             path, [sources.consul] address, [sources.docker] socket)"
         ));
     }
-    Sources { file, consul }
+    Sources {
+        file,
+        consul,
+        docker,
+    }
 }
 
 fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {

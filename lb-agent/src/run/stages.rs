@@ -8,8 +8,8 @@ use lb_agent::{
     assemble,
     catalog::SourceState,
     config::{self, Config, LogFormat},
-    discover::{consul, file},
-    dns, front, health, reconcile,
+    discover::{self, consul, file},
+    dns, docker, front, health, reconcile,
     routes::RouteConfig,
     vip,
 };
@@ -50,8 +50,8 @@ pub(super) fn spawn(
     let (suspects_in, suspects) = mpsc::channel(1024);
     let (stats_in, stats) = mpsc::channel(16);
     let (drains_in, drains) = mpsc::channel(16);
-    // Nobody tells yet which containers end; the last value of a channel without a sender stays.
-    let (_, departed) = watch::channel(Arc::default());
+    // Without an engine nobody tells which containers end; the last value of a channel without a sender stays.
+    let (departed_in, departed) = watch::channel(Arc::default());
     let (orders_in, orders) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
@@ -87,6 +87,24 @@ pub(super) fn spawn(
             "consul source",
             Box::pin(async { run.await.map_err(Into::into) }),
         );
+    }
+    if let Some(docker) = config.sources.docker.clone() {
+        let (engine_in, engine) = watch::channel(docker::Engine::default());
+        if let Some(source) = docker.source {
+            let (state_in, state) = watch::channel(SourceState::default());
+            sources.insert("docker".to_owned(), state);
+            let run = discover::docker::run(source, engine, state_in, stop.clone());
+            stage(
+                "docker source",
+                Box::pin(async {
+                    run.await;
+                    Ok(())
+                }),
+            );
+        }
+        let follow = docker::Config::new(docker.address);
+        let run = docker::run(follow, engine_in, departed_in, stop.clone());
+        stage("docker", Box::pin(async { run.await.map_err(Into::into) }));
     }
 
     // What the agent adds.
