@@ -142,6 +142,23 @@ impl<'t> Table<'t> {
         })
     }
 
+    /// A string, or a list of strings, if the key is there.
+    pub(crate) fn one_or_more(
+        &mut self,
+        reader: &mut Reader,
+        key: &'static str,
+    ) -> Option<Lined<Vec<String>>> {
+        self.take_as(reader, key, "a string or a list of strings", |value| {
+            if let Some(text) = value.as_str() {
+                return Some(vec![text.to_owned()]);
+            }
+            let items = value.as_array()?.iter();
+            items
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect()
+        })
+    }
+
     /// The table `[key]`, if it is there.
     pub(crate) fn table(&mut self, reader: &mut Reader, key: &'static str) -> Option<Self> {
         let (line, value) = self.take(reader, key)?;

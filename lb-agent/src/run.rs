@@ -19,6 +19,7 @@ use lb_agent::{
 use lb_sys::inherit::Inherited;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     task::{JoinError, JoinSet},
     time::timeout,
 };
@@ -63,6 +64,11 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     // Everything that can be refused comes before the first change to the host.
     let listeners = Listeners::bind(&config, &mut inherited)?;
     admin::check(&stages::admin_config(&config), &listeners.admin)?;
+    let (reload, told_to_reload) = watch::channel(());
+    let consul = config.sources.consul.as_ref();
+    let consul = consul
+        .map(|consul| stages::consul_config(consul, told_to_reload))
+        .transpose()?;
     for name in inherited.names() {
         tracing::warn!(
             name,
@@ -90,6 +96,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let stop = &end.stop;
     let mut stages = spawn(
         config,
+        consul,
         pool,
         listeners,
         reconcile::Plane {
@@ -105,7 +112,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     tracing::info!("running");
 
     let early = tokio::select! {
-        signal = shutdown_signal() => signal.map(|name| tracing::info!(signal = name, "ending")),
+        signal = shutdown_signal(&reload) => signal.map(|name| tracing::info!(signal = name, "ending")),
         ended = stages.join_next() => Err(fault(ended)),
     };
     readiness.stop();
@@ -117,7 +124,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let late = tokio::select! {
         drained = timeout(GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),
         // The second signal means now.
-        signal = shutdown_signal() => signal.is_ok(),
+        signal = shutdown_signal(&reload) => signal.is_ok(),
     };
     if late {
         tracing::warn!(
@@ -136,7 +143,7 @@ fn load(config: programs::Config) -> Result<Programs> {
     Ok(loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
-async fn shutdown_signal() -> Result<&'static str> {
+async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<&'static str> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
     let (mut term, mut int, mut hup): (Signal, Signal, Signal) = (
         listen(SignalKind::terminate())?,
@@ -147,7 +154,12 @@ async fn shutdown_signal() -> Result<&'static str> {
         tokio::select! {
             _ = term.recv() => return Ok("SIGTERM"),
             _ = int.recv() => return Ok("SIGINT"),
-            _ = hup.recv() => tracing::warn!("SIGHUP: the configuration is read at the start; restart the agent to change it"),
+            _ = hup.recv() => {
+                tracing::info!(
+                    "SIGHUP: tokens and certificates are read again; restart the agent to change anything else"
+                );
+                reload.send_replace(());
+            }
         }
     }
 }

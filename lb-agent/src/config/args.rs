@@ -33,9 +33,14 @@ pub struct RunArgs {
     /// File with services, read again whenever it changes
     #[arg(long, env = "LB_SERVICES", value_name = "FILE")]
     pub services: Option<PathBuf>,
-    /// Consul agent that knows the services, such as 127.0.0.1:8500
-    #[arg(long, env = "LB_CONSUL_ADDR", value_name = "ADDR")]
-    pub consul: Option<String>,
+    /// Consul agent that knows the services, such as 127.0.0.1:8500; may be repeated
+    #[arg(
+        long,
+        env = "LB_CONSUL_ADDR",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub consul: Vec<String>,
     /// Where the HTTP front listens; may be repeated [default: 0.0.0.0:80]
     #[arg(long, env = "LB_FRONT", value_name = "ADDR", value_delimiter = ',')]
     pub front: Vec<String>,

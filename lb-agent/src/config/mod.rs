@@ -1,10 +1,11 @@
-//! The configuration: flags, then `LB_*` in the environment, then the file, then what is built in.
+//! The configuration: flags, then `LB_*` in the environment, then the file, then `CONSUL_*`, then what is built in.
 //!
 //! Two types: [`RawConfig`] is what somebody typed, [`Config`] is resolved and cannot be wrong. All mistakes
 //! are told at once, each with where it was typed and what to do.
 
 mod args;
 mod cgroup;
+mod consul;
 mod raw;
 mod resolve;
 mod secret;
@@ -13,6 +14,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -24,7 +26,10 @@ pub use secret::Secret;
 
 pub use crate::routes::Expose;
 
-use crate::health;
+use crate::{
+    discover::consul::{Address, Tls, Warning},
+    health,
+};
 
 /// Everything that the agent was told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,15 +87,31 @@ pub struct Sources {
     pub consul: Option<Consul>,
 }
 
-/// A Consul agent.
+/// A Consul cluster, and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consul {
-    /// `host:port` or `http://host:port`.
-    pub address: String,
+    /// Its agents or servers; at least one.
+    pub addresses: Vec<Address>,
+    /// For the addresses with `https`.
+    pub tls: Tls,
     /// The ACL token.
     pub token: Option<ConsulToken>,
+    /// `user` or `user:password` for a proxy before Consul.
+    pub auth: Option<Secret>,
     /// Which datacenter to ask for; the agent's own if absent.
     pub datacenter: Option<String>,
+    /// What becomes of instances with a warning check.
+    pub warning: Warning,
+    /// Which namespace to ask for.
+    pub namespace: Option<String>,
+    /// Which admin partition to ask for.
+    pub partition: Option<String>,
+    /// How long Consul may hold a blocking query.
+    pub wait: Duration,
+    /// How long a server may be without its leader and still be believed.
+    pub max_stale: Duration,
+    /// How many services are followed by a blocking query each.
+    pub max_watches: u16,
 }
 
 /// Consul's ACL token.
@@ -216,7 +237,7 @@ impl Config {
         };
         let file_is_good = mistakes.is_empty();
         let typed = RawConfig::from_args(args);
-        let raw = typed.over(RawConfig::from_consul_variables(outside.variable).over(file));
+        let raw = typed.over(file.over(RawConfig::from_consul_variables(outside.variable)));
         match resolve(&raw, outside) {
             Ok(config) if file_is_good => Ok(config),
             Ok(_) => Err(Error { mistakes }),

@@ -67,10 +67,25 @@ raw_config! {
     vip_datacenter: String,
     file_path: String,
     consul: (),
-    consul_address: String,
+    consul_address: Vec<String>,
+    consul_ssl: String,
+    consul_ca_file: String,
+    consul_ca_path: String,
+    consul_cert_file: String,
+    consul_key_file: String,
+    consul_tls_server_name: String,
+    consul_tls_verify: bool,
+    consul_ssl_verify: String,
+    consul_auth: String,
     consul_token: String,
     consul_token_file: String,
     consul_datacenter: String,
+    consul_warning: String,
+    consul_namespace: String,
+    consul_partition: String,
+    consul_wait: String,
+    consul_max_stale: String,
+    consul_max_watches: i64,
     front_enabled: bool,
     front_listen: Vec<String>,
     front_domains: Vec<String>,
@@ -130,9 +145,21 @@ impl RawConfig {
             });
             keys.table(sources, "consul", |keys, consul| {
                 raw.consul = Some(keys.given(consul.line, ()));
-                raw.consul_address = keys.string(consul, "address");
+                raw.consul_address = keys.one_or_more(consul, "address");
+                raw.consul_ca_file = keys.string(consul, "ca_file");
+                raw.consul_ca_path = keys.string(consul, "ca_path");
+                raw.consul_cert_file = keys.string(consul, "cert_file");
+                raw.consul_key_file = keys.string(consul, "key_file");
+                raw.consul_tls_server_name = keys.string(consul, "tls_server_name");
+                raw.consul_tls_verify = keys.boolean(consul, "tls_verify");
                 raw.consul_token_file = keys.string(consul, "token_file");
                 raw.consul_datacenter = keys.string(consul, "datacenter");
+                raw.consul_warning = keys.string(consul, "warning");
+                raw.consul_namespace = keys.string(consul, "namespace");
+                raw.consul_partition = keys.string(consul, "partition");
+                raw.consul_wait = keys.string(consul, "wait");
+                raw.consul_max_stale = keys.string(consul, "max_stale");
+                raw.consul_max_watches = keys.integer(consul, "max_watches");
             });
         });
         keys.table(&mut root, "front", |keys, front| {
@@ -195,7 +222,7 @@ impl RawConfig {
             vip_pool: text("--pool", &args.pool),
             vip_datacenter: text("--datacenter", &args.datacenter),
             file_path: path("--services", &args.services),
-            consul_address: text("--consul", &args.consul),
+            consul_address: list("--consul", &args.consul),
             front_listen: list("--front", &args.front),
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
@@ -204,17 +231,31 @@ impl RawConfig {
         }
     }
 
-    /// What the variables say that every Consul tool reads. They rank below ours and above the file.
+    /// What the variables say that every Consul tool reads. They rank below everything that is ours.
     pub fn from_consul_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let read = |name: &'static str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
             let origin = Origin::Variable(name);
             Some(Given { origin, value })
         };
+        let addresses = |given: Given<String>| Given {
+            origin: given.origin,
+            value: given.value.split(',').map(str::to_owned).collect(),
+        };
         Self {
-            consul_address: read("CONSUL_HTTP_ADDR"),
+            consul_address: read("CONSUL_HTTP_ADDR").map(addresses),
+            consul_ssl: read("CONSUL_HTTP_SSL"),
+            consul_ca_file: read("CONSUL_CACERT"),
+            consul_ca_path: read("CONSUL_CAPATH"),
+            consul_cert_file: read("CONSUL_CLIENT_CERT"),
+            consul_key_file: read("CONSUL_CLIENT_KEY"),
+            consul_tls_server_name: read("CONSUL_TLS_SERVER_NAME"),
+            consul_ssl_verify: read("CONSUL_HTTP_SSL_VERIFY"),
+            consul_auth: read("CONSUL_HTTP_AUTH"),
             consul_token: read("CONSUL_HTTP_TOKEN"),
             consul_token_file: read("CONSUL_HTTP_TOKEN_FILE"),
+            consul_namespace: read("CONSUL_NAMESPACE"),
+            consul_partition: read("CONSUL_PARTITION"),
             ..Self::default()
         }
     }
@@ -243,6 +284,15 @@ impl Keys {
 
     fn strings(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<Vec<String>>> {
         let lined = table.strings(&mut self.reader, key);
+        self.lined(lined)
+    }
+
+    fn one_or_more(
+        &mut self,
+        table: &mut Table<'_>,
+        key: &'static str,
+    ) -> Option<Given<Vec<String>>> {
+        let lined = table.one_or_more(&mut self.reader, key);
         self.lined(lined)
     }
 

@@ -10,8 +10,8 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::{
-    Admin, Config, Consul, ConsulToken, Dns, Error, Expose, Front, Given, Limits, LogFormat,
-    Outside, RawConfig, Secret, Sources, Vip, cgroup,
+    Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
+    Sources, Vip, cgroup, consul,
 };
 use crate::{
     health,
@@ -67,14 +67,7 @@ fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
     let file = raw.file_path.as_ref();
     let file = file.map(|_| judge.path(&raw.file_path, ""));
     let wanted = raw.consul.is_some() || raw.consul_address.is_some();
-    let consul = wanted.then(|| Consul {
-        address: judge.text(&raw.consul_address, "127.0.0.1:8500".to_owned(), consul),
-        token: token(raw, judge),
-        datacenter: raw
-            .consul_datacenter
-            .as_ref()
-            .map(|_| judge.text(&raw.consul_datacenter, String::new(), label)),
-    });
+    let consul = wanted.then(|| consul::resolve(raw, judge));
     if file.is_none() && consul.is_none() {
         judge.mistakes.push(format!(
             "{NO_SOURCE}: name a file of services with --services FILE or a Consul agent with \
@@ -82,24 +75,6 @@ fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
         ));
     }
     Sources { file, consul }
-}
-
-fn token(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<ConsulToken> {
-    if let Some(token) = &raw.consul_token {
-        return Some(ConsulToken::Value(Secret::new(token.value.trim())));
-    }
-    let file = raw.consul_token_file.as_ref()?;
-    match (judge.outside.read)(Path::new(&file.value)) {
-        Ok(text) if text.trim().is_empty() => {
-            judge.wrong(file, "the file is empty; put Consul's token into it");
-        }
-        Ok(_) => {}
-        Err(error) => judge.wrong(
-            file,
-            &format!("the token cannot be read: {error}; correct the path or the permissions"),
-        ),
-    }
-    Some(ConsulToken::File(PathBuf::from(&file.value)))
 }
 
 fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {
@@ -177,16 +152,21 @@ fn probes(raw: &RawConfig, judge: &mut Judge<'_>) -> health::Config {
 
 /// Turns texts into values and gathers what is wrong. After a mistake the default stands in, so that the rest
 /// is judged too.
-struct Judge<'o> {
+pub(super) struct Judge<'o> {
     mistakes: Vec<String>,
-    outside: Outside<'o>,
+    pub(super) outside: Outside<'o>,
 }
 
 /// What a text means, or what to write instead.
-type Read<T> = fn(&str) -> Result<T, String>;
+pub(super) type Read<T> = fn(&str) -> Result<T, String>;
 
 impl Judge<'_> {
-    fn text<T>(&mut self, given: &Option<Given<String>>, default: T, read: Read<T>) -> T {
+    pub(super) fn text<T>(
+        &mut self,
+        given: &Option<Given<String>>,
+        default: T,
+        read: Read<T>,
+    ) -> T {
         let Some(given) = given else {
             return default;
         };
@@ -196,7 +176,7 @@ impl Judge<'_> {
         })
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         given: &Option<Given<Vec<String>>>,
         default: Vec<T>,
@@ -215,7 +195,7 @@ impl Judge<'_> {
         values
     }
 
-    fn number<T: TryFrom<i64> + Copy>(
+    pub(super) fn number<T: TryFrom<i64> + Copy>(
         &mut self,
         given: &Option<Given<i64>>,
         default: T,
@@ -239,7 +219,7 @@ impl Judge<'_> {
         }
     }
 
-    fn path(&mut self, given: &Option<Given<String>>, default: &str) -> PathBuf {
+    pub(super) fn path(&mut self, given: &Option<Given<String>>, default: &str) -> PathBuf {
         match given {
             None => PathBuf::from(default),
             Some(given) => {
@@ -251,7 +231,7 @@ impl Judge<'_> {
         }
     }
 
-    fn wrong<T>(&mut self, given: &Given<T>, message: &str) {
+    pub(super) fn wrong<T>(&mut self, given: &Given<T>, message: &str) {
         self.mistakes.push(format!("{}: {message}", given.origin));
     }
 }
@@ -297,7 +277,7 @@ fn pool(text: &str) -> Result<Ipv4Net, String> {
 }
 
 /// A name of one label, such as a datacenter's.
-fn label(text: &str) -> Result<String, String> {
+pub(super) fn label(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if (1..=63).contains(&text.len()) && text.bytes().all(plain) {
         Ok(text.to_owned())
@@ -332,24 +312,7 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "write an IP address with or without a port, such as 127.0.0.1:53".to_owned())
 }
 
-fn consul(text: &str) -> Result<String, String> {
-    if text.starts_with("https://") || text.starts_with("unix://") {
-        return Err("this version speaks plain HTTP over TCP only; write host:port".to_owned());
-    }
-    let place = text.strip_prefix("http://").unwrap_or(text);
-    let place = place.strip_suffix('/').unwrap_or(place);
-    let host_and_port = place.rsplit_once(':').filter(|(host, port)| {
-        let odd = |c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c);
-        let host_is_good = !host.is_empty() && !host.contains(odd);
-        host_is_good && port.parse().is_ok_and(|port: u16| port != 0)
-    });
-    match host_and_port {
-        Some(_) => Ok(text.strip_suffix('/').unwrap_or(text).to_owned()),
-        None => Err("write host:port, such as 127.0.0.1:8500".to_owned()),
-    }
-}
-
-fn pause(text: &str) -> Result<Duration, String> {
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
     let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
     parse_duration(text)
         .filter(|pause| bounds.contains(pause))
@@ -372,4 +335,4 @@ const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

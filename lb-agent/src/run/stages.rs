@@ -28,6 +28,7 @@ const FRONT_GRACE: Duration = Duration::from_secs(30);
 
 pub(super) fn spawn(
     config: Config,
+    consul: Option<consul::Config>,
     pool: vip::Pool,
     listeners: Listeners,
     plane: reconcile::Plane,
@@ -53,6 +54,7 @@ pub(super) fn spawn(
     let (_, departed) = watch::channel(Arc::default());
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
+    let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (installed_in, installed) = watch::channel(false);
     let (routed_in, routed) = watch::channel(false);
@@ -69,17 +71,16 @@ pub(super) fn spawn(
             Box::pin(async { run.await.map_err(Into::into) }),
         );
     }
-    let consul = config
-        .sources
-        .consul
-        .as_ref()
-        .map(consul_config)
-        .transpose()?;
+    let consul_problems = consul.as_ref().map(|consul| consul.problems.subscribe());
     if let Some(consul) = consul.clone() {
         let (state_in, state) = watch::channel(SourceState::default());
         sources.insert("consul".to_owned(), state);
         let metrics = consul::Metrics::default();
         metrics.register(&mut registry);
+        let consul = consul::Config {
+            saved: Some(consul::file_in(&config.state_dir)),
+            ..consul
+        };
         let run = consul::run(consul, state_in, metrics, stop.clone());
         stage(
             "consul source",
@@ -113,13 +114,15 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
+    let mut problems = vec![map_problems, front_problems, name_problems];
+    problems.extend(consul_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,
         verdicts,
         drains,
         departed,
-        problems: vec![map_problems, front_problems],
+        problems,
     };
     let outputs = assemble::Outputs {
         names: names_in,
@@ -195,6 +198,7 @@ pub(super) fn spawn(
             listeners.dns_tcp,
             snapshots.clone(),
             metrics,
+            name_problems_in,
             stop.clone(),
         );
         stage("dns", Box::pin(async { run.await.map_err(Into::into) }));
@@ -246,17 +250,36 @@ fn front_settings(config: &Config) -> front::Settings {
     }
 }
 
-fn consul_config(consul: &config::Consul) -> Result<consul::Config> {
-    let address = consul
-        .address
-        .parse()
-        .with_context(|| format!("[sources.consul] address {:?}", consul.address))?;
-    let mut config = consul::Config::new(address);
+/// How Consul is reached.
+///
+/// # Errors
+/// When the files of TLS cannot be used.
+pub(super) fn consul_config(
+    consul: &config::Consul,
+    reload: watch::Receiver<()>,
+) -> Result<consul::Config> {
+    let mut addresses = consul.addresses.iter().cloned();
+    let first = addresses.next().context("no address of Consul is given")?;
+    let mut config = consul::Config::new(first);
+    config.addresses.extend(addresses);
+    config.tls.clone_from(&consul.tls);
     config.token = consul.token.as_ref().map(|token| match token {
         config::ConsulToken::Value(token) => consul::Token::Value(token.reveal().to_owned()),
         config::ConsulToken::File(path) => consul::Token::File(path.clone()),
     });
+    config.basic_auth = consul
+        .auth
+        .as_ref()
+        .map(|auth| consul::BasicAuth::from_pair(auth.reveal()));
     config.datacenter.clone_from(&consul.datacenter);
+    config.warning = consul.warning;
+    config.namespace.clone_from(&consul.namespace);
+    config.partition.clone_from(&consul.partition);
+    config.wait = consul.wait;
+    config.max_stale = consul.max_stale;
+    config.max_watches = consul.max_watches.into();
+    config.reload = reload;
+    config.check().context("[sources.consul]")?;
     Ok(config)
 }
 

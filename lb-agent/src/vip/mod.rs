@@ -60,7 +60,7 @@ pub struct Config {
 pub enum Error {
     /// No HTTP client can be made.
     #[error("cannot make an HTTP client")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] consul::SetupError),
     /// A task ended by a fault of ours.
     #[error("the task that {0} failed")]
     Task(&'static str, #[source] JoinError),

@@ -65,6 +65,8 @@ impl Consul {
             },
             PathBuf::from,
         );
+        // reqwest looks for one whenever it makes a client; fails if another test was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut consul = Self {
             binary,
             ports: free_ports(),

@@ -8,11 +8,14 @@ use std::{
 use clap::Parser;
 use proptest::prelude::*;
 
-use crate::config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs, Secret};
+use crate::{
+    config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs},
+    discover::consul::Warning,
+};
 
 /// A command line, an environment and a disk of the test's own.
 #[derive(Default)]
-struct World {
+pub(in crate::config) struct World {
     flags: Vec<&'static str>,
     variables: BTreeMap<&'static str, &'static str>,
     files: BTreeMap<&'static str, String>,
@@ -26,27 +29,27 @@ struct Command {
 
 impl World {
     /// Flags that are enough to start.
-    fn new() -> Self {
+    pub(in crate::config) fn new() -> Self {
         let world = Self::default().flag("--services").flag("/s.toml");
         world.file("/proc/self/mountinfo", MOUNTS)
     }
 
-    fn flag(mut self, flag: &'static str) -> Self {
+    pub(in crate::config) fn flag(mut self, flag: &'static str) -> Self {
         self.flags.push(flag);
         self
     }
 
-    fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(in crate::config) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
         self.variables.insert(name, value);
         self
     }
 
-    fn file(mut self, path: &'static str, text: &str) -> Self {
+    pub(in crate::config) fn file(mut self, path: &'static str, text: &str) -> Self {
         self.files.insert(path, text.to_owned());
         self
     }
 
-    fn toml(self, text: &str) -> Self {
+    pub(in crate::config) fn toml(self, text: &str) -> Self {
         self.file("/etc/lb/lb.toml", text)
     }
 
@@ -65,13 +68,13 @@ impl World {
     }
 
     #[track_caller]
-    fn config(&self) -> Config {
+    pub(in crate::config) fn config(&self) -> Config {
         self.load().unwrap()
     }
 
     /// All mistakes, in this order, each with this beginning and this part.
     #[track_caller]
-    fn wrong(&self, expect: &[(&str, &str)]) {
+    pub(in crate::config) fn wrong(&self, expect: &[(&str, &str)]) {
         let error = self.load().unwrap_err();
         assert_eq!(error.mistakes.len(), expect.len(), "{error}");
         for (mistake, (origin, part)) in error.mistakes.iter().zip(expect) {
@@ -155,7 +158,7 @@ fn every_key_of_the_file_has_its_effect() {
         .file("/token", "s3cret\n")
         .config();
     let consul = config.sources.consul.as_ref().unwrap();
-    assert_eq!(consul.address, "http://consul.test:8500");
+    assert_eq!(consul.addresses[0].to_string(), "http://consul.test:8500");
     assert_eq!(
         consul.token,
         Some(ConsulToken::File(PathBuf::from("/token")))
@@ -189,16 +192,18 @@ fn every_key_of_the_file_has_its_effect() {
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let file = "[vip]\npool = \"10.1.0.0/16\"\n[sources.consul]\naddress = \"file:1\"\n";
-    let address = |world: World| world.config().sources.consul.unwrap().address;
-    assert_eq!(address(World::new().toml(file)), "file:1");
+    let address = |world: World| world.config().sources.consul.unwrap().addresses[0].to_string();
+    assert_eq!(address(World::new().toml(file)), "http://file:1");
     let with_variable = || {
         World::new()
             .toml(file)
             .variable("CONSUL_HTTP_ADDR", "variable:2")
     };
-    assert_eq!(address(with_variable()), "variable:2");
+    assert_eq!(address(with_variable()), "http://file:1");
     let with_flag = with_variable().flag("--consul").flag("flag:3");
-    assert_eq!(address(with_flag), "flag:3");
+    assert_eq!(address(with_flag), "http://flag:3");
+    let alone = World::new().variable("CONSUL_HTTP_ADDR", "variable:2");
+    assert_eq!(address(alone), "http://variable:2");
     let pool = World::new().toml(file).flag("--pool").flag("10.2.0.0/16");
     assert_eq!(pool.config().vip.pool.to_string(), "10.2.0.0/16");
 }
@@ -221,6 +226,16 @@ fn an_empty_list_of_upstreams_is_not_a_missing_one() {
 }
 
 #[test]
+fn what_a_warning_means_is_a_choice() {
+    let warning = |text: &str| {
+        let config = World::new().toml(&format!("[sources.consul]\n{text}"));
+        config.config().sources.consul.unwrap().warning
+    };
+    assert_eq!(warning(""), Warning::Exclude);
+    assert_eq!(warning("warning = \"include\"\n"), Warning::Include);
+}
+
+#[test]
 fn the_datacenter_of_consul_is_that_of_the_addresses() {
     let consul = "[sources.consul]\ndatacenter = \"east\"\n";
     let config = World::default()
@@ -229,8 +244,8 @@ fn the_datacenter_of_consul_is_that_of_the_addresses() {
     assert_eq!(config.config().vip.datacenter, "east");
     let own = config.toml(&format!("{consul}[vip]\ndatacenter = \"west\"\n"));
     assert_eq!(own.config().vip.datacenter, "west");
-    let address = own.config().sources.consul.unwrap().address;
-    assert_eq!(address, "127.0.0.1:8500");
+    let address = own.config().sources.consul.unwrap().addresses[0].to_string();
+    assert_eq!(address, "http://127.0.0.1:8500");
 }
 
 #[test]
@@ -306,33 +321,11 @@ fn a_wrong_flag_is_told_with_its_remedy() {
     check_flag("--dns=1.2.3", "with or without a port");
     check_flag("--domain=a.test:80", "without a port");
     check_flag("--admin=[::]:80", "token_file");
-    check_flag("--consul=https://c:8501", "plain HTTP");
     check_flag("--consul=consul", "host:port");
     check_flag("--consul=http://a:1/v1", "host:port");
     check_flag("--consul=:8500", "host:port");
     let empty = World::new().toml("state_dir = \"\"\n");
     empty.wrong(&[("/etc/lb/lb.toml:1", "the path is empty")]);
-}
-
-#[test]
-fn the_token_comes_from_the_variable_or_the_file() {
-    let token = |world: World| world.config().sources.consul.unwrap().token;
-    let world = || World::new().flag("--consul=c:1");
-    assert!(token(world()).is_none());
-    let direct = world().variable("CONSUL_HTTP_TOKEN", "s3cret");
-    assert!(!format!("{:?}", direct.config()).contains("s3cret"));
-    let value = ConsulToken::Value(Secret::new("s3cret"));
-    assert_eq!(token(direct), Some(value));
-    let file = world()
-        .variable("CONSUL_HTTP_TOKEN_FILE", "/t")
-        .file("/t", " b\n");
-    assert_eq!(token(file), Some(ConsulToken::File(PathBuf::from("/t"))));
-    let missing = world().variable("CONSUL_HTTP_TOKEN_FILE", "/t");
-    missing.wrong(&[("CONSUL_HTTP_TOKEN_FILE", "cannot be read")]);
-    let empty = world()
-        .variable("CONSUL_HTTP_TOKEN_FILE", "/t")
-        .file("/t", "\n");
-    empty.wrong(&[("CONSUL_HTTP_TOKEN_FILE", "the file is empty")]);
 }
 
 proptest! {

@@ -1,34 +1,56 @@
-//! One request to Consul: address, token, pacing, time limits, and the headers that matter.
+//! Requests to Consul: which server is asked, with which token and scope, at which pace.
 //!
-//! It never interprets a body and never retries; those who ask do.
+//! It never interprets a body, and asks again only to ask another server; those who ask do the rest.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use reqwest::{StatusCode, Url, header::HeaderMap};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use reqwest::{Method, Url, header::HeaderValue};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
+use tracing::{info, warn};
 
+pub(crate) use super::answer::Answer;
 use super::{
     config::{Config, Token},
-    error::RequestError,
+    error::{RequestError, SetupError},
     metrics::{Metrics, Outcome},
     pace::Bucket,
+    server::Server,
+    version::AgentInfo,
 };
+use crate::catalog::Problem;
 
-/// Asks one Consul. All who share it share its pace of requests.
+/// Asks one cluster. All who share it share its pace of requests.
 #[derive(Debug)]
 pub(crate) struct Client {
-    http: reqwest::Client,
     config: Config,
+    servers: ArcSwap<Servers>,
+    reload: Mutex<watch::Receiver<()>>,
     pace: Mutex<Bucket>,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(crate) metrics: Metrics,
+}
+
+/// Those that can be asked. One is, until it fails.
+#[derive(Debug)]
+struct Servers {
+    all: Vec<Server>,
+    /// Who is asked first.
+    current: AtomicUsize,
+    /// Who answered last, to tell a change once.
+    answered: AtomicUsize,
 }
 
 /// How a read wants to be answered.
@@ -40,48 +62,36 @@ pub(crate) enum Consistency {
     Leader,
 }
 
-/// An answer of any status.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) body: Vec<u8>,
-    /// `X-Consul-Index`.
-    pub(crate) index: Option<u64>,
-    /// `X-Consul-LastContact`: how long the answering server has not heard of its leader.
-    pub(crate) last_contact: Option<Duration>,
-    /// `X-Consul-KnownLeader`; absent from the streaming backend.
-    pub(crate) known_leader: Option<bool>,
-    /// `X-Consul-Results-Filtered-By-ACLs`, sent by Consul 1.11 and later.
-    pub(crate) filtered: bool,
-    what: String,
-    retry_after: Option<Duration>,
+/// One question, whoever it is put to.
+struct Question<'q> {
+    method: Method,
+    path: &'q [&'q str],
+    query: &'q [(&'q str, &'q str)],
+    /// The index to pass and the time to wait for it. Another server has others, and is asked without.
+    hold: Option<(u64, Duration)>,
+    body: Option<Bytes>,
+    /// For the whole exchange, the wait not counted.
+    limit: Duration,
 }
 
-/// Bytes of an answer that are read: some 30,000 instances.
-pub(super) const BODY_LIMIT: usize = 64 << 20;
 /// For answers that Consul does not hold back on purpose.
-const AT_ONCE: Duration = Duration::from_secs(10);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 /// Requests per second of all watches together.
 const PACE: Duration = Duration::from_millis(10);
-const PACE_BURST: u32 = 100;
+/// So many pass at once: a full load, or a change of every service.
+const PACE_BURST: u32 = 4096;
 
 impl Client {
     /// A client for the Consul of `config`.
     ///
     /// # Errors
-    /// When no HTTP client can be made, which no configuration causes.
-    pub(crate) fn new(config: Config, metrics: Metrics) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("lb-agent/", env!("CARGO_PKG_VERSION")))
-            // Consul is asked directly, whatever HTTP_PROXY says to other programs.
-            .no_proxy()
-            // Consul redirects paths that it would clean; `a/../b` would silently become `b`.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build()?;
+    /// When the files of TLS cannot be used.
+    pub(crate) fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
+        let servers = Servers::new(&config, 0)?;
+        config.report(None);
         Ok(Self {
-            http,
+            servers: ArcSwap::from_pointee(servers),
+            reload: Mutex::new(config.reload.clone()),
             config,
             pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
@@ -93,6 +103,22 @@ impl Client {
         &self.config
     }
 
+    /// Whether one connection carries many requests, so that blocking queries cost no connections. Known after the
+    /// first answer; until then, and over plain HTTP, it is false.
+    pub(crate) fn multiplexes(&self) -> bool {
+        let servers = self.servers.load();
+        servers.current().1.multiplexes()
+    }
+
+    /// What the agent that is asked says of itself.
+    ///
+    /// # Errors
+    /// When it does not say; the token needs `agent_prefix "" read`.
+    pub(crate) async fn agent(&self) -> Result<AgentInfo, RequestError> {
+        let servers = self.servers.load_full();
+        self.info(servers.current().1).await
+    }
+
     /// Reads `path` at once, or, given an index, as soon as it is passed or the wait is over.
     pub(crate) async fn read(
         &self,
@@ -100,12 +126,11 @@ impl Client {
         index: Option<u64>,
         consistency: Consistency,
     ) -> Result<Answer, RequestError> {
-        let mut url = self.url(path);
-        if consistency == Consistency::Stale {
-            url.query_pairs_mut().append_key_only("stale");
-        }
-        let limit = self.hold(&mut url, index);
-        self.send(self.http.get(url.clone()), &url, limit).await
+        let query: &[_] = match consistency {
+            Consistency::Stale => &[("stale", "")],
+            Consistency::Leader => &[],
+        };
+        self.watch(path, query, index).await
     }
 
     /// Like [`Client::read`] from the leader, for all keys below `prefix`.
@@ -114,10 +139,8 @@ impl Client {
         prefix: &str,
         index: Option<u64>,
     ) -> Result<Answer, RequestError> {
-        let mut url = self.key_url(prefix);
-        url.query_pairs_mut().append_key_only("recurse");
-        let limit = self.hold(&mut url, index);
-        self.send(self.http.get(url.clone()), &url, limit).await
+        self.watch(&key_path(prefix), &[("recurse", "")], index)
+            .await
     }
 
     /// Stores `value` under `key` if there is no such key yet.
@@ -126,57 +149,99 @@ impl Client {
         key: &str,
         value: Vec<u8>,
     ) -> Result<Answer, RequestError> {
-        let mut url = self.key_url(key);
-        url.query_pairs_mut().append_pair("cas", "0");
-        self.send(self.http.put(url.clone()).body(value), &url, AT_ONCE)
+        let (path, query) = (key_path(key), [("cas", "0")]);
+        self.request(Method::PUT, &path, &query, Some(value), AT_ONCE)
             .await
     }
 
-    fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.config.address.url().clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push("v1").extend(path);
-        }
-        if let Some(datacenter) = &self.config.datacenter {
-            url.query_pairs_mut().append_pair("dc", datacenter);
-        }
-        url
-    }
-
-    fn key_url(&self, key: &str) -> Url {
-        // The slashes of a key are part of the path.
-        let path: Vec<_> = std::iter::once("kv").chain(key.split('/')).collect();
-        self.url(&path)
-    }
-
-    /// Asks for an answer later than `index`, and says how long to wait for it.
-    fn hold(&self, url: &mut Url, index: Option<u64>) -> Duration {
-        let Some(index) = index else { return AT_ONCE };
-        let wait = self.config.wait;
-        url.query_pairs_mut()
-            .append_pair("index", &index.to_string())
-            .append_pair("wait", &format!("{}ms", wait.as_millis()));
-        // Consul adds up to a sixteenth.
-        AT_ONCE + wait * 17 / 16
-    }
-
-    async fn send(
+    async fn watch(
         &self,
-        request: reqwest::RequestBuilder,
-        url: &Url,
+        path: &[&str],
+        query: &[(&str, &str)],
+        index: Option<u64>,
+    ) -> Result<Answer, RequestError> {
+        self.ask(Question {
+            method: Method::GET,
+            path,
+            query,
+            hold: index.map(|index| (index, self.config.wait)),
+            body: None,
+            limit: AT_ONCE,
+        })
+        .await
+    }
+
+    /// Any request below `/v1`: the segments of `path` and the values of `query` are encoded here. An answer of
+    /// any status is an answer. `limit` bounds the whole exchange.
+    ///
+    /// A server that cannot answer is left for the next one, which gets the same request at once. Only what begins
+    /// with `agent` concerns the agent that is asked: it fails, and the next request goes to the next server.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Vec<u8>>,
         limit: Duration,
     ) -> Result<Answer, RequestError> {
-        let wait = self
-            .pace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(Instant::now());
-        sleep(wait).await;
-        let request = match self.token().await? {
-            Some(token) => request.header("X-Consul-Token", token.trim()),
-            None => request,
+        self.ask(Question {
+            method,
+            path,
+            query,
+            hold: None,
+            body: body.map(Bytes::from),
+            limit,
+        })
+        .await
+    }
+
+    async fn ask(&self, mut question: Question<'_>) -> Result<Answer, RequestError> {
+        self.reload_if_told();
+        let servers = self.servers.load_full();
+        let is_of_agent = question.path.first() == Some(&"agent");
+        let mut at = servers.current().0;
+        let mut turn = 1;
+        loop {
+            let server = &servers.all[at];
+            let answer = self.put_to(server, &question).await;
+            let failed = match &answer {
+                Ok(answer) => answer.is_for_another(),
+                Err(error) => matches!(error, RequestError::Unreachable { .. }),
+            };
+            let leave = failed && (!is_of_agent || answer.is_err());
+            if !leave || servers.all.len() == 1 {
+                if !failed {
+                    servers.answered_by(at);
+                }
+                return answer;
+            }
+            self.metrics.failovers.inc();
+            at = servers.leave(at);
+            if is_of_agent || turn >= servers.all.len() {
+                return answer;
+            }
+            question.hold = None;
+            turn += 1;
+        }
+    }
+
+    /// Puts the question to one server. Meanwhile a call to reload is heard.
+    async fn put_to(
+        &self,
+        server: &Server,
+        question: &Question<'_>,
+    ) -> Result<Answer, RequestError> {
+        let answering = self.exchange(server, question);
+        tokio::pin!(answering);
+        let answer = loop {
+            tokio::select! {
+                answer = &mut answering => break answer,
+                () = self.told_to_reload() => self.reload_if_told(),
+            }
         };
-        let answer = self.receive(request.timeout(limit), url.path()).await;
         let result = match &answer {
             Err(_) => "error",
             Ok(answer) if answer.status.is_success() => "ok",
@@ -190,86 +255,229 @@ impl Client {
         answer
     }
 
-    async fn receive(
+    async fn exchange(
         &self,
-        request: reqwest::RequestBuilder,
-        what: &str,
+        server: &Server,
+        question: &Question<'_>,
     ) -> Result<Answer, RequestError> {
-        let unreachable = |source: reqwest::Error| RequestError::Unreachable {
-            address: self.config.address.to_string(),
-            source: source.without_url(),
-        };
-        let mut response = request.send().await.map_err(unreachable)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > BODY_LIMIT {
-                let what = what.to_owned();
-                return Err(RequestError::TooLarge { what });
+        let turn = self
+            .pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(Instant::now());
+        sleep(turn).await;
+        let mut url = self.url(server, question);
+        if question.path.first() != Some(&"agent") {
+            self.scope(server, &mut url).await?;
+        }
+        let mut limit = question.limit;
+        if let Some((index, wait)) = question.hold {
+            url.query_pairs_mut()
+                .append_pair("index", &index.to_string())
+                .append_pair("wait", &format!("{}ms", wait.as_millis()));
+            // Consul adds up to a sixteenth.
+            limit += wait * 17 / 16;
+        }
+        let token = self.token().await?;
+        let what = url.path().to_owned();
+        let build = |http: &reqwest::Client| {
+            let mut request = http.request(question.method.clone(), url).timeout(limit);
+            if let Some(token) = token {
+                request = request.header("X-Consul-Token", token);
             }
-            body.extend_from_slice(&chunk);
+            if let Some(auth) = &self.config.basic_auth {
+                request = request.basic_auth(&auth.user, auth.password.as_ref());
+            }
+            match &question.body {
+                Some(body) => request.body(body.clone()),
+                None => request,
+            }
+        };
+        server.exchange(&what, build).await
+    }
+
+    fn url(&self, server: &Server, question: &Question<'_>) -> Url {
+        let mut url = server.address.url().clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(question.path);
         }
-        let headers = response.headers();
-        Ok(Answer {
-            status: response.status(),
-            body,
-            index: header(headers, "X-Consul-Index"),
-            last_contact: header(headers, "X-Consul-LastContact").map(Duration::from_millis),
-            known_leader: header(headers, "X-Consul-KnownLeader"),
-            filtered: header(headers, "X-Consul-Results-Filtered-By-ACLs").unwrap_or(false),
-            what: what.to_owned(),
-            retry_after: header(headers, "Retry-After").map(Duration::from_secs),
+        {
+            let mut pairs = url.query_pairs_mut();
+            if let Some(datacenter) = &self.config.datacenter {
+                pairs.append_pair("dc", datacenter);
+            }
+            pairs.extend_pairs(question.query);
+        }
+        url
+    }
+
+    /// Adds namespace and partition, if the server knows such things.
+    async fn scope(&self, server: &Server, url: &mut Url) -> Result<(), RequestError> {
+        let (namespace, partition) = (&self.config.namespace, &self.config.partition);
+        if namespace.is_none() && partition.is_none() {
+            return Ok(());
+        }
+        let version = Box::pin(self.info(server)).await?.version;
+        if let Some(reason) = version.refusal(namespace.is_some(), partition.is_some()) {
+            // Asked again the next time: Consul may be replaced.
+            server.forget();
+            let address = server.address.to_string();
+            return Err(RequestError::Scope { address, reason });
+        }
+        for (key, value) in [("ns", namespace), ("partition", partition)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    async fn info(&self, server: &Server) -> Result<AgentInfo, RequestError> {
+        if let Some(info) = server.info() {
+            return Ok(info);
+        }
+        let question = Question {
+            method: Method::GET,
+            path: &["agent", "self"],
+            query: &[],
+            hold: None,
+            body: None,
+            limit: AT_ONCE,
+        };
+        let answer = self.exchange(server, &question).await?.successful()?;
+        let info = AgentInfo::parse(&answer.body).map_err(|error| answer.malformed(error))?;
+        server.learn(info.clone());
+        Ok(info)
+    }
+
+    async fn token(&self) -> Result<Option<HeaderValue>, RequestError> {
+        let text = match &self.config.token {
+            None => return Ok(None),
+            Some(Token::Value(token)) => token.clone(),
+            Some(Token::File(path)) => read_token(path).await?,
+        };
+        // Consul would take a request without a token for one of the anonymous.
+        if text.trim().is_empty() {
+            return Err(RequestError::TokenText("is empty"));
+        }
+        let mut value = HeaderValue::from_str(text.trim())
+            .map_err(|_| RequestError::TokenText("has bytes that cannot be sent"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// Ends when somebody wants the files read again.
+    async fn told_to_reload(&self) {
+        let mut reload = self.reload().clone();
+        if reload.changed().await.is_err() {
+            // Nobody is left who could.
+            std::future::pending().await
+        }
+    }
+
+    /// Reads the certificates again if somebody wants that. Requests in flight end on their old connections.
+    fn reload_if_told(&self) {
+        {
+            let mut reload = self.reload();
+            if !reload.has_changed().unwrap_or(false) {
+                return;
+            }
+            reload.mark_unchanged();
+        }
+        match Servers::new(&self.config, self.servers.load().current().0) {
+            Ok(servers) => {
+                self.servers.store(Arc::new(servers));
+                self.config.report(None);
+            }
+            Err(error) => self.config.report(Some(&error)),
+        }
+    }
+
+    fn reload(&self) -> MutexGuard<'_, watch::Receiver<()>> {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Servers {
+    fn new(config: &Config, current: usize) -> Result<Self, SetupError> {
+        let tls = config.tls.load_for(&config.addresses)?;
+        let all = config.addresses.iter();
+        Ok(Self {
+            all: all
+                .map(|address| Server::new(address.clone(), tls.clone()))
+                .collect::<Result<_, _>>()?,
+            current: AtomicUsize::new(current),
+            answered: AtomicUsize::new(current),
         })
     }
 
-    async fn token(&self) -> Result<Option<String>, RequestError> {
-        match &self.config.token {
-            None => Ok(None),
-            Some(Token::Value(token)) => Ok(Some(token.clone())),
-            Some(Token::File(path)) => match tokio::fs::read_to_string(path).await {
-                Ok(token) => Ok(Some(token)),
-                Err(source) => Err(RequestError::Token {
-                    path: path.clone(),
-                    source,
-                }),
-            },
+    fn current(&self) -> (usize, &Server) {
+        let at = self.current.load(Ordering::Relaxed);
+        (at, &self.all[at])
+    }
+
+    /// Leaves the server at `from`, unless somebody else did, for the next one.
+    fn leave(&self, from: usize) -> usize {
+        let next = (from + 1) % self.all.len();
+        let _ = self
+            .current
+            .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+        next
+    }
+
+    fn answered_by(&self, at: usize) {
+        let before = self.answered.swap(at, Ordering::Relaxed);
+        if before != at {
+            let (from, to) = (&self.all[before].address, &self.all[at].address);
+            info!(%from, %to, "another Consul is asked");
         }
     }
 }
 
-impl Answer {
-    /// The answer, if it is a success.
-    pub(crate) fn successful(self) -> Result<Self, RequestError> {
-        if self.status.is_success() {
-            return Ok(self);
+impl Config {
+    /// Tells what is wrong with the way to Consul, and the log when that changes.
+    fn report(&self, unread: Option<&SetupError>) {
+        let mut problems = Vec::new();
+        if self.tls.trust_anybody {
+            problems.push(Problem::new(
+                "sources.consul",
+                "nobody looks at Consul's certificate, so anybody can pass for it and learn the token: name its \
+                 authority with ca_file and remove tls_verify = false",
+            ));
         }
-        let text = String::from_utf8_lossy(&self.body);
-        Err(RequestError::Refused {
-            what: self.what,
-            status: self.status,
-            text: text
-                .trim()
-                .replace(char::is_control, " ")
-                .chars()
-                .take(200)
-                .collect(),
-            retry_after: self.retry_after,
-        })
+        if let Some(error) = unread {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            problems.push(Problem::new(
+                "sources.consul",
+                format!(
+                    "{error}: {}; the old certificates stay in use",
+                    cause.unwrap_or_default()
+                ),
+            ));
+        }
+        self.problems.send_if_modified(|now| {
+            let changed = *now != problems;
+            if changed {
+                for problem in &problems {
+                    warn!(%problem, "the way to Consul has a problem");
+                }
+                *now = problems;
+            }
+            changed
+        });
     }
+}
 
-    /// What to say when the body makes no sense.
-    pub(crate) fn malformed(&self, source: serde_json::Error) -> RequestError {
-        RequestError::Malformed {
-            what: self.what.clone(),
+async fn read_token(path: &Path) -> Result<String, RequestError> {
+    tokio::fs::read_to_string(path)
+        .await
+        .map_err(|source| RequestError::Token {
+            path: path.to_owned(),
             source,
-        }
-    }
-
-    /// Whether the answering server may have missed more than `max_stale`.
-    pub(crate) fn is_stale(&self, max_stale: Duration) -> bool {
-        self.known_leader == Some(false) || self.last_contact.is_some_and(|age| age > max_stale)
-    }
+        })
 }
 
-fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+/// The slashes of a key are part of the path.
+fn key_path(key: &str) -> Vec<&str> {
+    std::iter::once("kv").chain(key.split('/')).collect()
 }

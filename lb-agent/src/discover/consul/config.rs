@@ -1,18 +1,32 @@
 //! How Consul is reached, and how careful its answers are taken.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
-use reqwest::Url;
+use tokio::sync::watch;
+
+use super::{
+    address::Address,
+    tls::{Tls, TlsError},
+};
+use crate::catalog::Problem;
 
 /// How Consul is reached.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The agent or server that is asked.
-    pub address: Address,
+    /// The agents or servers of one cluster; at least one. The first is asked until it fails, then the next.
+    pub addresses: Vec<Address>,
+    /// What protects the addresses with `https`.
+    pub tls: Tls,
     /// What authorises us; `None` asks anonymously.
     pub token: Option<Token>,
+    /// What lets us pass an HTTP proxy before Consul.
+    pub basic_auth: Option<BasicAuth>,
     /// The datacenter asked about; `None` is the agent's own.
     pub datacenter: Option<String>,
+    /// The namespace asked about; Consul Enterprise alone knows any.
+    pub namespace: Option<String>,
+    /// The admin partition asked about; Consul Enterprise 1.11 and later alone knows any.
+    pub partition: Option<String>,
     /// How long Consul may hold a blocking query. Short enough that the connections of a killed agent,
     /// which count against Consul's limit until their queries end, are soon gone.
     pub wait: Duration,
@@ -24,76 +38,64 @@ pub struct Config {
     /// How long the last known instances of a service are kept when Consul's state went back in time and
     /// no longer holds any: the cluster was wiped or restored, and agents need a while to register again.
     pub hold: Duration,
+    /// Whether an instance that warns takes new flows.
+    pub warning: Warning,
+    /// Who this host is to the registrar: what that registered is local. Unset, the Consul node tells.
+    pub host: Option<String>,
+    /// Where the last good catalog is kept for an agent that starts while Consul is away.
+    pub saved: Option<PathBuf>,
+    /// Changes when the files of certificates and keys must be read again.
+    pub reload: watch::Receiver<()>,
+    /// What is wrong with how Consul is reached, for people.
+    pub problems: watch::Sender<Vec<Problem>>,
+}
+
+/// What becomes of an instance that has a warning check and no failing one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warning {
+    /// It takes no new flows.
+    #[default]
+    Exclude,
+    /// It takes flows by `Weights.Warning`.
+    Include,
 }
 
 impl Config {
+    /// The default of `wait`.
+    pub const WAIT: Duration = Duration::from_secs(55);
+    /// The default of `max_stale`.
+    pub const MAX_STALE: Duration = Duration::from_secs(30);
+    /// The default of `max_watches`.
+    pub const MAX_WATCHES: u16 = 64;
+
     /// The defaults for the Consul at `address`.
     pub fn new(address: Address) -> Self {
         Self {
-            address,
+            addresses: vec![address],
+            tls: Tls::default(),
             token: None,
+            basic_auth: None,
             datacenter: None,
-            wait: Duration::from_secs(55),
-            max_stale: Duration::from_secs(30),
-            max_watches: 64,
+            namespace: None,
+            partition: None,
+            wait: Self::WAIT,
+            max_stale: Self::MAX_STALE,
+            max_watches: Self::MAX_WATCHES.into(),
             hold: Duration::from_secs(60),
+            reload: watch::Sender::default().subscribe(),
+            problems: watch::Sender::default(),
+            warning: Warning::default(),
+            host: None,
+            saved: None,
         }
     }
-}
 
-/// The base URL of Consul's HTTP API: `host:port` or `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address(Url);
-
-/// Why a text is no [`Address`].
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// A way to reach Consul that we do not have.
-    #[error("`{0}` uses {1}, which this version cannot; give host:port or http://host:port")]
-    Unsupported(String, &'static str),
-    /// Anything else.
-    #[error(
-        "`{0}` is no address of Consul; give host:port or http://host:port, such as 127.0.0.1:8500"
-    )]
-    Malformed(String),
-}
-
-impl Address {
-    pub(super) fn url(&self) -> &Url {
-        &self.0
-    }
-}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let malformed = || AddressError::Malformed(text.to_owned());
-        let full = match text.split_once("://") {
-            None => format!("http://{text}"),
-            Some(("http", _)) => text.to_owned(),
-            Some(("https", _)) => return Err(AddressError::Unsupported(text.to_owned(), "TLS")),
-            Some(("unix", _)) => {
-                return Err(AddressError::Unsupported(text.to_owned(), "a unix socket"));
-            }
-            Some(_) => return Err(malformed()),
-        };
-        let url = Url::parse(&full).map_err(|_| malformed())?;
-        // A URL without a port would mean 80, where Consul never is.
-        let whole = url.port().is_some() || full.ends_with(":80") || full.ends_with(":80/");
-        let plain = url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        (whole && plain && url.has_host())
-            .then_some(Self(url))
-            .ok_or_else(malformed)
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
+    /// Reads the files of TLS, to tell at the start what is wrong with them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.tls.load_for(&self.addresses).map(drop)
     }
 }
 
@@ -115,50 +117,47 @@ impl fmt::Debug for Token {
     }
 }
 
+/// A user and a password. The password is never shown.
+#[derive(Clone)]
+pub struct BasicAuth {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: Option<String>,
+}
+
+impl BasicAuth {
+    /// Of `user` or `user:password`.
+    pub fn from_pair(text: &str) -> Self {
+        let (user, password) = match text.split_once(':') {
+            Some((user, password)) => (user, Some(password.to_owned())),
+            None => (text, None),
+        };
+        let user = user.to_owned();
+        Self { user, password }
+    }
+}
+
+impl fmt::Debug for BasicAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BasicAuth")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_host_and_port_with_or_without_scheme() {
-        for (text, url) in [
-            ("127.0.0.1:8500", "http://127.0.0.1:8500"),
-            ("http://consul.example:8500/", "http://consul.example:8500"),
-            ("http://[::1]:8500", "http://[::1]:8500"),
-            ("consul:80", "http://consul"),
-            ("http://proxy:80/consul", ""),
-        ] {
-            let address = text.parse::<Address>();
-            if url.is_empty() {
-                assert!(address.is_err(), "{text}");
-            } else {
-                assert_eq!(address.unwrap().to_string(), url);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_is_named_with_the_remedy() {
-        for text in [
-            "",
-            "consul",
-            "127.0.0.1",
-            "ftp://x:1",
-            "http://u:p@x:8500",
-            "x:8500?token=t",
-            "a b:1",
-        ] {
-            let error = text.parse::<Address>().unwrap_err().to_string();
-            assert!(error.contains("give host:port"), "{text}: {error}");
-        }
-        let tls = "https://x:8501".parse::<Address>().unwrap_err().to_string();
-        assert!(tls.contains("TLS"), "{tls}");
-    }
-
-    #[test]
-    fn a_token_is_never_shown() {
+    fn what_authorises_is_never_shown() {
         let config = Config {
             token: Some(Token::Value("s3cret".to_owned())),
+            basic_auth: Some(BasicAuth {
+                user: "u".to_owned(),
+                password: Some("s3cret".to_owned()),
+            }),
             ..Config::new("127.0.0.1:8500".parse().unwrap())
         };
         assert!(!format!("{config:?}").contains("s3cret"));

@@ -1,21 +1,32 @@
 //! Why Consul gave no usable answer, and what to do about it.
 
-use std::time::Duration;
+use std::{error::Error, fmt, path::PathBuf, time::Duration};
 
 use reqwest::StatusCode;
 
-use super::client::BODY_LIMIT;
+use super::{answer::BODY_LIMIT, tls::TlsError};
+
+/// Why there is no client at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The settings of TLS.
+    #[error("cannot speak with Consul over TLS")]
+    Tls(#[from] TlsError),
+    /// The HTTP library, which no configuration causes.
+    #[error("cannot make an HTTP client")]
+    Http(#[from] reqwest::Error),
+}
 
 /// Why there is no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// Nobody answered.
+    /// Nobody answered, or not to the end.
     #[error("cannot reach Consul at {address}")]
     Unreachable {
         /// Where it was looked for.
         address: String,
         /// What the connection said.
-        source: reqwest::Error,
+        fault: Fault,
     },
     /// The answer is an error.
     #[error("Consul answered {status} to {what}: {text}")]
@@ -47,10 +58,69 @@ pub enum RequestError {
     #[error("cannot read the Consul token from {}", path.display())]
     Token {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
+    /// The token has bytes that no header can carry, or none at all.
+    #[error("the Consul token {0}")]
+    TokenText(&'static str),
+    /// This Consul does not know the namespace or partition, and would answer about something else.
+    #[error("Consul at {address} {reason}")]
+    Scope {
+        /// Which.
+        address: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// What a connection said when it failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing, for too long.
+    Silent,
+    /// It cannot be made.
+    Connect(String),
+    /// One of the two does not trust the other.
+    Certificate(String),
+    /// It ended before the answer.
+    Closed(String),
+}
+
+impl Fault {
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        let text = root(error);
+        if error.is_timeout() {
+            Self::Silent
+        } else if is_of_tls(error) {
+            Self::Certificate(text)
+        } else if error.is_connect() {
+            Self::Connect(text)
+        } else {
+            Self::Closed(text)
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => {
+                f.write_str("no answer in time; see whether it is overloaded, or correct --consul")
+            }
+            Self::Connect(text) => write!(f, "{text}; start it or correct --consul"),
+            Self::Certificate(text) => write!(
+                f,
+                "{text}; correct ca_file, tls_server_name, or cert_file and key_file"
+            ),
+            Self::Closed(text) => write!(
+                f,
+                "the connection ended before the answer ({text}); if it stays so, raise \
+                 limits.http_max_conns_per_client in Consul"
+            ),
+        }
+    }
 }
 
 impl RequestError {
@@ -58,7 +128,11 @@ impl RequestError {
     /// or the answer is no answer.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Token { .. } => false,
+            // A Consul may be replaced by one that knows the scope.
+            Self::Unreachable { .. }
+            | Self::Token { .. }
+            | Self::TokenText(_)
+            | Self::Scope { .. } => false,
             Self::Malformed { .. } | Self::TooLarge { .. } => true,
             // 403 comes with an unknown token, 429 with too many requests: both concern us, not the
             // question.
@@ -86,20 +160,7 @@ impl RequestError {
     /// The whole story in one line, with the remedy.
     pub(crate) fn explain(&self) -> String {
         match self {
-            Self::Unreachable { source, .. } if source.is_timeout() => {
-                format!(
-                    "{self}: no answer in time; see whether it is overloaded, or correct --consul"
-                )
-            }
-            Self::Unreachable { source, .. } if source.is_builder() => {
-                format!(
-                    "{self}: {}; correct the token, which cannot be sent",
-                    root(source)
-                )
-            }
-            Self::Unreachable { source, .. } => {
-                format!("{self}: {}; start it or correct --consul", root(source))
-            }
+            Self::Unreachable { fault, .. } => format!("{self}: {fault}"),
             Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
                 format!("{self}; give a token with service_prefix \"\" and node_prefix \"\" read")
             }
@@ -109,20 +170,37 @@ impl RequestError {
             Self::Refused { status, .. } if status.is_server_error() => {
                 format!("{self}; see Consul's own log")
             }
+            Self::Refused { status, .. } if status.is_redirection() => {
+                format!("{self}; it is not followed: correct --consul")
+            }
             Self::Refused { .. } => format!("{self}; correct the Consul settings"),
             Self::Malformed { source, .. } => {
                 format!("{self}: {source}; see whether --consul really names a Consul")
             }
             Self::TooLarge { .. } => format!("{self}; it is not used"),
             Self::Token { source, .. } => format!("{self}: {source}; correct the token file"),
+            Self::TokenText(_) => format!("{self}; correct it"),
+            Self::Scope { .. } => self.to_string(),
         }
     }
 }
 
-fn root(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn root(error: &reqwest::Error) -> String {
+    chain(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn is_of_tls(error: &reqwest::Error) -> bool {
+    chain(error).any(|error| {
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    })
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Config, Metrics,
     client::{Answer, Client},
-    error::RequestError,
+    error::{RequestError, SetupError},
     index::Index,
     pace::Bucket,
 };
@@ -46,7 +46,7 @@ struct Entry {
 }
 
 impl Keys {
-    pub(crate) fn new(config: Config, prefix: &'static str) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(config: Config, prefix: &'static str) -> Result<Self, SetupError> {
         let client = Client::new(config, Metrics::default())?;
         Ok(Self { client, prefix })
     }

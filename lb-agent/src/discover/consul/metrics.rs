@@ -15,6 +15,7 @@ pub struct Metrics {
     pub(crate) index_resets: Counter,
     pub(crate) up: Gauge,
     pub(crate) filtered_by_acl: Counter,
+    pub(crate) failovers: Counter,
 }
 
 /// How a request ended.
@@ -56,6 +57,11 @@ impl Metrics {
             "consul_filtered_by_acl",
             "Answers from which Consul left something out for want of a right",
             self.filtered_by_acl.clone(),
+        );
+        registry.register(
+            "consul_failovers",
+            "Requests for which another of the configured addresses was asked",
+            self.failovers.clone(),
         );
     }
 }
