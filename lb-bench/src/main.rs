@@ -54,6 +54,9 @@ enum Command {
         /// Changes that are measured.
         #[arg(long, default_value_t = 200)]
         changes: usize,
+        /// Without front and resolver.
+        #[arg(long)]
+        bare: bool,
     },
     /// From a change in Consul to the kernel's map.
     Discovery(discovery::Discovery),
@@ -103,8 +106,9 @@ fn main() -> Result<()> {
             services,
             instances,
             changes,
+            bare,
         } => {
-            let figures = scale::measure(services, instances, changes)?;
+            let figures = scale::measure(services, instances, changes, bare)?;
             println!(
                 "{}",
                 serde_json::to_string(&figures).context("cannot write the figures")?
