@@ -27,7 +27,7 @@ pub use secret::Secret;
 pub use crate::routes::Expose;
 
 use crate::{
-    discover::consul::{Address, Tls},
+    discover::consul::{Address, Tls, Warning},
     health,
 };
 
@@ -100,6 +100,8 @@ pub struct Consul {
     pub auth: Option<Secret>,
     /// Which datacenter to ask for; the agent's own if absent.
     pub datacenter: Option<String>,
+    /// What becomes of instances with a warning check.
+    pub warning: Warning,
     /// Which namespace to ask for.
     pub namespace: Option<String>,
     /// Which admin partition to ask for.

@@ -80,6 +80,7 @@ raw_config! {
     consul_token: String,
     consul_token_file: String,
     consul_datacenter: String,
+    consul_warning: String,
     consul_namespace: String,
     consul_partition: String,
     consul_wait: String,
@@ -153,6 +154,7 @@ impl RawConfig {
                 raw.consul_tls_verify = keys.boolean(consul, "tls_verify");
                 raw.consul_token_file = keys.string(consul, "token_file");
                 raw.consul_datacenter = keys.string(consul, "datacenter");
+                raw.consul_warning = keys.string(consul, "warning");
                 raw.consul_namespace = keys.string(consul, "namespace");
                 raw.consul_partition = keys.string(consul, "partition");
                 raw.consul_wait = keys.string(consul, "wait");

@@ -52,6 +52,7 @@ pub(super) fn spawn(
     let (drains_in, drains) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
+    let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (installed_in, installed) = watch::channel(false);
     let (routed_in, routed) = watch::channel(false);
@@ -74,6 +75,10 @@ pub(super) fn spawn(
         sources.insert("consul".to_owned(), state);
         let metrics = consul::Metrics::default();
         metrics.register(&mut registry);
+        let consul = consul::Config {
+            saved: Some(consul::file_in(&config.state_dir)),
+            ..consul
+        };
         let run = consul::run(consul, state_in, metrics, stop.clone());
         stage(
             "consul source",
@@ -107,7 +112,7 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
-    let mut problems = vec![map_problems, front_problems];
+    let mut problems = vec![map_problems, front_problems, name_problems];
     problems.extend(consul_problems);
     let inputs = assemble::Inputs {
         sources,
@@ -190,6 +195,7 @@ pub(super) fn spawn(
             listeners.dns_tcp,
             snapshots.clone(),
             metrics,
+            name_problems_in,
             stop.clone(),
         );
         stage("dns", Box::pin(async { run.await.map_err(Into::into) }));
@@ -263,6 +269,7 @@ pub(super) fn consul_config(
         .as_ref()
         .map(|auth| consul::BasicAuth::from_pair(auth.reveal()));
     config.datacenter.clone_from(&consul.datacenter);
+    config.warning = consul.warning;
     config.namespace.clone_from(&consul.namespace);
     config.partition.clone_from(&consul.partition);
     config.wait = consul.wait;

@@ -216,7 +216,7 @@ async fn what_cannot_be_used_is_left_out_and_named() {
     let consul = Consul::start().await;
     consul.register("a", "good", 1).await;
     consul.register("a", "no-port", 0).await;
-    let name = json!({"Name": "a", "ID": "name", "Address": "web.example", "Port": 1});
+    let name = json!({"Name": "a", "ID": "name", "Address": "http://web/", "Port": 1});
     consul.put("agent/service/register", name).await;
     let mut source = Source::start(config(&consul.address()));
     let catalog = source.catalog(BOUND, |_| true).await;

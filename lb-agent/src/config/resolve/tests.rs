@@ -8,7 +8,10 @@ use std::{
 use clap::Parser;
 use proptest::prelude::*;
 
-use crate::config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs};
+use crate::{
+    config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs},
+    discover::consul::Warning,
+};
 
 /// A command line, an environment and a disk of the test's own.
 #[derive(Default)]
@@ -220,6 +223,16 @@ fn lists_may_be_repeated_or_separated_by_commas() {
 fn an_empty_list_of_upstreams_is_not_a_missing_one() {
     let config = World::new().toml("[dns]\nupstreams = []\n").config();
     assert_eq!(config.dns.upstreams, Some(Vec::new()));
+}
+
+#[test]
+fn what_a_warning_means_is_a_choice() {
+    let warning = |text: &str| {
+        let config = World::new().toml(&format!("[sources.consul]\n{text}"));
+        config.config().sources.consul.unwrap().warning
+    };
+    assert_eq!(warning(""), Warning::Exclude);
+    assert_eq!(warning("warning = \"include\"\n"), Warning::Include);
 }
 
 #[test]

@@ -38,10 +38,26 @@ pub struct Config {
     /// How long the last known instances of a service are kept when Consul's state went back in time and
     /// no longer holds any: the cluster was wiped or restored, and agents need a while to register again.
     pub hold: Duration,
+    /// Whether an instance that warns takes new flows.
+    pub warning: Warning,
+    /// Who this host is to the registrar: what that registered is local. Unset, the Consul node tells.
+    pub host: Option<String>,
+    /// Where the last good catalog is kept for an agent that starts while Consul is away.
+    pub saved: Option<PathBuf>,
     /// Changes when the files of certificates and keys must be read again.
     pub reload: watch::Receiver<()>,
     /// What is wrong with how Consul is reached, for people.
     pub problems: watch::Sender<Vec<Problem>>,
+}
+
+/// What becomes of an instance that has a warning check and no failing one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warning {
+    /// It takes no new flows.
+    #[default]
+    Exclude,
+    /// It takes flows by `Weights.Warning`.
+    Include,
 }
 
 impl Config {
@@ -68,6 +84,9 @@ impl Config {
             hold: Duration::from_secs(60),
             reload: watch::Sender::default().subscribe(),
             problems: watch::Sender::default(),
+            warning: Warning::default(),
+            host: None,
+            saved: None,
         }
     }
 
