@@ -25,6 +25,7 @@ mod pace;
 mod parse;
 mod read;
 mod server;
+mod servers;
 mod table;
 mod tls;
 mod turns;
