@@ -1,6 +1,6 @@
 //! A cluster of three servers that lose each other, and ways to reach them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_agent::{
     catalog::SourceState,
@@ -49,6 +49,20 @@ async fn the_next_server_is_asked_when_one_dies_and_the_table_outlives_the_leade
         .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1", "a2"])
         .await;
     source.until(BOUND, |state| state.error.is_none()).await;
+
+    // A follower applies what it was told only with the leader's next word.
+    let deadline = Instant::now() + BOUND;
+    while all[2]
+        .get("health/service/a?stale")
+        .await
+        .as_array()
+        .unwrap()
+        .len()
+        < 2
+    {
+        assert!(Instant::now() < deadline, "the third server learns nothing");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     // The second dies, and with it the majority: there is no leader any more. What the last one answers is old, and
     // nothing is taken away for it.

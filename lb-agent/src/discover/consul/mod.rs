@@ -26,6 +26,7 @@ mod pace;
 mod parse;
 mod read;
 mod server;
+mod servers;
 mod table;
 mod tls;
 mod turns;
