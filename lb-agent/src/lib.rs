@@ -23,6 +23,7 @@ pub mod options;
 pub mod plan;
 pub mod programs;
 pub mod reconcile;
+pub mod registrar;
 pub mod routes;
 pub mod snapshot;
 pub mod state_file;

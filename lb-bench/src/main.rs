@@ -10,6 +10,7 @@ mod discovery;
 mod hooks;
 mod ratios;
 mod report;
+mod scale;
 mod server;
 mod statistics;
 mod world;
@@ -40,6 +41,19 @@ enum Command {
         /// A few seconds instead of a few minutes: shows that it works, proves nothing.
         #[arg(long)]
         quick: bool,
+    },
+    /// The agent with a large file of services.
+    #[command(hide = true)]
+    Scale {
+        /// How many services.
+        #[arg(long, default_value_t = 10_000)]
+        services: usize,
+        /// Instances of each.
+        #[arg(long, default_value_t = 10)]
+        instances: usize,
+        /// Changes that are measured.
+        #[arg(long, default_value_t = 200)]
+        changes: usize,
     },
     /// From a change in Consul to the kernel's map.
     Discovery(discovery::Discovery),
@@ -85,6 +99,18 @@ fn main() -> Result<()> {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
         Command::Discovery(what) => discovery::run(&what),
         Command::Serve { network, bare } => server::run(network, &bare),
+        Command::Scale {
+            services,
+            instances,
+            changes,
+        } => {
+            let figures = scale::measure(services, instances, changes)?;
+            println!(
+                "{}",
+                serde_json::to_string(&figures).context("cannot write the figures")?
+            );
+            Ok(())
+        }
     }
 }
 

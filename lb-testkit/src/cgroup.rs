@@ -120,10 +120,14 @@ fn top() -> Result<PathBuf> {
 }
 
 fn mount_of_cgroup2(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
+    mounts_of(mounts, "cgroup2").next()
+}
+
+fn mounts_of(mounts: &str, kind: &str) -> impl Iterator<Item = PathBuf> {
+    mounts.lines().filter_map(move |line| {
         let mut fields = line.split(' ').skip(1);
-        let (place, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place.replace("\\040", " ")))
+        let (place, found) = (fields.next()?, fields.next()?);
+        (found == kind).then(|| PathBuf::from(place.replace("\\040", " ")))
     })
 }
 
@@ -131,13 +135,38 @@ fn make(path: &Path) -> Result<()> {
     fs::create_dir(path).map_err(Error::of("make cgroup", path.display().to_string()))
 }
 
-/// Kills what is in the group at `path` and below, and removes it. An absent group is fine.
+/// Kills what is in the group at `path` and below, and removes it and its twins. An absent group is fine.
 fn remove(path: &Path) -> io::Result<()> {
+    let twins = twins(path);
     eventually(PATIENCE, || {
+        for twin in &twins {
+            thaw_all(twin);
+        }
         kill_all(path);
-        remove_tree(path)
+        remove_tree(path)?;
+        twins.iter().try_for_each(|twin| remove_tree(twin))
     })
     .map_err(|late| late.last)
+}
+
+/// Where a container engine makes groups of the same name on a hybrid host: once in each tree of the first version.
+fn twins(path: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let name = path.file_name().unwrap_or_default();
+    let trees = mounts_of(&mounts, "cgroup");
+    trees.map(|tree| tree.join(name)).collect()
+}
+
+/// A process in a frozen group of the first version does not even hear SIGKILL.
+fn thaw_all(path: &Path) {
+    let state = path.join("freezer.state");
+    if state.exists() {
+        // A group that goes away meanwhile needs nothing.
+        let _ = fs::write(state, "THAWED");
+        for subgroup in subgroups(path) {
+            thaw_all(&subgroup);
+        }
+    }
 }
 
 /// Removes a group that is empty of processes, subgroups first. Folders of a cgroup hold files that are no files:
@@ -189,6 +218,7 @@ impl Watchdog {
         let mut shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "lb-watchdog"])
             .arg(group)
+            .args(twins(group))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -217,8 +247,9 @@ const SCRIPT: &str = r#"
 read -r _
 [ -d "$1" ] || exit 0
 for _ in 1 2 3 4 5 6 7 8 9 10; do
+    find "$@" -name freezer.state | while read -r state; do echo THAWED > "$state"; done
     echo 1 > "$1/cgroup.kill" || find "$1" -name cgroup.procs -exec cat {} + | xargs -r kill -9
-    find "$1" -depth -type d -exec rmdir {} \;
+    find "$@" -depth -type d -exec rmdir {} \;
     [ -d "$1" ] || exit 0
     sleep 1
 done

@@ -6,6 +6,7 @@
 //! these is theirs.
 
 mod cgroup;
+mod docker;
 mod netns;
 mod process;
 mod socket;
@@ -13,6 +14,7 @@ mod spawn;
 mod wait;
 
 pub use cgroup::{Cgroup, sweep};
+pub use docker::Docker;
 pub use netns::Netns;
 pub use process::Process;
 pub use socket::disconnect;

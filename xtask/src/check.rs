@@ -34,12 +34,14 @@ pub(crate) fn test() -> Result<()> {
     setup::programs()?;
     setup::test_programs()?;
     let consul = packages::consul(&tools())?;
+    let docker = packages::docker(&tools())?;
     for group in GROUPS {
         say(&format!("test {}", group.join(" ")));
         run(cargo()
             .args(["test", "--quiet", "--locked"])
             .args(group)
-            .env("LB_CONSUL", &consul))?;
+            .env("LB_CONSUL", &consul)
+            .env("LB_DOCKER", &docker))?;
     }
     Ok(())
 }

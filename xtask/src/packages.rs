@@ -17,12 +17,15 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) enum Suite {
     /// Debian 11: the last one that ships Consul.
     Bullseye,
+    /// Debian 12: its Docker Engine needs only libraries that every Debian has.
+    Bookworm,
 }
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bullseye => "bullseye",
+            Self::Bookworm => "bookworm",
         })
     }
 }
@@ -40,6 +43,37 @@ pub(crate) fn consul(tools: &Path) -> Result<PathBuf> {
     );
     Ok(binary)
 }
+
+/// The folder with the packages of the Docker Engine that tests run, each in a folder of its name; beside them
+/// busybox, which test images are made of.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn docker(tools: &Path) -> Result<PathBuf> {
+    let mut folder = PathBuf::new();
+    for (package, program) in DOCKER {
+        let root = ensure(tools, Suite::Bookworm, package)?;
+        ensure!(
+            root.join(program).exists(),
+            "the package {package} holds no {program}; remove {} and run the command again",
+            root.display()
+        );
+        folder = root
+            .parent()
+            .context("a package folder has a parent")?
+            .to_owned();
+    }
+    Ok(folder)
+}
+
+/// The packages of the engine, with what is needed of each. What else they depend on is on every Debian.
+const DOCKER: [(&str, &str); 5] = [
+    ("docker.io", "usr/sbin/dockerd"),
+    ("containerd", "usr/bin/containerd"),
+    ("runc", "usr/sbin/runc"),
+    ("libdevmapper1.02.1", "lib"),
+    ("busybox-static", "bin/busybox"),
+];
 
 /// Unpacks `package` of `suite` below `tools`, unless it is there already, and returns the folder that
 /// stands for `/` in it. The packages it depends on are not fetched.

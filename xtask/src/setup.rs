@@ -43,6 +43,7 @@ pub(crate) fn everything() -> Result<()> {
     test_programs()?;
     cargo_deny()?;
     crate::packages::consul(&tools())?;
+    crate::packages::docker(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
 }

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -189,7 +190,7 @@ pub struct Backend {
     /// Relative share.
     pub weight: u16,
     /// Marks of the registration.
-    pub tags: BTreeSet<String>,
+    pub tags: Arc<BTreeSet<String>>,
     /// Level 1: our own probe.
     pub probe: Probe,
     /// Level 2: the source's checks.

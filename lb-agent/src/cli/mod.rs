@@ -22,6 +22,7 @@ pub use self::terminal::Style;
 use crate::admin::report::{DrainAnswer, DrainOrder, Mark, Report, Service};
 use crate::config::RunArgs;
 use crate::front::ChildArgs;
+use crate::options::table::OPTIONS;
 
 /// The command line of `lb-agent`.
 #[derive(Debug, Parser)]
@@ -115,6 +116,9 @@ pub enum Ask {
         #[arg(long)]
         undo: bool,
     },
+    /// List the options that services may state in tags, meta, labels and the services file
+    #[command(after_help = "Example:\n  lb-agent options\n\nIt asks no agent.")]
+    Options,
     /// Say nothing and exit with 0 if the agent is ready, else the reasons and 1, within two seconds
     #[command(
         after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/lb-agent\", \"healthcheck\"]"
@@ -170,6 +174,7 @@ pub async fn perform(
     let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let answered = match ask {
         Ask::Healthcheck => healthcheck(&client).await,
+        Ask::Options => list_options(options.output),
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
         Ask::Status => report(&client)
             .await
@@ -269,6 +274,14 @@ fn choose<'a>(report: &'a Report, name: Option<&str>) -> Result<Vec<&'a Service>
         return Err(Failure::NoService(name.to_owned()));
     }
     Ok(chosen)
+}
+
+fn list_options(output: Output) -> Answer {
+    let text = match output {
+        Output::Table => show::options(OPTIONS),
+        Output::Json => json(OPTIONS)?,
+    };
+    Ok((text, Exit::Fine))
 }
 
 async fn drain(client: &Client, output: Output, target: &str, undo: bool) -> Answer {

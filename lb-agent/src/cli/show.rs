@@ -11,6 +11,7 @@ use crate::{
         text::{self, visible},
     },
     catalog::{Problem, SourceHealth},
+    options::table::Entry,
     snapshot::ProbeState,
 };
 
@@ -169,6 +170,22 @@ pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
         }
     }
     right(&mut table, [4, 9]);
+    finish(&table)
+}
+
+/// A line for each option that acts.
+pub(super) fn options(entries: &[Entry]) -> String {
+    // Markdown's marks are for the page that is made of the same table.
+    let plain = |text: &str| text.replace('`', "");
+    let mut table = table(&["OPTION", "DEFAULT", "VALUES", "DOES"]);
+    for entry in entries.iter().filter(|entry| entry.since.is_some()) {
+        table.add_row([
+            entry.name.to_owned(),
+            plain(entry.default),
+            plain(entry.values),
+            plain(entry.does),
+        ]);
+    }
     finish(&table)
 }
 

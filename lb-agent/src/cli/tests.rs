@@ -129,6 +129,23 @@ www_hello  gone  file                                              leaving      
 }
 
 #[test]
+fn options_are_listed_without_an_agent() {
+    let table = text(list_options(Output::Table));
+    let line = table.lines().find(|line| line.starts_with("lb_local"));
+    let line = line.unwrap();
+    assert!(line.contains("any, prefer, only"), "{line}");
+    assert!(
+        !table.contains('`') && !table.contains("lb_sticky"),
+        "{table}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&text(list_options(Output::Json))).unwrap();
+    let sticky = json.as_array().unwrap().iter();
+    let sticky: Vec<_> = sticky.filter(|it| it["name"] == "lb_sticky").collect();
+    assert_eq!(sticky.len(), 1);
+    assert!(sticky[0]["since"].is_null());
+}
+
+#[test]
 fn a_failing_check_gives_its_first_line() {
     let text = text(backends(&sample_report(), Output::Table, Some("db")));
     assert!(text.contains("critical"), "{text}");

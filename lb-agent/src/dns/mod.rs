@@ -35,7 +35,7 @@ use tracing::warn;
 pub use metrics::Metrics;
 pub use resolv_conf::system_upstreams;
 
-use crate::snapshot::Snapshot;
+use crate::{catalog::Problem, snapshot::Snapshot};
 use names::Names;
 use server::Server;
 
@@ -92,7 +92,7 @@ pub enum Error {
     Ended(#[from] JoinError),
 }
 
-/// Serves names on these sockets until `stop`.
+/// Serves names on these sockets until `stop`, and tells what is wrong with them in `problems`.
 ///
 /// # Errors
 /// If a socket cannot be used, or fails for good.
@@ -102,6 +102,7 @@ pub async fn run(
     tcp: Vec<std::net::TcpListener>,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     metrics: Arc<Metrics>,
+    problems: watch::Sender<Vec<Problem>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     config.upstreams = others(config.upstreams, &udp);
@@ -111,8 +112,19 @@ pub async fn run(
         None => Names::unknown(own, &domains),
     };
     let server = Arc::new(Server::new(config, Names::unknown(own, &domains), metrics));
+    let learn = |snapshot| {
+        let names = names(snapshot);
+        problems.send_if_modified(|told| {
+            let changed = told != names.problems();
+            if changed {
+                *told = names.problems().to_vec();
+            }
+            changed
+        });
+        server.learn(names);
+    };
     let first = snapshots.borrow_and_update().clone();
-    server.learn(names(first));
+    learn(first);
 
     let mut sockets = JoinSet::new();
     for socket in udp {
@@ -146,7 +158,7 @@ pub async fn run(
                 // Without a sender the last names go on serving; whoever ended it is told elsewhere.
                 following = changed.is_ok();
                 let snapshot = snapshots.borrow_and_update().clone();
-                server.learn(names(snapshot));
+                learn(snapshot);
             }
         }
     }

@@ -1,12 +1,8 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::{collection, prelude::*};
 
-use super::{Balance, CheckKind, Options, Resolved, is_dns_name, parse_duration, resolve};
+use super::{Balance, CheckKind, Local, Options, Resolved, is_dns_name, parse_duration, resolve};
 use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
 
 fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
@@ -19,8 +15,12 @@ fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
         reach: Reach::default(),
         local: true,
         container: None,
-        tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
-        meta: BTreeMap::new(),
+        tags: tags
+            .iter()
+            .map(|&tag| tag.to_owned())
+            .collect::<BTreeSet<_>>()
+            .into(),
+        meta: Arc::default(),
         weight: 1,
         health: SourceHealth::Passing,
         checks: Vec::new(),
@@ -88,6 +88,18 @@ fn every_option_takes_its_values() {
     let ports = BTreeSet::from([80, 443]);
     let options = default();
     check("lb_port=443, 80", Options { ports, ..options });
+    let ports = BTreeSet::from([80, 443]);
+    let options = default();
+    check("lb_port=443:80", Options { ports, ..options });
+    for (tag, local) in [
+        ("lb_local=any", Local::Any),
+        ("lb_local=prefer", Local::Prefer),
+        ("lb_local=only", Local::Only),
+        (" LB_Local = only ", Local::Only),
+    ] {
+        let options = default();
+        check(tag, Options { local, ..options });
+    }
     for (tag, exposed) in [
         ("lb_expose", true),
         ("lb_expose=true", true),
@@ -113,6 +125,11 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     check_wrong("lb_port=65536", "from 1 to 65535");
     check_wrong("lb_weight=-1", "from 0 to 65535");
     check_wrong("lb_expose=yes", "true or false");
+    check_wrong("lb_local=yes", "any, prefer or only");
+    check_wrong("LB_BALANCE=fair", "least-conn, round-robin or random");
+    check_wrong("lb_", "there is no such option");
+    check_wrong("server_alias=a.example:8080", "without a port");
+    check_wrong("server_alias=", "not a host name");
     check_wrong("lb_affinity=30", "does not support it");
     check_wrong("lb_header_x_set=1", "does not support it");
     check_wrong("lb_ballance=random", "there is no such option");
@@ -160,6 +177,40 @@ fn the_newest_registration_that_states_an_option_wins_and_the_rest_is_told() {
 }
 
 #[test]
+fn a_registration_that_contradicts_itself_is_told_and_says_the_first() {
+    for (first, second) in [
+        ("lb_balance=random", "lb_balance=round-robin"),
+        ("lb_weight=3", "lb_weight=4"),
+    ] {
+        let resolved = tagged(&[second, first, "lb_drain=7"]);
+        let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
+            panic!("{:?}", resolved.problems);
+        };
+        assert!(problem.message.contains("say it once"), "{problem}");
+        assert!(
+            problem.message.contains(&format!("says `{first}`")),
+            "{problem}"
+        );
+        assert_eq!(resolved.options.drain, Duration::from_secs(7));
+    }
+}
+
+#[test]
+fn messages_do_not_repeat_a_foreign_text_at_length() {
+    let long = "ü".repeat(10_000);
+    let tags = [
+        format!("lb_balance={long}"),
+        format!("lb_{long}=1"),
+        format!("server_alias={long}"),
+    ];
+    let resolved = tagged(&tags.each_ref().map(String::as_str));
+    assert_eq!(resolved.problems.len(), 3);
+    for problem in resolved.problems {
+        assert!(problem.message.len() < 400, "{problem}");
+    }
+}
+
+#[test]
 fn two_spellings_of_one_value_do_not_disagree() {
     let resolved = resolve(
         "s",
@@ -174,12 +225,9 @@ fn two_spellings_of_one_value_do_not_disagree() {
 #[test]
 fn meta_wins_over_a_tag_of_the_same_registration() {
     let mut one = instance(1, &["lb_balance=random"]);
-    Arc::make_mut(&mut one)
-        .meta
-        .insert("lb_balance".to_owned(), "round-robin".to_owned());
-    Arc::make_mut(&mut one)
-        .meta
-        .insert("other".to_owned(), "is not ours".to_owned());
+    let meta = [("lb_balance", "round-robin"), ("other", "is not ours")];
+    let meta = meta.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    Arc::make_mut(&mut one).meta = Arc::new(meta.into());
     let resolved = resolve("s", &[one]);
     assert_eq!(resolved.options.balance, Balance::RoundRobin);
     assert_eq!(resolved.problems, BTreeSet::new());
@@ -191,7 +239,7 @@ fn aliases_are_the_union_over_all_instances() {
         "s",
         &[
             instance(1, &["server_alias=A.example.org", "server_aliases=b:c.d:"]),
-            instance(2, &["server_alias=my_app.test", "server_alias=b"]),
+            instance(2, &["server_alias=my_app.test.", "server_alias=b"]),
         ],
     );
     let aliases: Vec<&str> = resolved.aliases.iter().map(String::as_str).collect();
@@ -255,7 +303,7 @@ proptest! {
         tags in collection::btree_set("(lb_[a-z]{0,8}|server_alias(es)?|)?=?.{0,12}", 0..8),
         meta in collection::btree_map("lb_(balance|check|port|drain|weight)", ".{0,12}", 0..4),
     ) {
-        let one = Arc::new(Instance { tags, meta, ..(*instance(1, &[])).clone() });
+        let one = Arc::new(Instance { tags: tags.into(), meta: meta.into(), ..(*instance(1, &[])).clone() });
         let resolved = resolve("s", &[one]);
         prop_assert!(resolved.aliases.iter().all(|alias| !alias.is_empty()));
     }

@@ -50,8 +50,11 @@ pub(super) fn spawn(
     let (suspects_in, suspects) = mpsc::channel(1024);
     let (stats_in, stats) = mpsc::channel(16);
     let (drains_in, drains) = mpsc::channel(16);
+    // Nobody tells yet which containers end; the last value of a channel without a sender stays.
+    let (_, departed) = watch::channel(Arc::default());
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
+    let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (installed_in, installed) = watch::channel(false);
     let (routed_in, routed) = watch::channel(false);
@@ -111,13 +114,14 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
-    let mut problems = vec![map_problems, front_problems];
+    let mut problems = vec![map_problems, front_problems, name_problems];
     problems.extend(consul_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,
         verdicts,
         drains,
+        departed,
         problems,
     };
     let outputs = assemble::Outputs {
@@ -194,6 +198,7 @@ pub(super) fn spawn(
             listeners.dns_tcp,
             snapshots.clone(),
             metrics,
+            name_problems_in,
             stop.clone(),
         );
         stage("dns", Box::pin(async { run.await.map_err(Into::into) }));

@@ -73,9 +73,9 @@ const NEWS: usize = 16;
 /// One record in the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    service: String,
+    service: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    tag: Option<String>,
+    tag: Option<Arc<str>>,
 }
 
 /// Gives `names` their VIPs until `stop`.
@@ -84,7 +84,7 @@ struct Record {
 /// Only by a fault of the program; what a user can mend is told in [`Vips::problems`].
 pub async fn run(
     config: Config,
-    mut names: watch::Receiver<Option<Names>>,
+    mut names: watch::Receiver<Option<Arc<Names>>>,
     out: watch::Sender<Option<Arc<Vips>>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Records of VIPs in Consul's key-value store, where all hosts see them: followed, and added to by
 //! compare-and-swap. One key for each address: whoever creates it first has decided.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -44,9 +44,9 @@ pub(super) enum News {
 #[derive(Serialize, Deserialize)]
 struct Value {
     version: u32,
-    service: String,
+    service: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    tag: Option<String>,
+    tag: Option<Arc<str>>,
 }
 
 /// Follows the records and files claims until nobody listens any more.

@@ -6,7 +6,7 @@ use super::*;
 
 /// A running stage without a Consul.
 struct Running {
-    names: watch::Sender<Option<Names>>,
+    names: watch::Sender<Option<Arc<Names>>>,
     vips: watch::Receiver<Option<Arc<Vips>>>,
     stop: CancellationToken,
     stage: tokio::task::JoinHandle<Result<(), Error>>,
@@ -40,7 +40,7 @@ impl Running {
             .iter()
             .map(|n| (ServiceName::whole(*n), None))
             .collect();
-        self.names.send_replace(Some(names.clone()));
+        self.names.send_replace(Some(Arc::new(names.clone())));
         let served = |vips: &Option<Arc<Vips>>| {
             vips.as_ref().is_some_and(|vips| {
                 names.keys().eq(vips.by_name.keys()) || names.len() > 5 && vips.by_name.len() == 5

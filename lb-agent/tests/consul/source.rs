@@ -1,12 +1,7 @@
-//! The consul source and the VIP records against a real Consul.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod fake;
-mod support;
+//! The consul source and the VIP records against one Consul.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use fake::{Answer, Fake};
 use lb_agent::{
     catalog::{Catalog, SourceHealth, SourceState},
     discover::consul::{self, Config, Metrics, Token},
@@ -14,7 +9,6 @@ use lb_agent::{
     vip::{self, Names, Pool, Vips},
 };
 use serde_json::json;
-use support::{BOUND, Consul, MASTER};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -22,17 +16,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    fake::{Answer, Fake},
+    support::{BOUND, Consul, MASTER},
+};
+
 /// A running consul source.
-struct Source {
-    state: watch::Receiver<SourceState>,
+pub(crate) struct Source {
+    pub(crate) state: watch::Receiver<SourceState>,
     stop: CancellationToken,
     stage: JoinHandle<Result<(), consul::Error>>,
 }
 
 /// How soon a change in Consul must be seen.
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-fn config(address: &str) -> Config {
+pub(crate) fn config(address: &str) -> Config {
     Config {
         hold: Duration::from_secs(3),
         ..Config::new(address.parse().unwrap())
@@ -40,7 +39,7 @@ fn config(address: &str) -> Config {
 }
 
 impl Source {
-    fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         let (out, state) = watch::channel(SourceState::default());
         let stop = CancellationToken::new();
         let stage = tokio::spawn(consul::run(config, out, Metrics::default(), stop.clone()));
@@ -49,7 +48,7 @@ impl Source {
 
     /// Waits until the state is as told, and gives it.
     #[track_caller]
-    fn until(
+    pub(crate) fn until(
         &mut self,
         bound: Duration,
         mut told: impl FnMut(&SourceState) -> bool,
@@ -63,7 +62,7 @@ impl Source {
     }
 
     #[track_caller]
-    fn catalog(
+    pub(crate) fn catalog(
         &mut self,
         bound: Duration,
         mut told: impl FnMut(&Catalog) -> bool,
@@ -74,14 +73,14 @@ impl Source {
         async move { state.await.catalog.unwrap() }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         timeout(SOON, self.stage).await.unwrap().unwrap().unwrap();
     }
 }
 
 /// The ids of the instances of `service`; empty also if there is no such service.
-fn ids<'a>(catalog: &'a Catalog, service: &str) -> Vec<&'a str> {
+pub(crate) fn ids<'a>(catalog: &'a Catalog, service: &str) -> Vec<&'a str> {
     let instances = catalog
         .services
         .get(service)
@@ -460,8 +459,8 @@ async fn a_consul_that_answers_every_query_at_once_is_not_asked_in_a_busy_loop()
 }
 
 /// A running VIP stage.
-struct Vip {
-    names: watch::Sender<Option<Names>>,
+pub(crate) struct Vip {
+    names: watch::Sender<Option<Arc<Names>>>,
     vips: watch::Receiver<Option<Arc<Vips>>>,
     stop: CancellationToken,
     stage: JoinHandle<Result<(), vip::Error>>,
@@ -470,6 +469,10 @@ struct Vip {
 
 impl Vip {
     fn start(address: &str) -> Self {
+        Self::start_as(config(address))
+    }
+
+    pub(crate) fn start_as(consul: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (names, wanted) = watch::channel(None);
         let (out, vips) = watch::channel(None);
@@ -479,7 +482,7 @@ impl Vip {
             pool: Pool::try_from("10.0.0.0/28".parse::<ipnet::Ipv4Net>().unwrap()).unwrap(),
             datacenter: "dc1".to_owned(),
             records: directory.path().join("vips.json"),
-            consul: Some(config(address)),
+            consul: Some(consul),
         };
         let stage = tokio::spawn(vip::run(config, wanted, out, stop.clone()));
         Self {
@@ -491,14 +494,14 @@ impl Vip {
         }
     }
 
-    fn want<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn want<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let names = names
             .into_iter()
             .map(|name| (ServiceName::whole(name), None));
-        self.names.send_replace(Some(names.collect()));
+        self.names.send_replace(Some(Arc::new(names.collect())));
     }
 
-    async fn all(&mut self, count: usize) -> BTreeMap<ServiceName, Ipv4Addr> {
+    pub(crate) async fn all(&mut self, count: usize) -> BTreeMap<ServiceName, Ipv4Addr> {
         let full =
             |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|v| v.by_name.len() == count);
         let found = timeout(BOUND, self.vips.wait_for(full)).await;
@@ -506,13 +509,28 @@ impl Vip {
         found.unwrap_or_else(|_| panic!("still {:#?}", *self.vips.borrow()))
     }
 
-    async fn end(self) {
+    /// Waits until nothing is left to tell.
+    pub(crate) async fn settled(&mut self) {
+        let settled =
+            |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|v| v.problems.is_empty());
+        let found = timeout(BOUND, self.vips.wait_for(settled)).await.is_ok();
+        assert!(found, "still {:#?}", *self.vips.borrow());
+    }
+
+    /// Waits until every name has this VIP.
+    pub(crate) async fn agrees(&mut self, all: &BTreeMap<ServiceName, Ipv4Addr>) {
+        let agreed = |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|v| v.by_name == *all);
+        let found = timeout(BOUND, self.vips.wait_for(agreed)).await.is_ok();
+        assert!(found, "still {:#?}", *self.vips.borrow());
+    }
+
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         timeout(SOON, self.stage).await.unwrap().unwrap().unwrap();
     }
 }
 
-const LETTERS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+pub(crate) const LETTERS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
 #[tokio::test]
 async fn two_hosts_that_see_names_at_once_agree_on_every_vip() {

@@ -1,0 +1,189 @@
+//! Where a port of a container can be reached: on which networks, and where its host publishes it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::settings::{Addressing, Settings};
+use crate::{
+    catalog::Reach,
+    docker::{Container, Endpoint, NetworkMode, Port},
+};
+
+/// How a container is connected, once it is followed to whoever owns its network namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'c> {
+    /// On the host's network.
+    Host,
+    /// On the networks of this container: itself, or the one whose namespace it shares.
+    Networks(&'c Container),
+    /// On none.
+    None,
+}
+
+/// Why a port has no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Nowhere {
+    /// It is not meant to be reached.
+    Fine(String),
+    /// Somebody has to say more.
+    Wrong(String),
+}
+
+/// Follows `container:<id>` to the owner of the network namespace.
+///
+/// # Errors
+/// When that one is not known.
+pub(super) fn place<'c>(
+    container: &'c Container,
+    all: &'c BTreeMap<String, Arc<Container>>,
+) -> Result<Place<'c>, String> {
+    let mut owner = container;
+    // Docker refuses a longer chain than one; a circle would be a lie.
+    for _ in 0..4 {
+        match &owner.network {
+            NetworkMode::Host => return Ok(Place::Host),
+            NetworkMode::None => return Ok(Place::None),
+            NetworkMode::Networks => return Ok(Place::Networks(owner)),
+            NetworkMode::Container(id) => match all.get(id) {
+                Some(next) => owner = next,
+                None => {
+                    let short: String = id.chars().take(12).collect();
+                    return Err(format!(
+                        "it shares the network of container {short}, which does not run; start that one"
+                    ));
+                }
+            },
+        }
+    }
+    Err("it shares a network in a circle; correct its network mode".to_owned())
+}
+
+/// All addresses of `port`.
+pub(super) fn reach(place: Place<'_>, port: Port, settings: &Settings) -> Reach {
+    match place {
+        Place::None => Reach::default(),
+        Place::Host => Reach {
+            networks: BTreeMap::new(),
+            published: settings
+                .published_address()
+                .map(|ip| SocketAddr::new(ip, port.number)),
+        },
+        Place::Networks(owner) => Reach {
+            networks: owner
+                .networks
+                .iter()
+                .filter_map(|(name, endpoint)| {
+                    let address = SocketAddr::new(address(endpoint)?, port.number);
+                    Some((name.clone(), address))
+                })
+                .collect(),
+            published: published(owner, port, settings).and_then(Result::ok),
+        },
+    }
+}
+
+/// Where to send clients of `port`; `network` is the one that the container asks for.
+pub(super) fn choose(
+    place: Place<'_>,
+    port: Port,
+    network: Option<&str>,
+    settings: &Settings,
+) -> Result<SocketAddr, Nowhere> {
+    match (place, settings.addressing) {
+        (Place::None, _) => Err(Nowhere::Fine("it has no network".to_owned())),
+        (Place::Host, _) => match settings.published_address() {
+            Some(ip) => Ok(SocketAddr::new(ip, port.number)),
+            None => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
+        },
+        (Place::Networks(owner), Addressing::Published) => match published(owner, port, settings) {
+            Some(Ok(address)) => Ok(address),
+            Some(Err(UnknownHost)) => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
+            None => Err(Nowhere::Fine(
+                "the host does not publish it; publish it, or register internal addresses"
+                    .to_owned(),
+            )),
+        },
+        (Place::Networks(owner), Addressing::Internal) => {
+            let ip = of_networks(&owner.networks, network, &settings.networks)
+                .map_err(Nowhere::Wrong)?;
+            Ok(SocketAddr::new(ip, port.number))
+        }
+    }
+}
+
+/// Whether the host publishes `port`: only such a port is a candidate for a published address.
+pub(super) fn is_published(place: Place<'_>, port: Port) -> bool {
+    match place {
+        Place::None => false,
+        Place::Host => true,
+        Place::Networks(owner) => owner.published.iter().any(|it| it.port == port),
+    }
+}
+
+/// The host listens on all its addresses, and none of them is known.
+struct UnknownHost;
+
+/// Where the host publishes `port`, IPv4 first.
+fn published(
+    owner: &Container,
+    port: Port,
+    settings: &Settings,
+) -> Option<Result<SocketAddr, UnknownHost>> {
+    let bindings = owner.published.iter().filter(|it| it.port == port);
+    let binding = bindings.min_by_key(|it| (it.host_address.is_ipv6(), **it))?;
+    let ip = match settings.ip {
+        Some(ip) => Some(ip),
+        None if binding.host_address.is_unspecified() => settings.host_address,
+        None => Some(binding.host_address),
+    };
+    let address = ip.map(|ip| SocketAddr::new(ip, binding.host_port));
+    Some(address.ok_or(UnknownHost))
+}
+
+/// The address on the network that the container asks for, else on the first preferred one, else on the only one.
+fn of_networks(
+    networks: &BTreeMap<String, Endpoint>,
+    wanted: Option<&str>,
+    preferred: &[String],
+) -> Result<IpAddr, String> {
+    let names = || {
+        let names: Vec<&str> = networks.keys().map(|name| &**name).collect();
+        names.join(", ")
+    };
+    if let Some(wanted) = wanted {
+        return networks.get(wanted).and_then(address).ok_or_else(|| {
+            format!(
+                "it asks for the network {wanted}, on which it has no address; correct \
+                 SERVICE_NETWORK to one of {}",
+                names()
+            )
+        });
+    }
+    let preferred = preferred
+        .iter()
+        .find_map(|name| networks.get(name).and_then(address));
+    if let Some(address) = preferred {
+        return Ok(address);
+    }
+    let mut addresses = networks.values().filter_map(address);
+    match (addresses.next(), addresses.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err("it has no address on any network yet; connect it to one".to_owned()),
+        (Some(_), Some(_)) => Err(format!(
+            "it is on several networks ({}); name one with the label SERVICE_NETWORK or in \
+             [registrar] networks",
+            names()
+        )),
+    }
+}
+
+fn address(endpoint: &Endpoint) -> Option<IpAddr> {
+    let (v4, v6) = (endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6));
+    v4.or(v6).filter(|ip| !ip.is_unspecified())
+}
+
+const UNKNOWN_HOST: &str =
+    "at which address this host publishes it is not known; set [registrar] ip or --ip";

@@ -1,0 +1,228 @@
+//! `SERVICE_CHECK_…`: the health checks that a container asks for.
+//!
+//! A check that cannot be made is registered all the same, critical and with the reason: an instance whose check
+//! is lost by a typing mistake must not count as healthy.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use super::{
+    duration,
+    registration::{Check, CheckKind, CheckStatus},
+    words::PortWords,
+};
+
+/// What a check is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'t> {
+    pub(super) id: &'t str,
+    pub(super) name: &'t str,
+    pub(super) address: SocketAddr,
+    pub(super) container: &'t str,
+    /// Within the container.
+    pub(super) port: u16,
+}
+
+/// The checks that `words` ask for, in the order of their numbers, `CHECK_*` before `CHECK_1_*`; and what is wrong
+/// with them.
+pub(super) fn checks(words: &PortWords, target: Target<'_>) -> (Vec<Check>, Vec<String>) {
+    let numbers: BTreeSet<u16> = words
+        .iter()
+        .filter_map(|(key, _)| key.strip_prefix("check_")?.split_once('_')?.0.parse().ok())
+        .collect();
+    let mut wrong = Vec::new();
+    let plain = std::iter::once(None);
+    let checks = plain
+        .chain(numbers.into_iter().map(Some))
+        .filter_map(|number| {
+            let asked = Asked { words, number };
+            asked.check(target, &mut wrong)
+        })
+        .collect();
+    (checks, wrong)
+}
+
+/// The words of one check.
+#[derive(Clone, Copy)]
+struct Asked<'w> {
+    words: &'w PortWords,
+    number: Option<u16>,
+}
+
+impl<'w> Asked<'w> {
+    fn check(self, target: Target<'_>, wrong: &mut Vec<String>) -> Option<Check> {
+        let kind = self.kind(target, wrong)?;
+        let suffix = self.number.map(|it| format!("-{it}")).unwrap_or_default();
+        let initial = self.common("initial_status").and_then(|text| {
+            let status = status(text);
+            if status.is_none() {
+                wrong.push(format!(
+                    "{}=`{text}` has no effect; write passing, warning or critical",
+                    self.key("initial_status")
+                ));
+            }
+            status
+        });
+        Some(Check {
+            id: format!("service:{}:check{suffix}", target.id),
+            name: format!("{} {}", target.name, kind.word()),
+            kind,
+            interval: self.time("interval", wrong).unwrap_or(INTERVAL),
+            timeout: self.time("timeout", wrong),
+            initial,
+            deregister_after: self.time("deregister_after", wrong),
+        })
+    }
+
+    /// The first kind that is asked for, in Registrator's order.
+    fn kind(self, target: Target<'_>, wrong: &mut Vec<String>) -> Option<CheckKind> {
+        let Target { address, .. } = target;
+        if let Some(path) = self.own("http") {
+            return Some(self.http("http", address, path, wrong));
+        }
+        if let Some(path) = self.own("https") {
+            return Some(self.http("https", address, path, wrong));
+        }
+        if let Some(command) = self.own("cmd") {
+            let short = target.container.chars().take(12).collect();
+            let arguments = [CHECK_COMMAND.to_owned(), short, target.port.to_string()];
+            let arguments = arguments.into_iter().chain([command.to_owned()]);
+            return Some(CheckKind::Command(arguments.collect()));
+        }
+        if let Some(script) = self.own("script") {
+            let script = script
+                .replace("$SERVICE_IP", &address.ip().to_string())
+                .replace("$SERVICE_PORT", &address.port().to_string());
+            let arguments = ["/bin/sh", "-c", &script].map(str::to_owned);
+            return Some(CheckKind::Command(arguments.to_vec()));
+        }
+        if let Some(text) = self.own("ttl") {
+            return Some(match duration::parse(text) {
+                Some(ttl) => CheckKind::Ttl(ttl),
+                None => {
+                    let reason = format!("{}=`{text}`: {}", self.key("ttl"), duration::REMEDY);
+                    wrong.push(format!("{reason}; until then its check is critical"));
+                    CheckKind::Unusable(reason)
+                }
+            });
+        }
+        if self.own("tcp").is_some() {
+            return Some(CheckKind::Tcp(address));
+        }
+        self.own("grpc").map(|_| {
+            let tls = self.own("grpc_use_tls").is_some();
+            CheckKind::Grpc {
+                address,
+                tls,
+                skip_verify: tls && self.own("tls_skip_verify").is_some(),
+            }
+        })
+    }
+
+    fn http(
+        self,
+        scheme: &str,
+        address: SocketAddr,
+        path: &str,
+        wrong: &mut Vec<String>,
+    ) -> CheckKind {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let key = format!("{scheme}_method");
+        let method = self.own(&key).map(str::to_owned);
+        let is_token = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        if let Some(odd) = method.as_ref().filter(|method| !is_token(method)) {
+            wrong.push(format!(
+                "{}=`{odd}` has no effect; write a method such as HEAD",
+                self.key(&key)
+            ));
+        }
+        CheckKind::Http {
+            // An IPv6 address is in brackets.
+            url: format!("{scheme}://{address}{slash}{path}"),
+            method: method.filter(is_token),
+        }
+    }
+
+    fn time(self, key: &str, wrong: &mut Vec<String>) -> Option<Duration> {
+        let text = self.common(key)?;
+        let time = duration::parse(text);
+        if time.is_none() {
+            wrong.push(format!(
+                "{}=`{text}` has no effect: {}",
+                self.key(key),
+                duration::REMEDY
+            ));
+        }
+        time
+    }
+
+    /// A word of this check.
+    fn own(self, key: &str) -> Option<&'w str> {
+        match self.number {
+            None => self.words.text(&format!("check_{key}")),
+            Some(number) => self.words.text(&format!("check_{number}_{key}")),
+        }
+    }
+
+    /// A word of this check, else that of all.
+    fn common(self, key: &str) -> Option<&'w str> {
+        let all = || self.words.text(&format!("check_{key}"));
+        self.own(key).or_else(all)
+    }
+
+    /// The key as somebody would write it.
+    fn key(self, key: &str) -> String {
+        let number = self.number.map(|it| format!("{it}_")).unwrap_or_default();
+        format!("SERVICE_CHECK_{number}{}", key.to_ascii_uppercase())
+    }
+}
+
+impl CheckKind {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "HTTP check",
+            Self::Command(_) => "command check",
+            Self::Ttl(_) => "TTL check",
+            Self::Tcp(_) => "TCP check",
+            Self::Grpc { .. } => "gRPC check",
+            Self::Docker => "HEALTHCHECK of its container",
+            Self::Heartbeat(_) => "registrar",
+            Self::Unusable(_) => "check that cannot be made",
+        }
+    }
+}
+
+/// The check that passes on the HEALTHCHECK of the container.
+pub(super) fn docker(target: Target<'_>) -> Check {
+    ours(target, "docker", CheckKind::Docker)
+}
+
+/// The check that says whether the registrar lives.
+pub(super) fn heartbeat(target: Target<'_>, ttl: Duration) -> Check {
+    ours(target, "registrar", CheckKind::Heartbeat(ttl))
+}
+
+fn ours(target: Target<'_>, suffix: &str, kind: CheckKind) -> Check {
+    Check {
+        id: format!("service:{}:{suffix}", target.id),
+        name: format!("{} {}", target.name, kind.word()),
+        kind,
+        interval: INTERVAL,
+        timeout: None,
+        initial: None,
+        deregister_after: None,
+    }
+}
+
+fn status(text: &str) -> Option<CheckStatus> {
+    match text {
+        "passing" => Some(CheckStatus::Passing),
+        "warning" => Some(CheckStatus::Warning),
+        "critical" => Some(CheckStatus::Critical),
+        _ => None,
+    }
+}
+
+/// Registrator's default.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// The program that Registrator's images of Consul have for `CHECK_CMD`.
+const CHECK_COMMAND: &str = "check-cmd";

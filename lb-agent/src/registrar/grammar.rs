@@ -1,0 +1,292 @@
+//! From a container to what is registered for it: Registrator's grammar, with what it lacked.
+//!
+//! Pure. Where it differs from Registrator, `docs/docker.md` says so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    address::{self, Nowhere, Place},
+    checks::{self, Target, checks},
+    meta::{self, Misfits},
+    registration::{Reading, Registration},
+    settings::{Addressing, Settings},
+    words::{PortWords, Words, list},
+};
+use crate::{
+    catalog::Problem,
+    docker::{Container, Port, Protocol},
+};
+
+/// What `container` asks to be registered as. `all` are the containers of its engine, by full id: it may share the
+/// network of another one. Whether it runs is not looked at.
+pub fn registrations(
+    container: &Container,
+    all: &BTreeMap<String, Arc<Container>>,
+    settings: &Settings,
+) -> Reading {
+    let words = Words::of(container);
+    let mut reader = Reader {
+        container,
+        settings,
+        reading: Reading::default(),
+        misfits: Misfits::default(),
+    };
+    let ports = candidates(container, &words);
+    match address::place(container, all) {
+        _ if ports.is_empty() => reader.leave_out(
+            "no port is exposed; EXPOSE one in its image, or write SERVICE_<port>_NAME".to_owned(),
+        ),
+        Ok(place) => reader.ports(&ports, place, &words),
+        Err(message) => reader.problem(message),
+    }
+    if let Some(message) = reader.misfits.explain() {
+        reader.problem(message);
+    }
+    reader.reading
+}
+
+/// The ports that are exposed or published, and those that have a name.
+fn candidates(container: &Container, words: &Words) -> BTreeSet<Port> {
+    let published = container.published.iter().map(|it| it.port);
+    let mut ports: BTreeSet<Port> = container.exposed.iter().copied().chain(published).collect();
+    for number in words.named_ports() {
+        if ports.iter().all(|port| port.number != number) {
+            let protocol = Protocol::Tcp;
+            ports.insert(Port { number, protocol });
+        }
+    }
+    ports
+}
+
+struct Reader<'r> {
+    container: &'r Container,
+    settings: &'r Settings,
+    reading: Reading,
+    misfits: Misfits,
+}
+
+impl Reader<'_> {
+    fn ports(&mut self, ports: &BTreeSet<Port>, place: Place<'_>, words: &Words) {
+        let counts = |port: &Port| match self.settings.addressing {
+            Addressing::Internal => true,
+            Addressing::Published => address::is_published(place, *port),
+        };
+        // Counted before anything is ignored, as Registrator does: names must not depend on that.
+        let group = ports.iter().filter(|port| counts(port)).count() > 1;
+        let mut said = BTreeSet::new();
+        for &port in ports {
+            match self.port(port, group, place, &words.at(port.number)) {
+                Ok(registration) => self.register(registration),
+                Err(Nowhere::Fine(reason)) => {
+                    self.leave_out(format!("{}: {reason}", shown(port)));
+                }
+                // Of two ports on an ambiguous network one complaint is enough.
+                Err(Nowhere::Wrong(message)) if said.insert(message.clone()) => {
+                    self.problem(format!("{} is not registered: {message}", shown(port)));
+                }
+                Err(Nowhere::Wrong(_)) => {}
+            }
+        }
+    }
+
+    fn port(
+        &mut self,
+        port: Port,
+        group: bool,
+        place: Place<'_>,
+        words: &PortWords,
+    ) -> Result<Registration, Nowhere> {
+        let fine = |reason: &str| Err(Nowhere::Fine(reason.to_owned()));
+        if words.text("ignore").is_some() {
+            return fine("SERVICE_IGNORE is set");
+        }
+        if port.protocol == Protocol::Sctp {
+            return fine("SCTP is not balanced");
+        }
+        let name = match words.text("name") {
+            Some(name) => name,
+            None if self.settings.explicit => {
+                return fine("it has no SERVICE_NAME, and only named ports are registered");
+            }
+            None => default_name(&self.container.image),
+        };
+        let name = match group && !words.is_own("name") {
+            true => format!("{name}-{}", port.number),
+            false => name.to_owned(),
+        };
+        if name.is_empty() {
+            return Err(Nowhere::Wrong(
+                "its image has no name; write SERVICE_NAME".to_owned(),
+            ));
+        }
+        let mut address = address::choose(place, port, words.text("network"), self.settings);
+        if let Some(ip) = self.own_address(words) {
+            let number = match &address {
+                Ok(address) => address.port(),
+                Err(_) => port.number,
+            };
+            address = Ok((ip, number).into());
+        }
+        let address = address?;
+        let udp = port.protocol == Protocol::Udp;
+        let id = self.id(port, words)?;
+        let target = Target {
+            id: &id,
+            name: &name,
+            address,
+            container: &self.container.id,
+            port: port.number,
+        };
+        let (mut checks, wrong) = checks(words, target);
+        for message in wrong {
+            self.problem(message);
+        }
+        if self.container.health.is_some() {
+            checks.push(checks::docker(target));
+        }
+        if let Some(ttl) = self.settings.ttl {
+            checks.push(checks::heartbeat(target, ttl));
+        }
+        let reach = address::reach(place, port, self.settings);
+        let mark = Registration::checks_mark(&checks);
+        let meta = meta::meta(
+            words,
+            &self.container.id,
+            &reach,
+            &mark,
+            self.settings,
+            &mut self.misfits,
+        );
+        Ok(Registration {
+            tags: self.tags(words, udp),
+            meta,
+            weight: self.weight(words),
+            checks,
+            container: self.container.id.clone(),
+            port,
+            reach,
+            address,
+            name,
+            id,
+        })
+    }
+
+    /// The address that the container itself names.
+    fn own_address(&mut self, words: &PortWords) -> Option<IpAddr> {
+        let label = self.settings.address_label.as_deref();
+        let labelled = label.and_then(|label| {
+            let text = self.container.labels.get(label)?;
+            Some((label, text.as_str()))
+        });
+        let (key, text) = words
+            .text("ip")
+            .map(|text| ("SERVICE_IP", text))
+            .or(labelled)?;
+        // `10.0.0.1/24`, as some network drivers write it.
+        let bare = text.split_once('/').map_or(text, |(ip, _)| ip).trim();
+        match bare.parse::<IpAddr>() {
+            Ok(ip) if !ip.is_unspecified() => Some(ip),
+            _ => {
+                self.problem(format!("{key}=`{text}` has no effect; write an IP address"));
+                None
+            }
+        }
+    }
+
+    fn id(&self, port: Port, words: &PortWords) -> Result<String, Nowhere> {
+        let Some(id) = words.text("id") else {
+            let (host, name) = (&self.settings.host, &self.container.name);
+            let udp = if port.protocol == Protocol::Udp {
+                ":udp"
+            } else {
+                ""
+            };
+            return Ok(format!("{host}:{name}:{}{udp}", port.number));
+        };
+        // Consul cleans paths, and the id is part of one when it is deregistered.
+        let whole = |part: &str| !matches!(part, "" | "." | "..");
+        if id.len() <= ID_LIMIT && id.split('/').all(whole) && !id.contains(char::is_control) {
+            Ok(id.to_owned())
+        } else {
+            Err(Nowhere::Wrong(
+                "Consul could not remove its SERVICE_ID; write one of plain letters, digits and `-`"
+                    .to_owned(),
+            ))
+        }
+    }
+
+    fn tags(&self, words: &PortWords, udp: bool) -> Vec<String> {
+        let mut tags = list(words.text("tags").unwrap_or_default());
+        let forced = self.settings.tags.iter();
+        tags.extend(forced.map(|template| template.fill(self.container)));
+        if udp {
+            tags.push("udp".to_owned());
+        }
+        let mut known = BTreeSet::new();
+        tags.retain(|tag| !tag.is_empty() && known.insert(tag.clone()));
+        tags
+    }
+
+    fn weight(&mut self, words: &PortWords) -> Option<u16> {
+        let text = words.text("weight")?;
+        let weight = text.trim().parse().ok().filter(|&weight| weight > 0);
+        if weight.is_none() {
+            self.problem(format!(
+                "SERVICE_WEIGHT=`{text}` has no effect; write a number from 1 to 65535, or \
+                 SERVICE_LB_WEIGHT=0 for an instance that takes no new flow"
+            ));
+        }
+        weight
+    }
+
+    fn register(&mut self, registration: Registration) {
+        let mut known = self.reading.registrations.iter();
+        if known.any(|other| other.id == registration.id) {
+            self.problem(format!(
+                "{} is not registered: another port of it has the id {}; write SERVICE_{}_ID",
+                shown(registration.port),
+                registration.id,
+                registration.port.number
+            ));
+        } else {
+            self.reading.registrations.push(registration);
+        }
+    }
+
+    fn leave_out(&mut self, reason: String) {
+        self.reading.left_out.push(reason);
+    }
+
+    fn problem(&mut self, message: String) {
+        let problem = Problem::new(format!("container {}", self.container.name), message);
+        // Ports share words, and their mistakes.
+        if !self.reading.problems.contains(&problem) {
+            self.reading.problems.push(problem);
+        }
+    }
+}
+
+/// The last element of an image's path, without its tag and digest.
+fn default_name(image: &str) -> &str {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.split([':', '@']).next().unwrap_or_default()
+}
+
+fn shown(port: Port) -> String {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    };
+    format!("port {}/{protocol}", port.number)
+}
+
+/// Bytes of an id: a path of Consul's API holds it.
+const ID_LIMIT: usize = 512;
+
+#[cfg(test)]
+mod tests;
