@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use crate::{
     packages, setup,
     shell::{cargo, run, say},
-    tools, workspace,
+    tools,
 };
 
 /// What to measure.
@@ -53,9 +53,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         }
         Subject::Discovery { quick } => {
             let consul = packages::consul(&tools())?;
-            let agent = workspace().join("target/release/lb-agent");
-            arguments.extend(["discovery".into(), "--agent".into(), agent.into()]);
-            arguments.extend(["--consul".into(), consul.into()]);
+            arguments.extend(["discovery".into(), "--consul".into(), consul.into()]);
             quick
         }
     };
