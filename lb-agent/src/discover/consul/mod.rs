@@ -10,6 +10,8 @@ mod client;
 mod config;
 mod error;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
 mod judge;
 pub(crate) mod keys;
