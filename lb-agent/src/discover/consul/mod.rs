@@ -10,8 +10,6 @@ mod client;
 mod config;
 mod error;
 mod follow;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzz;
 mod index;
 mod judge;
 pub(crate) mod keys;
@@ -39,6 +37,9 @@ use self::{
     table::{Hitch, Table, Task},
 };
 use crate::catalog::SourceState;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 /// Key of [`crate::catalog::Instance::meta`] under which the tagged address `virtual`, which a user may set,
 /// is passed on. Consul allows no colon in a user's own keys.
