@@ -62,6 +62,9 @@ use self::{
 };
 use crate::catalog::{Problem, SourceState};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 /// Key of [`crate::catalog::Instance::meta`] under which the tagged address `virtual`, which a user may set,
 /// is passed on. Consul allows no colon in a user's own keys.
 pub const VIRTUAL_ADDRESS: &str = "consul:virtual";
