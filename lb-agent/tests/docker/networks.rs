@@ -110,7 +110,7 @@ async fn the_source_knows_the_addresses_of_every_kind_of_network() {
     let address = Some("172.31.0.1".parse().unwrap());
     let catalog = catalog(&containers, "lb", address, &config, None);
     let names: Vec<&str> = catalog.services.keys().map(|name| &**name).collect();
-    assert_eq!(names, ["host", "other", "own", "shared"]);
+    assert_eq!(names, ["host", "other", "own", "shared"], "{:?}", catalog.problems);
     let only = |name: &str| {
         assert_eq!(catalog.services[name].len(), 1, "{name}");
         catalog.services[name][0].clone()
