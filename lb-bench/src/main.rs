@@ -7,6 +7,7 @@
 mod client;
 mod costs;
 mod hooks;
+mod kill;
 mod ratios;
 mod report;
 mod scale;
@@ -54,6 +55,16 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         changes: usize,
     },
+    /// The agent when a container is killed.
+    #[command(hide = true)]
+    Kill {
+        /// The folder with the packages of a Docker Engine.
+        #[arg(long, env = "LB_DOCKER", value_name = "DIR")]
+        packages: PathBuf,
+        /// How many containers are killed.
+        #[arg(long, default_value_t = 100)]
+        kills: usize,
+    },
     /// The servers, in a process of their own.
     #[command(hide = true)]
     Serve {
@@ -95,6 +106,12 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
         Command::Serve { network, bare } => server::run(network, &bare),
+        Command::Kill { packages, kills } => {
+            let figures = kill::measure(&packages, kills)?;
+            let line = serde_json::to_string(&figures).context("cannot write the figures")?;
+            println!("{line}");
+            Ok(())
+        }
         Command::Scale {
             services,
             instances,
