@@ -284,6 +284,7 @@ fn configure(folder: &Path, cgroup: &Path, bare: bool) -> Result<()> {
     let text = format!(
         "state_dir = \"{folder_name}/state\"\nbpffs = \"{folder_name}/bpf\"\ncgroup = \"{cgroup}\"\n\
          socket = \"{folder_name}/admin.sock\"\n\
+         [sources.docker]\nsocket = \"off\"\n\
          [sources.file]\npath = \"{folder_name}/services.toml\"\n\
          [dns]\nenabled = {others}\nupstreams = []\n[front]\nenabled = {others}\n\
          [limits]\nservices = 16384\nbackends = 131072\n"

@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
-    show::{dns_line, front_figures, front_line, host_names, reconcile_figures},
+    show::{
+        dns_line, docker_figures, docker_line, front_figures, front_line, host_names,
+        reconcile_figures,
+    },
 };
 
 /// How long the front's requests in flight have.
@@ -61,6 +64,8 @@ pub(super) fn spawn(
     let (routed_in, routed) = watch::channel(false);
     let mut conditions = vec![(IN_MAPS, installed)];
 
+    let mut components: Vec<admin::ComponentLine> = Vec::new();
+
     // Sources.
     let mut sources = BTreeMap::new();
     if let Some(path) = config.sources.file.clone() {
@@ -90,6 +95,9 @@ pub(super) fn spawn(
     }
     if let Some(docker) = config.sources.docker.clone() {
         let (engine_in, engine) = watch::channel(docker::Engine::default());
+        registry.register_collector(Box::new(docker_figures(engine.clone())));
+        let shown = engine.clone();
+        components.push(Box::new(move || docker_line(&shown.borrow())));
         if let Some(source) = docker.source {
             let (state_in, state) = watch::channel(SourceState::default());
             sources.insert("docker".to_owned(), state);
@@ -183,7 +191,6 @@ pub(super) fn spawn(
             .collect(),
         ..RouteConfig::default()
     };
-    let mut components: Vec<admin::ComponentLine> = Vec::new();
     if config.front.enabled {
         let control = front_control(&config);
         let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());
