@@ -1,4 +1,4 @@
-//! What the data plane costs, against doing without it.
+//! What the data plane costs, against doing without it, and how fast discovery reaches it.
 //!
 //! The programs are loaded and their maps filled by the agent's own code; clients, servers and hooks live in a
 //! namespace and in cgroups of their own. Nothing here decides what is fast enough: the goals stand beside the
@@ -6,6 +6,7 @@
 
 mod client;
 mod costs;
+mod discovery;
 mod hooks;
 mod ratios;
 mod report;
@@ -57,6 +58,8 @@ enum Command {
         #[arg(long)]
         bare: bool,
     },
+    /// From a change in Consul to the kernel's map.
+    Discovery(discovery::Discovery),
     /// The servers, in a process of their own.
     #[command(hide = true)]
     Serve {
@@ -97,6 +100,7 @@ const QUICK: Effort = Effort {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
+        Command::Discovery(what) => discovery::run(&what),
         Command::Serve { network, bare } => server::run(network, &bare),
         Command::Scale {
             services,

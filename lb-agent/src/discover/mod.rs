@@ -5,6 +5,7 @@
 //! catalog of all of them.
 
 pub mod consul;
+pub mod docker;
 pub mod file;
 
 use std::{

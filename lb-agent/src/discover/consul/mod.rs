@@ -7,6 +7,7 @@
 //! table of what is known belongs to [`run`]; the followers send it what they learn.
 
 mod address;
+pub(crate) mod agent;
 mod answer;
 pub(crate) mod backoff;
 mod checks;
@@ -25,6 +26,7 @@ mod pace;
 mod parse;
 mod read;
 mod server;
+mod servers;
 mod table;
 mod tls;
 mod turns;
