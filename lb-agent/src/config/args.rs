@@ -41,6 +41,10 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub consul: Vec<String>,
+    /// Docker Engine whose containers are services, such as unix:///var/run/docker.sock, or off [default: that socket
+    /// if it is there]
+    #[arg(long, env = "LB_DOCKER_HOST", value_name = "ADDR")]
+    pub docker: Option<String>,
     /// Where the HTTP front listens; may be repeated [default: 0.0.0.0:80]
     #[arg(long, env = "LB_FRONT", value_name = "ADDR", value_delimiter = ',')]
     pub front: Vec<String>,
@@ -53,6 +57,9 @@ pub struct RunArgs {
     /// Domain below which every service has a host name; may be repeated
     #[arg(long, env = "LB_DOMAIN", value_name = "NAME", value_delimiter = ',')]
     pub domain: Vec<String>,
+    /// Register the containers of this host in Consul
+    #[arg(long, env = "LB_REGISTRAR", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub registrar: Option<bool>,
     /// text or json [default: text]
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,

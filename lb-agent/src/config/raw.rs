@@ -65,6 +65,7 @@ raw_config! {
     log_format: String,
     vip_pool: String,
     vip_datacenter: String,
+    vip_quarantine: String,
     file_path: String,
     consul: (),
     consul_address: Vec<String>,
@@ -86,6 +87,10 @@ raw_config! {
     consul_wait: String,
     consul_max_stale: String,
     consul_max_watches: i64,
+    docker_enabled: bool,
+    docker_socket: String,
+    docker_networks: Vec<String>,
+    docker_addressing: String,
     front_enabled: bool,
     front_listen: Vec<String>,
     front_domains: Vec<String>,
@@ -103,6 +108,22 @@ raw_config! {
     health_fall: i64,
     limits_services: i64,
     limits_backends: i64,
+    registrar_enabled: bool,
+    registrar_host: String,
+    registrar_internal: bool,
+    registrar_ip: String,
+    registrar_address_label: String,
+    registrar_networks: Vec<String>,
+    registrar_tags: Vec<String>,
+    registrar_explicit: bool,
+    registrar_attributes: Vec<String>,
+    registrar_deregister: String,
+    registrar_deregister_on_exit: bool,
+    registrar_drain: String,
+    registrar_resync: String,
+    registrar_ttl: String,
+    registrar_ttl_refresh: String,
+    registrar_adopt: Vec<String>,
 }
 
 impl RawConfig {
@@ -135,6 +156,7 @@ impl RawConfig {
         keys.table(&mut root, "vip", |keys, vip| {
             raw.vip_pool = keys.string(vip, "pool");
             raw.vip_datacenter = keys.string(vip, "datacenter");
+            raw.vip_quarantine = keys.string(vip, "quarantine");
         });
         keys.table(&mut root, "sources", |keys, sources| {
             keys.table(sources, "file", |keys, file| {
@@ -142,6 +164,12 @@ impl RawConfig {
                 if raw.file_path.is_none() {
                     keys.reader.report(file.line, "[file] needs a `path`");
                 }
+            });
+            keys.table(sources, "docker", |keys, docker| {
+                raw.docker_enabled = keys.boolean(docker, "enabled");
+                raw.docker_socket = keys.string(docker, "socket");
+                raw.docker_networks = keys.strings(docker, "networks");
+                raw.docker_addressing = keys.string(docker, "addressing");
             });
             keys.table(sources, "consul", |keys, consul| {
                 raw.consul = Some(keys.given(consul.line, ()));
@@ -189,6 +217,24 @@ impl RawConfig {
             raw.limits_services = keys.integer(limits, "services");
             raw.limits_backends = keys.integer(limits, "backends");
         });
+        keys.table(&mut root, "registrar", |keys, registrar| {
+            raw.registrar_enabled = keys.boolean(registrar, "enabled");
+            raw.registrar_host = keys.string(registrar, "host");
+            raw.registrar_internal = keys.boolean(registrar, "internal");
+            raw.registrar_ip = keys.string(registrar, "ip");
+            raw.registrar_address_label = keys.string(registrar, "ip_from_label");
+            raw.registrar_networks = keys.strings(registrar, "networks");
+            raw.registrar_tags = keys.strings(registrar, "tags");
+            raw.registrar_explicit = keys.boolean(registrar, "explicit");
+            raw.registrar_attributes = keys.strings(registrar, "attributes");
+            raw.registrar_deregister = keys.string(registrar, "deregister");
+            raw.registrar_deregister_on_exit = keys.boolean(registrar, "deregister_on_exit");
+            raw.registrar_drain = keys.string(registrar, "drain");
+            raw.registrar_resync = keys.string(registrar, "resync");
+            raw.registrar_ttl = keys.string(registrar, "ttl");
+            raw.registrar_ttl_refresh = keys.string(registrar, "ttl_refresh");
+            raw.registrar_adopt = keys.strings(registrar, "adopt");
+        });
         root.finish(&mut keys.reader);
         let mistakes = keys.reader.finish();
         if mistakes.is_empty() {
@@ -223,15 +269,20 @@ impl RawConfig {
             vip_datacenter: text("--datacenter", &args.datacenter),
             file_path: path("--services", &args.services),
             consul_address: list("--consul", &args.consul),
+            docker_socket: text("--docker", &args.docker),
             front_listen: list("--front", &args.front),
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
             dns_listen: list("--dns", &args.dns),
+            registrar_enabled: args.registrar.map(|value| Given {
+                origin: Origin::Flag("--registrar"),
+                value,
+            }),
             ..Self::default()
         }
     }
 
-    /// What the variables say that every Consul tool reads. They rank below everything that is ours.
+    /// What the variables say that every tool of Consul or Docker reads. They rank below everything that is ours.
     pub fn from_consul_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let read = |name: &'static str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
@@ -256,6 +307,7 @@ impl RawConfig {
             consul_token_file: read("CONSUL_HTTP_TOKEN_FILE"),
             consul_namespace: read("CONSUL_NAMESPACE"),
             consul_partition: read("CONSUL_PARTITION"),
+            docker_socket: read("DOCKER_HOST"),
             ..Self::default()
         }
     }

@@ -227,10 +227,11 @@ pub(super) async fn service(
                 () = sleep(wait) => {}
                 _ = recovered.changed() => {}
             }
-        } else if watch.is_none() && !(moved && shared.watches.available_permits() > 0) {
-            if turns.changed().await.is_err() {
-                return;
-            }
+        } else if watch.is_none()
+            && !(moved && shared.watches.available_permits() > 0)
+            && turns.changed().await.is_err()
+        {
+            return;
         }
     }
 }

@@ -7,6 +7,7 @@
 //! table of what is known belongs to [`run`]; the followers send it what they learn.
 
 mod address;
+pub(crate) mod agent;
 mod answer;
 pub(crate) mod backoff;
 mod checks;

@@ -1,0 +1,413 @@
+//! One request to the engine at a time, over a connection of its own; the stream of events is one that goes on.
+//!
+//! A connection to a unix socket costs less than keeping one alive does, and a fault never touches two requests. The
+//! three answers that are read here do not justify a client library with a model of the whole API, which refuses an
+//! answer for one unknown word in it.
+
+use std::{collections::BTreeSet, io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use super::{
+    Address, Config,
+    event::{self, ACTIONS, Event},
+    inspect::{self, Inspected},
+    time::nanoseconds,
+};
+
+/// Why the engine did not answer as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody listens, or we may not talk to it.
+    #[error(
+        "cannot connect to the Docker Engine at {address}: {source}{}",
+        remedy(source)
+    )]
+    Connect {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection broke, or carried something that is no HTTP.
+    #[error("the Docker Engine broke off its answer to {path}: {source}")]
+    Http {
+        /// What was asked.
+        path: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer did not come in time.
+    #[error("the Docker Engine has not answered {path} within {} s", limit.as_secs())]
+    Late {
+        /// What was asked.
+        path: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The engine refused.
+    #[error("the Docker Engine answers {path} with {code}: {message}")]
+    Refused {
+        /// What was asked.
+        path: String,
+        /// The status code.
+        code: u16,
+        /// What it says.
+        message: String,
+    },
+    /// The answer is not what it should be.
+    #[error("the Docker Engine answers {path} with something that is not understood: {source}")]
+    Garbage {
+        /// What was asked.
+        path: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The stream of events is over: the engine ends.
+    #[error("the Docker Engine has closed its stream of events")]
+    EventsEnded,
+    /// An event is longer than any should be.
+    #[error("the Docker Engine sent an event of more than {LONGEST_EVENT} bytes")]
+    EventTooLong,
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root or as a member of its group",
+        io::ErrorKind::NotFound => "; start it, or name its socket in [sources.docker] socket",
+        _ => "",
+    }
+}
+
+/// An engine that has said which version of its API it speaks.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    address: Address,
+    limit: Duration,
+    /// `/v1.41`.
+    version: String,
+}
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct About {
+    /// What it calls its host.
+    pub(super) name: Option<String>,
+    /// Its clock, in nanoseconds since 1970.
+    pub(super) time: Option<u64>,
+}
+
+impl Client {
+    /// Asks which version to speak.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub(super) async fn negotiate(config: &Config) -> Result<Self, RequestError> {
+        let mut client = Self {
+            address: config.address.clone(),
+            limit: config.timeout,
+            version: String::new(),
+        };
+        let versions: Versions = client.json("/version").await?;
+        client.version = format!("/v{}", versions.choose());
+        Ok(client)
+    }
+
+    pub(super) async fn about(&self) -> Result<About, RequestError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Info {
+            name: Option<String>,
+            system_time: Option<String>,
+        }
+        let info: Info = self.json("/info").await?;
+        Ok(About {
+            name: info.name.filter(|name| !name.is_empty()),
+            time: info.system_time.as_deref().and_then(nanoseconds),
+        })
+    }
+
+    /// The full ids of all containers.
+    pub(super) async fn list(&self) -> Result<BTreeSet<String>, RequestError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(rename = "Id")]
+            id: String,
+        }
+        let all: Vec<Listed> = self.json("/containers/json?all=1").await?;
+        Ok(all.into_iter().map(|listed| listed.id).collect())
+    }
+
+    /// The container `id`; `None` if there is none.
+    pub(super) async fn inspect(&self, id: &str) -> Result<Option<Inspected>, RequestError> {
+        let path = format!("/containers/{}/json", escape(id));
+        let text = match self.text(&path).await {
+            Err(RequestError::Refused { code: 404, .. }) => return Ok(None),
+            answer => answer?,
+        };
+        let inspected = inspect::parse(&text);
+        inspected
+            .map(Some)
+            .map_err(|source| RequestError::Garbage { path, source })
+    }
+
+    /// The events from `since` on, a time in nanoseconds since 1970 by the engine's clock.
+    ///
+    /// # Errors
+    /// When the engine does not begin to answer.
+    pub(super) async fn events(&self, since: u64) -> Result<Events, RequestError> {
+        let filters = serde_json::json!({"type": ["container", "network"], "event": ACTIONS});
+        let (seconds, rest) = (since / 1_000_000_000, since % 1_000_000_000);
+        let filters = escape(&filters.to_string());
+        let path = format!("/events?since={seconds}.{rest:09}&filters={filters}");
+        let begun = self.within(&path, self.request(&path)).await?;
+        Ok(Events {
+            body: begun.into_body(),
+            buffer: BytesMut::new(),
+        })
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
+        let text = self.text(path).await?;
+        serde_json::from_slice(&text).map_err(|source| RequestError::Garbage {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    async fn text(&self, path: &str) -> Result<Bytes, RequestError> {
+        let whole = async {
+            let response = self.request(path).await?;
+            read(path, response).await
+        };
+        self.within(path, whole).await
+    }
+
+    async fn within<T>(
+        &self,
+        path: &str,
+        answer: impl Future<Output = Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        let limit = self.limit;
+        timeout(limit, answer).await.unwrap_or_else(|_| {
+            let path = path.split('?').next().unwrap_or(path).to_owned();
+            Err(RequestError::Late { path, limit })
+        })
+    }
+
+    async fn request(&self, path: &str) -> Result<Response<Incoming>, RequestError> {
+        let failed = |source: io::Error| RequestError::Connect {
+            address: self.address.clone(),
+            source,
+        };
+        let stream: Box<dyn Stream> = match &self.address {
+            Address::Unix(place) => Box::new(UnixStream::connect(place).await.map_err(failed)?),
+            Address::Tcp(place) => Box::new(TcpStream::connect(place).await.map_err(failed)?),
+        };
+        let broken = |source: hyper::Error| RequestError::Http {
+            path: path.to_owned(),
+            source: source.into(),
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
+        // It ends with the sender and the body. What goes wrong in it, they tell.
+        tokio::spawn(connection);
+        let host = match &self.address {
+            Address::Unix(_) => "docker",
+            Address::Tcp(place) => place,
+        };
+        let request = Request::get(format!("{}{path}", self.version))
+            .header(header::HOST, host)
+            .body(Empty::<Bytes>::new())
+            .map_err(|source| RequestError::Http {
+                path: path.to_owned(),
+                source: source.into(),
+            })?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let text = read(path, response).await?;
+        Err(RequestError::Refused {
+            path: path.to_owned(),
+            code,
+            message: message(&text),
+        })
+    }
+}
+
+/// What the engine says in the body of a refusal, cut short.
+fn message(text: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let said = serde_json::from_slice::<Refusal>(text).map(|refusal| refusal.message);
+    let said = said.unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned());
+    said.trim().chars().take(200).collect()
+}
+
+async fn read(path: &str, response: Response<Incoming>) -> Result<Bytes, RequestError> {
+    let body = Limited::new(response.into_body(), LONGEST_ANSWER);
+    let read = body.collect().await.map_err(|source| RequestError::Http {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(read.to_bytes())
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// The stream of events.
+#[derive(Debug)]
+pub(super) struct Events {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Events {
+    /// The next event that concerns a container. It may be dropped and asked for again without losing one.
+    pub(super) async fn next(&mut self) -> Result<Event, RequestError> {
+        loop {
+            while let Some(line) = self.line() {
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let event = event::parse(&line).map_err(|source| RequestError::Garbage {
+                    path: EVENTS.to_owned(),
+                    source,
+                })?;
+                if let Some(event) = event {
+                    return Ok(event);
+                }
+            }
+            if self.buffer.len() > LONGEST_EVENT {
+                return Err(RequestError::EventTooLong);
+            }
+            match self.body.frame().await {
+                None => return Err(RequestError::EventsEnded),
+                Some(Err(source)) => {
+                    return Err(RequestError::Http {
+                        path: EVENTS.to_owned(),
+                        source: source.into(),
+                    });
+                }
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.buffer.extend_from_slice(data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn line(&mut self) -> Option<BytesMut> {
+        let end = self.buffer.iter().position(|&byte| byte == b'\n')?;
+        Some(self.buffer.split_to(end + 1))
+    }
+}
+
+#[derive(Deserialize)]
+struct Versions {
+    #[serde(rename = "ApiVersion", default)]
+    newest: Version,
+    #[serde(rename = "MinAPIVersion", default)]
+    oldest: Version,
+}
+
+impl Versions {
+    /// The highest that both sides know. What is read here has been the same in all of them: an engine that refuses
+    /// all that we know gets its oldest one, which is the nearest.
+    fn choose(&self) -> Version {
+        self.newest.min(KNOWN).max(self.oldest)
+    }
+}
+
+/// `1.44`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(from = "String")]
+struct Version(u32, u32);
+
+impl From<String> for Version {
+    fn from(text: String) -> Self {
+        let parts = text.split_once('.');
+        let numbers = parts.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        // Without a version the engine is an old one, and then every request may name the oldest that was.
+        numbers.map_or(Self(1, 12), |(major, minor)| Self(major, minor))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// The newest version whose description was read for what is used here.
+const KNOWN: Version = Version(1, 51);
+
+const EVENTS: &str = "/events";
+
+/// Bytes of an answer: a list of ten thousand containers with many labels.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+/// Bytes of an event: it carries the labels of its container.
+const LONGEST_EVENT: usize = 1 << 20;
+
+/// Percent-encodes what has a meaning in a path or a query.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_version_that_both_sides_know_is_spoken() {
+        let choose = |newest: &str, oldest: &str| {
+            let text = format!(r#"{{"ApiVersion":"{newest}","MinAPIVersion":"{oldest}"}}"#);
+            let versions: Versions = serde_json::from_str(&text).unwrap();
+            versions.choose().to_string()
+        };
+        assert_eq!(choose("1.41", "1.12"), "1.41");
+        assert_eq!(choose("1.52", "1.44"), "1.51");
+        // Newer than anything we know.
+        assert_eq!(choose("1.90", "1.60"), "1.60");
+        assert_eq!(choose("1.9", "1.1"), "1.9");
+    }
+
+    #[test]
+    fn what_has_a_meaning_in_a_query_is_encoded() {
+        assert_eq!(
+            escape(r#"{"a":["b c"]}"#),
+            "%7B%22a%22%3A%5B%22b%20c%22%5D%7D"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_engines_words() {
+        assert_eq!(message(br#"{"message":"no such thing"}"#), "no such thing");
+        assert_eq!(message(b"plain\n"), "plain");
+    }
+}

@@ -1,0 +1,22 @@
+//! What is known of the engine and its containers, as one value.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use super::Container;
+
+/// Containers by their full id.
+pub type Containers = BTreeMap<String, Arc<Container>>;
+
+/// What the engine last said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Engine {
+    /// All containers, those that ended included; `None` before the first full list. While the engine cannot be
+    /// reached the last ones stay.
+    pub containers: Option<Arc<Containers>>,
+    /// What the engine calls its host.
+    pub name: Option<String>,
+    /// When the last good list came. This moves without waking anybody.
+    pub updated: Option<SystemTime>,
+    /// Why the engine cannot be followed at the moment.
+    pub error: Option<String>,
+}

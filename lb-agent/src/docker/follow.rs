@@ -1,0 +1,231 @@
+//! The stage: keeps the [`Table`] true, and says what changed.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval_at, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Config, Engine, RequestError,
+    client::Client,
+    inspect::Inspected,
+    table::{Table, short},
+};
+use crate::discover::consul::backoff::Backoff;
+
+/// Why the stage ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine was away for longer than was allowed.
+    #[error(
+        "the Docker Engine has been away for {} s; ending, so that a restart mounts its socket anew",
+        after.as_secs()
+    )]
+    Away {
+        /// The limit.
+        after: Duration,
+        /// Why it could not be reached the last time.
+        source: Box<RequestError>,
+    },
+}
+
+/// Follows the engine until `stop`. `out` gets what is known of all containers; `departed` the full ids of those that
+/// nothing new may be sent to because they are ending, have ended or were removed a short time ago.
+///
+/// # Errors
+/// Only when [`Config::give_up_after`] says so. An engine that is away is told in [`Engine::error`].
+pub async fn run(
+    config: Config,
+    out: watch::Sender<Engine>,
+    departed: watch::Sender<Arc<BTreeSet<String>>>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut follower = Follower {
+        table: Table::default(),
+        out,
+        departed,
+        name: None,
+        trouble: None,
+        heard: Instant::now(),
+    };
+    let mut backoff = Backoff::up_to(config.longest_pause);
+    loop {
+        let begun = Instant::now();
+        let trouble = tokio::select! {
+            trouble = follower.session(&config) => trouble,
+            () = stop.cancelled() => return Ok(()),
+        };
+        // A list came: whatever ended the session, it was a good one.
+        if follower.heard > begun {
+            backoff.succeeded();
+        }
+        follower.lost(&trouble);
+        if let Some(after) = config.give_up_after
+            && follower.heard.elapsed() >= after
+        {
+            let source = Box::new(trouble);
+            return Err(Error::Away { after, source });
+        }
+        tokio::select! {
+            () = sleep(backoff.failed(fastrand::f64())) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+struct Follower {
+    table: Table,
+    out: watch::Sender<Engine>,
+    departed: watch::Sender<Arc<BTreeSet<String>>>,
+    name: Option<String>,
+    /// Why the engine cannot be followed, until the next good list.
+    trouble: Option<String>,
+    /// When the last good list came, or the stage began.
+    heard: Instant,
+}
+
+/// What a request brought.
+enum Answer {
+    List(BTreeSet<String>, Result<BTreeSet<String>, RequestError>),
+    Look(String, Box<Result<Option<Inspected>, RequestError>>),
+}
+
+impl Follower {
+    /// Follows the engine until that fails.
+    async fn session(&mut self, config: &Config) -> RequestError {
+        self.table.disconnected();
+        match self.follow(config).await {
+            Err(trouble) => trouble,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn follow(&mut self, config: &Config) -> Result<std::convert::Infallible, RequestError> {
+        let client = Client::negotiate(config).await?;
+        // The time before the subscription: the engine subscribes a moment after it has begun to answer, and repeats
+        // what happened since this time.
+        let about = client.about().await?;
+        self.name = about.name;
+        let mut events = client.events(about.time.unwrap_or_else(now)).await?;
+        let mut requests: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+        requests.push(list(&client, self.table.ids()));
+        let mut listing = true;
+        let start = tokio::time::Instant::now() + config.resync;
+        let mut resync = interval_at(start, config.resync);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while requests.len() < AT_ONCE
+                && let Some(id) = self.table.next()
+            {
+                let client = &client;
+                requests.push(
+                    async move {
+                        let found = client.inspect(&id).await;
+                        Answer::Look(id, Box::new(found))
+                    }
+                    .boxed(),
+                );
+            }
+            tokio::select! {
+                // Events first: the end of a container has no time to lose.
+                biased;
+                event = events.next() => self.table.happened(event?, Instant::now()),
+                Some(answer) = requests.next() => match answer {
+                    Answer::List(before, listed) => {
+                        self.table.list(&before, listed?, Instant::now());
+                        self.listed();
+                        listing = false;
+                    }
+                    Answer::Look(id, found) => {
+                        let found = (*found).map_err(|error| error.to_string());
+                        if let Err(error) = &found {
+                            warn!(container = short(&id), error, "a container cannot be read");
+                        }
+                        self.table.looked(&id, found, Instant::now());
+                    }
+                },
+                _ = resync.tick(), if !listing => {
+                    self.table.pass(Instant::now());
+                    requests.push(list(&client, self.table.ids()));
+                    listing = true;
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn listed(&mut self) {
+        self.heard = Instant::now();
+        if self.trouble.take().is_some() {
+            info!("the Docker Engine can be followed again");
+        }
+        self.out.send_if_modified(|engine| {
+            engine.updated = Some(SystemTime::now());
+            false
+        });
+    }
+
+    fn lost(&mut self, trouble: &RequestError) {
+        self.table.pass(Instant::now());
+        let error = trouble.to_string();
+        if self.trouble.as_ref() != Some(&error) {
+            warn!(
+                error,
+                "the Docker Engine cannot be followed; what is known of its containers stays"
+            );
+        }
+        self.trouble = Some(error);
+        self.publish();
+    }
+
+    /// Tells what changed, the end of containers first.
+    fn publish(&mut self) {
+        let departed = self.table.departed();
+        self.departed.send_if_modified(|told| {
+            let changed = **told != departed;
+            if changed {
+                *told = Arc::new(departed);
+            }
+            changed
+        });
+        let containers = self.table.containers();
+        let error = self.trouble.clone().or_else(|| self.table.hitch());
+        self.out.send_if_modified(|engine| {
+            let same = engine.containers.as_deref() == containers.as_ref()
+                && engine.error == error
+                && engine.name == self.name;
+            if same {
+                return false;
+            }
+            if engine.containers.as_deref() != containers.as_ref() {
+                engine.containers = containers.map(Arc::new);
+            }
+            engine.error = error;
+            engine.name.clone_from(&self.name);
+            true
+        });
+    }
+}
+
+fn list(client: &Client, before: BTreeSet<String>) -> BoxFuture<'_, Answer> {
+    async move { Answer::List(before, client.list().await) }.boxed()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Requests at the same time; an engine answers each within milliseconds.
+const AT_ONCE: usize = 8;

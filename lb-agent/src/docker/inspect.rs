@@ -1,0 +1,361 @@
+//! The engine's description of one container as our value.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use serde::Deserialize;
+
+use super::{
+    Container, Endpoint, Health, NetworkMode, Port, Protocol, Published, State, event,
+    time::nanoseconds,
+};
+
+/// A container, and what its end is judged by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inspected {
+    pub(super) container: Container,
+    /// When it was started last, in nanoseconds since 1970 by the engine's clock; 0 if never.
+    pub(super) started: u64,
+    /// The signal that asks it to end.
+    pub(super) stop_signal: i32,
+    /// How long after that it is killed.
+    pub(super) stop_timeout: Duration,
+}
+
+/// Reads the answer to `/containers/<id>/json`.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn parse(text: &[u8]) -> Result<Inspected, serde_json::Error> {
+    let raw: Raw = serde_json::from_slice(text)?;
+    let network = network_mode(&raw.host_config.network_mode);
+    let networks = match network {
+        NetworkMode::Networks => raw.network_settings.networks.unwrap_or_default(),
+        _ => BTreeMap::new(),
+    };
+    let ports = raw.network_settings.ports.unwrap_or_default();
+    let declared = raw.config.exposed_ports.unwrap_or_default();
+    let started = nanoseconds(&raw.state.started_at).unwrap_or_default();
+    let stop_signal = event::signal(raw.config.stop_signal.as_deref().unwrap_or_default());
+    let container = Container {
+        name: raw.name.strip_prefix('/').unwrap_or(&raw.name).to_owned(),
+        image: raw.config.image,
+        created: nanoseconds(&raw.created).unwrap_or_default(),
+        environment: environment(&raw.config.env.unwrap_or_default()),
+        labels: raw.config.labels.unwrap_or_default(),
+        exposed: declared
+            .keys()
+            .chain(ports.keys())
+            .filter_map(|text| port(text))
+            .collect(),
+        published: published(&ports),
+        networks: networks
+            .into_iter()
+            .map(|(name, raw)| (name, raw.endpoint()))
+            .collect(),
+        network,
+        state: raw.state.state(),
+        health: raw.state.health.and_then(RawHealth::health),
+        id: raw.id,
+    };
+    Ok(Inspected {
+        container,
+        started,
+        stop_signal: stop_signal.unwrap_or(SIGTERM),
+        stop_timeout: raw
+            .config
+            .stop_timeout
+            .map_or(STOP_TIMEOUT, Duration::from_secs),
+    })
+}
+
+/// The engine's defaults.
+const SIGTERM: i32 = 15;
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn network_mode(text: &str) -> NetworkMode {
+    match text {
+        "host" => NetworkMode::Host,
+        "none" => NetworkMode::None,
+        _ => match text.strip_prefix("container:") {
+            Some(id) => NetworkMode::Container(id.to_owned()),
+            None => NetworkMode::Networks,
+        },
+    }
+}
+
+fn environment(entries: &[String]) -> Vec<(String, String)> {
+    let pairs = entries.iter().filter_map(|entry| entry.split_once('='));
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Reads `80/tcp`.
+fn port(text: &str) -> Option<Port> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return None,
+    };
+    let number = number.parse().ok().filter(|&number| number != 0)?;
+    Some(Port { number, protocol })
+}
+
+fn published(ports: &BTreeMap<String, Option<Vec<Binding>>>) -> Vec<Published> {
+    let mut all: Vec<Published> = Vec::new();
+    for (text, bindings) in ports {
+        let Some(port) = port(text) else { continue };
+        for binding in bindings.iter().flatten() {
+            let host_port = binding.host_port.parse().unwrap_or_default();
+            // Some engines leave the address out when it is every address.
+            let host_address = match binding.host_ip.as_str() {
+                "" => Ok(IpAddr::from([0, 0, 0, 0])),
+                text => text.parse(),
+            };
+            if let (Ok(host_address), 1..) = (host_address, host_port) {
+                all.push(Published {
+                    port,
+                    host_address,
+                    host_port,
+                });
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(rename = "Id")]
+    id: String,
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Created", default)]
+    created: String,
+    #[serde(rename = "State")]
+    state: RawState,
+    #[serde(rename = "Config")]
+    config: RawConfig,
+    #[serde(rename = "HostConfig", default)]
+    host_config: HostConfig,
+    #[serde(rename = "NetworkSettings", default)]
+    network_settings: NetworkSettings,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawState {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    exit_code: i64,
+    #[serde(default)]
+    started_at: String,
+    health: Option<RawHealth>,
+}
+
+impl RawState {
+    fn state(&self) -> State {
+        match self.status.as_str() {
+            "created" => State::Created,
+            "running" => State::Running,
+            "paused" => State::Paused,
+            // restarting, removing, exited, dead: nobody is there to answer.
+            _ => State::Exited(self.exit_code),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawHealth {
+    #[serde(default)]
+    status: String,
+    log: Option<Vec<RawProbe>>,
+}
+
+impl RawHealth {
+    fn health(self) -> Option<Health> {
+        match self.status.as_str() {
+            "starting" => Some(Health::Starting),
+            "healthy" => Some(Health::Healthy),
+            "unhealthy" => {
+                let last = self.log.and_then(|mut log| log.pop());
+                let output = last.map(|probe| probe.output).unwrap_or_default();
+                Some(Health::Unhealthy(output.trim().to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawProbe {
+    #[serde(default)]
+    output: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawConfig {
+    #[serde(default)]
+    image: String,
+    env: Option<Vec<String>>,
+    labels: Option<BTreeMap<String, String>>,
+    exposed_ports: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    stop_signal: Option<String>,
+    stop_timeout: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    network_mode: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+    // The address that stands beside these is that of one of them, and newer engines have it no more.
+    networks: Option<BTreeMap<String, RawEndpoint>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Binding {
+    #[serde(default)]
+    host_ip: String,
+    #[serde(default)]
+    host_port: String,
+}
+
+#[derive(Deserialize)]
+struct RawEndpoint {
+    #[serde(rename = "IPAddress", default)]
+    ipv4: String,
+    #[serde(rename = "GlobalIPv6Address", default)]
+    ipv6: String,
+}
+
+impl RawEndpoint {
+    /// A container that does not run has empty addresses.
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            ipv4: self.ipv4.parse().ok(),
+            ipv6: self.ipv6.parse().ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_of_an_old_engine_is_read() {
+        let text = br#"{"Id":"abc","Name":"/web","Created":"1970-01-01T00:00:01.000000002Z",
+            "State":{"Status":"running","Running":true,"Pid":7,"ExitCode":0,
+                     "StartedAt":"1970-01-01T00:00:03Z",
+                     "Health":{"Status":"unhealthy","FailingStreak":3,
+                               "Log":[{"Output":"first"},{"ExitCode":1,"Output":"no answer\n"}]}},
+            "Config":{"Image":"web:1","Env":["A=1=2","odd"],"Labels":{"l":"v"},
+                      "ExposedPorts":{"80/tcp":{},"53/udp":{}},"StopSignal":"SIGQUIT","StopTimeout":3},
+            "HostConfig":{"NetworkMode":"default"},
+            "NetworkSettings":{"IPAddress":"172.17.0.9",
+                "Ports":{"53/udp":null,"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},
+                                                  {"HostIp":"::","HostPort":"8080"}]},
+                "Networks":{"bridge":{"IPAddress":"172.17.0.2","GlobalIPv6Address":""},
+                            "six":{"IPAddress":"10.0.0.2","GlobalIPv6Address":"fd00::2"}}}}"#;
+        let read = parse(text).unwrap();
+        assert_eq!(read.started, 3_000_000_000);
+        assert_eq!(read.stop_signal, 3);
+        assert_eq!(read.stop_timeout, Duration::from_secs(3));
+        let tcp = Port {
+            number: 80,
+            protocol: Protocol::Tcp,
+        };
+        let udp = Port {
+            number: 53,
+            protocol: Protocol::Udp,
+        };
+        let at = |address: &str| Published {
+            port: tcp,
+            host_address: address.parse().unwrap(),
+            host_port: 8080,
+        };
+        let endpoint = |four: &str, six: Option<&str>| Endpoint {
+            ipv4: four.parse().ok(),
+            ipv6: six.map(|six| six.parse().unwrap()),
+        };
+        let expected = Container {
+            id: "abc".into(),
+            name: "web".into(),
+            image: "web:1".into(),
+            created: 1_000_000_002,
+            environment: vec![("A".into(), "1=2".into())],
+            labels: [("l".into(), "v".into())].into(),
+            exposed: [tcp, udp].into(),
+            published: vec![at("0.0.0.0"), at("::")],
+            network: NetworkMode::Networks,
+            networks: [
+                ("bridge".into(), endpoint("172.17.0.2", None)),
+                ("six".into(), endpoint("10.0.0.2", Some("fd00::2"))),
+            ]
+            .into(),
+            state: State::Running,
+            health: Some(Health::Unhealthy("no answer".into())),
+        };
+        assert_eq!(read.container, expected);
+    }
+
+    fn small(state: &str, mode: &str) -> Inspected {
+        let text = format!(
+            r#"{{"Id":"a","Name":"/a","State":{{"Status":"{state}","ExitCode":3}},
+                "Config":{{"Image":"i","Env":null,"Labels":null}},"HostConfig":{{"NetworkMode":"{mode}"}},
+                "NetworkSettings":{{"Ports":null,"Networks":{{"{mode}":{{"IPAddress":""}}}}}}}}"#
+        );
+        parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_absent_or_null_is_no_mistake() {
+        let read = small("created", "none");
+        assert_eq!(read.container.state, State::Created);
+        assert_eq!((read.started, read.stop_signal), (0, 15));
+        assert_eq!(
+            small("restarting", "none").container.state,
+            State::Exited(3)
+        );
+        assert_eq!(small("paused", "none").container.state, State::Paused);
+    }
+
+    #[test]
+    fn only_networks_of_its_own_are_a_containers_networks() {
+        for (mode, network, networks) in [
+            ("host", NetworkMode::Host, 0),
+            ("none", NetworkMode::None, 0),
+            ("container:b", NetworkMode::Container("b".into()), 0),
+            ("front", NetworkMode::Networks, 1),
+        ] {
+            let read = small("running", mode).container;
+            assert_eq!(
+                (read.network, read.networks.len()),
+                (network, networks),
+                "{mode}"
+            );
+        }
+    }
+
+    #[test]
+    fn ports_that_are_none_are_left_out() {
+        for text in ["0/tcp", "65536/tcp", "80/quic", "x/tcp", ""] {
+            assert_eq!(port(text), None, "{text}");
+        }
+    }
+}

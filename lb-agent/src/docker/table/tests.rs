@@ -1,0 +1,302 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::{super::Endpoint, *};
+
+fn inspected(id: &str, state: State, started: u64) -> Inspected {
+    let endpoint = Endpoint {
+        ipv4: Some(Ipv4Addr::new(172, 17, 0, 2)),
+        ipv6: None,
+    };
+    Inspected {
+        container: Container {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            image: "web".to_owned(),
+            created: 1,
+            environment: Vec::new(),
+            labels: BTreeMap::new(),
+            exposed: BTreeSet::new(),
+            published: Vec::new(),
+            network: NetworkMode::Networks,
+            networks: [("bridge".to_owned(), endpoint)].into(),
+            state,
+            health: None,
+        },
+        started,
+        stop_signal: 3,
+        stop_timeout: Duration::from_secs(10),
+    }
+}
+
+fn ids(all: &[&str]) -> BTreeSet<String> {
+    all.iter().map(|&id| id.to_owned()).collect()
+}
+
+fn event(id: &str, time: u64, action: Action) -> Event {
+    Event {
+        container: id.to_owned(),
+        time,
+        action,
+    }
+}
+
+/// Looks at everything that wants it, and finds `state`.
+fn look(table: &mut Table, state: State, started: u64, now: Instant) {
+    while let Some(id) = table.next() {
+        table.looked(&id, Ok(Some(inspected(&id, state, started))), now);
+    }
+}
+
+/// A table with the running container `a`, started at 10.
+fn running(now: Instant) -> Table {
+    let mut table = Table::default();
+    table.list(&BTreeSet::new(), ids(&["a"]), now);
+    look(&mut table, State::Running, 10, now);
+    table
+}
+
+fn state(table: &Table, id: &str) -> Option<State> {
+    table.containers()?.get(id).map(|container| container.state)
+}
+
+#[test]
+fn nothing_is_known_before_all_of_the_first_list_are() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    assert_eq!(table.containers(), None);
+    table.list(&BTreeSet::new(), ids(&["a", "b"]), now);
+    let first = table.next().unwrap();
+    table.looked(&first, Ok(Some(inspected(&first, State::Running, 1))), now);
+    assert_eq!(table.containers(), None);
+    look(&mut table, State::Running, 1, now);
+    assert_eq!(table.containers().unwrap().len(), 2);
+}
+
+#[test]
+fn an_engine_without_containers_is_known_to_have_none() {
+    let mut table = Table::default();
+    table.list(&BTreeSet::new(), BTreeSet::new(), Instant::now());
+    assert_eq!(table.containers(), Some(BTreeMap::new()));
+}
+
+#[test]
+fn a_stop_signal_marks_the_end_before_anybody_looks() {
+    let now = Instant::now();
+    for (signal, expected) in [
+        (15, State::Ending),
+        (9, State::Ending),
+        (3, State::Ending),
+        (1, State::Running),
+    ] {
+        let mut table = running(now);
+        table.happened(event("a", 20, Action::Kill(signal)), now);
+        assert_eq!(state(&table, "a"), Some(expected), "{signal}");
+        // It still runs when it is looked at, which takes nothing back.
+        look(&mut table, State::Running, 10, now);
+        assert_eq!(state(&table, "a"), Some(expected), "{signal}");
+        let departed = expected == State::Ending;
+        assert_eq!(table.departed().contains("a"), departed);
+    }
+}
+
+#[test]
+fn a_restarted_container_is_back() {
+    let now = Instant::now();
+    let mut table = running(now);
+    table.happened(event("a", 20, Action::Kill(15)), now);
+    table.happened(event("a", 21, Action::Die(0)), now);
+    assert_eq!(state(&table, "a"), Some(State::Exited(0)));
+    table.happened(event("a", 30, Action::Other), now);
+    look(&mut table, State::Running, 30, now);
+    assert_eq!(state(&table, "a"), Some(State::Running));
+    assert_eq!(table.departed(), BTreeSet::new());
+}
+
+#[test]
+fn an_event_from_before_the_last_start_is_history() {
+    let now = Instant::now();
+    let mut table = running(now);
+    table.happened(event("a", 9, Action::Kill(15)), now);
+    table.happened(event("a", 9, Action::Die(1)), now);
+    assert_eq!(state(&table, "a"), Some(State::Running));
+}
+
+#[test]
+fn a_look_from_before_an_event_is_made_again() {
+    let now = Instant::now();
+    let mut table = running(now);
+    table.happened(event("a", 20, Action::Other), now);
+    assert_eq!(table.next().as_deref(), Some("a"));
+    table.happened(event("a", 21, Action::Die(1)), now);
+    assert_eq!(table.next(), None);
+    table.looked("a", Ok(Some(inspected("a", State::Running, 10))), now);
+    assert_eq!(state(&table, "a"), Some(State::Exited(1)));
+    assert_eq!(table.next().as_deref(), Some("a"));
+}
+
+#[test]
+fn a_removed_container_is_remembered_for_a_while() {
+    let now = Instant::now();
+    let mut table = running(now);
+    table.happened(event("a", 20, Action::Destroy), now);
+    look_absent(&mut table, now);
+    assert_eq!(table.containers(), Some(BTreeMap::new()));
+    table.pass(now + REMEMBERED / 2);
+    assert_eq!(table.departed(), ids(&["a"]));
+    table.pass(now + REMEMBERED);
+    assert_eq!(table.departed(), BTreeSet::new());
+}
+
+fn look_absent(table: &mut Table, now: Instant) {
+    while let Some(id) = table.next() {
+        table.looked(&id, Ok(None), now);
+    }
+}
+
+#[test]
+fn what_a_new_list_lacks_is_gone_unless_it_is_newer_than_the_list() {
+    let now = Instant::now();
+    let mut table = running(now);
+    let before = table.ids();
+    table.happened(event("b", 20, Action::Other), now);
+    look(&mut table, State::Running, 20, now);
+    table.list(&before, BTreeSet::new(), now);
+    assert_eq!(table.ids(), ids(&["b"]));
+    assert_eq!(table.departed(), ids(&["a"]));
+}
+
+#[test]
+fn a_container_without_any_network_left_takes_nothing_new() {
+    let now = Instant::now();
+    let mut table = running(now);
+    let left = Action::Disconnect("bridge".to_owned());
+    table.happened(event("a", 20, left), now);
+    assert_eq!(state(&table, "a"), Some(State::Running));
+    assert_eq!(table.departed(), ids(&["a"]));
+    look(&mut table, State::Running, 10, now);
+    assert_eq!(table.departed(), BTreeSet::new());
+}
+
+#[test]
+fn a_container_that_survives_its_signal_is_believed_after_a_while() {
+    let now = Instant::now();
+    let mut table = running(now);
+    table.happened(event("a", 20, Action::Kill(15)), now);
+    table.pass(now + Duration::from_secs(10));
+    assert_eq!(state(&table, "a"), Some(State::Ending));
+    table.pass(now + SURVIVED + Duration::from_secs(11));
+    assert_eq!(state(&table, "a"), Some(State::Running));
+}
+
+#[test]
+fn a_container_that_cannot_be_read_stays_as_it_was_and_is_told() {
+    let now = Instant::now();
+    let mut table = running(now);
+    table.happened(event("a", 20, Action::Other), now);
+    let id = table.next().unwrap();
+    table.looked(&id, Err("garbage".to_owned()), now);
+    assert_eq!(state(&table, "a"), Some(State::Running));
+    assert_eq!(table.hitch().as_deref(), Some("container a: garbage"));
+    table.pass(now);
+    look(&mut table, State::Running, 10, now);
+    assert_eq!(table.hitch(), None);
+}
+
+#[test]
+fn what_stays_the_same_keeps_its_allocation() {
+    let now = Instant::now();
+    let mut table = running(now);
+    let before = table.containers().unwrap()["a"].clone();
+    table.happened(event("a", 20, Action::Other), now);
+    look(&mut table, State::Running, 10, now);
+    assert!(Arc::ptr_eq(&before, &table.containers().unwrap()["a"]));
+}
+
+/// What the engine does, and when the follower gets to look.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Start(u8),
+    Kill(u8),
+    Die(u8),
+    Destroy(u8),
+    Look,
+    Finish,
+    List,
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = 0..3_u8;
+    prop_oneof![
+        id.clone().prop_map(Step::Start),
+        id.clone().prop_map(Step::Kill),
+        id.clone().prop_map(Step::Die),
+        id.prop_map(Step::Destroy),
+        Just(Step::Look),
+        Just(Step::Finish),
+        Just(Step::List),
+        Just(Step::Reconnect),
+    ]
+}
+
+proptest! {
+    /// However events, looks and lists interleave: when all is read, the table holds what the engine holds.
+    #[test]
+    fn the_table_ends_as_the_engine_is(steps in proptest::collection::vec(step(), 0..60)) {
+        let now = Instant::now();
+        let mut engine: BTreeMap<String, Inspected> = BTreeMap::new();
+        let mut table = Table::default();
+        table.list(&BTreeSet::new(), BTreeSet::new(), now);
+        let mut under_way: Vec<(String, Option<Inspected>)> = Vec::new();
+        for (time, step) in (1_u64..).zip(steps) {
+            let name = |id: u8| format!("c{id}");
+            match step {
+                Step::Start(id) => {
+                    engine.insert(name(id), inspected(&name(id), State::Running, time));
+                    table.happened(event(&name(id), time, Action::Other), now);
+                }
+                Step::Kill(id) => table.happened(event(&name(id), time, Action::Kill(9)), now),
+                Step::Die(id) => if let Some(it) = engine.get_mut(&name(id)) {
+                    it.container.state = State::Exited(1);
+                    table.happened(event(&name(id), time, Action::Die(1)), now);
+                },
+                Step::Destroy(id) => {
+                    engine.remove(&name(id));
+                    table.happened(event(&name(id), time, Action::Destroy), now);
+                }
+                Step::Look => if let Some(id) = table.next() {
+                    let found = engine.get(&id).cloned();
+                    under_way.push((id, found));
+                },
+                Step::Finish => if let Some((id, found)) = under_way.pop() {
+                    table.looked(&id, Ok(found), now);
+                },
+                Step::List => {
+                    let before = table.ids();
+                    table.list(&before, engine.keys().cloned().collect(), now);
+                }
+                Step::Reconnect => {
+                    under_way.clear();
+                    table.disconnected();
+                    let before = table.ids();
+                    table.list(&before, engine.keys().cloned().collect(), now);
+                }
+            }
+        }
+        for (id, found) in under_way {
+            table.looked(&id, Ok(found), now);
+        }
+        while let Some(id) = table.next() {
+            table.looked(&id, Ok(engine.get(&id).cloned()), now);
+        }
+        let shown = table.containers().unwrap();
+        prop_assert_eq!(shown.keys().collect::<Vec<_>>(), engine.keys().collect::<Vec<_>>());
+        for (id, it) in &engine {
+            // A signal may have been sent to one that has not ended yet.
+            let as_is = shown[id].state == it.container.state;
+            prop_assert!(as_is || shown[id].state == State::Ending, "{id}: {:?}", shown[id].state);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Who this host is, and where it can be reached: from the configuration, the Consul agent and the engine. Pure.
+
+use std::net::IpAddr;
+
+use super::{config::Config, settings::Settings};
+use crate::{catalog::Problem, discover::consul::agent::Identity, docker::Containers};
+
+/// The settings with everything found out, and what is doubtful about that. `node` is `None` where the token may
+/// not read it. `None` as long as nothing gives this host a name.
+///
+/// The name of the Consul agent's node identifies the host only if the engine agrees: of two hosts that talked to one
+/// agent, each would otherwise take the other's services for dangling ones.
+pub(super) fn identify(
+    config: &Config,
+    node: Option<&Identity>,
+    engine: &str,
+    containers: &Containers,
+) -> Option<(Settings, Vec<Problem>)> {
+    let mut problems = Vec::new();
+    let known = config
+        .host
+        .as_deref()
+        .or(Some(engine))
+        .filter(|it| !it.is_empty());
+    let is_local = |node: &Identity| known.is_none_or(|host| same_host(host, &node.node));
+    let host = match (&config.host, node) {
+        (Some(host), _) => host.clone(),
+        (None, Some(node)) if is_local(node) => node.node.clone(),
+        (None, _) => known?.to_owned(),
+    };
+    if let Some(node) = node.filter(|node| !is_local(node)) {
+        problems.push(Problem::new(
+            "registrar",
+            format!(
+                "the Consul agent belongs to node {}, and this host is {host}: its services are \
+                 registered there and vanish with that agent; ask the agent of this host, or set \
+                 [registrar] host to {} if it is that one",
+                node.node, node.node
+            ),
+        ));
+    }
+    let of_agent = || {
+        let node = node.filter(|node| is_local(node))?;
+        node.address.filter(|&ip| !is_container(ip, containers))
+    };
+    let settings = Settings {
+        host_address: config.settings.host_address.or_else(of_agent),
+        host,
+        ..config.settings.clone()
+    };
+    Some((settings, problems))
+}
+
+/// Whether two names mean one host: one may lack the domain.
+fn same_host(one: &str, other: &str) -> bool {
+    let first = |name: &str| {
+        name.split('.')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+    };
+    let whole = one.contains('.') && other.contains('.');
+    match whole {
+        true => one.eq_ignore_ascii_case(other),
+        false => first(one) == first(other),
+    }
+}
+
+/// A Consul agent that runs in a container knows that container's address, not the host's.
+fn is_container(ip: IpAddr, containers: &Containers) -> bool {
+    let endpoints = containers.values().flat_map(|it| it.networks.values());
+    let mut addresses = endpoints.flat_map(|it| [it.ipv4.map(IpAddr::V4), it.ipv6.map(IpAddr::V6)]);
+    addresses.any(|address| address == Some(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn node(name: &str) -> Identity {
+        Identity {
+            node: name.to_owned(),
+            address: Some([192, 0, 2, 7].into()),
+        }
+    }
+
+    fn host(configured: Option<&str>, node: Option<&Identity>, engine: &str) -> (Settings, usize) {
+        let config = Config {
+            host: configured.map(str::to_owned),
+            ..Config::default()
+        };
+        let (settings, problems) = identify(&config, node, engine, &Containers::new()).unwrap();
+        (settings, problems.len())
+    }
+
+    #[test]
+    fn the_node_names_the_host_if_the_engine_agrees() {
+        for (configured, agent, engine, expect, problems) in [
+            (Some("me"), Some("me"), "x", "me", 0),
+            (Some("me"), Some("node"), "node", "me", 1),
+            (None, Some("node"), "node", "node", 0),
+            (
+                None,
+                Some("node.example.org"),
+                "NODE",
+                "node.example.org",
+                0,
+            ),
+            (None, Some("node.a"), "node.b", "node.b", 1),
+            (None, Some("consul-1"), "engine", "engine", 1),
+            (None, Some("node"), "", "node", 0),
+            (None, None, "engine", "engine", 0),
+        ] {
+            let agent = agent.map(node);
+            let (settings, told) = host(configured, agent.as_ref(), engine);
+            assert_eq!(
+                (&*settings.host, told),
+                (expect, problems),
+                "{configured:?} {engine}"
+            );
+        }
+        let nameless = identify(&Config::default(), None, "", &Containers::new());
+        assert_eq!(nameless, None);
+    }
+
+    #[test]
+    fn the_agents_address_is_the_hosts_only_if_it_runs_there() {
+        let local = host(None, Some(&node("a")), "a").0;
+        assert_eq!(local.host_address, Some([192, 0, 2, 7].into()));
+        let remote = host(None, Some(&node("b")), "a").0;
+        assert_eq!(remote.host_address, None);
+    }
+}

@@ -1,0 +1,378 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    discover::consul::agent::HeldCheck,
+    docker::{Container, Endpoint, Health, NetworkMode, Port, Protocol, State},
+    registrar::{
+        Addressing, CheckStatus, Settings,
+        wish::{Deregister, wishes},
+    },
+};
+
+fn container(id: &str, state: State) -> Container {
+    let endpoint = Endpoint {
+        ipv4: Some([172, 17, 0, 5].into()),
+        ipv6: None,
+    };
+    let protocol = Protocol::Tcp;
+    Container {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        image: "web".to_owned(),
+        created: 1,
+        environment: Vec::new(),
+        labels: BTreeMap::new(),
+        exposed: [Port {
+            number: 80,
+            protocol,
+        }]
+        .into(),
+        published: Vec::new(),
+        network: NetworkMode::Networks,
+        networks: BTreeMap::from([("bridge".to_owned(), endpoint)]),
+        state,
+        health: None,
+    }
+}
+
+fn wished_with(containers: Vec<Container>, deregister: Deregister) -> Wishes {
+    let containers = containers
+        .into_iter()
+        .map(|it| (it.id.clone(), Arc::new(it)));
+    let settings = Settings {
+        addressing: Addressing::Internal,
+        ..Settings::new("h")
+    };
+    wishes(
+        &containers.collect(),
+        &BTreeSet::new(),
+        &settings,
+        deregister,
+    )
+}
+
+fn wished(containers: Vec<Container>) -> Wishes {
+    wished_with(containers, Deregister::Always)
+}
+
+fn steps_with(wishes: &Wishes, held: &Held, memory: &Memory) -> Vec<Step> {
+    let adopt = BTreeSet::new();
+    let host = "h";
+    let adopt = &adopt;
+    plan(wishes, held, Ownership { host, adopt }, memory).0
+}
+
+fn steps(wishes: &Wishes, held: &Held) -> Vec<Step> {
+    steps_with(wishes, held, &Memory::default())
+}
+
+/// What Consul holds once `steps` are carried out; as 1.8.7, it ends a maintenance at a registration.
+fn carry_out(held: &mut Held, steps: &[Step]) {
+    for step in steps {
+        match step {
+            Step::Register(it) => {
+                let service = Service {
+                    name: it.name.clone(),
+                    address: it.address.ip().to_string(),
+                    port: it.address.port(),
+                    tags: it.tags.clone(),
+                    meta: it.meta.clone(),
+                    weights: weights(it),
+                };
+                held.services.insert(it.id.clone(), service);
+                held.checks.retain(|_, check| check.service_id != it.id);
+                for check in &it.checks {
+                    let check_held = HeldCheck {
+                        service_id: it.id.clone(),
+                        status: "critical".to_owned(),
+                        notes: String::new(),
+                    };
+                    held.checks.insert(check.id.clone(), check_held);
+                }
+            }
+            Step::Maintain { id, reason } => {
+                let check = HeldCheck {
+                    service_id: id.clone(),
+                    status: "critical".to_owned(),
+                    notes: reason.clone(),
+                };
+                held.checks.entry(maintenance(id)).or_insert(check);
+            }
+            Step::Resume { id } => {
+                held.checks.remove(&maintenance(id));
+            }
+            Step::Deregister { id } => {
+                held.services.remove(id);
+                held.checks.retain(|_, check| check.service_id != *id);
+            }
+            Step::Report { check, report } => {
+                report
+                    .status
+                    .as_str()
+                    .clone_into(&mut held.checks.get_mut(check).unwrap().status);
+            }
+        }
+    }
+}
+
+fn maintenance(id: &str) -> String {
+    format!("_service_maintenance:{id}")
+}
+
+fn held(wishes: &Wishes) -> Held {
+    let mut held = Held::default();
+    carry_out(&mut held, &steps(wishes, &Held::default()));
+    held
+}
+
+fn maintain(reason: &str) -> Step {
+    Step::Maintain {
+        id: "h:a:80".to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+#[test]
+fn what_is_as_it_should_be_makes_no_step() {
+    let wishes = wished(vec![
+        container("a", State::Running),
+        container("b", State::Paused),
+    ]);
+    assert_eq!(steps(&wishes, &held(&wishes)), []);
+}
+
+#[test]
+fn every_difference_registers_again() {
+    let wishes = wished(vec![container("a", State::Running)]);
+    let good = held(&wishes);
+    type Spoil = fn(&mut Service);
+    let spoils: [Spoil; 6] = [
+        |it| it.name.push('x'),
+        |it| it.address = "10.0.0.1".to_owned(),
+        |it| it.port = 1,
+        |it| it.tags.push("x".to_owned()),
+        |it| it.weights.passing = 9,
+        |it| {
+            it.meta.insert(CHECKS.to_owned(), "other".to_owned());
+        },
+    ];
+    for (number, spoil) in spoils.into_iter().enumerate() {
+        let mut held = good.clone();
+        spoil(held.services.get_mut("h:a:80").unwrap());
+        let steps = steps(&wishes, &held);
+        assert!(
+            matches!(&steps[..], [Step::Register(_)]),
+            "{number}: {steps:?}"
+        );
+    }
+}
+
+#[test]
+fn a_check_that_somebody_removed_comes_back() {
+    let mut a = container("a", State::Running);
+    a.health = Some(Health::Healthy);
+    let wishes = wished(vec![a]);
+    let mut held = held(&wishes);
+    held.checks.clear();
+    assert!(matches!(steps(&wishes, &held)[0], Step::Register(_)));
+}
+
+#[test]
+fn an_ending_container_is_drained_first_never_registered_and_gone_at_its_end() {
+    let mut held = held(&wished(vec![container("a", State::Running)]));
+    let mut ending = container("a", State::Ending);
+    ending
+        .labels
+        .insert("SERVICE_TAGS".to_owned(), "changed".to_owned());
+    let wishes = wished(vec![ending, container("new", State::Running)]);
+    let now = steps(&wishes, &held);
+    assert_eq!(now[0], maintain("lb-agent: the container is ending"));
+    assert!(matches!(&now[1], Step::Register(it) if it.id == "h:new:80"));
+    assert_eq!(now.len(), 2);
+    carry_out(&mut held, &now);
+    assert_eq!(steps(&wishes, &held), []);
+    assert_eq!(
+        steps(
+            &wished(vec![container("b", State::Ending)]),
+            &Held::default()
+        ),
+        []
+    );
+    let wishes = wished(vec![
+        container("a", State::Exited(0)),
+        container("new", State::Running),
+    ]);
+    let id = "h:a:80".to_owned();
+    assert_eq!(steps(&wishes, &held), [Step::Deregister { id }]);
+}
+
+#[test]
+fn pausing_is_maintenance_and_its_end_ends_only_ours() {
+    let running = wished(vec![container("a", State::Running)]);
+    let paused = wished(vec![container("a", State::Paused)]);
+    let reason = "lb-agent: the container is paused";
+    let mut held = held(&running);
+    assert_eq!(steps(&paused, &held), [maintain(reason)]);
+    let pause = steps(&paused, &held);
+    carry_out(&mut held, &pause);
+    let id = "h:a:80".to_owned();
+    assert_eq!(steps(&running, &held), [Step::Resume { id }]);
+
+    held.checks.get_mut(&maintenance("h:a:80")).unwrap().notes = "disk".to_owned();
+    assert_eq!(steps(&running, &held), []);
+    assert_eq!(steps(&paused, &held), []);
+    // A registration would end it.
+    let mut changed = container("a", State::Running);
+    changed
+        .labels
+        .insert("SERVICE_TAGS".to_owned(), "new".to_owned());
+    let changed = steps(&wished(vec![changed]), &held);
+    assert!(matches!(&changed[..], [Step::Register(_), again] if *again == maintain("disk")));
+}
+
+#[test]
+fn of_two_maintenances_of_ours_the_newer_reason_stands() {
+    let paused = wished(vec![container("a", State::Paused)]);
+    let mut held = held(&paused);
+    held.checks.get_mut(&maintenance("h:a:80")).unwrap().notes = "lb-agent: old".to_owned();
+    let now = steps(&paused, &held);
+    carry_out(&mut held, &now);
+    assert_eq!(
+        held.maintenance("h:a:80"),
+        Some("lb-agent: the container is paused")
+    );
+}
+
+#[test]
+fn only_what_carries_our_mark_is_swept_whatever_its_id() {
+    let mut held = Held::default();
+    let mut put = |id: &str, host: Option<&str>| {
+        let mark = |host: &str| (REGISTRAR.to_owned(), host.to_owned());
+        let service = Service {
+            meta: host.map(mark).into_iter().collect(),
+            ..Service::default()
+        };
+        held.services.insert(id.to_owned(), service);
+    };
+    put("custom", Some("h"));
+    put("h:gone:80", Some("h"));
+    put("h:theirs:80", Some("other"));
+    put("old:web-1:80", None);
+    put("old:web-1:53:udp", None);
+    put("old:x", None);
+    put("consul", None);
+    let gone = |adopt: &[&str]| {
+        let adopt = adopt.iter().map(|it| (*it).to_owned()).collect();
+        let owner = Ownership {
+            host: "h",
+            adopt: &adopt,
+        };
+        let (steps, _) = plan(&Wishes::default(), &held, owner, &Memory::default());
+        let ids = steps.into_iter().map(|step| match step {
+            Step::Deregister { id } => id,
+            other => panic!("{other:?}"),
+        });
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(gone(&[]), ["custom", "h:gone:80"]);
+    assert_eq!(
+        gone(&["old"]),
+        ["custom", "h:gone:80", "old:web-1:53:udp", "old:web-1:80"]
+    );
+}
+
+#[test]
+fn an_id_of_somebody_else_is_told_and_left_alone() {
+    let wishes = wished(vec![container("a", State::Running)]);
+    for (mark, part) in [
+        (None, "something else"),
+        (Some("other"), "registrar of host other"),
+    ] {
+        let mut held = held(&wishes);
+        let meta = &mut held.services.get_mut("h:a:80").unwrap().meta;
+        meta.remove(REGISTRAR);
+        meta.extend(mark.map(|it| (REGISTRAR.to_owned(), it.to_owned())));
+        let adopt = BTreeSet::new();
+        let owner = Ownership {
+            host: "h",
+            adopt: &adopt,
+        };
+        let (steps, problems) = plan(&wishes, &held, owner, &Memory::default());
+        assert_eq!(steps, []);
+        assert!(problems[0].message.contains(part), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_verdict_is_reported_once_until_it_is_due_and_when_it_changes() {
+    let with = |health| {
+        let mut a = container("a", State::Running);
+        a.health = Some(health);
+        wished(vec![a])
+    };
+    let healthy = with(Health::Healthy);
+    let mut now = held(&healthy);
+    let check = "service:h:a:80:docker".to_owned();
+    let mut memory = Memory::default();
+    let first = steps_with(&healthy, &now, &memory);
+    let [Step::Report { report, .. }] = &first[..] else {
+        panic!("{first:?}");
+    };
+    assert_eq!(report.status, CheckStatus::Passing);
+    carry_out(&mut now, &first);
+    memory
+        .reported
+        .insert(check.clone(), (report.clone(), Instant::now()));
+    assert_eq!(steps_with(&healthy, &now, &memory), []);
+    let sick = with(Health::Unhealthy("exit 1".to_owned()));
+    let report = Report::critical("exit 1");
+    assert_eq!(
+        steps_with(&sick, &now, &memory),
+        [Step::Report {
+            check: check.clone(),
+            report
+        }]
+    );
+    // Its time was over.
+    now.checks.get_mut(&check).unwrap().status = "critical".to_owned();
+    assert_eq!(steps_with(&healthy, &now, &memory).len(), 1);
+}
+
+#[test]
+fn the_older_of_two_containers_keeps_an_id() {
+    let named = |id: &str, created| {
+        let mut it = container(id, State::Running);
+        it.created = created;
+        it.labels.insert("SERVICE_ID".to_owned(), "same".to_owned());
+        it
+    };
+    let wishes = wished(vec![named("a", 2), named("b", 1)]);
+    assert_eq!(wishes.services["same"].registration.container, "b");
+    assert_eq!(wishes.problems.len(), 1);
+    assert_eq!(wishes.problems[0].subject, "container a");
+}
+
+#[test]
+fn on_success_keeps_what_ended_badly() {
+    let held = held(&wished(vec![container("a", State::Running)]));
+    for (code, stays) in [
+        (0, false),
+        (1, true),
+        (137, false),
+        (143, false),
+        (127, true),
+    ] {
+        let ended = vec![container("a", State::Exited(code))];
+        let kept = steps(&wished_with(ended.clone(), Deregister::OnSuccess), &held);
+        assert_eq!(kept.is_empty(), stays, "{code}");
+        assert_eq!(steps(&wished(ended), &held).len(), 1, "{code}");
+    }
+    // Removed.
+    assert_eq!(
+        steps(&wished_with(Vec::new(), Deregister::OnSuccess), &held).len(),
+        1
+    );
+}

@@ -1,0 +1,382 @@
+//! The stage: whenever containers change, and every now and then, Consul is made to hold what they ask for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    apply::apply,
+    config::Config,
+    identity::identify,
+    metrics::Metrics,
+    plan::{Memory, Ownership, Step, plan},
+    registration::CheckKind,
+    settings::Settings,
+    wish::{Wishes, wishes},
+};
+use crate::{
+    catalog::Problem,
+    discover::consul::{
+        self, RequestError, SetupError,
+        agent::{Agent, DOCKER_TTL, Identity},
+        backoff::Backoff,
+    },
+    docker::{Containers, Engine, State},
+};
+
+/// How registration is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The identity of this host, once it is known.
+    pub host: Option<String>,
+    /// Services that the containers ask for.
+    pub services: usize,
+    /// When Consul last held all of them.
+    pub synced: Option<SystemTime>,
+    /// Why Consul cannot be asked at the moment.
+    pub error: Option<String>,
+    /// What somebody has to correct.
+    pub problems: Vec<Problem>,
+}
+
+/// Why the stage ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No HTTP client can be made.
+    #[error("cannot ask the Consul agent")]
+    Client(#[source] SetupError),
+}
+
+/// Registers the containers of `engine` until `stop`. As long as the engine has not answered, nothing is registered and
+/// nothing removed.
+///
+/// Of several addresses of Consul only the first is asked: a service belongs to the agent that registered it.
+///
+/// # Errors
+/// When no HTTP client can be made. A Consul that is away is told in [`Status::error`].
+pub async fn run(
+    config: Config,
+    mut consul: consul::Config,
+    mut engine: watch::Receiver<Engine>,
+    out: watch::Sender<Status>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    consul.addresses.truncate(1);
+    let agent = Agent::new(consul, consul::Metrics::default()).map_err(Error::Client)?;
+    let mut registrar = Registrar {
+        config,
+        agent,
+        metrics,
+        node: None,
+        memory: Memory::default(),
+        ending: BTreeMap::new(),
+        backoff: Backoff::up_to(LONGEST_WAIT),
+    };
+    loop {
+        let now = engine.borrow_and_update().clone();
+        // Not interrupted by the next change: a busy engine could otherwise keep all of them from their end.
+        let pause = tokio::select! {
+            () = stop.cancelled() => break,
+            pause = registrar.turn(&now, &out) => pause,
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = sleep(pause) => {}
+            changed = engine.changed() => if changed.is_err() {
+                stop.cancelled().await;
+                break;
+            },
+        }
+    }
+    if registrar.config.deregister_on_exit {
+        let last = engine.borrow().clone();
+        registrar.leave(&last).await;
+    }
+    Ok(())
+}
+
+/// The settings with which the containers of `engine` would be registered, and what is doubtful about them. A Consul
+/// that is away is a problem here, and no more.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub async fn identified(
+    config: &Config,
+    mut consul: consul::Config,
+    engine: &Engine,
+) -> Result<(Settings, Vec<Problem>), Error> {
+    consul.addresses.truncate(1);
+    let agent = Agent::new(consul, consul::Metrics::default()).map_err(Error::Client)?;
+    let (node, away) = match agent.identity().await {
+        Ok(identity) => (Some(identity), None),
+        Err(error) => (None, Some(Problem::new("registrar", error.explain()))),
+    };
+    let none = Containers::new();
+    let containers = engine.containers.as_deref().unwrap_or(&none);
+    let name = engine.name.as_deref().unwrap_or_default();
+    let identified = identify(config, node.as_ref(), name, containers);
+    let (settings, mut problems) = identified.unwrap_or_else(|| {
+        let unknown = Settings {
+            host: "unknown".to_owned(),
+            ..config.settings.clone()
+        };
+        (unknown, Vec::new())
+    });
+    problems.extend(away);
+    Ok((settings, problems))
+}
+
+struct Registrar {
+    config: Config,
+    agent: Agent,
+    metrics: Metrics,
+    /// Who the Consul agent is; asked again after every failure.
+    node: Option<Node>,
+    memory: Memory,
+    /// Since when containers are ending.
+    ending: BTreeMap<String, Instant>,
+    backoff: Backoff,
+}
+
+/// What is known of the Consul agent.
+enum Node {
+    Known(Identity),
+    /// The token may not ask.
+    Hidden,
+}
+
+impl Registrar {
+    /// Makes Consul hold what the containers ask for; says how long that will do.
+    async fn turn(&mut self, engine: &Engine, out: &watch::Sender<Status>) -> Duration {
+        if engine.containers.is_none() {
+            return self.config.resync;
+        }
+        let mut status = Status {
+            synced: out.borrow().synced,
+            ..Status::default()
+        };
+        let done = self.sync(engine, &mut status).await;
+        let pause = match done {
+            Ok(pause) => {
+                self.backoff.succeeded();
+                status.synced = Some(SystemTime::now());
+                pause
+            }
+            Err(error) => {
+                // It may come back with nothing, or with other settings.
+                self.node = None;
+                self.memory = Memory::default();
+                status.error = Some(error.explain());
+                self.backoff.failed(fastrand::f64())
+            }
+        };
+        let good = status.error.is_none() && status.problems.is_empty();
+        self.metrics.up.set(good.into());
+        publish(out, status);
+        pause
+    }
+
+    async fn sync(
+        &mut self,
+        engine: &Engine,
+        status: &mut Status,
+    ) -> Result<Duration, RequestError> {
+        let Some(containers) = engine.containers.as_deref() else {
+            return Ok(self.config.resync);
+        };
+        let (settings, problems) = match self.identify(engine).await? {
+            Ok(identified) => identified,
+            Err(problem) => {
+                status.problems.push(problem);
+                return Ok(self.config.resync);
+            }
+        };
+        status.host = Some(settings.host.clone());
+        status.problems = problems;
+        let overdue = self.overdue(containers);
+        let wished = wishes(containers, &overdue, &settings, self.config.deregister);
+        status.services = wished.services.len();
+        let services = i64::try_from(wished.services.len()).unwrap_or(i64::MAX);
+        self.metrics.services.set(services);
+        status.problems.extend(wished.problems.iter().cloned());
+        self.forget_due_reports(&wished);
+        // A registration may change more than it says, such as a maintenance: look once more.
+        for round in 0..ROUNDS {
+            let held = self.agent.held().await?;
+            let owner = owner(&self.config, &settings);
+            let (steps, taken) = plan(&wished, &held, owner, &self.memory);
+            let registers = steps.iter().any(|step| matches!(step, Step::Register(_)));
+            let (agent, memory) = (&self.agent, &mut self.memory);
+            let refused = apply(agent, steps, &wished, memory, &self.metrics).await?;
+            let last = !registers || !refused.is_empty() || round + 1 == ROUNDS;
+            if last {
+                status.problems.extend(taken);
+                status.problems.extend(refused);
+                break;
+            }
+        }
+        status.problems.sort();
+        status.problems.dedup();
+        Ok(self.pause(&wished))
+    }
+
+    /// The settings with the identity of this host, and what is doubtful about it.
+    async fn identify(
+        &mut self,
+        engine: &Engine,
+    ) -> Result<Result<(Settings, Vec<Problem>), Problem>, RequestError> {
+        if self.node.is_none() {
+            self.node = Some(match self.agent.identity().await {
+                Ok(identity) => Node::Known(identity),
+                Err(error) if error.is_forbidden() => Node::Hidden,
+                Err(error) => return Err(error),
+            });
+        }
+        let node = match &self.node {
+            Some(Node::Known(identity)) => Some(identity),
+            _ => None,
+        };
+        let name = engine.name.as_deref().unwrap_or_default();
+        let none = Containers::new();
+        let containers = engine.containers.as_deref().unwrap_or(&none);
+        let identified = identify(&self.config, node, name, containers);
+        Ok(identified.ok_or_else(|| {
+            Problem::new(
+                "registrar",
+                "neither Consul nor the engine says who this host is; set [registrar] host, or \
+                 give a token with agent_prefix \"\" read",
+            )
+        }))
+    }
+
+    /// The containers that are ending for longer than the window.
+    fn overdue(&mut self, containers: &Containers) -> BTreeSet<String> {
+        let now = Instant::now();
+        let is_ending = |id: &str| {
+            containers
+                .get(id)
+                .is_some_and(|it| it.state == State::Ending)
+        };
+        self.ending.retain(|id, _| is_ending(id));
+        for id in containers.keys().filter(|id| is_ending(id)) {
+            self.ending.entry(id.clone()).or_insert(now);
+        }
+        let window = self.config.drain;
+        let late = self
+            .ending
+            .iter()
+            .filter(|(_, since)| now - **since >= window);
+        late.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Lets reports be sent again whose time is half over, and those of checks that are gone.
+    fn forget_due_reports(&mut self, wished: &Wishes) {
+        let mut renewals: BTreeMap<&str, Option<Duration>> = BTreeMap::new();
+        for wish in wished.services.values() {
+            for check in &wish.registration.checks {
+                renewals.insert(&check.id, self.renewal(&check.kind));
+            }
+        }
+        let now = Instant::now();
+        self.memory.reported.retain(|check, (_, at)| {
+            // A little early is better than late.
+            let is_due = |renewal: Duration| now - *at >= renewal.mul_f64(0.9);
+            renewals
+                .get(&**check)
+                .is_some_and(|it| !it.is_some_and(is_due))
+        });
+    }
+
+    /// How often a check must hear from us.
+    fn renewal(&self, kind: &CheckKind) -> Option<Duration> {
+        match kind {
+            CheckKind::Docker => Some(DOCKER_TTL / 2),
+            CheckKind::Heartbeat(ttl) => Some(self.config.ttl_refresh.unwrap_or(*ttl / 2)),
+            _ => None,
+        }
+    }
+
+    /// How long Consul may be left alone.
+    fn pause(&self, wished: &Wishes) -> Duration {
+        let checks = wished
+            .services
+            .values()
+            .flat_map(|it| &it.registration.checks);
+        let renewals = checks.filter_map(|check| self.renewal(&check.kind));
+        let now = Instant::now();
+        let drains = self.ending.values().map(|since| *since + self.config.drain);
+        // Those that are over have had their end.
+        let drains = drains.filter_map(|end| end.checked_duration_since(now));
+        let drains = drains.filter(|left| !left.is_zero());
+        renewals
+            .chain(drains)
+            .fold(self.config.resync, Duration::min)
+    }
+
+    /// Removes everything that is ours.
+    async fn leave(&mut self, engine: &Engine) {
+        let gone = async {
+            let Ok((settings, _)) = self.identify(engine).await? else {
+                return Ok(());
+            };
+            let held = self.agent.held().await?;
+            let none = Wishes::default();
+            let owner = owner(&self.config, &settings);
+            let (steps, _) = plan(&none, &held, owner, &self.memory);
+            let (agent, memory) = (&self.agent, &mut self.memory);
+            let refused = apply(agent, steps, &none, memory, &self.metrics).await?;
+            for problem in refused {
+                warn!(%problem, "not deregistered");
+            }
+            Ok::<_, RequestError>(())
+        };
+        if let Err(error) = gone.await {
+            warn!(error = %error.explain(), "the services of this host stay registered");
+        }
+    }
+}
+
+fn owner<'o>(config: &'o Config, settings: &'o Settings) -> Ownership<'o> {
+    Ownership {
+        host: &settings.host,
+        adopt: &config.adopt,
+    }
+}
+
+/// Sends the status; what changed is logged once.
+fn publish(out: &watch::Sender<Status>, status: Status) {
+    out.send_if_modified(|old| {
+        match (&old.error, &status.error) {
+            (before, Some(error)) if before.as_ref() != Some(error) => {
+                warn!(%error, "containers cannot be registered");
+            }
+            (Some(_), None) => info!("containers can be registered again"),
+            _ => {}
+        }
+        for problem in &status.problems {
+            if !old.problems.contains(problem) {
+                warn!(%problem, "registration");
+            }
+        }
+        let changed = Status {
+            synced: old.synced,
+            ..status.clone()
+        } != *old;
+        *old = status;
+        changed
+    });
+}
+
+/// Looks at Consul for one change.
+const ROUNDS: usize = 3;
+/// Between attempts while Consul is away.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,162 @@
+//! What Consul should hold for the containers of this host, as a pure function of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+
+use super::{
+    grammar::registrations,
+    registration::{CheckKind, CheckStatus, Registration},
+    settings::Settings,
+};
+use crate::{
+    catalog::Problem,
+    discover::consul::agent::Report,
+    docker::{Container, Containers, Health, State},
+};
+
+/// When the services of a container that ended are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deregister {
+    /// Always.
+    Always,
+    /// When it ended well: with code 0, by a signal, or by being removed. Others stay, for people to see.
+    OnSuccess,
+}
+
+/// One service that Consul should hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) registration: Registration,
+    pub(super) phase: Phase,
+    /// The states of the checks that we report, by their ids.
+    pub(super) reports: BTreeMap<String, Report>,
+}
+
+/// Where the container of a [`Wish`] is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It serves.
+    Serving,
+    /// It is frozen: in maintenance.
+    Paused,
+    /// It will end: in maintenance, and changed no more.
+    Ending,
+}
+
+impl Phase {
+    /// Why the service is in maintenance.
+    pub(super) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Serving => None,
+            Self::Paused => Some(PAUSED),
+            Self::Ending => Some(ENDING),
+        }
+    }
+}
+
+/// All wishes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// By the id of the service.
+    pub(super) services: BTreeMap<String, Wish>,
+    /// Containers whose services stay as they are.
+    pub(super) kept: BTreeSet<String>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What the `containers` ask for. Those in `overdue` are ending for too long, and count as gone.
+pub(super) fn wishes(
+    containers: &Containers,
+    overdue: &BTreeSet<String>,
+    settings: &Settings,
+    deregister: Deregister,
+) -> Wishes {
+    let mut wishes = Wishes::default();
+    // Of two that claim one id, the older keeps it.
+    let mut oldest_first: Vec<&Arc<Container>> = containers.values().collect();
+    oldest_first.sort_by_key(|it| (it.created, &it.id));
+    for container in oldest_first {
+        let phase = match container.state {
+            State::Running => Phase::Serving,
+            State::Paused => Phase::Paused,
+            State::Ending if !overdue.contains(&container.id) => Phase::Ending,
+            State::Exited(code) if deregister == Deregister::OnSuccess && !ended_well(code) => {
+                wishes.kept.insert(container.id.clone());
+                continue;
+            }
+            State::Created | State::Ending | State::Exited(_) => continue,
+        };
+        let reading = registrations(container, containers, settings);
+        wishes.problems.extend(reading.problems);
+        for registration in reading.registrations {
+            wishes.add(registration, container, phase);
+        }
+    }
+    wishes
+}
+
+impl Wishes {
+    fn add(&mut self, registration: Registration, container: &Container, phase: Phase) {
+        match self.services.entry(registration.id.clone()) {
+            Entry::Vacant(free) => {
+                let reports = reports(&registration, container);
+                free.insert(Wish {
+                    registration,
+                    phase,
+                    reports,
+                });
+            }
+            Entry::Occupied(taken) => {
+                let other: String = taken
+                    .get()
+                    .registration
+                    .container
+                    .chars()
+                    .take(12)
+                    .collect();
+                let message = format!(
+                    "its service {} is not registered: container {other} has registered that id \
+                     already; give one of them another SERVICE_ID",
+                    registration.id
+                );
+                let subject = format!("container {}", container.name);
+                self.problems.push(Problem::new(subject, message));
+            }
+        }
+    }
+}
+
+/// As Registrator: killed by a signal counts as well.
+fn ended_well(code: i64) -> bool {
+    code == 0 || code & 128 != 0
+}
+
+fn reports(registration: &Registration, container: &Container) -> BTreeMap<String, Report> {
+    let report = |status, output: &str| Report {
+        status,
+        output: output.to_owned(),
+    };
+    let reports = registration.checks.iter().filter_map(|check| {
+        let report = match &check.kind {
+            CheckKind::Docker => match &container.health {
+                Some(Health::Healthy) => report(CheckStatus::Passing, "the container is healthy"),
+                Some(Health::Unhealthy(output)) => report(CheckStatus::Critical, output),
+                Some(Health::Starting) | None => {
+                    report(CheckStatus::Critical, "the container is starting")
+                }
+            },
+            CheckKind::Heartbeat(_) => report(CheckStatus::Passing, "the registrar runs"),
+            CheckKind::Unusable(reason) => report(CheckStatus::Critical, reason),
+            _ => return None,
+        };
+        Some((check.id.clone(), report))
+    });
+    reports.collect()
+}
+
+/// Begins every reason of ours: a maintenance with another reason is an operator's.
+pub(super) const OUR_REASON: &str = "lb-agent: ";
+const PAUSED: &str = "lb-agent: the container is paused";
+const ENDING: &str = "lb-agent: the container is ending";
