@@ -1,6 +1,7 @@
 //! The registrar against a real Consul, with containers that the test makes up.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "shared with other tests, which use the rest")]
 mod support;
 
 use std::{

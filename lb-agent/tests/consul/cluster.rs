@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lb_agent::{
-    catalog::SourceState,
+    catalog::{Catalog, SourceState},
     discover::consul::{Address, Config},
 };
 use serde_json::json;
@@ -102,6 +102,40 @@ async fn a_follower_answers_while_its_cluster_elects_another_leader() {
         .catalog(BOUND, |catalog| ids(catalog, "a").contains(&"a2"))
         .await;
     assert_eq!(ids(&catalog, "a"), ["a1", "a2"]);
+    source.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_restarts_takes_nothing_away_and_tells_news_again() {
+    let server = Consul::start().await;
+    let mut agent = Consul::start_client(&server).await;
+    agent.register("a", "a1", 1).await;
+    server.register("a", "a2", 2).await;
+    let mut source = Source::start(config(&agent.address()));
+    let of_agent = |catalog: &Catalog| {
+        let all = catalog
+            .services
+            .get("a")
+            .into_iter()
+            .flat_map(|it| it.iter());
+        all.filter(|it| it.local).count()
+    };
+    source
+        .catalog(BOUND, |catalog| {
+            ids(catalog, "a").len() == 2 && of_agent(catalog) == 1
+        })
+        .await;
+    agent.kill();
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a").len(), 2);
+    agent.run().await;
+    source.until(BOUND, |state| state.error.is_none()).await;
+    agent.register("a", "a3", 3).await;
+    source
+        .catalog(SOON, |catalog| {
+            ids(catalog, "a").len() == 3 && of_agent(catalog) == 2
+        })
+        .await;
     source.end().await;
 }
 
