@@ -1,7 +1,4 @@
 //! The registrar against a real Consul, with containers that the test makes up.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{BOUND, Consul, MASTER};
 use lb_agent::{
     discover::consul::{self, Token},
     docker::{Container, Endpoint, Engine, Health, NetworkMode, Port, Protocol, State},
@@ -16,7 +14,6 @@ use lb_agent::{
 };
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use support::{BOUND, Consul, MASTER};
 use tokio::{
     sync::watch,
     task::JoinHandle,
