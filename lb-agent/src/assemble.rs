@@ -8,11 +8,11 @@
 mod compose;
 mod drains;
 mod journal;
+mod known;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
-    net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -34,11 +34,12 @@ use crate::{
     catalog::{Problem, SourceState},
     drain::{DrainOutcome, DrainRequest},
     health::Verdicts,
-    snapshot::{ServiceName, Snapshot},
-    vip::Vips,
+    snapshot::Snapshot,
+    vip::{Names, Vips},
 };
-use compose::{Known, compose, understand};
+use compose::{Last, compose};
 use drains::Drains;
+use known::Known;
 
 /// What the stage reads.
 pub struct Inputs {
@@ -50,6 +51,8 @@ pub struct Inputs {
     pub verdicts: watch::Receiver<Arc<Verdicts>>,
     /// What operators ask for.
     pub drains: mpsc::Receiver<DrainRequest>,
+    /// The containers of this host that are known to be ending or gone, by their full ids.
+    pub departed: watch::Receiver<Arc<BTreeSet<String>>>,
     /// What other stages found wrong.
     pub problems: Vec<watch::Receiver<Vec<Problem>>>,
 }
@@ -58,7 +61,7 @@ pub struct Inputs {
 pub struct Outputs {
     /// The services and parts that need a VIP, with the address each wishes for; `None` before any source
     /// has answered.
-    pub names: watch::Sender<Option<BTreeMap<ServiceName, Option<Ipv4Addr>>>>,
+    pub names: watch::Sender<Option<Arc<Names>>>,
     /// The snapshot; `None` before it is known.
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 }
@@ -69,6 +72,8 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
     let mut stage = Stage {
         heard: None,
         known: Known::default(),
+        changed: BTreeSet::new(),
+        facts: None,
         since: SystemTime::now(),
         drains,
         outputs,
@@ -78,6 +83,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
         mut vips,
         mut verdicts,
         drains: mut requests,
+        mut departed,
         mut problems,
     } = inputs;
     // The sources may have answered before this stage began.
@@ -85,27 +91,39 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
     let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // Not the runtime's clock: this is about work, not about waiting.
+        let began = std::time::Instant::now();
         if std::mem::take(&mut sources_changed) {
             stage.learn(&mut sources).await;
         }
         if let Some(vips) = vips.borrow_and_update().clone() {
-            let verdicts = verdicts.borrow_and_update().clone();
             let mut found = stage.drains.problems.clone();
             for problems in &mut problems {
                 found.extend_from_slice(&problems.borrow_and_update());
             }
-            stage.publish(&vips, &verdicts, &found);
+            stage.publish(Facts {
+                vips,
+                verdicts: verdicts.borrow_and_update().clone(),
+                drains: stage.drains.set.clone(),
+                departed: departed.borrow_and_update().clone(),
+                problems: found,
+                since: stage.since,
+            });
         }
 
-        // Until the window has passed only two things matter: an operator waits for an answer, and new VIPs
-        // answer what was just published.
-        let window = Instant::now() + WINDOW;
+        // Until the window has passed only three things matter: an operator waits for an answer, new VIPs answer
+        // what was just published, and a container that ends must get no flow more.
+        let window = Instant::now() + window(began.elapsed());
         let mut changed = false;
         loop {
             select! {
                 () = stop.cancelled() => return,
                 () = sleep_until(window) => break,
                 () = any_changed([&mut vips]) => {
+                    changed = true;
+                    break;
+                }
+                () = any_changed([&mut departed]) => {
                     changed = true;
                     break;
                 }
@@ -120,6 +138,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
                     changed = true;
                 }
                 () = any_changed([&mut vips]) => changed = true,
+                () = any_changed([&mut departed]) => changed = true,
                 () = any_changed([&mut verdicts]) => changed = true,
                 () = any_changed(&mut problems) => changed = true,
                 Some(request) = requests.recv() => changed |= stage.answer(request).await,
@@ -139,7 +158,11 @@ struct Stage {
     heard: Option<BTreeMap<String, SourceState>>,
     /// What of it was understood.
     known: Known,
-    /// When that was.
+    /// The services that were learnt anew since the last snapshot.
+    changed: BTreeSet<Arc<str>>,
+    /// What the last snapshot was made of; `None` before the first.
+    facts: Option<Facts>,
+    /// When the sources said what is known.
     since: SystemTime,
     drains: Drains,
     outputs: Outputs,
@@ -157,10 +180,10 @@ impl Stage {
             self.known.refresh(&states);
             return;
         }
-        self.known = understand(&states);
+        self.changed.extend(self.known.learn(&states));
         self.since = SystemTime::now();
-        if self.known.answered {
-            let left = drains::after_leaving(&self.drains.set, &self.known.catalog);
+        if self.known.answered() {
+            let left = drains::after_leaving(&self.drains.set, self.known.catalog());
             if let Err(error) = self.drains.store(left).await {
                 warn!(error, "drains of instances that left are kept");
             }
@@ -181,9 +204,10 @@ impl Stage {
             });
         } else {
             self.outputs.names.send_if_modified(|names| {
-                let changed = names.as_ref() != Some(&self.known.names);
+                let wanted = self.known.names();
+                let changed = names.as_ref() != Some(wanted);
                 if changed {
-                    *names = Some(self.known.names.clone());
+                    *names = Some(wanted.clone());
                 }
                 changed
             });
@@ -198,15 +222,17 @@ impl Stage {
     }
 
     /// Puts the newest snapshot into the channel; wakes its readers only if something is to be done.
-    fn publish(&self, vips: &Vips, verdicts: &Verdicts, problems: &[Problem]) {
-        let facts = Facts {
-            vips,
-            verdicts,
-            drains: &self.drains.set,
-            problems,
-            since: self.since,
-        };
-        let snapshot = compose(&self.known, &facts);
+    fn publish(&mut self, facts: Facts) {
+        let before = self.outputs.snapshots.borrow().clone();
+        let last = self.facts.as_ref().zip(before.as_deref());
+        let last = last.map(|(facts, snapshot)| Last {
+            snapshot,
+            facts,
+            changed: &self.changed,
+        });
+        let snapshot = compose(&self.known, &facts, last);
+        self.facts = Some(facts);
+        self.changed.clear();
         self.outputs.snapshots.send_if_modified(|current| {
             let before = current.as_deref();
             let changed = before != Some(&snapshot);
@@ -235,7 +261,7 @@ impl Stage {
 
     async fn drain(&mut self, request: &DrainRequest) -> Result<DrainOutcome, String> {
         let wanted = (&*request.service, request.backend.as_deref());
-        let catalog = &self.known.catalog;
+        let catalog = self.known.catalog();
         let (set, outcome) =
             drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
         self.drains.store(set).await?;
@@ -278,8 +304,17 @@ async fn any_changed<'r, T: Send + Sync + 'r>(
     }
 }
 
-/// How long changes are gathered after one was published.
+/// How long changes are gathered after a round that took `cost`: the stage then takes a fifth of one CPU at most, and
+/// where a round costs little hardly any change waits.
+fn window(cost: Duration) -> Duration {
+    (cost * 4).clamp(SHORTEST_WINDOW, WINDOW)
+}
+
+/// The longest time for which changes are gathered after one was published.
 const WINDOW: Duration = Duration::from_millis(50);
+
+/// The shortest.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(2);
 
 /// How old the times of the sources' answers may be in a snapshot.
 const LOOK_EVERY: Duration = Duration::from_secs(15);

@@ -35,10 +35,11 @@ pub struct Instance {
     pub local: bool,
     /// The full id of the Docker container that it runs in, where that is known.
     pub container: Option<String>,
-    /// Free-form marks: options (`lb_balance=round-robin`), aliases, domain tags.
-    pub tags: BTreeSet<String>,
+    /// Free-form marks: options (`lb_balance=round-robin`), aliases, domain tags. Mostly those of its neighbours,
+    /// so they are shared.
+    pub tags: Arc<BTreeSet<String>>,
     /// Options written as key and value.
-    pub meta: BTreeMap<String, String>,
+    pub meta: Arc<BTreeMap<String, String>>,
     /// Relative share, 1 to 65535; 0 takes no new flow.
     pub weight: u16,
     /// The verdict of the source's own checks.

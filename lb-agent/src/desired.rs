@@ -1,7 +1,7 @@
 //! What the maps should hold, as a pure function of the snapshot.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
@@ -11,7 +11,8 @@ use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, SLOTS, Serv
 use crate::{
     catalog::Problem,
     options,
-    snapshot::{ProbeState, Service, ServiceName, Snapshot},
+    plan::Todo,
+    snapshot::{ProbeState, Service, ServiceName, Snapshot, changes},
 };
 
 /// What the maps should hold.
@@ -43,38 +44,140 @@ impl Desired {
     /// What the maps should hold for `snapshot`, and what of it they cannot. No backend may lie in `pool`: a VIP
     /// behind a VIP would never be reached, since hooks do not run twice.
     pub fn new(snapshot: &Snapshot, pool: Ipv4Net) -> (Self, Vec<Problem>) {
-        let mut desired = Self {
-            complete: snapshot.complete,
-            ..Self::default()
-        };
-        let mut problems = Vec::new();
-        for (name, service) in &snapshot.services {
-            let Some(vip) = service.vip else { continue };
-            let endpoint = Endpoint {
-                name: name.clone(),
-                balance: balance(service.options.balance),
-                proven: service
-                    .backends
-                    .values()
-                    .all(|backend| backend.probe.state != ProbeState::Starting),
-                slots: slots(name, service, pool, &mut problems),
-            };
-            for (key, backend) in &service.backends {
-                match reachable(backend.address, pool) {
-                    Err(message) => {
-                        problems.push(Problem::new(format!("instance {key} of {name}"), message));
-                    }
-                    Ok(address) => {
-                        let weight = desired.backends.entry(address).or_insert(1);
-                        *weight = backend.weight.max(*weight);
-                    }
-                }
+        let mut wanted = Wanted::new(pool);
+        wanted.follow(&Snapshot::default(), snapshot);
+        let problems = wanted.problems().cloned().collect();
+        (wanted.desired, problems)
+    }
+}
+
+/// [`Desired`], kept from one snapshot to the next: each costs what has changed.
+#[derive(Debug)]
+pub struct Wanted {
+    desired: Desired,
+    pool: Ipv4Net,
+    /// How many services want an address with a weight: the highest counts.
+    weights: BTreeMap<(SocketAddrV4, u16), usize>,
+    /// What the maps cannot hold, by service.
+    problems: BTreeMap<ServiceName, Vec<Problem>>,
+}
+
+impl Wanted {
+    /// Nothing yet. No backend may lie in `pool`.
+    pub fn new(pool: Ipv4Net) -> Self {
+        Self {
+            desired: Desired::default(),
+            pool,
+            weights: BTreeMap::new(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    /// What the maps should hold.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// What of it they cannot.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+
+    /// Goes over from the snapshot `before` to the one `after`. Returns everything that may be another now.
+    pub fn follow(&mut self, before: &Snapshot, after: &Snapshot) -> Todo {
+        let mut todo = Todo::default();
+        let mut come = Vec::new();
+        for (name, old, new) in changes(&before.services, &after.services) {
+            if let Some(asked) = old.and_then(|service| Asked::new(name, service, self.pool)) {
+                self.forget(name, asked, &mut todo);
             }
-            for key in keys(vip, &service.options.ports) {
-                desired.services.insert(key, endpoint.clone());
+            let asked = new.and_then(|service| Asked::new(name, service, self.pool));
+            come.extend(asked.map(|asked| (name, asked)));
+        }
+        // After all have left: a VIP that one service hands to another stays.
+        for (name, asked) in come {
+            self.note(name, asked, &mut todo);
+        }
+        for &address in &todo.backends {
+            let weights = self.weights.range((address, 0)..=(address, u16::MAX));
+            match weights.last() {
+                Some((&(_, weight), _)) => drop(self.desired.backends.insert(address, weight)),
+                None => drop(self.desired.backends.remove(&address)),
             }
         }
-        (desired, problems)
+        self.desired.complete = after.complete;
+        todo
+    }
+
+    fn forget(&mut self, name: &ServiceName, asked: Asked, todo: &mut Todo) {
+        self.problems.remove(name);
+        for key in asked.keys {
+            self.desired.services.remove(&key);
+            todo.services.insert(key);
+        }
+        for (address, weight) in asked.backends {
+            if let Entry::Occupied(mut times) = self.weights.entry((address, weight)) {
+                *times.get_mut() -= 1;
+                if *times.get() == 0 {
+                    times.remove();
+                }
+            }
+            todo.backends.insert(address);
+        }
+    }
+
+    fn note(&mut self, name: &ServiceName, asked: Asked, todo: &mut Todo) {
+        if !asked.problems.is_empty() {
+            self.problems.insert(name.clone(), asked.problems);
+        }
+        for key in asked.keys {
+            self.desired.services.insert(key, asked.endpoint.clone());
+            todo.services.insert(key);
+        }
+        for (address, weight) in asked.backends {
+            *self.weights.entry((address, weight)).or_default() += 1;
+            todo.backends.insert(address);
+        }
+    }
+}
+
+/// What one service asks of the maps.
+struct Asked {
+    keys: Vec<ServiceKey>,
+    endpoint: Endpoint,
+    backends: Vec<(SocketAddrV4, u16)>,
+    problems: Vec<Problem>,
+}
+
+impl Asked {
+    /// Nothing, as long as it has no VIP.
+    fn new(name: &ServiceName, service: &Service, pool: Ipv4Net) -> Option<Self> {
+        let vip = service.vip?;
+        let mut problems = Vec::new();
+        let endpoint = Endpoint {
+            name: name.clone(),
+            balance: balance(service.options.balance),
+            proven: service
+                .backends
+                .values()
+                .all(|backend| backend.probe.state != ProbeState::Starting),
+            slots: slots(name, service, pool, &mut problems),
+        };
+        let mut backends = Vec::with_capacity(service.backends.len());
+        for (key, backend) in &service.backends {
+            match reachable(backend.address, pool) {
+                Ok(address) => backends.push((address, backend.weight.max(1))),
+                Err(message) => {
+                    problems.push(Problem::new(format!("instance {key} of {name}"), message));
+                }
+            }
+        }
+        Some(Self {
+            keys: keys(vip, &service.options.ports),
+            endpoint,
+            backends,
+            problems,
+        })
     }
 }
 

@@ -216,11 +216,11 @@ impl Setting {
 /// straight to `resolved`.
 fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> {
     let mut words = Vec::new();
-    for (name, text) in &instance.meta {
+    for (name, text) in &*instance.meta {
         words.extend(option(name, text));
     }
     let of_meta = words.len();
-    for tag in &instance.tags {
+    for tag in &*instance.tags {
         let (name, text) = match tag.split_once('=') {
             Some((name, text)) => (name.trim(), Some(text)),
             None => (tag.trim(), None),

@@ -3,7 +3,7 @@
 //! A backend is written before a table names it, a table before its service names it, and a backend is
 //! freed after no table and no flow names it: after every single step, each lookup gives a right answer.
 
-use std::{net::SocketAddrV4, time::Instant};
+use std::{collections::BTreeSet, net::SocketAddrV4, time::Instant};
 
 use lb_common::{Backend, BackendId, Be16, Be32, Half, SLOTS, Service, ServiceKey};
 
@@ -57,126 +57,233 @@ pub fn plan(
     now: Instant,
 ) -> (Vec<Step>, Vec<Problem>) {
     let mut next = installed.clone();
-    let mut problems = Vec::new();
-    let mut steps = put_backends(&mut next, desired, &active, now, &mut problems);
-    steps.extend(put_services(&mut next, desired, now, &mut problems));
-    if desired.complete {
-        steps.extend(remove(&mut next, desired, active, now));
-    }
-    (steps, problems)
-}
-
-fn put_backends(
-    next: &mut Installed,
-    desired: &Desired,
-    active: &impl Fn(u32) -> u64,
-    now: Instant,
-    problems: &mut Vec<Problem>,
-) -> Vec<Step> {
+    let mut round = Round::new(Todo::all(installed, desired));
     let mut steps = Vec::new();
-    for (&address, &weight) in &desired.backends {
-        let step = match next.backends.get(&address) {
-            Some(backend) if backend.weight == weight => continue,
-            Some(backend) => Step::PutBackend {
-                address,
-                id: backend.id,
-                weight,
-                fresh: false,
-            },
-            None => {
-                // An earlier version of the maps may have left flows behind that still count there.
-                let Some(index) = next.free_backends.take_if(now, |index| active(index) == 0)
-                else {
-                    problems.push(Problem::new(
-                        format!("backend {address}"),
-                        "the map of backends is full; raise limits.backends, which takes effect once the pins are removed",
-                    ));
-                    continue;
-                };
-                next.free_backends.untake(index);
-                let generation = next
-                    .generations
-                    .get(&index)
-                    .map_or(1, |last| last.wrapping_add(1).max(1));
-                Step::PutBackend {
-                    address,
-                    id: BackendId { index, generation },
-                    weight,
-                    fresh: true,
-                }
-            }
-        };
+    while let Some(step) = round.next(&mut next, desired, &active, now) {
         next.apply(&step, now);
         steps.push(step);
     }
-    steps
-}
-
-fn put_services(
-    next: &mut Installed,
-    desired: &Desired,
-    now: Instant,
-    problems: &mut Vec<Problem>,
-) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (&key, endpoint) in &desired.services {
-        let slots: Vec<u32> = endpoint
-            .slots
-            .iter()
-            .filter_map(|address| next.backends.get(address))
-            .map(|b| b.id.index)
-            .collect();
-        let Endpoint {
-            name,
-            balance,
-            proven,
-            ..
-        } = endpoint;
-        let step = match next.services.get(&key) {
-            Some(old) if old.slots == slots && old.balance == *balance => continue,
-            // Nobody has said yet that its backends are gone or bad: unknown is not empty.
-            Some(old) if !desired.complete && shrinks(old, &slots, *proven) => continue,
-            Some(old) => {
-                let service = InstalledService {
-                    table: old.table,
-                    half: old.half ^ 1,
-                    generation: old.generation.wrapping_add(1).max(1),
-                    balance: *balance,
-                    slots,
-                };
-                Step::PutService {
-                    key,
-                    service,
-                    fresh: false,
-                }
-            }
-            None => {
-                let Some(table) = next.free_tables.take(now) else {
-                    problems.push(Problem::new(
-                        format!("service {name}"),
-                        "the map of services is full; raise limits.services, which takes effect once the pins are removed",
-                    ));
-                    continue;
-                };
-                next.free_tables.untake(table);
-                let service = InstalledService {
-                    table,
-                    half: 0,
-                    generation: 1,
-                    balance: *balance,
-                    slots,
-                };
-                Step::PutService {
-                    key,
-                    service,
-                    fresh: true,
-                }
-            }
-        };
+    for step in free(&next, desired, active, now) {
         next.apply(&step, now);
         steps.push(step);
     }
-    steps
+    (steps, round.problems)
+}
+
+/// The steps that free what `desired` does not name and nobody uses any more.
+pub fn free(
+    installed: &Installed,
+    desired: &Desired,
+    active: impl Fn(u32) -> u64,
+    now: Instant,
+) -> Vec<Step> {
+    if !desired.complete {
+        return Vec::new();
+    }
+    let keep = |address: &SocketAddrV4| desired.backends.contains_key(address);
+    let gone = installed.freeable(keep, active, now).into_iter();
+    gone.map(|address| Step::FreeBackend { address }).collect()
+}
+
+/// Where the maps may hold something else than they should.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Todo {
+    /// By address.
+    pub backends: BTreeSet<SocketAddrV4>,
+    /// By endpoint.
+    pub services: BTreeSet<ServiceKey>,
+}
+
+impl Todo {
+    /// Everywhere.
+    pub fn all(installed: &Installed, desired: &Desired) -> Self {
+        let services = desired.services.keys().chain(installed.services.keys());
+        Self {
+            backends: desired.backends.keys().copied().collect(),
+            services: services.copied().collect(),
+        }
+    }
+
+    /// Here and where `other` says.
+    pub fn extend(&mut self, mut other: Self) {
+        self.backends.append(&mut other.backends);
+        self.services.append(&mut other.services);
+    }
+
+    /// Nowhere.
+    pub fn is_empty(&self) -> bool {
+        self.backends.is_empty() && self.services.is_empty()
+    }
+}
+
+/// One way through a [`Todo`]: the steps, each decided when the one before it is done.
+#[derive(Debug)]
+pub struct Round {
+    todo: Todo,
+    /// Endpoints that nobody wants, found on the way.
+    gone: Vec<ServiceKey>,
+    /// What could not be done, to be tried again.
+    left: Todo,
+    /// Why not.
+    problems: Vec<Problem>,
+}
+
+impl Round {
+    /// The way through `todo`.
+    pub fn new(todo: Todo) -> Self {
+        Self {
+            todo,
+            gone: Vec::new(),
+            left: Todo::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// The next step, if `installed` is what the maps hold after the last one; of its lists of free indexes only the
+    /// order may change here.
+    pub fn next(
+        &mut self,
+        installed: &mut Installed,
+        desired: &Desired,
+        active: impl Fn(u32) -> u64,
+        now: Instant,
+    ) -> Option<Step> {
+        while let Some(address) = self.todo.backends.pop_first() {
+            match put_backend(installed, desired, address, &active, now) {
+                Ok(None) => {}
+                Ok(step) => return step,
+                Err(problem) => {
+                    self.left.backends.insert(address);
+                    self.problems.push(problem);
+                }
+            }
+        }
+        while let Some(key) = self.todo.services.pop_first() {
+            let Some(endpoint) = desired.services.get(&key) else {
+                self.gone.push(key);
+                continue;
+            };
+            let known = |address| installed.backends.contains_key(address);
+            if !endpoint.slots.iter().all(known) {
+                self.left.services.insert(key);
+            }
+            match put_service(installed, desired.complete, key, endpoint, now) {
+                Ok(None) => {}
+                Ok(step) => return step,
+                Err(problem) => {
+                    self.left.services.insert(key);
+                    self.problems.push(problem);
+                }
+            }
+        }
+        while let Some(key) = self.gone.pop() {
+            if desired.complete && installed.services.contains_key(&key) {
+                return Some(Step::RemoveService { key });
+            }
+        }
+        None
+    }
+
+    /// What is left to be tried again when `refused`, the last step, could not be carried out, if that is so; and what
+    /// did not fit.
+    pub fn end(mut self, refused: Option<&Step>) -> (Todo, Vec<Problem>) {
+        self.left.extend(self.todo);
+        self.left.services.extend(self.gone);
+        match refused {
+            Some(Step::PutBackend { address, .. }) => {
+                self.left.backends.insert(*address);
+            }
+            Some(Step::PutService { key, .. } | Step::RemoveService { key }) => {
+                self.left.services.insert(*key);
+            }
+            // Whoever frees looks at all of them each time.
+            Some(Step::FreeBackend { .. }) | None => {}
+        }
+        (self.left, self.problems)
+    }
+}
+
+fn put_backend(
+    installed: &mut Installed,
+    desired: &Desired,
+    address: SocketAddrV4,
+    active: impl Fn(u32) -> u64,
+    now: Instant,
+) -> Result<Option<Step>, Problem> {
+    let Some(&weight) = desired.backends.get(&address) else {
+        // Whether it is freed is a question of time and of its flows.
+        return Ok(None);
+    };
+    let (id, fresh) = match installed.backends.get(&address) {
+        Some(backend) if backend.weight == weight => return Ok(None),
+        Some(backend) => (backend.id, false),
+        None => {
+            // An earlier version of the maps may have left flows behind that still count there.
+            let free = &mut installed.free_backends;
+            let Some(index) = free.take_if(now, |index| active(index) == 0) else {
+                return Err(Problem::new(
+                    format!("backend {address}"),
+                    "the map of backends is full; raise limits.backends, which takes effect once the pins are removed",
+                ));
+            };
+            free.untake(index);
+            let last = installed.generations.get(&index);
+            let generation = last.map_or(1, |last| last.wrapping_add(1).max(1));
+            (BackendId { index, generation }, true)
+        }
+    };
+    Ok(Some(Step::PutBackend {
+        address,
+        id,
+        weight,
+        fresh,
+    }))
+}
+
+fn put_service(
+    installed: &mut Installed,
+    complete: bool,
+    key: ServiceKey,
+    endpoint: &Endpoint,
+    now: Instant,
+) -> Result<Option<Step>, Problem> {
+    let named = endpoint.slots.iter();
+    let slots: Vec<u32> = named
+        .filter_map(|address| installed.backends.get(address))
+        .map(|backend| backend.id.index)
+        .collect();
+    let balance = endpoint.balance;
+    let (table, half, generation, fresh) = match installed.services.get(&key) {
+        Some(old) if old.slots == slots && old.balance == balance => return Ok(None),
+        // Nobody has said yet that its backends are gone or bad: unknown is not empty.
+        Some(old) if !complete && shrinks(old, &slots, endpoint.proven) => return Ok(None),
+        Some(old) => {
+            let generation = old.generation.wrapping_add(1).max(1);
+            (old.table, old.half ^ 1, generation, false)
+        }
+        None => {
+            let Some(table) = installed.free_tables.take(now) else {
+                return Err(Problem::new(
+                    format!("service {}", endpoint.name),
+                    "the map of services is full; raise limits.services, which takes effect once the pins are removed",
+                ));
+            };
+            installed.free_tables.untake(table);
+            (table, 0, 1, true)
+        }
+    };
+    let service = InstalledService {
+        table,
+        half,
+        generation,
+        balance,
+        slots,
+    };
+    Ok(Some(Step::PutService {
+        key,
+        service,
+        fresh,
+    }))
 }
 
 /// Whether `slots` would take backends away that were there, without anybody's word against them: none is
@@ -184,37 +291,6 @@ fn put_services(
 fn shrinks(old: &InstalledService, slots: &[u32], proven: bool) -> bool {
     let emptied = slots.is_empty() && !old.slots.is_empty();
     emptied || (!proven && old.slots.iter().any(|index| !slots.contains(index)))
-}
-
-fn remove(
-    next: &mut Installed,
-    desired: &Desired,
-    active: impl Fn(u32) -> u64,
-    now: Instant,
-) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let gone: Vec<_> = next
-        .services
-        .keys()
-        .filter(|key| !desired.services.contains_key(key))
-        .copied()
-        .collect();
-    for key in gone {
-        let step = Step::RemoveService { key };
-        next.apply(&step, now);
-        steps.push(step);
-    }
-    let gone = next.freeable(
-        |address| desired.backends.contains_key(address),
-        active,
-        now,
-    );
-    for address in gone {
-        let step = Step::FreeBackend { address };
-        next.apply(&step, now);
-        steps.push(step);
-    }
-    steps
 }
 
 impl Installed {

@@ -27,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::{InstanceKey, Problem},
-    desired::Desired,
+    desired::Wanted,
     installed::Installed,
     maps::{self, Events, Maps},
-    plan::{Step, plan},
+    plan::{Round, Step, Todo, free},
     programs::Programs,
-    snapshot::{ServiceName, Snapshot},
+    snapshot::{ServiceName, Snapshot, changes},
     stats::{BackendStats, ServiceStats, Stats, StatsRequest},
 };
 
@@ -99,15 +99,14 @@ struct Stage {
     programs: Programs,
     maps: Maps,
     installed: Installed,
-    snapshot: Option<Arc<Snapshot>>,
-    desired: Desired,
-    /// Who was last known behind an address: names the backends that are leaving.
-    owners: BTreeMap<SocketAddrV4, Vec<(ServiceName, InstanceKey)>>,
-    /// Whether the last plan was carried out whole.
-    settled: bool,
-    /// Whether something did not fit: what leaves may make room for it.
-    unfit: bool,
-    pool: Ipv4Net,
+    /// The newest one, and an empty one before the first.
+    snapshot: Arc<Snapshot>,
+    /// What it asks for.
+    wanted: Wanted,
+    /// Where the maps may not yet hold that.
+    todo: Todo,
+    /// Who was behind an address that nobody names any more.
+    leaving: BTreeMap<SocketAddrV4, Vec<(ServiceName, InstanceKey)>>,
     metrics: Arc<Metrics>,
 }
 
@@ -136,12 +135,10 @@ pub async fn run(
         programs,
         maps,
         installed,
-        snapshot: None,
-        desired: Desired::default(),
-        owners: BTreeMap::new(),
-        settled: true,
-        unfit: false,
-        pool,
+        snapshot: Arc::default(),
+        wanted: Wanted::new(pool),
+        todo: Todo::default(),
+        leaving: BTreeMap::new(),
         metrics,
     };
     #[expect(
@@ -184,11 +181,13 @@ pub async fn run(
                 Some(reply) => drop(reply.send(stage.figures())),
                 None => return Ok(()),
             },
-            _ = tick.tick() => if !stage.settled || stage.unfit {
-                stage.settle(&channels);
-            } else {
+            _ = tick.tick() => {
+                // What leaves may make room for what did not fit.
                 stage.free_leaving();
-            },
+                if !stage.todo.is_empty() {
+                    stage.settle(&channels);
+                }
+            }
             _ = audit.tick() => stage.audit(&channels),
         }
     }
@@ -196,90 +195,106 @@ pub async fn run(
 
 impl Stage {
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        for (name, service) in &snapshot.services {
-            for (key, backend) in &service.backends {
-                if let SocketAddr::V4(address) = backend.address {
-                    let owners = self.owners.entry(address).or_default();
-                    let owner = (name.clone(), key.clone());
-                    if !owners.contains(&owner) {
-                        owners.push(owner);
-                    }
+        let was_complete = self.wanted.desired().complete;
+        self.todo
+            .extend(self.wanted.follow(&self.snapshot, &snapshot));
+        let desired = self.wanted.desired();
+        if desired.complete && !was_complete {
+            // What was withheld and what nobody names were only passed over until now.
+            self.todo = Todo::all(&self.installed, desired);
+        }
+        for (name, old, new) in changes(&self.snapshot.services, &snapshot.services) {
+            for (key, backend) in old.into_iter().flat_map(|service| &service.backends) {
+                let SocketAddr::V4(address) = backend.address else {
+                    continue;
+                };
+                let stays = new.and_then(|service| service.backends.get(key));
+                if stays.is_none_or(|it| it.address != backend.address) {
+                    let owners = self.leaving.entry(address).or_default();
+                    owners.push((name.clone(), key.clone()));
                 }
             }
         }
-        self.snapshot = Some(snapshot);
+        self.leaving
+            .retain(|address, _| !desired.backends.contains_key(address));
+        self.snapshot = snapshot;
     }
 
-    /// Plans against the newest snapshot and carries the plan out, up to the first refused step.
+    /// Carries out what is to be done, up to the first step that the kernel refuses; the next tick tries again.
     fn settle(&mut self, channels: &Channels) {
-        let Some(snapshot) = &self.snapshot else {
-            return;
-        };
         let started = Instant::now();
-        let (desired, mut problems) = Desired::new(snapshot, self.pool);
-        problems.extend_from_slice(self.programs.problems());
-        // An unreadable count keeps the backend: unknown is not zero.
-        let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
-        let (steps, unfit) = plan(&self.installed, &desired, active, started);
-        self.unfit = !unfit.is_empty();
-        problems.extend(unfit);
-        self.desired = desired;
-        if let Err(problem) = self.carry_out(&steps) {
-            problems.push(problem);
+        let mut round = Round::new(std::mem::take(&mut self.todo));
+        let mut steps = 0_u64;
+        let mut refused = None;
+        while refused.is_none() {
+            // An unreadable count keeps the backend: unknown is not zero.
+            let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
+            let desired = self.wanted.desired();
+            let Some(step) = round.next(&mut self.installed, desired, active, started) else {
+                break;
+            };
+            match self.carry_out(&step) {
+                Ok(()) => steps += 1,
+                Err(problem) => refused = Some((step, problem)),
+            }
         }
-        if !steps.is_empty() {
+        let (left, unfit) = round.end(refused.as_ref().map(|(step, _)| step));
+        self.todo = left;
+        if steps > 0 {
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.metrics
                 .last_duration_micros
                 .store(micros, Ordering::Relaxed);
-            tracing::debug!(steps = steps.len(), micros, "changed the maps");
+            tracing::debug!(steps, micros, "changed the maps");
         }
         let installed = &self.installed;
-        self.owners
+        self.leaving
             .retain(|address, _| installed.backends.contains_key(address));
+        let settled = refused.is_none();
+        let mut problems: Vec<Problem> = self.wanted.problems().cloned().collect();
+        problems.extend_from_slice(self.programs.problems());
+        problems.extend(unfit);
+        problems.extend(refused.map(|(_, problem)| problem));
         channels.problems.send_if_modified(|old| {
             let changed = *old != problems;
             *old = problems;
             changed
         });
-        if self.settled && self.desired.complete {
+        if settled && self.wanted.desired().complete {
             channels
                 .installed
                 .send_if_modified(|done| !std::mem::replace(done, true));
         }
     }
 
-    /// Carries steps out, up to the first that the kernel refuses; the next tick tries again.
-    fn carry_out(&mut self, steps: &[Step]) -> Result<(), Problem> {
-        self.settled = true;
-        for step in steps {
-            if let Err(error) = self.maps.carry_out(step, &mut self.installed) {
-                self.settled = false;
-                self.metrics.failures.fetch_add(1, Ordering::Relaxed);
-                let error = error_chain(&error);
-                tracing::warn!(?step, error, "a map write failed and will be tried again");
-                return Err(Problem::new("data plane", format!("{error}; trying again")));
-            }
-            self.metrics.operations.fetch_add(1, Ordering::Relaxed);
+    /// Carries one step out.
+    fn carry_out(&mut self, step: &Step) -> Result<(), Problem> {
+        if let Err(error) = self.maps.carry_out(step, &mut self.installed) {
+            self.metrics.failures.fetch_add(1, Ordering::Relaxed);
+            let error = error_chain(&error);
+            tracing::warn!(?step, error, "a map write failed and will be tried again");
+            return Err(Problem::new("data plane", format!("{error}; trying again")));
         }
+        self.metrics.operations.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Frees backends that left and have lost their last flow.
     fn free_leaving(&mut self) {
-        if !self.desired.complete {
-            return;
-        }
-        let keep = |address: &SocketAddrV4| self.desired.backends.contains_key(address);
         // An unreadable count keeps the backend: unknown is not zero.
         let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
-        let gone = self.installed.freeable(keep, active, Instant::now());
-        let steps: Vec<_> = gone
-            .into_iter()
-            .map(|address| Step::FreeBackend { address })
-            .collect();
-        // A refused step is logged and counted, and tried again.
-        let _ = self.carry_out(&steps);
+        let steps = free(
+            &self.installed,
+            self.wanted.desired(),
+            active,
+            Instant::now(),
+        );
+        for step in steps {
+            // A refused step is logged and counted, and tried again.
+            if self.carry_out(&step).is_err() {
+                break;
+            }
+        }
     }
 
     fn suspect(&self, id: BackendId, suspects: &mpsc::Sender<SocketAddr>) {
@@ -308,6 +323,7 @@ impl Stage {
                 tracing::warn!(
                     "the maps held something else than this agent wrote; correcting them"
                 );
+                self.todo = Todo::all(&actual, self.wanted.desired());
                 self.installed = actual;
                 self.settle(channels);
             }
@@ -321,46 +337,46 @@ impl Stage {
             ..Stats::default()
         };
         stats.programs = self.programs.attached().collect();
-        for (key, endpoint) in &self.desired.services {
+        for (key, endpoint) in &self.wanted.desired().services {
+            let table = self.installed.services.get(key).map(|it| it.table);
+            let Some(counters) = table.and_then(|table| self.maps.counters(table).ok()) else {
+                continue;
+            };
             let figures = stats.services.entry(endpoint.name.clone()).or_default();
-            let table = self
-                .installed
-                .services
-                .get(key)
-                .map(|service| service.table);
-            if let Some(counters) = table.and_then(|table| self.maps.counters(table).ok()) {
-                figures.flows += counters.flows;
-                figures.refused += counters.refused;
-                figures.failed += counters.failed;
-            }
+            figures.flows += counters.flows;
+            figures.refused += counters.refused;
+            figures.failed += counters.failed;
         }
         let now = monotonic_nanos();
-        for (address, backend) in &self.installed.backends {
-            let active = self.maps.active(backend.id.index).unwrap_or(0);
-            let suspect = self
-                .maps
-                .suspected_until(backend.id.index)
-                .is_ok_and(|until| until > now);
-            let leaving = !self.desired.backends.contains_key(address);
-            for (name, instance) in self.owners.get(address).into_iter().flatten() {
-                let there = self
-                    .snapshot
-                    .as_ref()
-                    .and_then(|it| it.services.get(name)?.backends.get(instance));
-                let stays = there.is_some_and(|it| it.address == SocketAddr::V4(*address));
-                if stays == leaving {
-                    continue; // Another instance is at this address now.
+        let read = |address: &SocketAddrV4, leaving: bool| {
+            let index = self.installed.backends.get(address)?.id.index;
+            let suspected = self.maps.suspected_until(index);
+            Some(BackendStats {
+                active: self.maps.active(index).unwrap_or(0),
+                suspect: suspected.is_ok_and(|until| until > now),
+                leaving,
+            })
+        };
+        let mut note = |name: &ServiceName, key: &InstanceKey, read: BackendStats| {
+            let figures: &mut ServiceStats = stats.services.entry(name.clone()).or_default();
+            figures.active += read.active;
+            // One that moved is where it is now.
+            figures.backends.entry(key.clone()).or_insert(read);
+        };
+        for (name, service) in &self.snapshot.services {
+            for (key, backend) in &service.backends {
+                if let SocketAddr::V4(address) = &backend.address
+                    && let Some(read) = read(address, false)
+                {
+                    note(name, key, read);
                 }
-                let figures: &mut ServiceStats = stats.services.entry(name.clone()).or_default();
-                figures.active += active;
-                figures.backends.insert(
-                    instance.clone(),
-                    BackendStats {
-                        active,
-                        suspect,
-                        leaving,
-                    },
-                );
+            }
+        }
+        for (address, owners) in &self.leaving {
+            for (name, key) in owners {
+                if let Some(read) = read(address, true) {
+                    note(name, key, read);
+                }
             }
         }
         stats

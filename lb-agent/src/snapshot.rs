@@ -4,9 +4,11 @@
 //! resolver and every report are pure functions of it.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -29,8 +31,9 @@ pub struct Snapshot {
     /// Whether, beyond that, every backend in those first answers has had its first verdict by our own
     /// probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
     pub complete: bool,
-    /// Services and their tagged parts, by name.
-    pub services: BTreeMap<ServiceName, Service>,
+    /// Services and their tagged parts, by name. What stays the same keeps its allocation from one snapshot to the
+    /// next, so that [`changes`] costs what has changed.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// Everything that is wrong at the moment.
     pub problems: Vec<Problem>,
     /// The discovery sources, by name (`file`, `consul`).
@@ -56,12 +59,12 @@ impl PartialEq for Source {
 impl Eq for Source {}
 
 /// A service, or the part of it whose instances carry a domain tag (`hello` of `www` is `www.hello`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceName {
     /// What Consul calls the service.
-    pub service: String,
+    pub service: Arc<str>,
     /// The domain tag that selects a part of it.
-    pub tag: Option<String>,
+    pub tag: Option<Arc<str>>,
 }
 
 impl Snapshot {
@@ -73,7 +76,7 @@ impl Snapshot {
 
 impl ServiceName {
     /// The whole of a service.
-    pub fn whole(service: impl Into<String>) -> Self {
+    pub fn whole(service: impl Into<Arc<str>>) -> Self {
         Self {
             service: service.into(),
             tag: None,
@@ -81,7 +84,7 @@ impl ServiceName {
     }
 
     /// The instances of a service that carry `tag`.
-    pub fn part(service: impl Into<String>, tag: impl Into<String>) -> Self {
+    pub fn part(service: impl Into<Arc<str>>, tag: impl Into<Arc<str>>) -> Self {
         Self {
             service: service.into(),
             tag: Some(tag.into()),
@@ -92,9 +95,83 @@ impl ServiceName {
     /// `www` that is tagged `hello`.
     pub fn label(&self) -> String {
         match &self.tag {
-            None => self.service.clone(),
+            None => self.service.to_string(),
             Some(tag) => format!("{tag}_{}", self.service),
         }
+    }
+}
+
+/// What differs between two maps whose equal values mostly share their allocation: each such key with the value
+/// `before` and the one `after`. Values of one allocation are not looked at.
+pub fn changes<'m, K: Ord, V>(
+    before: &'m BTreeMap<K, Arc<V>>,
+    after: &'m BTreeMap<K, Arc<V>>,
+) -> impl Iterator<Item = Change<'m, K, V>>
+where
+    V: ?Sized,
+{
+    differences(before, after, Arc::ptr_eq)
+}
+
+/// What differs between two maps, as `same` sees their values.
+pub(crate) fn differences<'m, K: Ord, V>(
+    before: &'m BTreeMap<K, V>,
+    after: &'m BTreeMap<K, V>,
+    same: impl Fn(&V, &V) -> bool,
+) -> impl Iterator<Item = (&'m K, Option<&'m V>, Option<&'m V>)> {
+    let mut before = before.iter().peekable();
+    let mut after = after.iter().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+            };
+            match order {
+                Ordering::Less => {
+                    let (key, value) = before.next()?;
+                    return Some((key, Some(value), None));
+                }
+                Ordering::Greater => {
+                    let (key, value) = after.next()?;
+                    return Some((key, None, Some(value)));
+                }
+                Ordering::Equal => {
+                    let ((_, old), (key, new)) = (before.next()?, after.next()?);
+                    if !same(old, new) {
+                        return Some((key, Some(old), Some(new)));
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// A key, its value before and its value after.
+pub type Change<'m, K, V> = (&'m K, Option<&'m Arc<V>>, Option<&'m Arc<V>>);
+
+/// In the order of their texts; a name that shares the text of the other is not read.
+impl Ord for ServiceName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let texts = |one: &Arc<str>, other: &Arc<str>| {
+            if Arc::ptr_eq(one, other) {
+                Ordering::Equal
+            } else {
+                one.cmp(other)
+            }
+        };
+        texts(&self.service, &other.service).then_with(|| match (&self.tag, &other.tag) {
+            (Some(one), Some(other)) => texts(one, other),
+            (one, other) => one.is_some().cmp(&other.is_some()),
+        })
+    }
+}
+
+impl PartialOrd for ServiceName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -140,8 +217,10 @@ impl Service {
 pub struct Backend {
     /// Where flows go.
     pub address: SocketAddr,
+    /// Whether it runs on this host.
+    pub local: bool,
     /// Marks of the registration.
-    pub tags: BTreeSet<String>,
+    pub tags: Arc<BTreeSet<String>>,
     /// Relative share, 0 to 65535.
     pub weight: u16,
     /// Level 2: what the source's checks say.
@@ -150,8 +229,10 @@ pub struct Backend {
     pub checks: Vec<Check>,
     /// Level 1: what our own probes say.
     pub probe: Probe,
-    /// Until when an operator's drain lasts; the backend takes no new flow meanwhile.
+    /// Whether an operator drains it; it takes no new flow meanwhile.
     pub draining: bool,
+    /// Whether its container, which runs on this host, is ending or gone.
+    pub leaving: bool,
 }
 
 /// Level 1 of health: the verdict of our own probes.
@@ -213,6 +294,8 @@ pub enum State {
     Maintenance,
     /// Taken out here by an operator: established flows live on.
     Draining,
+    /// Its container is ending: established flows live on.
+    Leaving,
 }
 
 impl State {
@@ -231,6 +314,7 @@ impl State {
             Self::ConsulCritical => "consul_critical",
             Self::Maintenance => "maintenance",
             Self::Draining => "draining",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -238,6 +322,9 @@ impl State {
 impl Backend {
     /// Both levels and the operator's word, combined: usable is "the source says yes and so do we".
     pub fn state(&self) -> State {
+        if self.leaving {
+            return State::Leaving;
+        }
         if self.draining {
             return State::Draining;
         }

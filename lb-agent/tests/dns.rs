@@ -591,7 +591,7 @@ fn snapshot(complete: bool) -> Arc<Snapshot> {
     Arc::new(Snapshot {
         answered: complete,
         complete,
-        services: [(ServiceName::whole("www_hello"), service)].into(),
+        services: [(ServiceName::whole("www_hello"), service.into())].into(),
         ..Snapshot::default()
     })
 }

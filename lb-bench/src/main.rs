@@ -1,4 +1,4 @@
-//! What the data plane costs, against doing without it.
+//! What the data plane costs, against doing without it, and how fast discovery reaches it.
 //!
 //! The programs are loaded and their maps filled by the agent's own code; clients, servers and hooks live in a
 //! namespace and in cgroups of their own. Nothing here decides what is fast enough: the goals stand beside the
@@ -6,9 +6,11 @@
 
 mod client;
 mod costs;
+mod discovery;
 mod hooks;
 mod ratios;
 mod report;
+mod scale;
 mod server;
 mod statistics;
 mod world;
@@ -40,6 +42,21 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// The agent with a large file of services.
+    #[command(hide = true)]
+    Scale {
+        /// How many services.
+        #[arg(long, default_value_t = 10_000)]
+        services: usize,
+        /// Instances of each.
+        #[arg(long, default_value_t = 10)]
+        instances: usize,
+        /// Changes that are measured.
+        #[arg(long, default_value_t = 200)]
+        changes: usize,
+    },
+    /// From a change in Consul to the kernel's map.
+    Discovery(discovery::Discovery),
     /// The servers, in a process of their own.
     #[command(hide = true)]
     Serve {
@@ -80,7 +97,20 @@ const QUICK: Effort = Effort {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
+        Command::Discovery(what) => discovery::run(&what),
         Command::Serve { network, bare } => server::run(network, &bare),
+        Command::Scale {
+            services,
+            instances,
+            changes,
+        } => {
+            let figures = scale::measure(services, instances, changes)?;
+            println!(
+                "{}",
+                serde_json::to_string(&figures).context("cannot write the figures")?
+            );
+            Ok(())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -101,7 +102,7 @@ fn data_plane(stats: &Stats) -> DataPlane {
 }
 
 fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
-    let one = |(name, value): (&ServiceName, &snapshot::Service)| {
+    let one = |(name, value): (&ServiceName, &Arc<snapshot::Service>)| {
         // A data plane that answers, but does not name the service, has counted nothing for it yet.
         let stats = material
             .stats
@@ -130,8 +131,8 @@ fn service(
     Service {
         name: name.to_string(),
         label: name.label(),
-        service: name.service.clone(),
-        tag: name.tag.clone(),
+        service: name.service.to_string(),
+        tag: name.tag.as_ref().map(ToString::to_string),
         state: state(&backends),
         vip: value.vip,
         ports: value.options.ports.clone(),
@@ -189,7 +190,9 @@ fn one_backend(
 fn state(backends: &[Backend]) -> ServiceState {
     let fails = |backend: &Backend| match backend.state {
         State::L4Down | State::ConsulWarning | State::ConsulCritical => true,
-        State::Usable | State::Starting | State::Maintenance | State::Draining => false,
+        State::Usable | State::Starting | State::Maintenance | State::Draining | State::Leaving => {
+            false
+        }
     };
     if !backends.iter().any(|backend| backend.state.usable()) {
         ServiceState::Refused

@@ -267,7 +267,7 @@ mod tests {
     fn markup_in_names_and_check_output_is_text() {
         let mut snapshot = sample::snapshot();
         let mut evil = snapshot.services[&ServiceName::whole("db")].clone();
-        for backend in evil.backends.values_mut() {
+        for backend in std::sync::Arc::make_mut(&mut evil).backends.values_mut() {
             backend.checks[0].output = "<img src=x onerror=alert(1)>".to_owned();
         }
         let name = ServiceName::whole("\"><script>alert(1)</script>");

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -90,10 +91,10 @@ pub(crate) fn snapshot() -> Snapshot {
         answered: true,
         complete: true,
         services: [
-            (ServiceName::whole("www_hello"), hello),
-            (ServiceName::whole("db"), db),
-            (ServiceName::part("www", "world.dev"), www.clone()),
-            (ServiceName::whole("www"), www),
+            (ServiceName::whole("www_hello"), hello.into()),
+            (ServiceName::whole("db"), db.into()),
+            (ServiceName::part("www", "world.dev"), www.clone().into()),
+            (ServiceName::whole("www"), www.into()),
         ]
         .into(),
         problems: vec![Problem::new(
@@ -146,7 +147,8 @@ pub(crate) fn key(node: &str, id: &str) -> InstanceKey {
 pub(crate) fn backend(address: &str) -> Backend {
     Backend {
         address: address.parse::<SocketAddr>().unwrap(),
-        tags: BTreeSet::new(),
+        local: true,
+        tags: Arc::default(),
         weight: 1,
         source: SourceHealth::Passing,
         checks: Vec::new(),
@@ -157,6 +159,7 @@ pub(crate) fn backend(address: &str) -> Backend {
             took: Some(Duration::from_micros(350)),
         },
         draining: false,
+        leaving: false,
     }
 }
 

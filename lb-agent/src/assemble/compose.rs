@@ -1,148 +1,208 @@
-//! The snapshot as a pure function of everything that is known.
+//! The snapshot as a pure function of everything that is known, made anew only where something changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::SocketAddr,
     sync::Arc,
     time::SystemTime,
 };
 
-use super::Drain;
+use super::{
+    Drain,
+    known::{Known, Understood, understand},
+};
 use crate::{
-    catalog::{Catalog, Instance, Problem, SourceState},
-    discover,
-    discover::consul::VIRTUAL_ADDRESS,
+    catalog::{Instance, Problem, SourceState},
     health::Verdicts,
-    options::{self, CheckKind, Resolved},
-    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, Source},
+    options::CheckKind,
+    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, differences},
     vip::Vips,
 };
 
-/// What the sources say, understood: made once per change of a source, since it is the costly half.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    pub(super) catalog: Catalog,
-    resolved: BTreeMap<String, Resolved>,
-    sources: BTreeMap<String, Source>,
-    /// Whether every source has answered.
-    pub(super) answered: bool,
-    /// Every service and part, with the virtual address that its registration wishes for.
-    pub(super) names: BTreeMap<ServiceName, Option<Ipv4Addr>>,
-    problems: Vec<Problem>,
-}
-
-/// Everything else that a snapshot is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'f> {
+/// Everything that a snapshot is made of, beside what the sources say.
+#[derive(Clone, Debug)]
+pub struct Facts {
     /// The virtual addresses given out.
-    pub vips: &'f Vips,
+    pub vips: Arc<Vips>,
     /// What our own probes say.
-    pub verdicts: &'f Verdicts,
+    pub verdicts: Arc<Verdicts>,
     /// What operators took out.
-    pub drains: &'f BTreeSet<Drain>,
+    pub drains: Arc<BTreeSet<Drain>>,
+    /// The containers of this host that are ending or gone, by their full ids.
+    pub departed: Arc<BTreeSet<String>>,
     /// Problems that other stages found.
-    pub problems: &'f [Problem],
+    pub problems: Vec<Problem>,
     /// When the sources said what they say: since then backends that were never probed wait.
     pub since: SystemTime,
 }
 
+/// The snapshot before this one, and what has changed since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Last<'l> {
+    pub(super) snapshot: &'l Snapshot,
+    /// What it was made of.
+    pub(super) facts: &'l Facts,
+    /// The services that the sources changed since.
+    pub(super) changed: &'l BTreeSet<Arc<str>>,
+}
+
 /// The snapshot of these facts.
-pub fn assemble(sources: &BTreeMap<String, SourceState>, facts: &Facts<'_>) -> Snapshot {
-    compose(&understand(sources), facts)
+pub fn assemble(sources: &BTreeMap<String, SourceState>, facts: &Facts) -> Snapshot {
+    compose(&understand(sources), facts, None)
 }
 
-impl Known {
-    /// The sources, as the snapshot shows them.
-    pub(super) fn sources(&self) -> &BTreeMap<String, Source> {
-        &self.sources
-    }
-
-    /// Takes over when the sources answered last; everything else they say is known already.
-    pub(super) fn refresh(&mut self, sources: &BTreeMap<String, SourceState>) {
-        self.sources = shown(sources);
-    }
-}
-
-pub(super) fn understand(sources: &BTreeMap<String, SourceState>) -> Known {
-    let catalogs = sources.values().filter_map(|it| it.catalog.as_deref());
-    let catalog = discover::merge(catalogs);
-    let mut known = Known {
-        answered: sources.values().all(|it| it.catalog.is_some()),
-        sources: shown(sources),
-        ..Known::default()
+/// The snapshot of what is `known` and of `facts`. Everything that did not change shares its allocation with the
+/// last one, and costs nothing but that.
+pub(super) fn compose(known: &Known, facts: &Facts, last: Option<Last<'_>>) -> Snapshot {
+    let mut services = last.map_or_else(BTreeMap::new, |last| last.snapshot.services.clone());
+    let stale = match last {
+        Some(last) => stale(known, facts, last),
+        None => known.services().keys().cloned().collect(),
     };
-    for (name, instances) in &catalog.services {
-        let resolved = options::resolve(name, instances);
-        let wish = wished_vip(name, instances, &mut known.problems);
-        known.names.insert(ServiceName::whole(&**name), wish);
-        for tag in &resolved.domain_tags {
-            known.names.insert(ServiceName::part(&**name, tag), None);
-        }
-        known.problems.extend(resolved.problems.iter().cloned());
-        known.resolved.insert(name.to_string(), resolved);
-    }
-    known.problems.extend(catalog.problems.iter().cloned());
-    known.catalog = catalog;
-    known
-}
-
-pub(super) fn compose(known: &Known, facts: &Facts<'_>) -> Snapshot {
-    let mut services = BTreeMap::new();
-    for name in known.names.keys() {
-        let resolved = &known.resolved[&name.service];
-        let instances = known.catalog.services[&*name.service].iter();
-        let members = instances.filter(|it| match &name.tag {
-            None => true,
-            Some(tag) => it.tags.contains(tag),
-        });
-        let service = Service {
-            vip: facts.vips.by_name.get(name).copied(),
-            options: resolved.options.clone(),
-            // An alias stands for the whole service.
-            aliases: match &name.tag {
-                None => resolved.aliases.clone(),
-                Some(_) => BTreeSet::new(),
-            },
-            backends: members
-                .map(|it| (it.key.clone(), backend(&name.service, it, resolved, facts)))
-                .collect(),
+    for service in &stale {
+        let mut old = take(&mut services, service);
+        let Some(understood) = known.services().get(service) else {
+            continue;
         };
-        services.insert(name.clone(), service);
+        for name in understood.names(service) {
+            let before = old.remove(&name);
+            let made = make(&name, understood, facts, before.as_deref());
+            services.insert(name, Arc::new(made));
+        }
     }
-    let mut problems = known.problems.clone();
+    let mut problems = known.problems();
     problems.extend_from_slice(&facts.vips.problems);
-    problems.extend_from_slice(facts.problems);
+    problems.extend_from_slice(&facts.problems);
     problems.sort();
     problems.dedup();
     Snapshot {
-        answered: known.answered,
-        complete: known.answered && facts.verdicts.settled,
+        answered: known.answered(),
+        complete: known.answered() && facts.verdicts.settled,
         services,
         problems,
-        sources: known.sources.clone(),
+        sources: known.sources().clone(),
     }
 }
 
-fn backend(service: &str, instance: &Instance, resolved: &Resolved, facts: &Facts<'_>) -> Backend {
+/// The services that differ from the last snapshot's.
+fn stale(known: &Known, facts: &Facts, last: Last<'_>) -> BTreeSet<Arc<str>> {
+    let mut stale = last.changed.clone();
+    let before = last.facts;
+    if !Arc::ptr_eq(&before.vips, &facts.vips) {
+        let (old, new) = (&before.vips.by_name, &facts.vips.by_name);
+        let moved = differences(old, new, |one, other| one == other);
+        stale.extend(moved.map(|(name, ..)| name.service.clone()));
+    }
+    let service = |name: &str| Some(known.services().get_key_value(name)?.0.clone());
+    if !Arc::ptr_eq(&before.drains, &facts.drains) {
+        let differ = before.drains.symmetric_difference(&facts.drains);
+        stale.extend(differ.filter_map(|drain| service(&drain.service)));
+    }
+    let judged = facts.verdicts.changed_since(&before.verdicts);
+    let judged: BTreeSet<SocketAddr> = judged.map(|(address, _)| *address).collect();
+    let departed = before.departed.symmetric_difference(&facts.departed);
+    let departed: BTreeSet<&String> = departed.collect();
+    if !judged.is_empty() || !departed.is_empty() {
+        for (name, understood) in known.services() {
+            let asked = understood.is_probed() && !judged.is_empty();
+            let concerns = |it: &Instance| {
+                asked && judged.contains(&it.address)
+                    || local_container(it).is_some_and(|id| departed.contains(id))
+            };
+            // Most services are neither probed nor in a container of this host: those are not looked through.
+            let may = asked || understood.in_local_containers() && !departed.is_empty();
+            if may && understood.instances().iter().any(|it| concerns(it)) {
+                stale.insert(name.clone());
+            }
+        }
+    }
+    stale
+}
+
+/// Takes a service and its parts out of `services`.
+fn take(
+    services: &mut BTreeMap<ServiceName, Arc<Service>>,
+    service: &Arc<str>,
+) -> BTreeMap<ServiceName, Arc<Service>> {
+    let whole = ServiceName::whole(service.clone());
+    let names = services.range(whole..).map(|(name, _)| name);
+    let names = names.take_while(|name| name.service == *service);
+    let names: Vec<ServiceName> = names.cloned().collect();
+    names
+        .into_iter()
+        .filter_map(|name| services.remove_entry(&name))
+        .collect()
+}
+
+fn make(
+    name: &ServiceName,
+    understood: &Understood,
+    facts: &Facts,
+    before: Option<&Service>,
+) -> Service {
+    let members = understood.instances().iter().filter(|it| match &name.tag {
+        None => true,
+        Some(tag) => it.tags.contains(&**tag),
+    });
+    let backend = |it: &Instance| {
+        let before = before.and_then(|service| service.backends.get(&it.key));
+        (
+            it.key.clone(),
+            backend(&name.service, it, understood, facts, before),
+        )
+    };
+    let resolved = understood.resolved();
+    Service {
+        vip: facts.vips.by_name.get(name).copied(),
+        options: resolved.options.clone(),
+        // An alias stands for the whole service.
+        aliases: match &name.tag {
+            None => resolved.aliases.clone(),
+            Some(_) => BTreeSet::new(),
+        },
+        backends: members.map(|it| backend(it)).collect(),
+    }
+}
+
+fn backend(
+    service: &str,
+    instance: &Instance,
+    understood: &Understood,
+    facts: &Facts,
+    before: Option<&Backend>,
+) -> Backend {
+    let resolved = understood.resolved();
     let check = &resolved.options.check;
     let stated = resolved.weights.get(&instance.key).copied();
-    let drain = Drain {
-        service: service.to_owned(),
-        instance: instance.key.clone(),
-    };
+    // Without any drain, as nearly always, none is looked for.
+    let draining = !facts.drains.is_empty()
+        && facts.drains.contains(&Drain {
+            service: service.to_owned(),
+            instance: instance.key.clone(),
+        });
+    let verdict = facts.verdicts.of(instance.address, check).cloned();
     Backend {
         address: instance.address,
+        local: instance.local,
         tags: instance.tags.clone(),
         weight: stated.unwrap_or(instance.weight),
         source: instance.health,
         checks: instance.checks.clone(),
-        probe: facts
-            .verdicts
-            .of(instance.address, check)
-            .cloned()
-            .unwrap_or_else(|| unprobed(check, facts.since)),
-        draining: facts.drains.contains(&drain),
+        probe: verdict.unwrap_or_else(|| {
+            let probe = unprobed(check, facts.since);
+            // It has waited since it was first heard of, not since its neighbour changed.
+            let waits =
+                before.filter(|it| it.address == instance.address && it.probe.state == probe.state);
+            waits.map_or(probe, |it| it.probe.clone())
+        }),
+        draining,
+        leaving: local_container(instance).is_some_and(|id| facts.departed.contains(id)),
     }
+}
+
+/// The container of this host that an instance runs in.
+pub(super) fn local_container(instance: &Instance) -> Option<&String> {
+    instance.container.as_ref().filter(|_| instance.local)
 }
 
 fn unprobed(check: &CheckKind, since: SystemTime) -> Probe {
@@ -155,36 +215,4 @@ fn unprobed(check: &CheckKind, since: SystemTime) -> Probe {
         error: None,
         took: None,
     }
-}
-
-fn shown(sources: &BTreeMap<String, SourceState>) -> BTreeMap<String, Source> {
-    let show = |state: &SourceState| Source {
-        updated: state.updated,
-        error: state.error.clone(),
-    };
-    let shown = sources.iter();
-    shown
-        .map(|(name, state)| (name.clone(), show(state)))
-        .collect()
-}
-
-/// The virtual address that the newest registration with such a wish asks for.
-fn wished_vip(
-    service: &str,
-    instances: &[Arc<Instance>],
-    problems: &mut Vec<Problem>,
-) -> Option<Ipv4Addr> {
-    let stated = |it: &&Arc<Instance>| it.meta.contains_key(VIRTUAL_ADDRESS);
-    let newest = instances
-        .iter()
-        .filter(stated)
-        .max_by_key(|it| (it.registered, &it.key))?;
-    let text = &newest.meta[VIRTUAL_ADDRESS];
-    let wish = text.parse().ok();
-    if wish.is_none() {
-        let message =
-            format!("its virtual address `{text}` is not an IPv4 address and has no effect");
-        problems.push(Problem::new(format!("service {service}"), message));
-    }
-    wish
 }

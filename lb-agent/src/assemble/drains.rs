@@ -1,6 +1,6 @@
 //! Which backends an operator took out of service. The set outlives the agent in a file of its own.
 
-use std::{collections::BTreeSet, error::Error, path::PathBuf};
+use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -23,7 +23,7 @@ pub struct Drain {
 
 /// The drains and the file that keeps them.
 pub(super) struct Drains {
-    pub(super) set: BTreeSet<Drain>,
+    pub(super) set: Arc<BTreeSet<Drain>>,
     pub(super) problems: Vec<Problem>,
     path: PathBuf,
 }
@@ -44,7 +44,7 @@ impl Drains {
             }
         };
         Self {
-            set,
+            set: Arc::new(set),
             problems,
             path,
         }
@@ -56,14 +56,15 @@ impl Drains {
     ///
     /// Why it could not be written, as a sentence; then the old set stays in force.
     pub(super) async fn store(&mut self, set: BTreeSet<Drain>) -> Result<(), String> {
-        if set == self.set {
+        if set == *self.set {
             return Ok(());
         }
         let path = self.path.clone();
         let saved = blocking(move || state_file::save(&path, VERSION, &set).map(|()| set)).await;
-        self.set = saved.map_err(|why| {
+        let saved = saved.map_err(|why| {
             format!("{why}; make room or correct the permissions of the state directory")
         })?;
+        self.set = Arc::new(saved);
         Ok(())
     }
 }
@@ -116,7 +117,7 @@ fn find(catalog: &Catalog, name: &str) -> Result<(String, Vec<InstanceKey>), Str
     }
     for (service, instances) in &catalog.services {
         let called = |tag: &String| {
-            let part = ServiceName::part(&**service, tag);
+            let part = ServiceName::part(service.clone(), &**tag);
             part.label() == name || part.to_string() == name
         };
         let part = instances.iter().filter(|it| it.tags.iter().any(called));

@@ -1,12 +1,12 @@
 //! The log of what changed from one snapshot to the next: each change once, with from and to.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tracing::{debug, info, warn};
 
 use crate::{
     catalog::Problem,
-    snapshot::{Service, ServiceName, Snapshot},
+    snapshot::{Service, ServiceName, Snapshot, changes},
 };
 
 /// Logs how `after` differs from `before`; of the first snapshot only its size and its problems.
@@ -20,7 +20,7 @@ pub(super) fn record(before: Option<&Snapshot>, after: &Snapshot) {
     }
     match before {
         None => {
-            let backends = |service: &Service| service.backends.len();
+            let backends = |service: &Arc<Service>| service.backends.len();
             let backends: usize = after.services.values().map(backends).sum();
             info!(services = after.services.len(), backends, "first snapshot");
         }
@@ -32,15 +32,13 @@ pub(super) fn record(before: Option<&Snapshot>, after: &Snapshot) {
 }
 
 fn record_services(before: &Snapshot, after: &Snapshot) {
-    for (name, service) in &after.services {
-        match before.services.get(name) {
-            Some(old) => record_service(name, old, service),
-            None => info!(service = %name, backends = service.backends.len(), "service appeared"),
-        }
-    }
-    for name in before.services.keys() {
-        if !after.services.contains_key(name) {
-            info!(service = %name, "service left");
+    for (name, old, new) in changes(&before.services, &after.services) {
+        match (old, new) {
+            (Some(old), Some(new)) => record_service(name, old, new),
+            (None, Some(new)) => {
+                info!(service = %name, backends = new.backends.len(), "service appeared");
+            }
+            (_, None) => info!(service = %name, "service left"),
         }
     }
 }
@@ -50,7 +48,7 @@ fn record_service(name: &ServiceName, before: &Service, after: &Service) {
     if name.tag.is_some() {
         return;
     }
-    let service = &name.service;
+    let service = &*name.service;
     for (instance, backend) in &after.backends {
         let to = backend.state().as_str();
         let Some(old) = before.backends.get(instance) else {

@@ -1,11 +1,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use proptest::{collection, prelude::*};
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -14,15 +15,20 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Drain, Facts, Inputs, LOOK_EVERY, Outputs, WINDOW, assemble, run};
+use super::{
+    Drain, Facts, Inputs, LOOK_EVERY, Outputs, SHORTEST_WINDOW, WINDOW, assemble,
+    compose::{Last, compose},
+    known::{Known, understand},
+    run,
+};
 use crate::{
-    catalog::{Problem, SourceState},
+    catalog::{Instance, Problem, SourceState},
     discover::file::parse,
     drain::{DrainOutcome, DrainRequest},
     health::Verdicts,
     options::{Balance, CheckKind},
     snapshot::{Backend, Probe, ProbeState, ServiceName, Snapshot, State},
-    vip::Vips,
+    vip::{Names, Vips},
 };
 
 fn state(text: &str) -> SourceState {
@@ -42,21 +48,23 @@ fn snapshot(states: &[(&str, SourceState)]) -> Snapshot {
     assemble(&sources(states), &NOTHING.facts())
 }
 
-/// Owns what [`Facts`] borrow.
+/// What [`Facts`] share.
 struct Owned {
     vips: Vips,
     verdicts: Verdicts,
     drains: BTreeSet<Drain>,
+    departed: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Owned {
-    fn facts(&self) -> Facts<'_> {
+    fn facts(&self) -> Facts {
         Facts {
-            vips: &self.vips,
-            verdicts: &self.verdicts,
-            drains: &self.drains,
-            problems: &self.problems,
+            vips: Arc::new(self.vips.clone()),
+            verdicts: Arc::new(self.verdicts.clone()),
+            drains: Arc::new(self.drains.clone()),
+            departed: Arc::new(self.departed.clone()),
+            problems: self.problems.clone(),
             since: SystemTime::UNIX_EPOCH,
         }
     }
@@ -67,11 +75,9 @@ const NOTHING: Owned = Owned {
         by_name: BTreeMap::new(),
         problems: Vec::new(),
     },
-    verdicts: Verdicts {
-        by_target: BTreeMap::new(),
-        settled: false,
-    },
+    verdicts: Verdicts::NONE,
     drains: BTreeSet::new(),
+    departed: BTreeSet::new(),
     problems: Vec::new(),
 };
 
@@ -136,7 +142,7 @@ fn a_backend_is_usable_when_both_levels_agree() {
     let mut facts = NOTHING;
     let mut judge = |address: &str, state| {
         let target = (address.parse().unwrap(), CheckKind::Tcp);
-        facts.verdicts.by_target.insert(target, probe(state));
+        facts.verdicts.put(target, probe(state));
     };
     judge("10.0.0.1:80", ProbeState::Up);
     judge("10.0.0.9:1", ProbeState::Down);
@@ -241,6 +247,7 @@ struct Stage {
     source: watch::Sender<SourceState>,
     verdicts: watch::Sender<Arc<Verdicts>>,
     drains: mpsc::Sender<DrainRequest>,
+    departed: watch::Sender<Arc<BTreeSet<String>>>,
     problems: watch::Sender<Vec<Problem>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     stop: CancellationToken,
@@ -250,17 +257,18 @@ struct Stage {
 impl Stage {
     fn start(state_dir: &Path) -> Self {
         let (source, source_in) = watch::channel(SourceState::default());
-        let (names, mut names_in) = watch::channel(None::<BTreeMap<ServiceName, _>>);
+        let (names, mut names_in) = watch::channel(None::<Arc<Names>>);
         let (vips, vips_in) = watch::channel(None);
         let (verdicts, verdicts_in) = watch::channel(Arc::default());
         let (drains, drains_in) = mpsc::channel(1);
+        let (departed, departed_in) = watch::channel(Arc::default());
         let (problems, problems_in) = watch::channel(Vec::new());
         let (snapshots_out, snapshots) = watch::channel(None);
         let stop = CancellationToken::new();
         tokio::spawn(async move {
             while names_in.changed().await.is_ok() {
                 let names = names_in.borrow_and_update().clone().unwrap_or_default();
-                let given = names.into_keys().zip(1u8..);
+                let given = names.keys().cloned().zip(1u8..);
                 let by_name = given.map(|(name, n)| (name, Ipv4Addr::new(198, 18, 0, n)));
                 let by_name = by_name.collect();
                 let problems = Vec::new();
@@ -272,6 +280,7 @@ impl Stage {
             vips: vips_in,
             verdicts: verdicts_in,
             drains: drains_in,
+            departed: departed_in,
             problems: vec![problems_in],
         };
         let outputs = Outputs {
@@ -283,6 +292,7 @@ impl Stage {
             source,
             verdicts,
             drains,
+            departed,
             problems,
             snapshots,
             stop,
@@ -309,8 +319,8 @@ impl Stage {
             let whole = snapshot.services.iter().filter(|(it, _)| it.tag.is_none());
             let vips = snapshot.services.values().all(|it| it.vip.is_some());
             whole
-                .map(|(it, _)| &it.service)
-                .eq(names.iter().collect::<Vec<_>>())
+                .map(|(it, _)| &*it.service)
+                .eq(names.iter().map(String::as_str))
                 && vips
         })
         .await
@@ -400,19 +410,12 @@ async fn a_change_of_any_input_is_published_and_no_change_is_not() {
     let directory = TempDir::new().unwrap();
     let mut stage = Stage::start(directory.path());
     stage.serve(WWW).await;
-    let verdicts = Verdicts {
-        settled: true,
-        by_target: BTreeMap::from([
-            (
-                ("10.0.0.1:80".parse().unwrap(), CheckKind::Tcp),
-                probe(ProbeState::Up),
-            ),
-            (
-                ("10.0.0.2:80".parse().unwrap(), CheckKind::Tcp),
-                probe(ProbeState::Up),
-            ),
-        ]),
-    };
+    let mut verdicts = Verdicts::NONE;
+    verdicts.settled = true;
+    for address in ["10.0.0.1:80", "10.0.0.2:80"] {
+        let target = (address.parse().unwrap(), CheckKind::Tcp);
+        verdicts.put(target, probe(ProbeState::Up));
+    }
     stage.verdicts.send_replace(Arc::new(verdicts.clone()));
     stage.until(|it| it.complete).await;
     let problem = Problem::new("front", "cannot listen; free the port");
@@ -436,10 +439,10 @@ async fn mere_figures_reach_the_reports_and_wake_nobody() {
     let verdicts = |took| {
         let mut probe = probe(ProbeState::Up);
         probe.took = Some(took);
-        Arc::new(Verdicts {
-            settled: true,
-            by_target: BTreeMap::from([(target.clone(), probe)]),
-        })
+        let mut verdicts = Verdicts::NONE;
+        verdicts.settled = true;
+        verdicts.put(target.clone(), probe);
+        Arc::new(verdicts)
     };
     let (fast, slow) = (Duration::from_micros(100), Duration::from_millis(3));
     stage.verdicts.send_replace(verdicts(fast));
@@ -548,4 +551,194 @@ async fn a_damaged_file_of_drains_is_told_and_harms_nothing() {
     stage.drain("www", Some("b"), false).await.unwrap();
     stage.until(|it| drained(it) == ["file/b"]).await;
     stage.end().await;
+}
+
+/// The catalog of `text`, whose instances all run in containers of this host: `a` in `container-a`.
+fn in_containers(text: &str) -> SourceState {
+    let mut state = state(text);
+    let mut catalog = Arc::unwrap_or_clone(state.catalog.unwrap());
+    for instances in catalog.services.values_mut() {
+        let moved = instances.iter().map(|it| {
+            let container = Some(format!("container-{}", it.key.id));
+            let it = Instance::clone(it);
+            Arc::new(Instance { container, ..it })
+        });
+        *instances = moved.collect();
+    }
+    state.catalog = Some(Arc::new(catalog));
+    state
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ends_takes_its_backend_out_at_once() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    stage.source.send_replace(in_containers(WWW));
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    let gone = BTreeSet::from(["container-b".to_owned(), "container-x".to_owned()]);
+    stage.departed.send_replace(Arc::new(gone));
+    let states = |it: &Snapshot, name: ServiceName| -> Vec<State> {
+        let service = &it.services[&name];
+        service.backends.values().map(Backend::state).collect()
+    };
+    let www = || ServiceName::whole("www");
+    let left = |it: &Snapshot| states(it, www()) == [State::Starting, State::Leaving];
+    let snapshot = stage.until(left).await;
+    assert!(began.elapsed() < SHORTEST_WINDOW, "{:?}", began.elapsed());
+    let part = ServiceName::part("www", "world.dev");
+    assert_eq!(states(&snapshot, part), [State::Leaving]);
+    // Its container was only said to end, and goes on.
+    stage.departed.send_replace(Arc::default());
+    let back = |it: &Snapshot| states(it, www()) == [State::Starting, State::Starting];
+    stage.until(back).await;
+    stage.end().await;
+}
+
+#[test]
+fn a_container_of_another_host_is_not_ours_to_know_of() {
+    let mut source = in_containers(WWW);
+    let catalog = Arc::make_mut(source.catalog.as_mut().unwrap());
+    for instances in catalog.services.values_mut() {
+        let remote = instances.iter().map(|it| {
+            let it = Instance::clone(it);
+            Arc::new(Instance { local: false, ..it })
+        });
+        *instances = remote.collect();
+    }
+    let mut facts = NOTHING;
+    facts.departed.insert("container-a".to_owned());
+    let snapshot = assemble(&sources(&[("consul", source)]), &facts.facts());
+    let www = &snapshot.services[&ServiceName::whole("www")];
+    assert!(www.backends.values().all(|it| !it.leaving));
+}
+
+/// Everything that may be known at one moment, drawn from few enough names that moments resemble each other.
+#[derive(Clone, Debug)]
+struct Moment {
+    /// What two sources say.
+    sources: [Vec<(u8, Vec<u8>, u8)>; 2],
+    vips: BTreeSet<u8>,
+    judged: BTreeSet<(u8, bool)>,
+    drains: BTreeSet<(u8, u8)>,
+    departed: BTreeSet<u8>,
+}
+
+/// What a service says beside its name.
+const SAYS: [&str; 4] = ["", "hello", "lb_check=off", "lb_balance=x"];
+
+impl Moment {
+    fn any() -> impl Strategy<Value = Self> {
+        let service = (0..4u8, collection::vec(1..5u8, 0..4), 0..4u8);
+        let services = || collection::vec(service.clone(), 0..4);
+        (
+            [services(), services()],
+            collection::btree_set(0..4u8, 0..5),
+            collection::btree_set((1..5u8, any::<bool>()), 0..4),
+            collection::btree_set((0..4u8, 1..5u8), 0..3),
+            collection::btree_set(1..5u8, 0..3),
+        )
+            .prop_map(|(sources, vips, judged, drains, departed)| Self {
+                sources,
+                vips,
+                judged,
+                drains,
+                departed,
+            })
+    }
+
+    fn sources(&self) -> BTreeMap<String, SourceState> {
+        let text = |services: &[(u8, Vec<u8>, u8)]| {
+            let service = |(name, ids, says): &(u8, Vec<u8>, u8)| {
+                let tags = SAYS[usize::from(*says)];
+                let instance =
+                    |id: &u8| format!("{{ id = \"{id}\", address = \"10.0.0.{id}\", port = 80 }}");
+                let instances: Vec<String> = ids.iter().map(instance).collect();
+                format!(
+                    "[[service]]\nname = \"s{name}\"\ntags = [\"{tags}\"]\ninstance = [{}]\n",
+                    instances.join(", ")
+                )
+            };
+            let text: String = services.iter().map(service).collect();
+            in_containers(&format!("{text}# End.\n"))
+        };
+        let [one, other] = &self.sources;
+        sources(&[("consul", text(one)), ("file", text(other))])
+    }
+
+    fn facts(&self) -> Facts {
+        let mut facts = NOTHING;
+        for n in &self.vips {
+            let vip = |last| Ipv4Addr::new(198, 18, *n, last);
+            let (whole, part) = (format!("s{n}"), "hello");
+            let names = [
+                (ServiceName::whole(&*whole), vip(1)),
+                (ServiceName::part(&*whole, part), vip(2)),
+            ];
+            facts.vips.by_name.extend(names);
+        }
+        for (last, up) in &self.judged {
+            let target = (SocketAddr::from(([10, 0, 0, *last], 80)), CheckKind::Tcp);
+            let state = if *up {
+                ProbeState::Up
+            } else {
+                ProbeState::Down
+            };
+            facts.verdicts.put(target, probe(state));
+        }
+        let drains = self.drains.iter();
+        let drains = drains.map(|(name, id)| drain(&format!("s{name}"), &id.to_string()));
+        facts.drains = drains.collect();
+        let departed = self.departed.iter().map(|id| format!("container-{id}"));
+        facts.departed = departed.collect();
+        facts.facts()
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_ends_in_the_snapshot_of_the_last_moment_alone(
+        moments in collection::vec(Moment::any(), 1..6), repeats in any::<bool>(),
+    ) {
+        let mut known = Known::default();
+        let mut last: Option<(Snapshot, Facts)> = None;
+        for moment in &moments {
+            // The same catalogs again share nothing with those before; then everything is looked at.
+            for _ in 0..=u8::from(repeats) {
+                let changed = known.learn(&moment.sources()).into_iter().collect();
+                let facts = moment.facts();
+                let before = last.as_ref().map(|(snapshot, facts)| Last {
+                    snapshot,
+                    facts,
+                    changed: &changed,
+                });
+                let snapshot = compose(&known, &facts, before);
+                prop_assert_eq!(&snapshot, &assemble(&moment.sources(), &facts));
+                last = Some((snapshot, facts));
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_fact_concerns_keeps_its_allocation(moment in Moment::any(), judged in 1..5u8) {
+        let known = understand(&moment.sources());
+        let facts = moment.facts();
+        let first = compose(&known, &facts, None);
+        let mut verdicts = Verdicts::clone(&facts.verdicts);
+        let address = SocketAddr::from(([10, 0, 0, judged], 80));
+        verdicts.put((address, CheckKind::Tcp), probe(ProbeState::Starting));
+        let next = Facts { verdicts: Arc::new(verdicts), ..facts.clone() };
+        let changed = BTreeSet::new();
+        let last = Last { snapshot: &first, facts: &facts, changed: &changed };
+        let second = compose(&known, &next, Some(last));
+        for (name, service) in &second.services {
+            // With a service its parts are made anew.
+            let whole = &second.services[&ServiceName::whole(name.service.clone())];
+            let concerned = whole.backends.values().any(|it| it.address == address);
+            let probed = service.options.check != CheckKind::Off;
+            let kept = Arc::ptr_eq(service, &first.services[name]);
+            prop_assert!(kept || (concerned && probed), "{name}");
+        }
+    }
 }

@@ -41,6 +41,10 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub consul: Vec<String>,
+    /// Docker Engine whose containers are services, such as unix:///var/run/docker.sock, or off [default: that socket
+    /// if it is there]
+    #[arg(long, env = "LB_DOCKER_HOST", value_name = "ADDR")]
+    pub docker: Option<String>,
     /// Where the HTTP front listens; may be repeated [default: 0.0.0.0:80]
     #[arg(long, env = "LB_FRONT", value_name = "ADDR", value_delimiter = ',')]
     pub front: Vec<String>,

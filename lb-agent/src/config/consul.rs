@@ -69,10 +69,10 @@ fn tls(raw: &RawConfig, judge: &mut Judge<'_>) -> Tls {
     };
     match (&raw.consul_cert_file, &raw.consul_key_file) {
         (Some(given), None) => {
-            judge.wrong(given, "a certificate needs its key; give key_file, too")
+            judge.wrong(given, "a certificate needs its key; give key_file, too");
         }
         (None, Some(given)) => {
-            judge.wrong(given, "a key needs its certificate; give cert_file, too")
+            judge.wrong(given, "a key needs its certificate; give cert_file, too");
         }
         _ => {}
     }

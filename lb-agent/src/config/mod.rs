@@ -6,6 +6,7 @@
 mod args;
 mod cgroup;
 mod consul;
+mod engine;
 mod raw;
 mod register;
 mod registrar;
@@ -30,8 +31,11 @@ pub use secret::Secret;
 pub use crate::routes::Expose;
 
 use crate::{
-    discover::consul::{Address, Tls, Warning},
-    health,
+    discover::{
+        self,
+        consul::{Address, Tls, Warning},
+    },
+    docker, health,
 };
 
 /// Everything that the agent was told, checked.
@@ -81,6 +85,8 @@ pub struct Vip {
     pub pool: Ipv4Net,
     /// Part of what a VIP is a hash of: hosts with the same one agree.
     pub datacenter: String,
+    /// How long the address of a service that left is kept from others.
+    pub quarantine: Duration,
 }
 
 /// Where services are found.
@@ -90,6 +96,17 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// A Consul agent.
     pub consul: Option<Consul>,
+    /// The Docker Engine of this host.
+    pub docker: Option<Docker>,
+}
+
+/// The Docker Engine of this host, which is followed whether or not its containers are services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Docker {
+    /// Where it listens.
+    pub address: docker::Address,
+    /// How its containers are services; `None` if they are not.
+    pub source: Option<discover::docker::Config>,
 }
 
 /// A Consul cluster, and how it is asked.

@@ -65,6 +65,7 @@ raw_config! {
     log_format: String,
     vip_pool: String,
     vip_datacenter: String,
+    vip_quarantine: String,
     file_path: String,
     consul: (),
     consul_address: Vec<String>,
@@ -86,6 +87,10 @@ raw_config! {
     consul_wait: String,
     consul_max_stale: String,
     consul_max_watches: i64,
+    docker_enabled: bool,
+    docker_socket: String,
+    docker_networks: Vec<String>,
+    docker_addressing: String,
     front_enabled: bool,
     front_listen: Vec<String>,
     front_domains: Vec<String>,
@@ -151,6 +156,7 @@ impl RawConfig {
         keys.table(&mut root, "vip", |keys, vip| {
             raw.vip_pool = keys.string(vip, "pool");
             raw.vip_datacenter = keys.string(vip, "datacenter");
+            raw.vip_quarantine = keys.string(vip, "quarantine");
         });
         keys.table(&mut root, "sources", |keys, sources| {
             keys.table(sources, "file", |keys, file| {
@@ -158,6 +164,12 @@ impl RawConfig {
                 if raw.file_path.is_none() {
                     keys.reader.report(file.line, "[file] needs a `path`");
                 }
+            });
+            keys.table(sources, "docker", |keys, docker| {
+                raw.docker_enabled = keys.boolean(docker, "enabled");
+                raw.docker_socket = keys.string(docker, "socket");
+                raw.docker_networks = keys.strings(docker, "networks");
+                raw.docker_addressing = keys.string(docker, "addressing");
             });
             keys.table(sources, "consul", |keys, consul| {
                 raw.consul = Some(keys.given(consul.line, ()));
@@ -257,6 +269,7 @@ impl RawConfig {
             vip_datacenter: text("--datacenter", &args.datacenter),
             file_path: path("--services", &args.services),
             consul_address: list("--consul", &args.consul),
+            docker_socket: text("--docker", &args.docker),
             front_listen: list("--front", &args.front),
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
@@ -269,7 +282,7 @@ impl RawConfig {
         }
     }
 
-    /// What the variables say that every Consul tool reads. They rank below everything that is ours.
+    /// What the variables say that every tool of Consul or Docker reads. They rank below everything that is ours.
     pub fn from_consul_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let read = |name: &'static str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
@@ -294,6 +307,7 @@ impl RawConfig {
             consul_token_file: read("CONSUL_HTTP_TOKEN_FILE"),
             consul_namespace: read("CONSUL_NAMESPACE"),
             consul_partition: read("CONSUL_PARTITION"),
+            docker_socket: read("DOCKER_HOST"),
             ..Self::default()
         }
     }

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, cgroup, consul, registrar,
+    Sources, Vip, cgroup, consul, engine, registrar,
 };
 use crate::{
     health,
@@ -41,6 +41,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         vip: Vip {
             pool,
             datacenter: judge.text(&raw.vip_datacenter, datacenter, label),
+            quarantine: judge.text(&raw.vip_quarantine, DEFAULT_QUARANTINE, quarantine),
         },
         sources,
         front: front(raw, &mut judge),
@@ -73,13 +74,22 @@ fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
     let file = file.map(|_| judge.path(&raw.file_path, ""));
     let wanted = raw.consul.is_some() || raw.consul_address.is_some();
     let consul = wanted.then(|| consul::resolve(raw, judge));
-    if file.is_none() && consul.is_none() {
+    let docker = engine::resolve(raw, consul.is_some(), judge);
+    let containers = docker
+        .as_ref()
+        .is_some_and(|docker| docker.source.is_some());
+    if file.is_none() && consul.is_none() && !containers {
         judge.mistakes.push(format!(
-            "{NO_SOURCE}: name a file of services with --services FILE or a Consul agent with \
-             --consul ADDR (in the file: [sources.file] path, [sources.consul] address)"
+            "{NO_SOURCE}: name a file of services with --services FILE, a Consul agent with \
+             --consul ADDR or a Docker Engine with --docker ADDR (in the file: [sources.file] \
+             path, [sources.consul] address, [sources.docker] socket)"
         ));
     }
-    Sources { file, consul }
+    Sources {
+        file,
+        consul,
+        docker,
+    }
 }
 
 fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {
@@ -337,6 +347,13 @@ pub(super) fn pause(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time from 100ms to 1h, such as 2s".to_owned())
 }
 
+fn quarantine(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(7 * 24 * 60 * 60);
+    parse_duration(text)
+        .filter(|quarantine| *quarantine <= longest)
+        .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
+}
+
 /// Begins the mistake that only a readable file could have prevented.
 pub(super) const NO_SOURCE: &str = "no discovery source is given";
 
@@ -349,6 +366,8 @@ const DEFAULT_DOMAINS: [&str; 4] = [
     "127.0.0.1.sslip.io",
 ];
 const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+/// Longer than most programs remember an address that they were told.
+const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
 /// Stands in for an address that was wrong.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 

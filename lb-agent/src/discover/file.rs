@@ -4,6 +4,7 @@
 //! [`SourceState::error`]. The stage owns the watch and the last good catalog; it never writes the file.
 
 mod parse;
+mod reading;
 mod watch_file;
 
 use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use parse::{FileError, parse};
+use reading::Reading;
 use watch_file::{FileWatch, Text};
 
 use crate::catalog::{Catalog, SourceState};
@@ -44,20 +46,27 @@ pub async fn run(
 ) -> Result<(), Error> {
     let mut file = FileWatch::new(config.path.clone()).map_err(Error::Watch)?;
     let mut state = SourceState::default();
+    let mut reading = Reading::default();
     loop {
         let text = select! {
             text = file.next() => text,
             () = stop.cancelled() => return Ok(()),
         };
-        state = after_reading(state, &config, text);
+        state = after_reading(state, &config, &mut reading, text);
         out.send_replace(state.clone());
     }
 }
 
 /// The state after the file was read anew; logs what changed.
-fn after_reading(before: SourceState, config: &FileConfig, text: io::Result<Text>) -> SourceState {
+fn after_reading(
+    before: SourceState,
+    config: &FileConfig,
+    reading: &mut Reading,
+    text: io::Result<Text>,
+) -> SourceState {
+    let last = before.catalog.clone().unwrap_or_default();
     let path = config.path.display();
-    let error = match text.map(|text| parse(&text)) {
+    let error = match text.map(|text| reading.read(text, &last)) {
         Ok(Ok(catalog)) => {
             let (services, problems) = (catalog.services.len(), catalog.problems.len());
             info!(%path, services, problems, "services read");

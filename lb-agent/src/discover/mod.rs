@@ -5,9 +5,14 @@
 //! catalog of all of them.
 
 pub mod consul;
+pub mod docker;
 pub mod file;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::catalog::{Catalog, Instance, InstanceKey, Problem};
 
@@ -28,43 +33,71 @@ fn server_address(ip: IpAddr) -> Option<IpAddr> {
 }
 
 /// One catalog of several: instances of a service that two sources know are united. When two sources claim
-/// one instance, the first of them keeps it.
-pub fn merge<'c>(catalogs: impl IntoIterator<Item = &'c Catalog>) -> Catalog {
-    let mut services: BTreeMap<&Arc<str>, BTreeMap<&InstanceKey, &Arc<Instance>>> = BTreeMap::new();
-    let mut problems = Vec::new();
+/// one instance, the first of them keeps it. What is as it was in the merged catalog `before` keeps its allocation.
+pub fn merge<'c>(
+    catalogs: impl IntoIterator<Item = &'c Arc<Catalog>>,
+    before: &Catalog,
+) -> Arc<Catalog> {
+    let mut catalogs = catalogs.into_iter();
+    let Some(first) = catalogs.next() else {
+        return Arc::default();
+    };
+    let mut merged = Arc::clone(first);
     for catalog in catalogs {
-        problems.extend(catalog.problems.iter().cloned());
+        let united = Arc::make_mut(&mut merged);
+        united.problems.extend(catalog.problems.iter().cloned());
         for (name, instances) in &catalog.services {
-            let known = services.entry(name).or_default();
-            for instance in &**instances {
-                let kept = *known.entry(&instance.key).or_insert(instance);
-                if kept != instance {
-                    let (key, address) = (&instance.key, instance.address);
-                    let message = format!(
-                        "registered twice for service {name}; {} is used and {address} is left \
-                         out: give one of them another id",
-                        kept.address
-                    );
-                    problems.push(Problem::new(format!("instance {key}"), message));
+            match united.services.entry(name.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(instances.clone());
+                }
+                Entry::Occupied(known) if Arc::ptr_eq(known.get(), instances) => {}
+                Entry::Occupied(mut known) => {
+                    let both = unite(name, known.get(), instances, &mut united.problems);
+                    let before = before.services.get(name).filter(|it| ***it == *both);
+                    known.insert(before.cloned().unwrap_or_else(|| both.into()));
                 }
             }
         }
+        united.problems.sort();
+        united.problems.dedup();
     }
-    let services = services
-        .into_iter()
-        .map(|(name, known)| (name.clone(), known.into_values().cloned().collect()))
-        .collect();
-    problems.sort();
-    problems.dedup();
-    Catalog { services, problems }
+    merged
+}
+
+fn unite(
+    service: &str,
+    first: &[Arc<Instance>],
+    second: &[Arc<Instance>],
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<Instance>> {
+    let mut known: BTreeMap<&InstanceKey, &Arc<Instance>> = BTreeMap::new();
+    for instance in first.iter().chain(second) {
+        let kept = *known.entry(&instance.key).or_insert(instance);
+        if kept != instance {
+            let (key, address) = (&instance.key, instance.address);
+            let message = format!(
+                "registered twice for service {service}; {} is used and {address} is left \
+                 out: give one of them another id",
+                kept.address
+            );
+            problems.push(Problem::new(format!("instance {key}"), message));
+        }
+    }
+    known.into_values().cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Catalog, file::parse, merge, server_address};
+    use super::{Arc, Catalog, file::parse, server_address};
 
-    fn catalog(text: &str) -> Catalog {
-        parse(text).unwrap()
+    fn catalog(text: &str) -> Arc<Catalog> {
+        Arc::new(parse(text).unwrap())
+    }
+
+    fn merge<const N: usize>(catalogs: [&Arc<Catalog>; N]) -> Catalog {
+        let merged = super::merge(catalogs, &Catalog::default());
+        Arc::unwrap_or_clone(merged)
     }
 
     #[test]
@@ -131,11 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn merging_one_catalog_twice_changes_nothing() {
+    fn merging_the_same_catalogs_again_changes_nothing() {
         let one = catalog(
             "[[service]]\nname = \"db\"\n\
              instance = [{ id = \"a\", address = \"10.0.0.1\", port = 1 }]\n",
         );
-        assert_eq!(merge([&one, &one]), one);
+        assert_eq!(merge([&one, &one]), *one);
+        let again = catalog(
+            "[[service]]\nname = \"db\"\n\
+             instance = [{ id = \"b\", address = \"10.0.0.2\", port = 1 }]\n",
+        );
+        let both = super::merge([&one, &again], &Catalog::default());
+        let kept = super::merge([&one, &again], &both);
+        assert!(Arc::ptr_eq(&kept.services["db"], &both.services["db"]));
     }
 }

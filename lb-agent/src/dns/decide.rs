@@ -106,11 +106,13 @@ mod tests {
     const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
 
     fn names() -> Names {
-        let service = |vip| Service {
-            vip,
-            options: Options::default(),
-            aliases: Default::default(),
-            backends: Default::default(),
+        let service = |vip| {
+            std::sync::Arc::new(Service {
+                vip,
+                options: Options::default(),
+                aliases: Default::default(),
+                backends: Default::default(),
+            })
         };
         let snapshot = Snapshot {
             answered: true,

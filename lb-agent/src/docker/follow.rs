@@ -96,7 +96,7 @@ struct Follower {
 /// What a request brought.
 enum Answer {
     List(BTreeSet<String>, Result<BTreeSet<String>, RequestError>),
-    Look(String, Result<Option<Inspected>, RequestError>),
+    Look(String, Box<Result<Option<Inspected>, RequestError>>),
 }
 
 impl Follower {
@@ -130,7 +130,7 @@ impl Follower {
                 requests.push(
                     async move {
                         let found = client.inspect(&id).await;
-                        Answer::Look(id, found)
+                        Answer::Look(id, Box::new(found))
                     }
                     .boxed(),
                 );
@@ -146,7 +146,7 @@ impl Follower {
                         listing = false;
                     }
                     Answer::Look(id, found) => {
-                        let found = found.map_err(|error| error.to_string());
+                        let found = (*found).map_err(|error| error.to_string());
                         if let Err(error) = &found {
                             warn!(container = short(&id), error, "a container cannot be read");
                         }

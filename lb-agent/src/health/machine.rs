@@ -18,8 +18,6 @@ pub(super) enum Phase {
     Up { failures: u32 },
     /// Does not answer.
     Down { successes: u32 },
-    /// Is not probed.
-    Off,
 }
 
 impl Phase {
@@ -31,7 +29,6 @@ impl Phase {
 
     pub(super) fn after_probe(self, passed: bool, config: &Config) -> Self {
         match (self, passed) {
-            (Self::Off, _) => Self::Off,
             (
                 Self::Starting {
                     successes,
@@ -77,7 +74,6 @@ impl Phase {
             Self::Starting { .. } => true,
             Self::Up { failures } => failures > 0,
             Self::Down { successes } => successes > 0,
-            Self::Off => false,
         }
     }
 
@@ -86,7 +82,6 @@ impl Phase {
             Self::Starting { .. } => ProbeState::Starting,
             Self::Up { .. } => ProbeState::Up,
             Self::Down { .. } => ProbeState::Down,
-            Self::Off => ProbeState::Off,
         }
     }
 }
@@ -159,10 +154,5 @@ mod tests {
         let up = Phase::NEW.after_probe(true, &config);
         assert_eq!(up, Phase::Up { failures: 0 });
         assert_eq!(up.after_probe(false, &config), Phase::Down { successes: 0 });
-    }
-
-    #[test]
-    fn what_is_not_probed_stays_so() {
-        check(Phase::Off, "+-", "OO");
     }
 }

@@ -1,6 +1,6 @@
 //! The figures of our own probes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,8 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Target, probe::Outcome};
-use crate::snapshot::{Probe, ProbeState};
+use super::{probe::Outcome, roster::States};
 
 /// Counted by the health stage, read by whoever serves metrics.
 #[derive(Debug)]
@@ -63,14 +62,13 @@ impl Metrics {
         self.probes.get_or_create(&ResultLabel { result }).inc();
     }
 
-    pub(super) fn show_targets(&self, by_target: &BTreeMap<Target, Probe>) {
-        for (state, probed) in [
-            ("starting", ProbeState::Starting),
-            ("up", ProbeState::Up),
-            ("down", ProbeState::Down),
-            ("off", ProbeState::Off),
+    pub(super) fn show_targets(&self, states: States) {
+        for (state, count) in [
+            ("starting", states.starting),
+            ("up", states.up),
+            ("down", states.down),
+            ("off", states.off),
         ] {
-            let count = by_target.values().filter(|it| it.state == probed).count();
             let gauge = self.targets.get_or_create(&StateLabel { state });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }

@@ -8,9 +8,9 @@ mod machine;
 mod metrics;
 mod probe;
 mod roster;
+mod verdicts;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::Arc,
@@ -26,10 +26,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
+pub use verdicts::Verdicts;
 
 use crate::{
     options::CheckKind,
-    snapshot::{Probe, Snapshot},
+    snapshot::{Service, Snapshot, changes},
 };
 use probe::Outcome;
 use roster::{Job, News, Now, Roster};
@@ -61,22 +62,6 @@ impl Default for Config {
 /// What a probe asks of whom.
 pub type Target = (SocketAddr, CheckKind);
 
-/// What our probes say of every target.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
-    /// By target; one that is not probed (`lb_check=off`) is listed as such.
-    pub by_target: BTreeMap<Target, Probe>,
-    /// Whether every target that the sources named at first has had its first verdict. Never taken back.
-    pub settled: bool,
-}
-
-impl Verdicts {
-    /// The verdict on `address` asked in this way.
-    pub fn of(&self, address: SocketAddr, check: &CheckKind) -> Option<&Probe> {
-        self.by_target.get(&(address, check.clone()))
-    }
-}
-
 /// Probes the backends of the newest snapshot until `stop`. An address from `suspects` (the kernel saw a
 /// connect to it fail) is probed at once.
 pub async fn run(
@@ -91,6 +76,7 @@ pub async fn run(
     let mut probes: JoinSet<(Job, Outcome)> = JoinSet::new();
     let mut board = Board::new(verdicts);
     let noise = RandomState::new();
+    let mut followed = Arc::new(Snapshot::default());
     // The first snapshot may be there already.
     snapshots.mark_changed();
     loop {
@@ -108,11 +94,14 @@ pub async fn run(
         select! {
             () = stop.cancelled() => return,
             Ok(()) = snapshots.changed() => {
-                if let Some(snapshot) = &*snapshots.borrow_and_update() {
-                    roster.follow(targets(snapshot), Now::read());
-                    if snapshot.answered && board.waits_for.is_none() {
-                        board.waits_for = Some(roster.starting().cloned().collect());
+                let snapshot = snapshots.borrow_and_update().clone();
+                if let Some(snapshot) = snapshot {
+                    follow(&mut roster, &followed, &snapshot);
+                    if snapshot.answered && !board.answered {
+                        board.answered = true;
+                        roster.wait_for_starting();
                     }
+                    followed = snapshot;
                 }
             }
             Some(address) = suspects.recv() => roster.suspect(address, Instant::now()),
@@ -131,9 +120,8 @@ pub async fn run(
 /// Publishes the verdicts: a change of state at once, and then not again for a moment.
 struct Board {
     verdicts: watch::Sender<Arc<Verdicts>>,
-    /// The targets that the sources named at first and that have no verdict yet; `None` before every source
-    /// has answered. Who comes later is not waited for: on a busy host somebody always starts.
-    waits_for: Option<BTreeSet<Target>>,
+    /// Whether every source has answered. Who comes later is not waited for: on a busy host somebody always starts.
+    answered: bool,
     settled: bool,
     published: Option<Instant>,
 }
@@ -142,32 +130,23 @@ impl Board {
     fn new(verdicts: watch::Sender<Arc<Verdicts>>) -> Self {
         Self {
             verdicts,
-            waits_for: None,
+            answered: false,
             settled: false,
             published: None,
         }
     }
 
     fn publish(&mut self, roster: &mut Roster, metrics: &Metrics, now: Instant) {
-        let settles = !self.settled && self.has_heard_of_all(roster);
+        let settles = !self.settled && self.answered && !roster.is_waiting();
         if !settles && self.due(roster, now).is_none_or(|due| due > now) {
             return;
         }
         self.settled |= settles;
         self.published = Some(now);
-        let by_target = roster.report();
-        metrics.show_targets(&by_target);
-        let settled = self.settled;
-        self.verdicts
-            .send_replace(Arc::new(Verdicts { by_target, settled }));
-    }
-
-    /// Whether every first target has its verdict, or left.
-    fn has_heard_of_all(&mut self, roster: &Roster) -> bool {
-        self.waits_for.as_mut().is_some_and(|targets| {
-            targets.retain(|target| roster.starts(target));
-            targets.is_empty()
-        })
+        let mut verdicts = roster.report();
+        verdicts.settled = self.settled;
+        metrics.show_targets(roster.states());
+        self.verdicts.send_replace(Arc::new(verdicts));
     }
 
     /// When the news of `roster` are to be told.
@@ -181,15 +160,23 @@ impl Board {
     }
 }
 
-fn targets(snapshot: &Snapshot) -> BTreeSet<Target> {
-    let services = snapshot.services.values();
-    services
-        .flat_map(|service| {
-            let check = &service.options.check;
-            let addresses = service.backends.values().map(|backend| backend.address);
-            addresses.map(move |address| (address, check.clone()))
-        })
-        .collect()
+/// Makes the targets of `after` the ones to probe, where those of `before` were.
+fn follow(roster: &mut Roster, before: &Snapshot, after: &Snapshot) {
+    let now = Now::read();
+    let changes: Vec<_> = changes(&before.services, &after.services).collect();
+    // The new ones first: a target that one service hands to another keeps its state.
+    for target in changes.iter().filter_map(|it| it.2).flat_map(targets) {
+        roster.list(target, now);
+    }
+    for target in changes.iter().filter_map(|it| it.1).flat_map(targets) {
+        roster.unlist(&target);
+    }
+}
+
+fn targets(service: &Arc<Service>) -> impl Iterator<Item = Target> {
+    let check = &service.options.check;
+    let addresses = service.backends.values().map(|backend| backend.address);
+    addresses.map(move |address| (address, check.clone()))
 }
 
 /// Bounds the descriptors in use; the rest waits for its turn.

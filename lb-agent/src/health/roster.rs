@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Config, Target, machine::Phase, probe::Outcome};
+use super::{Config, Target, Verdicts, machine::Phase, probe::Outcome};
 use crate::{
     options::CheckKind,
     snapshot::{Probe, ProbeState},
@@ -17,7 +17,15 @@ use crate::{
 
 pub(super) struct Roster {
     config: Config,
+    /// Those that are probed.
     entries: BTreeMap<Target, Entry>,
+    /// How often each one that is not probed is listed.
+    off: BTreeMap<SocketAddr, usize>,
+    /// The verdict on every entry.
+    verdicts: Verdicts,
+    states: States,
+    /// Entries that are waited for.
+    awaited: usize,
     /// When which target is due; one in flight is not listed.
     queue: BTreeSet<(Instant, Target)>,
     jobs: u64,
@@ -47,7 +55,20 @@ pub(super) enum News {
     Verdicts,
 }
 
+/// How many targets there are of each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct States {
+    pub(super) starting: usize,
+    pub(super) up: usize,
+    pub(super) down: usize,
+    pub(super) off: usize,
+}
+
 struct Entry {
+    /// How often it is listed: by services, and by their parts.
+    listed: usize,
+    /// Whether somebody waits for its first verdict.
+    awaited: bool,
     phase: Phase,
     since: SystemTime,
     error: Option<String>,
@@ -63,8 +84,6 @@ enum Turn {
     Queued(Instant),
     /// A probe is under way; `again`: it was suspected after that began.
     InFlight { number: u64, again: bool },
-    /// It is never probed.
-    Never,
 }
 
 impl Now {
@@ -81,44 +100,69 @@ impl Roster {
         Self {
             config,
             entries: BTreeMap::new(),
+            off: BTreeMap::new(),
+            verdicts: Verdicts::NONE,
+            states: States::default(),
+            awaited: 0,
             queue: BTreeSet::new(),
             jobs: 0,
             news: News::None,
         }
     }
 
-    /// Makes `targets` the ones to probe. Those that stay keep their state; a new one is due at once.
-    pub(super) fn follow(&mut self, targets: BTreeSet<Target>, now: Now) {
-        let Self { entries, queue, .. } = self;
-        entries.retain(|target, entry| {
-            let stays = targets.contains(target);
-            if let (false, Turn::Queued(due)) = (stays, &entry.turn) {
-                queue.remove(&(*due, target.clone()));
-            }
-            stays
-        });
-        for target in targets {
-            if self.entries.contains_key(&target) {
-                continue;
-            }
-            let (phase, turn) = match target.1 {
-                CheckKind::Off => (Phase::Off, Turn::Never),
-                CheckKind::Tcp | CheckKind::Http(_) => (Phase::NEW, Turn::Queued(now.instant)),
-            };
-            if let Turn::Queued(due) = turn {
-                self.queue.insert((due, target.clone()));
-            }
-            let entry = Entry {
-                phase,
-                since: now.wall,
-                error: None,
-                took: None,
-                turn,
-                began: None,
-            };
-            self.entries.insert(target, entry);
-            self.news = News::Verdicts;
+    /// Probes `target` from now on, once more than so far. One that is listed already keeps its state; a new one is due
+    /// at once.
+    pub(super) fn list(&mut self, target: Target, now: Now) {
+        if target.1 == CheckKind::Off {
+            *self.off.entry(target.0).or_default() += 1;
+            return;
         }
+        if let Some(entry) = self.entries.get_mut(&target) {
+            entry.listed += 1;
+            return;
+        }
+        let entry = Entry {
+            listed: 1,
+            awaited: false,
+            phase: Phase::NEW,
+            since: now.wall,
+            error: None,
+            took: None,
+            turn: Turn::Queued(now.instant),
+            began: None,
+        };
+        self.queue.insert((now.instant, target.clone()));
+        *self.states.of(entry.phase.state()) += 1;
+        self.verdicts.put(target.clone(), entry.verdict());
+        self.entries.insert(target, entry);
+        self.news = News::Verdicts;
+    }
+
+    /// Takes one listing of `target` back; without any it is forgotten.
+    pub(super) fn unlist(&mut self, target: &Target) {
+        if target.1 == CheckKind::Off {
+            if let Some(listed) = self.off.get_mut(&target.0) {
+                *listed -= 1;
+                if *listed == 0 {
+                    self.off.remove(&target.0);
+                }
+            }
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(target) else {
+            return;
+        };
+        entry.listed -= 1;
+        if entry.listed > 0 {
+            return;
+        }
+        if let Turn::Queued(due) = entry.turn {
+            self.queue.remove(&(due, target.clone()));
+        }
+        *self.states.of(entry.phase.state()) -= 1;
+        self.awaited -= usize::from(entry.awaited);
+        self.entries.remove(target);
+        self.verdicts.remove(target);
     }
 
     /// At most `room` probes that are to start now.
@@ -180,9 +224,17 @@ impl Roster {
         }
         if entry.phase.state() != before.0 {
             entry.since = now.wall;
+            *self.states.of(before.0) -= 1;
+            *self.states.of(entry.phase.state()) += 1;
+            if std::mem::take(&mut entry.awaited) {
+                self.awaited -= 1;
+            }
         }
         if (entry.phase.state(), &entry.error) != (before.0, &before.1) {
             news = News::Verdicts;
+        }
+        if news != News::None {
+            self.verdicts.put(job.target.clone(), entry.verdict());
         }
         let pause = if entry.phase.wavers() || again {
             HURRY
@@ -212,23 +264,29 @@ impl Roster {
                     }
                 }
                 Turn::InFlight { again, .. } => *again = true,
-                Turn::Never => {}
             }
         }
     }
 
-    /// Those that still wait for their first verdict.
-    pub(super) fn starting(&self) -> impl Iterator<Item = &Target> {
-        let starts = |entry: &Entry| entry.phase.state() == ProbeState::Starting;
-        self.entries
-            .iter()
-            .filter_map(move |(target, entry)| starts(entry).then_some(target))
+    /// Waits from now on for the first verdict of each target that has none.
+    pub(super) fn wait_for_starting(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.awaited = entry.phase.state() == ProbeState::Starting;
+            self.awaited += usize::from(entry.awaited);
+        }
     }
 
-    /// Whether this one does; one that left waits for nothing.
-    pub(super) fn starts(&self, target: &Target) -> bool {
-        let entry = self.entries.get(target);
-        entry.is_some_and(|entry| entry.phase.state() == ProbeState::Starting)
+    /// Whether one of those still has none; one that left is not waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.awaited > 0
+    }
+
+    /// How many targets there are of each state.
+    pub(super) fn states(&self) -> States {
+        States {
+            off: self.off.len(),
+            ..self.states
+        }
     }
 
     /// What changed since the last [`Roster::report`].
@@ -236,13 +294,21 @@ impl Roster {
         self.news
     }
 
-    /// The verdict on every target.
-    pub(super) fn report(&mut self) -> BTreeMap<Target, Probe> {
+    /// The verdict on every target that is probed.
+    pub(super) fn report(&mut self) -> Verdicts {
         self.news = News::None;
-        let entries = self.entries.iter();
-        entries
-            .map(|(target, entry)| (target.clone(), entry.verdict()))
-            .collect()
+        self.verdicts.clone()
+    }
+}
+
+impl States {
+    fn of(&mut self, state: ProbeState) -> &mut usize {
+        match state {
+            ProbeState::Starting => &mut self.starting,
+            ProbeState::Up => &mut self.up,
+            ProbeState::Down => &mut self.down,
+            ProbeState::Off => &mut self.off,
+        }
     }
 }
 

@@ -1,8 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::{collection, prelude::*};
 
@@ -19,8 +15,12 @@ fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
         reach: Reach::default(),
         local: true,
         container: None,
-        tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
-        meta: BTreeMap::new(),
+        tags: tags
+            .iter()
+            .map(|&tag| tag.to_owned())
+            .collect::<BTreeSet<_>>()
+            .into(),
+        meta: Arc::default(),
         weight: 1,
         health: SourceHealth::Passing,
         checks: Vec::new(),
@@ -225,12 +225,9 @@ fn two_spellings_of_one_value_do_not_disagree() {
 #[test]
 fn meta_wins_over_a_tag_of_the_same_registration() {
     let mut one = instance(1, &["lb_balance=random"]);
-    Arc::make_mut(&mut one)
-        .meta
-        .insert("lb_balance".to_owned(), "round-robin".to_owned());
-    Arc::make_mut(&mut one)
-        .meta
-        .insert("other".to_owned(), "is not ours".to_owned());
+    let meta = [("lb_balance", "round-robin"), ("other", "is not ours")];
+    let meta = meta.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    Arc::make_mut(&mut one).meta = Arc::new(meta.into());
     let resolved = resolve("s", &[one]);
     assert_eq!(resolved.options.balance, Balance::RoundRobin);
     assert_eq!(resolved.problems, BTreeSet::new());
@@ -306,7 +303,7 @@ proptest! {
         tags in collection::btree_set("(lb_[a-z]{0,8}|server_alias(es)?|)?=?.{0,12}", 0..8),
         meta in collection::btree_map("lb_(balance|check|port|drain|weight)", ".{0,12}", 0..4),
     ) {
-        let one = Arc::new(Instance { tags, meta, ..(*instance(1, &[])).clone() });
+        let one = Arc::new(Instance { tags: tags.into(), meta: meta.into(), ..(*instance(1, &[])).clone() });
         let resolved = resolve("s", &[one]);
         prop_assert!(resolved.aliases.iter().all(|alias| !alias.is_empty()));
     }

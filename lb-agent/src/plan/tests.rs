@@ -1,10 +1,20 @@
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use lb_common::{ANY_PORT, Balance, HOST_VIEW, PROTO_TCP};
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::ServiceName;
+use crate::{
+    catalog::{InstanceKey, SourceHealth},
+    desired::Wanted,
+    options::Options,
+    snapshot::{self, Probe, ProbeState, ServiceName, Snapshot},
+};
 
 fn address(n: u8) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, n), 80)
@@ -230,4 +240,156 @@ proptest! {
             now += Duration::from_secs(10);
         }
     }
+}
+
+/// A snapshot of these services: which instances each has, and of each its weight and whether it is usable.
+fn snapshot(services: &BTreeMap<u8, BTreeMap<u8, (u16, bool)>>, complete: bool) -> Snapshot {
+    let backend = |(n, &(weight, usable)): (&u8, &(u16, bool))| {
+        let key = InstanceKey {
+            node: "n".to_owned(),
+            id: n.to_string(),
+        };
+        let state = if usable {
+            ProbeState::Up
+        } else {
+            ProbeState::Down
+        };
+        let backend = snapshot::Backend {
+            address: address(*n).into(),
+            local: true,
+            tags: Arc::default(),
+            weight,
+            source: SourceHealth::Passing,
+            checks: Vec::new(),
+            probe: Probe {
+                state,
+                since: SystemTime::UNIX_EPOCH,
+                error: None,
+                took: None,
+            },
+            draining: false,
+            leaving: false,
+        };
+        (key, backend)
+    };
+    let service = |(n, members): (&u8, &BTreeMap<u8, (u16, bool)>)| {
+        let service = snapshot::Service {
+            vip: Some(Ipv4Addr::new(198, 18, 0, *n)),
+            options: Options::default(),
+            aliases: BTreeSet::new(),
+            backends: members.iter().map(backend).collect(),
+        };
+        (ServiceName::whole(format!("s{n}")), Arc::new(service))
+    };
+    Snapshot {
+        answered: complete,
+        complete,
+        services: services.iter().map(service).collect(),
+        ..Snapshot::default()
+    }
+}
+
+proptest! {
+    #[test]
+    fn following_changes_ends_where_the_last_snapshot_alone_does(
+        moments in prop::collection::vec(
+            (
+                prop::collection::btree_map(
+                    1..6_u8,
+                    prop::collection::btree_map(1..9_u8, (0..4_u16, any::<bool>()), 0..4),
+                    0..5,
+                ),
+                // After so many steps the kernel refuses one.
+                prop::option::of(0..4_usize),
+            ),
+            1..8,
+        ),
+        unknown in 0..3_usize,
+    ) {
+        let pool = "198.18.0.0/16".parse().unwrap();
+        let mut wanted = Wanted::new(pool);
+        let mut last = Snapshot::default();
+        let mut todo = Todo::default();
+        let mut installed = Installed::empty(64, 64);
+        let mut now = Instant::now();
+        let mut before = BTreeMap::new();
+        for (at, (services, refused)) in moments.iter().enumerate() {
+            let next = snapshot(services, at >= unknown);
+            todo.extend(wanted.follow(&last, &next));
+            let desired = wanted.desired().clone();
+            prop_assert_eq!(&desired, &Desired::new(&next, pool).0);
+            if next.complete && !last.complete {
+                todo = Todo::all(&installed, &desired);
+            }
+            let after = self::wanted(&desired);
+            for attempt in [refused.unwrap_or(usize::MAX), usize::MAX] {
+                let mut round = Round::new(std::mem::take(&mut todo));
+                let mut steps = 0;
+                let mut failed = None;
+                while let Some(step) = round.next(&mut installed, &desired, |_| 0, now) {
+                    if steps == attempt {
+                        failed = Some(step);
+                        break;
+                    }
+                    steps += 1;
+                    installed.apply(&step, now);
+                    for (key, members) in answers(&installed) {
+                        prop_assert!(before.get(&key) == Some(&members) || after.get(&key) == Some(&members));
+                    }
+                }
+                let (left, problems) = round.end(failed.as_ref());
+                prop_assert_eq!(problems, vec![]);
+                todo = left;
+            }
+            prop_assert!(todo.is_empty(), "{todo:?}");
+            if next.complete {
+                prop_assert_eq!(answers(&installed), after);
+            }
+            // Nothing was overlooked.
+            let (steps, _) = plan(&installed, &desired, |_| 0, now);
+            let frees = |step: &Step| matches!(step, Step::FreeBackend { .. });
+            prop_assert!(steps.iter().all(frees), "{steps:?}");
+            before = answers(&installed);
+            last = next;
+            now += Duration::from_secs(10);
+            for step in free(&installed, &desired, |_| 0, now) {
+                installed.apply(&step, now);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_did_not_fit_is_tried_again_and_takes_the_room_that_others_leave() {
+    let start = Instant::now();
+    let mut installed = Installed::empty(2, 2);
+    settle(&mut installed, &desired(&[(1, vec![1])].into()), 0, start);
+    let both = desired(&[(1, vec![1]), (2, vec![2])].into());
+    let todo = Todo {
+        backends: [address(2)].into(),
+        services: [key(2)].into(),
+    };
+    let mut round = Round::new(todo.clone());
+    assert_eq!(round.next(&mut installed, &both, |_| 0, start), None);
+    let (left, problems) = round.end(None);
+    assert_eq!((left, problems.len()), (todo, 2));
+
+    let mut other = desired(&[(2, vec![2])].into());
+    let mut round = Round::new(Todo::all(&installed, &other));
+    let step = round.next(&mut installed, &other, |_| 0, start);
+    assert_eq!(step, Some(Step::RemoveService { key: key(1) }));
+    installed.apply(&step.unwrap(), start);
+    let (mut left, _) = round.end(None);
+    let later = start + Duration::from_secs(10);
+    for step in free(&installed, &other, |_| 0, later) {
+        installed.apply(&step, later);
+    }
+    let latest = later + Duration::from_secs(10);
+    other.complete = true;
+    let mut round = Round::new(std::mem::take(&mut left));
+    while let Some(step) = round.next(&mut installed, &other, |_| 0, latest) {
+        installed.apply(&step, latest);
+    }
+    assert_eq!(round.end(None), (Todo::default(), vec![]));
+    assert_eq!(answers(&installed), wanted(&other));
 }

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use proptest::prelude::*;
 
@@ -12,7 +12,8 @@ use crate::{
 fn backend(address: &str, tags: &[&str]) -> Backend {
     Backend {
         address: address.parse().unwrap(),
-        tags: tags.iter().map(ToString::to_string).collect(),
+        local: true,
+        tags: Arc::new(tags.iter().map(ToString::to_string).collect()),
         weight: 1,
         source: SourceHealth::Passing,
         checks: Vec::new(),
@@ -23,6 +24,7 @@ fn backend(address: &str, tags: &[&str]) -> Backend {
             took: None,
         },
         draining: false,
+        leaving: false,
     }
 }
 
@@ -51,7 +53,10 @@ fn whole(name: &str) -> (ServiceName, Service) {
 
 fn snapshot(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Snapshot {
     Snapshot {
-        services: services.into_iter().collect(),
+        services: services
+            .into_iter()
+            .map(|(name, it)| (name, it.into()))
+            .collect(),
         ..Snapshot::default()
     }
 }

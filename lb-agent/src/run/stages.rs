@@ -8,8 +8,8 @@ use lb_agent::{
     assemble,
     catalog::SourceState,
     config::{self, Config, LogFormat},
-    discover::{consul, file},
-    dns, front, health, reconcile,
+    discover::{self, consul, file},
+    dns, docker, front, health, reconcile,
     routes::RouteConfig,
     vip,
 };
@@ -50,6 +50,9 @@ pub(super) fn spawn(
     let (suspects_in, suspects) = mpsc::channel(1024);
     let (stats_in, stats) = mpsc::channel(16);
     let (drains_in, drains) = mpsc::channel(16);
+    // Without an engine nobody tells which containers end; the last value of a channel without a sender stays.
+    let (departed_in, departed) = watch::channel(Arc::default());
+    let (orders_in, orders) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
@@ -85,15 +88,34 @@ pub(super) fn spawn(
             Box::pin(async { run.await.map_err(Into::into) }),
         );
     }
+    if let Some(docker) = config.sources.docker.clone() {
+        let (engine_in, engine) = watch::channel(docker::Engine::default());
+        if let Some(source) = docker.source {
+            let (state_in, state) = watch::channel(SourceState::default());
+            sources.insert("docker".to_owned(), state);
+            let run = discover::docker::run(source, engine, state_in, stop.clone());
+            stage(
+                "docker source",
+                Box::pin(async {
+                    run.await;
+                    Ok(())
+                }),
+            );
+        }
+        let follow = docker::Config::new(docker.address);
+        let run = docker::run(follow, engine_in, departed_in, stop.clone());
+        stage("docker", Box::pin(async { run.await.map_err(Into::into) }));
+    }
 
     // What the agent adds.
     let vip_config = vip::Config {
         pool,
         datacenter: config.vip.datacenter.clone(),
+        quarantine: config.vip.quarantine,
         records: config.state_dir.join("vips.json"),
         consul,
     };
-    let run = vip::run(vip_config, names, vips_in, stop.clone());
+    let run = vip::run(vip_config, names, vips_in, orders, stop.clone());
     stage("vip", Box::pin(async { run.await.map_err(Into::into) }));
     let health_metrics = Arc::new(health::Metrics::default());
     health_metrics.register(&mut registry);
@@ -119,6 +141,7 @@ pub(super) fn spawn(
         vips,
         verdicts,
         drains,
+        departed,
         problems,
     };
     let outputs = assemble::Outputs {
@@ -207,6 +230,7 @@ pub(super) fn spawn(
         snapshots,
         stats: stats_in,
         drains: drains_in,
+        vips: orders_in,
         readiness: readiness.clone(),
         registry,
         hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),

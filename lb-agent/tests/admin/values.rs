@@ -27,8 +27,8 @@ pub(crate) fn snapshot() -> Snapshot {
         answered: true,
         complete: true,
         services: [
-            (ServiceName::whole("www_hello"), hello),
-            (ServiceName::whole("<script>alert(1)</script>"), evil),
+            (ServiceName::whole("www_hello"), hello.into()),
+            (ServiceName::whole("<script>alert(1)</script>"), evil.into()),
         ]
         .into(),
         problems: Vec::new(),
@@ -46,6 +46,7 @@ pub(crate) fn snapshot() -> Snapshot {
 pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
     let backend = Backend {
         address: "10.0.0.1:80".parse().unwrap(),
+        local: true,
         tags: Default::default(),
         weight: 1,
         source: SourceHealth::Passing,
@@ -57,6 +58,7 @@ pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
             took: Some(Duration::from_micros(200)),
         },
         draining: false,
+        leaving: false,
     };
     Service {
         vip,

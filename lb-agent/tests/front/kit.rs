@@ -350,13 +350,14 @@ pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
         answered: true,
         complete: true,
         services: [
-            (ServiceName::whole("web"), service(addresses)),
+            (ServiceName::whole("web"), service(addresses).into()),
             (
                 ServiceName::whole("down"),
                 Service {
                     aliases: [].into(),
                     ..service(&[])
-                },
+                }
+                .into(),
             ),
         ]
         .into(),
@@ -377,7 +378,8 @@ fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
     };
     let instance = Instance {
         address,
-        tags: [].into(),
+        local: true,
+        tags: Arc::default(),
         weight: 1,
         source: SourceHealth::Passing,
         checks: Vec::new(),
@@ -388,6 +390,7 @@ fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
             took: None,
         },
         draining: false,
+        leaving: false,
     };
     (key, instance)
 }

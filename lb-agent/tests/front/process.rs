@@ -352,7 +352,9 @@ fn routes_that_have_not_changed_are_not_sent_again() {
     // Another name that cannot be used: a problem to show, and the routes that there are.
     let mut same = snapshot(&[one]);
     for service in same.services.values_mut() {
-        service.aliases.insert("not a name".to_owned());
+        Arc::make_mut(service)
+            .aliases
+            .insert("not a name".to_owned());
     }
     agent.publish(same);
     eventually("the snapshot was looked at", || {

@@ -103,8 +103,8 @@ impl Client {
         &self.config
     }
 
-    /// Whether one connection carries many requests, so that blocking queries cost no connections. Known after the
-    /// first answer; until then, and over plain HTTP, it is false.
+    /// Whether one connection carries many requests, so that blocking queries cost no connections: over TLS, unless
+    /// an answer has shown that something on the way speaks HTTP/1 only.
     pub(crate) fn multiplexes(&self) -> bool {
         let servers = self.servers.load();
         servers.current().1.multiplexes()
@@ -203,28 +203,34 @@ impl Client {
         let servers = self.servers.load_full();
         let is_of_agent = question.path.first() == Some(&"agent");
         let mut at = servers.current().0;
-        let mut turn = 1;
+        let (mut turn, mut refusal) = (0, None);
         loop {
-            let server = &servers.all[at];
-            let answer = self.put_to(server, &question).await;
-            let failed = match &answer {
-                Ok(answer) => answer.is_for_another(),
-                Err(error) => matches!(error, RequestError::Unreachable { .. }),
-            };
-            let leave = failed && (!is_of_agent || answer.is_err());
-            if !leave || servers.all.len() == 1 {
-                if !failed {
-                    servers.answered_by(at);
-                }
-                return answer;
-            }
-            self.metrics.failovers.inc();
-            at = servers.leave(at);
-            if is_of_agent || turn >= servers.all.len() {
-                return answer;
-            }
-            question.hold = None;
             turn += 1;
+            let answer = self.put_to(&servers.all[at], &question).await;
+            let is_unreachable = matches!(answer, Err(RequestError::Unreachable { .. }));
+            let is_busy = answer.as_ref().is_ok_and(Answer::is_for_another);
+            if !is_unreachable && !is_busy {
+                servers.answered_by(at);
+                return answer;
+            }
+            if servers.all.len() == 1 || is_of_agent && is_busy {
+                return answer;
+            }
+            at = servers.leave(at);
+            if is_of_agent {
+                return answer;
+            }
+            // One that speaks says more than one that is away.
+            let told = match refusal.take() {
+                Some(refusal) if is_unreachable => Ok(refusal),
+                _ => answer,
+            };
+            if turn >= servers.all.len() {
+                return told;
+            }
+            refusal = told.ok();
+            question.hold = None;
+            self.metrics.failovers.inc();
         }
     }
 
@@ -308,6 +314,9 @@ impl Client {
             }
             pairs.extend_pairs(question.query);
         }
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
         url
     }
 
@@ -371,7 +380,7 @@ impl Client {
         let mut reload = self.reload().clone();
         if reload.changed().await.is_err() {
             // Nobody is left who could.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -481,3 +490,7 @@ async fn read_token(path: &Path) -> Result<String, RequestError> {
 fn key_path(key: &str) -> Vec<&str> {
     std::iter::once("kv").chain(key.split('/')).collect()
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -50,7 +50,7 @@ fn an_entry_becomes_an_instance() {
     assert_eq!(instance.key.to_string(), "n1/www-1");
     assert_eq!(instance.address, "10.0.0.9:80".parse().unwrap());
     assert_eq!(
-        instance.tags,
+        *instance.tags,
         BTreeSet::from(["a".to_owned(), "b".to_owned()])
     );
     assert_eq!(instance.weight, 3);

@@ -50,98 +50,187 @@ pub fn parse(text: &str) -> Result<Catalog, FileError> {
             }],
         });
     }
+    let services = declared(text, &mut Common::default())?;
+    let placed: Vec<_> = services.iter().map(|service| (0, service)).collect();
+    Ok(catalog(&placed))
+}
+
+/// A `[[service]]` as it stands in a text. Lines count from the beginning of that text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Declared {
+    line: usize,
+    /// Empty if it is to be left out.
+    name: Arc<str>,
+    instances: Arc<[Arc<Instance>]>,
+    /// What is wrong with it, by line.
+    problems: Vec<(usize, Problem)>,
+}
+
+/// What services have in common with their neighbours, and share.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    tags: Arc<BTreeSet<String>>,
+    meta: Arc<BTreeMap<String, String>>,
+}
+
+/// Every `[[service]]` of `text`.
+///
+/// # Errors
+///
+/// All mistakes of form.
+pub(super) fn declared(text: &str, common: &mut Common) -> Result<Vec<Declared>, FileError> {
     let (mut reader, mut root) = Reader::open(text).map_err(|mistakes| FileError { mistakes })?;
-    let mut file = File::default();
-    for table in root.tables(&mut reader, "service") {
-        file.service(&mut reader, table);
-    }
+    let tables = root.tables(&mut reader, "service").into_iter();
+    let services = tables
+        .filter_map(|table| service(&mut reader, table, common))
+        .collect();
     root.finish(&mut reader);
     let mistakes = reader.finish();
     if mistakes.is_empty() {
-        Ok(file.catalog)
+        Ok(services)
     } else {
         Err(FileError { mistakes })
     }
 }
 
-/// The file as far as it has been read.
-#[derive(Default)]
-struct File {
-    catalog: Catalog,
-    /// Instances met, which is also the order of their registration.
-    instances: u64,
-}
-
-impl File {
-    fn service(&mut self, reader: &mut Reader, mut table: Table<'_>) {
-        let line = table.line;
-        let name = table.string(reader, "name");
-        let tags = tags(&mut table, reader);
-        let options = table.table(reader, "options");
-        let meta: BTreeMap<String, String> = options
-            .map(|options| options.texts(reader))
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, text)| (key, text.value))
-            .collect();
-
-        let subject = name
-            .as_ref()
-            .map_or("[[service]]", |name| name.value.as_str())
-            .to_owned();
-        let mut instances: BTreeMap<String, Instance> = BTreeMap::new();
-        for table in table.tables(reader, "instance") {
-            let line = table.line;
-            let Some(mut instance) = self.instance(reader, table, &subject) else {
-                continue;
-            };
-            instance.tags.extend(tags.iter().cloned());
-            instance.meta.clone_from(&meta);
-            match instances.entry(instance.key.id.clone()) {
-                Entry::Vacant(free) => {
-                    free.insert(instance);
-                }
-                Entry::Occupied(taken) => {
-                    let message = "its id is taken by an earlier instance; give it another one";
-                    self.leave_out(&subject, taken.key(), line, message);
-                }
-            }
-        }
-        table.finish(reader);
-
-        let Some(Lined { value: name, .. }) = name else {
-            reader.report(line, "[[service]] needs a `name`");
-            return;
-        };
-        if let Some(message) = unfit(&name) {
-            self.problem(format!("service {name}"), line, message);
-        }
-        if name.is_empty() {
-            return;
-        }
-        if self.catalog.services.contains_key(&*name) {
+/// The catalog of `services`, each with the number of lines before the text that it stands in.
+pub(super) fn catalog(services: &[(usize, &Declared)]) -> Catalog {
+    let usable = || services.iter().filter(|(_, it)| !it.name.is_empty());
+    // Of two with one name the last one in this order counts: the first in the file.
+    let named = usable().rev();
+    let named = named.map(|(_, service)| (service.name.clone(), service.instances.clone()));
+    let mut catalog = Catalog {
+        services: named.collect(),
+        problems: Vec::new(),
+    };
+    let doubled = catalog.services.len() < usable().count();
+    let mut met = BTreeSet::new();
+    for (before, service) in services {
+        let theirs = service.problems.iter();
+        let theirs = theirs.map(|(line, problem)| located(before + line, problem));
+        catalog.problems.extend(theirs);
+        if doubled && !service.name.is_empty() && !met.insert(&service.name) {
             let message = "declared twice; put all its instances into the first declaration, \
                            this one is left out";
-            self.problem(format!("service {name}"), line, message);
+            let problem = Problem::new(format!("service {}", service.name), message);
+            let problem = located(before + service.line, &problem);
+            catalog.problems.push(problem);
+        }
+    }
+    catalog
+}
+
+fn located(line: usize, problem: &Problem) -> Problem {
+    let message = format!("{} (line {line} of the file)", problem.message);
+    Problem::new(problem.subject.clone(), message)
+}
+
+fn service(reader: &mut Reader, mut table: Table<'_>, common: &mut Common) -> Option<Declared> {
+    let line = table.line;
+    let name = table.string(reader, "name");
+    let tags = share(&mut common.tags, tags(&mut table, reader));
+    let options = table.table(reader, "options");
+    let meta: BTreeMap<String, String> = options
+        .map(|options| options.texts(reader))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, text)| (key, text.value))
+        .collect();
+    let meta = share(&mut common.meta, meta);
+
+    let subject = name
+        .as_ref()
+        .map_or("[[service]]", |name| name.value.as_str())
+        .to_owned();
+    let mut entries = Entries {
+        service: &subject,
+        tags,
+        meta,
+        met: 0,
+        problems: Vec::new(),
+    };
+    let mut instances: BTreeMap<String, Arc<Instance>> = BTreeMap::new();
+    for table in table.tables(reader, "instance") {
+        let line = table.line;
+        let Some(instance) = entries.instance(reader, table) else {
+            continue;
+        };
+        match instances.entry(instance.key.id.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(Arc::new(instance));
+            }
+            Entry::Occupied(taken) => {
+                let message = "its id is taken by an earlier instance; give it another one";
+                entries.leave_out(taken.key(), line, message);
+            }
+        }
+    }
+    table.finish(reader);
+    let mut problems = entries.problems;
+
+    let Some(Lined { value: name, .. }) = name else {
+        reader.report(line, "[[service]] needs a `name`");
+        return None;
+    };
+    if let Some(message) = unfit(&name) {
+        problems.push((line, Problem::new(format!("service {name}"), message)));
+    }
+    Some(Declared {
+        line,
+        name: name.into(),
+        instances: instances.into_values().collect(),
+        problems,
+    })
+}
+
+/// `value`, or its equal in `last`, which becomes it.
+fn share<T: Eq>(last: &mut Arc<T>, value: T) -> Arc<T> {
+    if **last != value {
+        *last = Arc::new(value);
+    }
+    Arc::clone(last)
+}
+
+impl Declared {
+    /// Takes over what is the same in `before`, so that it keeps its allocation.
+    pub(super) fn keep(&mut self, before: &Catalog) {
+        let Some(before) = before.services.get(&self.name) else {
+            return;
+        };
+        if **before == *self.instances {
+            self.instances = before.clone();
             return;
         }
-        let instances = instances.into_values().map(Arc::new).collect();
-        self.catalog.services.insert(name.into(), instances);
+        // Both are sorted by their keys.
+        let kept = |it: &Arc<Instance>| {
+            let at = before.binary_search_by(|old| old.key.cmp(&it.key)).ok();
+            let same = at.map(|at| &before[at]).filter(|old| *old == it);
+            same.unwrap_or(it).clone()
+        };
+        self.instances = self.instances.iter().map(kept).collect();
     }
+}
 
-    fn instance(
-        &mut self,
-        reader: &mut Reader,
-        mut table: Table<'_>,
-        service: &str,
-    ) -> Option<Instance> {
-        self.instances += 1;
+/// The instances of one service as far as they have been read.
+struct Entries<'s> {
+    service: &'s str,
+    /// Those of the service, which all its instances have.
+    tags: Arc<BTreeSet<String>>,
+    meta: Arc<BTreeMap<String, String>>,
+    /// Instances met, which is also the order of their registration.
+    met: u64,
+    problems: Vec<(usize, Problem)>,
+}
+
+impl Entries<'_> {
+    fn instance(&mut self, reader: &mut Reader, mut table: Table<'_>) -> Option<Instance> {
+        self.met += 1;
         let line = table.line;
         let id = table.string(reader, "id");
         let address = table.string(reader, "address");
         let port = table.integer(reader, "port");
         let weight = table.integer(reader, "weight");
-        let tags = tags(&mut table, reader);
+        let mut tags = tags(&mut table, reader);
         let health = table.string(reader, "health");
         table.finish(reader);
 
@@ -155,7 +244,7 @@ impl File {
         let (address, weight, health) = match made {
             Ok(made) => made,
             Err(message) => {
-                self.leave_out(service, &id, line, message);
+                self.leave_out(&id, line, message);
                 return None;
             }
         };
@@ -168,23 +257,24 @@ impl File {
             reach: Reach::default(),
             local: true,
             container: None,
-            tags,
-            meta: BTreeMap::new(),
+            tags: if tags.is_empty() {
+                self.tags.clone()
+            } else {
+                tags.extend(self.tags.iter().cloned());
+                tags.into()
+            },
+            meta: self.meta.clone(),
             weight,
             health,
             checks: Vec::new(),
-            registered: self.instances,
+            registered: self.met,
         })
     }
 
-    fn leave_out(&mut self, service: &str, id: &str, line: usize, message: impl fmt::Display) {
-        let message = format!("left out of service {service}: {message}");
-        self.problem(format!("instance {NODE}/{id}"), line, message);
-    }
-
-    fn problem(&mut self, subject: String, line: usize, message: impl fmt::Display) {
-        let problem = Problem::new(subject, format!("{message} (line {line} of the file)"));
-        self.catalog.problems.push(problem);
+    fn leave_out(&mut self, id: &str, line: usize, message: impl fmt::Display) {
+        let message = format!("left out of service {}: {message}", self.service);
+        let problem = Problem::new(format!("instance {NODE}/{id}"), message);
+        self.problems.push((line, problem));
     }
 }
 

@@ -195,7 +195,9 @@ fn read(path: &Path) -> io::Result<((u64, u64, i64, i64), Text)> {
     }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    let mut text = String::new();
+    // One byte more than there should be, so that the end is found without asking for more room.
+    let room = metadata.len().min(SIZE_LIMIT) + 1;
+    let mut text = String::with_capacity(usize::try_from(room).unwrap_or_default());
     file.take(SIZE_LIMIT + 1).read_to_string(&mut text)?;
     if text.len() as u64 > SIZE_LIMIT {
         return Err(io::Error::other(format!(

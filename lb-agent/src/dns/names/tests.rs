@@ -22,7 +22,10 @@ fn names(services: Vec<(ServiceName, Service)>) -> Names {
     let snapshot = Snapshot {
         answered: true,
         complete: true,
-        services: services.into_iter().collect(),
+        services: services
+            .into_iter()
+            .map(|(name, it)| (name, it.into()))
+            .collect(),
         ..Snapshot::default()
     };
     let domains = ["localhost", "127.0.0.1.xip.io", "Example.COM."].map(String::from);

@@ -7,13 +7,18 @@ use std::{
 use proptest::{collection, prelude::*};
 use tokio::time::Instant;
 
-use super::{Config, HURRY, Job, News, Now, Outcome, Roster, Target};
-use crate::{options::CheckKind, snapshot::ProbeState};
+use super::{Config, HURRY, Job, News, Now, Outcome, Roster, States, Target};
+use crate::{
+    options::CheckKind,
+    snapshot::{Probe, ProbeState},
+};
 
 /// A roster and a clock that only the test moves.
 struct World {
     roster: Roster,
     now: Now,
+    /// What was listed last.
+    listed: Vec<Target>,
 }
 
 impl World {
@@ -25,14 +30,20 @@ impl World {
         let mut world = Self {
             roster: Roster::new(Config::default()),
             now,
+            listed: Vec::new(),
         };
         world.follow(targets);
         world
     }
 
+    /// Lists `targets`, and no others any more.
     fn follow(&mut self, targets: &[Target]) {
-        let targets = targets.iter().cloned().collect();
-        self.roster.follow(targets, self.now);
+        for target in targets {
+            self.roster.list(target.clone(), self.now);
+        }
+        for target in std::mem::replace(&mut self.listed, targets.to_vec()) {
+            self.roster.unlist(&target);
+        }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -73,7 +84,11 @@ impl World {
     }
 
     fn state(&mut self, target: &Target) -> ProbeState {
-        self.roster.report()[target].state
+        self.verdict(target).unwrap().state
+    }
+
+    fn verdict(&mut self, target: &Target) -> Option<Probe> {
+        self.roster.report().of(target.0, &target.1).cloned()
     }
 }
 
@@ -86,12 +101,13 @@ const INTERVAL: Duration = Duration::from_secs(2);
 #[test]
 fn a_new_target_is_probed_at_once_and_up_within_a_tenth_of_a_second() {
     let mut world = World::new(&[tcp(1)]);
-    assert!(world.roster.starts(&tcp(1)));
+    world.roster.wait_for_starting();
+    assert!(world.roster.is_waiting());
     assert_eq!(world.probe(true), Duration::ZERO);
     assert_eq!(world.state(&tcp(1)), ProbeState::Starting);
     assert_eq!(world.probe(true), HURRY);
     assert_eq!(world.state(&tcp(1)), ProbeState::Up);
-    assert_eq!(world.roster.starting().count(), 0);
+    assert!(!world.roster.is_waiting());
     assert_eq!(world.probe(true), INTERVAL);
 }
 
@@ -171,7 +187,7 @@ fn targets_that_stay_keep_their_state() {
     world.follow(&[tcp(2), tcp(3)]);
     assert_eq!(world.state(&tcp(2)), ProbeState::Up);
     assert_eq!(world.state(&tcp(3)), ProbeState::Starting);
-    assert!(!world.roster.report().contains_key(&tcp(1)));
+    assert_eq!(world.verdict(&tcp(1)), None);
     assert_eq!(world.job().target, tcp(3));
 }
 
@@ -190,12 +206,39 @@ fn the_result_of_a_target_that_left_and_came_back_is_not_believed() {
 }
 
 #[test]
-fn a_target_that_is_not_probed_is_listed_and_never_due() {
+fn a_target_that_is_not_probed_is_counted_and_never_due() {
     let off = (tcp(1).0, CheckKind::Off);
-    let mut world = World::new(std::slice::from_ref(&off));
-    assert_eq!(world.state(&off), ProbeState::Off);
-    assert_eq!(world.roster.starting().count(), 0);
+    let mut world = World::new(&[off.clone(), off.clone()]);
+    assert_eq!(world.verdict(&off), None);
+    assert_eq!(world.roster.states().off, 1);
+    world.roster.wait_for_starting();
+    assert!(!world.roster.is_waiting());
     assert_eq!(world.roster.next_due(), None);
+    world.follow(&[]);
+    assert_eq!(world.roster.states(), States::default());
+}
+
+#[test]
+fn a_target_of_two_services_is_probed_once_and_until_both_have_left() {
+    let mut world = World::new(&[tcp(1), tcp(1)]);
+    assert_eq!(world.due().len(), 1);
+    world.follow(&[tcp(1)]);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Starting);
+    world.follow(&[]);
+    assert_eq!(world.verdict(&tcp(1)), None);
+}
+
+#[test]
+fn who_left_without_a_verdict_is_not_waited_for() {
+    let mut world = World::new(&[tcp(1), tcp(2)]);
+    world.roster.wait_for_starting();
+    for job in world.due() {
+        world.finish(job, true);
+    }
+    world.follow(&[tcp(2), tcp(3)]);
+    assert!(world.roster.is_waiting());
+    world.follow(&[tcp(3)]);
+    assert!(!world.roster.is_waiting());
 }
 
 #[test]
@@ -210,8 +253,8 @@ fn what_this_host_cannot_ask_changes_no_verdict() {
         world.roster.finished(job, unable, world.now, 100);
     }
     assert_eq!(world.state(&tcp(1)), ProbeState::Up);
-    let report = world.roster.report();
-    assert_eq!(report[&tcp(1)].error.as_deref(), Some("no descriptor"));
+    let error = world.verdict(&tcp(1)).unwrap().error;
+    assert_eq!(error.as_deref(), Some("no descriptor"));
 }
 
 #[test]
@@ -221,7 +264,7 @@ fn the_time_of_a_verdict_is_when_it_changed() {
     world.probe(true);
     let since = world.now.wall;
     world.probe(true);
-    assert_eq!(world.roster.report()[&tcp(1)].since, since);
+    assert_eq!(world.verdict(&tcp(1)).unwrap().since, since);
 }
 
 #[test]
@@ -295,6 +338,10 @@ proptest! {
                 let flies = flying.iter().any(|job| job.target == *target);
                 prop_assert!(waits == 1 || (waits == 0 && flies), "{target:?}");
             }
+            let states = world.roster.states();
+            let known = states.starting + states.up + states.down;
+            prop_assert_eq!(known, world.roster.entries.len());
+            prop_assert_eq!(world.roster.verdicts.iter().count(), known);
             prop_assert!(queued.iter().all(|it| world.roster.entries.contains_key(*it)));
         }
     }
