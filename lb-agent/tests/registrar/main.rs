@@ -4,4 +4,5 @@
 mod engine;
 mod stage;
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "other tests of Consul use the rest")]
 mod support;
