@@ -278,6 +278,7 @@ fn configure(folder: &Path, cgroup: &Path) -> Result<()> {
     let text = format!(
         "state_dir = \"{folder_name}/state\"\nbpffs = \"{folder_name}/bpf\"\ncgroup = \"{cgroup}\"\n\
          socket = \"{folder_name}/admin.sock\"\n\
+         [sources.docker]\nsocket = \"off\"\n\
          [sources.file]\npath = \"{folder_name}/services.toml\"\n\
          [dns]\nupstreams = []\n\
          [limits]\nservices = 16384\nbackends = 131072\n"

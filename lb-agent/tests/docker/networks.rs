@@ -68,17 +68,12 @@ async fn the_source_knows_the_addresses_of_every_kind_of_network() {
         "host",
         &["-l", "SERVICE_NAME=host", "--net", "host"],
     );
-    let shared = [
-        "-l",
-        "SERVICE_80_IGNORE=yes",
-        "-l",
-        "SERVICE_81_NAME=shared",
-    ];
-    start(
-        &docker,
-        "shared",
-        &[&shared[..], &["--net", "container:own"]].concat(),
-    );
+    // The port 80 of that namespace is taken.
+    let shared = "run -d --name shared -l SERVICE_80_IGNORE=yes -l SERVICE_81_NAME=shared";
+    let command = "--net container:own web /bin/busybox httpd -f -p 81 -h /www";
+    docker
+        .docker(shared.split(' ').chain(command.split(' ')))
+        .unwrap();
     start(&docker, "none", &["--net", "none"]);
     docker
         .docker(["create", "--name", "created", "web"])
@@ -110,7 +105,12 @@ async fn the_source_knows_the_addresses_of_every_kind_of_network() {
     let address = Some("172.31.0.1".parse().unwrap());
     let catalog = catalog(&containers, "lb", address, &config, None);
     let names: Vec<&str> = catalog.services.keys().map(|name| &**name).collect();
-    assert_eq!(names, ["host", "other", "own", "shared"]);
+    assert_eq!(
+        names,
+        ["host", "other", "own", "shared"],
+        "{:?}",
+        catalog.problems
+    );
     let only = |name: &str| {
         assert_eq!(catalog.services[name].len(), 1, "{name}");
         catalog.services[name][0].clone()

@@ -31,6 +31,7 @@ impl Agent {
              cgroup = \"{}\"\n\
              socket = \"{place}/{SOCKET}\"\n\n\
              [vip]\npool = \"{POOL}\"\n\n\
+             [sources.docker]\nsocket = \"off\"\n\n\
              {source}\n\
              [dns]\nlisten = [\"{RESOLVER}:53\"]\nupstreams = []\n",
             cgroup.display()

@@ -352,3 +352,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_engine_is_followed_where_its_socket_is() {
+    let docker = |world: World| world.config().sources.docker;
+    assert_eq!(docker(World::new()), None);
+    let there = || World::new().file("/var/run/docker.sock", "");
+    assert!(docker(there()).unwrap().source.is_some());
+    assert_eq!(docker(there().flag("--docker=off")), None);
+    // Consul's services include those of the containers; their end is still heard.
+    let consul = docker(there().flag("--consul=127.0.0.1:8500")).unwrap();
+    assert_eq!(consul.source, None);
+    let both = there().flag("--consul=127.0.0.1:8500");
+    let both = both.toml("[sources.docker]\nenabled = true\nnetworks = [\"front\"]\n");
+    assert_eq!(docker(both).unwrap().source.unwrap().networks, ["front"]);
+}
+
+#[test]
+fn an_engine_alone_is_a_source() {
+    let world = || World::default().file("/proc/self/mountinfo", MOUNTS);
+    let config = world().flag("--docker=tcp://10.0.0.1:2375").config();
+    let docker = config.sources.docker.unwrap();
+    assert_eq!(docker.address.to_string(), "tcp://10.0.0.1:2375");
+    assert!(docker.source.is_some());
+    let config = world().variable("DOCKER_HOST", "unix:///d.sock").config();
+    let address = config.sources.docker.unwrap().address;
+    assert_eq!(address.to_string(), "unix:///d.sock");
+    // Meant for the `docker` command.
+    let ssh = world().variable("DOCKER_HOST", "ssh://host");
+    ssh.wrong(&[("no discovery source is given", "--docker ADDR")]);
+}
+
+#[test]
+fn a_wrong_engine_is_told_with_its_remedy() {
+    check_flag("--docker=docker.sock", "unix:///var/run/docker.sock");
+    World::new()
+        .toml("[sources.docker]\naddressing = \"both\"\n")
+        .wrong(&[("/etc/lb/lb.toml:2", "internal or published")]);
+}

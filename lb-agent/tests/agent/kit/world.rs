@@ -105,6 +105,7 @@ impl World {
              bpffs = \"{folder}/bpf\"\n\
              cgroup = \"{client}\"\n\
              socket = \"{folder}/admin.sock\"\n\
+             [sources.docker]\nsocket = \"off\"\n\
              [sources.file]\npath = \"{folder}/services.toml\"\n\
              [dns]\nupstreams = []\n\
              [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n"

@@ -1,0 +1,139 @@
+//! The whole agent on the engine's host: a flow through a VIP ends in a container.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
+use serde_json::Value;
+
+use crate::kit::{LIMIT, engine, start};
+
+/// The agent, and a cgroup of clients. Dropped before the engine whose host it is on.
+struct Agent {
+    process: Process,
+    clients: Cgroup,
+    _own: Cgroup,
+    log: PathBuf,
+}
+
+impl Agent {
+    fn start(docker: &Docker) -> Self {
+        let folder = docker.folder();
+        let bpf = folder.join("bpf");
+        fs::create_dir(&bpf).unwrap();
+        docker.netns().mount_bpffs(&bpf).unwrap();
+        // Nothing that is sent to a VIP has a way out, whatever the agent does.
+        let route = "route add unreachable 198.18.0.0/16 metric 4096\n";
+        docker.netns().ip(route).unwrap();
+        let clients = docker.cgroup().subgroup("clients").unwrap();
+        let own = docker.cgroup().subgroup("agent").unwrap();
+        let (place, cgroup) = (folder.display(), clients.path().display());
+        let config = format!(
+            "state_dir = \"{place}/state\"\nbpffs = \"{place}/bpf\"\ncgroup = \"{cgroup}\"\n\
+             socket = \"{place}/admin.sock\"\n\
+             [sources.docker]\nsocket = \"unix://{}\"\n\
+             [front]\nlisten = [\"127.0.0.1:8000\"]\n\
+             [dns]\nupstreams = []\n\
+             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n",
+            docker.socket().display()
+        );
+        let file = folder.join("lb.toml");
+        fs::write(&file, config).unwrap();
+        let process = Spawn::new("agent", env!("CARGO_BIN_EXE_lb-agent"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .hide("LB_")
+            .hide("DOCKER_")
+            .hide("CONSUL_")
+            .netns(docker.netns())
+            .cgroup(&own)
+            .log(folder)
+            .start()
+            .unwrap();
+        Self {
+            process,
+            clients,
+            _own: own,
+            log: folder.join("agent.log"),
+        }
+    }
+
+    /// The VIP of the service, once these instances of it are usable, and no others.
+    fn until_usable(&mut self, docker: &Docker, service: &str, instances: &[&str]) -> String {
+        let expected: BTreeSet<String> = instances.iter().map(|it| (*it).to_owned()).collect();
+        let found = eventually(LIMIT, || {
+            assert!(self.process.is_running(), "{}", read(&self.log));
+            let url = "http://127.0.0.1:9180/api/v1/snapshot";
+            let report = curl(docker, None, url).map_err(|error| error.to_string())?;
+            let report: Value = serde_json::from_str(&report).map_err(|it| it.to_string())?;
+            let services = report["services"].as_array().into_iter().flatten();
+            let found = services.into_iter().find(|it| it["name"] == service);
+            let found = found.ok_or_else(|| format!("no {service} in {report}"))?;
+            let usable: BTreeSet<String> = found["backends"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|it| it["state"] == "usable")
+                .filter_map(|it| it["id"].as_str()?.split(':').nth(1).map(str::to_owned))
+                .collect();
+            let vip = found["vip"].as_str();
+            match vip.filter(|_| usable == expected) {
+                Some(vip) => Ok(vip.to_owned()),
+                None => Err(format!("{usable:?} of {found}")),
+            }
+        });
+        found.unwrap_or_else(|late| panic!("{late}\n{}", read(&self.log)))
+    }
+}
+
+fn read(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
+}
+
+/// Asks from the engine's host, as one of `clients`.
+fn curl(docker: &Docker, clients: Option<&Cgroup>, url: &str) -> lb_testkit::Result<String> {
+    let curl = Spawn::new("curl", "curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            "5",
+            "--noproxy",
+            "*",
+            url,
+        ])
+        .netns(docker.netns());
+    match clients {
+        None => curl.output(),
+        Some(clients) => curl.cgroup(clients).output(),
+    }
+}
+
+#[test]
+fn a_flow_through_a_vip_ends_in_a_container_and_never_in_one_that_ended() {
+    let docker = engine();
+    start(&docker, "one", &["-l", "SERVICE_NAME=shop"]);
+    let mut agent = Agent::start(&docker);
+    let vip = agent.until_usable(&docker, "shop", &["one"]);
+    let url = format!("http://{vip}/");
+    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+
+    start(&docker, "two", &["-l", "SERVICE_NAME=shop"]);
+    agent.until_usable(&docker, "shop", &["one", "two"]);
+    docker.docker(["kill", "one"]).unwrap();
+    agent.until_usable(&docker, "shop", &["two"]);
+    for _ in 0..20 {
+        assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+    }
+    docker.docker(["pause", "two"]).unwrap();
+    agent.until_usable(&docker, "shop", &[]);
+    let refused = curl(&docker, Some(&agent.clients), &url).unwrap_err();
+    assert!(refused.to_string().contains("connect"), "{refused}");
+    docker.docker(["unpause", "two"]).unwrap();
+    agent.until_usable(&docker, "shop", &["two"]);
+    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+}
