@@ -9,7 +9,7 @@ use lb_agent::{
     catalog::SourceState,
     config::{self, Config, LogFormat},
     discover::{self, consul, file},
-    dns, docker, front, health, reconcile,
+    dns, docker, front, health, reconcile, registrar,
     routes::RouteConfig,
     vip,
 };
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
-    show::{dns_line, front_figures, front_line, host_names, reconcile_figures},
+    show::{dns_line, front_figures, front_line, host_names, reconcile_figures, registrar_line},
 };
 
 /// How long the front's requests in flight have.
@@ -88,8 +88,23 @@ pub(super) fn spawn(
             Box::pin(async { run.await.map_err(Into::into) }),
         );
     }
+    let mut registrar_problems = None;
+    let mut components: Vec<admin::ComponentLine> = Vec::new();
     if let Some(docker) = config.sources.docker.clone() {
         let (engine_in, engine) = watch::channel(docker::Engine::default());
+        if let (Some(registrar), Some(consul)) = (config.registrar.clone(), consul.clone()) {
+            let outputs = registrar::Outputs::default();
+            registrar_problems = Some(outputs.problems.subscribe());
+            components.push(registrar_line(outputs.status.subscribe()));
+            let metrics = registrar::Metrics::default();
+            metrics.register(&mut registry);
+            let engine = engine.clone();
+            let run = registrar::run(registrar, consul, engine, outputs, metrics, stop.clone());
+            stage(
+                "registrar",
+                Box::pin(async { run.await.map_err(Into::into) }),
+            );
+        }
         if let Some(source) = docker.source {
             let (state_in, state) = watch::channel(SourceState::default());
             sources.insert("docker".to_owned(), state);
@@ -136,6 +151,7 @@ pub(super) fn spawn(
     );
     let mut problems = vec![map_problems, front_problems, name_problems];
     problems.extend(consul_problems);
+    problems.extend(registrar_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,
@@ -183,7 +199,6 @@ pub(super) fn spawn(
             .collect(),
         ..RouteConfig::default()
     };
-    let mut components: Vec<admin::ComponentLine> = Vec::new();
     if config.front.enabled {
         let control = front_control(&config);
         let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());

@@ -10,7 +10,7 @@ use crate::support::{BOUND, Consul, MASTER};
 use lb_agent::{
     discover::consul::{self, Token},
     docker::{Container, Endpoint, Engine, Health, NetworkMode, Port, Protocol, State},
-    registrar::{self, Addressing, Config, Metrics, Settings, Status},
+    registrar::{self, Addressing, Config, Metrics, Outputs, Settings, Status},
 };
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -103,7 +103,10 @@ impl World {
             config,
             consul,
             self.engine.subscribe(),
-            out,
+            Outputs {
+                status: out,
+                ..Outputs::default()
+            },
             Metrics::default(),
             self.stop.clone(),
         ));
