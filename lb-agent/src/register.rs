@@ -7,7 +7,7 @@ use lb_agent::{
     config::RegisterConfig,
     discover::consul,
     docker::{self, Engine},
-    registrar::{self, Metrics, Status},
+    registrar::{self, Metrics, Outputs},
 };
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -42,13 +42,12 @@ async fn register(
     let stop = CancellationToken::new();
     let mut stages = Stages::new();
     let engine = follow(config.docker, &mut stages, &stop);
-    // What changes is logged by the stage itself.
-    let (status, _) = watch::channel(Status::default());
     let run = registrar::run(
         config.registrar,
         consul,
         engine,
-        status,
+        // What changes is logged by the stage itself.
+        Outputs::default(),
         Metrics::default(),
         stop.clone(),
     );

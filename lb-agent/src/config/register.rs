@@ -31,7 +31,7 @@ pub struct RegisterArgs {
     #[arg(long, env = "LB_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The Docker Engine [default: unix:///var/run/docker.sock]
-    #[arg(long, env = "DOCKER_HOST", value_name = "ADDR")]
+    #[arg(long, env = "LB_DOCKER_HOST", value_name = "ADDR")]
     pub docker: Option<String>,
     /// End with an error when the engine was away for so long, so that a restart mounts its socket anew; 0 is never
     /// [default: 60s]
@@ -152,12 +152,14 @@ impl RegisterConfig {
         let mut judge = Judge::new(outside, mistakes);
         let typed = raw(args, &mut judge);
         let raw = typed.over(file.over(RawConfig::from_consul_variables(outside.variable)));
-        let address = raw_text("--docker", &args.docker);
-        let mut docker =
-            docker::Config::new(judge.text(&address, docker::Address::default(), |text| {
+        let mut docker = docker::Config::new(judge.text(
+            &raw.docker_socket,
+            docker::Address::default(),
+            |text| {
                 let wrong = |error: docker::AddressError| error.to_string();
                 text.parse().map_err(wrong)
-            }));
+            },
+        ));
         let give_up = raw_text("--give-up", &args.give_up);
         let after = judge.text(&give_up, Duration::from_secs(60), registrar::span);
         docker.give_up_after = Some(after).filter(|after| !after.is_zero());
@@ -189,6 +191,7 @@ fn raw(args: &RegisterArgs, judge: &mut Judge<'_>) -> RawConfig {
         .then(|| judge.text(&registry, DEFAULT_REGISTRY.to_owned(), consul_address));
     RawConfig {
         log_format: raw_text("--log-format", &args.log_format),
+        docker_socket: raw_text("--docker", &args.docker),
         consul_address: list("the registry", address.as_slice()),
         registrar_host: raw_text("--host", &args.host),
         registrar_internal: switch("--internal", args.internal),

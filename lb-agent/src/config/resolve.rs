@@ -32,6 +32,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         .as_ref()
         .and_then(|it| it.datacenter.as_deref());
     let datacenter = consul_datacenter.unwrap_or(DEFAULT_DATACENTER).to_owned();
+    let registrar = registrar(raw, sources.docker.is_some(), &mut judge);
     let config = Config {
         state_dir: judge.path(&raw.state_dir, "/var/lib/lb"),
         bpffs: judge.path(&raw.bpffs, "/sys/fs/bpf"),
@@ -52,18 +53,29 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
             services: judge.number(&raw.limits_services, 4_096, 1..=65_536),
             backends: judge.number(&raw.limits_backends, 16_384, 1..=1_048_576),
         },
-        registrar: registrar(raw, &mut judge),
+        registrar,
     };
     judge.finish(config)
 }
 
-fn registrar(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<crate::registrar::Config> {
+fn registrar(
+    raw: &RawConfig,
+    engine: bool,
+    judge: &mut Judge<'_>,
+) -> Option<crate::registrar::Config> {
     let config = registrar::resolve(raw, judge);
     let enabled = raw.registrar_enabled.as_ref().filter(|it| it.value)?;
     if raw.consul.is_none() && raw.consul_address.is_none() {
         judge.wrong(
             enabled,
             "there is no Consul to register in; name one with --consul ADDR",
+        );
+    }
+    if !engine {
+        judge.wrong(
+            enabled,
+            "there is no Docker Engine whose containers could be registered; name its socket with \
+             --docker ADDR",
         );
     }
     Some(config)

@@ -29,7 +29,7 @@ pub use metrics::Metrics;
 pub use preview::preview;
 pub use registration::{Check, CheckKind, CheckStatus, Reading, Registration};
 pub use settings::{Addressing, Settings};
-pub use stage::{Error, Status, identified, run};
+pub use stage::{Error, Outputs, Status, identified, run};
 pub use template::{Template, TemplateError};
 pub use wish::Deregister;
 pub use words::list as tag_list;

@@ -47,6 +47,15 @@ pub struct Status {
     pub problems: Vec<Problem>,
 }
 
+/// Where the stage tells how registration is.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// All of it.
+    pub status: watch::Sender<Status>,
+    /// What somebody has to correct, alone.
+    pub problems: watch::Sender<Vec<Problem>>,
+}
+
 /// Why the stage ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,7 +75,7 @@ pub async fn run(
     config: Config,
     mut consul: consul::Config,
     mut engine: watch::Receiver<Engine>,
-    out: watch::Sender<Status>,
+    out: Outputs,
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -156,12 +165,12 @@ enum Node {
 
 impl Registrar {
     /// Makes Consul hold what the containers ask for; says how long that will do.
-    async fn turn(&mut self, engine: &Engine, out: &watch::Sender<Status>) -> Duration {
+    async fn turn(&mut self, engine: &Engine, out: &Outputs) -> Duration {
         if engine.containers.is_none() {
             return self.config.resync;
         }
         let mut status = Status {
-            synced: out.borrow().synced,
+            synced: out.status.borrow().synced,
             ..Status::default()
         };
         let done = self.sync(engine, &mut status).await;
@@ -353,8 +362,13 @@ fn owner<'o>(config: &'o Config, settings: &'o Settings) -> Ownership<'o> {
 }
 
 /// Sends the status; what changed is logged once.
-fn publish(out: &watch::Sender<Status>, status: Status) {
-    out.send_if_modified(|old| {
+fn publish(out: &Outputs, status: Status) {
+    out.problems.send_if_modified(|old| {
+        let changed = *old != status.problems;
+        old.clone_from(&status.problems);
+        changed
+    });
+    out.status.send_if_modified(|old| {
         match (&old.error, &status.error) {
             (before, Some(error)) if before.as_ref() != Some(error) => {
                 warn!(%error, "containers cannot be registered");

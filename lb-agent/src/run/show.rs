@@ -10,7 +10,7 @@ use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Sample},
     docker,
     front::FrontStats,
-    reconcile,
+    reconcile, registrar,
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
 };
@@ -47,6 +47,30 @@ pub(super) fn front_line(stats: Option<&FrontStats>) -> Component {
             Component::new("front", Mark::Ok, detail)
         }
     }
+}
+
+pub(super) fn registrar_line(status: watch::Receiver<registrar::Status>) -> admin::ComponentLine {
+    Box::new(move || {
+        let status = status.borrow();
+        let host = status.host.as_deref().unwrap_or("this host");
+        let services = status.services;
+        let (mark, detail) = match (&status.error, status.synced) {
+            (Some(error), _) => (Mark::Error, error.clone()),
+            (None, None) => (Mark::Warning, "waits for the Docker Engine".to_owned()),
+            (None, Some(_)) if !status.problems.is_empty() => (
+                Mark::Warning,
+                format!(
+                    "services of {host}: {services}, problems: {}",
+                    status.problems.len()
+                ),
+            ),
+            (None, Some(_)) => (
+                Mark::Ok,
+                format!("services of {host} in Consul: {services}"),
+            ),
+        };
+        Component::new("registrar", mark, detail)
+    })
 }
 
 pub(super) fn dns_line(sockets: &[UdpSocket]) -> admin::ComponentLine {

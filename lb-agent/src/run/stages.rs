@@ -9,7 +9,7 @@ use lb_agent::{
     catalog::SourceState,
     config::{self, Config, LogFormat},
     discover::{self, consul, file},
-    dns, docker, front, health, reconcile,
+    dns, docker, front, health, reconcile, registrar,
     routes::RouteConfig,
     vip,
 };
@@ -22,7 +22,7 @@ use super::{
     listeners::Listeners,
     show::{
         dns_line, docker_figures, docker_line, front_figures, front_line, host_names,
-        reconcile_figures,
+        reconcile_figures, registrar_line,
     },
 };
 
@@ -93,11 +93,25 @@ pub(super) fn spawn(
             Box::pin(async { run.await.map_err(Into::into) }),
         );
     }
+    let mut registrar_problems = None;
     if let Some(docker) = config.sources.docker.clone() {
         let (engine_in, engine) = watch::channel(docker::Engine::default());
         registry.register_collector(Box::new(docker_figures(engine.clone())));
         let shown = engine.clone();
         components.push(Box::new(move || docker_line(&shown.borrow())));
+        if let (Some(registrar), Some(consul)) = (config.registrar.clone(), consul.clone()) {
+            let outputs = registrar::Outputs::default();
+            registrar_problems = Some(outputs.problems.subscribe());
+            components.push(registrar_line(outputs.status.subscribe()));
+            let metrics = registrar::Metrics::default();
+            metrics.register(&mut registry);
+            let engine = engine.clone();
+            let run = registrar::run(registrar, consul, engine, outputs, metrics, stop.clone());
+            stage(
+                "registrar",
+                Box::pin(async { run.await.map_err(Into::into) }),
+            );
+        }
         if let Some(source) = docker.source {
             let (state_in, state) = watch::channel(SourceState::default());
             sources.insert("docker".to_owned(), state);
@@ -144,6 +158,7 @@ pub(super) fn spawn(
     );
     let mut problems = vec![map_problems, front_problems, name_problems];
     problems.extend(consul_problems);
+    problems.extend(registrar_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,

@@ -1,8 +1,4 @@
 //! The registrar against a real Consul, with containers that the test makes up.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[expect(dead_code, reason = "shared with other tests, which use the rest")]
-mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,14 +6,14 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{BOUND, Consul, MASTER};
 use lb_agent::{
     discover::consul::{self, Token},
     docker::{Container, Endpoint, Engine, Health, NetworkMode, Port, Protocol, State},
-    registrar::{self, Addressing, Config, Metrics, Settings, Status},
+    registrar::{self, Addressing, Config, Metrics, Outputs, Settings, Status},
 };
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use support::{BOUND, Consul, MASTER};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -107,7 +103,10 @@ impl World {
             config,
             consul,
             self.engine.subscribe(),
-            out,
+            Outputs {
+                status: out,
+                ..Outputs::default()
+            },
             Metrics::default(),
             self.stop.clone(),
         ));

@@ -1,0 +1,8 @@
+//! The registrar against a real Consul: with containers that a test makes up, and with those of a real engine.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod engine;
+mod stage;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "other tests of Consul use the rest")]
+mod support;
