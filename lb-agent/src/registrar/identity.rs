@@ -75,7 +75,6 @@ fn is_container(ip: IpAddr, containers: &Containers) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     fn node(name: &str) -> Identity {

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 
 use proptest::prelude::*;
