@@ -23,7 +23,7 @@ pub struct Catalog {
 }
 
 /// One registered instance of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// Who it is.
     pub key: InstanceKey,
@@ -52,7 +52,7 @@ pub struct Instance {
 }
 
 /// The addresses of an instance that runs in a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
     /// Its own address on each Docker network of its host, by the network's name.
     pub networks: BTreeMap<String, SocketAddr>,

@@ -1,6 +1,7 @@
 //! `lb-agent`: the command.
 
 mod preflight;
+mod register;
 mod run;
 
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use lb_agent::{
     cli::{self, Cli, Command},
-    config::{Config, LogFormat},
+    config::{Config, LogFormat, RegisterConfig, with_long_flags},
     front,
     reconcile::error_chain,
 };
@@ -21,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(with_long_flags(std::env::args_os()));
     match cli.command {
         Command::Ask(ask) => cli::execute(&cli.options, &ask),
         Command::Front(args) => {
@@ -32,6 +33,13 @@ fn main() -> ExitCode {
             });
             report(front::child_main(&args).map_err(Into::into))
         }
+        Command::Register(args) => match RegisterConfig::load(&args) {
+            Ok(config) => {
+                log(config.log_format);
+                report(register::run(config))
+            }
+            Err(error) => refuse(&error.to_string()),
+        },
         Command::Run(args) => {
             // Before anything else opens descriptors.
             let inherited = match Inherited::take() {

@@ -1,12 +1,13 @@
 //! The options of a service, as its registrations write them in tags, meta or the file.
 //!
 //! Pure: registrations in, resolved options and problems out. A wrong option is reported and has no effect;
-//! it never breaks the service, nor another option.
+//! it never breaks the service, nor another option. Which options there are stands in [`table`].
 
+pub mod table;
 mod value;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +31,8 @@ pub struct Options {
     pub drain: Duration,
     /// `lb_expose`: whether the front routes to it; `None` leaves that to the configuration.
     pub expose: Option<bool>,
+    /// `lb_local`: what it matters that an instance runs on this host.
+    pub local: Local,
 }
 
 impl Default for Options {
@@ -40,8 +43,22 @@ impl Default for Options {
             ports: BTreeSet::new(),
             drain: Duration::from_secs(30),
             expose: None,
+            local: Local::Any,
         }
     }
+}
+
+/// What it matters that an instance runs on this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Local {
+    /// Nothing.
+    #[default]
+    Any,
+    /// Those of this host take most of the new flows.
+    Prefer,
+    /// Only those of this host take any.
+    Only,
 }
 
 /// How a backend is chosen.
@@ -93,17 +110,31 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     // Per option, the distinct usable values with the winner first.
     let mut stated: BTreeMap<String, Vec<(String, Setting)>> = BTreeMap::new();
     for instance in newest_first {
+        let mut own: BTreeMap<String, String> = BTreeMap::new();
         for (name, text) in words(instance, &mut resolved) {
+            match own.entry(name) {
+                Entry::Vacant(free) => drop(free.insert(text)),
+                Entry::Occupied(first) if *first.get() == text => {}
+                Entry::Occupied(first) => {
+                    let (name, first) = (cut(first.key()), cut(first.get()));
+                    let message = format!(
+                        "`{name}={}` has no effect: the same registration says `{name}={first}`, which counts; \
+                         say it once",
+                        cut(&text)
+                    );
+                    resolved.report(service, message);
+                }
+            }
+        }
+        for (name, text) in own {
             match value::setting(&name, &text) {
                 Err(remedy) => {
+                    let (name, text) = (cut(&name), cut(&text));
                     let message = format!("`{name}={text}` has no effect: {remedy}");
                     resolved.report(service, message);
                 }
                 Ok(Setting::Weight(weight)) => {
-                    resolved
-                        .weights
-                        .entry(instance.key.clone())
-                        .or_insert(weight);
+                    resolved.weights.insert(instance.key.clone(), weight);
                 }
                 Ok(setting) => {
                     let values = stated.entry(name).or_default();
@@ -115,8 +146,10 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
         }
     }
     for (name, values) in stated {
-        let others: Vec<&str> = values.iter().skip(1).map(|(text, _)| &**text).collect();
+        let others = values.iter().skip(1).map(|(text, _)| cut(text));
+        let others: Vec<&str> = others.take(DISAGREEMENTS).collect();
         if let Some((winner, _)) = values.first().filter(|_| !others.is_empty()) {
+            let winner = cut(winner);
             let message = format!(
                 "its registrations disagree on {name}: `{winner}` of the newest wins over `{}`; \
                  register all of them with the same value",
@@ -130,10 +163,15 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     }
     for alias in std::mem::take(&mut resolved.aliases) {
         let name = alias.to_ascii_lowercase();
-        if is_dns_name(&dotted(&name)) {
-            resolved.aliases.insert(name);
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        if is_dns_name(&dotted(name)) {
+            resolved.aliases.insert(name.to_owned());
         } else {
-            let message = format!("alias `{alias}` has no effect: it is not a host name");
+            let message = format!(
+                "alias `{}` has no effect: it is not a host name; write letters, digits, `-` and `_` between \
+                 dots, without a port",
+                cut(&alias)
+            );
             resolved.report(service, message);
         }
     }
@@ -155,6 +193,7 @@ enum Setting {
     Ports(BTreeSet<u16>),
     Drain(Duration),
     Expose(bool),
+    Local(Local),
     Weight(u16),
 }
 
@@ -166,47 +205,73 @@ impl Setting {
             Self::Ports(ports) => options.ports = ports,
             Self::Drain(drain) => options.drain = drain,
             Self::Expose(expose) => options.expose = Some(expose),
+            Self::Local(local) => options.local = local,
             // A weight belongs to its instance.
             Self::Weight(_) => {}
         }
     }
 }
 
-/// The options that `instance` states, by name; its aliases and domain tags go straight to `resolved`.
+/// The options that `instance` states, by name, those of its meta first; its aliases and domain tags go
+/// straight to `resolved`.
 fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> {
     let mut words = Vec::new();
     for (name, text) in &*instance.meta {
-        if name.starts_with(PREFIX) {
-            words.push((name.clone(), text.trim().to_owned()));
-        }
+        words.extend(option(name, text));
     }
-    let stated = |name: &str| name.starts_with(PREFIX) && !instance.meta.contains_key(name);
+    let of_meta = words.len();
     for tag in &*instance.tags {
-        match tag.split_once('=') {
-            Some(("server_alias", alias)) => {
+        let (name, text) = match tag.split_once('=') {
+            Some((name, text)) => (name.trim(), Some(text)),
+            None => (tag.trim(), None),
+        };
+        match (name, text) {
+            ("server_alias", Some(alias)) => {
                 resolved.aliases.insert(alias.trim().to_owned());
             }
             // Colon separated, because Registrator splits tags at commas.
-            Some(("server_aliases", aliases)) => {
+            ("server_aliases", Some(aliases)) => {
                 let parts = aliases.split(':').map(|alias| alias.trim().to_owned());
                 resolved
                     .aliases
                     .extend(parts.filter(|alias| !alias.is_empty()));
             }
-            Some((name, text)) if stated(name) => {
-                words.push((name.to_owned(), text.trim().to_owned()));
-            }
-            // `public_ipaddress=`, `server_name=` and whatever other tools write.
-            Some(_) => {}
-            None if stated(tag) => words.push((tag.clone(), String::new())),
-            None if !RESERVED_TAGS.contains(&&**tag) && is_dns_name(tag) => {
-                resolved.domain_tags.insert(tag.clone());
-            }
-            None => {}
+            _ => match option(name, text.unwrap_or_default()) {
+                Some(word) => {
+                    let meta = &words[..of_meta];
+                    if meta.iter().all(|(stated, _)| *stated != word.0) {
+                        words.push(word);
+                    }
+                }
+                // `public_ipaddress=`, `server_name=` and whatever other tools write.
+                None if text.is_some() => {}
+                None if !RESERVED_TAGS.contains(&&**tag) && is_dns_name(tag) => {
+                    resolved.domain_tags.insert(tag.clone());
+                }
+                None => {}
+            },
         }
     }
     words
 }
+
+/// An option, if the name is one of ours; in any case, since meta made from labels comes in capitals, too.
+fn option(name: &str, text: &str) -> Option<(String, String)> {
+    let ours = name
+        .get(..PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    ours.then(|| (name.trim().to_ascii_lowercase(), text.trim().to_owned()))
+}
+
+/// The beginning of a text that somebody else wrote, for a message.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(SHOWN)]
+}
+
+/// Bytes of a foreign text that a message repeats.
+const SHOWN: usize = 120;
+/// Values that a message about a disagreement names.
+const DISAGREEMENTS: usize = 3;
 
 const PREFIX: &str = "lb_";
 

@@ -8,13 +8,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{InstanceKey, Problem},
+    dns::carried,
     snapshot::{Service, ServiceName, Snapshot},
 };
 
@@ -146,7 +147,7 @@ impl Routes {
     /// before the address, whatever the address is: so the demo works from any machine.
     pub fn find(&self, host: &str) -> Option<usize> {
         let found = self.hosts.get(host);
-        let found = found.or_else(|| self.hosts.get(before_address(host)?));
+        let found = found.or_else(|| carried::named(host).find_map(|name| self.hosts.get(name)));
         found.copied().filter(|&place| place < self.services.len())
     }
 
@@ -263,51 +264,12 @@ fn valid(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(label)
 }
 
-/// `www.hello` of `www.hello.127.0.0.1.nip.io`: the name without the known suffix and the address, in any
-/// form that those domains know, before it.
-fn before_address(host: &str) -> Option<&str> {
-    let rest = SUFFIXES
-        .iter()
-        .find_map(|suffix| host.strip_suffix(suffix)?.strip_suffix('.'))?;
-    let (before, last) = rest.rsplit_once('.')?;
-    if is_packed_address(last) {
-        return Some(before);
-    }
-    // Four parts, and the name before them by a dot or, in the dashed form, by a dash.
-    let separator = if last.contains('-') { '-' } else { '.' };
-    let mut parts = rest.rsplitn(5, separator);
-    let octets = parts
-        .by_ref()
-        .take(4)
-        .all(|part| part.parse::<u8>().is_ok());
-    let name = parts.next().filter(|name| octets && !name.is_empty());
-    name.or_else(|| {
-        // `www.hello.127-0-0-1`: the first octet is what follows the last dot.
-        let mut parts = last.split('-');
-        let octets = parts
-            .by_ref()
-            .take(4)
-            .filter(|part| part.parse::<u8>().is_ok());
-        (octets.count() == 4 && parts.next().is_none()).then_some(before)
-    })
-}
-
-/// An address in one label: eight or 32 hex digits, or IPv6 with dashes for colons.
-fn is_packed_address(label: &str) -> bool {
-    let hex = label.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let dashed = || label.contains('-') && label.replace('-', ":").parse::<Ipv6Addr>().is_ok();
-    hex && matches!(label.len(), 8 | 32) || dashed()
-}
-
 const DOMAINS: [&str; 4] = [
     "localhost",
     "127.0.0.1.xip.io",
     "127.0.0.1.nip.io",
     "127.0.0.1.sslip.io",
 ];
-
-/// Domains whose names carry an address.
-const SUFFIXES: [&str; 4] = ["nip.io", "sslip.io", "xip.io", "traefik.me"];
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 mod listeners;
 mod show;
-mod stages;
+pub(crate) mod stages;
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ const ROUTED: &str = "the front has the first complete routes";
 const BOUND: &str = "all listeners are bound";
 
 /// The running stages, each with its name and its end.
-type Stages = JoinSet<(&'static str, Result<()>)>;
+pub(crate) type Stages = JoinSet<(&'static str, Result<()>)>;
 
 /// Runs the agent until it is told to end.
 ///
@@ -143,7 +143,7 @@ fn load(config: programs::Config) -> Result<Programs> {
     Ok(loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
-async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<&'static str> {
+pub(crate) async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<&'static str> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
     let (mut term, mut int, mut hup): (Signal, Signal, Signal) = (
         listen(SignalKind::terminate())?,
@@ -165,7 +165,7 @@ async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<&'static str> {
 }
 
 /// A stage that ends before it is told to is a fault, even when it says that all is well.
-fn fault(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
+pub(crate) fn fault(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
     match ended {
         None => anyhow!("no stage is left"),
         Some(Err(error)) => anyhow!("a stage failed: {error}"),

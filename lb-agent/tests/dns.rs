@@ -23,6 +23,7 @@ use hickory_proto::{
     },
 };
 use lb_agent::{
+    catalog::Problem,
     dns::{self, Config, Metrics},
     options::Options,
     snapshot::{Service, ServiceName, Snapshot},
@@ -87,6 +88,26 @@ async fn names_follow_the_snapshot() {
     agent
         .until(&asked, |answer| code(answer) == ResponseCode::ServFail)
         .await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_contested_name_is_told_and_no_longer_told_when_it_is_settled() {
+    let mut agent = Agent::start(vec![], None, None).await;
+    let mut contested = (*snapshot(true)).clone();
+    let (_, service) = contested.services.first_key_value().unwrap();
+    let service = service.clone();
+    let rival = ServiceName::part("www", "hello");
+    contested.services.insert(rival, service);
+    agent.snapshots.send_replace(Some(Arc::new(contested)));
+    let told = agent.problems.wait_for(|told| !told.is_empty());
+    let told = within(told).await.unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].subject, "name www.hello");
+    agent.snapshots.send_replace(Some(snapshot(true)));
+    within(agent.problems.wait_for(Vec::is_empty))
+        .await
+        .unwrap();
     agent.end().await;
 }
 
@@ -373,6 +394,7 @@ async fn a_resolver_without_a_socket_says_so() {
         vec![],
         snapshots,
         metrics,
+        watch::channel(Vec::new()).0,
         stop,
     )
     .await;
@@ -381,6 +403,7 @@ async fn a_resolver_without_a_socket_says_so() {
 
 /// A running resolver.
 struct Agent {
+    problems: watch::Receiver<Vec<Problem>>,
     address: SocketAddr,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     metrics: Arc<Metrics>,
@@ -405,6 +428,7 @@ impl Agent {
     ) -> Self {
         let address = udp.local_addr().unwrap();
         let (sender, snapshots) = watch::channel(snapshot);
+        let (problems_in, problems) = watch::channel(Vec::new());
         let metrics = Arc::new(Metrics::default());
         let stop = CancellationToken::new();
         let stage = tokio::spawn(dns::run(
@@ -413,9 +437,11 @@ impl Agent {
             vec![tcp.into_std().unwrap()],
             snapshots,
             Arc::clone(&metrics),
+            problems_in,
             stop.clone(),
         ));
         Self {
+            problems,
             address,
             snapshots: sender,
             metrics,

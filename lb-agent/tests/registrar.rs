@@ -11,8 +11,8 @@ use std::{
 
 use lb_agent::{
     discover::consul::{self, Token},
-    docker::{Container, Endpoint, Health, NetworkMode, Port, Protocol, State},
-    registrar::{self, Addressing, Config, Engine, Metrics, Settings, Status},
+    docker::{Container, Endpoint, Engine, Health, NetworkMode, Port, Protocol, State},
+    registrar::{self, Addressing, Config, Metrics, Settings, Status},
 };
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 struct World {
     consul: Consul,
     http: reqwest::Client,
-    engine: watch::Sender<Option<Engine>>,
+    engine: watch::Sender<Engine>,
     status: watch::Receiver<Status>,
     stop: CancellationToken,
     token: Option<Token>,
@@ -77,7 +77,7 @@ impl World {
     }
 
     async fn at(consul: Consul, config: Config, token: Option<Token>) -> Self {
-        let (engine, _) = watch::channel(None);
+        let (engine, _) = watch::channel(Engine::default());
         let (_, status) = watch::channel(Status::default());
         let mut world = Self {
             consul,
@@ -126,10 +126,11 @@ impl World {
         let containers = containers
             .iter()
             .map(|it| (it.id.clone(), Arc::new(it.clone())));
-        self.engine.send_replace(Some(Engine {
-            name: "lb-test".to_owned(),
-            containers: Arc::new(containers.collect()),
-        }));
+        self.engine.send_replace(Engine {
+            name: Some("lb-test".to_owned()),
+            containers: Some(Arc::new(containers.collect())),
+            ..Engine::default()
+        });
     }
 
     async fn read(&self, path: &str) -> Value {
@@ -323,7 +324,7 @@ async fn an_engine_that_has_not_answered_removes_nothing() {
     world.has(&[container("one", &[])]);
     world.until_ids(&["lb-test:one:80"]).await;
     world.end().await;
-    world.engine.send_replace(None);
+    world.engine.send_replace(Engine::default());
     world.start(config());
     // Several times the pause between two looks.
     sleep(Duration::from_millis(700)).await;

@@ -1,4 +1,4 @@
-//! What the data plane costs, against doing without it.
+//! What the data plane costs, against doing without it, and how fast discovery reaches it.
 //!
 //! The programs are loaded and their maps filled by the agent's own code; clients, servers and hooks live in a
 //! namespace and in cgroups of their own. Nothing here decides what is fast enough: the goals stand beside the
@@ -6,6 +6,7 @@
 
 mod client;
 mod costs;
+mod discovery;
 mod hooks;
 mod kill;
 mod ratios;
@@ -54,6 +55,9 @@ enum Command {
         /// Changes that are measured.
         #[arg(long, default_value_t = 200)]
         changes: usize,
+        /// Without front and resolver.
+        #[arg(long)]
+        bare: bool,
     },
     /// The agent when a container is killed.
     #[command(hide = true)]
@@ -65,6 +69,8 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         kills: usize,
     },
+    /// From a change in Consul to the kernel's map.
+    Discovery(discovery::Discovery),
     /// The servers, in a process of their own.
     #[command(hide = true)]
     Serve {
@@ -105,6 +111,7 @@ const QUICK: Effort = Effort {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
+        Command::Discovery(what) => discovery::run(&what),
         Command::Serve { network, bare } => server::run(network, &bare),
         Command::Kill { packages, kills } => {
             let figures = kill::measure(&packages, kills)?;
@@ -116,8 +123,9 @@ fn main() -> Result<()> {
             services,
             instances,
             changes,
+            bare,
         } => {
-            let figures = scale::measure(services, instances, changes)?;
+            let figures = scale::measure(services, instances, changes, bare)?;
             println!(
                 "{}",
                 serde_json::to_string(&figures).context("cannot write the figures")?

@@ -33,6 +33,8 @@ enum Command {
     Setup,
     /// Build the kernel programs.
     BuildEbpf,
+    /// Write what of the documentation is made from the code. The tests say when that is due.
+    Docs,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -51,6 +53,23 @@ fn main() -> anyhow::Result<()> {
             let objects = lb_ebpf_build::build(workspace(), &workspace().join("target/ebpf"))?;
             println!("the objects are in {}", objects.display());
             Ok(())
+        }
+        Command::Docs => {
+            setup::programs()?;
+            // The test that compares them writes them, too.
+            let mut write = shell::cargo();
+            write
+                .args([
+                    "test",
+                    "--quiet",
+                    "--locked",
+                    "--package",
+                    "lb-agent",
+                    "--lib",
+                ])
+                .args(["--", "options::table"])
+                .env("LB_WRITE_DOCS", "1");
+            shell::run(&mut write)
         }
         Command::Bench(bench) => bench::bench(&bench),
     }

@@ -56,7 +56,7 @@ impl Counts {
         self.refusals.inc();
     }
 
-    fn count(&self, action: &'static str, result: &'static str) {
+    pub(super) fn count(&self, action: &'static str, result: &'static str) {
         let labels = ActionLabels { action, result };
         self.actions.get_or_create(&labels).inc();
     }
@@ -87,21 +87,29 @@ pub(super) async fn drain(
             draining: outcome.draining,
         })
         .into_response(),
-        Err(Failed::Refused(why)) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
-        Err(Failed::Silent) => {
-            let why = "the agent did not answer in time: try again, and see its log";
-            refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
-        }
+        Err(failed) => failed.answer(),
     }
 }
 
 /// Why a change did not happen.
 #[derive(Debug)]
-enum Failed {
-    /// The stage that owns drains says no.
+pub(super) enum Failed {
+    /// The stage that owns the matter says no.
     Refused(String),
     /// It says nothing.
     Silent,
+}
+
+impl Failed {
+    pub(super) fn answer(self) -> Response {
+        match self {
+            Self::Refused(why) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
+            Self::Silent => {
+                let why = "the agent did not answer in time: try again, and see its log";
+                refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+            }
+        }
+    }
 }
 
 async fn ask(
@@ -132,10 +140,7 @@ fn audit(
     order: &DrainOrder,
     outcome: &Result<DrainOutcome, Failed>,
 ) {
-    let source = match actor {
-        Actor::Local { .. } => "socket".to_owned(),
-        Actor::Remote { peer, .. } => peer.to_string(),
-    };
+    let source = source(actor);
     let DrainOrder {
         service, backend, ..
     } = order;
@@ -147,6 +152,14 @@ fn audit(
         Err(failed) => {
             warn!(target: "audit", %actor, source, action, ?service, ?backend, ?failed, "not changed");
         }
+    }
+}
+
+/// Where a change came from.
+pub(super) fn source(actor: &Actor) -> String {
+    match actor {
+        Actor::Local { .. } => "socket".to_owned(),
+        Actor::Remote { peer, .. } => peer.to_string(),
     }
 }
 

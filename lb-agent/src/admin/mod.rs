@@ -21,6 +21,7 @@ mod serve;
 mod socket;
 pub mod text;
 mod token;
+mod vips;
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +53,7 @@ use self::{
     router::{Desk, router},
     token::Token,
 };
-use crate::{drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest};
+use crate::{drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest, vip};
 
 /// How the admin interface is set up.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub struct Inputs {
     pub stats: mpsc::Sender<StatsRequest>,
     /// Passes drains on.
     pub drains: mpsc::Sender<DrainRequest>,
+    /// Asks for the virtual addresses, and passes changes of them on.
+    pub vips: mpsc::Sender<vip::Request>,
     /// Whether the agent is ready.
     pub readiness: Readiness,
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
@@ -195,6 +198,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         snapshots: inputs.snapshots,
         stats: inputs.stats,
         drains: inputs.drains,
+        vips: inputs.vips,
         readiness: inputs.readiness,
         registry: Arc::new(registry),
         hosts: Arc::new(inputs.hosts),

@@ -287,6 +287,24 @@ pub struct DrainAnswer {
     pub draining: bool,
 }
 
+/// The body of `POST /api/v1/vips/pin`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinOrder {
+    /// The service, or the part `service.tag`.
+    pub service: String,
+    /// The address that it is to have.
+    pub address: Ipv4Addr,
+}
+
+/// The body of `POST /api/v1/vips/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseOrder {
+    /// The address, or the service that it is kept for.
+    pub target: String,
+}
+
 /// The body of every answer of the API that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
@@ -299,6 +317,15 @@ pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
 
 /// The path of drains.
 pub const DRAIN_PATH: &str = "/api/v1/drain";
+
+/// The path of the virtual addresses.
+pub const VIPS_PATH: &str = "/api/v1/vips";
+
+/// The path of pins.
+pub const PIN_PATH: &str = "/api/v1/vips/pin";
+
+/// The path of releases.
+pub const RELEASE_PATH: &str = "/api/v1/vips/release";
 
 /// The header that every change must carry with the value `1`: no plain form can send it.
 pub const ACTION_HEADER: &str = "x-lb-action";

@@ -29,12 +29,14 @@ use super::{
     page::{self, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
-    report::{Component, DRAIN_PATH, Report, SNAPSHOT_PATH},
+    report::{Component, DRAIN_PATH, PIN_PATH, RELEASE_PATH, Report, SNAPSHOT_PATH, VIPS_PATH},
+    vips,
 };
 use crate::{
     drain::DrainRequest,
     snapshot::Snapshot,
     stats::{Stats, StatsRequest},
+    vip,
 };
 
 /// What the handlers share; nothing in it changes but through its channels and counters.
@@ -43,6 +45,7 @@ pub(super) struct Desk {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(super) stats: mpsc::Sender<StatsRequest>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
+    pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
     pub(super) hosts: Arc<super::HostNames>,
@@ -67,6 +70,9 @@ pub(super) fn router(desk: Desk) -> Router {
         .route("/metrics", get(metrics_text))
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(DRAIN_PATH, post(action::drain))
+        .route(VIPS_PATH, get(vips::list))
+        .route(PIN_PATH, post(vips::pin))
+        .route(RELEASE_PATH, post(vips::release))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(desk.clone(), admit))

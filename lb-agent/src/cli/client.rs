@@ -10,15 +10,17 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::admin::{
     report::{
-        ACTION_HEADER, API, DRAIN_PATH, DrainAnswer, DrainOrder, Refused, Report, SNAPSHOT_PATH,
+        ACTION_HEADER, API, DRAIN_PATH, DrainAnswer, DrainOrder, PIN_PATH, PinOrder, RELEASE_PATH,
+        Refused, ReleaseOrder, Report, SNAPSHOT_PATH, VIPS_PATH,
     },
     text::visible,
 };
+use crate::vip::Entry;
 
 /// An agent, by its socket.
 pub(super) struct Client {
@@ -83,10 +85,39 @@ impl Client {
         order: &DrainOrder,
         patience: Duration,
     ) -> Result<DrainAnswer, ClientError> {
+        self.change(DRAIN_PATH, order, patience).await
+    }
+
+    pub(super) async fn vips(&self, patience: Duration) -> Result<Vec<Entry>, ClientError> {
+        let answer = self.ask(Method::GET, VIPS_PATH, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
+    }
+
+    pub(super) async fn pin(
+        &self,
+        order: &PinOrder,
+        patience: Duration,
+    ) -> Result<Vec<Entry>, ClientError> {
+        self.change(PIN_PATH, order, patience).await
+    }
+
+    pub(super) async fn release(
+        &self,
+        order: &ReleaseOrder,
+        patience: Duration,
+    ) -> Result<Vec<Entry>, ClientError> {
+        self.change(RELEASE_PATH, order, patience).await
+    }
+
+    async fn change<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        order: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(order).map_err(|error| self.broken(error))?;
-        let answer = self
-            .ask(Method::POST, DRAIN_PATH, Some(body), patience)
-            .await?;
+        let answer = self.ask(Method::POST, path, Some(body), patience).await?;
         let body = self.success(answer)?;
         self.parse(&body)
     }

@@ -9,9 +9,10 @@ mod terminal;
 
 use std::{
     io::{self, Write},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -19,9 +20,12 @@ use serde::Serialize;
 
 use self::client::{Client, ClientError};
 pub use self::terminal::Style;
-use crate::admin::report::{DrainAnswer, DrainOrder, Mark, Report, Service};
-use crate::config::RunArgs;
+use crate::admin::report::{
+    DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
+};
+use crate::config::{RegisterArgs, RunArgs};
 use crate::front::ChildArgs;
+use crate::options::table::OPTIONS;
 
 /// The command line of `lb-agent`.
 #[derive(Debug, Parser)]
@@ -46,6 +50,8 @@ pub struct Cli {
 pub enum Command {
     /// Starts the agent and stays in the foreground.
     Run(Box<RunArgs>),
+    /// Registers the containers of this host in Consul, without the rest of the agent.
+    Register(Box<RegisterArgs>),
     /// Serves HTTP by Host name; started by `run`, without any capability.
     #[command(hide = true)]
     Front(ChildArgs),
@@ -115,11 +121,42 @@ pub enum Ask {
         #[arg(long)]
         undo: bool,
     },
+    /// List the virtual addresses, pin one, or release what is kept
+    #[command(subcommand, after_help = "Example:\n  lb-agent vip list")]
+    Vip(Vip),
+    /// List the options that services may state in tags, meta, labels and the services file
+    #[command(after_help = "Example:\n  lb-agent options\n\nIt asks no agent.")]
+    Options,
     /// Say nothing and exit with 0 if the agent is ready, else the reasons and 1, within two seconds
     #[command(
         after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/lb-agent\", \"healthcheck\"]"
     )]
     Healthcheck,
+}
+
+/// What can be done with virtual addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Vip {
+    /// List every address that a service has, or that is kept for one
+    #[command(after_help = "Example:\n  lb-agent vip list -o json")]
+    List,
+    /// Give a service an address of its own choice, on every host, until it is released
+    #[command(after_help = "Example:\n  lb-agent vip pin www_hello 198.18.0.80")]
+    Pin {
+        /// The service, or the part `service.tag`; it need not exist yet
+        service: String,
+        /// An address of the pool that nobody else has
+        address: Ipv4Addr,
+    },
+    /// End a pin, a quarantine, or the record of a service that left
+    #[command(
+        after_help = "Examples:\n  lb-agent vip release www_hello\n  lb-agent vip release 198.18.0.80"
+    )]
+    Release {
+        /// The service or the address
+        #[arg(value_name = "SERVICE|ADDRESS")]
+        target: String,
+    },
 }
 
 /// How a command ended; the numbers are part of the interface.
@@ -170,6 +207,8 @@ pub async fn perform(
     let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let answered = match ask {
         Ask::Healthcheck => healthcheck(&client).await,
+        Ask::Vip(order) => vip(&client, options.output, order).await,
+        Ask::Options => list_options(options.output),
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
         Ask::Status => report(&client)
             .await
@@ -271,6 +310,39 @@ fn choose<'a>(report: &'a Report, name: Option<&str>) -> Result<Vec<&'a Service>
     Ok(chosen)
 }
 
+async fn vip(client: &Client, output: Output, order: &Vip) -> Answer {
+    let entries = match order {
+        Vip::List => client.vips(PATIENCE).await?,
+        Vip::Pin { service, address } => {
+            let (service, address) = (service.clone(), *address);
+            client.pin(&PinOrder { service, address }, PATIENCE).await?
+        }
+        Vip::Release { target } => {
+            let target = target.clone();
+            client.release(&ReleaseOrder { target }, PATIENCE).await?
+        }
+    };
+    let text = match (output, order) {
+        (Output::Json, _) => json(&entries)?,
+        (Output::Table, Vip::Release { .. }) => show::released(&entries),
+        (Output::Table, _) => show::vips(&entries, now_unix()),
+    };
+    Ok((text, Exit::Fine))
+}
+
+fn now_unix() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+fn list_options(output: Output) -> Answer {
+    let text = match output {
+        Output::Table => show::options(OPTIONS),
+        Output::Json => json(OPTIONS)?,
+    };
+    Ok((text, Exit::Fine))
+}
+
 async fn drain(client: &Client, output: Output, target: &str, undo: bool) -> Answer {
     let (service, backend) = match target.split_once('/') {
         Some((service, backend)) => (service, Some(backend.to_owned())),
@@ -304,7 +376,7 @@ fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
 
 /// Where the agent listens if nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/lb/admin.sock";
-/// For the agent to answer.
+/// For the agent to answer, which may have to ask Consul.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For the agent to answer a health check: the container engine waits.
 const HEALTHCHECK: Duration = Duration::from_secs(2);

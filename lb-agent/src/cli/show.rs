@@ -11,7 +11,9 @@ use crate::{
         text::{self, visible},
     },
     catalog::{Problem, SourceHealth},
+    options::table::Entry as OptionEntry,
     snapshot::ProbeState,
+    vip::Entry,
 };
 
 /// What `status -o json` prints.
@@ -169,6 +171,51 @@ pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
         }
     }
     right(&mut table, [4, 9]);
+    finish(&table)
+}
+
+/// A line for each address. `AGE` is how long it has been so, `LEFT` how long a quarantine still lasts.
+pub(super) fn vips(entries: &[Entry], now_unix: u64) -> String {
+    let mut table = table(&["ADDRESS", "SERVICE", "HOW", "IN USE", "AGE", "LEFT"]);
+    for entry in entries {
+        let service = entry.service.as_deref().unwrap_or("?");
+        let since = entry.since_unix.map(|since| age(now_unix, since));
+        let left = entry.until_unix.map(|until| age(until, now_unix));
+        table.add_row([
+            entry.address.to_string(),
+            visible(service).into_owned(),
+            entry.how.to_string(),
+            if entry.in_use { "yes" } else { "no" }.to_owned(),
+            since.map_or_else(|| "?".to_owned(), text::duration),
+            left.map_or_else(String::new, text::duration),
+        ]);
+    }
+    finish(&table)
+}
+
+/// What a release ended.
+pub(super) fn released(entries: &[Entry]) -> String {
+    let line = |entry: &Entry| {
+        let service = entry.service.as_deref().unwrap_or("?");
+        let (address, how) = (entry.address, entry.how);
+        format!("{address}  {}  {how} released\n", visible(service))
+    };
+    entries.iter().map(line).collect()
+}
+
+/// A line for each option that acts.
+pub(super) fn options(entries: &[OptionEntry]) -> String {
+    // Markdown's marks are for the page that is made of the same table.
+    let plain = |text: &str| text.replace('`', "");
+    let mut table = table(&["OPTION", "DEFAULT", "VALUES", "DOES"]);
+    for entry in entries.iter().filter(|entry| entry.since.is_some()) {
+        table.add_row([
+            entry.name.to_owned(),
+            plain(entry.default),
+            plain(entry.values),
+            plain(entry.does),
+        ]);
+    }
     finish(&table)
 }
 

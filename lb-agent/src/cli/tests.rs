@@ -3,7 +3,10 @@
 use clap::{CommandFactory as _, Parser as _};
 
 use super::*;
-use crate::admin::{compose::compose, sample};
+use crate::{
+    admin::{compose::compose, sample},
+    vip::{Entry, How},
+};
 
 fn sample_report() -> Report {
     let (snapshot, stats) = (sample::snapshot(), sample::stats());
@@ -126,6 +129,47 @@ www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining     
 www_hello  gone  file                                              leaving        2  no longer registered
 ";
     assert_eq!(text, expect);
+}
+
+#[test]
+fn vips_are_a_table() {
+    let entry = |last, service: Option<&str>, how, in_use, since, until| Entry {
+        address: Ipv4Addr::new(198, 18, 0, last),
+        service: service.map(str::to_owned),
+        how,
+        in_use,
+        since_unix: since,
+        until_unix: until,
+    };
+    let entries = [
+        entry(2, Some("www_hello"), How::Hash, true, Some(940), None),
+        entry(3, Some("db"), How::Quarantine, false, Some(880), Some(1480)),
+        entry(4, None, How::Unreadable, false, None, None),
+    ];
+    let expect = "\
+ADDRESS     SERVICE    HOW         IN USE  AGE        LEFT
+198.18.0.2  www_hello  hash        yes     1 min 0 s
+198.18.0.3  db         quarantine  no      2 min 0 s  8 min 0 s
+198.18.0.4  ?          unreadable  no      ?
+";
+    assert_eq!(show::vips(&entries, 1000), expect);
+}
+
+#[test]
+fn options_are_listed_without_an_agent() {
+    let table = text(list_options(Output::Table));
+    let line = table.lines().find(|line| line.starts_with("lb_local"));
+    let line = line.unwrap();
+    assert!(line.contains("any, prefer, only"), "{line}");
+    assert!(
+        !table.contains('`') && !table.contains("lb_sticky"),
+        "{table}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&text(list_options(Output::Json))).unwrap();
+    let sticky = json.as_array().unwrap().iter();
+    let sticky: Vec<_> = sticky.filter(|it| it["name"] == "lb_sticky").collect();
+    assert_eq!(sticky.len(), 1);
+    assert!(sticky[0]["since"].is_null());
 }
 
 #[test]

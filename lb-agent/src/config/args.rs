@@ -57,6 +57,9 @@ pub struct RunArgs {
     /// Domain below which every service has a host name; may be repeated
     #[arg(long, env = "LB_DOMAIN", value_name = "NAME", value_delimiter = ',')]
     pub domain: Vec<String>,
+    /// Register the containers of this host in Consul
+    #[arg(long, env = "LB_REGISTRAR", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub registrar: Option<bool>,
     /// text or json [default: text]
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,

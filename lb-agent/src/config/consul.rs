@@ -6,7 +6,7 @@ use super::{
     Consul, ConsulToken, Given, Origin, RawConfig, Secret,
     resolve::{Judge, label, pause},
 };
-use crate::discover::consul::{Address, Config as Defaults, FORMS, Tls};
+use crate::discover::consul::{Address, Config as Defaults, FORMS, Tls, Warning};
 
 /// What `raw` says of Consul.
 pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Consul {
@@ -27,6 +27,15 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Consul {
         wait: judge.text(&raw.consul_wait, Defaults::WAIT, wait),
         max_stale: judge.text(&raw.consul_max_stale, Defaults::MAX_STALE, pause),
         max_watches,
+        warning: judge.text(&raw.consul_warning, Warning::default(), warning),
+    }
+}
+
+fn warning(text: &str) -> Result<Warning, String> {
+    match text {
+        "exclude" => Ok(Warning::Exclude),
+        "include" => Ok(Warning::Include),
+        _ => Err("write exclude or include".to_owned()),
     }
 }
 
@@ -60,10 +69,10 @@ fn tls(raw: &RawConfig, judge: &mut Judge<'_>) -> Tls {
     };
     match (&raw.consul_cert_file, &raw.consul_key_file) {
         (Some(given), None) => {
-            judge.wrong(given, "a certificate needs its key; give key_file, too")
+            judge.wrong(given, "a certificate needs its key; give key_file, too");
         }
         (None, Some(given)) => {
-            judge.wrong(given, "a key needs its certificate; give cert_file, too")
+            judge.wrong(given, "a key needs its certificate; give cert_file, too");
         }
         _ => {}
     }

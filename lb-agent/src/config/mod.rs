@@ -8,6 +8,8 @@ mod cgroup;
 mod consul;
 mod engine;
 mod raw;
+mod register;
+mod registrar;
 mod resolve;
 mod secret;
 
@@ -22,6 +24,7 @@ use ipnet::Ipv4Net;
 
 pub use args::RunArgs;
 pub use raw::{Given, Origin, RawConfig};
+pub use register::{RegisterArgs, RegisterConfig, with_long_flags};
 pub use resolve::resolve;
 pub use secret::Secret;
 
@@ -30,7 +33,7 @@ pub use crate::routes::Expose;
 use crate::{
     discover::{
         self,
-        consul::{Address, Tls},
+        consul::{Address, Tls, Warning},
     },
     docker, health,
 };
@@ -62,6 +65,8 @@ pub struct Config {
     pub health: health::Config,
     /// Capacities of the maps.
     pub limits: Limits,
+    /// How containers are registered; `None` does not register them.
+    pub registrar: Option<crate::registrar::Config>,
 }
 
 /// How the log is written.
@@ -80,6 +85,8 @@ pub struct Vip {
     pub pool: Ipv4Net,
     /// Part of what a VIP is a hash of: hosts with the same one agree.
     pub datacenter: String,
+    /// How long the address of a service that left is kept from others.
+    pub quarantine: Duration,
 }
 
 /// Where services are found.
@@ -115,6 +122,8 @@ pub struct Consul {
     pub auth: Option<Secret>,
     /// Which datacenter to ask for; the agent's own if absent.
     pub datacenter: Option<String>,
+    /// What becomes of instances with a warning check.
+    pub warning: Warning,
     /// Which namespace to ask for.
     pub namespace: Option<String>,
     /// Which admin partition to ask for.
@@ -230,24 +239,7 @@ impl Config {
     ///
     /// Everything that is wrong.
     pub fn load_from(args: &RunArgs, outside: Outside<'_>) -> Result<Self, Error> {
-        let mut mistakes = Vec::new();
-        let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-        let file = match (outside.read)(path) {
-            Ok(text) => RawConfig::from_toml(path, &text).unwrap_or_else(|wrong| {
-                mistakes.extend(wrong);
-                RawConfig::default()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && args.config.is_none() => {
-                RawConfig::default()
-            }
-            Err(error) => {
-                mistakes.push(format!(
-                    "{}: cannot be read: {error}; correct --config or the permissions",
-                    path.display()
-                ));
-                RawConfig::default()
-            }
-        };
+        let (file, mut mistakes) = Self::read_file(args.config.as_deref(), outside);
         let file_is_good = mistakes.is_empty();
         let typed = RawConfig::from_args(args);
         let raw = typed.over(file.over(RawConfig::from_consul_variables(outside.variable)));
@@ -261,6 +253,25 @@ impl Config {
                 mistakes.extend(error.mistakes.into_iter().filter(known));
                 Err(Error { mistakes })
             }
+        }
+    }
+
+    /// What the file says, and what is wrong with it.
+    fn read_file(named: Option<&Path>, outside: Outside<'_>) -> (RawConfig, Vec<String>) {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+        let wrong = |mistakes| (RawConfig::default(), mistakes);
+        match (outside.read)(path) {
+            Ok(text) => match RawConfig::from_toml(path, &text) {
+                Ok(raw) => (raw, Vec::new()),
+                Err(mistakes) => wrong(mistakes),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+                wrong(Vec::new())
+            }
+            Err(error) => wrong(vec![format!(
+                "{}: cannot be read: {error}; correct --config or the permissions",
+                path.display()
+            )]),
         }
     }
 }

@@ -65,6 +65,7 @@ raw_config! {
     log_format: String,
     vip_pool: String,
     vip_datacenter: String,
+    vip_quarantine: String,
     file_path: String,
     consul: (),
     consul_address: Vec<String>,
@@ -80,6 +81,7 @@ raw_config! {
     consul_token: String,
     consul_token_file: String,
     consul_datacenter: String,
+    consul_warning: String,
     consul_namespace: String,
     consul_partition: String,
     consul_wait: String,
@@ -106,6 +108,22 @@ raw_config! {
     health_fall: i64,
     limits_services: i64,
     limits_backends: i64,
+    registrar_enabled: bool,
+    registrar_host: String,
+    registrar_internal: bool,
+    registrar_ip: String,
+    registrar_address_label: String,
+    registrar_networks: Vec<String>,
+    registrar_tags: Vec<String>,
+    registrar_explicit: bool,
+    registrar_attributes: Vec<String>,
+    registrar_deregister: String,
+    registrar_deregister_on_exit: bool,
+    registrar_drain: String,
+    registrar_resync: String,
+    registrar_ttl: String,
+    registrar_ttl_refresh: String,
+    registrar_adopt: Vec<String>,
 }
 
 impl RawConfig {
@@ -138,6 +156,7 @@ impl RawConfig {
         keys.table(&mut root, "vip", |keys, vip| {
             raw.vip_pool = keys.string(vip, "pool");
             raw.vip_datacenter = keys.string(vip, "datacenter");
+            raw.vip_quarantine = keys.string(vip, "quarantine");
         });
         keys.table(&mut root, "sources", |keys, sources| {
             keys.table(sources, "file", |keys, file| {
@@ -163,6 +182,7 @@ impl RawConfig {
                 raw.consul_tls_verify = keys.boolean(consul, "tls_verify");
                 raw.consul_token_file = keys.string(consul, "token_file");
                 raw.consul_datacenter = keys.string(consul, "datacenter");
+                raw.consul_warning = keys.string(consul, "warning");
                 raw.consul_namespace = keys.string(consul, "namespace");
                 raw.consul_partition = keys.string(consul, "partition");
                 raw.consul_wait = keys.string(consul, "wait");
@@ -196,6 +216,24 @@ impl RawConfig {
         keys.table(&mut root, "limits", |keys, limits| {
             raw.limits_services = keys.integer(limits, "services");
             raw.limits_backends = keys.integer(limits, "backends");
+        });
+        keys.table(&mut root, "registrar", |keys, registrar| {
+            raw.registrar_enabled = keys.boolean(registrar, "enabled");
+            raw.registrar_host = keys.string(registrar, "host");
+            raw.registrar_internal = keys.boolean(registrar, "internal");
+            raw.registrar_ip = keys.string(registrar, "ip");
+            raw.registrar_address_label = keys.string(registrar, "ip_from_label");
+            raw.registrar_networks = keys.strings(registrar, "networks");
+            raw.registrar_tags = keys.strings(registrar, "tags");
+            raw.registrar_explicit = keys.boolean(registrar, "explicit");
+            raw.registrar_attributes = keys.strings(registrar, "attributes");
+            raw.registrar_deregister = keys.string(registrar, "deregister");
+            raw.registrar_deregister_on_exit = keys.boolean(registrar, "deregister_on_exit");
+            raw.registrar_drain = keys.string(registrar, "drain");
+            raw.registrar_resync = keys.string(registrar, "resync");
+            raw.registrar_ttl = keys.string(registrar, "ttl");
+            raw.registrar_ttl_refresh = keys.string(registrar, "ttl_refresh");
+            raw.registrar_adopt = keys.strings(registrar, "adopt");
         });
         root.finish(&mut keys.reader);
         let mistakes = keys.reader.finish();
@@ -236,6 +274,10 @@ impl RawConfig {
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
             dns_listen: list("--dns", &args.dns),
+            registrar_enabled: args.registrar.map(|value| Given {
+                origin: Origin::Flag("--registrar"),
+                value,
+            }),
             ..Self::default()
         }
     }

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, cgroup, consul, engine,
+    Sources, Vip, cgroup, consul, engine, registrar,
 };
 use crate::{
     health,
@@ -24,10 +24,7 @@ use crate::{
 ///
 /// Everything that is wrong.
 pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
-    let mut judge = Judge {
-        mistakes: Vec::new(),
-        outside,
-    };
+    let mut judge = Judge::new(outside, Vec::new());
     let pool = judge.text(&raw.vip_pool, DEFAULT_POOL, pool);
     let sources = sources(raw, &mut judge);
     let consul_datacenter = sources
@@ -44,6 +41,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         vip: Vip {
             pool,
             datacenter: judge.text(&raw.vip_datacenter, datacenter, label),
+            quarantine: judge.text(&raw.vip_quarantine, DEFAULT_QUARANTINE, quarantine),
         },
         sources,
         front: front(raw, &mut judge),
@@ -54,13 +52,21 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
             services: judge.number(&raw.limits_services, 4_096, 1..=65_536),
             backends: judge.number(&raw.limits_backends, 16_384, 1..=1_048_576),
         },
+        registrar: registrar(raw, &mut judge),
     };
-    if judge.mistakes.is_empty() {
-        Ok(config)
-    } else {
-        let mistakes = judge.mistakes;
-        Err(Error { mistakes })
+    judge.finish(config)
+}
+
+fn registrar(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<crate::registrar::Config> {
+    let config = registrar::resolve(raw, judge);
+    let enabled = raw.registrar_enabled.as_ref().filter(|it| it.value)?;
+    if raw.consul.is_none() && raw.consul_address.is_none() {
+        judge.wrong(
+            enabled,
+            "there is no Consul to register in; name one with --consul ADDR",
+        );
     }
+    Some(config)
 }
 
 fn sources(raw: &RawConfig, judge: &mut Judge<'_>) -> Sources {
@@ -169,7 +175,20 @@ pub(super) struct Judge<'o> {
 /// What a text means, or what to write instead.
 pub(super) type Read<T> = fn(&str) -> Result<T, String>;
 
-impl Judge<'_> {
+impl<'o> Judge<'o> {
+    pub(super) fn new(outside: Outside<'o>, mistakes: Vec<String>) -> Self {
+        Self { mistakes, outside }
+    }
+
+    /// `value`, if nothing is wrong.
+    pub(super) fn finish<T>(self, value: T) -> Result<T, Error> {
+        let mistakes = self.mistakes;
+        match mistakes.is_empty() {
+            true => Ok(value),
+            false => Err(Error { mistakes }),
+        }
+    }
+
     pub(super) fn text<T>(
         &mut self,
         given: &Option<Given<String>>,
@@ -245,7 +264,7 @@ impl Judge<'_> {
     }
 }
 
-fn log_format(text: &str) -> Result<LogFormat, String> {
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
@@ -328,6 +347,13 @@ pub(super) fn pause(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time from 100ms to 1h, such as 2s".to_owned())
 }
 
+fn quarantine(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(7 * 24 * 60 * 60);
+    parse_duration(text)
+        .filter(|quarantine| *quarantine <= longest)
+        .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
+}
+
 /// Begins the mistake that only a readable file could have prevented.
 pub(super) const NO_SOURCE: &str = "no discovery source is given";
 
@@ -340,6 +366,8 @@ const DEFAULT_DOMAINS: [&str; 4] = [
     "127.0.0.1.sslip.io",
 ];
 const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+/// Longer than most programs remember an address that they were told.
+const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
 /// Stands in for an address that was wrong.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 

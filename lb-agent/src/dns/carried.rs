@@ -10,14 +10,49 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 ///
 /// `name` is in lower case, without the trailing dot.
 pub fn carried(name: &str) -> Option<Carried> {
-    let rest = SUFFIXES
-        .iter()
-        .find_map(|suffix| name.strip_suffix(suffix)?.strip_suffix('.'))?;
+    let rest = before_suffix(name)?;
     let carried = Carried {
         v4: ipv4(rest),
         v6: ipv6(rest),
     };
     (carried.v4.is_some() || carried.v6.is_some()).then_some(carried)
+}
+
+/// What `name` may be the name of, once a known suffix and the address before it are taken off:
+/// `www.hello` of `www.hello.10.0.0.7.nip.io`. Where the end can be read as addresses of different length, the
+/// longest comes first: `a-1-2-3-4-5-6-7-8` may be `a`, or `a-1-2-3-4`.
+///
+/// `name` is in lower case, without the trailing dot.
+pub fn named(name: &str) -> impl Iterator<Item = &str> {
+    before_suffix(name).into_iter().flat_map(|rest| {
+        // Where an address can begin at the earliest.
+        let foreign = |c: char| !(c.is_ascii_hexdigit() || c == '.' || c == '-');
+        let from = rest.rfind(foreign).unwrap_or(0);
+        rest.match_indices(['.', '-'])
+            .filter(move |(at, _)| *at > from)
+            .filter(|(at, _)| is_address(&rest[at + 1..]))
+            .map(|(at, _)| &rest[..at])
+    })
+}
+
+fn before_suffix(name: &str) -> Option<&str> {
+    SUFFIXES
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix)?.strip_suffix('.'))
+}
+
+/// Whether `text` is an address in one of the forms, and nothing else.
+fn is_address(text: &str) -> bool {
+    let quad = |separator: char| {
+        let mut words = text.split(separator);
+        words.by_ref().take(4).filter_map(octet).count() == 4 && words.next().is_none()
+    };
+    let dashed = || {
+        !text.contains('.')
+            && text.contains('-')
+            && text.replace('-', ":").parse::<Ipv6Addr>().is_ok()
+    };
+    quad('.') || quad('-') || is_hex(text, 8) || is_hex(text, 32) || dashed()
 }
 
 /// What a name carries. Both can be there: `1-2-3-4-5-6-7-8` is an IPv6 address and begins with an IPv4 one.
@@ -205,6 +240,38 @@ mod tests {
     }
 
     #[test]
+    fn what_a_name_is_called_is_what_stands_before_its_address() {
+        for (name, expect) in [
+            ("www.hello.127.0.0.1.nip.io", Some("www.hello")),
+            ("www.hello.10-1-2-3.sslip.io", Some("www.hello")),
+            ("www.hello-10-1-2-3.sslip.io", Some("www.hello")),
+            ("www.hello-10.1.2.3.traefik.me", Some("www.hello")),
+            ("www.hello.0a010203.xip.io", Some("www.hello")),
+            ("www.hello-0a010203.xip.io", Some("www.hello")),
+            ("www.hello.--1.sslip.io", Some("www.hello")),
+            ("www-2a01-4f8-c17-b8f--2.nip.io", Some("www")),
+            ("www.20010db8000000000000000000000001.nip.io", Some("www")),
+            // The address is the last one, whatever a resolver makes of the first.
+            ("api-1-2-3-4.127.0.0.1.nip.io", Some("api-1-2-3-4")),
+            ("svc.2a5bf183.127.0.0.1.nip.io", Some("svc.2a5bf183")),
+            ("svc.deadbeef.7f000001.nip.io", Some("svc.deadbeef")),
+            ("10.0.0.1.127.0.0.1.nip.io", Some("10.0.0.1")),
+            ("a-1-2-3-4-5-6-7-8.nip.io", Some("a")),
+            ("10.0.0.1.nip.io", None),
+            ("www.hello.nip.io", None),
+            ("www.1.2.3.300.nip.io", None),
+            ("www.1.2.3.04.nip.io", None),
+            ("www.127.0.0.1.example.com", None),
+            (".nip.io", None),
+            ("", None),
+        ] {
+            assert_eq!(named(name).next(), expect, "{name}");
+        }
+        let both: Vec<_> = named("a-1-2-3-4-5-6-7-8.nip.io").collect();
+        assert_eq!(both, ["a", "a-1-2-3-4"]);
+    }
+
+    #[test]
     fn loopback_of_either_family_is_told() {
         assert!(carried("127.9.9.9.nip.io").unwrap().is_loopback());
         assert!(carried("--1.nip.io").unwrap().is_loopback());
@@ -219,15 +286,20 @@ mod tests {
             let forms = [dotted.clone(), dotted.replace('.', "-"), format!("{bits:08x}")];
             for form in forms {
                 // The label holds a letter beyond f, or it could be read as an address itself.
-                let found = carried(&format!("x{label}.{form}.nip.io")).unwrap();
+                let name = format!("x{label}.{form}.nip.io");
+                let found = carried(&name).unwrap();
                 prop_assert_eq!(found.v4, Some(address));
+                prop_assert_eq!(named(&name).collect::<Vec<_>>(), [format!("x{label}")]);
             }
         }
 
         #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,80}", dashes in "[-.0-9a-f]{0,80}") {
-            carried(&format!("{text}.nip.io"));
-            carried(&format!("{dashes}.nip.io"));
+            for text in [text, dashes] {
+                let name = format!("{text}.nip.io");
+                carried(&name);
+                prop_assert!(named(&name).all(|before| name.starts_with(before)));
+            }
         }
     }
 }

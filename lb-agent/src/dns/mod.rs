@@ -35,7 +35,10 @@ use tracing::warn;
 pub use metrics::Metrics;
 pub use resolv_conf::system_upstreams;
 
-use crate::snapshot::Snapshot;
+use crate::{
+    catalog::Problem,
+    snapshot::{Snapshot, changes},
+};
 use names::Names;
 use server::Server;
 
@@ -92,7 +95,7 @@ pub enum Error {
     Ended(#[from] JoinError),
 }
 
-/// Serves names on these sockets until `stop`.
+/// Serves names on these sockets until `stop`, and tells what is wrong with them in `problems`.
 ///
 /// # Errors
 /// If a socket cannot be used, or fails for good.
@@ -102,6 +105,7 @@ pub async fn run(
     tcp: Vec<std::net::TcpListener>,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     metrics: Arc<Metrics>,
+    problems: watch::Sender<Vec<Problem>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     config.upstreams = others(config.upstreams, &udp);
@@ -111,8 +115,19 @@ pub async fn run(
         None => Names::unknown(own, &domains),
     };
     let server = Arc::new(Server::new(config, Names::unknown(own, &domains), metrics));
-    let first = snapshots.borrow_and_update().clone();
-    server.learn(names(first));
+    let learn = |snapshot| {
+        let names = names(snapshot);
+        problems.send_if_modified(|told| {
+            let changed = told != names.problems();
+            if changed {
+                *told = names.problems().to_vec();
+            }
+            changed
+        });
+        server.learn(names);
+    };
+    let mut known = snapshots.borrow_and_update().clone();
+    learn(known.clone());
 
     let mut sockets = JoinSet::new();
     for socket in udp {
@@ -146,7 +161,10 @@ pub async fn run(
                 // Without a sender the last names go on serving; whoever ended it is told elsewhere.
                 following = changed.is_ok();
                 let snapshot = snapshots.borrow_and_update().clone();
-                server.learn(names(snapshot));
+                if !names_the_same(known.as_deref(), snapshot.as_deref()) {
+                    learn(snapshot.clone());
+                }
+                known = snapshot;
             }
         }
     }
@@ -158,6 +176,22 @@ pub async fn run(
     });
     // What is not answered by then is asked again by its client, of whoever follows us.
     drained.await.unwrap_or(Ok(()))
+}
+
+/// Whether the names of two snapshots mean the same: most changes are of backends, and names know none.
+fn names_the_same(before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
+    match (before, after) {
+        (None, None) => true,
+        (Some(before), Some(after)) => {
+            let mut services = changes(&before.services, &after.services);
+            before.answered == after.answered
+                && services.all(|(_, old, new)| match (old, new) {
+                    (Some(old), Some(new)) => (old.vip, &old.aliases) == (new.vip, &new.aliases),
+                    _ => false,
+                })
+        }
+        _ => false,
+    }
 }
 
 /// The networks that a host's containers and neighbours may be in: private, shared and link-local addresses.

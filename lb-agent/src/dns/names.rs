@@ -111,6 +111,7 @@ impl Names {
         }
         for (name, service) in parts() {
             let dotted = name.to_string();
+            names.warn_of_carried(name, &dotted);
             names.claim(&dotted, name, service.vip);
             names.claim_aliases(name, service);
             names.host_under_domains(&dotted);

@@ -68,19 +68,13 @@ impl Server {
         }
     }
 
-    /// Answers from `names` from now on. What is new in its problems is logged.
+    /// Answers from `names` from now on.
     pub(super) fn learn(&self, names: Names) {
         // Most snapshots differ in what does not concern a name, such as the health of a backend.
         if **self.names.load() == names {
             return;
         }
-        let before = self.names.swap(Arc::new(names));
-        let now = self.names.load();
-        for problem in now.problems() {
-            if before.problems().binary_search(problem).is_err() {
-                warn!("{problem}");
-            }
-        }
+        self.names.store(Arc::new(names));
     }
 
     /// Answers datagrams until `stop`, then finishes what is under way.

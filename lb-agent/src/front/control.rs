@@ -1,7 +1,7 @@
 //! The messages between agent and front: a length of four bytes, then JSON. The first message of each side
 //! says which version it speaks; sides of different versions part at once.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -40,7 +40,7 @@ pub(super) enum Order {
     /// First of all.
     Hello { version: u32 },
     /// Follow these from now on.
-    Routes(Routes, Settings),
+    Routes(Arc<Routes>, Settings),
     /// Finish what is in flight and end.
     Drain,
 }
@@ -93,14 +93,14 @@ mod tests {
     #[tokio::test]
     async fn a_message_arrives_as_it_was_sent() {
         let (mut here, mut there) = tokio::io::duplex(16);
-        let sent = Order::Routes(Routes::default(), Settings::default());
+        let sent = Order::Routes(Arc::default(), Settings::default());
         let (sent_fine, received) =
             tokio::join!(send(&mut here, &sent), receive::<Order>(&mut there));
         sent_fine.unwrap();
         let Some(Order::Routes(routes, settings)) = received.unwrap() else {
             panic!("another message");
         };
-        assert_eq!((routes, settings), (Routes::default(), Settings::default()));
+        assert_eq!((routes, settings), (Arc::default(), Settings::default()));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::{collection, prelude::*};
 
-use super::{Balance, CheckKind, Options, Resolved, is_dns_name, parse_duration, resolve};
+use super::{Balance, CheckKind, Local, Options, Resolved, is_dns_name, parse_duration, resolve};
 use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
 
 fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
@@ -88,6 +88,18 @@ fn every_option_takes_its_values() {
     let ports = BTreeSet::from([80, 443]);
     let options = default();
     check("lb_port=443, 80", Options { ports, ..options });
+    let ports = BTreeSet::from([80, 443]);
+    let options = default();
+    check("lb_port=443:80", Options { ports, ..options });
+    for (tag, local) in [
+        ("lb_local=any", Local::Any),
+        ("lb_local=prefer", Local::Prefer),
+        ("lb_local=only", Local::Only),
+        (" LB_Local = only ", Local::Only),
+    ] {
+        let options = default();
+        check(tag, Options { local, ..options });
+    }
     for (tag, exposed) in [
         ("lb_expose", true),
         ("lb_expose=true", true),
@@ -113,6 +125,11 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     check_wrong("lb_port=65536", "from 1 to 65535");
     check_wrong("lb_weight=-1", "from 0 to 65535");
     check_wrong("lb_expose=yes", "true or false");
+    check_wrong("lb_local=yes", "any, prefer or only");
+    check_wrong("LB_BALANCE=fair", "least-conn, round-robin or random");
+    check_wrong("lb_", "there is no such option");
+    check_wrong("server_alias=a.example:8080", "without a port");
+    check_wrong("server_alias=", "not a host name");
     check_wrong("lb_affinity=30", "does not support it");
     check_wrong("lb_header_x_set=1", "does not support it");
     check_wrong("lb_ballance=random", "there is no such option");
@@ -160,6 +177,40 @@ fn the_newest_registration_that_states_an_option_wins_and_the_rest_is_told() {
 }
 
 #[test]
+fn a_registration_that_contradicts_itself_is_told_and_says_the_first() {
+    for (first, second) in [
+        ("lb_balance=random", "lb_balance=round-robin"),
+        ("lb_weight=3", "lb_weight=4"),
+    ] {
+        let resolved = tagged(&[second, first, "lb_drain=7"]);
+        let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
+            panic!("{:?}", resolved.problems);
+        };
+        assert!(problem.message.contains("say it once"), "{problem}");
+        assert!(
+            problem.message.contains(&format!("says `{first}`")),
+            "{problem}"
+        );
+        assert_eq!(resolved.options.drain, Duration::from_secs(7));
+    }
+}
+
+#[test]
+fn messages_do_not_repeat_a_foreign_text_at_length() {
+    let long = "ü".repeat(10_000);
+    let tags = [
+        format!("lb_balance={long}"),
+        format!("lb_{long}=1"),
+        format!("server_alias={long}"),
+    ];
+    let resolved = tagged(&tags.each_ref().map(String::as_str));
+    assert_eq!(resolved.problems.len(), 3);
+    for problem in resolved.problems {
+        assert!(problem.message.len() < 400, "{problem}");
+    }
+}
+
+#[test]
 fn two_spellings_of_one_value_do_not_disagree() {
     let resolved = resolve(
         "s",
@@ -188,7 +239,7 @@ fn aliases_are_the_union_over_all_instances() {
         "s",
         &[
             instance(1, &["server_alias=A.example.org", "server_aliases=b:c.d:"]),
-            instance(2, &["server_alias=my_app.test", "server_alias=b"]),
+            instance(2, &["server_alias=my_app.test.", "server_alias=b"]),
         ],
     );
     let aliases: Vec<&str> = resolved.aliases.iter().map(String::as_str).collect();

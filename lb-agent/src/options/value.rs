@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Balance, CheckKind, Setting};
+use super::{
+    Balance, CheckKind, Local, Setting,
+    table::{self, OPTIONS},
+};
 
 /// The option `name` with the value `text`.
 ///
@@ -10,28 +13,27 @@ use super::{Balance, CheckKind, Setting};
 ///
 /// What to write instead, as the rest of a sentence.
 pub(super) fn setting(name: &str, text: &str) -> Result<Setting, String> {
-    match name {
-        "lb_balance" => balance(text).map(Setting::Balance),
-        "lb_check" => check(text).map(Setting::Check),
-        "lb_port" => ports(text).map(Setting::Ports),
-        "lb_drain" => drain(text).map(Setting::Drain),
-        "lb_expose" => expose(text).map(Setting::Expose),
-        "lb_weight" => weight(text).map(Setting::Weight),
-        later if LATER.contains(&later) || later.starts_with("lb_header_") => {
+    match table::find(name).map(|entry| entry.read) {
+        Some(Some(read)) => read(text),
+        Some(None) => {
             Err("this version does not support it; remove it until yours does".to_owned())
         }
-        _ => Err(format!(
-            "there is no such option; those of this version are {}",
-            NOW.join(", ")
-        )),
+        None => {
+            let acting = OPTIONS.iter().filter(|entry| entry.since.is_some());
+            let acting: Vec<_> = acting.map(|entry| entry.name).collect();
+            Err(format!(
+                "there is no such option; those of this version are {}",
+                acting.join(", ")
+            ))
+        }
     }
 }
 
-fn balance(text: &str) -> Result<Balance, String> {
+pub(super) fn balance(text: &str) -> Result<Setting, String> {
     match text {
-        "least-conn" => Ok(Balance::LeastConn),
-        "round-robin" => Ok(Balance::RoundRobin),
-        "random" => Ok(Balance::Random),
+        "least-conn" => Ok(Setting::Balance(Balance::LeastConn)),
+        "round-robin" => Ok(Setting::Balance(Balance::RoundRobin)),
+        "random" => Ok(Setting::Balance(Balance::Random)),
         "maglev" => Err(
             "this version does not support it; write least-conn, round-robin or random".to_owned(),
         ),
@@ -39,17 +41,17 @@ fn balance(text: &str) -> Result<Balance, String> {
     }
 }
 
-fn check(text: &str) -> Result<CheckKind, String> {
+pub(super) fn check(text: &str) -> Result<Setting, String> {
     let remedy = || Err("write `tcp`, `off`, or `http` and a path, such as `http /`".to_owned());
     match text.split_once(char::is_whitespace) {
-        None if text == "tcp" => Ok(CheckKind::Tcp),
-        None if text == "off" => Ok(CheckKind::Off),
+        None if text == "tcp" => Ok(Setting::Check(CheckKind::Tcp)),
+        None if text == "off" => Ok(Setting::Check(CheckKind::Off)),
         Some(("http", path)) => {
             let path = path.trim();
             // What may stand in a request line as it is (RFC 9112 section 3.2): no blank, no fragment.
             let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
             if path.starts_with('/') && path.len() <= PATH_LIMIT && path.bytes().all(plain) {
-                Ok(CheckKind::Http(path.to_owned()))
+                Ok(Setting::Check(CheckKind::Http(path.to_owned())))
             } else {
                 remedy()
             }
@@ -58,32 +60,44 @@ fn check(text: &str) -> Result<CheckKind, String> {
     }
 }
 
-fn ports(text: &str) -> Result<BTreeSet<u16>, String> {
+pub(super) fn ports(text: &str) -> Result<Setting, String> {
     let port = |part: &str| part.trim().parse().ok().filter(|&port| port != 0);
-    text.split(',')
-        .map(port)
-        .collect::<Option<_>>()
-        .ok_or_else(|| "write ports from 1 to 65535, separated by commas".to_owned())
+    // Registrator splits tags at commas, which leaves the colon to those who use it.
+    let ports: Option<BTreeSet<u16>> = text.split([',', ':']).map(port).collect();
+    ports
+        .map(Setting::Ports)
+        .ok_or_else(|| "write ports from 1 to 65535, separated by commas or colons".to_owned())
 }
 
-fn drain(text: &str) -> Result<Duration, String> {
+pub(super) fn drain(text: &str) -> Result<Setting, String> {
     let longest = Duration::from_secs(24 * 60 * 60);
     parse_duration(text)
         .filter(|drain| *drain <= longest)
+        .map(Setting::Drain)
         .ok_or_else(|| "write seconds, such as `30` or `30s`, at most a day".to_owned())
 }
 
-fn expose(text: &str) -> Result<bool, String> {
+pub(super) fn local(text: &str) -> Result<Setting, String> {
+    match text {
+        "any" => Ok(Setting::Local(Local::Any)),
+        "prefer" => Ok(Setting::Local(Local::Prefer)),
+        "only" => Ok(Setting::Local(Local::Only)),
+        _ => Err("write any, prefer or only".to_owned()),
+    }
+}
+
+pub(super) fn expose(text: &str) -> Result<Setting, String> {
     match text {
         // The bare tag.
-        "" | "true" => Ok(true),
-        "false" => Ok(false),
+        "" | "true" => Ok(Setting::Expose(true)),
+        "false" => Ok(Setting::Expose(false)),
         _ => Err("write true or false".to_owned()),
     }
 }
 
-fn weight(text: &str) -> Result<u16, String> {
+pub(super) fn weight(text: &str) -> Result<Setting, String> {
     text.parse()
+        .map(Setting::Weight)
         .map_err(|_| "write a whole number from 0 to 65535".to_owned())
 }
 
@@ -122,34 +136,3 @@ pub(crate) fn dotted(service: &str) -> String {
 }
 
 const PATH_LIMIT: usize = 1024;
-
-/// The options that act.
-const NOW: [&str; 6] = [
-    "lb_balance",
-    "lb_check",
-    "lb_drain",
-    "lb_expose",
-    "lb_port",
-    "lb_weight",
-];
-
-/// The options that are spoken for and do not act yet; `lb_header_*` beside them.
-const LATER: [&str; 17] = [
-    "lb_affinity",
-    "lb_allow",
-    "lb_auth",
-    "lb_canary",
-    "lb_compress",
-    "lb_cors",
-    "lb_deny",
-    "lb_local",
-    "lb_maintenance",
-    "lb_path",
-    "lb_proto",
-    "lb_rate",
-    "lb_redirect",
-    "lb_retries",
-    "lb_sticky",
-    "lb_strip",
-    "lb_timeout",
-];

@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use super::settings::{Addressing, Settings};
 use crate::{
     catalog::Reach,
-    docker::{Container, Endpoint, NetworkMode, Port},
+    docker::{Container, Containers, Endpoint, NetworkMode, Port},
 };
 
 /// How a container is connected, once it is followed to whoever owns its network namespace.
@@ -38,7 +37,7 @@ pub(super) enum Nowhere {
 /// When that one is not known.
 pub(super) fn place<'c>(
     container: &'c Container,
-    all: &'c BTreeMap<String, Arc<Container>>,
+    all: &'c Containers,
 ) -> Result<Place<'c>, String> {
     let mut owner = container;
     // Docker refuses a longer chain than one; a circle would be a lie.

@@ -2,11 +2,7 @@
 //!
 //! Pure. Where it differs from Registrator, `docs/docker.md` says so.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     address::{self, Nowhere, Place},
@@ -18,16 +14,12 @@ use super::{
 };
 use crate::{
     catalog::Problem,
-    docker::{Container, Port, Protocol},
+    docker::{Container, Containers, Port, Protocol},
 };
 
 /// What `container` asks to be registered as. `all` are the containers of its engine, by full id: it may share the
 /// network of another one. Whether it runs is not looked at.
-pub fn registrations(
-    container: &Container,
-    all: &BTreeMap<String, Arc<Container>>,
-    settings: &Settings,
-) -> Reading {
+pub fn registrations(container: &Container, all: &Containers, settings: &Settings) -> Reading {
     let words = Words::of(container);
     let mut reader = Reader {
         container,

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{config::Config, settings::Settings, wish::Containers};
-use crate::{catalog::Problem, discover::consul::agent::Identity};
+use super::{config::Config, settings::Settings};
+use crate::{catalog::Problem, discover::consul::agent::Identity, docker::Containers};
 
 /// The settings with everything found out, and what is doubtful about that. `node` is `None` where the token may
 /// not read it. `None` as long as nothing gives this host a name.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -21,7 +20,7 @@ use super::{
     plan::{Memory, Ownership, Step, plan},
     registration::CheckKind,
     settings::Settings,
-    wish::{Containers, Wishes, wishes},
+    wish::{Wishes, wishes},
 };
 use crate::{
     catalog::Problem,
@@ -30,17 +29,8 @@ use crate::{
         agent::{Agent, DOCKER_TTL, Identity},
         backoff::Backoff,
     },
-    docker::State,
+    docker::{Containers, Engine, State},
 };
-
-/// What the engine of this host says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Engine {
-    /// The name that it gives this host.
-    pub name: String,
-    /// Its containers, by full id.
-    pub containers: Arc<Containers>,
-}
 
 /// How registration is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +55,8 @@ pub enum Error {
     Client(#[source] SetupError),
 }
 
-/// Registers the containers of `engine` until `stop`. `None` there means that the engine has not answered yet:
-/// nothing is registered, and nothing removed.
+/// Registers the containers of `engine` until `stop`. As long as the engine has not answered, nothing is registered and
+/// nothing removed.
 ///
 /// Of several addresses of Consul only the first is asked: a service belongs to the agent that registered it.
 ///
@@ -75,7 +65,7 @@ pub enum Error {
 pub async fn run(
     config: Config,
     mut consul: consul::Config,
-    mut engine: watch::Receiver<Option<Engine>>,
+    mut engine: watch::Receiver<Engine>,
     out: watch::Sender<Status>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -96,7 +86,7 @@ pub async fn run(
         // Not interrupted by the next change: a busy engine could otherwise keep all of them from their end.
         let pause = tokio::select! {
             () = stop.cancelled() => break,
-            pause = registrar.turn(now.as_ref(), &out) => pause,
+            pause = registrar.turn(&now, &out) => pause,
         };
         tokio::select! {
             () = stop.cancelled() => break,
@@ -109,9 +99,40 @@ pub async fn run(
     }
     if registrar.config.deregister_on_exit {
         let last = engine.borrow().clone();
-        registrar.leave(last.unwrap_or_default()).await;
+        registrar.leave(&last).await;
     }
     Ok(())
+}
+
+/// The settings with which the containers of `engine` would be registered, and what is doubtful about them. A Consul
+/// that is away is a problem here, and no more.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub async fn identified(
+    config: &Config,
+    mut consul: consul::Config,
+    engine: &Engine,
+) -> Result<(Settings, Vec<Problem>), Error> {
+    consul.addresses.truncate(1);
+    let agent = Agent::new(consul, consul::Metrics::default()).map_err(Error::Client)?;
+    let (node, away) = match agent.identity().await {
+        Ok(identity) => (Some(identity), None),
+        Err(error) => (None, Some(Problem::new("registrar", error.explain()))),
+    };
+    let none = Containers::new();
+    let containers = engine.containers.as_deref().unwrap_or(&none);
+    let name = engine.name.as_deref().unwrap_or_default();
+    let identified = identify(config, node.as_ref(), name, containers);
+    let (settings, mut problems) = identified.unwrap_or_else(|| {
+        let unknown = Settings {
+            host: "unknown".to_owned(),
+            ..config.settings.clone()
+        };
+        (unknown, Vec::new())
+    });
+    problems.extend(away);
+    Ok((settings, problems))
 }
 
 struct Registrar {
@@ -135,10 +156,10 @@ enum Node {
 
 impl Registrar {
     /// Makes Consul hold what the containers ask for; says how long that will do.
-    async fn turn(&mut self, engine: Option<&Engine>, out: &watch::Sender<Status>) -> Duration {
-        let Some(engine) = engine else {
+    async fn turn(&mut self, engine: &Engine, out: &watch::Sender<Status>) -> Duration {
+        if engine.containers.is_none() {
             return self.config.resync;
-        };
+        }
         let mut status = Status {
             synced: out.borrow().synced,
             ..Status::default()
@@ -169,7 +190,9 @@ impl Registrar {
         engine: &Engine,
         status: &mut Status,
     ) -> Result<Duration, RequestError> {
-        let containers = &*engine.containers;
+        let Some(containers) = engine.containers.as_deref() else {
+            return Ok(self.config.resync);
+        };
         let (settings, problems) = match self.identify(engine).await? {
             Ok(identified) => identified,
             Err(problem) => {
@@ -222,7 +245,10 @@ impl Registrar {
             Some(Node::Known(identity)) => Some(identity),
             _ => None,
         };
-        let identified = identify(&self.config, node, &engine.name, &engine.containers);
+        let name = engine.name.as_deref().unwrap_or_default();
+        let none = Containers::new();
+        let containers = engine.containers.as_deref().unwrap_or(&none);
+        let identified = identify(&self.config, node, name, containers);
         Ok(identified.ok_or_else(|| {
             Problem::new(
                 "registrar",
@@ -297,9 +323,9 @@ impl Registrar {
     }
 
     /// Removes everything that is ours.
-    async fn leave(&mut self, engine: Engine) {
+    async fn leave(&mut self, engine: &Engine) {
         let gone = async {
-            let Ok((settings, _)) = self.identify(&engine).await? else {
+            let Ok((settings, _)) = self.identify(engine).await? else {
                 return Ok(());
             };
             let held = self.agent.held().await?;

@@ -13,11 +13,8 @@ use super::{
 use crate::{
     catalog::Problem,
     discover::consul::agent::Report,
-    docker::{Container, Health, State},
+    docker::{Container, Containers, Health, State},
 };
-
-/// The containers of an engine, by full id.
-pub(super) type Containers = BTreeMap<String, Arc<Container>>;
 
 /// When the services of a container that ended are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,6 +88,117 @@ fn a_whole_service_answers_to_its_dotted_name_alone_and_under_every_domain() {
     assert_eq!(problems, []);
 }
 
+/// The worked examples of the demo, with both of its schemes under one domain list.
+#[test]
+fn the_demo_s_own_names_are_routed_as_it_documents() {
+    let aliases = [
+        "hello.world.127.0.0.1.nip.io",
+        "hello.home.127.0.0.1.nip.io",
+    ];
+    let services = snapshot([
+        whole("www_hello"),
+        (ServiceName::whole("www_world_dev"), service(&aliases, &[])),
+        whole("consul-admin_infra"),
+        whole("proxy-admin_infra"),
+    ]);
+    let config = RouteConfig {
+        domains: vec!["127.0.0.1.nip.io".to_owned(), "test".to_owned()],
+        ..RouteConfig::default()
+    };
+    let (found, problems) = Routes::new(&services, &config);
+    assert_eq!(problems, []);
+    for (host, label) in [
+        ("www.hello", Some("www_hello")),
+        ("www.hello.127.0.0.1.nip.io", Some("www_hello")),
+        ("www.hello.test", Some("www_hello")),
+        ("www.world.dev", Some("www_world_dev")),
+        ("www.world.dev.127.0.0.1.nip.io", Some("www_world_dev")),
+        ("www.world.dev.test", Some("www_world_dev")),
+        ("hello.world.127.0.0.1.nip.io", Some("www_world_dev")),
+        ("hello.home.127.0.0.1.nip.io", Some("www_world_dev")),
+        // An alias is complete: no domain is appended to it.
+        ("hello.world.test", None),
+        ("hello.world", None),
+        ("consul-admin.infra.test", Some("consul-admin_infra")),
+        (
+            "proxy-admin.infra.127.0.0.1.nip.io",
+            Some("proxy-admin_infra"),
+        ),
+        ("www.hello.dev", None),
+        ("hello", None),
+    ] {
+        check(&found, host, label);
+    }
+    let hosts = found.hosts().filter(|(_, label)| *label == "www_world_dev");
+    assert_eq!(hosts.count(), 5);
+
+    // The first scheme: a service with tags, each of which makes a name and a backend of its own.
+    let (found, problems) = Routes::new(
+        &snapshot([
+            whole("www"),
+            (ServiceName::part("www", "hello"), service(&[], &[])),
+            (ServiceName::part("www", "world.dev"), service(&[], &[])),
+            (
+                ServiceName::part("consul-admin", "infra"),
+                service(&[], &[]),
+            ),
+        ]),
+        &config,
+    );
+    assert_eq!(problems, []);
+    for (host, label) in [
+        ("www.hello.127.0.0.1.nip.io", Some("hello_www")),
+        ("www.world.dev.127.0.0.1.nip.io", Some("world.dev_www")),
+        ("www.world.dev", Some("world.dev_www")),
+        ("consul-admin.infra.test", Some("infra_consul-admin")),
+        ("www.test", Some("www")),
+    ] {
+        check(&found, host, label);
+    }
+}
+
+#[test]
+fn versions_of_a_service_stand_side_by_side() {
+    let (routes, problems) = routes([
+        whole("serviceA.main"),
+        whole("serviceA.feature-x"),
+        whole("serviceA.2a5bf183"),
+        whole("shop_v1.2"),
+    ]);
+    assert_eq!(problems, []);
+    for (host, label) in [
+        ("servicea.main.localhost", "serviceA.main"),
+        ("servicea.feature-x", "serviceA.feature-x"),
+        ("servicea.2a5bf183.127.0.0.1.nip.io", "serviceA.2a5bf183"),
+        ("servicea.2a5bf183.10-0-0-7.sslip.io", "serviceA.2a5bf183"),
+        ("shop.v1.2.localhost", "shop_v1.2"),
+    ] {
+        check(&routes, host, Some(label));
+    }
+}
+
+#[test]
+fn an_alias_comes_before_a_part_and_the_first_service_before_both() {
+    let part = |name: &str, tag: &str| (ServiceName::part(name, tag), service(&[], &[]));
+    let alias = |name: &str| (ServiceName::whole(name), service(&["www.hello"], &[]));
+    // A service of the second scheme, an alias of a later one, and a part of the first scheme.
+    let (found, problems) = routes([part("www", "hello"), alias("zzz"), whole("www_hello")]);
+    check(&found, "www.hello", Some("www_hello"));
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    let (found, problems) = routes([part("www", "hello"), alias("zzz")]);
+    check(&found, "www.hello", Some("zzz"));
+    // What is not contested stays with the part.
+    check(&found, "www.hello.localhost", Some("hello_www"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let (found, _) = routes([alias("aaa"), whole("www_hello")]);
+    check(&found, "www.hello", Some("aaa"));
+    check(&found, "www.hello.localhost", Some("www_hello"));
+    // Of two parts with one name, too.
+    let (found, problems) = routes([part("a.b", "c"), part("a", "b.c")]);
+    check(&found, "a.b.c", Some("b.c_a"));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
 #[test]
 fn an_alias_is_a_complete_name_in_any_case() {
     let hello = service(&["Hello.World.example"], &[]);
@@ -143,6 +254,9 @@ fn any_address_under_a_known_suffix_is_ignored() {
         "www.hello.10.1.2.3.nip.io",
         "www.hello.10-1-2-3.sslip.io",
         "www.hello-10-1-2-3.sslip.io",
+        "www.hello-0a010203.nip.io",
+        "www.hello-2a01-4f8-c17-b8f--2.sslip.io",
+        "www.hello.20010db8000000000000000000000001.nip.io",
         "www.hello.0a010203.nip.io",
         "www.hello.--1.sslip.io",
         "www.hello.2a01-4f8-c17-b8f--2.sslip.io",

@@ -55,8 +55,10 @@ pub(super) fn spawn(
     let (drains_in, drains) = mpsc::channel(16);
     // Without an engine nobody tells which containers end; the last value of a channel without a sender stays.
     let (departed_in, departed) = watch::channel(Arc::default());
+    let (orders_in, orders) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
+    let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (installed_in, installed) = watch::channel(false);
     let (routed_in, routed) = watch::channel(false);
@@ -81,6 +83,10 @@ pub(super) fn spawn(
         sources.insert("consul".to_owned(), state);
         let metrics = consul::Metrics::default();
         metrics.register(&mut registry);
+        let consul = consul::Config {
+            saved: Some(consul::file_in(&config.state_dir)),
+            ..consul
+        };
         let run = consul::run(consul, state_in, metrics, stop.clone());
         stage(
             "consul source",
@@ -113,10 +119,11 @@ pub(super) fn spawn(
     let vip_config = vip::Config {
         pool,
         datacenter: config.vip.datacenter.clone(),
+        quarantine: config.vip.quarantine,
         records: config.state_dir.join("vips.json"),
         consul,
     };
-    let run = vip::run(vip_config, names, vips_in, stop.clone());
+    let run = vip::run(vip_config, names, vips_in, orders, stop.clone());
     stage("vip", Box::pin(async { run.await.map_err(Into::into) }));
     let health_metrics = Arc::new(health::Metrics::default());
     health_metrics.register(&mut registry);
@@ -135,7 +142,7 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
-    let mut problems = vec![map_problems, front_problems];
+    let mut problems = vec![map_problems, front_problems, name_problems];
     problems.extend(consul_problems);
     let inputs = assemble::Inputs {
         sources,
@@ -218,6 +225,7 @@ pub(super) fn spawn(
             listeners.dns_tcp,
             snapshots.clone(),
             metrics,
+            name_problems_in,
             stop.clone(),
         );
         stage("dns", Box::pin(async { run.await.map_err(Into::into) }));
@@ -229,6 +237,7 @@ pub(super) fn spawn(
         snapshots,
         stats: stats_in,
         drains: drains_in,
+        vips: orders_in,
         readiness: readiness.clone(),
         registry,
         hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),
@@ -273,7 +282,7 @@ fn front_settings(config: &Config) -> front::Settings {
 ///
 /// # Errors
 /// When the files of TLS cannot be used.
-pub(super) fn consul_config(
+pub(crate) fn consul_config(
     consul: &config::Consul,
     reload: watch::Receiver<()>,
 ) -> Result<consul::Config> {
@@ -291,6 +300,7 @@ pub(super) fn consul_config(
         .as_ref()
         .map(|auth| consul::BasicAuth::from_pair(auth.reveal()));
     config.datacenter.clone_from(&consul.datacenter);
+    config.warning = consul.warning;
     config.namespace.clone_from(&consul.namespace);
     config.partition.clone_from(&consul.partition);
     config.wait = consul.wait;

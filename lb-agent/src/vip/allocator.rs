@@ -1,19 +1,27 @@
-//! Which service has which VIP. Pure: names and records come in, addresses and claims go out.
+//! Which service has which VIP. Pure: names, records and the time come in, addresses and claims go out.
 //!
-//! In order: a user's wish, a record, what the agent gave before, the name's home (a hash, so that hosts
-//! agree without talking). Only a name whose home is another's needs a record, which the caller sees to.
+//! In order: an operator's pin, a user's wish, a record, what the agent gave before, the name's home (a hash, so
+//! that hosts agree without talking). Only a name whose home is another's needs a record, which the caller sees
+//! to. The address of a name that left is in quarantine for a while: clients may remember it, so that nobody else
+//! has it but by a wish or a record.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    time::Duration,
 };
 
-use super::{Names, pool::Pool};
+use super::{
+    Names,
+    order::{Entry, How},
+    pool::Pool,
+    record::Owner,
+};
 use crate::{catalog::Problem, snapshot::ServiceName};
 
-/// Addresses and the names recorded for them; `None` for a record that cannot be read, whose address
-/// nobody can have.
-pub(super) type Records = BTreeMap<Ipv4Addr, Option<ServiceName>>;
+/// Addresses and whom they are recorded for; `None` for a record that cannot be read, whose address nobody can
+/// have.
+pub(super) type Records = BTreeMap<Ipv4Addr, Option<Owner>>;
 
 /// Names that need a record, by the address that each would have.
 pub(super) type Claims = BTreeMap<Ipv4Addr, ServiceName>;
@@ -23,12 +31,31 @@ pub(super) type Claims = BTreeMap<Ipv4Addr, ServiceName>;
 pub(super) struct Allocator {
     pool: Pool,
     datacenter: String,
-    /// What was given, also to names that are gone: they may come back, and clients may remember.
-    given: BTreeMap<ServiceName, Ipv4Addr>,
+    quarantine: Duration,
+    /// What the names that are there have.
+    given: BTreeMap<ServiceName, Given>,
+    /// What others had: in quarantine.
+    left: BTreeMap<Ipv4Addr, Left>,
     /// All known records.
     records: Records,
     /// Those that other hosts know too.
     shared: Records,
+}
+
+/// The address of a name that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) address: Ipv4Addr,
+    /// When it was given, since 1970.
+    pub(super) since: Duration,
+}
+
+/// Whose an address was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) name: ServiceName,
+    /// When it left or moved, since 1970.
+    pub(super) since: Duration,
 }
 
 /// The outcome for one set of names.
@@ -42,85 +69,82 @@ pub(super) struct Round {
 }
 
 impl Allocator {
-    pub(super) fn new(pool: Pool, datacenter: String, records: Records) -> Self {
+    /// `left` is what an earlier agent left in quarantine.
+    pub(super) fn new(
+        pool: Pool,
+        datacenter: String,
+        quarantine: Duration,
+        records: Records,
+        left: BTreeMap<Ipv4Addr, Left>,
+    ) -> Self {
+        let left = left
+            .into_iter()
+            .filter(|(it, _)| pool.serves(*it))
+            .collect();
         Self {
             pool,
             datacenter,
+            quarantine,
             given: BTreeMap::new(),
+            left,
             records,
             shared: Records::new(),
         }
     }
 
-    /// Gives every name an address, or says why not.
-    pub(super) fn allocate(&mut self, names: &Names) -> Round {
-        if let Some(round) = self.attempt(names) {
-            return round;
-        }
-        // Full: the addresses of those who left are needed now.
-        self.given.retain(|name, _| names.contains_key(name));
-        let mut problems = Vec::new();
-        self.attempt_with(names, &mut |name, pool| {
-            problems.push(Problem::new(
-                format!("service {name}"),
-                format!("has no VIP: the pool {pool} is full; give a larger one with --pool"),
-            ));
-            true
-        })
-        .map(|mut round| {
-            round.problems.append(&mut problems);
-            round
-        })
-        .unwrap_or_default()
-    }
-
-    fn attempt(&mut self, names: &Names) -> Option<Round> {
-        self.attempt_with(names, &mut |_, _| false)
-    }
-
-    /// Calls `full` for each name that the pool has no room for; gives up, with nothing changed, when that
-    /// says so.
-    fn attempt_with(
-        &mut self,
-        names: &Names,
-        full: &mut dyn FnMut(&ServiceName, Pool) -> bool,
-    ) -> Option<Round> {
+    /// Gives every name an address, or says why not. `now` is the time since 1970.
+    pub(super) fn allocate(&mut self, names: &Names, now: Duration) -> Round {
+        self.end_quarantines(names, now);
         let mut round = Round::default();
         let mut taken: BTreeSet<Ipv4Addr> = BTreeSet::new();
+        self.keep_pins(names, &mut taken, &mut round);
         self.grant_wishes(names, &mut taken, &mut round);
         self.keep_records(names, &mut taken, &mut round);
 
-        // What was given stays, unless a wish or a record has come for it.
-        let mut given = BTreeMap::new();
-        for (name, address) in &self.given {
-            if round.by_name.contains_key(name) || !taken.insert(*address) {
-                continue;
+        // What was given stays, unless a pin, a wish or a record has come for it.
+        for (name, given) in &self.given {
+            if names.contains_key(name)
+                && !round.by_name.contains_key(name)
+                && taken.insert(given.address)
+            {
+                round.by_name.insert(name.clone(), given.address);
             }
-            if names.contains_key(name) {
-                round.by_name.insert(name.clone(), *address);
-            } else {
-                given.insert(name.clone(), *address);
+        }
+        // Clients may remember what others had until just now. A move to a record is how hosts come to agree
+        // a moment after a start: a quarantine there would only make the next two disagree.
+        let (given, left, records) = (&mut self.given, &mut self.left, &self.records);
+        given.retain(|name, given| {
+            let address = round.by_name.get(name);
+            let stays = address == Some(&given.address);
+            let record = address.and_then(|it| records.get(it)?.as_ref());
+            if !stays && record.is_none_or(|record| record.pinned) {
+                let name = name.clone();
+                left.insert(given.address, Left { name, since: now });
             }
+            stays
+        });
+        for address in round.by_name.values() {
+            left.remove(address);
         }
 
         let mut crowded = Vec::new();
-        for name in names
-            .keys()
-            .filter(|name| !round.by_name.contains_key(name))
-            .collect::<Vec<_>>()
-        {
+        for name in names.keys() {
+            if round.by_name.contains_key(name) {
+                continue;
+            }
             let home = self.pool.home(&self.datacenter, name);
-            if taken.insert(home) {
+            let mine = self.left.get(&home).is_none_or(|left| left.name == *name);
+            if mine && taken.insert(home) {
+                self.left.remove(&home);
                 round.by_name.insert(name.clone(), home);
             } else {
                 crowded.push((name, home));
             }
         }
+        taken.extend(self.left.keys());
         for (name, home) in crowded {
             if taken.len() >= self.pool.size() {
-                if !full(name, self.pool) {
-                    return None;
-                }
+                round.problems.push(self.full(name));
                 continue;
             }
             let mut address = home;
@@ -129,22 +153,109 @@ impl Allocator {
             }
             round.claims.insert(address, name.clone());
         }
+        round.problems.extend(self.nearly_full(taken.len()));
 
-        given.extend(round.by_name.clone());
-        self.given = given;
-        Some(round)
+        for (name, &address) in &round.by_name {
+            if !self.given.contains_key(name) {
+                let given = Given {
+                    address,
+                    since: now,
+                };
+                self.given.insert(name.clone(), given);
+            }
+        }
+        round
+    }
+
+    fn end_quarantines(&mut self, names: &Names, now: Duration) {
+        let quarantine = self.quarantine;
+        let mut forgotten = BTreeSet::new();
+        self.left.retain(|_, left| {
+            // A clock that was set back prolongs nothing.
+            left.since = left.since.min(now);
+            let over = now.saturating_sub(left.since) >= quarantine;
+            if over && !names.contains_key(&left.name) {
+                forgotten.insert(left.name.clone());
+            }
+            !over
+        });
+        // What only this host knows ends with the quarantine; what all know, when somebody releases it.
+        self.records.retain(|_, owner| {
+            owner.as_ref().is_none_or(|owner| {
+                owner.pinned || owner.seen.is_some() || !forgotten.contains(&owner.name)
+            })
+        });
+    }
+
+    /// When the next quarantine ends, since 1970.
+    pub(super) fn next_end(&self) -> Option<Duration> {
+        let first = self.left.values().map(|left| left.since).min()?;
+        Some(first.saturating_add(self.quarantine))
+    }
+
+    fn full(&self, name: &ServiceName) -> Problem {
+        let pool = self.pool;
+        let waiting = match self.left.len() {
+            0 => String::new(),
+            n => format!(", {n} of its addresses in quarantine after services that left"),
+        };
+        Problem::new(
+            format!("service {name}"),
+            format!(
+                "has no VIP: the pool {pool} is full{waiting}; give a larger one with --pool, or see \
+                 `lb-agent vip list` and release what nobody needs"
+            ),
+        )
+    }
+
+    fn nearly_full(&self, taken: usize) -> Option<Problem> {
+        let (pool, size) = (self.pool, self.pool.size());
+        let percent = taken.saturating_mul(100) / size;
+        (percent >= NEARLY_FULL).then(|| {
+            Problem::new(
+                format!("VIP pool {pool}"),
+                format!(
+                    "{percent} % of its {size} addresses are in use or reserved; give a larger one with --pool \
+                     before services get none, or see `lb-agent vip list` and release what nobody needs"
+                ),
+            )
+        })
+    }
+
+    fn keep_pins(&self, names: &Names, taken: &mut BTreeSet<Ipv4Addr>, round: &mut Round) {
+        for (address, owner) in self.pins() {
+            taken.insert(address);
+            // Of two pins, the lower address counts on every host.
+            if names.contains_key(&owner.name) && !round.by_name.contains_key(&owner.name) {
+                round.by_name.insert(owner.name.clone(), address);
+            }
+        }
+    }
+
+    fn pins(&self) -> impl Iterator<Item = (Ipv4Addr, &Owner)> {
+        let records = self.records.iter();
+        let pinned = records.filter_map(|(address, owner)| {
+            let owner = owner.as_ref().filter(|owner| owner.pinned)?;
+            Some((*address, owner))
+        });
+        pinned.filter(|(address, _)| self.pool.serves(*address))
     }
 
     fn grant_wishes(&self, names: &Names, taken: &mut BTreeSet<Ipv4Addr>, round: &mut Round) {
         for (name, wish) in names {
             let Some(wish) = *wish else { continue };
-            let recorded = self.records.get(&wish);
-            let why_not = if !self.pool.serves(wish) {
+            let recorded = self.records.get(&wish).map(Option::as_ref);
+            let why_not = if let Some(pin) = round.by_name.get(name) {
+                if *pin == wish {
+                    continue;
+                }
+                format!("has no effect, because an operator pinned it to {pin}")
+            } else if !self.pool.serves(wish) {
                 format!(
                     "is not one that services may have in the pool {}",
                     self.pool
                 )
-            } else if recorded.is_some_and(|owner| owner.as_ref() != Some(name)) {
+            } else if recorded.is_some_and(|owner| owner.is_none_or(|it| it.name != *name)) {
                 "is recorded for another service".to_owned()
             } else if !taken.insert(wish) {
                 "is wished by another service, too".to_owned()
@@ -172,13 +283,15 @@ impl Allocator {
                 None => round.problems.push(Problem::new(
                     format!("VIP {address}"),
                     format!(
-                        "its record cannot be read, so that nobody has it; delete the key \
-                         {}{address} in Consul",
+                        "its record cannot be read, so that nobody has it; `lb-agent vip release {address}` \
+                         deletes the key {}{address} in Consul",
                         super::share::PREFIX
                     ),
                 )),
                 // Of two records, the lower address counts on every host.
-                Some(name) if names.contains_key(name) && !round.by_name.contains_key(name) => {
+                Some(Owner { name, .. })
+                    if names.contains_key(name) && !round.by_name.contains_key(name) =>
+                {
                     round.by_name.insert(name.clone(), *address);
                 }
                 Some(_) => {}
@@ -186,19 +299,58 @@ impl Allocator {
         }
     }
 
-    /// Records `address` for `name`; the next [`Allocator::allocate`] gives it.
-    pub(super) fn record(&mut self, address: Ipv4Addr, name: ServiceName) {
-        self.records.entry(address).or_insert(Some(name));
+    /// Records `address` for `owner`; the next [`Allocator::allocate`] gives it. A pin takes the place of all
+    /// other records of its name.
+    pub(super) fn record(&mut self, address: Ipv4Addr, owner: Owner) {
+        if owner.pinned {
+            // Consul may have told of it already.
+            let known = self.records.get(&address).and_then(Option::as_ref);
+            let seen = known
+                .filter(|it| it.name == owner.name)
+                .and_then(|it| it.seen);
+            self.records
+                .retain(|_, other| other.as_ref().is_none_or(|it| it.name != owner.name));
+            self.records.insert(address, Some(Owner { seen, ..owner }));
+        } else {
+            self.records.entry(address).or_insert(Some(owner));
+        }
     }
 
-    /// Takes in the records that all hosts share. They win over ours: hosts must agree.
-    pub(super) fn learn(&mut self, shared: Records) {
-        let owners: BTreeSet<_> = shared.values().flatten().collect();
-        self.records.retain(|_, owner| {
+    /// Forgets the record of `address`, and whatever keeps it from others.
+    pub(super) fn release(&mut self, address: Ipv4Addr) {
+        self.records.remove(&address);
+        self.shared.remove(&address);
+        self.given.retain(|_, given| given.address != address);
+        self.left.remove(&address);
+    }
+
+    /// Takes in the records that all hosts share, from an answer with this index. They win over ours: hosts must
+    /// agree.
+    pub(super) fn learn(&mut self, shared: Records, index: u64) {
+        let owners: BTreeSet<_> = shared.values().flatten().map(|owner| &owner.name).collect();
+        let mut released = Vec::new();
+        self.records.retain(|address, owner| {
             // What only the store could not read is no longer of interest once the store has changed.
-            owner.as_ref().is_some_and(|owner| !owners.contains(owner))
+            let Some(owner) = owner else { return false };
+            if shared.contains_key(address) {
+                return true;
+            }
+            let gone = owner.seen.is_some_and(|seen| index >= seen);
+            if gone {
+                released.push(*address);
+            }
+            !gone && !owners.contains(&owner.name)
         });
-        self.records.extend(shared.clone());
+        for address in released {
+            self.release(address);
+        }
+        for (address, owner) in &shared {
+            let known = self.records.get(address).and_then(Option::as_ref);
+            let first = known.and_then(|it| it.seen).filter(|seen| *seen <= index);
+            let seen = Some(first.unwrap_or(index));
+            let owner = owner.clone().map(|owner| Owner { seen, ..owner });
+            self.records.insert(*address, owner);
+        }
         self.shared = shared;
     }
 
@@ -206,16 +358,90 @@ impl Allocator {
         &self.records
     }
 
+    pub(super) fn left(&self) -> &BTreeMap<Ipv4Addr, Left> {
+        &self.left
+    }
+
+    /// Every address that a name has or had.
+    pub(super) fn known(&self) -> BTreeMap<Ipv4Addr, (&ServiceName, Option<Duration>)> {
+        let given = self.given.iter();
+        let given = given.map(|(name, given)| (given.address, (name, None)));
+        let left = self.left.iter();
+        let left = left.map(|(address, left)| (*address, (&left.name, Some(left.since))));
+        given.chain(left).collect()
+    }
+
+    pub(super) fn pool(&self) -> Pool {
+        self.pool
+    }
+
     /// Records of `names` that other hosts do not know.
-    pub(super) fn unshared(&self, names: &Names) -> Claims {
+    pub(super) fn unshared(&self, names: &Names) -> BTreeMap<Ipv4Addr, Owner> {
         let ours = self.records.iter().filter_map(|(address, owner)| {
-            let name = owner.as_ref().filter(|name| names.contains_key(name))?;
+            let owner = owner.as_ref().filter(|it| names.contains_key(&it.name))?;
             let known = self.shared.contains_key(address) || !self.pool.serves(*address);
-            (!known).then(|| (*address, name.clone()))
+            (!known).then(|| (*address, owner.clone()))
         });
         ours.collect()
     }
+
+    /// Every address that somebody has or that is kept from others, in their order.
+    pub(super) fn list(&self, names: &Names) -> Vec<Entry> {
+        let mut entries = BTreeMap::new();
+        for (name, given) in &self.given {
+            let home = self.pool.home(&self.datacenter, name);
+            let how = match names.get(name) {
+                Some(Some(wish)) if *wish == given.address => How::Wish,
+                _ if given.address == home => How::Hash,
+                _ => How::Kept,
+            };
+            let entry = Entry {
+                address: given.address,
+                service: Some(name.to_string()),
+                how,
+                in_use: true,
+                since_unix: Some(given.since.as_secs()),
+                until_unix: None,
+            };
+            entries.insert(given.address, entry);
+        }
+        for (address, left) in &self.left {
+            let entry = Entry {
+                address: *address,
+                service: Some(left.name.to_string()),
+                how: How::Quarantine,
+                in_use: false,
+                since_unix: Some(left.since.as_secs()),
+                until_unix: Some(left.since.saturating_add(self.quarantine).as_secs()),
+            };
+            entries.insert(*address, entry);
+        }
+        for (address, owner) in &self.records {
+            let here = entries.get(address).filter(|entry| entry.in_use);
+            let in_use = here.is_some();
+            let given = here.and_then(|entry| entry.since_unix);
+            let recorded = owner.as_ref().and_then(|it| it.since);
+            let entry = Entry {
+                address: *address,
+                service: owner.as_ref().map(|it| it.name.to_string()),
+                how: match owner {
+                    None => How::Unreadable,
+                    Some(owner) if owner.pinned => How::Pin,
+                    Some(_) if here.is_some_and(|entry| entry.how == How::Wish) => How::Wish,
+                    Some(_) => How::Record,
+                },
+                in_use,
+                since_unix: recorded.map(|since| since.as_secs()).or(given),
+                until_unix: None,
+            };
+            entries.insert(*address, entry);
+        }
+        entries.into_values().collect()
+    }
 }
+
+/// Percent of the pool from which on its end is in sight.
+const NEARLY_FULL: usize = 90;
 
 #[cfg(test)]
 #[path = "allocator_tests.rs"]

@@ -1,7 +1,7 @@
 //! Records of VIPs in Consul's key-value store, where all hosts see them: followed, and added to by
 //! compare-and-swap. One key for each address: whoever creates it first has decided.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -9,13 +9,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::allocator::{Claims, Records};
-use crate::{
-    discover::consul::{
-        backoff::Backoff,
-        keys::{Cursor, Keys},
-    },
-    snapshot::ServiceName,
+use super::{
+    allocator::Records,
+    record::{Owner, Record},
+};
+use crate::discover::consul::{
+    RequestError,
+    backoff::Backoff,
+    keys::{Cursor, Keys},
 };
 
 /// Before the address in the name of a key.
@@ -28,13 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FOLLOW_BACKOFF: Duration = Duration::from_secs(2);
 const CLAIM_BACKOFF: Duration = Duration::from_secs(30);
 
+/// Records that other hosts should know.
+pub(super) type Open = BTreeMap<Ipv4Addr, Owner>;
+
 /// What became known of the shared records.
 #[derive(Debug)]
 pub(super) enum News {
-    /// All of them.
-    Records(Records),
+    /// All of them, and the index of the answer.
+    Records(Records, u64),
     /// A claim of ours is recorded.
-    Granted(Ipv4Addr, ServiceName),
+    Granted(Ipv4Addr, Owner),
     /// Claims cannot be recorded at the moment.
     Failed(String),
     /// The token may not read the records, so that nobody learns who was faster.
@@ -44,17 +48,16 @@ pub(super) enum News {
 #[derive(Serialize, Deserialize)]
 struct Value {
     version: u32,
-    service: Arc<str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tag: Option<Arc<str>>,
+    #[serde(flatten)]
+    record: Record,
 }
 
 /// Follows the records and files claims until nobody listens any more.
-pub(super) async fn run(keys: Keys, claims: watch::Receiver<Claims>, news: mpsc::Sender<News>) {
+pub(super) async fn run(keys: &Keys, claims: watch::Receiver<Open>, news: mpsc::Sender<News>) {
     let (asked, asked_once) = watch::channel(false);
     tokio::select! {
-        () = follow(&keys, &asked, &news) => {}
-        () = claim(&keys, asked_once, claims, &news) => {}
+        () = follow(keys, &asked, &news) => {}
+        () = claim(keys, asked_once, claims, &news) => {}
     }
 }
 
@@ -64,12 +67,16 @@ async fn follow(keys: &Keys, asked: &watch::Sender<bool>, news: &mpsc::Sender<Ne
     loop {
         let mut wait = Duration::ZERO;
         match keys.next(&mut cursor).await {
-            Ok(keys) => {
+            Ok((keys, index)) => {
                 backoff.succeeded();
                 let records = keys
                     .iter()
                     .filter_map(|(key, value)| Some((key.parse().ok()?, owner(value))));
-                if news.send(News::Records(records.collect())).await.is_err() {
+                if news
+                    .send(News::Records(records.collect(), index))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -77,7 +84,7 @@ async fn follow(keys: &Keys, asked: &watch::Sender<bool>, news: &mpsc::Sender<Ne
                 wait = backoff.failed(fastrand::f64());
                 // The consul source tells that Consul cannot be reached; here it matters only to claims.
                 if error.is_forbidden() {
-                    let why = format!("{error}; give the token key_prefix \"lb-agent/\" write");
+                    let why = without_right(&error);
                     if news.send(News::Unreadable(why)).await.is_err() {
                         return;
                     }
@@ -92,7 +99,7 @@ async fn follow(keys: &Keys, asked: &watch::Sender<bool>, news: &mpsc::Sender<Ne
 async fn claim(
     keys: &Keys,
     mut asked_once: watch::Receiver<bool>,
-    mut claims: watch::Receiver<Claims>,
+    mut claims: watch::Receiver<Open>,
     news: &mpsc::Sender<News>,
 ) {
     let mut backoff = Backoff::up_to(CLAIM_BACKOFF);
@@ -123,57 +130,143 @@ async fn claim(
 }
 
 /// Files all claims; says why if one could not be filed.
-async fn file(keys: &Keys, open: Claims, news: &mpsc::Sender<News>) -> Option<String> {
-    for (address, name) in open {
-        let value = serde_json::json!(Value {
-            version: VERSION,
-            service: name.service.clone(),
-            tag: name.tag.clone(),
-        });
+async fn file(keys: &Keys, open: Open, news: &mpsc::Sender<News>) -> Option<String> {
+    for (address, owner) in open {
         let key = address.to_string();
-        let created = keys.create(&key, value.to_string().into_bytes());
-        match timeout(PATIENCE, created).await {
-            Ok(Ok(true)) => {
-                let _ = news.send(News::Granted(address, name)).await;
+        match within(keys.create(&key, value(&owner))).await {
+            Ok(true) => {
+                let _ = news.send(News::Granted(address, owner)).await;
             }
             // Another host was faster; the follower brings what it wrote.
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) if error.is_forbidden() => {
-                return Some(format!(
-                    "{error}; give the token key_prefix \"lb-agent/\" write"
-                ));
-            }
-            Ok(Err(error)) => return Some(error.explain()),
-            Err(_) => {
-                return Some("Consul does not answer; see whether it is overloaded".to_owned());
-            }
+            Ok(false) => {}
+            Err(why) => return Some(why),
         }
     }
     None
 }
 
+/// Records that an operator gave `address` to `owner`, in the place of the records at `former`, which were its own.
+///
+/// # Errors
+/// Why it is not recorded, as a sentence.
+pub(super) async fn pin(
+    keys: &Keys,
+    address: Ipv4Addr,
+    pin: &Owner,
+    former: &[Ipv4Addr],
+) -> Result<(), String> {
+    let key = address.to_string();
+    let known = within(keys.read(&key)).await?;
+    // Zero means that there must be no such key yet.
+    let index = match known {
+        None => 0,
+        Some((text, index)) => match owner(&text) {
+            Some(owner) if owner.name == pin.name => index,
+            Some(owner) => {
+                return Err(format!(
+                    "{address} is recorded for service {}: choose another one",
+                    owner.name
+                ));
+            }
+            None => return Err(format!("the record of {address} in Consul cannot be read")),
+        },
+    };
+    if !within(keys.replace(&key, value(pin), index)).await? {
+        return Err(format!(
+            "another host recorded {address} at the same moment: see `lb-agent vip list` and try again"
+        ));
+    }
+    for former in former.iter().filter(|it| **it != address) {
+        release(keys, *former, Some(pin)).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the record of `address`, if it still names whom `owner` says.
+///
+/// # Errors
+/// Why it is still there, as a sentence.
+pub(super) async fn release(
+    keys: &Keys,
+    address: Ipv4Addr,
+    was: Option<&Owner>,
+) -> Result<(), String> {
+    let key = address.to_string();
+    let Some((text, index)) = within(keys.read(&key)).await? else {
+        return Ok(());
+    };
+    let now = owner(&text);
+    let same = now.as_ref().map(|owner| &owner.name) == was.map(|owner| &owner.name);
+    if !same || !within(keys.delete(&key, index)).await? {
+        return Err(format!(
+            "the record of {address} has changed meanwhile: see `lb-agent vip list` and try again"
+        ));
+    }
+    Ok(())
+}
+
+async fn within<T>(asked: impl Future<Output = Result<T, RequestError>>) -> Result<T, String> {
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if error.is_forbidden() => Err(without_right(&error)),
+        Ok(Err(error)) => Err(error.explain()),
+        Err(_) => Err("Consul does not answer; see whether it is overloaded".to_owned()),
+    }
+}
+
+fn without_right(error: &RequestError) -> String {
+    format!("{error}; give the token key_prefix \"lb-agent/\" write")
+}
+
+/// The value of a key that names `owner`.
+fn value(owner: &Owner) -> Vec<u8> {
+    let value = serde_json::json!(Value {
+        version: VERSION,
+        record: Record::shared(owner),
+    });
+    value.to_string().into_bytes()
+}
+
 /// Whom the value of a key names.
-fn owner(value: &[u8]) -> Option<ServiceName> {
+fn owner(value: &[u8]) -> Option<Owner> {
     let value: Value = serde_json::from_slice(value).ok()?;
-    (value.version == VERSION).then_some(ServiceName {
-        service: value.service,
-        tag: value.tag,
-    })
+    (value.version == VERSION).then(|| value.record.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::ServiceName;
 
     #[test]
     fn a_value_names_its_owner() {
+        let named = |text: &[u8]| owner(text).map(|owner| (owner.name, owner.pinned));
         let part = ServiceName::part("www", "hello");
-        let text = br#"{"version":1,"service":"www","tag":"hello"}"#;
-        assert_eq!(owner(text), Some(part));
         assert_eq!(
-            owner(br#"{"version":1,"service":"a"}"#),
-            Some(ServiceName::whole("a"))
+            named(br#"{"version":1,"service":"www","tag":"hello"}"#),
+            Some((part, false))
         );
+        assert_eq!(
+            named(br#"{"version":1,"service":"a","pinned":true,"later":[]}"#),
+            Some((ServiceName::whole("a"), true))
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let since = Some(Duration::from_secs(7));
+        for (name, pinned) in [
+            (ServiceName::whole("a"), false),
+            (ServiceName::part("www", "hello"), true),
+        ] {
+            let written = Owner {
+                name,
+                pinned,
+                since,
+                seen: None,
+            };
+            assert_eq!(owner(&value(&written)), Some(written));
+        }
     }
 
     #[test]

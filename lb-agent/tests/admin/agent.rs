@@ -8,6 +8,7 @@ use lb_agent::{
     drain::DrainRequest,
     snapshot::Snapshot,
     stats::StatsRequest,
+    vip,
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -29,6 +30,7 @@ pub(crate) struct Agent {
     pub(crate) readiness: Readiness,
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) drains: mpsc::Receiver<DrainRequest>,
+    pub(crate) vips: mpsc::Receiver<vip::Request>,
     pub(crate) stop: CancellationToken,
     stage: JoinHandle<Result<(), admin::Error>>,
     _dir: tempfile::TempDir,
@@ -49,6 +51,7 @@ impl Agent {
             }
         });
         let (drains_out, drains) = mpsc::channel(4);
+        let (vips_out, vips) = mpsc::channel(4);
         let readiness = Readiness::new(["maps", "listeners"]);
         let mut registry = Registry::with_prefix("lb");
         registry.register_collector(Box::new(Figures::new(|| {
@@ -63,6 +66,7 @@ impl Agent {
             snapshots: snapshots_in,
             stats,
             drains: drains_out,
+            vips: vips_out,
             readiness: readiness.clone(),
             registry,
             hosts: Box::new(|| {
@@ -84,6 +88,7 @@ impl Agent {
             readiness,
             snapshots,
             drains,
+            vips,
             stop,
             stage,
             _dir: dir,

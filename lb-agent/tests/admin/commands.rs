@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use lb_agent::{
     admin,
-    cli::{self, Ask, Exit, Options, Output, Style},
+    cli::{self, Ask, Exit, Options, Output, Style, Vip},
     drain::DrainOutcome,
+    vip::{Entry, How, Order},
 };
 use tokio::sync::mpsc;
 
@@ -121,6 +122,73 @@ async fn a_drain_by_command_goes_there_and_comes_back() {
         assert_eq!(err, "lb-agent: there is no service db\\u{1b}[2J\n");
     };
     tokio::join!(stage, there);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn orders_about_vips_go_there_and_come_back() {
+    let mut agent = Agent::start().await;
+    let mut vips = std::mem::replace(&mut agent.vips, mpsc::channel(1).1);
+    let address = "198.18.0.80".parse().unwrap();
+    let entry = Entry {
+        address,
+        service: Some("www_hello\x1b[2J".to_owned()),
+        how: How::Pin,
+        in_use: true,
+        since_unix: Some(0),
+        until_unix: None,
+    };
+    let stage = async {
+        let request = vips.recv().await.unwrap();
+        assert_eq!(request.order, Order::List);
+        request.reply.send(Ok(vec![entry.clone()])).unwrap();
+        let request = vips.recv().await.unwrap();
+        let service = "www_hello".to_owned();
+        assert_eq!(request.order, Order::Pin { service, address });
+        request.reply.send(Ok(vec![entry.clone()])).unwrap();
+        let request = vips.recv().await.unwrap();
+        let target = "www_hello".to_owned();
+        assert_eq!(request.order, Order::Release { target });
+        request.reply.send(Ok(vec![entry.clone()])).unwrap();
+        let request = vips.recv().await.unwrap();
+        let why = "198.18.0.80 is in use by service x\x1b[2J".to_owned();
+        request.reply.send(Err(why)).unwrap();
+    };
+    let there = async {
+        let (exit, out, err) = agent.ask(Output::Json, Ask::Vip(Vip::List)).await;
+        assert_eq!((exit, &*err), (Exit::Fine, ""));
+        let listed: Vec<Entry> = serde_json::from_str(&out).unwrap();
+        assert_eq!(listed, std::slice::from_ref(&entry));
+        let service = "www_hello".to_owned();
+        let pin = Ask::Vip(Vip::Pin { service, address });
+        let (exit, out, _) = agent.ask(Output::Table, pin).await;
+        assert_eq!(exit, Exit::Fine);
+        let line = out.lines().nth(1).unwrap();
+        assert!(
+            line.starts_with("198.18.0.80  www_hello\\u{1b}[2J"),
+            "{out}"
+        );
+        let release = || {
+            let target = "www_hello".to_owned();
+            Ask::Vip(Vip::Release { target })
+        };
+        let (exit, out, _) = agent.ask(Output::Table, release()).await;
+        assert_eq!(exit, Exit::Fine);
+        assert_eq!(out, "198.18.0.80  www_hello\\u{1b}[2J  pin released\n");
+        let (exit, out, err) = agent.ask(Output::Table, release()).await;
+        assert_eq!((exit, &*out), (Exit::Failed, ""));
+        assert_eq!(
+            err,
+            "lb-agent: 198.18.0.80 is in use by service x\\u{1b}[2J\n"
+        );
+    };
+    tokio::join!(stage, there);
+    // Changes over TCP need what the drain needs.
+    let body = r#"{"service":"a","address":"198.18.0.80"}"#;
+    let line = "POST /api/v1/vips/pin HTTP/1.1";
+    let json = "Content-Type: application/json\r\n";
+    let answer = agent.send(line, &agent.host(), json, body).await;
+    crate::agent::status(&answer, 403);
     agent.end().await;
 }
 

@@ -269,6 +269,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         snapshots,
         stats: mpsc::channel(1).0,
         drains: mpsc::channel(1).0,
+        vips: mpsc::channel(1).0,
         readiness: Readiness::new([]),
         registry: Registry::with_prefix("lb"),
         hosts: Box::new(BTreeMap::new),

@@ -2,21 +2,25 @@
 //! show.
 
 use std::{
+    io::{self, Write as _},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::json;
+use flate2::{Compression, write::GzEncoder};
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// How the fake answers about service `a`.
@@ -32,6 +36,18 @@ pub(crate) enum Answer {
     EmptyWithoutLeader,
     /// No JSON.
     Nonsense,
+    /// A body of which a byte comes each second.
+    Slow,
+    /// A body that ends in its middle.
+    Cut,
+    /// A hundred megabytes.
+    Huge,
+    /// A hundred megabytes that are small on the wire.
+    Bomb,
+    /// Too many requests; ask again in two seconds.
+    TooMany,
+    /// Somewhere else.
+    Moved,
 }
 
 pub(crate) struct Fake {
@@ -45,6 +61,9 @@ struct World {
     /// With the index of the answer.
     answer: watch::Sender<(u64, Answer)>,
     requests: Arc<AtomicUsize>,
+    /// When service `a` was asked about, and with which parameters.
+    asked: Arc<Mutex<Vec<(Instant, String)>>>,
+    version: watch::Sender<&'static str>,
 }
 
 impl Fake {
@@ -52,10 +71,13 @@ impl Fake {
         let world = World {
             answer: watch::Sender::new((7, Answer::Instance)),
             requests: Arc::default(),
+            asked: Arc::default(),
+            version: watch::Sender::new("1.8.7"),
         };
         let routes = Router::new()
             .route("/v1/catalog/services", get(services))
             .route("/v1/health/service/{name}", get(health))
+            .route("/v1/agent/self", get(itself))
             .route("/v1/kv/{*key}", get(no_keys).put(lost_race))
             .fallback(|| async { (StatusCode::UNAUTHORIZED, "ACL support disabled") })
             .with_state(world.clone());
@@ -78,6 +100,16 @@ impl Fake {
             *index += 1;
             *now = answer;
         });
+    }
+
+    /// Makes it another version of Consul.
+    pub(crate) fn upgrade(&self, version: &'static str) {
+        self.world.version.send_replace(version);
+    }
+
+    /// When service `a` was asked about, and with which parameters.
+    pub(crate) fn asked(&self) -> Vec<(Instant, String)> {
+        self.world.asked.lock().unwrap().clone()
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -120,6 +152,10 @@ async fn health(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
+    if name == "a" {
+        let asked = (Instant::now(), query.clone().unwrap_or_default());
+        world.asked.lock().unwrap().push(asked);
+    }
     let now = world.wait(query.as_deref()).await;
     let stale = query.is_some_and(|query| query.contains("stale"));
     let instance = json!([{
@@ -142,8 +178,59 @@ async fn health(
             (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response()
         }
         Answer::Nonsense if name == "a" => indexed(now, "<html>").into_response(),
+        Answer::Slow if name == "a" => indexed(now, slow()).into_response(),
+        Answer::Cut if name == "a" => indexed(now, cut()).into_response(),
+        Answer::Huge if name == "a" => indexed(now, huge()).into_response(),
+        Answer::Bomb if name == "a" => {
+            ([("Content-Encoding", "gzip")], indexed(now, bomb())).into_response()
+        }
+        Answer::TooMany if name == "a" => {
+            let again = [("Retry-After", TOO_MANY_SECONDS.to_string())];
+            (StatusCode::TOO_MANY_REQUESTS, again, "slow down").into_response()
+        }
+        Answer::Moved if name == "a" => {
+            let elsewhere = [("Location", "/v1/health/service/b")];
+            (StatusCode::MOVED_PERMANENTLY, elsewhere).into_response()
+        }
         _ => indexed(now, Json(instance)).into_response(),
     }
+}
+
+/// How long [`Answer::TooMany`] asks for.
+pub(crate) const TOO_MANY_SECONDS: u64 = 2;
+
+const MEGABYTES: usize = 100;
+
+fn slow() -> Body {
+    let bytes = stream::iter(b"[                                                         ]");
+    let bytes = bytes.then(|byte| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, io::Error>(vec![*byte])
+    });
+    Body::from_stream(bytes)
+}
+
+fn cut() -> Body {
+    let half = Ok(b"[{\"Node\": {\"Node\": \"n\"".to_vec());
+    Body::from_stream(stream::iter([half, Err(io::Error::other("cut"))]))
+}
+
+fn huge() -> Body {
+    let spaces = stream::repeat_with(|| Ok::<_, io::Error>(vec![b' '; 1 << 20]));
+    Body::from_stream(spaces.take(MEGABYTES))
+}
+
+fn bomb() -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..MEGABYTES {
+        packed.write_all(&[b' '; 1 << 20]).unwrap();
+    }
+    packed.finish().unwrap()
+}
+
+async fn itself(State(world): State<World>) -> Json<Value> {
+    let version = *world.version.borrow();
+    Json(json!({"Config": {"Version": version, "NodeName": "fake", "Datacenter": "dc1"}}))
 }
 
 /// A token without the right to list keys.

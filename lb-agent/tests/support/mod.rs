@@ -1,12 +1,16 @@
 //! A real Consul on loopback for the tests, and nothing left of it afterwards.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
@@ -22,24 +26,19 @@ pub(crate) struct Consul {
     data: tempfile::TempDir,
     process: Option<Child>,
     http: reqwest::Client,
-    acl: Acl,
-}
-
-/// Whether tokens matter.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Acl {
-    Off,
-    /// Whoever has no token sees nothing.
-    Deny,
+    node: String,
+    /// What is said beyond the usual; its tables are united with the usual ones.
+    extra: Value,
 }
 
 /// The token that may do everything where tokens matter.
 pub(crate) const MASTER: &str = "6a1253d2-1785-24fd-91c2-f8e78c745511";
 
 #[derive(Clone, Copy)]
-struct Ports {
+pub(crate) struct Ports {
     http: u16,
-    server: u16,
+    pub(crate) https: u16,
+    pub(crate) server: u16,
     serf_lan: u16,
     serf_wan: u16,
 }
@@ -47,15 +46,42 @@ struct Ports {
 impl Consul {
     /// A Consul that has a leader and knows no service but itself.
     pub(crate) async fn start() -> Self {
-        Self::start_with(Acl::Off).await
+        Self::start_with(|_| json!({})).await
     }
 
     /// The same, but only [`MASTER`] has any right.
     pub(crate) async fn start_guarded() -> Self {
-        Self::start_with(Acl::Deny).await
+        let acl = json!({"enabled": true, "default_policy": "deny",
+                         "tokens": {"master": MASTER, "agent": MASTER}});
+        Self::start_with(|_| json!({"acl": acl})).await
     }
 
-    async fn start_with(acl: Acl) -> Self {
+    /// The same as the first, with `extra` in its configuration.
+    pub(crate) async fn start_with(extra: impl FnOnce(&Ports) -> Value) -> Self {
+        let mut consul = Self::prepare("lb-test");
+        consul.extra = extra(&consul.ports);
+        consul.run().await;
+        consul
+    }
+
+    /// Three servers of one cluster that have a leader.
+    pub(crate) async fn start_three() -> [Self; 3] {
+        let mut all = ["lb-test-0", "lb-test-1", "lb-test-2"].map(Self::prepare);
+        let join = all
+            .each_ref()
+            .map(|it| format!("127.0.0.1:{}", it.ports.serf_lan));
+        for consul in &mut all {
+            consul.extra =
+                json!({"bootstrap_expect": 3, "retry_join": join, "retry_interval": "1s"});
+            consul.spawn();
+        }
+        for consul in &all {
+            consul.up().await;
+        }
+        all
+    }
+
+    fn prepare(node: &str) -> Self {
         let binary = std::env::var_os("LB_CONSUL").map_or_else(
             || {
                 panic!(
@@ -67,7 +93,7 @@ impl Consul {
         );
         // reqwest looks for one whenever it makes a client; fails if another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut consul = Self {
+        Self {
             binary,
             ports: free_ports(),
             data: tempfile::Builder::new()
@@ -84,10 +110,13 @@ impl Consul {
                 )
                 .build()
                 .unwrap(),
-            acl,
-        };
-        consul.run().await;
-        consul
+            node: node.to_owned(),
+            extra: json!({}),
+        }
+    }
+
+    pub(crate) fn ports(&self) -> Ports {
+        self.ports
     }
 
     pub(crate) fn address(&self) -> String {
@@ -102,6 +131,22 @@ impl Consul {
         }
     }
 
+    /// Makes it silent: its connections stay, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Ends the silence.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().unwrap();
+        let pid = Pid::from_raw(i32::try_from(process.id()).unwrap());
+        kill(pid, signal).unwrap();
+    }
+
     /// Starts it again on the same ports with nothing in its memory.
     pub(crate) async fn wipe(&mut self) {
         self.kill();
@@ -114,14 +159,20 @@ impl Consul {
 
     /// Starts it again with the data it had.
     pub(crate) async fn run(&mut self) {
+        self.spawn();
+        self.up().await;
+    }
+
+    fn spawn(&mut self) {
         let Ports {
             http,
+            https: _,
             server,
             serf_lan,
             serf_wan,
         } = self.ports;
         let mut config = json!({
-            "server": true, "bootstrap_expect": 1, "node_name": "lb-test", "bind_addr": "127.0.0.1",
+            "server": true, "bootstrap_expect": 1, "node_name": self.node, "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1", "data_dir": self.data.path().join("data"),
             "disable_update_check": true, "leave_on_terminate": false, "log_level": "warn",
             "ports": {"http": http, "dns": -1, "grpc": -1, "server": server, "serf_lan": serf_lan,
@@ -129,10 +180,7 @@ impl Consul {
             // Elections in a second instead of ten.
             "performance": {"raft_multiplier": 1},
         });
-        if self.acl == Acl::Deny {
-            config["acl"] = json!({"enabled": true, "default_policy": "deny",
-                                   "tokens": {"master": MASTER, "agent": MASTER}});
-        }
+        unite(&mut config, &self.extra);
         let file = self.data.path().join("consul.json");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(self.data.path().join("log")).unwrap();
@@ -148,8 +196,11 @@ impl Consul {
             .spawn()
             .unwrap();
         self.process = Some(process);
+    }
+
+    /// Waits for a leader, and the node's own entry, which anti-entropy makes a moment later.
+    async fn up(&self) {
         let deadline = Instant::now() + BOUND;
-        // A leader, and the node's own entry, which anti-entropy makes a moment later.
         while !self.has_itself().await {
             assert!(
                 Instant::now() < deadline,
@@ -162,21 +213,27 @@ impl Consul {
 
     async fn has_itself(&self) -> bool {
         let url = format!("http://{}/v1/health/service/consul?passing", self.address());
-        match self.http.get(url).send().await {
-            Ok(answer) if answer.status().is_success() => answer
-                .json::<Vec<Value>>()
-                .await
-                .is_ok_and(|entries| !entries.is_empty()),
-            _ => false,
-        }
+        let Ok(answer) = self.http.get(url).send().await else {
+            return false;
+        };
+        let entries: Vec<Value> = answer.json().await.unwrap_or_default();
+        entries
+            .iter()
+            .any(|entry| entry["Node"]["Node"] == self.node.as_str())
     }
 
-    /// A request that must succeed.
-    pub(crate) async fn put(&self, path: &str, body: Value) {
+    /// A request that must succeed; gives its answer.
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Value {
+        self.put_as(MASTER, path, body).await
+    }
+
+    /// The same with a token of one's own.
+    pub(crate) async fn put_as(&self, token: &str, path: &str, body: Value) -> Value {
         let url = format!("http://{}/v1/{path}", self.address());
         let answer = self
             .http
             .put(url)
+            .header(TOKEN, token)
             .body(body.to_string())
             .send()
             .await
@@ -184,12 +241,30 @@ impl Consul {
         let status = answer.status();
         let text = answer.text().await.unwrap();
         assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     /// Registers an instance of `service` with the id `id` at a port of 10.99.0.1, without a check.
     pub(crate) async fn register(&self, service: &str, id: &str, port: u16) {
         let body = json!({"Name": service, "ID": id, "Address": "10.99.0.1", "Port": port});
         self.put("agent/service/register", body).await;
+    }
+
+    /// The same, as soon as there is a leader that takes it.
+    pub(crate) async fn register_when_led(&self, service: &str, id: &str, port: u16) {
+        let deadline = Instant::now() + BOUND;
+        while self.get("status/leader").await == "" {
+            assert!(Instant::now() < deadline, "no leader");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.register(service, id, port).await;
+    }
+
+    /// The answer to a request that must succeed.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let url = format!("http://{}/v1/{path}", self.address());
+        let answer = self.http.get(url).send().await.unwrap();
+        answer.error_for_status().unwrap().json().await.unwrap()
     }
 
     pub(crate) async fn deregister(&self, id: &str) {
@@ -209,14 +284,48 @@ impl Drop for Consul {
 
 /// Ports that were free a moment ago.
 fn free_ports() -> Ports {
-    let holders: Vec<_> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let port = |n: usize| holders[n].local_addr().unwrap().port();
+    let mut taken = Vec::new();
+    let mut port = || {
+        let free = std::iter::repeat_with(free_port).find(|port| !taken.contains(port));
+        taken.extend(free);
+        free.unwrap()
+    };
     Ports {
-        http: port(0),
-        server: port(1),
-        serf_lan: port(2),
-        serf_wan: port(3),
+        http: port(),
+        https: port(),
+        server: port(),
+        serf_lan: port(),
+        serf_wan: port(),
+    }
+}
+
+/// Below those that the kernel gives to whoever connects somewhere, which would take it until Consul listens.
+fn free_port() -> u16 {
+    let free = |port: &u16| {
+        TcpListener::bind(("127.0.0.1", *port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+    };
+    let mut chances = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    chances.find(free).unwrap()
+}
+
+/// Adds what `more` says to `all`, table by table.
+fn unite(all: &mut Value, more: &Value) {
+    match (all, more) {
+        (Value::Object(all), Value::Object(more)) => {
+            for (key, value) in more {
+                unite(all.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (all, more) => *all = more.clone(),
+    }
+}
+
+/// Waits until `holds`.
+pub(crate) async fn until(bound: Duration, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + bound;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {bound:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -8,7 +8,10 @@ use std::{
 use clap::Parser;
 use proptest::prelude::*;
 
-use crate::config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs};
+use crate::{
+    config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs},
+    discover::consul::Warning,
+};
 
 /// A command line, an environment and a disk of the test's own.
 #[derive(Default)]
@@ -95,6 +98,7 @@ fn a_file_of_services_is_all_that_must_be_given() {
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.vip.pool.to_string(), "198.18.0.0/16");
     assert_eq!(config.vip.datacenter, "dc1");
+    assert_eq!(config.vip.quarantine, Duration::from_secs(600));
     assert!(config.front.enabled && config.dns.enabled);
     assert_eq!(config.front.listen, ["0.0.0.0:80".parse().unwrap()]);
     assert_eq!(config.front.domains[0], "localhost");
@@ -122,6 +126,7 @@ fn every_key_of_the_file_has_its_effect() {
             [vip]
             pool = "10.77.0.0/24"
             datacenter = "rack_7"
+            quarantine = "90s"
             [sources.file]
             path = "/e"
             [sources.consul]
@@ -165,6 +170,7 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.vip.pool.to_string(), "10.77.0.0/24");
     assert_eq!(config.vip.datacenter, "rack_7");
+    assert_eq!(config.vip.quarantine, Duration::from_secs(90));
     assert!(!config.front.enabled && !config.dns.enabled);
     let listen: Vec<String> = config
         .front
@@ -223,6 +229,16 @@ fn an_empty_list_of_upstreams_is_not_a_missing_one() {
 }
 
 #[test]
+fn what_a_warning_means_is_a_choice() {
+    let warning = |text: &str| {
+        let config = World::new().toml(&format!("[sources.consul]\n{text}"));
+        config.config().sources.consul.unwrap().warning
+    };
+    assert_eq!(warning(""), Warning::Exclude);
+    assert_eq!(warning("warning = \"include\"\n"), Warning::Include);
+}
+
+#[test]
 fn the_datacenter_of_consul_is_that_of_the_addresses() {
     let consul = "[sources.consul]\ndatacenter = \"east\"\n";
     let config = World::default()
@@ -242,13 +258,15 @@ fn all_mistakes_are_told_at_once_with_their_places() {
         .flag("--log-format=xml")
         .toml(
             "[front]\nlisten = [\"80\", \"1.2.3.4\"]\nexpose = \"some\"\n\
-             [health]\nfall = 0\n[admin]\nlisten = \"0.0.0.0:1\"\n",
+             [health]\nfall = 0\n[admin]\nlisten = \"0.0.0.0:1\"\n\
+             [vip]\nquarantine = \"8d\"\n",
         )
         .wrong(&[
             ("--pool", "write 198.18.0.0/16"),
             ("no discovery source is given", "--services FILE"),
             ("no cgroup v2 tree", "--cgroup"),
             ("--log-format", "text or json"),
+            ("/etc/lb/lb.toml:9", "up to a week"),
             ("/etc/lb/lb.toml:2", "`80`"),
             ("/etc/lb/lb.toml:2", "`1.2.3.4`"),
             ("/etc/lb/lb.toml:3", "all or tagged"),

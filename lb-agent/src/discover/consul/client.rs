@@ -4,10 +4,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +15,6 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-use tracing::{info, warn};
 
 pub(crate) use super::answer::Answer;
 use super::{
@@ -27,9 +23,9 @@ use super::{
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
+    servers::Servers,
     version::AgentInfo,
 };
-use crate::catalog::Problem;
 
 /// Asks one cluster. All who share it share its pace of requests.
 #[derive(Debug)]
@@ -41,16 +37,6 @@ pub(crate) struct Client {
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(crate) metrics: Metrics,
-}
-
-/// Those that can be asked. One is, until it fails.
-#[derive(Debug)]
-struct Servers {
-    all: Vec<Server>,
-    /// Who is asked first.
-    current: AtomicUsize,
-    /// Who answered last, to tell a change once.
-    answered: AtomicUsize,
 }
 
 /// How a read wants to be answered.
@@ -78,7 +64,8 @@ struct Question<'q> {
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 /// Requests per second of all watches together.
 const PACE: Duration = Duration::from_millis(10);
-const PACE_BURST: u32 = 100;
+/// So many pass at once: a full load, or a change of every service.
+const PACE_BURST: u32 = 4096;
 
 impl Client {
     /// A client for the Consul of `config`.
@@ -102,11 +89,10 @@ impl Client {
         &self.config
     }
 
-    /// Whether one connection carries many requests, so that blocking queries cost no connections. Known after the
-    /// first answer; until then, and over plain HTTP, it is false.
+    /// Whether one connection carries many requests, so that blocking queries cost no connections, whichever address is
+    /// asked. Known after the first answer, and false until then.
     pub(crate) fn multiplexes(&self) -> bool {
-        let servers = self.servers.load();
-        servers.current().1.multiplexes()
+        self.servers.load().multiplex()
     }
 
     /// What the agent that is asked says of itself.
@@ -202,28 +188,34 @@ impl Client {
         let servers = self.servers.load_full();
         let is_of_agent = question.path.first() == Some(&"agent");
         let mut at = servers.current().0;
-        let mut turn = 1;
+        let (mut turn, mut refusal) = (0, None);
         loop {
-            let server = &servers.all[at];
-            let answer = self.put_to(server, &question).await;
-            let failed = match &answer {
-                Ok(answer) => answer.is_for_another(),
-                Err(error) => matches!(error, RequestError::Unreachable { .. }),
-            };
-            let leave = failed && (!is_of_agent || answer.is_err());
-            if !leave || servers.all.len() == 1 {
-                if !failed {
-                    servers.answered_by(at);
-                }
-                return answer;
-            }
-            self.metrics.failovers.inc();
-            at = servers.leave(at);
-            if is_of_agent || turn >= servers.all.len() {
-                return answer;
-            }
-            question.hold = None;
             turn += 1;
+            let answer = self.put_to(&servers.all[at], &question).await;
+            let is_unreachable = matches!(answer, Err(RequestError::Unreachable { .. }));
+            let is_busy = answer.as_ref().is_ok_and(Answer::is_for_another);
+            if !is_unreachable && !is_busy {
+                servers.answered_by(at);
+                return answer;
+            }
+            if servers.all.len() == 1 || is_of_agent && is_busy {
+                return answer;
+            }
+            at = servers.leave(at);
+            if is_of_agent {
+                return answer;
+            }
+            // One that speaks says more than one that is away.
+            let told = match refusal.take() {
+                Some(refusal) if is_unreachable => Ok(refusal),
+                _ => answer,
+            };
+            if turn >= servers.all.len() {
+                return told;
+            }
+            refusal = told.ok();
+            question.hold = None;
+            self.metrics.failovers.inc();
         }
     }
 
@@ -307,6 +299,9 @@ impl Client {
             }
             pairs.extend_pairs(question.query);
         }
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
         url
     }
 
@@ -370,7 +365,7 @@ impl Client {
         let mut reload = self.reload().clone();
         if reload.changed().await.is_err() {
             // Nobody is left who could.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -397,76 +392,6 @@ impl Client {
     }
 }
 
-impl Servers {
-    fn new(config: &Config, current: usize) -> Result<Self, SetupError> {
-        let tls = config.tls.load_for(&config.addresses)?;
-        let all = config.addresses.iter();
-        Ok(Self {
-            all: all
-                .map(|address| Server::new(address.clone(), tls.clone()))
-                .collect::<Result<_, _>>()?,
-            current: AtomicUsize::new(current),
-            answered: AtomicUsize::new(current),
-        })
-    }
-
-    fn current(&self) -> (usize, &Server) {
-        let at = self.current.load(Ordering::Relaxed);
-        (at, &self.all[at])
-    }
-
-    /// Leaves the server at `from`, unless somebody else did, for the next one.
-    fn leave(&self, from: usize) -> usize {
-        let next = (from + 1) % self.all.len();
-        let _ = self
-            .current
-            .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
-        next
-    }
-
-    fn answered_by(&self, at: usize) {
-        let before = self.answered.swap(at, Ordering::Relaxed);
-        if before != at {
-            let (from, to) = (&self.all[before].address, &self.all[at].address);
-            info!(%from, %to, "another Consul is asked");
-        }
-    }
-}
-
-impl Config {
-    /// Tells what is wrong with the way to Consul, and the log when that changes.
-    fn report(&self, unread: Option<&SetupError>) {
-        let mut problems = Vec::new();
-        if self.tls.trust_anybody {
-            problems.push(Problem::new(
-                "sources.consul",
-                "nobody looks at Consul's certificate, so anybody can pass for it and learn the token: name its \
-                 authority with ca_file and remove tls_verify = false",
-            ));
-        }
-        if let Some(error) = unread {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            problems.push(Problem::new(
-                "sources.consul",
-                format!(
-                    "{error}: {}; the old certificates stay in use",
-                    cause.unwrap_or_default()
-                ),
-            ));
-        }
-        self.problems.send_if_modified(|now| {
-            let changed = *now != problems;
-            if changed {
-                for problem in &problems {
-                    warn!(%problem, "the way to Consul has a problem");
-                }
-                *now = problems;
-            }
-            changed
-        });
-    }
-}
-
 async fn read_token(path: &Path) -> Result<String, RequestError> {
     tokio::fs::read_to_string(path)
         .await
@@ -480,3 +405,7 @@ async fn read_token(path: &Path) -> Result<String, RequestError> {
 fn key_path(key: &str) -> Vec<&str> {
     std::iter::once("kv").chain(key.split('/')).collect()
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

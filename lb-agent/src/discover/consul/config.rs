@@ -3,9 +3,11 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::{
     address::Address,
+    error::SetupError,
     tls::{Tls, TlsError},
 };
 use crate::catalog::Problem;
@@ -38,10 +40,26 @@ pub struct Config {
     /// How long the last known instances of a service are kept when Consul's state went back in time and
     /// no longer holds any: the cluster was wiped or restored, and agents need a while to register again.
     pub hold: Duration,
+    /// Whether an instance that warns takes new flows.
+    pub warning: Warning,
+    /// Who this host is to the registrar: what that registered is local. Unset, the Consul node tells.
+    pub host: Option<String>,
+    /// Where the last good catalog is kept for an agent that starts while Consul is away.
+    pub saved: Option<PathBuf>,
     /// Changes when the files of certificates and keys must be read again.
     pub reload: watch::Receiver<()>,
     /// What is wrong with how Consul is reached, for people.
     pub problems: watch::Sender<Vec<Problem>>,
+}
+
+/// What becomes of an instance that has a warning check and no failing one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warning {
+    /// It takes no new flows.
+    #[default]
+    Exclude,
+    /// It takes flows by `Weights.Warning`.
+    Include,
 }
 
 impl Config {
@@ -68,6 +86,9 @@ impl Config {
             hold: Duration::from_secs(60),
             reload: watch::Sender::default().subscribe(),
             problems: watch::Sender::default(),
+            warning: Warning::default(),
+            host: None,
+            saved: None,
         }
     }
 
@@ -77,6 +98,38 @@ impl Config {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), TlsError> {
         self.tls.load_for(&self.addresses).map(drop)
+    }
+
+    /// Tells what is wrong with the way to Consul, and the log when that changes.
+    pub(super) fn report(&self, unread: Option<&SetupError>) {
+        let mut problems = Vec::new();
+        if self.tls.trust_anybody {
+            problems.push(Problem::new(
+                "sources.consul",
+                "nobody looks at Consul's certificate, so anybody can pass for it and learn the token: name its \
+                 authority with ca_file and remove tls_verify = false",
+            ));
+        }
+        if let Some(error) = unread {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            problems.push(Problem::new(
+                "sources.consul",
+                format!(
+                    "{error}: {}; the old certificates stay in use",
+                    cause.unwrap_or_default()
+                ),
+            ));
+        }
+        self.problems.send_if_modified(|now| {
+            let changed = *now != problems;
+            if changed {
+                for problem in &problems {
+                    warn!(%problem, "the way to Consul has a problem");
+                }
+                *now = problems;
+            }
+            changed
+        });
     }
 }
 

@@ -86,6 +86,8 @@ pub enum Fault {
     Certificate(String),
     /// It ended before the answer.
     Closed(String),
+    /// A new one over TLS ended before its first answer. Who refuses a client's certificate often says no more.
+    Dropped(String),
 }
 
 impl Fault {
@@ -118,6 +120,11 @@ impl fmt::Display for Fault {
                 f,
                 "the connection ended before the answer ({text}); if it stays so, raise \
                  limits.http_max_conns_per_client in Consul"
+            ),
+            Self::Dropped(text) => write!(
+                f,
+                "the new connection was ended ({text}): see whether Consul wants another client certificate \
+                 (cert_file and key_file), or raise its limits.http_max_conns_per_client"
             ),
         }
     }
@@ -161,8 +168,8 @@ impl RequestError {
     pub(crate) fn explain(&self) -> String {
         match self {
             Self::Unreachable { fault, .. } => format!("{self}: {fault}"),
-            Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
-                format!("{self}; give a token with service_prefix \"\" and node_prefix \"\" read")
+            Self::Refused { status, what, .. } if *status == StatusCode::FORBIDDEN => {
+                format!("{self}; give a token with {}", right(what))
             }
             Self::Refused { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => {
                 format!("{self}; raise limits.http_max_conns_per_client in Consul")
@@ -185,6 +192,16 @@ impl RequestError {
     }
 }
 
+/// What a token needs to ask for `what`.
+fn right(what: &str) -> &'static str {
+    match what.strip_prefix("/v1/").unwrap_or(what) {
+        "agent/self" => "agent_prefix \"\" read",
+        what if what.starts_with("agent/") => "service_prefix \"\" write",
+        what if what.starts_with("kv/") => "key_prefix \"lb-agent/\" write",
+        _ => "service_prefix \"\" and node_prefix \"\" read",
+    }
+}
+
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
@@ -198,9 +215,17 @@ fn root(error: &reqwest::Error) -> String {
 
 fn is_of_tls(error: &reqwest::Error) -> bool {
     chain(error).any(|error| {
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+        // An I/O error hides what it holds from `source`, and may hold another one.
+        let mut inner = Some(error);
+        while let Some(error) = inner {
+            if error.is::<rustls::Error>() {
+                return true;
+            }
+            inner = error
+                .downcast_ref::<std::io::Error>()
+                .and_then(std::io::Error::get_ref)
+                .map(|inner| -> &(dyn Error + 'static) { inner });
+        }
+        false
     })
 }

@@ -1,64 +1,128 @@
-//! The tasks that follow the list of services and each service, and send what they learn.
+//! The tasks that follow the list of services, each service and the list of checks, and send what they learn.
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, sleep},
 };
 
 use super::{
     backoff::Backoff,
+    checks::Checks,
     client::Client,
     pace::Bucket,
-    parse::{self, Listing},
+    parse::{self, Listing, Standpoint},
     read::{Reader, Reading, Trouble},
 };
 
 /// What a follower learnt.
 pub(super) enum Event {
+    /// Whether the Consul agent says which node it is.
+    Agent(Result<(), String>),
     /// About the list of services.
     Names(Result<Reading<BTreeSet<String>>, Trouble>),
     /// About one service.
-    Listing(String, Result<Reading<Listing>, Trouble>),
+    Listing(Arc<str>, Result<Reading<Listing>, Trouble>),
+    /// About all checks.
+    Checks(Result<Reading<Checks>, Trouble>),
+    /// What a host name means.
+    Resolved(Arc<str>, Result<IpAddr, String>),
 }
 
 /// What all followers share.
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) events: mpsc::Sender<Event>,
+    standpoint: ArcSwap<Standpoint>,
     /// One permit for each blocking query on a service.
     pub(super) watches: Arc<Semaphore>,
-    polls: Semaphore,
-    poll_pace: Mutex<Bucket>,
+    max_watches: AtomicUsize,
+    /// One for each other read of a service.
+    reads: Semaphore,
+    /// How many services are left without a blocking query.
+    pub(super) polled: watch::Sender<usize>,
 }
 
 /// Reads per second and watch; Consul may wake a query more often than anything changes.
 const WATCH_PACE: Duration = Duration::from_secs(1);
 const WATCH_BURST: u32 = 5;
-/// Connections and pace for the services beyond the blocking queries: with a thousand of them each is read
-/// every fifty seconds, with a few every five.
-const POLLS: usize = 4;
-const POLL_PACE: Duration = Duration::from_millis(50);
-const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Reads of services at a time that Consul does not hold back, each on a connection of its own, or sharing one.
+const READS: usize = 8;
+const READS_MULTIPLEXED: usize = 32;
+/// No limit for all that Consul can hold.
+const WATCHES_MULTIPLEXED: usize = 1_000_000;
+/// The list of checks is large and wakes whenever any check changes: so much of it is read in a second.
+const CHECKS_BYTES_PER_SECOND: usize = 2_500_000;
+const CHECKS_PACE: Duration = Duration::from_millis(250);
 /// One task asks whether Consul is back, so it may ask often; the others wait for its word.
 const LIST_BACKOFF: Duration = Duration::from_secs(1);
 const SERVICE_BACKOFF: Duration = Duration::from_secs(30);
 
 impl Shared {
     pub(super) fn new(client: Client, events: mpsc::Sender<Event>) -> Self {
-        let watches = Arc::new(Semaphore::new(client.config().max_watches));
+        let config = client.config();
+        let max_watches = config.max_watches;
+        let standpoint = Standpoint {
+            node: None,
+            host: config.host.clone(),
+            warning: config.warning,
+        };
         Self {
-            client,
             events,
-            watches,
-            polls: Semaphore::new(POLLS),
-            poll_pace: Mutex::new(Bucket::new(1, POLL_PACE)),
+            standpoint: ArcSwap::from_pointee(standpoint),
+            watches: Arc::new(Semaphore::new(max_watches)),
+            max_watches: AtomicUsize::new(max_watches),
+            reads: Semaphore::new(READS),
+            polled: watch::Sender::new(0),
+            client,
         }
+    }
+
+    pub(super) fn max_watches(&self) -> usize {
+        self.max_watches.load(Ordering::Relaxed)
+    }
+
+    /// Where one connection carries many requests, blocking queries cost none.
+    fn widen(&self) {
+        let before = self.max_watches();
+        if self.client.multiplexes() && before < WATCHES_MULTIPLEXED {
+            self.max_watches
+                .store(WATCHES_MULTIPLEXED, Ordering::Relaxed);
+            self.watches.add_permits(WATCHES_MULTIPLEXED - before);
+            self.reads.add_permits(READS_MULTIPLEXED - READS);
+        }
+    }
+
+    /// Learns which node the Consul agent is: its instances are local.
+    async fn identify(&self) -> Option<Result<(), String>> {
+        let agent = match self.client.agent().await {
+            Ok(agent) => agent,
+            Err(error) if error.is_forbidden() => {
+                return Some(Err(
+                    "the token may not read the Consul agent's name, so instances count as local only if \
+                     this host's registrar registered them; give it agent_prefix \"\" read"
+                        .to_owned(),
+                ));
+            }
+            // Whatever it is, the list of services shows it, too.
+            Err(_) => return None,
+        };
+        let node = Some(agent.node);
+        let known = self.standpoint.load_full();
+        if known.node != node {
+            let known = Standpoint::clone(&known);
+            self.standpoint
+                .store(Arc::new(Standpoint { node, ..known }));
+        }
+        Some(Ok(()))
     }
 }
 
@@ -72,14 +136,28 @@ pub(super) async fn names(shared: Arc<Shared>) {
     });
     let mut pace = Bucket::new(WATCH_BURST, WATCH_PACE);
     let mut backoff = Backoff::up_to(LIST_BACKOFF);
+    let mut identified = false;
     loop {
         sleep(pace.take(Instant::now())).await;
+        if !identified {
+            // Before any service is read, since it decides what is local.
+            if let Some(known) = shared.identify().await {
+                identified = true;
+                if shared.events.send(Event::Agent(known)).await.is_err() {
+                    return;
+                }
+            }
+        }
         let read = reader.next().await;
+        shared.widen();
         let failed_before = backoff.is_waiting();
         let wait = pause(&mut backoff, &read);
         match (failed_before, backoff.is_waiting()) {
             (true, false) => client.recovered.send_replace(()),
-            (_, true) => reader.at_once(),
+            (_, true) => {
+                identified = false;
+                reader.at_once();
+            }
             (false, false) => {}
         };
         if shared.events.send(Event::Names(read)).await.is_err() {
@@ -89,11 +167,16 @@ pub(super) async fn names(shared: Arc<Shared>) {
     }
 }
 
-/// Follows one service until nobody listens any more.
-pub(super) async fn service(shared: Arc<Shared>, service: String) {
+/// Follows one service until nobody listens any more: by a blocking query while it holds one of the few, else
+/// whenever it is its turn.
+pub(super) async fn service(
+    shared: Arc<Shared>,
+    service: Arc<str>,
+    mut turns: watch::Receiver<()>,
+) {
     let client = &shared.client;
     let mut reader = Reader::new(client, vec!["health", "service", &service], |body| {
-        let listing = parse::listing(&service, body)?;
+        let listing = parse::listing(&service, body, &shared.standpoint.load())?;
         let entries = listing.registered;
         Ok((listing, entries))
     });
@@ -101,43 +184,89 @@ pub(super) async fn service(shared: Arc<Shared>, service: String) {
     let mut pace = Bucket::new(WATCH_BURST, WATCH_PACE);
     let mut backoff = Backoff::up_to(SERVICE_BACKOFF);
     let mut watch = None;
+    let (mut first, mut moved) = (true, true);
     loop {
-        if watch.is_none() {
+        let polled = *shared.polled.borrow();
+        if !moved && polled > 0 && !backoff.is_waiting() {
+            // Nothing changed for the time of a query: somebody else may need it more.
+            watch = None;
+        }
+        let many_left = || shared.watches.available_permits() > polled;
+        if watch.is_none() && (moved || many_left()) {
             watch = shared.watches.clone().try_acquire_owned().ok();
+            if watch.is_some() && !moved {
+                // Its last answer is old.
+                reader.at_once();
+            }
         }
         recovered.mark_unchanged();
-        let read = if watch.is_some() {
+        turns.mark_unchanged();
+        let read = if watch.is_some() && !first {
             sleep(pace.take(Instant::now())).await;
             reader.next().await
         } else {
-            let Ok(_poll) = shared.polls.acquire().await else {
+            let Ok(_turn) = shared.reads.acquire().await else {
                 return;
             };
-            let turn = shared
-                .poll_pace
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(Instant::now());
-            sleep(turn).await;
             reader.at_once();
             reader.next().await
         };
-        let mut wait = pause(&mut backoff, &read);
+        first = false;
+        moved = read.as_ref().is_ok_and(|read| read.moved);
+        let wait = pause(&mut backoff, &read);
         let failed = backoff.is_waiting();
         if failed {
             reader.at_once();
-        } else if watch.is_none() {
-            wait = POLL_INTERVAL;
         }
         let event = Event::Listing(service.clone(), read);
         if shared.events.send(event).await.is_err() {
             return;
         }
-        tokio::select! {
-            () = sleep(wait) => {}
-            _ = recovered.changed(), if failed => {}
+        if failed {
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = recovered.changed() => {}
+            }
+        } else if watch.is_none()
+            && !(moved && shared.watches.available_permits() > 0)
+            && turns.changed().await.is_err()
+        {
+            return;
         }
     }
+}
+
+/// Follows the list of all checks while there are services without a blocking query.
+pub(super) async fn checks(shared: Arc<Shared>) {
+    let client = &shared.client;
+    let mut reader = Reader::new(client, vec!["health", "state", "any"], |body| {
+        let checks = Checks::parse(body)?;
+        let entries = checks.count;
+        Ok((checks, entries))
+    });
+    let mut polled = shared.polled.subscribe();
+    let mut backoff = Backoff::up_to(SERVICE_BACKOFF);
+    loop {
+        if polled.wait_for(|&polled| polled > 0).await.is_err() {
+            return;
+        }
+        let read = reader.next().await;
+        let bytes = read.as_ref().map_or(0, |read| read.value.bytes);
+        let rest = Duration::from_secs(1).mul_f64(ratio(bytes, CHECKS_BYTES_PER_SECOND));
+        let wait = pause(&mut backoff, &read).max(rest).max(CHECKS_PACE);
+        if backoff.is_waiting() {
+            reader.at_once();
+        }
+        if shared.events.send(Event::Checks(read)).await.is_err() {
+            return;
+        }
+        sleep(wait).await;
+    }
+}
+
+fn ratio(part: usize, whole: usize) -> f64 {
+    let float = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    float(part) / float(whole)
 }
 
 /// How long to wait after `read`.

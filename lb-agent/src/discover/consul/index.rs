@@ -24,6 +24,11 @@ impl Index {
         (self.ask > 0).then_some(self.ask)
     }
 
+    /// The last index that Consul gave; 0 if none.
+    pub(crate) fn last(self) -> u64 {
+        self.last
+    }
+
     /// Takes in the index of an answer.
     pub(crate) fn answered(&mut self, header: Option<u64>) -> Step {
         match header {

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
     Config, Metrics,
-    client::{Answer, Client},
+    client::{AT_ONCE, Answer, Client},
     error::{RequestError, SetupError},
     index::Index,
     pace::Bucket,
@@ -43,6 +44,14 @@ impl Default for Cursor {
 struct Entry {
     key: String,
     value: Option<String>,
+    modify_index: u64,
+}
+
+impl Entry {
+    /// The value, unless it is not what Consul writes.
+    fn value(self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(self.value.unwrap_or_default()).ok()
+    }
 }
 
 impl Keys {
@@ -52,18 +61,18 @@ impl Keys {
     }
 
     /// All keys, without the prefix, and their values: at once the first time and after a failure, else
-    /// when one may have changed.
+    /// when one may have changed. Beside them stands the index of the answer, 0 if it has none.
     pub(crate) async fn next(
         &self,
         cursor: &mut Cursor,
-    ) -> Result<BTreeMap<String, Vec<u8>>, RequestError> {
+    ) -> Result<(BTreeMap<String, Vec<u8>>, u64), RequestError> {
         sleep(cursor.pace.take(Instant::now())).await;
         let answer = self.client.read_keys(self.prefix, cursor.index.ask()).await;
         let answer = match answer {
             // No key has the prefix.
-            Ok(answer) if answer.status == reqwest::StatusCode::NOT_FOUND => {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
                 cursor.index.answered(answer.index);
-                return Ok(BTreeMap::new());
+                return Ok((BTreeMap::new(), answer.index.unwrap_or(0)));
             }
             other => other.and_then(Answer::successful),
         };
@@ -79,12 +88,64 @@ impl Keys {
             serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))?;
         let decoded = entries.into_iter().filter_map(|entry| {
             let key = entry.key.strip_prefix(self.prefix)?.to_owned();
-            let value = BASE64_STANDARD
-                .decode(entry.value.unwrap_or_default())
-                .ok()?;
-            Some((key, value))
+            Some((key, entry.value()?))
         });
-        Ok(decoded.collect())
+        Ok((decoded.collect(), answer.index.unwrap_or(0)))
+    }
+
+    /// One key's value, and the index that [`Self::replace`] and [`Self::delete`] want; `None` if there is no such key.
+    pub(crate) async fn read(&self, key: &str) -> Result<Option<(Vec<u8>, u64)>, RequestError> {
+        let path = self.path(key);
+        let answer = self.client.request(Method::GET, &path, &[], None, AT_ONCE);
+        let answer = answer.await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = answer.successful()?;
+        let entries: Vec<Entry> =
+            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))?;
+        let entry = entries.into_iter().next();
+        Ok(entry
+            .map(|entry| (entry.modify_index, entry))
+            .map(|(index, entry)| {
+                // What cannot be decoded is no value that anybody of us wrote.
+                (entry.value().unwrap_or_default(), index)
+            }))
+    }
+
+    /// Writes a key that has `index`, 0 for one that must not exist; false if it has another one.
+    pub(crate) async fn replace(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        index: u64,
+    ) -> Result<bool, RequestError> {
+        let (path, index) = (self.path(key), index.to_string());
+        let query = [("cas", &*index)];
+        let written = self
+            .client
+            .request(Method::PUT, &path, &query, Some(value), AT_ONCE)
+            .await?
+            .successful()?;
+        Ok(written.body.trim_ascii() == b"true")
+    }
+
+    /// Deletes a key that has `index`; false if it has another one.
+    pub(crate) async fn delete(&self, key: &str, index: u64) -> Result<bool, RequestError> {
+        let (path, index) = (self.path(key), index.to_string());
+        let query = [("cas", &*index)];
+        let deleted = self
+            .client
+            .request(Method::DELETE, &path, &query, None, AT_ONCE)
+            .await?
+            .successful()?;
+        Ok(deleted.body.trim_ascii() == b"true")
+    }
+
+    /// The slashes of a key are part of the path.
+    fn path<'k>(&self, key: &'k str) -> Vec<&'k str> {
+        let prefix = self.prefix.split('/').filter(|part| !part.is_empty());
+        std::iter::once("kv").chain(prefix).chain([key]).collect()
     }
 
     /// Creates a key; false if it exists already.

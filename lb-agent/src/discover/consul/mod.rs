@@ -1,50 +1,66 @@
 //! The `consul` source: follows every service of a Consul and says what is registered.
 //!
-//! One blocking query follows the list of services, one each service. An answer is believed only as far as
-//! `judge` and `read` allow: unknown is never empty. It never writes to Consul, except for the keys that the
-//! [`crate::vip`] stage records. Only this module knows Consul's JSON. The table of what is known belongs to
-//! [`run`]; the followers send it what they learn.
+//! One blocking query follows the list of services, one each service. Where connections are few, the services
+//! beyond them are read when the list of services or the list of all checks says that something changed. An
+//! answer is believed only as far as `judge` and `read` allow: unknown is never empty. It never writes to
+//! Consul, except for the keys that the [`crate::vip`] stage records. Only this module knows Consul's JSON. The
+//! table of what is known belongs to [`run`]; the followers send it what they learn.
 
 mod address;
 pub(crate) mod agent;
 mod answer;
 pub(crate) mod backoff;
+mod checks;
 mod client;
 mod config;
 mod error;
 mod follow;
+mod hosts;
 mod index;
 mod judge;
+mod keep;
 pub(crate) mod keys;
+mod marks;
 mod metrics;
 mod pace;
 mod parse;
 mod read;
 mod server;
+mod servers;
 mod table;
 mod tls;
+mod turns;
 mod version;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 pub use address::{Address, AddressError, FORMS};
-pub use config::{BasicAuth, Config, Token};
+pub use config::{BasicAuth, Config, Token, Warning};
 pub use error::{Fault, RequestError, SetupError};
+pub use keep::file_in;
 pub use metrics::Metrics;
 pub use tls::{Tls, TlsError};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
+    checks::{Changes, Checks, Name},
     client::Client,
     follow::{Event, Shared},
+    pace::Bucket,
     table::{Hitch, Table, Task},
+    turns::{Standing, Turns},
 };
-use crate::catalog::SourceState;
+use crate::catalog::{Problem, SourceState};
 
 /// Key of [`crate::catalog::Instance::meta`] under which the tagged address `virtual`, which a user may set,
 /// is passed on. Consul allows no colon in a user's own keys.
@@ -63,6 +79,16 @@ pub enum Error {
 
 /// Events that may wait; followers pause when the table falls behind.
 const EVENTS: usize = 64;
+/// How long Consul has for its first full answer before what was kept on disk is used.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Turns in a second when changes go on and on, and how many pass at once after a quiet time. Services whose
+/// checks changed count, too, but do not wait.
+const TURN_PACE: Duration = Duration::from_millis(20);
+const TURN_BURST: u32 = 1000;
+/// Everybody has a turn at least so often, whatever Consul's signals say.
+const ROUND: Duration = Duration::from_secs(60);
+/// Host names that are asked for at a time.
+const LOOKUPS: usize = 4;
 
 /// Follows Consul until `stop`.
 ///
@@ -76,88 +102,298 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let (events, mut news) = mpsc::channel(EVENTS);
+    let kept = keep::load(&config).await;
+    let keeper = tokio::spawn(keep::run(config.clone(), out.subscribe(), stop.clone()));
     let client = Client::new(config, metrics.clone()).map_err(Error::Client)?;
     let shared = Arc::new(Shared::new(client, events));
-    let max_watches = shared.watches.available_permits();
-    // Dropped at the end, and its tasks with it.
-    let mut followers = JoinSet::new();
-    followers.spawn(follow::names(shared.clone()));
-    let mut by_service: BTreeMap<String, AbortHandle> = BTreeMap::new();
-    let mut table = Table::default();
+    let mut source = Source::new(shared.clone(), metrics);
+    let kept_at = source.resume(kept);
+    let patience = Instant::now() + PATIENCE;
+    let mut impatient = false;
+    let mut round = Instant::now() + ROUND;
     let mut batch = Vec::new();
-    loop {
+    let ended = loop {
+        let turn = source.turn_due();
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            Some(ended) = followers.join_next() => match ended {
-                Err(error) if !error.is_cancelled() => return Err(Error::Follower(error)),
+            () = stop.cancelled() => break Ok(()),
+            Some(ended) = source.tasks.join_next() => match ended {
+                Err(error) if !error.is_cancelled() => break Err(Error::Follower(error)),
                 _ => continue,
             },
             _ = news.recv_many(&mut batch, EVENTS) => {}
+            () = sleep_until(turn.unwrap_or(round)), if turn.is_some() => {
+                source.take_turn();
+                continue;
+            }
+            () = sleep_until(round) => {
+                round += ROUND;
+                source.turns.want_all(&source.standings);
+                continue;
+            }
+            () = sleep_until(patience), if !impatient => {
+                impatient = true;
+                source.table.resume();
+            }
         }
         let mut heard = false;
         for event in batch.drain(..) {
-            if let Event::Names(read) = &event {
-                metrics.up.set(read.is_ok().into());
+            heard |= source.take_in(event);
+        }
+        source.count();
+        publish(&out, &mut source.table, heard, kept_at);
+    };
+    // It ends with `stop`, after its last word.
+    if ended.is_ok() {
+        let _ = keeper.await;
+    } else {
+        keeper.abort();
+    }
+    ended
+}
+
+/// What the stage owns.
+struct Source {
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    /// Dropped at the end, and its tasks with it.
+    tasks: JoinSet<()>,
+    table: Table,
+    services: BTreeMap<Arc<str>, Follower>,
+    standings: BTreeMap<Arc<str>, Standing>,
+    /// The services by the hash of their name.
+    by_hash: BTreeMap<Name, Arc<str>>,
+    hosts: BTreeMap<Arc<str>, AbortHandle>,
+    lookups: Arc<Semaphore>,
+    checks: Option<Checks>,
+    turns: Turns,
+    turn_pace: Bucket,
+    /// When the next turn may be given.
+    turn: Option<Instant>,
+}
+
+struct Follower {
+    task: AbortHandle,
+    turn: watch::Sender<()>,
+}
+
+impl Source {
+    fn new(shared: Arc<Shared>, metrics: Metrics) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow::names(shared.clone()));
+        tasks.spawn(follow::checks(shared.clone()));
+        Self {
+            shared,
+            metrics,
+            tasks,
+            table: Table::default(),
+            services: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            checks: None,
+            turns: Turns::default(),
+            turn_pace: Bucket::new(TURN_BURST, TURN_PACE),
+            turn: None,
+        }
+    }
+
+    /// Takes what was kept on disk, to be used if Consul does not answer; says when it was true.
+    fn resume(&mut self, kept: Result<Option<keep::Saved>, String>) -> Option<SystemTime> {
+        match kept {
+            Ok(None) => None,
+            Ok(Some(kept)) => {
+                let updated = kept.updated;
+                self.table = Table::resuming(kept.into_services());
+                Some(updated)
             }
-            let (tasks, good) = take_in(&mut table, event);
-            heard |= good;
-            for task in tasks {
-                match task {
-                    Task::Follow(service) => {
-                        let follower = follow::service(shared.clone(), service.clone());
-                        by_service.insert(service, followers.spawn(follower));
+            Err(text) => {
+                warn!(error = %text, "the kept catalog is lost");
+                self.table.notice(Problem::new("source consul", text));
+                None
+            }
+        }
+    }
+
+    /// Updates the table; also says whether the event was an answer about services.
+    fn take_in(&mut self, event: Event) -> bool {
+        let (tasks, heard) = match event {
+            Event::Agent(known) => {
+                const AGENT: &str = "agent of Consul";
+                self.table.settle(AGENT);
+                if let Err(text) = known {
+                    self.table.notice(Problem::new(AGENT, text));
+                }
+                (Vec::new(), false)
+            }
+            Event::Names(Ok(read)) => {
+                self.metrics.up.set(1);
+                let tasks = self.table.name(read.value, read.stale);
+                // Some service somewhere has gained or lost an instance, or its tags changed.
+                if *self.shared.polled.borrow() > 0 {
+                    self.turns.want_all(&self.standings);
+                }
+                (tasks, true)
+            }
+            Event::Names(Err(trouble)) => {
+                self.metrics.up.set(0);
+                self.table.name_failed(trouble.explain());
+                self.table.resume();
+                (Vec::new(), false)
+            }
+            Event::Listing(service, Ok(read)) => {
+                if let Some(standing) = self.standings.get_mut(&service) {
+                    standing.unchecked = read.value.unchecked;
+                    if read.moved {
+                        standing.changed = Instant::now();
                     }
-                    Task::Leave(service) => {
-                        if let Some(follower) = by_service.remove(&service) {
-                            follower.abort();
-                        }
-                    }
+                }
+                (self.table.list(&service, read.value, read.stale), true)
+            }
+            Event::Listing(service, Err(trouble)) => {
+                let hitch = Hitch {
+                    text: trouble.explain(),
+                    is_final: trouble.is_final(),
+                };
+                (self.table.list_failed(&service, hitch), false)
+            }
+            Event::Checks(Ok(read)) => {
+                self.compare(read.value);
+                (Vec::new(), false)
+            }
+            // The list of services tells what is wrong with Consul. Without this signal there are turns.
+            Event::Checks(Err(_)) => (Vec::new(), false),
+            Event::Resolved(host, answer) => {
+                self.table.resolved(&host, answer);
+                (Vec::new(), false)
+            }
+        };
+        for task in tasks {
+            self.carry_out(task);
+        }
+        heard
+    }
+
+    fn carry_out(&mut self, task: Task) {
+        match task {
+            Task::Follow(service) => {
+                let (turn, turns) = watch::channel(());
+                let follower = follow::service(self.shared.clone(), service.clone(), turns);
+                let task = self.tasks.spawn(follower);
+                let standing = Standing {
+                    changed: Instant::now(),
+                    unchecked: true,
+                };
+                self.by_hash.insert(Name::of(&service), service.clone());
+                self.standings.insert(service.clone(), standing);
+                self.services.insert(service, Follower { task, turn });
+            }
+            Task::Leave(service) => {
+                self.standings.remove(&service);
+                self.by_hash.remove(&Name::of(&service));
+                if let Some(follower) = self.services.remove(&service) {
+                    follower.task.abort();
+                }
+            }
+            Task::Resolve(host) => {
+                let events = self.shared.events.clone();
+                let follower = hosts::follow(host.clone(), events, self.lookups.clone());
+                self.hosts.insert(host, self.tasks.spawn(follower));
+            }
+            Task::Forget(host) => {
+                if let Some(follower) = self.hosts.remove(&host) {
+                    follower.abort();
                 }
             }
         }
-        let watched = max_watches - shared.watches.available_permits();
-        let polled = table.len().saturating_sub(watched);
-        metrics
-            .watches
-            .set(i64::try_from(watched).unwrap_or(i64::MAX));
-        metrics
-            .polled
-            .set(i64::try_from(polled).unwrap_or(i64::MAX));
-        publish(&out, &mut table, heard);
+    }
+
+    /// Gives a turn to the services whose checks changed.
+    fn compare(&mut self, checks: Checks) {
+        let Some(before) = self.checks.replace(checks) else {
+            // Nobody knows what changed before the first look.
+            self.turns.want_all(&self.standings);
+            return;
+        };
+        let Changes { services, nodes } = match &self.checks {
+            Some(checks) => checks.since(&before),
+            None => return,
+        };
+        let mut changed: Vec<_> = services
+            .iter()
+            .filter_map(|name| self.by_hash.get(name).cloned())
+            .collect();
+        if !nodes.is_empty() {
+            let is_it = |node: &str| nodes.contains(&Name::of(node));
+            changed.extend(self.table.on_node(is_it));
+        }
+        for service in changed {
+            let _ = self.turn_pace.take(Instant::now());
+            self.give_turn(&service);
+        }
+    }
+
+    /// When the next turn of the round is due; `None` if nobody waits for one.
+    fn turn_due(&mut self) -> Option<Instant> {
+        if !self.turns.are_left() || *self.shared.polled.borrow() == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let pace = &mut self.turn_pace;
+        Some(*self.turn.get_or_insert_with(|| now + pace.take(now)))
+    }
+
+    fn take_turn(&mut self) {
+        self.turn = None;
+        if let Some(service) = self.turns.next(&self.standings) {
+            self.give_turn(&service);
+        }
+    }
+
+    fn give_turn(&self, service: &str) {
+        if let Some(follower) = self.services.get(service) {
+            follower.turn.send_replace(());
+        }
+    }
+
+    /// Counts who has a blocking query, and tells how many cannot have one.
+    fn count(&self) {
+        let shared = &self.shared;
+        let max_watches = shared.max_watches();
+        let watched = max_watches.saturating_sub(shared.watches.available_permits());
+        let gauge = |n| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.watches.set(gauge(watched));
+        let polled = self.table.len().saturating_sub(watched);
+        self.metrics.polled.set(gauge(polled));
+        let too_many = self.table.len().saturating_sub(max_watches);
+        let before = shared.polled.send_replace(too_many);
+        if before > 0 && too_many == 0 {
+            // There are queries for all of them again.
+            for follower in self.services.values() {
+                follower.turn.send_replace(());
+            }
+        }
     }
 }
 
-/// Updates the table; also says whether the event was an answer.
-fn take_in(table: &mut Table, event: Event) -> (Vec<Task>, bool) {
-    match event {
-        Event::Names(Ok(read)) => (table.name(read.value, read.stale), true),
-        Event::Names(Err(trouble)) => {
-            table.name_failed(trouble.explain());
-            (Vec::new(), false)
-        }
-        Event::Listing(service, Ok(read)) => (table.list(&service, read.value, read.stale), true),
-        Event::Listing(service, Err(trouble)) => {
-            let hitch = Hitch {
-                text: trouble.explain(),
-                is_final: trouble.is_final(),
-            };
-            (table.list_failed(&service, hitch), false)
-        }
-    }
-}
-
-fn publish(out: &watch::Sender<SourceState>, table: &mut Table, heard: bool) {
-    let catalog = table.catalog();
+fn publish(
+    out: &watch::Sender<SourceState>,
+    table: &mut Table,
+    heard: bool,
+    kept_at: Option<SystemTime>,
+) {
+    let catalog = table.take_catalog();
     let error = table.error();
     out.send_if_modified(|state| {
-        let changed = catalog.as_ref() != state.catalog.as_deref();
-        if changed {
-            state.catalog = catalog.map(Arc::new);
+        let changed = catalog.is_some();
+        if let Some(catalog) = catalog {
+            state.catalog = Some(Arc::new(catalog));
         }
-        // Before the first full answer there is nothing whose age could be told. A later one that says
-        // nothing new wakes nobody: with many services there are dozens a second.
-        let first = state.updated.is_none();
-        if state.catalog.is_some() && (first || heard && error.is_none()) {
+        // Before the first full answer there is nothing whose age could be told, but for what was kept. A
+        // later one that says nothing new wakes nobody: with many services there are dozens a second.
+        if !table.is_complete() {
+            state.updated = kept_at.filter(|_| state.catalog.is_some());
+        } else if changed || heard && error.is_none() {
             state.updated = Some(SystemTime::now());
         }
         let turned = state.error != error;

@@ -10,11 +10,11 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::VIRTUAL_ADDRESS;
+use super::{VIRTUAL_ADDRESS, Warning, marks};
 use crate::{
-    catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, Reach, SourceHealth},
+    catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth},
     discover::server_address,
 };
 
@@ -22,11 +22,33 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     /// The usable entries, ordered by key: Consul's order means nothing.
-    pub(super) instances: Arc<[Arc<Instance>]>,
+    pub(super) instances: Vec<Arc<Instance>>,
+    /// Those whose address is a host name, in the same order.
+    pub(super) named: Vec<Named>,
     /// The others that should have been usable.
     pub(super) problems: Vec<Problem>,
     /// How many entries there were, usable or not, without the mesh's own.
     pub(super) registered: usize,
+    /// Whether an instance has no check of its own, so that no list of checks tells when it goes.
+    pub(super) unchecked: bool,
+}
+
+/// An instance that is usable once its host name is resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) host: Arc<str>,
+    /// Its address has the right port, and no IP address yet.
+    pub(super) instance: Arc<Instance>,
+}
+
+/// What decides how entries are read, beside what they say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standpoint {
+    /// The name of the Consul node of this host, where it is known.
+    pub(super) node: Option<String>,
+    /// Who this host is to the registrar.
+    pub(super) host: Option<String>,
+    pub(super) warning: Warning,
 }
 
 /// Reads `/v1/catalog/services`: names and tags, of which the names count. Tags are taken from the
@@ -37,12 +59,15 @@ pub(super) fn names(body: &[u8]) -> Result<BTreeSet<String>, serde_json::Error> 
 }
 
 /// Reads `/v1/health/service/<service>`.
-pub(super) fn listing(service: &str, body: &[u8]) -> Result<Listing, serde_json::Error> {
-    let entries: Vec<Value> = serde_json::from_slice(body)?;
+pub(super) fn listing(
+    service: &str,
+    body: &[u8],
+    standpoint: &Standpoint,
+) -> Result<Listing, serde_json::Error> {
+    let entries: Vec<&RawValue> = serde_json::from_slice(body)?;
     let mut listing = Listing::default();
-    let mut instances = Vec::new();
     for (n, entry) in entries.into_iter().enumerate() {
-        let entry: Entry = match Entry::deserialize(entry) {
+        let entry: Entry = match serde_json::from_str(entry.get()) {
             Ok(entry) => entry,
             Err(error) => {
                 listing.registered += 1;
@@ -61,13 +86,16 @@ pub(super) fn listing(service: &str, body: &[u8]) -> Result<Listing, serde_json:
             continue;
         }
         listing.registered += 1;
-        let (instance, problem) = instance(entry);
-        instances.extend(instance);
-        listing.problems.extend(problem);
+        listing.take(entry, standpoint);
     }
-    instances.sort_by(|a, b| a.key.cmp(&b.key));
-    instances.dedup_by(|a, b| a.key == b.key);
-    listing.instances = instances.into_iter().map(Arc::new).collect();
+    listing.instances.sort_by(|a, b| a.key.cmp(&b.key));
+    listing.instances.dedup_by(|a, b| a.key == b.key);
+    listing
+        .named
+        .sort_by(|a, b| a.instance.key.cmp(&b.instance.key));
+    listing
+        .named
+        .dedup_by(|a, b| a.instance.key == b.instance.key);
     listing.problems.sort();
     Ok(listing)
 }
@@ -143,118 +171,173 @@ struct Weights {
 struct RawCheck {
     #[serde(rename = "CheckID")]
     check_id: Option<String>,
+    #[serde(rename = "ServiceID")]
+    service_id: Option<String>,
     name: Option<String>,
     status: Option<String>,
     output: Option<String>,
     notes: Option<String>,
 }
 
-fn instance(entry: Entry) -> (Option<Instance>, Option<Problem>) {
-    let Entry {
-        node,
-        service,
-        checks,
-    } = entry;
-    let key = InstanceKey {
-        node: node.node.clone(),
-        id: service.id.clone(),
-    };
-    let address = match address(&node, &service) {
-        Ok(address) => address,
-        Err(wrong) => return (None, Some(Problem::new(format!("instance {key}"), wrong))),
-    };
-    let mut meta = service.meta.unwrap_or_default();
-    let mut problem = None;
-    let tagged = service.tagged_addresses.unwrap_or_default();
-    if let Some(wish) = tagged.get("virtual").and_then(|t| t.address.as_ref()) {
-        if wish.parse::<Ipv4Addr>().is_ok() {
-            meta.insert(VIRTUAL_ADDRESS.to_owned(), wish.clone());
-        } else {
-            problem = Some(Problem::new(
-                format!("instance {key}"),
-                format!(
-                    "its tagged address `virtual`, `{wish}`, is no IPv4 address and was passed over; \
-                     register one from the VIP pool or none"
-                ),
-            ));
-        }
-    }
-    let mut checks = checks.unwrap_or_default();
-    checks.sort_by(|a, b| a.check_id.cmp(&b.check_id));
-    let checks: Vec<_> = checks.into_iter().map(check).collect();
-    let health = checks
-        .iter()
-        .map(|check| check.health)
-        .max()
-        .unwrap_or(SourceHealth::Passing);
-    let weight = match (service.weights, health) {
-        (None, _) => None,
-        (Some(weights), SourceHealth::Warning) => weights.warning,
-        (Some(weights), _) => weights.passing,
-    };
-    let instance = Instance {
-        key,
-        address,
-        reach: Reach::default(),
-        local: false,
-        container: None,
-        tags: service.tags.unwrap_or_default().into(),
-        meta: meta.into(),
-        weight: u16::try_from(weight.unwrap_or(1).max(0)).unwrap_or(u16::MAX),
-        health,
-        checks,
-        registered: service.create_index.unwrap_or(0),
-    };
-    (Some(instance), problem)
+/// Where an instance listens.
+enum Place {
+    At(SocketAddr),
+    Named(String, u16),
 }
 
-/// Where the instance listens: the service's own address, else its node's; the IPv4 one where Consul knows
-/// several.
-fn address(node: &Node, service: &Service) -> Result<SocketAddr, String> {
+impl Listing {
+    fn take(&mut self, entry: Entry, standpoint: &Standpoint) {
+        let Entry {
+            node,
+            service,
+            checks,
+        } = entry;
+        let key = InstanceKey {
+            node: node.node.clone(),
+            id: service.id.clone(),
+        };
+        let mut wrong = |text| {
+            self.problems
+                .push(Problem::new(format!("instance {key}"), text));
+        };
+        let place = match place(&node, &service) {
+            Ok(place) => place,
+            Err(text) => return wrong(text),
+        };
+        let mut meta = service.meta.unwrap_or_default();
+        let marks = marks::take(&mut meta, &mut wrong);
+        let tagged = service.tagged_addresses.unwrap_or_default();
+        if let Some(wish) = tagged.get("virtual").and_then(|t| t.address.as_ref()) {
+            if wish.parse::<Ipv4Addr>().is_ok() {
+                meta.insert(VIRTUAL_ADDRESS.to_owned(), wish.clone());
+            } else {
+                wrong(format!(
+                    "its tagged address `virtual`, `{wish}`, is no IPv4 address and was passed over; \
+                     register one from the VIP pool or none"
+                ));
+            }
+        }
+        let mut checks = checks.unwrap_or_default();
+        let of_service =
+            |check: &RawCheck| check.service_id.as_ref().is_some_and(|id| !id.is_empty());
+        self.unchecked |= !checks.iter().any(of_service);
+        checks.sort_by(|a, b| a.check_id.cmp(&b.check_id));
+        let checks: Vec<_> = checks.into_iter().map(check).collect();
+        let (health, weight) = usable(&checks, service.weights.as_ref(), standpoint.warning);
+        let local = standpoint.node.as_ref() == Some(&key.node)
+            || marks.registrar.is_some() && marks.registrar == standpoint.host;
+        let (address, host) = match place {
+            Place::At(address) => (address, None),
+            Place::Named(host, port) => {
+                let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                (SocketAddr::new(nowhere, port), Some(host))
+            }
+        };
+        let instance = Arc::new(Instance {
+            key,
+            address,
+            reach: marks.reach,
+            local,
+            container: marks.container,
+            tags: service.tags.unwrap_or_default().into(),
+            meta: meta.into(),
+            weight,
+            health,
+            checks,
+            registered: service.create_index.unwrap_or(0),
+        });
+        match host {
+            None => self.instances.push(instance),
+            Some(host) => self.named.push(Named {
+                host: host.into(),
+                instance,
+            }),
+        }
+    }
+}
+
+/// The verdict of all checks, and the weight that goes with it.
+fn usable(checks: &[Check], weights: Option<&Weights>, policy: Warning) -> (SourceHealth, u16) {
+    let worst = checks.iter().map(|check| check.health).max();
+    let worst = worst.unwrap_or(SourceHealth::Passing);
+    let weight = match worst {
+        SourceHealth::Warning => weights.and_then(|weights| weights.warning),
+        _ => weights.and_then(|weights| weights.passing),
+    };
+    let weight = u16::try_from(weight.unwrap_or(1).max(0)).unwrap_or(u16::MAX);
+    match (worst, policy) {
+        // The checks still say that it warns. A weight of 0 keeps new flows away by itself.
+        (SourceHealth::Warning, Warning::Include) => (SourceHealth::Passing, weight),
+        _ => (worst, weight),
+    }
+}
+
+/// Where the instance listens: the service's own address, else its node's. Where Consul knows several, the
+/// IPv4 one, then the IPv6 one, and a host name last.
+fn place(node: &Node, service: &Service) -> Result<Place, String> {
     let own = service
         .address
         .as_deref()
         .filter(|address| !address.is_empty());
     let text = own.or(node.address.as_deref()).unwrap_or_default();
-    let tagged = service.tagged_addresses.as_ref();
-    let lan = tagged.and_then(|tagged| tagged.get("lan_ipv4"));
-    let lan_text = match own {
-        Some(_) => lan.and_then(|lan| lan.address.as_deref()),
-        None => lan
-            .and_then(|lan| lan.address.as_deref())
-            .or_else(|| Some(node.tagged_addresses.as_ref()?.get("lan_ipv4")?.as_str())),
+    // The port belongs to the address that it is registered with.
+    let plain = (text, service.port);
+    let by_key = |key: &str| {
+        let tagged = service.tagged_addresses.as_ref().and_then(|t| t.get(key));
+        match tagged {
+            Some(tagged) => Some((
+                tagged.address.as_deref()?,
+                tagged.port.filter(|port| *port != 0).or(service.port),
+            )),
+            None if own.is_some() => None,
+            None => Some((
+                node.tagged_addresses.as_ref()?.get(key)?.as_str(),
+                service.port,
+            )),
+        }
     };
-    let first: Option<IpAddr> = text.parse().ok();
-    let ip = match (
-        first,
-        lan_text.and_then(|text| text.parse::<Ipv4Addr>().ok()),
-    ) {
-        (Some(IpAddr::V4(ip)), _) => IpAddr::V4(ip),
-        (_, Some(ip)) => IpAddr::V4(ip),
-        (Some(ip), None) => ip,
-        (None, None) if text.is_empty() => {
+    let known = [Some(plain), by_key("lan_ipv4"), by_key("lan_ipv6")];
+    let parsed: Vec<(IpAddr, Option<i64>)> = known
+        .into_iter()
+        .flatten()
+        .filter_map(|(text, port)| Some((text.parse().ok()?, port)))
+        .collect();
+    let v4 = parsed.iter().find(|(ip, _)| ip.to_canonical().is_ipv4());
+    let Some(&(ip, registered)) = v4.or(parsed.first()) else {
+        if text.is_empty() {
             return Err("has no address and was left out; register it with one".to_owned());
         }
-        (None, None) => {
+        if !is_host_name(text) {
             return Err(format!(
-                "its address `{text}` is a host name and it was left out; register it with an IP address"
+                "its address `{text}` is neither an IP address nor a host name and it was left out; \
+                 correct the registration"
             ));
         }
+        return Ok(Place::Named(text.to_owned(), port(service.port)?));
     };
-    let ip = server_address(ip).ok_or_else(|| {
+    let fallback = by_key("lan_ipv4").and_then(|(_, port)| port);
+    let port = port(registered.filter(|port| *port != 0).or(fallback))?;
+    Ok(Place::At(SocketAddr::new(reachable(ip)?, port)))
+}
+
+fn is_host_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    text.len() <= 253 && text.bytes().all(plain)
+}
+
+/// `ip`, if a server can have it.
+pub(super) fn reachable(ip: IpAddr) -> Result<IpAddr, String> {
+    server_address(ip).ok_or_else(|| {
         format!(
             "its address {ip} cannot be a server's and it was left out; register it with the address it \
              listens on"
         )
-    })?;
-    let port = [service.port, lan.and_then(|lan| lan.port)]
-        .into_iter()
-        .flatten()
-        .filter(|port| *port != 0)
-        .map(u16::try_from)
-        .next();
-    match port {
-        Some(Ok(port)) => Ok(SocketAddr::new(ip, port)),
+    })
+}
+
+fn port(registered: Option<i64>) -> Result<u16, String> {
+    match registered.filter(|port| *port != 0).map(u16::try_from) {
+        Some(Ok(port)) => Ok(port),
         Some(Err(_)) => Err(
             "its port is not between 1 and 65535 and it was left out; correct the registration"
                 .to_owned(),

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -18,7 +18,12 @@ fn parsed(change: impl FnOnce(&mut Value)) -> Listing {
         ]
     });
     change(&mut entry);
-    listing("www", json!([entry]).to_string().as_bytes()).unwrap()
+    read("www", &json!([entry]).to_string())
+}
+
+#[track_caller]
+fn read(service: &str, body: &str) -> Listing {
+    listing(service, body.as_bytes(), &Standpoint::default()).unwrap()
 }
 
 #[track_caller]
@@ -56,7 +61,7 @@ fn an_entry_becomes_an_instance() {
 
 #[test]
 fn no_entries_and_no_services_are_answers_too() {
-    assert_eq!(listing("www", b"[]").unwrap(), Listing::default());
+    assert_eq!(read("www", "[]"), Listing::default());
     assert_eq!(names(b"{}").unwrap(), BTreeSet::new());
 }
 
@@ -68,10 +73,7 @@ fn the_order_of_an_answer_means_nothing() {
     };
     let a = json!([entry("a"), entry("b")]).to_string();
     let b = json!([entry("b"), entry("a")]).to_string();
-    assert_eq!(
-        listing("s", a.as_bytes()).unwrap(),
-        listing("s", b.as_bytes()).unwrap()
-    );
+    assert_eq!(read("s", &a), read("s", &b));
 }
 
 #[test]
@@ -87,21 +89,79 @@ fn of_several_addresses_the_ipv4_one_is_used() {
         entry["Service"]["TaggedAddresses"] =
             json!({"lan_ipv4": {"Address": "10.0.0.7", "Port": 81}});
     });
-    assert_eq!(instance.address, "10.0.0.7:80".parse().unwrap());
+    assert_eq!(instance.address, "10.0.0.7:81".parse().unwrap());
 }
 
 #[test]
-fn a_host_name_is_left_out_with_the_remedy() {
-    let problem = left_out(|entry| entry["Service"]["Address"] = json!("web.example"));
+fn of_ipv6_addresses_the_plain_one_is_used_and_a_tagged_one_rather_than_a_host_name() {
+    let instance = one(|entry| entry["Service"]["Address"] = json!("2001:db8::1"));
+    assert_eq!(instance.address, "[2001:db8::1]:80".parse().unwrap());
+    let instance = one(|entry| {
+        entry["Service"]["Address"] = json!("web.example");
+        entry["Service"]["TaggedAddresses"] =
+            json!({"lan_ipv6": {"Address": "2001:db8::2", "Port": 82}});
+    });
+    assert_eq!(instance.address, "[2001:db8::2]:82".parse().unwrap());
+}
+
+#[test]
+fn a_host_name_waits_to_be_resolved() {
+    let listing = parsed(|entry| entry["Service"]["Address"] = json!("web_1.example"));
+    assert_eq!((listing.instances.len(), listing.registered), (0, 1));
+    let [named] = <[_; 1]>::try_from(listing.named).unwrap();
+    assert_eq!(&*named.host, "web_1.example");
+    assert_eq!(named.instance.address.port(), 80);
+    let problem = left_out(|entry| entry["Service"]["Address"] = json!("http://x/"));
     assert!(problem.starts_with("instance n1/www-1: "), "{problem}");
-    assert!(
-        problem.contains("`web.example` is a host name"),
-        "{problem}"
-    );
-    assert!(
-        problem.contains("register it with an IP address"),
-        "{problem}"
-    );
+    assert!(problem.contains("correct the registration"), "{problem}");
+}
+
+#[test]
+fn an_instance_is_local_by_its_node_or_by_who_registered_it() {
+    let entry = json!([{
+        "Node": {"Node": "n1", "Address": "10.0.0.1"},
+        "Service": {"ID": "a", "Port": 1, "Meta": {"lb-registrar": "host-1"}}
+    }])
+    .to_string();
+    let here = |node: Option<&str>, host: Option<&str>| {
+        let standpoint = Standpoint {
+            node: node.map(str::to_owned),
+            host: host.map(str::to_owned),
+            ..Standpoint::default()
+        };
+        listing("s", entry.as_bytes(), &standpoint)
+            .unwrap()
+            .instances[0]
+            .local
+    };
+    assert!(here(Some("n1"), None));
+    assert!(here(Some("n2"), Some("host-1")));
+    assert!(!here(Some("n2"), Some("host-2")));
+    assert!(!here(None, None));
+}
+
+#[test]
+fn a_warning_takes_no_new_flow_unless_it_is_included_with_its_weight() {
+    let entry = json!([{
+        "Node": {"Node": "n1", "Address": "10.0.0.1"},
+        "Service": {"ID": "a", "Port": 1, "Weights": {"Passing": 10, "Warning": 3}},
+        "Checks": [{"CheckID": "c", "Status": "warning", "ServiceID": "a"}]
+    }])
+    .to_string();
+    for (warning, health) in [
+        (Warning::Exclude, SourceHealth::Warning),
+        (Warning::Include, SourceHealth::Passing),
+    ] {
+        let standpoint = Standpoint {
+            warning,
+            ..Standpoint::default()
+        };
+        let listing = listing("s", entry.as_bytes(), &standpoint).unwrap();
+        let instance = &listing.instances[0];
+        assert_eq!((instance.health, instance.weight), (health, 3));
+        assert_eq!(instance.checks[0].health, SourceHealth::Warning);
+        assert!(!listing.unchecked);
+    }
 }
 
 #[test]
@@ -214,7 +274,7 @@ fn an_unreadable_entry_costs_no_other() {
     let good =
         json!({"Node": {"Node": "n", "Address": "10.0.0.1"}, "Service": {"ID": "a", "Port": 1}});
     let body = json!([{"Node": 5}, good]).to_string();
-    let listing = listing("www", body.as_bytes()).unwrap();
+    let listing = read("www", &body);
     assert_eq!(
         (
             listing.instances.len(),
@@ -261,7 +321,7 @@ fn a_name_that_cannot_be_a_host_name_is_reported() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic(body in ".*") {
-        let _ = listing("s", body.as_bytes());
+        let _ = listing("s", body.as_bytes(), &Standpoint::default());
         let _ = names(body.as_bytes());
     }
 

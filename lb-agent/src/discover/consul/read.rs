@@ -22,6 +22,7 @@ pub(super) struct Reader<'a, P> {
     /// Whether Consul's state went back since then, and until when an emptied answer waits for that.
     went_back: bool,
     held_until: Option<Instant>,
+    moved: bool,
 }
 
 /// An answer to believe.
@@ -29,6 +30,8 @@ pub(super) struct Reading<T> {
     pub(super) value: T,
     /// Why it may be older than we like.
     pub(super) stale: Option<String>,
+    /// Whether its index is another than that of the answer before.
+    pub(super) moved: bool,
 }
 
 /// Why there is nothing to believe. What is known stays in use.
@@ -78,6 +81,7 @@ where
             before: None,
             went_back: false,
             held_until: None,
+            moved: false,
         }
     }
 
@@ -95,7 +99,10 @@ where
                 Err(_) => self.ask_leader().await?,
             },
         };
-        if self.index.answered(answer.index) == Step::Back {
+        let before = self.index.last();
+        let step = self.index.answered(answer.index);
+        self.moved = self.index.last() != before || answer.index.is_none();
+        if step == Step::Back {
             self.client.metrics.index_resets.inc();
             self.went_back = true;
         }
@@ -137,7 +144,11 @@ where
         self.before = Some(seen);
         self.went_back = false;
         self.held_until = None;
-        Reading { value, stale }
+        Reading {
+            value,
+            stale,
+            moved: self.moved,
+        }
     }
 
     async fn ask(&self) -> Result<Answer, RequestError> {
@@ -211,7 +222,9 @@ where
             .read(&["health", "service", "consul"], None, Consistency::Leader)
             .await?
             .successful()?;
-        let listing = parse::listing("consul", &canary.body).map_err(|e| canary.malformed(e))?;
+        let nobody = parse::Standpoint::default();
+        let listing =
+            parse::listing("consul", &canary.body, &nobody).map_err(|e| canary.malformed(e))?;
         if listing.registered > 0 {
             return Ok(());
         }

@@ -160,6 +160,10 @@ impl Server {
                 Ok(greeting.count)
             }
             Err(fault) => {
+                let fault = match fault {
+                    Fault::Closed(text) => Fault::Dropped(text),
+                    other => other,
+                };
                 greeting.failed = Some((Instant::now(), fault.clone()));
                 Err(fault)
             }

@@ -232,6 +232,56 @@ fn a_service_named_like_an_address_is_reported() {
     assert_eq!(names(vec![whole("www_hello", ONE)]).problems(), []);
 }
 
+#[test]
+fn a_part_named_like_an_address_is_reported() {
+    let part = ServiceName::part("www", "1.2.3.4");
+    let problems = names(vec![(part, service(Some(ONE), &[]))]);
+    assert_eq!(problems.problems()[0].subject, "service www.1.2.3.4");
+    let version = ServiceName::part("www", "v1.2.3");
+    assert_eq!(
+        names(vec![(version, service(Some(ONE), &[]))]).problems(),
+        []
+    );
+}
+
+/// The worked examples of the demo: short names are VIPs, long ones the host.
+#[test]
+fn the_demo_s_own_names_are_answered() {
+    let aliases = ["hello.world.127.0.0.1.nip.io", "hello.world.internal"];
+    let names = names(vec![
+        whole("www_hello", ONE),
+        (
+            ServiceName::whole("www_world_dev"),
+            service(Some(TWO), &aliases),
+        ),
+        whole("serviceA.2a5bf183", ONE),
+    ]);
+    check(
+        &names,
+        &[
+            ("www.hello", Found::v4(ONE)),
+            ("www_hello", Found::v4(ONE)),
+            ("www.world.dev", Found::v4(TWO)),
+            ("hello.world.internal", Found::v4(TWO)),
+            ("hello.world.127.0.0.1.nip.io", Found::v4(OWN)),
+            ("www.hello.127.0.0.1.nip.io", Found::v4(OWN)),
+            // Under another domain that means this host, too.
+            ("www.world.dev.127.0.0.1.sslip.io", Found::v4(OWN)),
+            ("www.hello.localhost", Found::v4(OWN)),
+            // As everywhere: another machine's front.
+            (
+                "www.hello.10.0.0.7.nip.io",
+                Found::v4(Ipv4Addr::new(10, 0, 0, 7)),
+            ),
+            // Consul's own resolver would refuse such a name.
+            ("servicea.2a5bf183", Found::v4(ONE)),
+            ("servicea.2a5bf183.127.0.0.1.nip.io", Found::v4(OWN)),
+            ("servicea.2a5bf183.virtual.consul", Found::v4(ONE)),
+        ],
+    );
+    assert_eq!(names.problems(), []);
+}
+
 proptest! {
     #[test]
     fn any_name_and_any_service_are_looked_up_without_a_panic(

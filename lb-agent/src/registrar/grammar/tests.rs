@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::Ipv6Addr;
+use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 
 use proptest::prelude::*;
 

@@ -1,38 +1,37 @@
-//! The consul source and the VIP records against a real Consul.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod fake;
-mod support;
+//! The consul source and the VIP records against one Consul.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use fake::{Answer, Fake};
 use lb_agent::{
     catalog::{Catalog, SourceHealth, SourceState},
     discover::consul::{self, Config, Metrics, Token},
     snapshot::ServiceName,
-    vip::{self, Names, Pool, Vips},
+    vip::{self, Entry, How, Names, Order, Pool, Vips},
 };
 use serde_json::json;
-use support::{BOUND, Consul, MASTER};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    fake::{Answer, Fake},
+    support::{BOUND, Consul, MASTER},
+};
+
 /// A running consul source.
-struct Source {
-    state: watch::Receiver<SourceState>,
+pub(crate) struct Source {
+    pub(crate) state: watch::Receiver<SourceState>,
     stop: CancellationToken,
     stage: JoinHandle<Result<(), consul::Error>>,
 }
 
 /// How soon a change in Consul must be seen.
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-fn config(address: &str) -> Config {
+pub(crate) fn config(address: &str) -> Config {
     Config {
         hold: Duration::from_secs(3),
         ..Config::new(address.parse().unwrap())
@@ -40,7 +39,7 @@ fn config(address: &str) -> Config {
 }
 
 impl Source {
-    fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         let (out, state) = watch::channel(SourceState::default());
         let stop = CancellationToken::new();
         let stage = tokio::spawn(consul::run(config, out, Metrics::default(), stop.clone()));
@@ -49,7 +48,7 @@ impl Source {
 
     /// Waits until the state is as told, and gives it.
     #[track_caller]
-    fn until(
+    pub(crate) fn until(
         &mut self,
         bound: Duration,
         mut told: impl FnMut(&SourceState) -> bool,
@@ -63,7 +62,7 @@ impl Source {
     }
 
     #[track_caller]
-    fn catalog(
+    pub(crate) fn catalog(
         &mut self,
         bound: Duration,
         mut told: impl FnMut(&Catalog) -> bool,
@@ -74,14 +73,14 @@ impl Source {
         async move { state.await.catalog.unwrap() }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         timeout(SOON, self.stage).await.unwrap().unwrap().unwrap();
     }
 }
 
 /// The ids of the instances of `service`; empty also if there is no such service.
-fn ids<'a>(catalog: &'a Catalog, service: &str) -> Vec<&'a str> {
+pub(crate) fn ids<'a>(catalog: &'a Catalog, service: &str) -> Vec<&'a str> {
     let instances = catalog
         .services
         .get(service)
@@ -217,7 +216,7 @@ async fn what_cannot_be_used_is_left_out_and_named() {
     let consul = Consul::start().await;
     consul.register("a", "good", 1).await;
     consul.register("a", "no-port", 0).await;
-    let name = json!({"Name": "a", "ID": "name", "Address": "web.example", "Port": 1});
+    let name = json!({"Name": "a", "ID": "name", "Address": "http://web/", "Port": 1});
     consul.put("agent/service/register", name).await;
     let mut source = Source::start(config(&consul.address()));
     let catalog = source.catalog(BOUND, |_| true).await;
@@ -460,7 +459,8 @@ async fn a_consul_that_answers_every_query_at_once_is_not_asked_in_a_busy_loop()
 }
 
 /// A running VIP stage.
-struct Vip {
+pub(crate) struct Vip {
+    orders: mpsc::Sender<vip::Request>,
     names: watch::Sender<Option<Arc<Names>>>,
     vips: watch::Receiver<Option<Arc<Vips>>>,
     stop: CancellationToken,
@@ -470,7 +470,12 @@ struct Vip {
 
 impl Vip {
     fn start(address: &str) -> Self {
+        Self::start_as(config(address))
+    }
+
+    pub(crate) fn start_as(consul: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let (orders, taken) = mpsc::channel(4);
         let (names, wanted) = watch::channel(None);
         let (out, vips) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -478,11 +483,13 @@ impl Vip {
             // Thirteen addresses: collisions are the rule.
             pool: Pool::try_from("10.0.0.0/28".parse::<ipnet::Ipv4Net>().unwrap()).unwrap(),
             datacenter: "dc1".to_owned(),
+            quarantine: Duration::from_secs(600),
             records: directory.path().join("vips.json"),
-            consul: Some(config(address)),
+            consul: Some(consul),
         };
-        let stage = tokio::spawn(vip::run(config, wanted, out, stop.clone()));
+        let stage = tokio::spawn(vip::run(config, wanted, out, taken, stop.clone()));
         Self {
+            orders,
             names,
             vips,
             stop,
@@ -491,14 +498,54 @@ impl Vip {
         }
     }
 
-    fn want<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn want<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let names = names
             .into_iter()
             .map(|name| (ServiceName::whole(name), None));
         self.names.send_replace(Some(Arc::new(names.collect())));
     }
 
-    async fn all(&mut self, count: usize) -> BTreeMap<ServiceName, Ipv4Addr> {
+    async fn order(&self, order: Order) -> Result<Vec<Entry>, String> {
+        let (reply, answer) = oneshot::channel();
+        let request = vip::Request { order, reply };
+        timeout(BOUND, self.orders.send(request))
+            .await
+            .unwrap()
+            .unwrap();
+        timeout(BOUND, answer).await.unwrap().unwrap()
+    }
+
+    async fn pin(&self, service: &str, address: Ipv4Addr) -> Result<Vec<Entry>, String> {
+        let service = service.to_owned();
+        self.order(Order::Pin { service, address }).await
+    }
+
+    async fn release(&self, target: &str) -> Result<Vec<Entry>, String> {
+        let target = target.to_owned();
+        self.order(Order::Release { target }).await
+    }
+
+    /// Waits until `name` has the VIP that is told.
+    #[track_caller]
+    fn until(
+        &mut self,
+        name: &str,
+        told: impl Fn(Ipv4Addr) -> bool,
+    ) -> impl Future<Output = Ipv4Addr> {
+        let caller = std::panic::Location::caller();
+        let name = ServiceName::whole(name);
+        async move {
+            let vip = |vips: &Option<Arc<Vips>>| vips.as_ref()?.by_name.get(&name).copied();
+            let found = timeout(
+                BOUND,
+                self.vips.wait_for(|vips| vip(vips).is_some_and(&told)),
+            );
+            let found = found.await.map(|vips| vip(&vips.unwrap()).unwrap());
+            found.unwrap_or_else(|_| panic!("{caller}: still {:#?}", *self.vips.borrow()))
+        }
+    }
+
+    pub(crate) async fn all(&mut self, count: usize) -> BTreeMap<ServiceName, Ipv4Addr> {
         let full =
             |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|v| v.by_name.len() == count);
         let found = timeout(BOUND, self.vips.wait_for(full)).await;
@@ -506,13 +553,28 @@ impl Vip {
         found.unwrap_or_else(|_| panic!("still {:#?}", *self.vips.borrow()))
     }
 
-    async fn end(self) {
+    /// Waits until nothing is left to tell.
+    pub(crate) async fn settled(&mut self) {
+        let settled =
+            |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|v| v.problems.is_empty());
+        let found = timeout(BOUND, self.vips.wait_for(settled)).await.is_ok();
+        assert!(found, "still {:#?}", *self.vips.borrow());
+    }
+
+    /// Waits until every name has this VIP.
+    pub(crate) async fn agrees(&mut self, all: &BTreeMap<ServiceName, Ipv4Addr>) {
+        let agreed = |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|v| v.by_name == *all);
+        let found = timeout(BOUND, self.vips.wait_for(agreed)).await.is_ok();
+        assert!(found, "still {:#?}", *self.vips.borrow());
+    }
+
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         timeout(SOON, self.stage).await.unwrap().unwrap().unwrap();
     }
 }
 
-const LETTERS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+pub(crate) const LETTERS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
 #[tokio::test]
 async fn two_hosts_that_see_names_at_once_agree_on_every_vip() {
@@ -598,4 +660,109 @@ async fn a_token_that_may_not_read_the_records_is_told_and_colliding_names_are_s
     assert!(text.contains("403"), "{text}");
     assert!(text.contains("key_prefix \"lb-agent/\" write"), "{text}");
     vip.end().await;
+}
+
+#[tokio::test]
+async fn a_pin_holds_on_every_host_until_any_of_them_releases_it() {
+    let consul = Consul::start().await;
+    let (mut one, mut two) = (Vip::start(&consul.address()), Vip::start(&consul.address()));
+    one.want(["a"]);
+    two.want(["a"]);
+    let home = one.until("a", |_| true).await;
+    assert_eq!(two.until("a", |_| true).await, home);
+    let other = |not: Ipv4Addr| {
+        let mut pool = (2..15).map(|last| Ipv4Addr::new(10, 0, 0, last));
+        pool.find(|it| *it != not && *it != home).unwrap()
+    };
+    let first = other(home);
+    let pinned = one.pin("a", first).await.unwrap();
+    assert_eq!((pinned[0].how, pinned[0].in_use), (How::Pin, true));
+    two.until("a", |vip| vip == first).await;
+    one.until("a", |vip| vip == first).await;
+
+    // The other host may pin it anew: the former pin is gone everywhere.
+    let second = other(first);
+    two.pin("a", second).await.unwrap();
+    one.until("a", |vip| vip == second).await;
+    let refused = one.pin("b", second).await.unwrap_err();
+    assert!(refused.contains("recorded for service a"), "{refused}");
+
+    // Either host may release it; the service goes where its hash leads, on both.
+    one.release("a").await.unwrap();
+    two.until("a", |vip| vip == home).await;
+    one.until("a", |vip| vip == home).await;
+    let listed = two.order(Order::List).await.unwrap();
+    assert!(listed.iter().all(|it| it.how != How::Pin), "{listed:?}");
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn two_hosts_that_pin_one_address_at_once_do_not_both_have_their_way() {
+    let consul = Consul::start().await;
+    let (mut one, mut two) = (Vip::start(&consul.address()), Vip::start(&consul.address()));
+    one.want(["a", "b"]);
+    two.want(["a", "b"]);
+    let before = one.all(2).await;
+    assert_eq!(two.all(2).await, before);
+    let mut pool = (2..15).map(|last| Ipv4Addr::new(10, 0, 0, last));
+    let free = pool
+        .find(|it| before.values().all(|vip| vip != it))
+        .unwrap();
+    let (a, b) = tokio::join!(one.pin("a", free), two.pin("b", free));
+    assert_ne!(a.is_ok(), b.is_ok(), "{a:?} {b:?}");
+    let winner = if a.is_ok() { "a" } else { "b" };
+    for vip in [&mut one, &mut two] {
+        vip.until(winner, |vip| vip == free).await;
+    }
+    one.end().await;
+    two.end().await;
+}
+
+/// A token with these rules.
+async fn token(consul: &Consul, rules: &str) -> Token {
+    let secret = "b1c7d2a4-0000-4000-8000-9d1c5f0a7e33";
+    let policy = json!({"Name": "lb-test", "Rules": rules});
+    consul.put("acl/policy", policy).await;
+    let token = json!({"SecretID": secret, "Policies": [{"Name": "lb-test"}]});
+    consul.put("acl/token", token).await;
+    Token::Value(secret.to_owned())
+}
+
+#[tokio::test]
+async fn a_token_without_rights_to_the_store_is_told_only_when_it_matters() {
+    for rules in [
+        // None at all, and to read only.
+        "service_prefix \"\" { policy = \"read\" }",
+        "key_prefix \"lb-agent/\" { policy = \"read\" }",
+    ] {
+        let consul = Consul::start_guarded().await;
+        let mut with = config(&consul.address());
+        with.token = Some(token(&consul, rules).await);
+        let mut vip = Vip::start_as(with);
+        // Nothing collides: the hash is all that hosts need to agree.
+        vip.want(["a"]);
+        let home = vip.until("a", |_| true).await;
+        let refused = vip.pin("a", free_beside(home)).await.unwrap_err();
+        assert!(
+            refused.contains("key_prefix \"lb-agent/\" write"),
+            "{refused}"
+        );
+        assert_eq!(vip.vips.borrow().as_ref().unwrap().problems, []);
+        assert_eq!(vip.until("a", |_| true).await, home);
+
+        vip.want(LETTERS);
+        vip.all(LETTERS.len()).await;
+        let told =
+            |vips: &Option<Arc<Vips>>| vips.as_ref().is_some_and(|vips| !vips.problems.is_empty());
+        let vips = timeout(BOUND, vip.vips.wait_for(told)).await;
+        let text = vips.unwrap().unwrap().as_ref().unwrap().problems[0].to_string();
+        assert!(text.contains("key_prefix \"lb-agent/\" write"), "{text}");
+        vip.end().await;
+    }
+}
+
+fn free_beside(taken: Ipv4Addr) -> Ipv4Addr {
+    let mut pool = (2..15).map(|last| Ipv4Addr::new(10, 0, 0, last));
+    pool.find(|it| *it != taken).unwrap()
 }

@@ -1,0 +1,114 @@
+//! What `[registrar]` and the flags of `lb-agent register` say.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{RawConfig, resolve::Judge};
+use crate::{
+    options::parse_duration,
+    registrar::{Addressing, Config, Deregister, Settings, Template},
+};
+
+/// The registrar's configuration, whether it is enabled or not.
+pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Config {
+    let default = Config::default();
+    let flag = |given: &Option<super::Given<bool>>| given.as_ref().is_some_and(|it| it.value);
+    let ttl = raw.registrar_ttl.as_ref();
+    let ttl = ttl.map(|_| judge.text(&raw.registrar_ttl, Duration::ZERO, span));
+    let refresh = raw.registrar_ttl_refresh.as_ref();
+    let refresh = refresh.map(|_| judge.text(&raw.registrar_ttl_refresh, Duration::ZERO, span));
+    // As Registrator: both or neither, where neither of them is 0.
+    let ttl = ttl.filter(|ttl| !ttl.is_zero());
+    let ttl_refresh = refresh.filter(|refresh| !refresh.is_zero());
+    if let (Some(given), Some(refresh)) = (&raw.registrar_ttl_refresh, ttl_refresh) {
+        match ttl {
+            None => judge.wrong(given, "there is no ttl that it could renew; give one"),
+            Some(ttl) if refresh >= ttl => {
+                judge.wrong(given, "it must be shorter than ttl; write half of that");
+            }
+            Some(_) => {}
+        }
+    }
+    let listed = raw.registrar_attributes.as_ref();
+    let attributes = listed.map(|given| {
+        let keys = given.value.iter().map(|key| key.trim().to_lowercase());
+        keys.collect()
+    });
+    Config {
+        host: raw
+            .registrar_host
+            .as_ref()
+            .map(|_| judge.text(&raw.registrar_host, String::new(), host)),
+        settings: Settings {
+            addressing: match flag(&raw.registrar_internal) {
+                true => Addressing::Internal,
+                false => Addressing::Published,
+            },
+            ip: raw
+                .registrar_ip
+                .as_ref()
+                .and_then(|_| judge.text(&raw.registrar_ip, None, |text| ip(text).map(Some))),
+            networks: judge.list(&raw.registrar_networks, Vec::new(), named),
+            address_label: raw
+                .registrar_address_label
+                .as_ref()
+                .map(|_| judge.text(&raw.registrar_address_label, String::new(), named)),
+            tags: judge.list(&raw.registrar_tags, Vec::new(), tag),
+            explicit: flag(&raw.registrar_explicit),
+            attributes,
+            ttl,
+            ..default.settings
+        },
+        deregister: judge.text(&raw.registrar_deregister, default.deregister, deregister),
+        drain: judge.text(&raw.registrar_drain, default.drain, span),
+        // 0, which means never to Registrator, would leave what was missed for ever.
+        resync: Some(judge.text(&raw.registrar_resync, default.resync, span))
+            .filter(|resync| !resync.is_zero())
+            .unwrap_or(default.resync),
+        ttl_refresh,
+        adopt: judge
+            .list(&raw.registrar_adopt, Vec::new(), named)
+            .into_iter()
+            .collect(),
+        deregister_on_exit: flag(&raw.registrar_deregister_on_exit),
+    }
+}
+
+/// A part of ids, and a value of Meta.
+fn host(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if (1..=253).contains(&text.len()) && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a host name of letters, digits, `-`, `_` and `.`".to_owned())
+    }
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    let ip = text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());
+    ip.ok_or_else(|| "write the IP address of this host, such as 192.0.2.1".to_owned())
+}
+
+fn named(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it is empty; write a name or leave it out".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn tag(text: &str) -> Result<Template, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+fn deregister(text: &str) -> Result<Deregister, String> {
+    match text {
+        "always" => Ok(Deregister::Always),
+        "on-success" => Ok(Deregister::OnSuccess),
+        _ => Err("write always or on-success".to_owned()),
+    }
+}
+
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|span| *span <= Duration::from_secs(86_400))
+        .ok_or_else(|| "write a time such as 30s, at most a day".to_owned())
+}

@@ -1,0 +1,217 @@
+//! The table of options: what there is, what each takes and does. The parser, `lb-agent options` and
+//! `docs/options.md` are made of it, so that they cannot disagree.
+
+use serde::Serialize;
+
+use super::{Setting, value};
+
+/// One option, or a family of them whose name ends in `*`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Entry {
+    /// Its name in tags, meta and the services file.
+    pub name: &'static str,
+    /// The values it takes, as Markdown.
+    pub values: &'static str,
+    /// What holds when nobody states it, as Markdown.
+    pub default: &'static str,
+    /// What it does, as Markdown.
+    pub does: &'static str,
+    /// The first version in which it acts; `None` while it is only spoken for.
+    pub since: Option<&'static str>,
+    /// Reads its value.
+    #[serde(skip)]
+    pub(super) read: Option<Read>,
+}
+
+/// From the text of a value to what it means, or to what should stand there instead.
+pub(super) type Read = fn(&str) -> Result<Setting, String>;
+
+impl Entry {
+    const fn later(name: &'static str, does: &'static str) -> Self {
+        Self {
+            name,
+            values: "",
+            default: "",
+            does,
+            since: None,
+            read: None,
+        }
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.name
+            .strip_suffix('*')
+            .map_or(self.name == name, |family| name.starts_with(family))
+    }
+}
+
+/// The option that `name` means.
+pub(super) fn find(name: &str) -> Option<&'static Entry> {
+    OPTIONS.iter().find(|entry| entry.names(name))
+}
+
+/// All options, those that act first.
+pub const OPTIONS: &[Entry] = &[
+    Entry {
+        name: "lb_balance",
+        values: "`least-conn`, `round-robin`, `random`",
+        default: "`least-conn`",
+        does: "how the kernel chooses a backend for a connect to the VIP. The front always takes turns",
+        since: Some("0.1.0"),
+        read: Some(value::balance),
+    },
+    Entry {
+        name: "lb_check",
+        values: "`tcp`, `http <path>`, `off`",
+        default: "`tcp`",
+        does: "how the agent probes each instance: a connect; a GET that must answer 2xx or 3xx; not at all",
+        since: Some("0.1.0"),
+        read: Some(value::check),
+    },
+    Entry {
+        name: "lb_drain",
+        values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
+        default: "`30`",
+        does: "accepted and shown; established flows of a drained or removed backend still live until they end",
+        since: Some("0.1.0"),
+        read: Some(value::drain),
+    },
+    Entry {
+        name: "lb_expose",
+        values: "`true`, `false`; the bare tag means `true`",
+        default: "by `[front] expose`",
+        does: "whether the front routes to the service and its parts",
+        since: Some("0.1.0"),
+        read: Some(value::expose),
+    },
+    Entry {
+        name: "lb_local",
+        values: "`any`, `prefer`, `only`",
+        default: "`any`",
+        does: "which instances take new flows: all alike; those of this host above the others; those of this host alone",
+        since: Some("0.1.0"),
+        read: Some(value::local),
+    },
+    Entry {
+        name: "lb_port",
+        values: "ports from 1 to 65535, separated by commas or colons",
+        default: "every port",
+        does: "the ports that the VIP answers on",
+        since: Some("0.1.0"),
+        read: Some(value::ports),
+    },
+    Entry {
+        name: "lb_weight",
+        values: "0 to 65535",
+        default: "the registration's weight, else 1",
+        does: "the share of the instance that states it; replaces the registration's. 0 takes no new flow",
+        since: Some("0.1.0"),
+        read: Some(value::weight),
+    },
+    Entry::later(
+        "lb_affinity",
+        "a client keeps its backend for so many seconds",
+    ),
+    Entry::later("lb_allow", "networks whose clients are let in"),
+    Entry::later("lb_auth", "the front asks for a password"),
+    Entry::later("lb_canary", "a share of the requests goes to a part"),
+    Entry::later("lb_compress", "the front compresses answers"),
+    Entry::later("lb_cors", "the front answers preflight requests"),
+    Entry::later("lb_deny", "networks whose clients are kept out"),
+    Entry::later("lb_header_*", "the front sets or removes a header"),
+    Entry::later("lb_maintenance", "the front answers with a notice"),
+    Entry::later("lb_path", "the front routes by path"),
+    Entry::later("lb_proto", "the protocol that the instances speak"),
+    Entry::later("lb_rate", "the front limits requests per second"),
+    Entry::later("lb_redirect", "the front redirects"),
+    Entry::later("lb_retries", "how often the front tries another backend"),
+    Entry::later(
+        "lb_sticky",
+        "the front keeps a client at its backend by a cookie",
+    ),
+    Entry::later("lb_strip", "the front removes the path that it routed by"),
+    Entry::later("lb_timeout", "how long the front waits for a backend"),
+];
+
+/// The options that act, as the table of `docs/options.md`.
+pub fn markdown() -> String {
+    let mut text =
+        String::from("| option | values | default | does | since |\n|---|---|---|---|---|\n");
+    for entry in OPTIONS {
+        let Entry {
+            name,
+            values,
+            default,
+            does,
+            since,
+            ..
+        } = entry;
+        if let Some(since) = since {
+            text.push_str(&format!(
+                "| `{name}` | {values} | {default} | {does} | {since} |\n"
+            ));
+        }
+    }
+    text.push_str(
+        "\nSpoken for, and reported as not supported when stated:\n\n| option | will say |\n|---|---|\n",
+    );
+    for Entry { name, does, .. } in OPTIONS.iter().filter(|entry| entry.since.is_none()) {
+        text.push_str(&format!("| `{name}` | {does} |\n"));
+    }
+    text.push_str(
+        "| `lb_balance=maglev` | a client keeps its backend by a hash of its address |\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_an_option_acts_if_and_only_if_it_can_be_read() {
+        let mut names: Vec<_> = OPTIONS.iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), OPTIONS.len());
+        for entry in OPTIONS {
+            assert_eq!(
+                entry.since.is_some(),
+                entry.read.is_some(),
+                "{}",
+                entry.name
+            );
+            assert!(entry.name.starts_with("lb_"), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn a_family_is_found_by_its_members_and_other_names_exactly() {
+        let found = |name| find(name).map(|entry| entry.name);
+        assert_eq!(found("lb_header_x"), Some("lb_header_*"));
+        assert_eq!(found("lb_port"), Some("lb_port"));
+        assert_eq!(found("lb_ports"), None);
+        assert_eq!(found("lb_"), None);
+    }
+
+    /// `cargo xtask docs` sets `LB_WRITE_DOCS`, and then this writes what it else demands.
+    #[test]
+    fn the_documented_options_are_those_of_the_code() {
+        const BEGIN: &str =
+            "<!-- made from lb-agent/src/options/table.rs by `cargo xtask docs`: -->\n";
+        const END: &str = "<!-- end of what is made -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/options.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = text.split_once(BEGIN).unwrap();
+        let (documented, after) = rest.split_once(END).unwrap();
+        let table = format!("\n{}\n", markdown());
+        if std::env::var_os("LB_WRITE_DOCS").is_some() {
+            std::fs::write(path, [before, BEGIN, &table, END, after].concat()).unwrap();
+            return;
+        }
+        assert!(
+            documented == table,
+            "docs/options.md is not what the code says: run `cargo xtask docs`"
+        );
+    }
+}

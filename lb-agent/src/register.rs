@@ -1,0 +1,118 @@
+//! `lb-agent register`: the registrar alone, in its own process. It needs no privilege, only the engine and Consul.
+
+use std::{io::Write as _, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow};
+use lb_agent::{
+    config::RegisterConfig,
+    discover::consul,
+    docker::{self, Engine},
+    registrar::{self, Metrics, Status},
+};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::run::{Stages, fault, shutdown_signal, stages::consul_config};
+
+/// Registers until it is told to end, or prints what it would register.
+///
+/// # Errors
+/// When it cannot start, or the engine is away for too long.
+pub(crate) fn run(config: RegisterConfig) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let (reload, told_to_reload) = watch::channel(());
+        let consul = consul_config(&config.consul, told_to_reload)?;
+        if config.dry_run {
+            preview(config, consul).await
+        } else {
+            register(config, consul, &reload).await
+        }
+    })
+}
+
+async fn register(
+    config: RegisterConfig,
+    consul: consul::Config,
+    reload: &watch::Sender<()>,
+) -> Result<()> {
+    let stop = CancellationToken::new();
+    let mut stages = Stages::new();
+    let engine = follow(config.docker, &mut stages, &stop);
+    // What changes is logged by the stage itself.
+    let (status, _) = watch::channel(Status::default());
+    let run = registrar::run(
+        config.registrar,
+        consul,
+        engine,
+        status,
+        Metrics::default(),
+        stop.clone(),
+    );
+    stages.spawn(async { ("registrar", run.await.map_err(Into::into)) });
+    tracing::info!("registering containers");
+    let early = tokio::select! {
+        signal = shutdown_signal(reload) => signal.map(|name| tracing::info!(signal = name, "ending")),
+        ended = stages.join_next() => Err(fault(ended)),
+    };
+    stop.cancel();
+    // Deregistering may take a moment.
+    let rest = async { while stages.join_next().await.is_some() {} };
+    if timeout(GRACE, rest).await.is_err() {
+        tracing::warn!("not everything was deregistered in time");
+    }
+    early
+}
+
+async fn preview(config: RegisterConfig, consul: consul::Config) -> Result<()> {
+    let stop = CancellationToken::new();
+    let mut stages = Stages::new();
+    let mut engine = follow(config.docker.clone(), &mut stages, &stop);
+    let answered = |engine: &Engine| engine.containers.is_some() || engine.error.is_some();
+    let engine = tokio::select! {
+        engine = timeout(PATIENCE, engine.wait_for(answered)) => match engine {
+            Ok(Ok(engine)) => engine.clone(),
+            _ => Engine::default(),
+        },
+        ended = stages.join_next() => return Err(fault(ended)),
+    };
+    stop.cancel();
+    let Some(containers) = &engine.containers else {
+        let address = &config.docker.address;
+        let why = engine.error.as_deref().unwrap_or("no answer in time");
+        return Err(anyhow!("the Docker Engine at {address}: {why}"));
+    };
+    let (settings, problems) = registrar::identified(&config.registrar, consul, &engine).await?;
+    let text = registrar::preview(containers, &settings);
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        done => done.context("cannot print")?,
+    }
+    for problem in problems {
+        eprintln!("lb-agent: {problem}");
+    }
+    Ok(())
+}
+
+/// Follows the engine as a stage of its own.
+fn follow(
+    config: docker::Config,
+    stages: &mut Stages,
+    stop: &CancellationToken,
+) -> watch::Receiver<Engine> {
+    let (engine_in, engine) = watch::channel(Engine::default());
+    let (departed, _) = watch::channel(Arc::default());
+    let run = docker::run(config, engine_in, departed, stop.clone());
+    stages.spawn(async { ("docker", run.await.map_err(Into::into)) });
+    engine
+}
+
+/// For the stages to end.
+const GRACE: Duration = Duration::from_secs(10);
+/// For the engine to answer a preview.
+const PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,120 @@
+//! What is written down of an address: in the state directory, and in Consul where all hosts see it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::ServiceName;
+
+/// Whom an address is recorded for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) name: ServiceName,
+    /// Whether an operator chose the address; nothing else then does.
+    pub(super) pinned: bool,
+    /// When that was recorded, since 1970; `None` if whoever recorded it did not say.
+    pub(super) since: Option<Duration>,
+    /// The index of the first answer of Consul that had this record, which stays with this host. A later answer
+    /// without it means that somebody released it; an earlier one, that Consul was restored or wiped.
+    pub(super) seen: Option<u64>,
+}
+
+/// An [`Owner`] as it is stored. Fields may be added: older agents pass over what they do not know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    service: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tag: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_unix: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<u64>,
+}
+
+/// An address that a name has or had, as it is stored in the state directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Known {
+    service: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tag: Option<Arc<str>>,
+    /// When the service left, in milliseconds since 1970; absent while it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left_unix_ms: Option<u64>,
+}
+
+impl Owner {
+    /// A name that has `address` because its own is taken.
+    pub(super) fn new(name: ServiceName, now: Duration) -> Self {
+        Self {
+            name,
+            pinned: false,
+            since: Some(now),
+            seen: None,
+        }
+    }
+}
+
+impl Record {
+    /// For this host.
+    pub(super) fn own(owner: &Owner) -> Self {
+        Self {
+            seen: owner.seen,
+            ..Self::shared(owner)
+        }
+    }
+
+    /// For all hosts.
+    pub(super) fn shared(owner: &Owner) -> Self {
+        let ServiceName { service, tag } = owner.name.clone();
+        Self {
+            service,
+            tag,
+            pinned: owner.pinned,
+            since_unix: owner.since.map(|since| since.as_secs()),
+            seen: None,
+        }
+    }
+}
+
+impl From<Record> for Owner {
+    fn from(record: Record) -> Self {
+        let Record {
+            service,
+            tag,
+            pinned,
+            since_unix,
+            seen,
+        } = record;
+        Self {
+            name: ServiceName { service, tag },
+            pinned,
+            since: since_unix.map(Duration::from_secs),
+            seen,
+        }
+    }
+}
+
+impl Known {
+    pub(super) fn new(name: &ServiceName, left: Option<Duration>) -> Self {
+        let ServiceName { service, tag } = name.clone();
+        let milliseconds = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            service,
+            tag,
+            left_unix_ms: left.map(milliseconds),
+        }
+    }
+
+    /// The name, and when it left.
+    pub(super) fn into_parts(self) -> (ServiceName, Option<Duration>) {
+        let Self {
+            service,
+            tag,
+            left_unix_ms,
+        } = self;
+        let name = ServiceName { service, tag };
+        (name, left_unix_ms.map(Duration::from_millis))
+    }
+}

@@ -1,0 +1,462 @@
+//! What the VIP stage owns: the allocator, its two files, and the orders under way.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    sync::{oneshot, watch},
+    task::{JoinSet, spawn_blocking},
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use super::{
+    Config, Error, Names, Vips,
+    allocator::{Allocator, Claims, Left, Records},
+    order::{self, Entry, Order, Request},
+    record::{Known, Owner, Record},
+    share::{self, Open},
+};
+use crate::{catalog::Problem, discover::consul::keys::Keys, state_file};
+
+pub(super) struct Stage {
+    pub(super) allocator: Allocator,
+    /// Where records are shared.
+    pub(super) keys: Option<Arc<Keys>>,
+    /// Why records cannot be shared at the moment.
+    pub(super) unshared: Option<String>,
+    /// Why those of other hosts cannot be read.
+    pub(super) unread: Option<String>,
+    /// Orders that Consul is busy with.
+    pub(super) changes: JoinSet<Change>,
+    records: File<BTreeMap<Ipv4Addr, Record>>,
+    /// What is in the file of the records.
+    saved: Records,
+    known: File<BTreeMap<Ipv4Addr, Known>>,
+    /// When the file of the known addresses is to be written.
+    known_due: Option<Instant>,
+    /// The writing of it.
+    pub(super) saving: JoinSet<Result<(), state_file::Error>>,
+}
+
+/// An order that Consul has answered.
+pub(super) struct Change {
+    what: What,
+    result: Result<(), String>,
+    reply: oneshot::Sender<Result<Vec<Entry>, String>>,
+}
+
+/// What an order changes.
+#[derive(Clone)]
+enum What {
+    Pin(Ipv4Addr, Owner),
+    Release(Entry),
+}
+
+impl Stage {
+    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        let records = config.records.clone();
+        let known = records.with_file_name(KNOWN);
+        let (records, stored) = File::open(
+            records,
+            "VIP records",
+            "VIPs that collide or are pinned may change at the next start",
+        )
+        .await?;
+        let (known, given) = File::open(
+            known,
+            "VIP quarantine",
+            "after the next start, VIPs of services that left may be given to others at once",
+        )
+        .await?;
+        let stored: BTreeMap<Ipv4Addr, Record> = stored.unwrap_or_default();
+        let stored = stored.into_iter();
+        let saved: Records = stored
+            .map(|(address, record)| (address, Some(record.into())))
+            .collect();
+        let now = now();
+        let given: BTreeMap<Ipv4Addr, Known> = given.unwrap_or_default();
+        let left = given.into_iter().map(|(address, known)| {
+            let (name, left) = known.into_parts();
+            // Who was there when the agent ended may have left since.
+            let since = left.unwrap_or(now);
+            (address, Left { name, since })
+        });
+        let allocator = Allocator::new(
+            config.pool,
+            config.datacenter.clone(),
+            config.quarantine,
+            saved.clone(),
+            left.collect(),
+        );
+        Ok(Self {
+            allocator,
+            keys: None,
+            unshared: None,
+            unread: None,
+            changes: JoinSet::new(),
+            records,
+            saved,
+            known,
+            known_due: None,
+            saving: JoinSet::new(),
+        })
+    }
+
+    /// Publishes the VIPs of `names`, and returns the names that wait for a record.
+    pub(super) fn publish(
+        &mut self,
+        names: &Names,
+        out: &watch::Sender<Option<Arc<Vips>>>,
+    ) -> Claims {
+        let round = self.allocator.allocate(names, now());
+        let mut problems = round.problems;
+        problems.extend(self.records.problem.clone());
+        problems.extend(self.known.problem.clone());
+        if let Some(why) = self.unread.as_ref().or(self.unshared.as_ref()) {
+            let unshared = self.allocator.unshared(names);
+            problems.extend(unshared.into_iter().map(|(address, owner)| {
+                Problem::new(
+                    format!("service {}", owner.name),
+                    format!(
+                        "its VIP {address} had to be chosen because another service wants the same one, \
+                         and other hosts may choose differently because it cannot be recorded: {why}"
+                    ),
+                )
+            }));
+        }
+        problems.sort();
+        let vips = Vips {
+            by_name: round.by_name,
+            problems,
+        };
+        let changed = out.send_if_modified(|published| {
+            let before = published.as_deref();
+            if before == Some(&vips) {
+                return false;
+            }
+            tell(before, &vips);
+            *published = Some(Arc::new(vips));
+            true
+        });
+        if changed {
+            self.known_due.get_or_insert(Instant::now() + SAVE_WITHIN);
+        }
+        round.claims
+    }
+
+    /// What other hosts should know: records of this one, and what names wait for.
+    pub(super) fn open_claims(&self, names: &Names, pending: Claims, filed: &Open) -> Open {
+        let mut open = self.allocator.unshared(names);
+        for (address, name) in pending {
+            // The same claim is not a new one a moment later.
+            let same = filed.get(&address).filter(|owner| owner.name == name);
+            let owner = same.cloned();
+            open.insert(address, owner.unwrap_or_else(|| Owner::new(name, now())));
+        }
+        open
+    }
+
+    /// When there is something to do though nobody asks.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let end = self.allocator.next_end().map(|end| {
+            // Many end at nearly the same time: one round is enough.
+            let wait = end.saturating_sub(now()).max(ROUND_EVERY);
+            Instant::now() + wait
+        });
+        // The end of a write wakes, too.
+        let due = self.known_due.filter(|_| self.saving.is_empty());
+        end.into_iter().chain(due).min()
+    }
+
+    pub(super) async fn record(&mut self, owners: Open) -> Result<(), Error> {
+        for (address, owner) in owners {
+            self.allocator.record(address, owner);
+        }
+        self.save().await
+    }
+
+    pub(super) async fn learn(&mut self, shared: Records, index: u64) -> Result<(), Error> {
+        self.allocator.learn(shared, index);
+        self.save().await
+    }
+
+    /// Answers an order, or asks Consul to carry it out first.
+    pub(super) async fn take(&mut self, request: Request, names: &Names) -> Result<(), Error> {
+        let Request { order, reply } = request;
+        let what = match order {
+            Order::List => {
+                // Whoever asked may have gone meanwhile, here and below.
+                let _ = reply.send(Ok(self.allocator.list(names)));
+                return Ok(());
+            }
+            Order::Pin { service, address } => {
+                let name = order::named(&service, names, &self.allocator);
+                order::may_pin(&name, address, &self.allocator).map(|()| {
+                    let pinned = true;
+                    What::Pin(
+                        address,
+                        Owner {
+                            pinned,
+                            ..Owner::new(name, now())
+                        },
+                    )
+                })
+            }
+            Order::Release { target } => {
+                order::may_release(&target, names, &self.allocator).map(What::Release)
+            }
+        };
+        let what = match what {
+            Ok(what) => what,
+            Err(why) => {
+                let _ = reply.send(Err(why));
+                return Ok(());
+            }
+        };
+        let records = self.allocator.records();
+        // What is recorded here alone is nothing to Consul.
+        let keys = self.keys.clone().filter(|_| match &what {
+            What::Pin(..) => true,
+            What::Release(entry) => records.contains_key(&entry.address),
+        });
+        let Some(keys) = keys else {
+            let result = Ok(());
+            let change = Change {
+                what,
+                result,
+                reply,
+            };
+            return self.carry_out(change, names).await;
+        };
+        let known = records.clone();
+        self.changes.spawn(async move {
+            let result = match &what {
+                What::Pin(address, owner) => {
+                    let of_it = known.iter().filter(|(_, other)| {
+                        other.as_ref().is_some_and(|other| other.name == owner.name)
+                    });
+                    let former: Vec<_> = of_it.map(|(address, _)| *address).collect();
+                    share::pin(&keys, *address, owner, &former).await
+                }
+                What::Release(entry) => {
+                    let owner = known.get(&entry.address).and_then(Option::as_ref);
+                    share::release(&keys, entry.address, owner).await
+                }
+            };
+            Change {
+                what,
+                result,
+                reply,
+            }
+        });
+        Ok(())
+    }
+
+    /// Does here what an order has done in Consul, and answers it.
+    pub(super) async fn carry_out(&mut self, change: Change, names: &Names) -> Result<(), Error> {
+        let Change {
+            what,
+            result,
+            reply,
+        } = change;
+        if let Err(why) = result {
+            let _ = reply.send(Err(why));
+            return Ok(());
+        }
+        let entry = match what {
+            What::Pin(address, owner) => {
+                info!(service = %owner.name, vip = %address, "VIP pinned by an operator");
+                self.allocator.record(address, owner);
+                // Here, so that the answer says what is so.
+                self.allocator.allocate(names, now());
+                let mut entries = self.allocator.list(names).into_iter();
+                entries.find(|entry| entry.address == address)
+            }
+            What::Release(entry) => {
+                let service = entry.service.as_deref().unwrap_or_default();
+                info!(service, vip = %entry.address, how = %entry.how, "VIP released by an operator");
+                self.allocator.release(entry.address);
+                Some(entry)
+            }
+        };
+        self.save().await?;
+        let unsaved = self
+            .records
+            .problem
+            .as_ref()
+            .filter(|_| self.keys.is_none());
+        let answer = match unsaved {
+            // It holds until the agent ends, which is not what was asked for.
+            Some(problem) => Err(problem.to_string()),
+            None => Ok(entry.into_iter().collect()),
+        };
+        let _ = reply.send(answer);
+        Ok(())
+    }
+
+    /// Before an address is used: after a crash it must be found again.
+    async fn save(&mut self) -> Result<(), Error> {
+        let records = self.allocator.records();
+        if self.saved == *records {
+            return Ok(());
+        }
+        let records = records.clone();
+        let readable = records.iter().filter_map(|(address, owner)| {
+            let record = Record::own(owner.as_ref()?);
+            Some((*address, record))
+        });
+        if self.records.save(readable.collect()).await? {
+            self.saved = records;
+        }
+        Ok(())
+    }
+
+    /// Begins to write the known addresses. Nobody waits for that: it is only read at the next start.
+    pub(super) fn save_known_if_due(&mut self) {
+        let due = self.known_due.is_some_and(|due| due <= Instant::now());
+        if due && self.saving.is_empty() {
+            self.known_due = None;
+            let (path, known) = (self.known.path.clone(), self.known());
+            self.saving
+                .spawn_blocking(move || state_file::save(&path, VERSION, &known));
+        }
+    }
+
+    /// Takes in how that went.
+    pub(super) fn saved_known(&mut self, done: Saved) -> Result<(), Error> {
+        let result = done.map_err(|error| Error::Task("writes VIPs", error))?;
+        self.known.saved(result);
+        Ok(())
+    }
+
+    fn known(&self) -> BTreeMap<Ipv4Addr, Known> {
+        let known = self.allocator.known().into_iter();
+        known
+            .map(|(address, (name, left))| (address, Known::new(name, left)))
+            .collect()
+    }
+
+    /// Leaves to the next agent what it needs.
+    pub(super) async fn close(mut self) -> Result<(), Error> {
+        while let Some(done) = self.saving.join_next().await {
+            self.saved_known(done)?;
+        }
+        let known = self.known();
+        self.known.save(known).await.map(drop)
+    }
+}
+
+/// How writing a file went.
+type Saved = Result<Result<(), state_file::Error>, tokio::task::JoinError>;
+
+/// The owners that claims name.
+pub(super) fn owners(claims: Claims) -> Open {
+    let now = now();
+    let owners = claims.into_iter();
+    owners
+        .map(|(address, name)| (address, Owner::new(name, now)))
+        .collect()
+}
+
+/// A file in the state directory.
+struct File<T> {
+    path: PathBuf,
+    name: &'static str,
+    /// What happens if it cannot be written.
+    consequence: &'static str,
+    problem: Option<Problem>,
+    _holds: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> File<T> {
+    /// The file at `path` and what is in it.
+    async fn open(
+        path: PathBuf,
+        name: &'static str,
+        consequence: &'static str,
+    ) -> Result<(Self, Option<T>), Error> {
+        let mut file = Self {
+            path,
+            name,
+            consequence,
+            problem: None,
+            _holds: std::marker::PhantomData,
+        };
+        let path = file.path.clone();
+        let loaded = spawn_blocking(move || state_file::load::<T>(&path, VERSION))
+            .await
+            .map_err(|error| Error::Task("reads VIP records", error))?;
+        let value = loaded.unwrap_or_else(|error| {
+            file.problem = Some(file.trouble(&error));
+            None
+        });
+        Ok((file, value))
+    }
+
+    /// Replaces what is in it; whether that worked.
+    async fn save(&mut self, value: T) -> Result<bool, Error> {
+        let path = self.path.clone();
+        let saved = spawn_blocking(move || state_file::save(&path, VERSION, &value))
+            .await
+            .map_err(|error| Error::Task("writes VIP records", error))?;
+        self.saved(saved);
+        Ok(self.problem.is_none())
+    }
+
+    fn saved(&mut self, result: Result<(), state_file::Error>) {
+        self.problem = result.err().map(|error| self.trouble(&error));
+    }
+
+    fn trouble(&self, error: &state_file::Error) -> Problem {
+        use std::error::Error as _;
+        let source = error.source().map(|source| format!(": {source}"));
+        let (name, consequence) = (self.name, self.consequence);
+        let path: &Path = &self.path;
+        Problem::new(
+            format!("{name} {}", path.display()),
+            format!(
+                "{error}{}; see to the state directory, or {consequence}",
+                source.unwrap_or_default()
+            ),
+        )
+    }
+}
+
+fn tell(before: Option<&Vips>, now: &Vips) {
+    for (name, address) in &now.by_name {
+        match before.and_then(|before| before.by_name.get(name)) {
+            None => info!(service = %name, vip = %address, "VIP given"),
+            Some(old) if old != address => {
+                warn!(service = %name, from = %old, to = %address, "VIP moved");
+            }
+            Some(_) => {}
+        }
+    }
+    for problem in &now.problems {
+        if before.is_none_or(|before| !before.problems.contains(problem)) {
+            warn!(%problem, "VIP problem");
+        }
+    }
+}
+
+/// The time since 1970; a clock before that stands still.
+fn now() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+/// Of both files.
+const VERSION: u32 = 1;
+/// The file of the addresses that names have or had, beside that of the records.
+const KNOWN: &str = "vips-known.json";
+/// How soon that is written: many changes at once are one.
+const SAVE_WITHIN: Duration = Duration::from_secs(5);
+/// Time between two rounds for ends of quarantines.
+const ROUND_EVERY: Duration = Duration::from_millis(500);

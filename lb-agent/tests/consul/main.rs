@@ -1,0 +1,14 @@
+//! What talks with Consul, against a real one; a fake one only for what a real one cannot be made to do.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../fake/mod.rs"]
+mod fake;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod faults;
+mod rights;
+mod scopes;
+mod source;
+mod tls;

@@ -1,0 +1,138 @@
+//! What a token must be allowed, as the documentation says it: its policies are the ones used here.
+
+use lb_agent::{
+    catalog::SourceState,
+    discover::consul::{Config, Token},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    source::{LETTERS, SOON, Source, Vip, config, ids},
+    support::{BOUND, Consul},
+};
+
+const DOCUMENT: &str = include_str!("../../../docs/consul.md");
+
+/// The policy that the document shows under this name.
+fn documented(name: &str) -> &'static str {
+    let begin = format!("```hcl\n# {name}\n");
+    let (_, rest) = DOCUMENT.split_once(&begin).unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// A token with this policy and no other.
+async fn token(consul: &Consul, rules: &str) -> String {
+    let count = consul.get("acl/policies").await.as_array().unwrap().len();
+    let name = format!("policy-{count}");
+    let policy = json!({"Name": name, "Rules": rules});
+    consul.put("acl/policy", policy).await;
+    let token = json!({"Policies": [{"Name": name}]});
+    let token = consul.put("acl/token", token).await;
+    token["SecretID"].as_str().unwrap().to_owned()
+}
+
+async fn allowed(consul: &Consul, rules: &str) -> Config {
+    Config {
+        token: Some(Token::Value(token(consul, rules).await)),
+        ..config(&consul.address())
+    }
+}
+
+#[tokio::test]
+async fn the_documented_reader_sees_services_come_and_go() {
+    let consul = Consul::start_guarded().await;
+    consul.register("a", "a1", 1).await;
+    let mut source = Source::start(allowed(&consul, documented("lb-reader.hcl")).await);
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    source.until(SOON, |state| state.error.is_none()).await;
+    // The last one goes, and is believed to be gone.
+    consul.deregister("a1").await;
+    let catalog = source
+        .catalog(BOUND, |catalog| !catalog.services.contains_key("a"))
+        .await;
+    assert_eq!(catalog.problems, []);
+    source.end().await;
+}
+
+#[tokio::test]
+async fn who_may_not_see_nodes_or_services_is_told_the_policy() {
+    let consul = Consul::start_guarded().await;
+    consul.register("a", "a1", 1).await;
+    for weak in [
+        "service_prefix \"\" { policy = \"read\" }",
+        "node_prefix \"\" { policy = \"read\" }",
+        "agent_prefix \"\" { policy = \"read\" }",
+    ] {
+        let mut source = Source::start(allowed(&consul, weak).await);
+        let told = |state: &SourceState| {
+            let error = state.error.as_ref();
+            error.is_some_and(|it| it.contains("service_prefix \"\" and node_prefix \"\" read"))
+        };
+        let state = source.until(BOUND, told).await;
+        assert!(state.catalog.is_none(), "unknown is never empty: {weak}");
+        source.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_loses_its_rights_takes_nothing_away() {
+    let consul = Consul::start_guarded().await;
+    consul.register("a", "a1", 1).await;
+    let rules = documented("lb-reader.hcl");
+    let mut source = Source::start(allowed(&consul, rules).await);
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    let policies = consul.get("acl/policies").await;
+    let ours = |it: &&Value| it["Name"].as_str().unwrap().starts_with("policy-");
+    let ours = policies.as_array().unwrap().iter().find(ours).unwrap();
+    let (id, name) = (ours["ID"].as_str().unwrap(), &ours["Name"]);
+    let none = json!({"ID": id, "Name": name, "Rules": ""});
+    consul.put(&format!("acl/policy/{id}"), none).await;
+    // Something happens that wakes the watches.
+    consul.register("a", "a2", 2).await;
+    let state = source.until(2 * BOUND, |state| state.error.is_some()).await;
+    assert!(!ids(&state.catalog.unwrap(), "a").is_empty());
+    let back = json!({"ID": id, "Name": name, "Rules": rules});
+    consul.put(&format!("acl/policy/{id}"), back).await;
+    source
+        .catalog(2 * BOUND, |catalog| ids(catalog, "a") == ["a1", "a2"])
+        .await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn the_documented_rights_to_keys_are_enough_to_share_vips() {
+    let consul = Consul::start_guarded().await;
+    let rules = [documented("lb-reader.hcl"), documented("lb-vips.hcl")].concat();
+    let config = allowed(&consul, &rules).await;
+    let (mut one, mut two) = (Vip::start_as(config.clone()), Vip::start_as(config));
+    one.want(LETTERS);
+    let first = one.all(LETTERS.len()).await;
+    // The first has recorded what collides, and the second keeps to it.
+    one.settled().await;
+    two.want(LETTERS.into_iter().rev());
+    two.agrees(&first).await;
+    two.settled().await;
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn the_documented_registrar_may_register_check_drain_and_deregister() {
+    let consul = Consul::start_guarded().await;
+    let token = token(&consul, documented("lb-registrar.hcl")).await;
+    let may = |path: &'static str, body: Value| consul.put_as(&token, path, body);
+    let service = json!({"Name": "a", "ID": "a1", "Port": 1,
+                         "Check": {"CheckID": "a1:ttl", "TTL": "10m"}});
+    may(
+        "agent/service/register?replace-existing-checks=true",
+        service,
+    )
+    .await;
+    may("agent/check/update/a1:ttl", json!({"Status": "passing"})).await;
+    may("agent/service/maintenance/a1?enable=true", json!(null)).await;
+    may("agent/service/deregister/a1", json!(null)).await;
+}

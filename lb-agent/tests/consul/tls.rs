@@ -1,0 +1,365 @@
+//! Consul over TLS: who trusts whom, and how many connections that takes.
+
+use std::{path::PathBuf, time::Duration};
+
+use lb_agent::{
+    catalog::{Problem, SourceState},
+    discover::consul::{Address, Config, Tls},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::{
+    source::{SOON, Source, config, ids},
+    support::{BOUND, Consul, Ports, until},
+};
+
+/// The name in the servers' certificates, as Consul's own tools make them.
+const NAME: &str = "server.dc1.consul";
+
+/// An authority, and a folder for what it signs.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = Self {
+            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        std::fs::write(authority.file("ca.pem"), authority.issuer.pem()).unwrap();
+        authority
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Signs a certificate for both ends; `holder`.pem and `holder`.key in the folder.
+    fn sign(&self, holder: &str) {
+        let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(self.file(&format!("{holder}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.file(&format!("{holder}.key")), key.serialize_pem()).unwrap();
+    }
+
+    /// A Consul that wants a certificate of everybody.
+    async fn consul(&self) -> Consul {
+        self.sign("server");
+        let extra = |ports: &Ports| {
+            json!({"ports": {"https": ports.https}, "verify_incoming_https": true,
+                   "ca_file": self.file("ca.pem"), "cert_file": self.file("server.pem"),
+                   "key_file": self.file("server.key")})
+        };
+        Consul::start_with(extra).await
+    }
+
+    /// What reaches it.
+    fn config(&self, consul: &Consul) -> Config {
+        self.sign("client");
+        Config {
+            tls: Tls {
+                ca_file: Some(self.file("ca.pem")),
+                cert_file: Some(self.file("client.pem")),
+                key_file: Some(self.file("client.key")),
+                server_name: Some(NAME.to_owned()),
+                ..Tls::default()
+            },
+            ..config(&format!("https://127.0.0.1:{}", consul.ports().https))
+        }
+    }
+}
+
+/// Established connections of this machine to a port of 127.0.0.1.
+fn connections(port: u16) -> usize {
+    let peer = format!("0100007F:{port:04X}");
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let lines = table.lines().map(|line| line.split_whitespace());
+    lines
+        .filter_map(|mut columns| Some((columns.nth(2)?.to_owned(), columns.next()?.to_owned())))
+        .filter(|(remote, state)| *remote == peer && state == "01")
+        .count()
+}
+
+/// What a source says that cannot reach its Consul.
+async fn refused(config: Config) -> String {
+    let mut source = Source::start(config);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert!(state.catalog.is_none(), "unknown is never empty");
+    source.end().await;
+    state.error.unwrap()
+}
+
+#[tokio::test]
+async fn three_hundred_services_are_followed_over_two_connections_also_after_a_restart() {
+    const SERVICES: usize = 300;
+    let authority = Authority::new();
+    let mut consul = authority.consul().await;
+    for n in 0..SERVICES {
+        consul.register(&format!("s{n}"), &format!("i{n}"), 1).await;
+    }
+    let config = Config {
+        // Nothing is polled.
+        max_watches: 2 * SERVICES,
+        ..authority.config(&consul)
+    };
+    let mut source = Source::start(config);
+    source
+        .catalog(2 * BOUND, |catalog| catalog.services.len() == SERVICES + 1)
+        .await;
+    let port = consul.ports().https;
+    // Each carries 200 requests.
+    until(BOUND, || connections(port) == 2).await;
+    for n in [0, SERVICES - 1] {
+        let (service, id) = (format!("s{n}"), format!("j{n}"));
+        consul.register(&service, &id, 2).await;
+        source
+            .catalog(SOON, |catalog| ids(catalog, &service).len() == 2)
+            .await;
+    }
+
+    consul.kill();
+    source.until(BOUND, |state| state.error.is_some()).await;
+    consul.run().await;
+    source.until(2 * BOUND, |state| state.error.is_none()).await;
+    consul.register("s7", "j7", 2).await;
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "s7").len() == 2)
+        .await;
+    assert!(connections(port) <= 2, "{}", connections(port));
+    source.end().await;
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_is_named_with_the_remedy() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let consul = authority.consul().await;
+    let right = authority.config(&consul);
+    let with = |tls: Tls| Config {
+        tls,
+        ..right.clone()
+    };
+    let anonymous = refused(with(Tls {
+        cert_file: None,
+        key_file: None,
+        ..right.tls.clone()
+    }));
+    let stranger = refused(with(Tls {
+        ca_file: Some(other.file("ca.pem")),
+        ..right.tls.clone()
+    }));
+    // The certificate holds a name, and the address is none.
+    let misnamed = refused(with(Tls {
+        server_name: None,
+        ..right.tls.clone()
+    }));
+    for (text, part) in [
+        (anonymous.await, "cert_file and key_file"),
+        (stranger.await, "invalid peer certificate"),
+        (misnamed.await, "not valid for name"),
+    ] {
+        assert!(
+            text.starts_with("cannot reach Consul at https://127.0.0.1:"),
+            "{text}"
+        );
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_authority_may_be_one_file_of_a_folder_and_nobody_at_all_only_with_a_warning() {
+    let authority = Authority::new();
+    let consul = authority.consul().await;
+    let right = authority.config(&consul);
+    let folder = Config {
+        tls: Tls {
+            ca_file: None,
+            ca_path: Some(authority.folder.path().to_owned()),
+            ..right.tls.clone()
+        },
+        ..right.clone()
+    };
+    let problems = folder.problems.subscribe();
+    let mut source = Source::start(folder);
+    source.catalog(BOUND, |_| true).await;
+    source.end().await;
+    assert_eq!(*problems.borrow(), []);
+
+    let blind = Config {
+        tls: Tls {
+            ca_file: None,
+            server_name: None,
+            trust_anybody: true,
+            ..right.tls.clone()
+        },
+        problems: watch::Sender::default(),
+        ..right
+    };
+    let problems = blind.problems.subscribe();
+    let mut source = Source::start(blind);
+    source.catalog(BOUND, |_| true).await;
+    let text = problems.borrow()[0].to_string();
+    assert!(text.contains("remove tls_verify = false"), "{text}");
+    source.end().await;
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_when_told_and_broken_ones_change_nothing() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let consul = authority.consul().await;
+    let reload = watch::Sender::default();
+    let config = Config {
+        reload: reload.subscribe(),
+        ..authority.config(&consul)
+    };
+    let mut problems = config.problems.subscribe();
+    // At first, ours is signed by somebody whom Consul does not know.
+    other.sign("client");
+    for file in ["client.pem", "client.key"] {
+        std::fs::copy(other.file(file), authority.file(file)).unwrap();
+    }
+    let mut source = Source::start(config);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert!(state.catalog.is_none(), "unknown is never empty");
+    authority.sign("client");
+    reload.send_replace(());
+    source
+        .catalog(BOUND, |catalog| !catalog.services.is_empty())
+        .await;
+    source.until(BOUND, |state| state.error.is_none()).await;
+
+    std::fs::write(authority.file("client.key"), "rotten").unwrap();
+    reload.send_replace(());
+    let told = |problems: &Vec<Problem>| !problems.is_empty();
+    let told = tokio::time::timeout(BOUND, problems.wait_for(told)).await;
+    let text = told.unwrap().unwrap()[0].to_string();
+    assert!(text.contains("client.key holds no private key"), "{text}");
+    assert!(text.ends_with("the old certificates stay in use"), "{text}");
+    // The old ones still serve.
+    consul.register("a", "a1", 1).await;
+    source
+        .catalog(SOON, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+
+    authority.sign("client");
+    reload.send_replace(());
+    tokio::time::timeout(BOUND, problems.wait_for(Vec::is_empty))
+        .await
+        .unwrap()
+        .unwrap();
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_no_tls_is_named() {
+    let consul = Consul::start().await;
+    let plain = format!("https://{}", consul.address());
+    let authority = Authority::new();
+    let tls = Tls {
+        ca_file: Some(authority.file("ca.pem")),
+        ..Tls::default()
+    };
+    let text = refused(Config {
+        tls,
+        ..config(&plain)
+    })
+    .await;
+    assert!(
+        text.starts_with(&format!("cannot reach Consul at {plain}: ")),
+        "{text}"
+    );
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told_at_the_start() {
+    let authority = Authority::new();
+    authority.sign("client");
+    let check = |tls: Tls| {
+        let address: Address = "https://127.0.0.1:8501".parse().unwrap();
+        let mut config = Config::new(address);
+        config.tls = tls;
+        config.check().map_err(|error| error.to_string())
+    };
+    let ca_file = Some(authority.file("ca.pem"));
+    assert_eq!(
+        check(Tls {
+            ca_file: ca_file.clone(),
+            ..Tls::default()
+        }),
+        Ok(())
+    );
+    for (tls, part) in [
+        (
+            Tls {
+                ca_file: Some(authority.file("missing.pem")),
+                ..Tls::default()
+            },
+            "missing.pem cannot be read",
+        ),
+        (
+            Tls {
+                ca_file: Some(authority.file("client.key")),
+                ..Tls::default()
+            },
+            "client.key holds no certificate",
+        ),
+        (
+            Tls {
+                ca_path: Some(tempfile::tempdir().unwrap().path().to_owned()),
+                ..Tls::default()
+            },
+            "no file in it ends in .pem",
+        ),
+        (
+            Tls {
+                ca_file: ca_file.clone(),
+                cert_file: Some(authority.file("client.pem")),
+                ..Tls::default()
+            },
+            "need each other",
+        ),
+        (
+            Tls {
+                ca_file,
+                server_name: Some("a b".to_owned()),
+                ..Tls::default()
+            },
+            "no name that a certificate can hold",
+        ),
+    ] {
+        let text = check(tls).unwrap_err();
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_consul_that_falls_silent_over_http2_is_noticed_before_its_queries_would_end() {
+    let authority = Authority::new();
+    let consul = authority.consul().await;
+    let config = Config {
+        wait: Duration::from_secs(300),
+        ..authority.config(&consul)
+    };
+    let mut source = Source::start(config);
+    source.catalog(BOUND, |_| true).await;
+    consul.freeze();
+    let silent = |state: &SourceState| state.error.is_some();
+    // Ten seconds to the next ping, and ten for its answer.
+    source.until(Duration::from_secs(60), silent).await;
+    consul.thaw();
+    source.until(2 * BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}

@@ -1,0 +1,236 @@
+//! A real Consul, and the few requests that the bench itself makes.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+/// A running Consul in a namespace.
+pub(super) struct Consul {
+    _process: Process,
+    /// The certificate of who signed Consul's.
+    pub(super) ca: PathBuf,
+}
+
+pub(super) const HTTP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8500);
+pub(super) const HTTPS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8501);
+
+const UP_WITHIN: Duration = Duration::from_secs(30);
+/// Nodes that the instances are spread over.
+const NODES: usize = 50;
+/// What Consul takes in one transaction.
+const OPERATIONS: usize = 64;
+
+/// An answer with status 200.
+pub(super) struct Answer {
+    pub(super) index: u64,
+    pub(super) body: Vec<u8>,
+}
+
+impl Consul {
+    /// Starts one with nothing in it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub(super) fn start(
+        binary: &Path,
+        netns: &Netns,
+        group: &Cgroup,
+        folder: &Path,
+    ) -> Result<Self> {
+        let [ca, certificate, key] = certificates(folder)?;
+        let config = json!({
+            "server": true, "bootstrap_expect": 1, "node_name": "lb-bench", "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1", "data_dir": folder.join("consul"), "disable_update_check": true,
+            "log_level": "warn", "cert_file": certificate, "key_file": key,
+            "ports": {"http": HTTP.port(), "https": HTTPS.port(), "dns": -1, "grpc": -1},
+            "performance": {"raft_multiplier": 1},
+        });
+        let file = folder.join("consul.json");
+        fs::write(&file, config.to_string())?;
+        let process = Spawn::new("consul", binary)
+            .args(["agent", "-config-file"])
+            .arg(&file)
+            .netns(netns)
+            .cgroup(group)
+            .log(folder)
+            .start()?;
+        let consul = Self {
+            _process: process,
+            ca,
+        };
+        netns.enter(|| {
+            eventually(UP_WITHIN, || {
+                let listed = get("/v1/health/service/consul?passing")?;
+                ensure!(listed.body.len() > 2, "Consul does not know itself yet");
+                Ok(())
+            })
+            .context("Consul does not come up")
+        })??;
+        Ok(consul)
+    }
+
+    /// Registers so many services with so many instances each.
+    ///
+    /// # Errors
+    /// When Consul refuses.
+    pub(super) fn fill(&self, services: usize, instances: usize) -> Result<()> {
+        let node = |n| {
+            let (node, address) = (node(n), Ipv4Addr::new(10, 76, 255, 1));
+            json!({"Node": {"Verb": "set", "Node": {"Node": node, "Address": address}}})
+        };
+        self.change(&(0..NODES).map(node).collect::<Vec<_>>())?;
+        let all =
+            (0..services).flat_map(|s| (0..instances).map(move |i| Instance { service: s, n: i }));
+        let operations: Vec<Value> = all.flat_map(|it| it.register()).collect();
+        for some in operations.chunks(OPERATIONS) {
+            self.change(some)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out operations in one transaction.
+    ///
+    /// # Errors
+    /// When Consul refuses.
+    pub(super) fn change(&self, operations: &[Value]) -> Result<()> {
+        ask("PUT", "/v1/txn", &Value::from(operations).to_string()).map(drop)
+    }
+
+    /// What Consul says of a service: at once, or when `index` is passed.
+    ///
+    /// # Errors
+    /// When Consul refuses, or nothing changes for a long time.
+    pub(super) fn listing(&self, service: usize, index: Option<u64>) -> Result<Answer> {
+        let hold = index.map_or(String::new(), |index| format!("&index={index}&wait=30s"));
+        get(&format!("/v1/health/service/{}?stale{hold}", name(service)))
+    }
+}
+
+/// One instance of a service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instance {
+    pub(super) service: usize,
+    pub(super) n: usize,
+}
+
+impl Instance {
+    /// Registers it with a check that passes.
+    pub(super) fn register(self) -> [Value; 2] {
+        let n = u16::try_from(self.service * 16 + self.n).unwrap_or(u16::MAX);
+        let [high, low] = n.to_be_bytes();
+        let address = Ipv4Addr::new(10, 76, high, low);
+        // Nobody is there to be probed.
+        let service = json!({"ID": self.id(), "Service": name(self.service), "Address": address,
+                             "Port": 80, "Tags": ["lb_check=off"]});
+        let node = self.node();
+        [
+            json!({"Service": {"Verb": "set", "Node": node, "Service": service}}),
+            self.check("passing"),
+        ]
+    }
+
+    /// Takes it away, and its check with it.
+    pub(super) fn deregister(self) -> Value {
+        let service = json!({"ID": self.id(), "Service": name(self.service)});
+        json!({"Service": {"Verb": "delete", "Node": self.node(), "Service": service}})
+    }
+
+    /// Turns its check.
+    pub(super) fn check(self, status: &str) -> Value {
+        let id = self.id();
+        json!({"Check": {"Verb": "set", "Check": {
+            "Node": self.node(), "CheckID": format!("service:{id}"), "Name": "tcp", "Status": status,
+            "ServiceID": id, "Output": "TCP connect 10.76.0.1:80: Success"}}})
+    }
+
+    fn id(self) -> String {
+        format!("{}-{}", name(self.service), self.n)
+    }
+
+    fn node(self) -> String {
+        node((self.service + self.n) % NODES)
+    }
+}
+
+/// The name of a service.
+pub(super) fn name(service: usize) -> String {
+    format!("service-{service}")
+}
+
+fn node(n: usize) -> String {
+    format!("node-{n}")
+}
+
+/// A certificate authority, and a certificate and its key for Consul, as files.
+fn certificates(folder: &Path) -> Result<[PathBuf; 3]> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&key)?;
+    let issuer = Issuer::from_params(&params, &key);
+    let own_key = KeyPair::generate()?;
+    let names = ["127.0.0.1", "localhost", "server.dc1.consul"].map(str::to_owned);
+    let own = CertificateParams::new(names)?.signed_by(&own_key, &issuer)?;
+    let files = [
+        ("ca.pem", ca.pem()),
+        ("consul.pem", own.pem()),
+        ("consul.key", own_key.serialize_pem()),
+    ];
+    for (file, text) in &files {
+        fs::write(folder.join(file), text)?;
+    }
+    Ok(files.map(|(file, _)| folder.join(file)))
+}
+
+/// From other addresses than the agent's, which Consul allows only so many connections.
+fn connect() -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let from = Ipv4Addr::new(127, 0, 1, fastrand::u8(1..=100));
+    socket.bind(&SocketAddrV4::new(from, 0).into())?;
+    socket.connect(&HTTP.into())?;
+    Ok(socket.into())
+}
+
+fn get(path: &str) -> Result<Answer> {
+    ask("GET", path, "")
+}
+
+/// One request on a connection of its own. HTTP/1.0, whose answers end with the connection.
+fn ask(method: &str, path: &str, body: &str) -> Result<Answer> {
+    let mut consul = connect().context("cannot reach Consul")?;
+    consul.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let length = body.len();
+    write!(
+        consul,
+        "{method} {path} HTTP/1.0\r\nHost: {HTTP}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = Vec::new();
+    consul.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.with_context(|| format!("Consul hung up on {method} {path}"))?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let body = answer.split_off(end + 4);
+    if !head.split(' ').nth(1).is_some_and(|status| status == "200") {
+        let said = String::from_utf8_lossy(&body[..body.len().min(300)]);
+        bail!("Consul answered to {method} {path}: {head}\n{said}");
+    }
+    let index = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        let is_it = name.eq_ignore_ascii_case("X-Consul-Index");
+        is_it.then(|| value.trim().parse().ok())?
+    });
+    Ok(Answer {
+        index: index.unwrap_or(0),
+        body,
+    })
+}
