@@ -164,9 +164,9 @@ impl Asked {
             slots: slots(name, service, pool, &mut problems),
         };
         let mut backends = Vec::with_capacity(service.backends.len());
-        for (key, backend) in &service.backends {
+        for (key, backend, share) in service.shares() {
             match reachable(backend.address, pool) {
-                Ok(address) => backends.push((address, backend.weight.max(1))),
+                Ok(address) => backends.push((address, share.max(1))),
                 Err(message) => {
                     problems.push(Problem::new(format!("instance {key} of {name}"), message));
                 }
@@ -225,9 +225,10 @@ fn slots(
     pool: Ipv4Net,
     problems: &mut Vec<Problem>,
 ) -> Vec<SocketAddrV4> {
-    let usable = service.usable().filter(|(_, backend)| backend.weight > 0);
+    let usable = service.shares();
+    let usable = usable.filter(|(_, backend, share)| backend.state().usable() && *share > 0);
     let members: BTreeMap<_, _> = usable
-        .filter_map(|(_, backend)| Some((reachable(backend.address, pool).ok()?, backend.weight)))
+        .filter_map(|(_, backend, share)| Some((reachable(backend.address, pool).ok()?, share)))
         .collect();
     if members.len() > SLOTS as usize {
         problems.push(Problem::new(

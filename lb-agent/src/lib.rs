@@ -15,6 +15,8 @@ pub mod docker;
 pub mod document;
 pub mod drain;
 pub mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod health;
 pub mod installed;
 pub mod maps;

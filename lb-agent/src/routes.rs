@@ -197,7 +197,7 @@ fn backends(
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteBackend> {
     let mut backends = Vec::new();
-    for (key, backend) in &service.backends {
+    for (key, backend, share) in service.shares() {
         let address = backend.address;
         let circle = if config.is_own_listener(address) {
             "a listener of the front or the page itself"
@@ -208,7 +208,7 @@ fn backends(
                 key: key.clone(),
                 address,
                 usable: backend.state().usable(),
-                weight: backend.weight,
+                weight: share,
             });
             continue;
         };

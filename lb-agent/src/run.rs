@@ -48,6 +48,7 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
     preflight::privileges()?;
     preflight::cgroup(&config.cgroup)?;
     preflight::bpffs(&config.bpffs)?;
+    lb_sys::memory::keep_nothing();
     let _state = preflight::lock_state(&config.state_dir)?;
     let _pins = preflight::lock_pins(&programs::pin_root(&config.bpffs))?;
     tracing::info!(?config, "resolved configuration");

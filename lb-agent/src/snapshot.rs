@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
-    options::Options,
+    options::{Local, Options},
 };
 
 /// Everything the agent knows at one moment.
@@ -210,7 +210,35 @@ impl Service {
             .iter()
             .filter(|(_, backend)| backend.state().usable())
     }
+
+    /// The share of new flows that each backend has on this host, beside the others of the service: its weight, and
+    /// what `lb_local` makes of it. 0 takes none.
+    pub fn shares(&self) -> impl Iterator<Item = (&InstanceKey, &Backend, u16)> {
+        let favours =
+            self.options.local == Local::Prefer && self.backends.values().any(|it| it.local);
+        let favour = move |backend: &Backend| {
+            let times = if favours && backend.local {
+                LOCAL_FAVOUR
+            } else {
+                1
+            };
+            u32::from(backend.weight) * times
+        };
+        // Where the heaviest would not fit, all of them are scaled down alike.
+        let heaviest = self.backends.values().map(favour).max().unwrap_or(0);
+        let scale = heaviest.div_ceil(u16::MAX.into()).max(1);
+        self.backends.iter().map(move |(key, backend)| {
+            let share = match self.options.local {
+                Local::Only if !backend.local => 0,
+                _ => favour(backend).div_ceil(scale),
+            };
+            (key, backend, u16::try_from(share).unwrap_or(u16::MAX))
+        })
+    }
 }
+
+/// How many times the weight of another host's backend one of this host has under `lb_local=prefer`.
+const LOCAL_FAVOUR: u32 = 16;
 
 /// One instance with both levels of health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -336,5 +364,104 @@ impl Backend {
             (SourceHealth::Passing, ProbeState::Starting) => State::Starting,
             (SourceHealth::Passing, ProbeState::Up | ProbeState::Off) => State::Usable,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service of backends with these weights, those of this host marked.
+    fn service(local: Local, backends: &[(u16, bool)]) -> Service {
+        let backend = |(id, &(weight, local)): (usize, &(u16, bool))| {
+            let key = InstanceKey {
+                node: "n".to_owned(),
+                id: id.to_string(),
+            };
+            let backend = Backend {
+                address: SocketAddr::from(([10, 0, 0, 1], 80)),
+                local,
+                tags: Arc::default(),
+                weight,
+                source: SourceHealth::Passing,
+                checks: Vec::new(),
+                probe: Probe {
+                    state: ProbeState::Up,
+                    since: SystemTime::UNIX_EPOCH,
+                    error: None,
+                    took: None,
+                },
+                draining: false,
+                leaving: false,
+            };
+            (key, backend)
+        };
+        Service {
+            vip: None,
+            options: Options {
+                local,
+                ..Options::default()
+            },
+            aliases: BTreeSet::new(),
+            backends: backends.iter().enumerate().map(backend).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn check(local: Local, backends: &[(u16, bool)], expect: &[u16]) {
+        let service = service(local, backends);
+        let shares: Vec<u16> = service.shares().map(|(_, _, share)| share).collect();
+        assert_eq!(shares, expect);
+    }
+
+    #[test]
+    fn a_share_is_the_weight_unless_the_host_matters() {
+        check(
+            Local::Any,
+            &[(1, true), (0, false), (65535, false)],
+            &[1, 0, 65535],
+        );
+    }
+
+    #[test]
+    fn those_of_this_host_are_preferred() {
+        check(
+            Local::Prefer,
+            &[(1, true), (2, false), (0, true)],
+            &[16, 2, 0],
+        );
+        check(Local::Prefer, &[(7, false), (9, false)], &[7, 9]);
+    }
+
+    #[test]
+    fn a_share_that_would_not_fit_scales_all_of_them_down_and_none_to_nothing() {
+        check(
+            Local::Prefer,
+            &[(65535, true), (65535, false), (1, false)],
+            &[65535, 4096, 1],
+        );
+    }
+
+    #[test]
+    fn only_those_of_this_host_take_flows() {
+        check(Local::Only, &[(3, true), (2, false)], &[3, 0]);
+        check(Local::Only, &[(2, false)], &[0]);
+    }
+
+    #[test]
+    fn what_is_of_one_allocation_is_no_change() {
+        let map = |values: &[(u8, &Arc<str>)]| -> BTreeMap<u8, Arc<str>> {
+            values
+                .iter()
+                .map(|&(key, value)| (key, value.clone()))
+                .collect()
+        };
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let before = map(&[(1, &a), (2, &a), (3, &b)]);
+        let after = map(&[(0, &a), (2, &a), (3, &a)]);
+        let found: Vec<_> = changes(&before, &after)
+            .map(|(key, old, new)| (*key, old.is_some(), new.is_some()))
+            .collect();
+        assert_eq!(found, [(0, false, true), (1, true, false), (3, true, true)]);
     }
 }

@@ -25,6 +25,7 @@ use self::{
     consul::Consul,
     installed::Installed,
 };
+use crate::scale;
 
 /// What is needed.
 #[derive(clap::Args)]
@@ -32,9 +33,6 @@ pub(crate) struct Discovery {
     /// Less of everything: shows that it works, proves nothing.
     #[arg(long)]
     quick: bool,
-    /// The binary of the agent.
-    #[arg(long)]
-    agent: PathBuf,
     /// The binary of Consul.
     #[arg(long)]
     consul: PathBuf,
@@ -47,6 +45,8 @@ struct Effort {
     instances: usize,
     changes_per_second: u32,
     time: Duration,
+    /// Services in a file, of as many instances, and changes of it.
+    in_file: (usize, usize),
 }
 
 const FULL: Effort = Effort {
@@ -54,12 +54,14 @@ const FULL: Effort = Effort {
     instances: 10,
     changes_per_second: 50,
     time: Duration::from_secs(60),
+    in_file: (10_000, 200),
 };
 
 const QUICK: Effort = Effort {
     services: 100,
     instances: 3,
     time: Duration::from_secs(5),
+    in_file: (300, 20),
     ..FULL
 };
 
@@ -93,6 +95,8 @@ pub(crate) struct Figures {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) one_change_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) one_change_p99_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rss_mb: Option<f64>,
 }
 
@@ -118,14 +122,12 @@ impl fmt::Display for Transport {
 /// When a part cannot be made or does not come up.
 pub(crate) fn run(discovery: &Discovery) -> Result<()> {
     let effort = if discovery.quick { QUICK } else { FULL };
-    for program in [&discovery.agent, &discovery.consul] {
-        // Started from another folder.
-        ensure!(
-            program.is_absolute(),
-            "{} is no absolute path",
-            program.display()
-        );
-    }
+    // Started from another folder.
+    let consul = discovery.consul.display();
+    ensure!(
+        discovery.consul.is_absolute(),
+        "{consul} is no absolute path"
+    );
     let mut figures = Figures::default();
     let many = cluster(discovery, effort, &[Transport::Https, Transport::Plain])?;
     let few = Effort {
@@ -141,6 +143,13 @@ pub(crate) fn run(discovery: &Discovery) -> Result<()> {
         figures.plain_http_p99_ms = plain.delays.of_changes(99);
         figures.consul_load_s = Some(https.load.as_secs_f64());
     }
+    let (services, changes) = effort.in_file;
+    println!("measuring {services} services in a file");
+    let in_file = scale::measure(services, effort.instances, changes, false)?;
+    figures.full_load_s = Some(in_file.full_load_s);
+    figures.one_change_ms = Some(in_file.one_change_ms);
+    figures.one_change_p99_ms = Some(in_file.one_change_p99_ms);
+    figures.rss_mb = Some(in_file.rss_mb);
     figures.plain_http_few_p99_ms = few.first().and_then(|few| few.delays.of_changes(99));
     for run in many.iter().chain(&few) {
         println!("{run}");
@@ -209,18 +218,14 @@ fn cluster(discovery: &Discovery, effort: Effort, transports: &[Transport]) -> R
     let group = Cgroup::new("bench")?;
     let consul = Consul::start(&discovery.consul, &netns, &group, folder.path())?;
     netns.enter(|| consul.fill(effort.services, effort.instances))??;
+    let program = std::env::current_exe()
+        .context("cannot find this program")?
+        .with_file_name("lb-agent");
     let mut runs = Vec::new();
     for &transport in transports {
         println!("measuring {} services over {transport}", effort.services);
         let began = Instant::now();
-        let agent = Agent::start(
-            &discovery.agent,
-            &netns,
-            &group,
-            folder.path(),
-            &consul,
-            transport,
-        )?;
+        let agent = Agent::start(&program, &netns, &group, folder.path(), &consul, transport)?;
         let run = netns.enter(|| -> Result<Run> {
             let installed = Installed::open(&bpffs, began + PATIENCE)?;
             // Consul's own service is one of them.

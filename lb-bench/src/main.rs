@@ -8,6 +8,7 @@ mod client;
 mod costs;
 mod discovery;
 mod hooks;
+mod kill;
 mod ratios;
 mod report;
 mod scale;
@@ -54,6 +55,19 @@ enum Command {
         /// Changes that are measured.
         #[arg(long, default_value_t = 200)]
         changes: usize,
+        /// Without front and resolver.
+        #[arg(long)]
+        bare: bool,
+    },
+    /// The agent when a container is killed.
+    #[command(hide = true)]
+    Kill {
+        /// The folder with the packages of a Docker Engine.
+        #[arg(long, env = "LB_DOCKER", value_name = "DIR")]
+        packages: PathBuf,
+        /// How many containers are killed.
+        #[arg(long, default_value_t = 100)]
+        kills: usize,
     },
     /// From a change in Consul to the kernel's map.
     Discovery(discovery::Discovery),
@@ -99,12 +113,19 @@ fn main() -> Result<()> {
         Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
         Command::Discovery(what) => discovery::run(&what),
         Command::Serve { network, bare } => server::run(network, &bare),
+        Command::Kill { packages, kills } => {
+            let figures = kill::measure(&packages, kills)?;
+            let line = serde_json::to_string(&figures).context("cannot write the figures")?;
+            println!("{line}");
+            Ok(())
+        }
         Command::Scale {
             services,
             instances,
             changes,
+            bare,
         } => {
-            let figures = scale::measure(services, instances, changes)?;
+            let figures = scale::measure(services, instances, changes, bare)?;
             println!(
                 "{}",
                 serde_json::to_string(&figures).context("cannot write the figures")?

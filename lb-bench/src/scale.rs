@@ -45,7 +45,12 @@ pub(crate) struct Figures {
 ///
 /// # Errors
 /// When the agent cannot be started, or does not bring the services into the maps in time.
-pub(crate) fn measure(services: usize, instances: usize, changes: usize) -> Result<Figures> {
+pub(crate) fn measure(
+    services: usize,
+    instances: usize,
+    changes: usize,
+    bare: bool,
+) -> Result<Figures> {
     let netns = Netns::new("bench-scale")?;
     let group = Cgroup::new("bench-scale")?;
     let agents = group.subgroup("agent")?;
@@ -54,7 +59,7 @@ pub(crate) fn measure(services: usize, instances: usize, changes: usize) -> Resu
     let bpffs = folder.0.join("bpf");
     fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
     netns.mount_bpffs(&bpffs)?;
-    configure(&folder.0, clients.path())?;
+    configure(&folder.0, clients.path(), bare)?;
 
     let file = ServicesFile {
         folder: folder.0.clone(),
@@ -273,14 +278,15 @@ impl ServicesFile {
     }
 }
 
-fn configure(folder: &Path, cgroup: &Path) -> Result<()> {
+fn configure(folder: &Path, cgroup: &Path, bare: bool) -> Result<()> {
+    let others = !bare;
     let (folder_name, cgroup) = (folder.display(), cgroup.display());
     let text = format!(
         "state_dir = \"{folder_name}/state\"\nbpffs = \"{folder_name}/bpf\"\ncgroup = \"{cgroup}\"\n\
          socket = \"{folder_name}/admin.sock\"\n\
          [sources.docker]\nsocket = \"off\"\n\
          [sources.file]\npath = \"{folder_name}/services.toml\"\n\
-         [dns]\nupstreams = []\n\
+         [dns]\nenabled = {others}\nupstreams = []\n[front]\nenabled = {others}\n\
          [limits]\nservices = 16384\nbackends = 131072\n"
     );
     fs::write(folder.join("lb.toml"), text).context("cannot write the configuration")

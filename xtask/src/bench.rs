@@ -1,12 +1,15 @@
 //! The benches. What is measured is built with the release profile, in a program of its own: this one must not
 //! depend on the agent, whose build needs the toolchain that this one sets up.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::{
-    setup,
+    packages, setup,
     shell::{cargo, run, say},
+    tools,
 };
 
 /// What to measure.
@@ -25,6 +28,13 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// From a change in a real Consul to the kernel's map; the last line is one JSON object. Needs root, and about
+    /// four minutes.
+    Discovery {
+        /// A short run: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 /// Measures.
@@ -35,36 +45,35 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     setup::require_root("bench")?;
     setup::programs()?;
     setup::test_programs()?;
-    say("building the bench with the release profile");
+    let mut arguments: Vec<OsString> = Vec::new();
+    let quick = match bench.subject {
+        Subject::Socket { quick } => {
+            arguments.push("socket".into());
+            quick
+        }
+        Subject::Discovery { quick } => {
+            let consul = packages::consul(&tools())?;
+            arguments.extend(["discovery".into(), "--consul".into(), consul.into()]);
+            quick
+        }
+    };
+    if quick {
+        arguments.push("--quick".into());
+    }
+    say("building the agent and the bench with the release profile");
+    let release = ["--release", "--quiet", "--locked", "--package", "lb-bench"];
     let mut build = cargo();
-    build.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--locked",
-        "--package",
-        "lb-bench",
-    ]);
+    build
+        .arg("build")
+        .args(release)
+        .args(["--package", "lb-agent"]);
     run(&mut build)?;
-    let Subject::Socket { quick } = bench.subject;
     say(if quick {
         "measuring for a moment"
     } else {
         "measuring: this takes a few minutes on a quiet machine, up to fifteen on a busy one"
     });
     let mut measure = cargo();
-    measure.args([
-        "run",
-        "--release",
-        "--quiet",
-        "--locked",
-        "--package",
-        "lb-bench",
-        "--",
-        "socket",
-    ]);
-    if quick {
-        measure.arg("--quick");
-    }
+    measure.arg("run").args(release).arg("--").args(arguments);
     run(&mut measure)
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod packages;
 mod setup;
 mod shell;
@@ -29,6 +30,8 @@ enum Command {
     Ci,
     /// Measure what the data plane costs. Needs root.
     Bench(bench::Bench),
+    /// Look for inputs that break the parsers. The tests replay what was found.
+    Fuzz(fuzz::Fuzz),
     /// Find or install everything that building and testing need.
     Setup,
     /// Build the kernel programs.
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Test => check::test(),
         Command::Ci => check::ci(),
+        Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Setup => setup::everything(),
         Command::BuildEbpf => {
             setup::programs()?;

@@ -83,6 +83,20 @@ pub(crate) fn test_programs() -> Result<()> {
     }
 }
 
+/// What building the fuzz targets takes beside the rest: libFuzzer is C++.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn fuzz_programs() -> Result<()> {
+    if on_path("c++") {
+        return Ok(());
+    }
+    install_packages(
+        &["g++"],
+        "it compiles libFuzzer, which runs the fuzz targets",
+    )
+}
+
 /// cargo-deny in the tool folder; answers its path.
 ///
 /// # Errors

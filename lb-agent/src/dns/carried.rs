@@ -24,7 +24,10 @@ pub fn carried(name: &str) -> Option<Carried> {
 ///
 /// `name` is in lower case, without the trailing dot.
 pub fn named(name: &str) -> impl Iterator<Item = &str> {
-    before_suffix(name).into_iter().flat_map(|rest| {
+    // As in `dashed_ipv6`: there is no such name.
+    let possible = |rest: &&str| rest.split('.').all(|label| label.len() <= LABEL_LIMIT);
+    let rest = before_suffix(name).filter(possible);
+    rest.into_iter().flat_map(|rest| {
         // Where an address can begin at the earliest.
         let foreign = |c: char| !(c.is_ascii_hexdigit() || c == '.' || c == '-');
         let from = rest.rfind(foreign).unwrap_or(0);

@@ -35,7 +35,10 @@ use tracing::warn;
 pub use metrics::Metrics;
 pub use resolv_conf::system_upstreams;
 
-use crate::{catalog::Problem, snapshot::Snapshot};
+use crate::{
+    catalog::Problem,
+    snapshot::{Snapshot, changes},
+};
 use names::Names;
 use server::Server;
 
@@ -123,8 +126,8 @@ pub async fn run(
         });
         server.learn(names);
     };
-    let first = snapshots.borrow_and_update().clone();
-    learn(first);
+    let mut known = snapshots.borrow_and_update().clone();
+    learn(known.clone());
 
     let mut sockets = JoinSet::new();
     for socket in udp {
@@ -158,7 +161,10 @@ pub async fn run(
                 // Without a sender the last names go on serving; whoever ended it is told elsewhere.
                 following = changed.is_ok();
                 let snapshot = snapshots.borrow_and_update().clone();
-                learn(snapshot);
+                if !names_the_same(known.as_deref(), snapshot.as_deref()) {
+                    learn(snapshot.clone());
+                }
+                known = snapshot;
             }
         }
     }
@@ -170,6 +176,22 @@ pub async fn run(
     });
     // What is not answered by then is asked again by its client, of whoever follows us.
     drained.await.unwrap_or(Ok(()))
+}
+
+/// Whether the names of two snapshots mean the same: most changes are of backends, and names know none.
+fn names_the_same(before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
+    match (before, after) {
+        (None, None) => true,
+        (Some(before), Some(after)) => {
+            let mut services = changes(&before.services, &after.services);
+            before.answered == after.answered
+                && services.all(|(_, old, new)| match (old, new) {
+                    (Some(old), Some(new)) => (old.vip, &old.aliases) == (new.vip, &new.aliases),
+                    _ => false,
+                })
+        }
+        _ => false,
+    }
 }
 
 /// The networks that a host's containers and neighbours may be in: private, shared and link-local addresses.

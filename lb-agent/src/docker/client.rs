@@ -1,7 +1,7 @@
 //! One request to the engine at a time, over a connection of its own; the stream of events is one that goes on.
 //!
 //! A connection to a unix socket costs less than keeping one alive does, and a fault never touches two requests. The
-//! three answers that are read here do not justify a client library with a model of the whole API, which refuses an
+//! few answers that are read here do not justify a client library with a model of the whole API, which refuses an
 //! answer for one unknown word in it.
 
 use std::{collections::BTreeSet, io, time::Duration};

@@ -209,7 +209,9 @@ async fn attend(
 async fn obey(orders: &mut OwnedReadHalf, front: &Front) -> io::Result<bool> {
     while let Some(order) = control::receive(orders).await? {
         match order {
-            Order::Routes(routes, settings) => front.publish(routes, &settings),
+            Order::Routes(routes, settings) => {
+                front.publish(Arc::unwrap_or_clone(routes), &settings);
+            }
             Order::Drain => return Ok(true),
             Order::Hello { .. } => {}
         }

@@ -1,7 +1,7 @@
 //! The messages between agent and front: a length of four bytes, then JSON. The first message of each side
 //! says which version it speaks; sides of different versions part at once.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -40,7 +40,7 @@ pub(super) enum Order {
     /// First of all.
     Hello { version: u32 },
     /// Follow these from now on.
-    Routes(Routes, Settings),
+    Routes(Arc<Routes>, Settings),
     /// Finish what is in flight and end.
     Drain,
 }
@@ -53,11 +53,11 @@ pub(super) async fn send<T: Serialize>(
     to: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    let mut frame = Vec::with_capacity(4 + body.len());
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&body);
+    // In one buffer: the routes of a large catalog are ten megabytes.
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
     to.write_all(&frame).await
 }
 
@@ -93,14 +93,14 @@ mod tests {
     #[tokio::test]
     async fn a_message_arrives_as_it_was_sent() {
         let (mut here, mut there) = tokio::io::duplex(16);
-        let sent = Order::Routes(Routes::default(), Settings::default());
+        let sent = Order::Routes(Arc::default(), Settings::default());
         let (sent_fine, received) =
             tokio::join!(send(&mut here, &sent), receive::<Order>(&mut there));
         sent_fine.unwrap();
         let Some(Order::Routes(routes, settings)) = received.unwrap() else {
             panic!("another message");
         };
-        assert_eq!((routes, settings), (Routes::default(), Settings::default()));
+        assert_eq!((routes, settings), (Arc::default(), Settings::default()));
     }
 
     #[tokio::test]

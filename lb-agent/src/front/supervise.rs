@@ -22,7 +22,8 @@ use nix::{
 use tokio::{
     process::Child,
     sync::watch,
-    time::{Instant, sleep, timeout},
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -285,7 +286,9 @@ impl Stage {
         self.snapshots.mark_changed();
         let mut patience = std::pin::pin!(sleep(PATIENCE));
         let mut patient = true;
+        let mut rested = Instant::now();
         loop {
+            let resting = Instant::now() < rested;
             tokio::select! {
                 ended = &mut hear => {
                     // Gone, or only cut off: then it is adopted like any other.
@@ -302,7 +305,8 @@ impl Stage {
                     patient = false;
                     self.snapshots.mark_changed();
                 }
-                changed = self.snapshots.changed() => {
+                () = sleep_until(rested), if resting => {}
+                changed = self.snapshots.changed(), if !resting => {
                     if changed.is_err() {
                         self.end.stop.cancelled().await;
                         break;
@@ -313,14 +317,19 @@ impl Stage {
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         continue;
                     };
-                    let wanted = self.routes(&snapshot, &routes);
+                    let began = Instant::now();
+                    let complete = snapshot.complete;
+                    let wanted = self.routes(snapshot, &routes).await?;
                     if told.as_ref() != Some(&wanted) {
                         let order = Order::Routes(wanted.clone(), self.config.settings.clone());
                         timeout(ORDER, control::send(&mut front.orders, &order)).await??;
                         told = Some(wanted);
                     }
-                    has_routes |= snapshot.complete;
-                    self.routed.send_if_modified(|routed| snapshot.complete && !std::mem::replace(routed, true));
+                    has_routes |= complete;
+                    self.routed.send_if_modified(|routed| complete && !std::mem::replace(routed, true));
+                    // The whole of a large catalog is no small message: those who change it without a pause must not
+                    // keep a CPU busy. A first change is told at once.
+                    rested = Instant::now() + (began.elapsed() * REST).min(LONGEST_REST);
                 }
             }
         }
@@ -363,19 +372,26 @@ impl Stage {
         }
     }
 
-    fn routes(&self, snapshot: &Snapshot, config: &RouteConfig) -> Routes {
+    async fn routes(
+        &self,
+        snapshot: Arc<Snapshot>,
+        config: &RouteConfig,
+    ) -> io::Result<Arc<Routes>> {
         let config = RouteConfig {
             host_addresses: &config.host_addresses | &listen::host_addresses(),
             ..config.clone()
         };
-        let (routes, mut problems) = Routes::new(snapshot, &config);
+        // Not here: the maps must not wait for it.
+        let make = move || Routes::new(&snapshot, &config);
+        let made = spawn_blocking(make).await.map_err(io::Error::other)?;
+        let (routes, mut problems) = made;
         problems.extend(self.trouble.clone());
         self.problems_out.send_if_modified(|known| {
             let new = *known != problems;
             *known = problems;
             new
         });
-        routes
+        Ok(Arc::new(routes))
     }
 
     /// Whether an adopted front listens somewhere else than it should.
@@ -415,6 +431,12 @@ const LOG_LEVEL: &str = "LB_LOG";
 
 /// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// After it has told the routes the stage rests this many times as long as that took.
+const REST: u32 = 9;
+
+/// At most so long.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// How long a front may take to read an order.
 const ORDER: Duration = Duration::from_secs(10);

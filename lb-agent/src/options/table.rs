@@ -88,7 +88,7 @@ pub const OPTIONS: &[Entry] = &[
         name: "lb_local",
         values: "`any`, `prefer`, `only`",
         default: "`any`",
-        does: "which instances take new flows: all alike; those of this host above the others; those of this host alone",
+        does: "which instances take new flows: all alike; those of this host with 16 times their weight; those of this host alone",
         since: Some("0.1.0"),
         read: Some(value::local),
     },

@@ -8,6 +8,7 @@ use std::{
 
 use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Sample},
+    docker,
     front::FrontStats,
     reconcile, registrar,
     routes::{RouteConfig, Routes},
@@ -80,6 +81,40 @@ pub(super) fn dns_line(sockets: &[UdpSocket]) -> admin::ComponentLine {
         .collect();
     let detail = format!("listens on {}", addresses.join(", "));
     Box::new(move || Component::new("dns", Mark::Ok, detail.clone()))
+}
+
+pub(super) fn docker_line(engine: &docker::Engine) -> Component {
+    let (mark, detail) = match (&engine.error, engine.containers.as_deref()) {
+        (Some(error), _) => (Mark::Warning, error.clone()),
+        (None, None) => (Mark::Warning, "the engine has not answered yet".to_owned()),
+        (None, Some(containers)) => (Mark::Ok, format!("{} containers", containers.len())),
+    };
+    Component::new("docker", mark, detail)
+}
+
+pub(super) fn docker_figures(
+    engine: watch::Receiver<docker::Engine>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        let engine = engine.borrow();
+        let containers = engine.containers.as_ref().map_or(0, |all| all.len());
+        let up = engine.containers.is_some() && engine.error.is_none();
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let gauge =
+            |name, help, value: usize| Figure::gauge(name, help, vec![Sample::plain(value as f64)]);
+        vec![
+            gauge(
+                "docker_up",
+                "Whether the Docker Engine is followed without trouble.",
+                usize::from(up),
+            ),
+            gauge(
+                "docker_containers",
+                "Containers of the Docker Engine, those that ended included.",
+                containers,
+            ),
+        ]
+    })
 }
 
 pub(super) fn reconcile_figures(

@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
-    show::{dns_line, front_figures, front_line, host_names, reconcile_figures, registrar_line},
+    show::{
+        dns_line, docker_figures, docker_line, front_figures, front_line, host_names,
+        reconcile_figures, registrar_line,
+    },
 };
 
 /// How long the front's requests in flight have.
@@ -61,6 +64,8 @@ pub(super) fn spawn(
     let (routed_in, routed) = watch::channel(false);
     let mut conditions = vec![(IN_MAPS, installed)];
 
+    let mut components: Vec<admin::ComponentLine> = Vec::new();
+
     // Sources.
     let mut sources = BTreeMap::new();
     if let Some(path) = config.sources.file.clone() {
@@ -89,9 +94,11 @@ pub(super) fn spawn(
         );
     }
     let mut registrar_problems = None;
-    let mut components: Vec<admin::ComponentLine> = Vec::new();
     if let Some(docker) = config.sources.docker.clone() {
         let (engine_in, engine) = watch::channel(docker::Engine::default());
+        registry.register_collector(Box::new(docker_figures(engine.clone())));
+        let shown = engine.clone();
+        components.push(Box::new(move || docker_line(&shown.borrow())));
         if let (Some(registrar), Some(consul)) = (config.registrar.clone(), consul.clone()) {
             let outputs = registrar::Outputs::default();
             registrar_problems = Some(outputs.problems.subscribe());

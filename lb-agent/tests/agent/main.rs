@@ -8,6 +8,7 @@ mod bad_start;
 mod bad_surroundings;
 mod changes;
 mod collisions;
+mod consul_tls;
 mod kit;
 mod life;
 mod limits;

@@ -1,9 +1,9 @@
 //! A cluster of three servers that lose each other, and ways to reach them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_agent::{
-    catalog::SourceState,
+    catalog::{Catalog, SourceState},
     discover::consul::{Address, Config},
 };
 use serde_json::json;
@@ -50,6 +50,20 @@ async fn the_next_server_is_asked_when_one_dies_and_the_table_outlives_the_leade
         .await;
     source.until(BOUND, |state| state.error.is_none()).await;
 
+    // A follower applies what it was told only with the leader's next word.
+    let deadline = Instant::now() + BOUND;
+    while all[2]
+        .get("health/service/a?stale")
+        .await
+        .as_array()
+        .unwrap()
+        .len()
+        < 2
+    {
+        assert!(Instant::now() < deadline, "the third server learns nothing");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
     // The second dies, and with it the majority: there is no leader any more. What the last one answers is old, and
     // nothing is taken away for it.
     all[1].kill();
@@ -88,6 +102,40 @@ async fn a_follower_answers_while_its_cluster_elects_another_leader() {
         .catalog(BOUND, |catalog| ids(catalog, "a").contains(&"a2"))
         .await;
     assert_eq!(ids(&catalog, "a"), ["a1", "a2"]);
+    source.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_restarts_takes_nothing_away_and_tells_news_again() {
+    let server = Consul::start().await;
+    let mut agent = Consul::start_client(&server).await;
+    agent.register("a", "a1", 1).await;
+    server.register("a", "a2", 2).await;
+    let mut source = Source::start(config(&agent.address()));
+    let of_agent = |catalog: &Catalog| {
+        let all = catalog
+            .services
+            .get("a")
+            .into_iter()
+            .flat_map(|it| it.iter());
+        all.filter(|it| it.local).count()
+    };
+    source
+        .catalog(BOUND, |catalog| {
+            ids(catalog, "a").len() == 2 && of_agent(catalog) == 1
+        })
+        .await;
+    agent.kill();
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a").len(), 2);
+    agent.run().await;
+    source.until(BOUND, |state| state.error.is_none()).await;
+    agent.register("a", "a3", 3).await;
+    source
+        .catalog(SOON, |catalog| {
+            ids(catalog, "a").len() == 3 && of_agent(catalog) == 2
+        })
+        .await;
     source.end().await;
 }
 

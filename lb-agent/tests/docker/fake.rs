@@ -21,7 +21,10 @@ use tokio::{
     net::UnixListener,
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::timeout,
 };
+
+use crate::kit::LIMIT;
 
 pub(crate) struct Fake {
     folder: tempfile::TempDir,
@@ -36,7 +39,7 @@ pub(crate) struct World {
     /// Whether lists are answered; else they wait.
     pub(crate) lists: watch::Sender<bool>,
     /// The stream of events of the last subscriber; dropped, it ends.
-    events: Arc<Mutex<Option<mpsc::UnboundedSender<String>>>>,
+    events: watch::Sender<Option<mpsc::UnboundedSender<String>>>,
     /// The versions that were asked for, in the path.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     oldest: &'static str,
@@ -49,7 +52,7 @@ impl Fake {
         let world = World {
             containers: Arc::default(),
             lists: watch::Sender::new(true),
-            events: Arc::default(),
+            events: watch::Sender::new(None),
             asked: Arc::default(),
             oldest,
             newest,
@@ -98,7 +101,7 @@ impl Fake {
 
     /// Sends a line to whoever has subscribed.
     pub(crate) fn say(&self, line: &str) {
-        let events = self.world.events.lock().unwrap();
+        let events = self.world.events.borrow();
         events.as_ref().unwrap().send(format!("{line}\n")).unwrap();
     }
 
@@ -108,14 +111,16 @@ impl Fake {
         self.say(&event.to_string());
     }
 
-    /// Whether somebody listens to the events.
-    pub(crate) fn subscribed(&self) -> bool {
-        self.world.events.lock().unwrap().is_some()
+    /// Waits until somebody listens to the events.
+    pub(crate) async fn subscribed(&self) {
+        let mut events = self.world.events.subscribe();
+        let heard = timeout(LIMIT, events.wait_for(Option::is_some)).await;
+        heard.unwrap().unwrap();
     }
 
     /// Ends the stream of events.
     pub(crate) fn cut(&self) {
-        self.world.events.lock().unwrap().take();
+        self.world.events.send_replace(None);
     }
 }
 
@@ -156,7 +161,7 @@ async fn events(State(world): State<World>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default();
     assert!(query.contains("since=1795305600.000000000"), "{query}");
     let (sender, receiver) = mpsc::unbounded_channel();
-    *world.events.lock().unwrap() = Some(sender);
+    world.events.send_replace(Some(sender));
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async {
         let line = receiver.recv().await?;
         Some((Ok::<_, Infallible>(Bytes::from(line)), receiver))

@@ -82,9 +82,7 @@ async fn the_end_of_a_container_is_heard_while_a_list_is_slow() {
     fake.cut();
     follower.until(|engine| engine.error.is_some()).await;
     // The new session lists, and waits for the answer.
-    while !fake.subscribed() {
-        tokio::task::yield_now().await;
-    }
+    fake.subscribed().await;
     fake.tell("a", "kill", &json!({"signal": "9"}));
     follower
         .until_container("a", |it| it.state == State::Ending)
@@ -122,9 +120,7 @@ async fn nothing_is_known_before_the_first_list() {
     fake.put("a", "running");
     fake.world.lists.send_replace(false);
     let mut follower = follow(&fake);
-    while !fake.subscribed() {
-        tokio::task::yield_now().await;
-    }
+    fake.subscribed().await;
     // An event is a hint to look, but one container is not all of them.
     fake.put("b", "running");
     fake.tell("b", "start", &json!({}));

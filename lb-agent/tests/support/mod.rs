@@ -81,6 +81,16 @@ impl Consul {
         all
     }
 
+    /// An agent that is no server, of the cluster of `server`.
+    pub(crate) async fn start_client(server: &Self) -> Self {
+        let mut consul = Self::prepare("lb-test-client");
+        let join = [format!("127.0.0.1:{}", server.ports.serf_lan)];
+        consul.extra = json!({"server": false, "bootstrap_expect": 0, "retry_join": join,
+                              "retry_interval": "1s"});
+        consul.run().await;
+        consul
+    }
+
     fn prepare(node: &str) -> Self {
         let binary = std::env::var_os("LB_CONSUL").map_or_else(
             || {
@@ -212,14 +222,19 @@ impl Consul {
     }
 
     async fn has_itself(&self) -> bool {
-        let url = format!("http://{}/v1/health/service/consul?passing", self.address());
+        // Every server has an instance of `consul`; another agent has its checks alone.
+        let path = match self.extra["server"] == false {
+            true => format!("health/node/{}", self.node),
+            false => "health/service/consul?passing".to_owned(),
+        };
+        let url = format!("http://{}/v1/{path}", self.address());
         let Ok(answer) = self.http.get(url).send().await else {
             return false;
         };
         let entries: Vec<Value> = answer.json().await.unwrap_or_default();
         entries
             .iter()
-            .any(|entry| entry["Node"]["Node"] == self.node.as_str())
+            .any(|entry| [&entry["Node"], &entry["Node"]["Node"]].contains(&&json!(self.node)))
     }
 
     /// A request that must succeed; gives its answer.

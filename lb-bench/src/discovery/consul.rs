@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 /// A running Consul in a namespace.
 pub(super) struct Consul {
@@ -191,13 +192,22 @@ fn certificates(folder: &Path) -> Result<[PathBuf; 3]> {
     Ok(files.map(|(file, _)| folder.join(file)))
 }
 
+/// From other addresses than the agent's, which Consul allows only so many connections.
+fn connect() -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let from = Ipv4Addr::new(127, 0, 1, fastrand::u8(1..=100));
+    socket.bind(&SocketAddrV4::new(from, 0).into())?;
+    socket.connect(&HTTP.into())?;
+    Ok(socket.into())
+}
+
 fn get(path: &str) -> Result<Answer> {
     ask("GET", path, "")
 }
 
 /// One request on a connection of its own. HTTP/1.0, whose answers end with the connection.
 fn ask(method: &str, path: &str, body: &str) -> Result<Answer> {
-    let mut consul = TcpStream::connect(HTTP)?;
+    let mut consul = connect().context("cannot reach Consul")?;
     consul.set_read_timeout(Some(Duration::from_secs(60)))?;
     let length = body.len();
     write!(

@@ -127,6 +127,8 @@ impl<'de> Deserialize<'de> for Checks {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -155,8 +157,8 @@ mod tests {
         let failing = check("n", "b", "b1", "critical");
         let just_b = (vec![Name::of("b")], vec![]);
         let (a, b) = (&a, &b);
-        assert_eq!(changed(&[a.clone()], &[a.clone(), b.clone()]), just_b);
-        assert_eq!(changed(&[a.clone(), b.clone()], &[a.clone()]), just_b);
+        assert_eq!(changed(from_ref(a), &[a.clone(), b.clone()]), just_b);
+        assert_eq!(changed(&[a.clone(), b.clone()], from_ref(a)), just_b);
         assert_eq!(
             changed(&[a.clone(), b.clone()], &[a.clone(), failing]),
             just_b

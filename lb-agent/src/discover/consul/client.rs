@@ -4,10 +4,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +15,6 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-use tracing::{info, warn};
 
 pub(crate) use super::answer::Answer;
 use super::{
@@ -27,9 +23,9 @@ use super::{
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
+    servers::Servers,
     version::AgentInfo,
 };
-use crate::catalog::Problem;
 
 /// Asks one cluster. All who share it share its pace of requests.
 #[derive(Debug)]
@@ -41,16 +37,6 @@ pub(crate) struct Client {
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(crate) metrics: Metrics,
-}
-
-/// Those that can be asked. One is, until it fails.
-#[derive(Debug)]
-struct Servers {
-    all: Vec<Server>,
-    /// Who is asked first.
-    current: AtomicUsize,
-    /// Who answered last, to tell a change once.
-    answered: AtomicUsize,
 }
 
 /// How a read wants to be answered.
@@ -103,11 +89,10 @@ impl Client {
         &self.config
     }
 
-    /// Whether one connection carries many requests, so that blocking queries cost no connections: over TLS, unless
-    /// an answer has shown that something on the way speaks HTTP/1 only.
+    /// Whether one connection carries many requests, so that blocking queries cost no connections, whichever address is
+    /// asked. Known after the first answer, and false until then.
     pub(crate) fn multiplexes(&self) -> bool {
-        let servers = self.servers.load();
-        servers.current().1.multiplexes()
+        self.servers.load().multiplex()
     }
 
     /// What the agent that is asked says of itself.
@@ -404,76 +389,6 @@ impl Client {
 
     fn reload(&self) -> MutexGuard<'_, watch::Receiver<()>> {
         self.reload.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Servers {
-    fn new(config: &Config, current: usize) -> Result<Self, SetupError> {
-        let tls = config.tls.load_for(&config.addresses)?;
-        let all = config.addresses.iter();
-        Ok(Self {
-            all: all
-                .map(|address| Server::new(address.clone(), tls.clone()))
-                .collect::<Result<_, _>>()?,
-            current: AtomicUsize::new(current),
-            answered: AtomicUsize::new(current),
-        })
-    }
-
-    fn current(&self) -> (usize, &Server) {
-        let at = self.current.load(Ordering::Relaxed);
-        (at, &self.all[at])
-    }
-
-    /// Leaves the server at `from`, unless somebody else did, for the next one.
-    fn leave(&self, from: usize) -> usize {
-        let next = (from + 1) % self.all.len();
-        let _ = self
-            .current
-            .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
-        next
-    }
-
-    fn answered_by(&self, at: usize) {
-        let before = self.answered.swap(at, Ordering::Relaxed);
-        if before != at {
-            let (from, to) = (&self.all[before].address, &self.all[at].address);
-            info!(%from, %to, "another Consul is asked");
-        }
-    }
-}
-
-impl Config {
-    /// Tells what is wrong with the way to Consul, and the log when that changes.
-    fn report(&self, unread: Option<&SetupError>) {
-        let mut problems = Vec::new();
-        if self.tls.trust_anybody {
-            problems.push(Problem::new(
-                "sources.consul",
-                "nobody looks at Consul's certificate, so anybody can pass for it and learn the token: name its \
-                 authority with ca_file and remove tls_verify = false",
-            ));
-        }
-        if let Some(error) = unread {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            problems.push(Problem::new(
-                "sources.consul",
-                format!(
-                    "{error}: {}; the old certificates stay in use",
-                    cause.unwrap_or_default()
-                ),
-            ));
-        }
-        self.problems.send_if_modified(|now| {
-            let changed = *now != problems;
-            if changed {
-                for problem in &problems {
-                    warn!(%problem, "the way to Consul has a problem");
-                }
-                *now = problems;
-            }
-            changed
-        });
     }
 }
 

@@ -161,20 +161,7 @@ async fn an_agent_is_asked_once_what_it_is() {
         assert_eq!((info.node.as_str(), info.datacenter.as_str()), ("n", "d"));
     }
     assert_eq!(server.asked(), ["GET /v1/agent/self"]);
-}
-
-#[tokio::test]
-async fn only_tls_carries_many_requests_on_a_connection() {
-    for (address, multiplexes) in [
-        ("c:8500", false),
-        ("unix:///c", false),
-        ("https://c:8501", true),
-    ] {
-        let mut config = Config::new(address.parse().unwrap());
-        config.tls.trust_anybody = true;
-        let client = Client::new(config, Metrics::default()).unwrap();
-        assert_eq!(client.multiplexes(), multiplexes, "{address}");
-    }
+    assert!(!client.multiplexes(), "it is plain HTTP");
 }
 
 #[tokio::test]

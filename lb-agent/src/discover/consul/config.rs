@@ -3,9 +3,11 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::{
     address::Address,
+    error::SetupError,
     tls::{Tls, TlsError},
 };
 use crate::catalog::Problem;
@@ -96,6 +98,38 @@ impl Config {
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), TlsError> {
         self.tls.load_for(&self.addresses).map(drop)
+    }
+
+    /// Tells what is wrong with the way to Consul, and the log when that changes.
+    pub(super) fn report(&self, unread: Option<&SetupError>) {
+        let mut problems = Vec::new();
+        if self.tls.trust_anybody {
+            problems.push(Problem::new(
+                "sources.consul",
+                "nobody looks at Consul's certificate, so anybody can pass for it and learn the token: name its \
+                 authority with ca_file and remove tls_verify = false",
+            ));
+        }
+        if let Some(error) = unread {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            problems.push(Problem::new(
+                "sources.consul",
+                format!(
+                    "{error}: {}; the old certificates stay in use",
+                    cause.unwrap_or_default()
+                ),
+            ));
+        }
+        self.problems.send_if_modified(|now| {
+            let changed = *now != problems;
+            if changed {
+                for problem in &problems {
+                    warn!(%problem, "the way to Consul has a problem");
+                }
+                *now = problems;
+            }
+            changed
+        });
     }
 }
 

@@ -54,6 +54,9 @@ pub(super) struct Shared {
 /// Reads per second and watch; Consul may wake a query more often than anything changes.
 const WATCH_PACE: Duration = Duration::from_secs(1);
 const WATCH_BURST: u32 = 5;
+/// The same of a service whose index moves: something of it did change.
+const CHANGE_PACE: Duration = Duration::from_millis(100);
+const CHANGE_BURST: u32 = 10;
 /// Reads of services at a time that Consul does not hold back, each on a connection of its own, or sharing one.
 const READS: usize = 8;
 const READS_MULTIPLEXED: usize = 32;
@@ -181,7 +184,8 @@ pub(super) async fn service(
         Ok((listing, entries))
     });
     let mut recovered = client.recovered.subscribe();
-    let mut pace = Bucket::new(WATCH_BURST, WATCH_PACE);
+    let mut idle_pace = Bucket::new(WATCH_BURST, WATCH_PACE);
+    let mut change_pace = Bucket::new(CHANGE_BURST, CHANGE_PACE);
     let mut backoff = Backoff::up_to(SERVICE_BACKOFF);
     let mut watch = None;
     let (mut first, mut moved) = (true, true);
@@ -202,6 +206,11 @@ pub(super) async fn service(
         recovered.mark_unchanged();
         turns.mark_unchanged();
         let read = if watch.is_some() && !first {
+            let pace = if moved {
+                &mut change_pace
+            } else {
+                &mut idle_pace
+            };
             sleep(pace.take(Instant::now())).await;
             reader.next().await
         } else {
@@ -227,10 +236,11 @@ pub(super) async fn service(
                 () = sleep(wait) => {}
                 _ = recovered.changed() => {}
             }
-        } else if watch.is_none() && !(moved && shared.watches.available_permits() > 0) {
-            if turns.changed().await.is_err() {
-                return;
-            }
+        } else if watch.is_none()
+            && !(moved && shared.watches.available_permits() > 0)
+            && turns.changed().await.is_err()
+        {
+            return;
         }
     }
 }

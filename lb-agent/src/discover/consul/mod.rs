@@ -26,6 +26,7 @@ mod pace;
 mod parse;
 mod read;
 mod server;
+mod servers;
 mod table;
 mod tls;
 mod turns;
@@ -60,6 +61,9 @@ use self::{
     turns::{Standing, Turns},
 };
 use crate::catalog::{Problem, SourceState};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 /// Key of [`crate::catalog::Instance::meta`] under which the tagged address `virtual`, which a user may set,
 /// is passed on. Consul allows no colon in a user's own keys.

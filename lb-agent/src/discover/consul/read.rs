@@ -101,7 +101,7 @@ where
         };
         let before = self.index.last();
         let step = self.index.answered(answer.index);
-        self.moved = self.index.last() != before || answer.index.is_none();
+        self.moved = self.index.last() != before;
         if step == Step::Back {
             self.client.metrics.index_resets.inc();
             self.went_back = true;

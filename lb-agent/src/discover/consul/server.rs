@@ -61,10 +61,10 @@ const GREETING: Duration = Duration::from_secs(5);
 impl Server {
     pub(super) fn new(address: Address, tls: ClientConfig) -> Result<Self, reqwest::Error> {
         let server = Self {
-            multiplexes: AtomicBool::new(address.is_tls()),
             address,
             tls,
             lanes: Mutex::default(),
+            multiplexes: AtomicBool::new(false),
             info: Mutex::default(),
         };
         // The first now: what cannot be built is told at the start.
@@ -73,7 +73,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Whether its connections carry many requests at a time. Consul's own do over TLS; a greeting tells more.
+    /// Whether its connections carry many requests at a time; known after the first.
     pub(super) fn multiplexes(&self) -> bool {
         self.multiplexes.load(Ordering::Relaxed)
     }

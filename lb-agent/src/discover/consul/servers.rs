@@ -1,0 +1,62 @@
+//! The servers of one cluster, and which of them is asked. It sends nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing::info;
+
+use super::{config::Config, error::SetupError, server::Server};
+
+/// Those that can be asked. One is, until it fails.
+#[derive(Debug)]
+pub(super) struct Servers {
+    pub(super) all: Vec<Server>,
+    /// Who is asked first.
+    current: AtomicUsize,
+    /// Who answered last, to tell a change once.
+    answered: AtomicUsize,
+}
+
+impl Servers {
+    /// Those of `config`, of which the one at `current` is asked first.
+    pub(super) fn new(config: &Config, current: usize) -> Result<Self, SetupError> {
+        let tls = config.tls.load_for(&config.addresses)?;
+        let all = config.addresses.iter();
+        Ok(Self {
+            all: all
+                .map(|address| Server::new(address.clone(), tls.clone()))
+                .collect::<Result<_, _>>()?,
+            current: AtomicUsize::new(current),
+            answered: AtomicUsize::new(current),
+        })
+    }
+
+    /// Whether one connection carries many requests, now and after any failure.
+    pub(super) fn multiplex(&self) -> bool {
+        let all_may = self.all.iter().all(|server| server.address.is_tls());
+        all_may && self.current().1.multiplexes()
+    }
+
+    /// Who is asked first.
+    pub(super) fn current(&self) -> (usize, &Server) {
+        let at = self.current.load(Ordering::Relaxed);
+        (at, &self.all[at])
+    }
+
+    /// Leaves the server at `from`, unless somebody else did, for the next one.
+    pub(super) fn leave(&self, from: usize) -> usize {
+        let next = (from + 1) % self.all.len();
+        let _ = self
+            .current
+            .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+        next
+    }
+
+    /// Tells once when another one answers than before.
+    pub(super) fn answered_by(&self, at: usize) {
+        let before = self.answered.swap(at, Ordering::Relaxed);
+        if before != at {
+            let (from, to) = (&self.all[before].address, &self.all[at].address);
+            info!(%from, %to, "another Consul is asked");
+        }
+    }
+}

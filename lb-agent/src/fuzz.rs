@@ -1,0 +1,181 @@
+//! What the fuzz targets do with bytes, and the replay of everything they are kept for.
+//!
+//! This exists for the tests and for `cargo xtask fuzz` only: the agent has none of it. A new target is a function
+//! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
+
+use std::sync::Arc;
+
+use crate::{
+    catalog::{Catalog, Instance, InstanceKey, Problem, Reach, SourceHealth},
+    discover::{consul, file},
+    dns::carried,
+    options,
+};
+
+/// A function of bytes that must neither panic nor break what it asserts.
+pub type Target = fn(&[u8]);
+
+/// Every target, by its name. The grammar of the registrar belongs here, too.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("consul_listing", consul_listing),
+    ("consul_names", consul_names),
+    ("host_names", host_names),
+    ("options", options),
+    ("services_file", services_file),
+];
+
+/// A line is a tag, one that begins with `meta:` a key and a value; an empty line ends a registration.
+pub fn options(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut instances = vec![instance(0)];
+    for line in text.lines() {
+        let registered = u64::try_from(instances.len()).unwrap_or(u64::MAX);
+        let Some(last) = instances.last_mut() else {
+            return;
+        };
+        match line.strip_prefix("meta:") {
+            _ if line.is_empty() => instances.push(instance(registered)),
+            Some(meta) => {
+                let (key, value) = meta.split_once('=').unwrap_or((meta, ""));
+                Arc::make_mut(&mut last.meta).insert(key.to_owned(), value.to_owned());
+            }
+            None => drop(Arc::make_mut(&mut last.tags).insert(line.to_owned())),
+        }
+    }
+    let instances: Vec<_> = instances.into_iter().map(Arc::new).collect();
+    let resolved = options::resolve("fuzz", &instances);
+    for problem in &resolved.problems {
+        readable(problem);
+    }
+    for name in resolved.aliases.iter().chain(&resolved.domain_tags) {
+        assert!(options::is_dns_name(&options::dotted(name)), "{name:?}");
+    }
+    // The order in which a source tells of instances means nothing.
+    let reversed: Vec<_> = instances.iter().rev().cloned().collect();
+    assert_eq!(options::resolve("fuzz", &reversed), resolved);
+}
+
+/// Consul's answer for one service.
+pub fn consul_listing(data: &[u8]) {
+    let Some((instances, problems)) = consul::fuzz::listing(data) else {
+        return;
+    };
+    let sorted = instances.is_sorted_by(|a, b| a.key < b.key);
+    assert!(sorted, "not in the order of their keys, or twice");
+    instances.iter().for_each(|it| usable(it));
+    problems.iter().for_each(named);
+}
+
+/// Consul's list of services.
+pub fn consul_names(data: &[u8]) {
+    consul::fuzz::names(data).iter().for_each(named);
+}
+
+/// A services file.
+pub fn services_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match file::parse(text) {
+        Ok(Catalog { services, problems }) => {
+            services
+                .values()
+                .flat_map(|it| it.iter())
+                .for_each(|it| usable(it));
+            problems.iter().for_each(named);
+        }
+        Err(error) => assert!(!error.mistakes.is_empty(), "refused without a reason"),
+    }
+}
+
+/// A name as it is asked of the resolver or comes as a Host.
+pub fn host_names(data: &[u8]) {
+    let Ok(name) = std::str::from_utf8(data) else {
+        return;
+    };
+    let carried = carried::carried(name);
+    for before in carried::named(name) {
+        assert!(name.starts_with(before) && before.len() < name.len());
+        // What is taken off is an address, so the name carries one.
+        assert!(carried.is_some(), "{name:?}");
+    }
+}
+
+fn instance(registered: u64) -> Instance {
+    Instance {
+        key: InstanceKey {
+            node: "fuzz".to_owned(),
+            id: registered.to_string(),
+        },
+        address: ([10, 0, 0, 1], 80).into(),
+        reach: Reach::default(),
+        local: true,
+        container: None,
+        tags: Default::default(),
+        meta: Arc::default(),
+        weight: 1,
+        health: SourceHealth::Passing,
+        checks: Vec::new(),
+        registered,
+    }
+}
+
+fn usable(instance: &Instance) {
+    let (ip, port) = (instance.address.ip(), instance.address.port());
+    assert!(
+        port != 0 && !ip.is_unspecified() && !ip.is_multicast(),
+        "{ip} {port}"
+    );
+}
+
+fn named(problem: &Problem) {
+    assert!(!problem.subject.is_empty() && !problem.message.is_empty());
+}
+
+/// A problem that does not repeat a foreign text at length.
+fn readable(problem: &Problem) {
+    named(problem);
+    assert!(problem.message.len() < 2_000, "{}", problem.message.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Seeds and crashes that were found are tests for ever.
+    #[test]
+    fn every_kept_input_of_every_target_is_harmless() {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+        for (name, target) in TARGETS {
+            let mut replayed = 0;
+            for kind in ["corpus", "crashes"] {
+                let Ok(folder) = fs::read_dir(fuzz.join(kind).join(name)) else {
+                    assert_eq!(kind, "crashes", "{name} has no seeds in fuzz/corpus");
+                    continue;
+                };
+                for input in folder {
+                    let path = input.unwrap().path();
+                    let data = fs::read(&path).unwrap();
+                    let ended = std::panic::catch_unwind(|| target(&data));
+                    assert!(ended.is_ok(), "{name} fails with {}", path.display());
+                    replayed += 1;
+                }
+            }
+            assert!(replayed > 1, "{name} has no seeds in fuzz/corpus");
+        }
+    }
+
+    #[test]
+    fn every_target_can_be_run() {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+        let programs = fs::read_dir(fuzz.join("targets")).unwrap();
+        let mut programs: Vec<_> = programs
+            .map(|it| it.unwrap().path().file_stem().unwrap().to_owned())
+            .collect();
+        programs.sort();
+        let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(programs, names);
+    }
+}
