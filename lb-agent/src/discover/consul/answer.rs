@@ -91,6 +91,11 @@ impl Answer {
         }
     }
 
+    /// What to say when Consul does not show what is there.
+    pub(super) fn hidden(self) -> RequestError {
+        RequestError::Hidden { what: self.what }
+    }
+
     /// Whether the answering server may have missed more than `max_stale`.
     pub(crate) fn is_stale(&self, max_stale: Duration) -> bool {
         self.known_leader == Some(false) || self.last_contact.is_some_and(|age| age > max_stale)

@@ -40,6 +40,12 @@ pub enum RequestError {
         /// When Consul wants to be asked again.
         retry_after: Option<Duration>,
     },
+    /// Something that is there cannot be seen.
+    #[error("Consul does not show {what} to this token")]
+    Hidden {
+        /// What was asked.
+        what: String,
+    },
     /// The answer makes no sense.
     #[error("Consul's answer to {what} cannot be read")]
     Malformed {
@@ -139,6 +145,7 @@ impl RequestError {
             Self::Unreachable { .. }
             | Self::Token { .. }
             | Self::TokenText(_)
+            | Self::Hidden { .. }
             | Self::Scope { .. } => false,
             Self::Malformed { .. } | Self::TooLarge { .. } => true,
             // 403 comes with an unknown token, 429 with too many requests: both concern us, not the
@@ -153,7 +160,11 @@ impl RequestError {
 
     /// Whether the token has not the right.
     pub(crate) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
+        match self {
+            Self::Refused { status, .. } => *status == StatusCode::FORBIDDEN,
+            Self::Hidden { .. } => true,
+            _ => false,
+        }
     }
 
     /// When Consul wants to be asked again.
@@ -181,6 +192,7 @@ impl RequestError {
                 format!("{self}; it is not followed: correct --consul")
             }
             Self::Refused { .. } => format!("{self}; correct the Consul settings"),
+            Self::Hidden { what } => format!("{self}; give a token with {}", right(what)),
             Self::Malformed { source, .. } => {
                 format!("{self}: {source}; see whether --consul really names a Consul")
             }
