@@ -113,7 +113,8 @@ impl Client {
     ) -> Result<Answer, RequestError> {
         let query: &[_] = match consistency {
             Consistency::Stale => &[("stale", "")],
-            Consistency::Leader => &[],
+            // An agent with `discovery_max_stale` would else ask anybody.
+            Consistency::Leader => &[("leader", "")],
         };
         self.watch(path, query, index).await
     }
