@@ -4,7 +4,10 @@ use std::{error::Error, fmt, path::PathBuf, time::Duration};
 
 use reqwest::StatusCode;
 
-use super::{answer::BODY_LIMIT, tls::TlsError};
+use super::{
+    answer::{self, BODY_LIMIT},
+    tls::TlsError,
+};
 
 /// Why there is no client at all.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +159,11 @@ impl RequestError {
                     && *status != StatusCode::TOO_MANY_REQUESTS
             }
         }
+    }
+
+    /// Whether the server that was asked cannot answer at the moment, while another may.
+    pub(super) fn is_for_another(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if answer::is_for_another(*status))
     }
 
     /// Whether the token has not the right.

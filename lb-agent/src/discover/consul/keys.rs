@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Config, Metrics,
-    client::{AT_ONCE, Answer, Client},
+    client::{Answer, Client},
     error::{RequestError, SetupError},
     index::Index,
     pace::Bucket,
@@ -48,6 +48,8 @@ struct Entry {
     modify_index: u64,
 }
 
+/// Who writes, or reads one key, waits for so long at most.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// A key below the prefix that tells an empty store from one that the token may not read: Consul answers 404 to both.
 const MARK: &str = "readable";
 
@@ -120,7 +122,7 @@ impl Keys {
     async fn get(&self, path: &[&str]) -> Result<Answer, RequestError> {
         let query = &[];
         self.client
-            .request(Method::GET, path, query, None, AT_ONCE)
+            .request(Method::GET, path, query, None, self.limit())
             .await
     }
 
@@ -135,7 +137,7 @@ impl Keys {
         let query = [("cas", &*index)];
         let written = self
             .client
-            .request(Method::PUT, &path, &query, Some(value), AT_ONCE)
+            .request(Method::PUT, &path, &query, Some(value), self.limit())
             .await?
             .successful()?;
         Ok(written.body.trim_ascii() == b"true")
@@ -147,10 +149,15 @@ impl Keys {
         let query = [("cas", &*index)];
         let deleted = self
             .client
-            .request(Method::DELETE, &path, &query, None, AT_ONCE)
+            .request(Method::DELETE, &path, &query, None, self.limit())
             .await?
             .successful()?;
         Ok(deleted.body.trim_ascii() == b"true")
+    }
+
+    /// For one server.
+    fn limit(&self) -> Duration {
+        self.client.share_of(PATIENCE)
     }
 
     /// The slashes of a key are part of the path.
@@ -162,7 +169,11 @@ impl Keys {
     /// Creates a key; false if it exists already.
     pub(crate) async fn create(&self, key: &str, value: Vec<u8>) -> Result<bool, RequestError> {
         let key = format!("{}{key}", self.prefix);
-        let answer = self.client.create_key(&key, value).await?.successful()?;
+        let answer = self
+            .client
+            .create_key(&key, value, self.limit())
+            .await?
+            .successful()?;
         Ok(answer.body.trim_ascii() == b"true")
     }
 }

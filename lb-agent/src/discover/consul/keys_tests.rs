@@ -9,10 +9,12 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::*;
+use crate::discover::consul::Address;
 
 /// A store of one record, as who may read it sees it, and as who may not.
 struct Store {
     keys: Keys,
+    address: Address,
     world: Arc<Mutex<World>>,
     task: JoinHandle<()>,
 }
@@ -39,10 +41,15 @@ impl Store {
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let config = Config {
             wait: Duration::from_millis(100),
-            ..Config::new(address)
+            ..Config::new(Address::clone(&address))
         };
         let keys = Keys::new(config, "p/").unwrap();
-        Self { keys, world, task }
+        Self {
+            keys,
+            address,
+            world,
+            task,
+        }
     }
 
     fn change(&self, how: impl FnOnce(&mut World)) {
@@ -129,4 +136,16 @@ async fn an_answer_that_cannot_be_read_is_asked_for_again_at_once() {
         world.stored.insert("p/a".to_owned(), "eA==");
     });
     assert_eq!(store.next(&mut cursor).await.unwrap(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_leaves_time_to_write_to_another() {
+    let store = Store::start(true, true).await;
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hung = (hung.local_addr().unwrap().to_string(), hung);
+    let mut config = Config::new(hung.0.parse().unwrap());
+    config.addresses.push(store.address.clone());
+    let keys = Keys::new(config, "p/").unwrap();
+    let created = tokio::time::timeout(PATIENCE, keys.create("a", Vec::new())).await;
+    assert!(created.unwrap().unwrap());
 }
