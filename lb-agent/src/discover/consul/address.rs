@@ -52,6 +52,15 @@ impl Address {
         scheme + &seen
     }
 
+    /// Whether nothing that is sent there leaves this host.
+    pub(super) fn is_of_this_host(&self) -> bool {
+        let host = self.url.host_str().unwrap_or_default();
+        let ip = host.trim_start_matches('[').trim_end_matches(']').parse();
+        self.socket.is_some()
+            || host == "localhost"
+            || ip.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    }
+
     pub(super) fn url(&self) -> &Url {
         &self.url
     }
@@ -171,6 +180,22 @@ mod tests {
             let message = text.parse::<Address>().unwrap_err().to_string();
             assert!(!message.contains("s3cret"), "{message}");
             assert!(message.contains('…'), "{message}");
+        }
+    }
+
+    #[test]
+    fn loopback_and_sockets_are_of_this_host() {
+        for (text, is_own) in [
+            ("127.0.0.1:8500", true),
+            ("https://[::1]:8501", true),
+            ("localhost:8500", true),
+            ("unix:///run/consul.sock", true),
+            ("10.0.0.1:8500", false),
+            ("[2001:db8::1]:8500", false),
+            ("consul.example:8500", false),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.is_of_this_host(), is_own, "{text}");
         }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) struct Client {
     config: Config,
     servers: ArcSwap<Servers>,
     reload: Mutex<watch::Receiver<()>>,
+    /// For the watches of services, of which there may be thousands.
     pace: Mutex<Bucket>,
+    /// For all else, which shall not queue behind those.
+    pace_of_few: Mutex<Bucket>,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(crate) metrics: Metrics,
@@ -60,6 +63,12 @@ struct Question<'q> {
     limit: Duration,
 }
 
+impl Question<'_> {
+    fn is_watch_of_a_service(&self) -> bool {
+        self.path.starts_with(&["health", "service"]) && self.query.contains(&("stale", ""))
+    }
+}
+
 /// For answers that Consul does not hold back on purpose.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 /// Requests per second of all watches together.
@@ -80,6 +89,7 @@ impl Client {
             reload: Mutex::new(config.reload.clone()),
             config,
             pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
+            pace_of_few: Mutex::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
             metrics,
         })
@@ -90,9 +100,21 @@ impl Client {
     }
 
     /// Whether one connection carries many requests, so that blocking queries cost no connections, whichever address is
-    /// asked. Known after the first answer, and false until then.
-    pub(crate) fn multiplexes(&self) -> bool {
+    /// asked. `None` before the first answer.
+    pub(crate) fn multiplexes(&self) -> Option<bool> {
         self.servers.load().multiplex()
+    }
+
+    /// Who is asked first, by its place among the addresses.
+    pub(crate) fn asked(&self) -> usize {
+        self.servers.load().current().0
+    }
+
+    /// Whether the one that is asked is the agent of this host: the only one there is, or one that is reached without
+    /// leaving the host.
+    pub(crate) fn asks_own_agent(&self) -> bool {
+        let servers = self.servers.load();
+        servers.all.len() == 1 || servers.current().1.address.is_of_this_host()
     }
 
     /// The part of `whole` that one server may take, so that within it another can be asked.
@@ -285,8 +307,11 @@ impl Client {
         server: &Server,
         question: &Question<'_>,
     ) -> Result<Answer, RequestError> {
-        let turn = self
-            .pace
+        let pace = match question.is_watch_of_a_service() {
+            true => &self.pace,
+            false => &self.pace_of_few,
+        };
+        let turn = pace
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(Instant::now());

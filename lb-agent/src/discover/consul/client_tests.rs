@@ -161,7 +161,7 @@ async fn an_agent_is_asked_once_what_it_is() {
         assert_eq!((info.node.as_str(), info.datacenter.as_str()), ("n", "d"));
     }
     assert_eq!(server.asked(), ["GET /v1/agent/self"]);
-    assert!(!client.multiplexes(), "it is plain HTTP");
+    assert_eq!(client.multiplexes(), Some(false), "it is plain HTTP");
 }
 
 #[tokio::test]
@@ -294,4 +294,22 @@ async fn a_server_that_cannot_say_what_it_is_is_left() {
     assert_eq!(get(&client, &["catalog"]).await.unwrap(), StatusCode::OK);
     assert_eq!(second.asked().last().unwrap(), "GET /v1/catalog?ns=team");
     assert_eq!(first.asked(), ["GET /v1/agent/self"]);
+}
+
+#[tokio::test]
+async fn a_list_is_not_asked_for_behind_thousands_of_services() {
+    let server = Server::start(well).await;
+    let client = client(&[&server.address]);
+    let now = Instant::now();
+    for _ in 0..2 * PACE_BURST {
+        client.pace.lock().unwrap().take(now);
+    }
+    let limit = Duration::from_secs(5);
+    let service = ["health", "service", "a"];
+    let watch = client.read(&service, None, Consistency::Stale);
+    assert!(tokio::time::timeout(limit / 10, watch).await.is_err());
+    for path in [&["catalog", "services"][..], &["agent", "self"]] {
+        let asked = tokio::time::timeout(limit, get(&client, path)).await;
+        assert_eq!(asked.unwrap().unwrap(), StatusCode::OK);
+    }
 }

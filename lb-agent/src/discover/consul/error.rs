@@ -166,6 +166,11 @@ impl RequestError {
         matches!(self, Self::Refused { status, .. } if answer::is_for_another(*status))
     }
 
+    /// Whether Consul is well, and refuses us.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if !status.is_server_error())
+    }
+
     /// Whether the token has not the right.
     pub(crate) fn is_forbidden(&self) -> bool {
         match self {

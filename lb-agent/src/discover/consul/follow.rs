@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep},
 };
 
@@ -45,8 +45,12 @@ pub(super) struct Shared {
     /// One permit for each blocking query on a service.
     pub(super) watches: Arc<Semaphore>,
     max_watches: AtomicUsize,
+    /// Permits that their holders must not give back.
+    too_many_watches: AtomicUsize,
     /// One for each other read of a service.
     reads: Semaphore,
+    /// How many of these there are beyond [`READS`].
+    more_reads: AtomicUsize,
     /// How many services are left without a blocking query.
     pub(super) polled: watch::Sender<usize>,
 }
@@ -68,6 +72,7 @@ const CHECKS_PACE: Duration = Duration::from_millis(250);
 /// One task asks whether Consul is back, so it may ask often; the others wait for its word.
 const LIST_BACKOFF: Duration = Duration::from_secs(1);
 const SERVICE_BACKOFF: Duration = Duration::from_secs(30);
+const JITTER: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(super) fn new(client: Client, events: mpsc::Sender<Event>) -> Self {
@@ -83,7 +88,9 @@ impl Shared {
             standpoint: ArcSwap::from_pointee(standpoint),
             watches: Arc::new(Semaphore::new(max_watches)),
             max_watches: AtomicUsize::new(max_watches),
+            too_many_watches: AtomicUsize::new(0),
             reads: Semaphore::new(READS),
+            more_reads: AtomicUsize::new(0),
             polled: watch::Sender::new(0),
             client,
         }
@@ -93,19 +100,50 @@ impl Shared {
         self.max_watches.load(Ordering::Relaxed)
     }
 
-    /// Where one connection carries many requests, blocking queries cost none.
-    fn widen(&self) {
-        let before = self.max_watches();
-        if self.client.multiplexes() && before < WATCHES_MULTIPLEXED {
-            self.max_watches
-                .store(WATCHES_MULTIPLEXED, Ordering::Relaxed);
-            self.watches.add_permits(WATCHES_MULTIPLEXED - before);
-            self.reads.add_permits(READS_MULTIPLEXED - READS);
+    /// Where one connection carries many requests, blocking queries cost none. A failover may lead to where they do.
+    fn fit(&self) {
+        let wanted = match self.client.multiplexes() {
+            Some(true) => WATCHES_MULTIPLEXED,
+            Some(false) => self.client.config().max_watches,
+            None => return,
+        };
+        self.resize(wanted);
+    }
+
+    fn resize(&self, wanted: usize) {
+        let before = self.max_watches.swap(wanted, Ordering::Relaxed);
+        if wanted > before {
+            // Those that are owed are kept by their holders.
+            let owed = self.too_many_watches.swap(0, Ordering::Relaxed);
+            self.watches
+                .add_permits((wanted - before).saturating_sub(owed));
+            let more = READS_MULTIPLEXED - READS;
+            let before = self.more_reads.swap(more, Ordering::Relaxed);
+            self.reads.add_permits(more - before);
+        } else if wanted < before {
+            let fewer = before - wanted;
+            let owed = fewer - self.watches.forget_permits(fewer);
+            self.too_many_watches.fetch_add(owed, Ordering::Relaxed);
+            let more = self.more_reads.load(Ordering::Relaxed);
+            let fewer = self.reads.forget_permits(more);
+            self.more_reads.store(more - fewer, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a holder of a permit must end its watch without giving the permit back.
+    fn takes_one_back(&self) -> bool {
+        let one_less = |owed: usize| owed.checked_sub(1);
+        self.too_many_watches
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 
     /// Learns which node the Consul agent is: its instances are local.
     async fn identify(&self) -> Option<Result<(), String>> {
+        if !self.client.asks_own_agent() {
+            // Its instances are not local; what our own agent said stays true.
+            return Some(Ok(()));
+        }
         let agent = match self.client.agent().await {
             Ok(agent) => agent,
             Err(error) if error.is_forbidden() => {
@@ -139,26 +177,38 @@ pub(super) async fn names(shared: Arc<Shared>) {
     });
     let mut pace = Bucket::new(WATCH_BURST, WATCH_PACE);
     let mut backoff = Backoff::up_to(LIST_BACKOFF);
-    let mut identified = false;
+    let mut refusals = Backoff::up_to(SERVICE_BACKOFF);
+    let mut identified = None;
     loop {
         sleep(pace.take(Instant::now())).await;
-        if !identified {
+        let asked = client.asked();
+        if identified != Some(asked) {
             // Before any service is read, since it decides what is local.
             if let Some(known) = shared.identify().await {
-                identified = true;
+                identified = Some(asked);
                 if shared.events.send(Event::Agent(known)).await.is_err() {
                     return;
                 }
             }
         }
         let read = reader.next().await;
-        shared.widen();
         let failed_before = backoff.is_waiting();
-        let wait = pause(&mut backoff, &read);
+        let mut wait = pause(&mut backoff, &read);
+        match &read {
+            Ok(_) => shared.fit(),
+            // It is up, and its answer stays the same until somebody changes something.
+            Err(Trouble::Request(error)) if error.is_refusal() => {
+                wait = wait.max(refusals.failed(fastrand::f64()));
+            }
+            Err(_) => refusals.succeeded(),
+        }
         match (failed_before, backoff.is_waiting()) {
-            (true, false) => client.recovered.send_replace(()),
+            (true, false) => {
+                refusals.succeeded();
+                client.recovered.send_replace(());
+            }
             (_, true) => {
-                identified = false;
+                identified = None;
                 reader.at_once();
             }
             (false, false) => {}
@@ -191,6 +241,12 @@ pub(super) async fn service(
     let mut watch = None;
     let (mut first, mut moved) = (true, true);
     loop {
+        if watch.is_some()
+            && shared.takes_one_back()
+            && let Some(permit) = watch.take()
+        {
+            OwnedSemaphorePermit::forget(permit);
+        }
         let polled = *shared.polled.borrow();
         if !moved && polled > 0 && !backoff.is_waiting() {
             // Nothing changed for the time of a query: somebody else may need it more.
@@ -235,7 +291,8 @@ pub(super) async fn service(
         if failed {
             tokio::select! {
                 () = sleep(wait) => {}
-                _ = recovered.changed() => {}
+                // Not all of us at once.
+                _ = recovered.changed() => sleep(JITTER.mul_f64(fastrand::f64())).await,
             }
         } else if watch.is_none()
             && !(moved && shared.watches.available_permits() > 0)
@@ -293,5 +350,43 @@ fn pause<T>(backoff: &mut Backoff, read: &Result<T, Trouble>) -> Duration {
             let wait = backoff.failed(fastrand::f64());
             wait.max(error.retry_after().unwrap_or_default().min(longest))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::consul::{Config, Metrics};
+
+    #[tokio::test]
+    async fn watches_end_when_a_failover_makes_connections_few_again() {
+        let config = Config::new("127.0.0.1:8500".parse().unwrap());
+        let few = config.max_watches;
+        let client = Client::new(config, Metrics::default()).unwrap();
+        let shared = Shared::new(client, mpsc::channel(1).0);
+        shared.resize(WATCHES_MULTIPLEXED);
+        let held = |count| -> Vec<_> {
+            let permit = |_| shared.watches.clone().try_acquire_owned().unwrap();
+            (0..count).map(permit).collect()
+        };
+        let mut watches = held(few + 3);
+        shared.fit();
+        assert_eq!(shared.max_watches(), few);
+        while shared.takes_one_back() {
+            watches.pop().unwrap().forget();
+        }
+        assert_eq!(watches.len(), few);
+        assert_eq!(shared.watches.available_permits(), 0);
+        drop(watches);
+        assert_eq!(shared.watches.available_permits(), few);
+        assert_eq!(shared.reads.available_permits(), READS);
+        // Back again before all are given back: none is lost.
+        shared.resize(WATCHES_MULTIPLEXED);
+        let watches = held(few + 3);
+        shared.fit();
+        shared.resize(WATCHES_MULTIPLEXED);
+        drop(watches);
+        assert_eq!(shared.watches.available_permits(), WATCHES_MULTIPLEXED);
+        assert_eq!(shared.reads.available_permits(), READS_MULTIPLEXED);
     }
 }

@@ -4,10 +4,7 @@
 //! so many. Over TLS Consul speaks HTTP/2, and one connection carries a lane of requests.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,7 +28,7 @@ pub(super) struct Server {
     pub(super) address: Address,
     tls: ClientConfig,
     lanes: Mutex<Vec<Arc<Lane>>>,
-    multiplexes: AtomicBool,
+    multiplexes: Mutex<Option<bool>>,
     /// What it said of itself; forgotten when it fails, since another version may come up.
     info: Mutex<Option<AgentInfo>>,
 }
@@ -64,7 +61,7 @@ impl Server {
             address,
             tls,
             lanes: Mutex::default(),
-            multiplexes: AtomicBool::new(false),
+            multiplexes: Mutex::default(),
             info: Mutex::default(),
         };
         // The first now: what cannot be built is told at the start.
@@ -73,9 +70,18 @@ impl Server {
         Ok(server)
     }
 
-    /// Whether its connections carry many requests at a time; known after the first.
-    pub(super) fn multiplexes(&self) -> bool {
-        self.multiplexes.load(Ordering::Relaxed)
+    /// Whether its connections carry many requests at a time; known after the first, or where there is no TLS.
+    pub(super) fn multiplexes(&self) -> Option<bool> {
+        if !self.address.is_tls() {
+            return Some(false);
+        }
+        *self.multiplexes_lock()
+    }
+
+    fn multiplexes_lock(&self) -> MutexGuard<'_, Option<bool>> {
+        self.multiplexes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it said of itself, if it did.
@@ -148,7 +154,7 @@ impl Server {
         let answered = match response {
             Ok(response) => {
                 let multiplexes = response.version() == reqwest::Version::HTTP_2;
-                self.multiplexes.store(multiplexes, Ordering::Relaxed);
+                *self.multiplexes_lock() = Some(multiplexes);
                 match Answer::receive(response, "", "").await {
                     Err(RequestError::Unreachable { fault, .. }) => Err(fault),
                     _ => Ok(()),

@@ -31,10 +31,13 @@ impl Servers {
         })
     }
 
-    /// Whether one connection carries many requests, now and after any failure.
-    pub(super) fn multiplex(&self) -> bool {
+    /// Whether one connection carries many requests, now and after any failure. `None` is not known yet.
+    pub(super) fn multiplex(&self) -> Option<bool> {
         let all_may = self.all.iter().all(|server| server.address.is_tls());
-        all_may && self.current().1.multiplexes()
+        if !all_may {
+            return Some(false);
+        }
+        self.current().1.multiplexes()
     }
 
     /// Who is asked first.
