@@ -20,6 +20,7 @@ pub(crate) use super::answer::Answer;
 use super::{
     config::{Config, Token},
     error::{RequestError, SetupError},
+    leader::Leader,
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
@@ -36,6 +37,7 @@ pub(crate) struct Client {
     pace: Mutex<Bucket>,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
+    pub(super) leader: Leader,
     pub(crate) metrics: Metrics,
 }
 
@@ -81,6 +83,7 @@ impl Client {
             config,
             pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
+            leader: Leader::default(),
             metrics,
         })
     }
