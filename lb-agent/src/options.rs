@@ -236,7 +236,7 @@ fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> 
                     .aliases
                     .extend(parts.filter(|alias| !alias.is_empty()));
             }
-            _ => match option(name, text.unwrap_or_default()) {
+            _ => match option(name, text.unwrap_or_else(|| bare(name))) {
                 Some(word) => {
                     let meta = &words[..of_meta];
                     if meta.iter().all(|(stated, _)| *stated != word.0) {
@@ -263,8 +263,16 @@ fn option(name: &str, text: &str) -> Option<(String, String)> {
     ours.then(|| (name.trim().to_ascii_lowercase(), text.trim().to_owned()))
 }
 
+/// What the tag `name` says that has no value: an empty one, as some tools make it of a variable that is not set, says less.
+fn bare(name: &str) -> &'static str {
+    match name.eq_ignore_ascii_case("lb_expose") {
+        true => "true",
+        false => "",
+    }
+}
+
 /// The beginning of a text that somebody else wrote, for a message.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(SHOWN)]
 }
 

@@ -125,6 +125,8 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     check_wrong("lb_port=65536", "from 1 to 65535");
     check_wrong("lb_weight=-1", "from 0 to 65535");
     check_wrong("lb_expose=yes", "true or false");
+    // As a tool writes it of a variable that is not set.
+    check_wrong("lb_expose=", "true or false");
     check_wrong("lb_local=yes", "any, prefer or only");
     check_wrong("LB_BALANCE=fair", "least-conn, round-robin or random");
     check_wrong("lb_", "there is no such option");
