@@ -184,7 +184,8 @@ pub(super) async fn service(
         Ok((listing, entries))
     });
     let mut recovered = client.recovered.subscribe();
-    let mut idle_pace = Bucket::new(WATCH_BURST, WATCH_PACE);
+    // The answer to the first read is news, and what follows it is paced as such.
+    let mut idle_pace = Bucket::new(WATCH_BURST - 1, WATCH_PACE);
     let mut change_pace = Bucket::new(CHANGE_BURST, CHANGE_PACE);
     let mut backoff = Backoff::up_to(SERVICE_BACKOFF);
     let mut watch = None;
