@@ -310,3 +310,23 @@ proptest! {
         prop_assert!(resolved.aliases.iter().all(|alias| !alias.is_empty()));
     }
 }
+
+#[test]
+fn a_tag_with_a_blank_and_an_alias_of_digits_are_told() {
+    for (tag, part) in [
+        (" infra", "tag ` infra` makes no part"),
+        (
+            "server_aliases=a.example:8080",
+            "alias `8080` has no effect",
+        ),
+        ("server_alias=192.0.2.1", "alias `192.0.2.1` has no effect"),
+    ] {
+        let resolved = tagged(&[tag]);
+        let problems: Vec<_> = resolved.problems.iter().collect();
+        assert_eq!(problems.len(), 1, "{tag}: {problems:?}");
+        assert!(problems[0].message.contains(part), "{}", problems[0]);
+        assert_eq!(resolved.domain_tags.len(), 0);
+    }
+    // Reserved, and no name.
+    assert_eq!(tagged(&["a b", " "]).problems.len(), 0);
+}
