@@ -2,9 +2,9 @@
 //!
 //! One blocking query follows the list of services, one each service. Where connections are few, the services
 //! beyond them are read when the list of services or the list of all checks says that something changed. An
-//! answer is believed only as far as `judge` and `read` allow: unknown is never empty. It never writes to
-//! Consul, except for the keys that the [`crate::vip`] stage records. Only this module knows Consul's JSON. The
-//! table of what is known belongs to [`run`]; the followers send it what they learn.
+//! answer is believed only as far as `judge` and `read` allow: unknown is never empty. The source never
+//! writes to Consul; the [`crate::vip`] stage does by `keys`, the registrar by `agent`. Only this module knows Consul's
+//! JSON. The table of what is known belongs to [`run`]; the followers send it what they learn.
 
 mod address;
 pub(crate) mod agent;
