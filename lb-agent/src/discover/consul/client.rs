@@ -20,6 +20,7 @@ pub(crate) use super::answer::Answer;
 use super::{
     config::{Config, Token},
     error::{RequestError, SetupError},
+    leader::Leader,
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
@@ -39,6 +40,7 @@ pub(crate) struct Client {
     pace_of_few: Mutex<Bucket>,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
+    pub(super) leader: Leader,
     pub(crate) metrics: Metrics,
 }
 
@@ -91,6 +93,7 @@ impl Client {
             pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
             pace_of_few: Mutex::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
+            leader: Leader::default(),
             metrics,
         })
     }
