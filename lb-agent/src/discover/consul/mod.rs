@@ -264,11 +264,10 @@ impl Source {
                 (self.table.list(&service, read.value, read.stale), true)
             }
             Event::Listing(service, Err(trouble)) => {
-                let is_final = trouble.is_final()
-                    || trouble.is_of_rights() && !self.table.has_heard_of(&service);
                 let hitch = Hitch {
                     text: trouble.explain(),
-                    is_final,
+                    is_final: trouble.is_final(),
+                    is_of_rights: trouble.is_of_rights(),
                 };
                 (self.table.list_failed(&service, hitch), false)
             }
