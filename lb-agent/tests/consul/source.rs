@@ -431,6 +431,24 @@ async fn a_server_that_knows_no_leader_and_has_an_older_state_changes_nothing() 
 }
 
 #[tokio::test]
+async fn a_server_that_loses_its_leader_during_a_wait_is_found_out_after_it() {
+    let fake = Fake::start().await;
+    let mut source = Source::start(Config {
+        wait: Duration::from_secs(1),
+        ..config(&fake.address())
+    });
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    fake.say(Answer::LostDuringWait);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
 async fn nonsense_is_told_and_keeps_what_is_known() {
     let fake = Fake::start().await;
     let mut source = Source::start(config(&fake.address()));

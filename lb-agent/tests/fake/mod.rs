@@ -36,6 +36,8 @@ pub(crate) enum Answer {
     EmptyWithoutLeader,
     /// Another instance, by a server that has just started from an old snapshot and knows no leader.
     OlderWithoutLeader,
+    /// The same as [`Answer::Instance`], by a server that lost its leader, as only a question without a wait shows.
+    LostDuringWait,
     /// No JSON.
     Nonsense,
     /// A body of which a byte comes each second.
@@ -139,13 +141,28 @@ impl World {
         let later = |now: &(u64, Answer)| {
             now.1 == Answer::InstanceAtOnce || asked.is_none_or(|asked| now.0 > asked)
         };
-        let _ = tokio::time::timeout(Duration::from_secs(55), answer.wait_for(later)).await;
+        let wait = query.and_then(|query| {
+            let wait = query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("wait="))?;
+            wait.strip_suffix("ms")?.parse().ok()
+        });
+        let wait = Duration::from_millis(wait.unwrap_or(55_000));
+        let _ = tokio::time::timeout(wait, answer.wait_for(later)).await;
         *answer.borrow()
     }
 }
 
 async fn services(State(world): State<World>, RawQuery(query): RawQuery) -> Response {
     let now = world.wait(query.as_deref()).await;
+    let query = query.unwrap_or_default();
+    if now.1 == Answer::LostDuringWait && !query.contains("stale") {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response();
+    }
+    if now.1 == Answer::LostDuringWait && !query.contains("index=") {
+        let names = Json(json!({"consul": [], "a": [], "b": []}));
+        return ([("X-Consul-KnownLeader", "false")], indexed(now, names)).into_response();
+    }
     indexed(now, Json(json!({"consul": [], "a": [], "b": []}))).into_response()
 }
 

@@ -91,6 +91,8 @@ const TURN_PACE: Duration = Duration::from_millis(20);
 const TURN_BURST: u32 = 1000;
 /// Everybody has a turn at least so often, whatever Consul's signals say.
 const ROUND: Duration = Duration::from_secs(60);
+/// How long an error is told before its text changes: with each service that recovers another is named.
+const REWORDED: Duration = Duration::from_secs(2);
 /// How long the first full answer waits for what host names mean.
 const PATIENCE_HOSTS: Duration = Duration::from_secs(5);
 
@@ -115,6 +117,7 @@ pub async fn run(
     let patience = Instant::now() + PATIENCE;
     let mut impatient = false;
     let mut hosts_until = None;
+    let mut telling = Telling::default();
     let mut round = Instant::now() + ROUND;
     let mut batch = Vec::new();
     let ended = loop {
@@ -147,13 +150,14 @@ pub async fn run(
             () = sleep_until(hosts_until.unwrap_or(round)), if hosts_until.is_some() => {
                 source.table.wait_for_hosts_no_more();
             }
+            () = sleep_until(telling.due.unwrap_or(round)), if telling.due.is_some() => {}
         }
         let mut heard = false;
         for event in batch.drain(..) {
             heard |= source.take_in(event);
         }
         source.count();
-        publish(&out, &mut source.table, heard, kept_at);
+        publish(&out, &mut source.table, heard, kept_at, &mut telling);
     };
     // It ends with `stop`, after its last word.
     if ended.is_ok() {
@@ -264,11 +268,10 @@ impl Source {
                 (self.table.list(&service, read.value, read.stale), true)
             }
             Event::Listing(service, Err(trouble)) => {
-                let is_final = trouble.is_final()
-                    || trouble.is_of_rights() && !self.table.has_heard_of(&service);
                 let hitch = Hitch {
                     text: trouble.explain(),
-                    is_final,
+                    is_final: trouble.is_final(),
+                    is_of_rights: trouble.is_of_rights(),
                 };
                 (self.table.list_failed(&service, hitch), false)
             }
@@ -391,14 +394,39 @@ impl Source {
     }
 }
 
+/// When an error was told last, and when another text for it may be.
+#[derive(Debug, Default)]
+struct Telling {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Telling {
+    /// What to tell at `now`: an error at once, and the end of it, but another text for it only after a while.
+    fn choose(&mut self, now: Instant, told: Option<&str>, news: Option<String>) -> Option<String> {
+        self.due = None;
+        if told == news.as_deref() {
+            return news;
+        }
+        let due = self.last.map(|last| last + REWORDED);
+        if let (Some(told), Some(_), Some(due)) = (told, &news, due.filter(|due| now < *due)) {
+            self.due = Some(due);
+            return Some(told.to_owned());
+        }
+        self.last = Some(now);
+        news
+    }
+}
+
 fn publish(
     out: &watch::Sender<SourceState>,
     table: &mut Table,
     heard: bool,
     kept_at: Option<SystemTime>,
+    telling: &mut Telling,
 ) {
     let catalog = table.take_catalog();
-    let error = table.error();
+    let error = telling.choose(Instant::now(), out.borrow().error.as_deref(), table.error());
     out.send_if_modified(|state| {
         let changed = catalog.is_some();
         if let Some(catalog) = catalog {
@@ -420,4 +448,24 @@ fn publish(
         state.error = error;
         changed || turned
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_at_once_and_worded_anew_only_after_a_while() {
+        let mut telling = Telling::default();
+        let now = Instant::now();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(telling.choose(now, None, text("a")), text("a"));
+        assert_eq!(telling.choose(now, Some("a"), text("b")), text("a"));
+        let due = telling.due.unwrap();
+        assert_eq!(telling.choose(due, Some("a"), text("b")), text("b"));
+        assert_eq!(telling.due, None);
+        assert_eq!(telling.choose(due, Some("b"), text("c")), text("b"));
+        assert_eq!(telling.choose(due, Some("b"), None), None);
+        assert_eq!(telling.due, None);
+    }
 }

@@ -11,6 +11,9 @@ use super::{
     parse,
 };
 
+/// The list of services.
+const LIST: [&str; 2] = ["catalog", "services"];
+
 /// Reads `path` of Consul's API; `parse` also says how many entries an answer has.
 pub(super) struct Reader<'a, P> {
     client: &'a Client,
@@ -180,6 +183,11 @@ where
             Err(RequestError::Refused { status, .. }) if late && status.is_server_error() => {
                 let again = self.client.read(&self.path, index, Consistency::Stale);
                 again.await?.successful()
+            }
+            // It says how fresh the server was when the wait began. The one list stands for all that is read.
+            Ok(answer) if late && answer.index == index && self.path == LIST => {
+                let now = self.client.read(&self.path, None, Consistency::Stale);
+                now.await?.successful()
             }
             other => other,
         }

@@ -69,6 +69,8 @@ pub(super) struct Hitch {
     pub(super) text: String,
     /// Whether it stays so until somebody changes something. Then it must not hold up the others.
     pub(super) is_final: bool,
+    /// Whether the token may not see it. It holds up no others if something else can be seen.
+    pub(super) is_of_rights: bool,
 }
 
 /// What follows from news.
@@ -123,6 +125,7 @@ impl Table {
                 row.trouble = Some(Hitch {
                     text: "its name cannot be asked for; register it under another".to_owned(),
                     is_final: true,
+                    is_of_rights: false,
                 });
                 self.changed = true;
             } else {
@@ -183,6 +186,7 @@ impl Table {
             trouble: stale.map(|text| Hitch {
                 text,
                 is_final: false,
+                is_of_rights: false,
             }),
         };
         self.rows.insert(name.clone(), row);
@@ -268,12 +272,6 @@ impl Table {
         services.map(|(service, _)| service.clone()).collect()
     }
 
-    /// Whether there was an answer about `service`. Until then, one that the token may not see holds up nobody.
-    pub(super) fn has_heard_of(&self, service: &str) -> bool {
-        let row = self.rows.get(service);
-        row.is_some_and(|row| row.registered.is_some())
-    }
-
     /// Whether every service of the first list was heard of.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
@@ -287,11 +285,26 @@ impl Table {
         if news { self.catalog() } else { None }
     }
 
+    /// Whether every service of the first list has its answer, or cannot have one. A token that may see no
+    /// instance, but for those of Consul itself, knows nothing.
+    fn is_heard(&self) -> bool {
+        let is_hidden = |service: &Arc<str>| {
+            let trouble = self.rows.get(service).and_then(|row| row.trouble.as_ref());
+            trouble.is_some_and(|hitch| hitch.is_of_rights)
+        };
+        let is_seen = |(service, row): (&Arc<str>, &Row)| {
+            &**service != "consul" && row.registered.is_some_and(|registered| registered > 0)
+        };
+        let awaited = &self.awaited;
+        self.listed
+            && (awaited.is_empty()
+                || awaited.iter().all(is_hidden) && self.rows.iter().any(is_seen))
+    }
+
     /// Whether nothing but host names is missing.
     pub(super) fn waits_for_hosts(&self) -> bool {
         let unasked = |host: &Host| host.ip.is_none() && host.error.is_none();
-        let ready = !self.complete && self.listed && self.awaited.is_empty();
-        ready && !self.impatient && self.hosts.values().any(unasked)
+        !self.complete && self.is_heard() && !self.impatient && self.hosts.values().any(unasked)
     }
 
     /// Leaves out the instances whose host name has had no answer, until it has one.
@@ -300,8 +313,7 @@ impl Table {
     }
 
     fn complete_if_heard(&mut self) {
-        let listed = self.listed && self.awaited.is_empty();
-        if self.complete || !listed || self.waits_for_hosts() {
+        if self.complete || !self.is_heard() || self.waits_for_hosts() {
             return;
         }
         self.complete = true;
@@ -399,7 +411,10 @@ impl Table {
                 // What was kept is not gone because it cannot be read.
                 None => {
                     !self.services.contains_key(service)
-                        && row.trouble.as_ref().is_some_and(|hitch| hitch.is_final)
+                        && row
+                            .trouble
+                            .as_ref()
+                            .is_some_and(|hitch| hitch.is_final || hitch.is_of_rights)
                 }
             };
             !row.named && empty
@@ -513,6 +528,7 @@ mod tests {
         Hitch {
             text: "no".to_owned(),
             is_final,
+            is_of_rights: false,
         }
     }
 
@@ -584,6 +600,25 @@ mod tests {
             .map(|p| p.subject.as_str())
             .collect();
         assert_eq!(subjects, ["service ..", "service a\t", "service bad"]);
+    }
+
+    #[test]
+    fn a_service_that_the_token_may_not_see_holds_up_no_other_but_is_no_empty_catalog() {
+        let hidden = || Hitch {
+            is_of_rights: true,
+            ..hitch(false)
+        };
+        let mut table = Table::default();
+        table.name(names(&["a", "b", "consul"]), None);
+        table.list_failed("a", hidden());
+        table.list("consul", registered(1), None);
+        table.list_failed("b", hidden());
+        assert_eq!(services(&mut table), None, "nothing can be seen");
+        table.list("b", registered(1), None);
+        assert_eq!(services(&mut table).unwrap(), ["b", "consul"]);
+        assert_eq!(table.error().unwrap(), "service a: no");
+        let gone = table.name(names(&["b", "consul"]), None);
+        assert_eq!(gone, [Task::Leave("a".into())]);
     }
 
     #[test]
