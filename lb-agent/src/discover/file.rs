@@ -7,7 +7,7 @@ mod parse;
 mod reading;
 mod watch_file;
 
-use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{io, path::PathBuf, time::SystemTime};
 
 use tokio::{select, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ pub use parse::{FileError, parse};
 use reading::Reading;
 use watch_file::{FileWatch, Text};
 
-use crate::catalog::{Catalog, SourceState};
+use crate::catalog::SourceState;
 
 /// Where the services are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub async fn run(
     let mut reading = Reading::default();
     loop {
         let text = select! {
-            text = file.next() => text,
+            text = file.next(reading.room()) => text,
             () = stop.cancelled() => return Ok(()),
         };
         state = after_reading(state, &config, &mut reading, text);
@@ -64,14 +64,13 @@ fn after_reading(
     reading: &mut Reading,
     text: io::Result<Text>,
 ) -> SourceState {
-    let last = before.catalog.clone().unwrap_or_default();
     let path = config.path.display();
-    let error = match text.map(|text| reading.read(text, &last)) {
+    let error = match text.map(|text| reading.read(text)) {
         Ok(Ok(catalog)) => {
             let (services, problems) = (catalog.services.len(), catalog.problems.len());
             info!(%path, services, problems, "services read");
             return SourceState {
-                catalog: Some(kept(before.catalog, catalog)),
+                catalog: Some(catalog),
                 updated: Some(SystemTime::now()),
                 error: None,
             };
@@ -85,13 +84,5 @@ fn after_reading(
     SourceState {
         error: Some(error),
         ..before
-    }
-}
-
-/// The same allocation for the same content.
-fn kept(before: Option<Arc<Catalog>>, now: Catalog) -> Arc<Catalog> {
-    match before {
-        Some(before) if *before == now => before,
-        _ => Arc::new(now),
     }
 }

@@ -180,7 +180,7 @@ pub(super) async fn service(
     let client = &shared.client;
     let mut reader = Reader::new(client, vec!["health", "service", &service], |body| {
         let listing = parse::listing(&service, body, &shared.standpoint.load())?;
-        let entries = listing.registered;
+        let entries = listing.entries;
         Ok((listing, entries))
     });
     let mut recovered = client.recovered.subscribe();

@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<Catalog, FileError> {
 }
 
 /// A `[[service]]` as it stands in a text. Lines count from the beginning of that text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Declared {
     line: usize,
     /// Empty if it is to be left out.
@@ -191,12 +191,39 @@ fn share<T: Eq>(last: &mut Arc<T>, value: T) -> Arc<T> {
     Arc::clone(last)
 }
 
+impl PartialEq for Declared {
+    /// Where it stands does not count.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            line: _,
+            name,
+            instances,
+            problems,
+        } = self;
+        (name, instances, problems) == (&other.name, &other.instances, &other.problems)
+    }
+}
+
 impl Declared {
+    /// Empty if it is to be left out, which is a problem.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(super) fn instances(&self) -> &Arc<[Arc<Instance>]> {
+        &self.instances
+    }
+
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
     /// Takes over what is the same in `before`, so that it keeps its allocation.
     pub(super) fn keep(&mut self, before: &Catalog) {
-        let Some(before) = before.services.get(&self.name) else {
+        let Some((name, before)) = before.services.get_key_value(&self.name) else {
             return;
         };
+        self.name = name.clone();
         if **before == *self.instances {
             self.instances = before.clone();
             return;

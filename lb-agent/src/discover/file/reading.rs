@@ -5,15 +5,22 @@
 //! the same meaning. If one of them is not (the cut may lie within a string of several lines), the whole text is read
 //! as one, which also finds each mistake at its line.
 
+use std::sync::Arc;
+
 use super::parse::{Common, Declared, FileError, catalog, declared, parse};
-use crate::catalog::Catalog;
+use crate::{catalog::Catalog, document::Mistake};
 
 /// The last good content.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    text: String,
+    /// UTF-8.
+    text: Vec<u8>,
     /// Its blocks, one after the other; none if it cannot be cut.
     blocks: Vec<Block>,
+    /// What it says.
+    catalog: Arc<Catalog>,
+    /// Room for the next text: to clear fresh memory takes longer than to read into it.
+    spare: Vec<u8>,
 }
 
 /// A piece of the text. All but the first begin with [`CUT`].
@@ -27,35 +34,87 @@ struct Block {
 }
 
 impl Reading {
-    /// The catalog of `text`. What stands in the catalog `before`, too, keeps its allocation.
+    /// An empty buffer for the next text, mostly one that has room for it.
+    pub(super) fn room(&mut self) -> Vec<u8> {
+        let mut room = std::mem::take(&mut self.spare);
+        room.clear();
+        room
+    }
+
+    /// The catalog of `text`. What stands in the last one, too, keeps its allocation.
     ///
     /// # Errors
     ///
     /// All mistakes of form; the last good content stays the last.
-    pub(super) fn read(&mut self, text: String, before: &Catalog) -> Result<Catalog, FileError> {
-        let Some(Changed { head, tail, blocks }) = self.changed(&text, before) else {
-            let catalog = parse(&text)?;
-            *self = Self::default();
+    pub(super) fn read(&mut self, text: Vec<u8>) -> Result<Arc<Catalog>, FileError> {
+        let Some(Changed { head, tail, blocks }) = self.changed(&text) else {
+            let read = utf8(&text).and_then(parse);
+            self.spare = text;
+            let catalog = self.kept(read?);
+            self.text.clear();
+            self.blocks.clear();
+            self.catalog = Arc::clone(&catalog);
             return Ok(catalog);
         };
-        let end = self.blocks.len() - tail;
-        self.blocks.splice(head..end, blocks);
-        self.text = text;
-        let mut line = 0;
-        let mut placed = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            placed.extend(block.services.iter().map(|service| (line, service)));
-            line += block.lines;
+        let gone = head..self.blocks.len() - tail;
+        let next = self.without_trouble(&self.blocks[gone.clone()], &blocks);
+        self.blocks.splice(gone, blocks);
+        self.spare = std::mem::replace(&mut self.text, text);
+        self.catalog = next.unwrap_or_else(|| {
+            let mut line = 0;
+            let mut placed = Vec::with_capacity(self.blocks.len());
+            for block in &self.blocks {
+                placed.extend(block.services.iter().map(|service| (line, service)));
+                line += block.lines;
+            }
+            self.kept(catalog(&placed))
+        });
+        Ok(Arc::clone(&self.catalog))
+    }
+
+    /// The same allocation for the same content.
+    fn kept(&self, now: Catalog) -> Arc<Catalog> {
+        if *self.catalog == now {
+            Arc::clone(&self.catalog)
+        } else {
+            Arc::new(now)
         }
-        Ok(catalog(&placed))
+    }
+
+    /// The catalog when blocks have come for those that are gone; `None` if nothing can be said without the others,
+    /// because a name is declared twice or the lines of problems count.
+    fn without_trouble(&self, gone: &[Block], come: &[Block]) -> Option<Arc<Catalog>> {
+        fn services(blocks: &[Block]) -> impl Iterator<Item = &Declared> {
+            blocks.iter().flat_map(|block| &block.services)
+        }
+        if self.blocks.is_empty()
+            || !self.catalog.problems.is_empty()
+            || services(come).any(Declared::has_problems)
+        {
+            return None;
+        }
+        if services(gone).eq(services(come)) {
+            return Some(Arc::clone(&self.catalog));
+        }
+        let mut next = Catalog::clone(&self.catalog);
+        for service in services(gone) {
+            next.services.remove(service.name());
+        }
+        for service in services(come) {
+            let (name, instances) = (service.name().clone(), service.instances().clone());
+            if next.services.insert(name, instances).is_some() {
+                return None;
+            }
+        }
+        Some(Arc::new(next))
     }
 
     /// What is new in `text`; `None` if that must be read as one.
-    fn changed(&self, text: &str, before: &Catalog) -> Option<Changed> {
-        if text.trim_start().is_empty() {
+    fn changed(&self, text: &[u8]) -> Option<Changed> {
+        if text.trim_ascii_start().is_empty() {
             return None;
         }
-        let (old, new) = (self.text.as_bytes(), text.as_bytes());
+        let (old, new) = (&*self.text, text);
         let prefix = common_prefix(old, new);
         let longest = old.len().min(new.len()) - prefix;
         let suffix = common_suffix(old, new).min(longest);
@@ -83,14 +142,16 @@ impl Reading {
 
         let mut common = Common::default();
         let mut blocks = Vec::new();
-        for piece in pieces(text.get(start..text.len() - rest)?) {
+        // All around it has been UTF-8 before.
+        let between = str::from_utf8(text.get(start..text.len() - rest)?).ok()?;
+        for piece in pieces(between) {
             // What stands before the first cut must leave the list of services to the others.
             if start == 0 && blocks.is_empty() && !piece.starts_with(CUT) && !is_bare(piece) {
                 return None;
             }
             let mut services = declared(piece, &mut common).ok()?;
             for service in &mut services {
-                service.keep(before);
+                service.keep(&self.catalog);
             }
             blocks.push(Block {
                 length: piece.len(),
@@ -123,6 +184,20 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         let (piece, after) = rest.split_at(next);
         rest = after;
         Some(piece)
+    })
+}
+
+/// `text`, if it is one.
+fn utf8(text: &[u8]) -> Result<&str, FileError> {
+    str::from_utf8(text).map_err(|wrong| {
+        let before = &text[..wrong.valid_up_to()];
+        let message = "this is not UTF-8; save the file in that encoding";
+        FileError {
+            mistakes: vec![Mistake {
+                line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
+                message: message.to_owned(),
+            }],
+        }
     })
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind},
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode},
 };
 use tokio::{
     select,
@@ -26,8 +26,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-/// The content of the file.
-pub(super) type Text = String;
+/// The content of the file, whatever it is.
+pub(super) type Text = Vec<u8>;
 
 pub(super) struct FileWatch {
     path: PathBuf,
@@ -81,12 +81,12 @@ impl FileWatch {
         })
     }
 
-    /// The content, at once the first time and then whenever there is a new one.
-    pub(super) async fn next(&mut self) -> io::Result<Text> {
+    /// The content, in `room`: at once the first time and then whenever there is a new one.
+    pub(super) async fn next(&mut self, room: Text) -> io::Result<Text> {
         if self.read.is_none() {
             let (directory, _) = self.look().await;
             self.watch(directory);
-            return self.read().await;
+            return self.read(room).await;
         }
         loop {
             select! {
@@ -94,14 +94,14 @@ impl FileWatch {
                     // What happened may be that the directory was replaced.
                     let (directory, _) = self.look().await;
                     self.watch(directory);
-                    return self.read().await;
+                    return self.read(room).await;
                 }
                 _ = self.looks.tick() => {
                     let (directory, now) = self.look().await;
                     self.watch(directory);
                     let settled = self.seen.replace(now) == Some(now);
                     if settled && self.read != Some(now) {
-                        return self.read().await;
+                        return self.read(room).await;
                     }
                 }
             }
@@ -127,10 +127,10 @@ impl FileWatch {
         self.watched = directory.filter(|_| watched.is_ok());
     }
 
-    async fn read(&mut self) -> io::Result<Text> {
+    async fn read(&mut self, room: Text) -> io::Result<Text> {
         let path = self.path.clone();
         let read = blocking(move || {
-            let read = read(&path);
+            let read = read(&path, room);
             let failure = |error: &io::Error| error.kind();
             let stamp = read.as_ref().map(|(stamp, _)| *stamp).map_err(failure);
             Ok((stamp, read.map(|(_, text)| text)))
@@ -169,7 +169,8 @@ impl Sight {
         let whole = matches!(
             event.kind,
             EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(_))
+                // `Both` says again what `From` and `To` have said.
+                | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To))
                 | EventKind::Remove(RemoveKind::File)
                 | EventKind::Create(CreateKind::File)
         );
@@ -187,7 +188,7 @@ impl Sight {
     }
 }
 
-fn read(path: &Path) -> io::Result<((u64, u64, i64, i64), Text)> {
+fn read(path: &Path, mut text: Text) -> io::Result<((u64, u64, i64, i64), Text)> {
     let metadata = path.metadata()?;
     // Before the opening, which would wait for ever at a pipe.
     if !metadata.is_file() {
@@ -197,8 +198,8 @@ fn read(path: &Path) -> io::Result<((u64, u64, i64, i64), Text)> {
     let metadata = file.metadata()?;
     // One byte more than there should be, so that the end is found without asking for more room.
     let room = metadata.len().min(SIZE_LIMIT) + 1;
-    let mut text = String::with_capacity(usize::try_from(room).unwrap_or_default());
-    file.take(SIZE_LIMIT + 1).read_to_string(&mut text)?;
+    text.reserve(usize::try_from(room).unwrap_or_default());
+    file.take(SIZE_LIMIT + 1).read_to_end(&mut text)?;
     if text.len() as u64 > SIZE_LIMIT {
         return Err(io::Error::other(format!(
             "it is larger than {SIZE_LIMIT} bytes"

@@ -8,13 +8,9 @@ use super::*;
 #[track_caller]
 fn check(texts: &[String]) {
     let mut reading = Reading::default();
-    let mut before = Catalog::default();
     for text in texts {
-        let read = reading.read(text.clone(), &before);
-        assert_eq!(read, parse(text), "{text}");
-        if let Ok(catalog) = read {
-            before = catalog;
-        }
+        let read = reading.read(text.clone().into());
+        assert_eq!(read, parse(text).map(Arc::new), "{text}");
     }
 }
 
@@ -34,13 +30,11 @@ fn a_change_in_one_service_leaves_the_others_their_allocation() {
         service("b", &[1, 2]),
         service("c", &[3]),
     );
-    let first = reading
-        .read(format!("# Ours.\n{a}{b}{c}"), &Catalog::default())
-        .unwrap();
+    let first = reading.read(format!("# Ours.\n{a}{b}{c}").into()).unwrap();
     let changed = b.replace("10.0.0.2", "10.0.0.9");
     let text = format!("# Ours.\n# Two lines\n{a}{changed}{c}");
-    let second = reading.read(text.clone(), &first).unwrap();
-    assert_eq!(Ok(&second), parse(&text).as_ref());
+    let second = reading.read(text.clone().into()).unwrap();
+    assert_eq!(Ok(&*second), parse(&text).as_ref());
     for name in ["a", "c"] {
         let (before, now) = (&first.services[name], &second.services[name]);
         assert!(Arc::ptr_eq(before, now), "{name}");
@@ -57,13 +51,36 @@ fn only_what_changed_is_read_again() {
         let names = ["a", "b", "c", "d", "e"].map(|name| service(name, &[1]));
         names.concat().replacen("port = 1", port, 3)
     };
-    let first = reading.read(services("port = 1"), &Catalog::default());
+    reading.read(services("port = 1").into()).unwrap();
     let text = services("port = 1").replacen("\"c\"", "\"cc\"", 1);
-    let changed = reading.changed(&text, &first.unwrap()).unwrap();
+    let changed = reading.changed(text.as_bytes()).unwrap();
     assert_eq!(
         (changed.head, changed.blocks.len(), changed.tail),
         (2, 1, 2)
     );
+}
+
+#[test]
+fn a_text_of_the_same_services_is_the_same_catalog() {
+    let mut reading = Reading::default();
+    let (a, b) = (service("a", &[1]), service("b", &[2]));
+    let first = reading.read(format!("{a}{b}").into()).unwrap();
+    let second = reading.read(format!("{a}# More.\n{b}").into()).unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+}
+
+#[test]
+fn what_is_not_utf8_is_told_with_its_line() {
+    let mut reading = Reading::default();
+    let a = service("a", &[1]);
+    let first = reading.read(a.clone().into()).unwrap();
+    let mut text = a.clone().into_bytes();
+    text.extend(b"# caf\xe9\n");
+    let lines = a.lines().count();
+    let wrong = reading.read(text).unwrap_err();
+    assert_eq!(wrong.mistakes.len(), 1);
+    assert_eq!(wrong.mistakes[0].line, lines + 1);
+    assert!(Arc::ptr_eq(&first, &reading.read(a.into()).unwrap()));
 }
 
 #[test]
