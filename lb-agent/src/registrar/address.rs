@@ -140,15 +140,6 @@ pub(super) fn is_published(place: Place<'_>, port: Port) -> bool {
     }
 }
 
-/// Whether only this host can reach `port`.
-pub(super) fn is_only_loopback(place: Place<'_>, port: Port) -> bool {
-    let Place::Networks(owner) = place else {
-        return false;
-    };
-    let mut bindings = owner.published.iter().filter(|it| it.port == port);
-    bindings.all(|it| it.host_address.is_loopback())
-}
-
 /// The host listens on all its addresses of a family, and none of them is known.
 struct UnknownHost;
 

@@ -144,15 +144,6 @@ impl Reader<'_> {
         let address = choose(port)?;
         // HTTP and the like are asked by TCP, and a host may publish that on another port.
         let probed = twin.and_then(|twin| choose(twin).ok()).unwrap_or(address);
-        let forced = own.or(self.settings.ip);
-        if address.ip().is_loopback() && forced.is_none() && address::is_only_loopback(place, port)
-        {
-            self.problem(format!(
-                "{} is published on {} only, where no other host reaches it; publish it on an address of this host",
-                shown(port),
-                address.ip()
-            ));
-        }
         let udp = port.protocol == Protocol::Udp;
         let id = self.id(port, twin.is_some(), words)?;
         let target = Target {
