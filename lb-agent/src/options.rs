@@ -111,7 +111,7 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     let mut stated: BTreeMap<String, Vec<(String, Setting)>> = BTreeMap::new();
     for instance in newest_first {
         let mut own: BTreeMap<String, String> = BTreeMap::new();
-        for (name, text) in words(instance, &mut resolved) {
+        for (name, text) in words(service, instance, &mut resolved) {
             match own.entry(name) {
                 Entry::Vacant(free) => drop(free.insert(text)),
                 Entry::Occupied(first) if *first.get() == text => {}
@@ -164,7 +164,11 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     for alias in std::mem::take(&mut resolved.aliases) {
         let name = alias.to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
-        if is_dns_name(&dotted(name)) {
+        // Digits alone are an address, or a port behind a colon.
+        let is_number = name
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if is_dns_name(&dotted(name)) && !is_number {
             resolved.aliases.insert(name.to_owned());
         } else {
             let message = format!(
@@ -214,7 +218,7 @@ impl Setting {
 
 /// The options that `instance` states, by name, those of its meta first; its aliases and domain tags go
 /// straight to `resolved`.
-fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> {
+fn words(service: &str, instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> {
     let mut words = Vec::new();
     for (name, text) in &*instance.meta {
         words.extend(option(name, text));
@@ -236,7 +240,7 @@ fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> 
                     .aliases
                     .extend(parts.filter(|alias| !alias.is_empty()));
             }
-            _ => match option(name, text.unwrap_or_default()) {
+            _ => match option(name, text.unwrap_or_else(|| bare(name))) {
                 Some(word) => {
                     let meta = &words[..of_meta];
                     if meta.iter().all(|(stated, _)| *stated != word.0) {
@@ -248,6 +252,14 @@ fn words(instance: &Instance, resolved: &mut Resolved) -> Vec<(String, String)> 
                 None if !RESERVED_TAGS.contains(&&**tag) && is_dns_name(tag) => {
                     resolved.domain_tags.insert(tag.clone());
                 }
+                // Parts hold the instances with the very tag.
+                None if name != &**tag && is_dns_name(name) => resolved.report(
+                    service,
+                    format!(
+                        "tag `{}` makes no part: there is a blank before or behind it; remove it",
+                        cut(tag)
+                    ),
+                ),
                 None => {}
             },
         }
@@ -263,8 +275,16 @@ fn option(name: &str, text: &str) -> Option<(String, String)> {
     ours.then(|| (name.trim().to_ascii_lowercase(), text.trim().to_owned()))
 }
 
+/// What the tag `name` says that has no value: an empty one, as some tools make it of a variable that is not set, says less.
+fn bare(name: &str) -> &'static str {
+    match name.eq_ignore_ascii_case("lb_expose") {
+        true => "true",
+        false => "",
+    }
+}
+
 /// The beginning of a text that somebody else wrote, for a message.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(SHOWN)]
 }
 

@@ -25,7 +25,7 @@ use self::{
     consul::Consul,
     installed::Installed,
 };
-use crate::scale;
+use crate::{kill, scale};
 
 /// What is needed.
 #[derive(clap::Args)]
@@ -36,6 +36,9 @@ pub(crate) struct Discovery {
     /// The binary of Consul.
     #[arg(long)]
     consul: PathBuf,
+    /// The folder with the packages of a Docker Engine.
+    #[arg(long)]
+    docker: PathBuf,
 }
 
 /// How much to measure.
@@ -47,6 +50,8 @@ struct Effort {
     time: Duration,
     /// Services in a file, of as many instances, and changes of it.
     in_file: (usize, usize),
+    /// Containers to kill.
+    kills: usize,
 }
 
 const FULL: Effort = Effort {
@@ -55,6 +60,7 @@ const FULL: Effort = Effort {
     changes_per_second: 50,
     time: Duration::from_secs(60),
     in_file: (10_000, 200),
+    kills: 100,
 };
 
 const QUICK: Effort = Effort {
@@ -62,6 +68,7 @@ const QUICK: Effort = Effort {
     instances: 3,
     time: Duration::from_secs(5),
     in_file: (300, 20),
+    kills: 10,
     ..FULL
 };
 
@@ -151,6 +158,9 @@ pub(crate) fn run(discovery: &Discovery) -> Result<()> {
     figures.one_change_p99_ms = Some(in_file.one_change_p99_ms);
     figures.rss_mb = Some(in_file.rss_mb);
     figures.plain_http_few_p99_ms = few.first().and_then(|few| few.delays.of_changes(99));
+    println!("killing {} containers", effort.kills);
+    let killed = kill::measure(&discovery.docker, effort.kills)?;
+    figures.kill_p99_ms = Some(killed.kill_p99_ms);
     for run in many.iter().chain(&few) {
         println!("{run}");
     }

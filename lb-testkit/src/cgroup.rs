@@ -77,7 +77,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        // The twins of a subgroup are within those of its top; one of its bare name would be a stranger's.
+        let twins = self.watchdog.as_ref().map(|_| twins(&self.path));
+        if let Err(error) = remove(&self.path, &twins.unwrap_or_default()) {
             eprintln!("cannot remove {}: {error}", self.path.display());
         }
         drop(self.watchdog.take());
@@ -97,7 +99,8 @@ pub fn sweep(label: &str) -> Result<Vec<PathBuf>> {
         let owner = name.to_str().and_then(|name| owner(name, label));
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let path = entry.path();
-            remove(&path).map_err(Error::of("remove", path.display().to_string()))?;
+            remove(&path, &twins(&path))
+                .map_err(Error::of("remove", path.display().to_string()))?;
             removed.push(path);
         }
     }
@@ -135,11 +138,10 @@ fn make(path: &Path) -> Result<()> {
     fs::create_dir(path).map_err(Error::of("make cgroup", path.display().to_string()))
 }
 
-/// Kills what is in the group at `path` and below, and removes it and its twins. An absent group is fine.
-fn remove(path: &Path) -> io::Result<()> {
-    let twins = twins(path);
+/// Kills what is in the group at `path` and below, and removes it and its `twins`. An absent group is fine.
+fn remove(path: &Path, twins: &[PathBuf]) -> io::Result<()> {
     eventually(PATIENCE, || {
-        for twin in &twins {
+        for twin in twins {
             thaw_all(twin);
         }
         kill_all(path);
@@ -149,7 +151,7 @@ fn remove(path: &Path) -> io::Result<()> {
     .map_err(|late| late.last)
 }
 
-/// Where a container engine makes groups of the same name on a hybrid host: once in each tree of the first version.
+/// Where a container engine makes groups of the same name as the group at the top `path` on a hybrid host: once in each tree of the first version.
 fn twins(path: &Path) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let name = path.file_name().unwrap_or_default();

@@ -274,6 +274,11 @@ impl Docker {
                 nothing,
                 Some(options.as_str()),
             )?;
+            // A containerd of the machine has its socket there, and the engine would take it for its own.
+            for place in ["/run/containerd", "/run/docker"].map(Path::new) {
+                fs::create_dir_all(place)?;
+                tmpfs(place).map_err(io::Error::from)?;
+            }
             Ok::<_, io::Error>(())
         })?;
         mounted.map_err(Error::of("mount in", data.display().to_string()))

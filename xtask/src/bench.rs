@@ -53,7 +53,9 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         }
         Subject::Discovery { quick } => {
             let consul = packages::consul(&tools())?;
+            let docker = packages::docker(&tools())?;
             arguments.extend(["discovery".into(), "--consul".into(), consul.into()]);
+            arguments.extend(["--docker".into(), docker.into()]);
             quick
         }
     };

@@ -229,7 +229,11 @@ impl<'o> Judge<'o> {
         for text in &given.value {
             match read(text.trim()) {
                 Ok(value) => values.push(value),
-                Err(remedy) => self.wrong(given, &format!("`{text}`: {remedy}")),
+                Err(remedy) => {
+                    // It may be the address of a Consul, with a password in it.
+                    let text = crate::discover::consul::Address::redacted(text);
+                    self.wrong(given, &format!("`{text}`: {remedy}"));
+                }
             }
         }
         values

@@ -125,6 +125,8 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     check_wrong("lb_port=65536", "from 1 to 65535");
     check_wrong("lb_weight=-1", "from 0 to 65535");
     check_wrong("lb_expose=yes", "true or false");
+    // As a tool writes it of a variable that is not set.
+    check_wrong("lb_expose=", "true or false");
     check_wrong("lb_local=yes", "any, prefer or only");
     check_wrong("LB_BALANCE=fair", "least-conn, round-robin or random");
     check_wrong("lb_", "there is no such option");
@@ -307,4 +309,24 @@ proptest! {
         let resolved = resolve("s", &[one]);
         prop_assert!(resolved.aliases.iter().all(|alias| !alias.is_empty()));
     }
+}
+
+#[test]
+fn a_tag_with_a_blank_and_an_alias_of_digits_are_told() {
+    for (tag, part) in [
+        (" infra", "tag ` infra` makes no part"),
+        (
+            "server_aliases=a.example:8080",
+            "alias `8080` has no effect",
+        ),
+        ("server_alias=192.0.2.1", "alias `192.0.2.1` has no effect"),
+    ] {
+        let resolved = tagged(&[tag]);
+        let problems: Vec<_> = resolved.problems.iter().collect();
+        assert_eq!(problems.len(), 1, "{tag}: {problems:?}");
+        assert!(problems[0].message.contains(part), "{}", problems[0]);
+        assert_eq!(resolved.domain_tags.len(), 0);
+    }
+    // Reserved, and no name.
+    assert_eq!(tagged(&["a b", " "]).problems.len(), 0);
 }

@@ -88,8 +88,7 @@ pub(super) fn local(text: &str) -> Result<Setting, String> {
 
 pub(super) fn expose(text: &str) -> Result<Setting, String> {
     match text {
-        // The bare tag.
-        "" | "true" => Ok(Setting::Expose(true)),
+        "true" => Ok(Setting::Expose(true)),
         "false" => Ok(Setting::Expose(false)),
         _ => Err("write true or false".to_owned()),
     }

@@ -8,7 +8,8 @@ use std::{
 use super::settings::{Addressing, Settings};
 use crate::{
     catalog::Reach,
-    docker::{Container, Containers, Endpoint, NetworkMode, Port},
+    docker::{Container, Containers, Endpoint, NetworkMode, Port, State},
+    options::cut,
 };
 
 /// How a container is connected, once it is followed to whoever owns its network namespace.
@@ -46,7 +47,7 @@ pub(super) fn place<'c>(
             NetworkMode::Host => return Ok(Place::Host),
             NetworkMode::None => return Ok(Place::None),
             NetworkMode::Networks => return Ok(Place::Networks(owner)),
-            NetworkMode::Container(id) => match all.get(id) {
+            NetworkMode::Container(id) => match find(id, all) {
                 Some(next) => owner = next,
                 None => {
                     let short: String = id.chars().take(12).collect();
@@ -58,6 +59,15 @@ pub(super) fn place<'c>(
         }
     }
     Err("it shares a network in a circle; correct its network mode".to_owned())
+}
+
+/// The running container `id`. Docker keeps the name instead of the id of one that was not there at first.
+fn find<'c>(id: &str, all: &'c Containers) -> Option<&'c Container> {
+    let name = id.strip_prefix('/').unwrap_or(id);
+    let by_name = || all.values().find(|it| it.name == name);
+    let runs = |it: &&Container| !matches!(it.state, State::Created | State::Exited(_));
+    let found = all.get(id).or_else(by_name).map(|it| &**it);
+    found.filter(runs)
 }
 
 /// All addresses of `port`.
@@ -79,32 +89,40 @@ pub(super) fn reach(place: Place<'_>, port: Port, settings: &Settings) -> Reach 
                     Some((name.clone(), address))
                 })
                 .collect(),
-            published: published(owner, port, settings).and_then(Result::ok),
+            published: published(owner, port, None, settings).and_then(Result::ok),
         },
     }
 }
 
-/// Where to send clients of `port`; `network` is the one that the container asks for.
+/// Where to send clients of `port`; `network` and `own` are what the container asks for.
 pub(super) fn choose(
     place: Place<'_>,
     port: Port,
     network: Option<&str>,
+    own: Option<IpAddr>,
     settings: &Settings,
 ) -> Result<SocketAddr, Nowhere> {
+    let is_bound =
+        matches!(place, Place::Networks(_)) && settings.addressing == Addressing::Published;
+    if let Some(ip) = own.filter(|_| !is_bound) {
+        return Ok(SocketAddr::new(ip, port.number));
+    }
     match (place, settings.addressing) {
         (Place::None, _) => Err(Nowhere::Fine("it has no network".to_owned())),
         (Place::Host, _) => match settings.published_address() {
             Some(ip) => Ok(SocketAddr::new(ip, port.number)),
             None => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
         },
-        (Place::Networks(owner), Addressing::Published) => match published(owner, port, settings) {
-            Some(Ok(address)) => Ok(address),
-            Some(Err(UnknownHost)) => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
-            None => Err(Nowhere::Fine(
-                "the host does not publish it; publish it, or register internal addresses"
-                    .to_owned(),
-            )),
-        },
+        (Place::Networks(owner), Addressing::Published) => {
+            match published(owner, port, own, settings) {
+                Some(Ok(address)) => Ok(address),
+                Some(Err(UnknownHost)) => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
+                None => Err(Nowhere::Fine(
+                    "the host does not publish it; publish it, or register internal addresses"
+                        .to_owned(),
+                )),
+            }
+        }
         (Place::Networks(owner), Addressing::Internal) => {
             let ip = of_networks(&owner.networks, network, &settings.networks)
                 .map_err(Nowhere::Wrong)?;
@@ -122,21 +140,48 @@ pub(super) fn is_published(place: Place<'_>, port: Port) -> bool {
     }
 }
 
-/// The host listens on all its addresses, and none of them is known.
+/// Whether only this host can reach `port`.
+pub(super) fn is_only_loopback(place: Place<'_>, port: Port) -> bool {
+    let Place::Networks(owner) = place else {
+        return false;
+    };
+    let mut bindings = owner.published.iter().filter(|it| it.port == port);
+    bindings.all(|it| it.host_address.is_loopback())
+}
+
+/// The host listens on all its addresses of a family, and none of them is known.
 struct UnknownHost;
 
-/// Where the host publishes `port`, IPv4 first.
+/// Where the host publishes `port`, IPv4 first, and where others reach it before where only the host does. `own` is
+/// what the container says itself; that and `ip` stand for whatever the port is bound to.
 fn published(
     owner: &Container,
     port: Port,
+    own: Option<IpAddr>,
     settings: &Settings,
 ) -> Option<Result<SocketAddr, UnknownHost>> {
+    let forced = own.or(settings.ip);
+    let of_all = forced.or(settings.host_address);
+    // An engine may choose another port for each family.
+    let is_known = |bound: IpAddr| {
+        !bound.is_unspecified() || of_all.is_some_and(|ip| ip.is_ipv6() == bound.is_ipv6())
+    };
     let bindings = owner.published.iter().filter(|it| it.port == port);
-    let binding = bindings.min_by_key(|it| (it.host_address.is_ipv6(), **it))?;
-    let ip = match settings.ip {
-        Some(ip) => Some(ip),
-        None if binding.host_address.is_unspecified() => settings.host_address,
-        None => Some(binding.host_address),
+    let binding = bindings.min_by_key(|it| {
+        let bound = it.host_address;
+        (
+            forced.is_some_and(|ip| ip != bound),
+            !is_known(bound),
+            bound.is_loopback(),
+            bound.is_ipv6(),
+            **it,
+        )
+    })?;
+    let ip = match (forced, binding.host_address) {
+        (Some(ip), _) => Some(ip),
+        (None, bound) if !is_known(bound) => None,
+        (None, bound) if bound.is_unspecified() => settings.host_address,
+        (None, bound) => Some(bound),
     };
     let address = ip.map(|ip| SocketAddr::new(ip, binding.host_port));
     Some(address.ok_or(UnknownHost))
@@ -154,6 +199,7 @@ fn of_networks(
     };
     if let Some(wanted) = wanted {
         return networks.get(wanted).and_then(address).ok_or_else(|| {
+            let wanted = cut(wanted);
             format!(
                 "it asks for the network {wanted}, on which it has no address; correct \
                  SERVICE_NETWORK to one of {}",
@@ -184,5 +230,4 @@ fn address(endpoint: &Endpoint) -> Option<IpAddr> {
     v4.or(v6).filter(|ip| !ip.is_unspecified())
 }
 
-const UNKNOWN_HOST: &str =
-    "at which address this host publishes it is not known; set [registrar] ip or --ip";
+const UNKNOWN_HOST: &str = "at which address of its family this host publishes it is not known; set [registrar] ip or --ip";

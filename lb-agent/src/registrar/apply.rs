@@ -140,6 +140,8 @@ fn without_scripts(
             );
             reports.insert(check.id.clone(), Report::critical(&reason));
             check.kind = CheckKind::Unusable(reason);
+            // Consul would remove it for our own word.
+            check.deregister_after = None;
         }
     }
     let mark = Registration::checks_mark(&instead.checks);

@@ -10,6 +10,7 @@ use super::{
     registration::{Check, CheckKind, CheckStatus},
     words::PortWords,
 };
+use crate::options::cut;
 
 /// What a check is made for.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Target<'t> {
     pub(super) id: &'t str,
     pub(super) name: &'t str,
     pub(super) address: SocketAddr,
+    /// Where it is asked by TCP.
+    pub(super) probed: SocketAddr,
     pub(super) container: &'t str,
     /// Within the container.
     pub(super) port: u16,
@@ -25,20 +28,63 @@ pub(super) struct Target<'t> {
 /// The checks that `words` ask for, in the order of their numbers, `CHECK_*` before `CHECK_1_*`; and what is wrong
 /// with them.
 pub(super) fn checks(words: &PortWords, target: Target<'_>) -> (Vec<Check>, Vec<String>) {
-    let numbers: BTreeSet<u16> = words
-        .iter()
-        .filter_map(|(key, _)| key.strip_prefix("check_")?.split_once('_')?.0.parse().ok())
-        .collect();
+    let numbers: BTreeSet<u16> = words.iter().filter_map(|(key, _)| split(key)?.0).collect();
     let mut wrong = Vec::new();
     let plain = std::iter::once(None);
-    let checks = plain
+    let mut checks: Vec<Check> = plain
         .chain(numbers.into_iter().map(Some))
         .filter_map(|number| {
             let asked = Asked { words, number };
             asked.check(target, &mut wrong)
         })
         .collect();
+    checks.extend(unknown(words, target, &mut wrong));
     (checks, wrong)
+}
+
+/// The number of the check that `key` belongs to, and its word there; `None` if it is about no check.
+fn split(key: &str) -> Option<(Option<u16>, &str)> {
+    let word = match key {
+        "check" => return Some((None, "")),
+        key => key.strip_prefix("check_")?,
+    };
+    let numbered = word.split_once('_').and_then(|(digits, word)| {
+        // Not `01`: nobody would find its other words.
+        let number: u16 = digits.parse().ok()?;
+        (number.to_string() == digits).then_some((Some(number), word))
+    });
+    Some(numbered.unwrap_or((None, word)))
+}
+
+/// The check that stands for words that are not understood, if one of them may have been meant as a check of its own.
+fn unknown(words: &PortWords, target: Target<'_>, wrong: &mut Vec<String>) -> Option<Check> {
+    let is_word = |word: &str| KINDS.contains(&word) || DETAILS.contains(&word);
+    let mut makes: BTreeSet<Option<u16>> = BTreeSet::new();
+    let mut odd = Vec::new();
+    for (key, text) in words.iter().filter(|(_, text)| !text.is_empty()) {
+        match split(key) {
+            Some((number, word)) if KINDS.contains(&word) => drop(makes.insert(number)),
+            Some((number, word)) if !is_word(word) => odd.push((key, text, number, word)),
+            _ => {}
+        }
+    }
+    let mut lost = None;
+    for (key, text, number, word) in odd {
+        let key = key.to_ascii_uppercase();
+        let reason = format!(
+            "SERVICE_{}=`{}` is no word for a check; see the list in docs/docker.md",
+            cut(&key),
+            cut(text)
+        );
+        let is_numbered = word.starts_with(|first: char| first.is_ascii_digit());
+        if makes.contains(&number) && !is_numbered {
+            wrong.push(reason);
+        } else {
+            wrong.push(format!("{reason}; until then a check is critical"));
+            lost.get_or_insert(reason);
+        }
+    }
+    lost.map(|reason| ours(target, "check-unknown", CheckKind::Unusable(reason)))
 }
 
 /// The words of one check.
@@ -51,13 +97,17 @@ struct Asked<'w> {
 impl<'w> Asked<'w> {
     fn check(self, target: Target<'_>, wrong: &mut Vec<String>) -> Option<Check> {
         let kind = self.kind(target, wrong)?;
+        // Consul would remove it for our own word.
+        let is_usable = !matches!(kind, CheckKind::Unusable(_));
+        let deregister_after = self.time("deregister_after", wrong);
         let suffix = self.number.map(|it| format!("-{it}")).unwrap_or_default();
         let initial = self.common("initial_status").and_then(|text| {
             let status = status(text);
             if status.is_none() {
                 wrong.push(format!(
-                    "{}=`{text}` has no effect; write passing, warning or critical",
-                    self.key("initial_status")
+                    "{}=`{}` has no effect; write passing, warning or critical",
+                    self.key("initial_status"),
+                    cut(text)
                 ));
             }
             status
@@ -69,18 +119,20 @@ impl<'w> Asked<'w> {
             interval: self.time("interval", wrong).unwrap_or(INTERVAL),
             timeout: self.time("timeout", wrong),
             initial,
-            deregister_after: self.time("deregister_after", wrong),
+            deregister_after: deregister_after.filter(|_| is_usable),
         })
     }
 
     /// The first kind that is asked for, in Registrator's order.
     fn kind(self, target: Target<'_>, wrong: &mut Vec<String>) -> Option<CheckKind> {
-        let Target { address, .. } = target;
+        let Target {
+            address, probed, ..
+        } = target;
         if let Some(path) = self.own("http") {
-            return Some(self.http("http", address, path, wrong));
+            return Some(self.http("http", probed, path, wrong));
         }
         if let Some(path) = self.own("https") {
-            return Some(self.http("https", address, path, wrong));
+            return Some(self.http("https", probed, path, wrong));
         }
         if let Some(command) = self.own("cmd") {
             let short = target.container.chars().take(12).collect();
@@ -99,6 +151,7 @@ impl<'w> Asked<'w> {
             return Some(match duration::parse(text) {
                 Some(ttl) => CheckKind::Ttl(ttl),
                 None => {
+                    let text = cut(text);
                     let reason = format!("{}=`{text}`: {}", self.key("ttl"), duration::REMEDY);
                     wrong.push(format!("{reason}; until then its check is critical"));
                     CheckKind::Unusable(reason)
@@ -106,12 +159,12 @@ impl<'w> Asked<'w> {
             });
         }
         if self.own("tcp").is_some() {
-            return Some(CheckKind::Tcp(address));
+            return Some(CheckKind::Tcp(probed));
         }
         self.own("grpc").map(|_| {
             let tls = self.own("grpc_use_tls").is_some();
             CheckKind::Grpc {
-                address,
+                address: probed,
                 tls,
                 skip_verify: tls && self.own("tls_skip_verify").is_some(),
             }
@@ -131,8 +184,9 @@ impl<'w> Asked<'w> {
         let is_token = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphabetic());
         if let Some(odd) = method.as_ref().filter(|method| !is_token(method)) {
             wrong.push(format!(
-                "{}=`{odd}` has no effect; write a method such as HEAD",
-                self.key(&key)
+                "{}=`{}` has no effect; write a method such as HEAD",
+                self.key(&key),
+                cut(odd)
             ));
         }
         CheckKind::Http {
@@ -147,8 +201,9 @@ impl<'w> Asked<'w> {
         let time = duration::parse(text);
         if time.is_none() {
             wrong.push(format!(
-                "{}=`{text}` has no effect: {}",
+                "{}=`{}` has no effect: {}",
                 self.key(key),
+                cut(text),
                 duration::REMEDY
             ));
         }
@@ -222,6 +277,19 @@ fn status(text: &str) -> Option<CheckStatus> {
     }
 }
 
+/// Words that make a check.
+const KINDS: [&str; 7] = ["http", "https", "cmd", "script", "ttl", "tcp", "grpc"];
+/// Words that say more about one.
+const DETAILS: [&str; 8] = [
+    "http_method",
+    "https_method",
+    "grpc_use_tls",
+    "tls_skip_verify",
+    "interval",
+    "timeout",
+    "initial_status",
+    "deregister_after",
+];
 /// Registrator's default.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// The program that Registrator's images of Consul have for `CHECK_CMD`.

@@ -2,7 +2,10 @@
 //!
 //! Pure. Where it differs from Registrator, `docs/docker.md` says so.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{
     address::{self, Nowhere, Place},
@@ -15,6 +18,7 @@ use super::{
 use crate::{
     catalog::Problem,
     docker::{Container, Containers, Port, Protocol},
+    options::cut,
 };
 
 /// What `container` asks to be registered as. `all` are the containers of its engine, by full id: it may share the
@@ -28,23 +32,27 @@ pub fn registrations(container: &Container, all: &Containers, settings: &Setting
         misfits: Misfits::default(),
     };
     let ports = candidates(container, &words);
-    match address::place(container, all) {
-        _ if ports.is_empty() => reader.leave_out(
+    if ports.is_empty() {
+        reader.leave_out(
             "no port is exposed; EXPOSE one in its image, or write SERVICE_<port>_NAME".to_owned(),
-        ),
-        Ok(place) => reader.ports(&ports, place, &words),
-        Err(message) => reader.problem(message),
+        );
     }
+    reader.ports(&ports, &address::place(container, all), &words);
     if let Some(message) = reader.misfits.explain() {
         reader.problem(message);
     }
     reader.reading
 }
 
-/// The ports that are exposed or published, and those that have a name.
-fn candidates(container: &Container, words: &Words) -> BTreeSet<Port> {
+/// The ports that are exposed or published.
+fn listed(container: &Container) -> BTreeSet<Port> {
     let published = container.published.iter().map(|it| it.port);
-    let mut ports: BTreeSet<Port> = container.exposed.iter().copied().chain(published).collect();
+    container.exposed.iter().copied().chain(published).collect()
+}
+
+/// Those, and the ports that have a name.
+fn candidates(container: &Container, words: &Words) -> BTreeSet<Port> {
+    let mut ports = listed(container);
     for number in words.named_ports() {
         if ports.iter().all(|port| port.number != number) {
             let protocol = Protocol::Tcp;
@@ -62,16 +70,24 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    fn ports(&mut self, ports: &BTreeSet<Port>, place: Place<'_>, words: &Words) {
-        let counts = |port: &Port| match self.settings.addressing {
-            Addressing::Internal => true,
-            Addressing::Published => address::is_published(place, *port),
+    fn ports(&mut self, ports: &BTreeSet<Port>, place: &Result<Place<'_>, String>, words: &Words) {
+        let counts = |port: &Port| match (self.settings.addressing, place) {
+            (Addressing::Published, Ok(place)) => address::is_published(*place, *port),
+            _ => true,
         };
-        // Counted before anything is ignored, as Registrator does: names must not depend on that.
-        let group = ports.iter().filter(|port| counts(port)).count() > 1;
+        // Counted before anything is ignored, as Registrator does: names must not depend on that. Nor on a port that
+        // is only named, which needs no ending.
+        let listed = listed(self.container);
+        let group = listed.iter().filter(|port| counts(port)).count() > 1;
         let mut said = BTreeSet::new();
         for &port in ports {
-            match self.port(port, group, place, &words.at(port.number)) {
+            let twin = Port {
+                protocol: Protocol::Tcp,
+                ..port
+            };
+            let twin = (port.protocol == Protocol::Udp && ports.contains(&twin)).then_some(twin);
+            let named = Named { port, twin, group };
+            match self.port(named, place, &words.at(port.number)) {
                 Ok(registration) => self.register(registration),
                 Err(Nowhere::Fine(reason)) => {
                     self.leave_out(format!("{}: {reason}", shown(port)));
@@ -87,9 +103,8 @@ impl Reader<'_> {
 
     fn port(
         &mut self,
-        port: Port,
-        group: bool,
-        place: Place<'_>,
+        Named { port, twin, group }: Named,
+        place: &Result<Place<'_>, String>,
         words: &PortWords,
     ) -> Result<Registration, Nowhere> {
         let fine = |reason: &str| Err(Nowhere::Fine(reason.to_owned()));
@@ -106,30 +121,45 @@ impl Reader<'_> {
             }
             None => default_name(&self.container.image),
         };
-        let name = match group && !words.is_own("name") {
-            true => format!("{name}-{}", port.number),
-            false => name.to_owned(),
-        };
         if name.is_empty() {
             return Err(Nowhere::Wrong(
                 "its image has no name; write SERVICE_NAME".to_owned(),
             ));
         }
-        let mut address = address::choose(place, port, words.text("network"), self.settings);
-        if let Some(ip) = self.own_address(words) {
-            let number = match &address {
-                Ok(address) => address.port(),
-                Err(_) => port.number,
-            };
-            address = Ok((ip, number).into());
+        let name = match group && !words.is_own("name") {
+            true => format!("{name}-{}", port.number),
+            false => name.to_owned(),
+        };
+        if !stands_in_a_path(&name) {
+            return Err(Nowhere::Wrong(
+                "Consul could not be asked for its name; write a SERVICE_NAME of plain letters, digits and `-`"
+                    .to_owned(),
+            ));
         }
-        let address = address?;
+        let place = place
+            .as_ref()
+            .map_err(|message| Nowhere::Wrong(message.clone()))?;
+        let (place, own) = (*place, self.own_address(words));
+        let choose = |port| address::choose(place, port, words.text("network"), own, self.settings);
+        let address = choose(port)?;
+        // HTTP and the like are asked by TCP, and a host may publish that on another port.
+        let probed = twin.and_then(|twin| choose(twin).ok()).unwrap_or(address);
+        let forced = own.or(self.settings.ip);
+        if address.ip().is_loopback() && forced.is_none() && address::is_only_loopback(place, port)
+        {
+            self.problem(format!(
+                "{} is published on {} only, where no other host reaches it; publish it on an address of this host",
+                shown(port),
+                address.ip()
+            ));
+        }
         let udp = port.protocol == Protocol::Udp;
-        let id = self.id(port, words)?;
+        let id = self.id(port, twin.is_some(), words)?;
         let target = Target {
             id: &id,
             name: &name,
             address,
+            probed,
             container: &self.container.id,
             port: port.number,
         };
@@ -172,7 +202,7 @@ impl Reader<'_> {
         let label = self.settings.address_label.as_deref();
         let labelled = label.and_then(|label| {
             let text = self.container.labels.get(label)?;
-            Some((label, text.as_str()))
+            (!text.is_empty()).then_some((label, text.as_str()))
         });
         let (key, text) = words
             .text("ip")
@@ -181,15 +211,17 @@ impl Reader<'_> {
         // `10.0.0.1/24`, as some network drivers write it.
         let bare = text.split_once('/').map_or(text, |(ip, _)| ip).trim();
         match bare.parse::<IpAddr>() {
-            Ok(ip) if !ip.is_unspecified() => Some(ip),
+            Ok(ip) if is_host(ip) => Some(ip),
             _ => {
+                let text = cut(text);
                 self.problem(format!("{key}=`{text}` has no effect; write an IP address"));
                 None
             }
         }
     }
 
-    fn id(&self, port: Port, words: &PortWords) -> Result<String, Nowhere> {
+    /// `is_twin` says that the TCP port of the same number has the same words.
+    fn id(&self, port: Port, is_twin: bool, words: &PortWords) -> Result<String, Nowhere> {
         let Some(id) = words.text("id") else {
             let (host, name) = (&self.settings.host, &self.container.name);
             let udp = if port.protocol == Protocol::Udp {
@@ -199,10 +231,9 @@ impl Reader<'_> {
             };
             return Ok(format!("{host}:{name}:{}{udp}", port.number));
         };
-        // Consul cleans paths, and the id is part of one when it is deregistered.
-        let whole = |part: &str| !matches!(part, "" | "." | "..");
-        if id.len() <= ID_LIMIT && id.split('/').all(whole) && !id.contains(char::is_control) {
-            Ok(id.to_owned())
+        let id = format!("{id}{}", if is_twin { ":udp" } else { "" });
+        if stands_in_a_path(&id) {
+            Ok(id)
         } else {
             Err(Nowhere::Wrong(
                 "Consul could not remove its SERVICE_ID; write one of plain letters, digits and `-`"
@@ -227,6 +258,7 @@ impl Reader<'_> {
         let text = words.text("weight")?;
         let weight = text.trim().parse().ok().filter(|&weight| weight > 0);
         if weight.is_none() {
+            let text = cut(text);
             self.problem(format!(
                 "SERVICE_WEIGHT=`{text}` has no effect; write a number from 1 to 65535, or \
                  SERVICE_LB_WEIGHT=0 for an instance that takes no new flow"
@@ -262,9 +294,34 @@ impl Reader<'_> {
     }
 }
 
-/// The last element of an image's path, without its tag and digest.
+/// Whether `ip` can be that of one host.
+fn is_host(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// One port, and how it is named.
+#[derive(Clone, Copy)]
+struct Named {
+    port: Port,
+    /// The TCP port of the same number, beside a UDP port.
+    twin: Option<Port>,
+    /// Whether the name ends in the port.
+    group: bool,
+}
+
+/// Whether Consul can be asked about `text`, which is part of a path then: it cleans paths.
+fn stands_in_a_path(text: &str) -> bool {
+    let whole = |part: &str| !matches!(part, "" | "." | "..");
+    text.len() <= PATH_LIMIT && text.split('/').all(whole) && !text.contains(char::is_control)
+}
+
+/// The last element of an image's path, without its tag and digest. An image that is given by its digest has no name.
 fn default_name(image: &str) -> &str {
     let last = image.rsplit('/').next().unwrap_or_default();
+    let digest = image.strip_prefix("sha256:").unwrap_or_default();
+    if !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return "";
+    }
     last.split([':', '@']).next().unwrap_or_default()
 }
 
@@ -277,8 +334,8 @@ fn shown(port: Port) -> String {
     format!("port {}/{protocol}", port.number)
 }
 
-/// Bytes of an id: a path of Consul's API holds it.
-const ID_LIMIT: usize = 512;
+/// Bytes of an id or a name: a path of Consul's API holds it.
+const PATH_LIMIT: usize = 512;
 
 #[cfg(test)]
 mod tests;

@@ -32,6 +32,7 @@ pub const VALUE_LIMIT: usize = 512;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Misfits {
     cut: BTreeSet<String>,
+    long: BTreeSet<String>,
     names: BTreeSet<String>,
     surplus: BTreeSet<String>,
 }
@@ -51,6 +52,10 @@ impl Misfits {
         let mut parts = Vec::new();
         if !self.cut.is_empty() {
             parts.push(format!("{} cut at {VALUE_LIMIT} bytes", list(&self.cut)));
+        }
+        if !self.long.is_empty() {
+            let long = list(&self.long);
+            parts.push(format!("{long} left out (over {VALUE_LIMIT} bytes)"));
         }
         if !self.names.is_empty() {
             parts.push(format!(
@@ -110,7 +115,12 @@ pub(super) fn meta(
         .filter(|(key, _)| is_attribute(key))
         .partition(|(key, _)| is_option(key));
     for (key, text) in options.into_iter().chain(attributes) {
-        if !is_key(key) {
+        if is_option(key) && text.is_empty() {
+            // Of a variable that is not set: as every empty word, none.
+        } else if is_option(key) && text.len() > VALUE_LIMIT {
+            // Half an option would say something else.
+            misfits.long.insert(key.to_owned());
+        } else if !is_key(key) {
             misfits.names.insert(key.to_owned());
         } else if meta.len() >= PAIRS {
             misfits.surplus.insert(key.to_owned());

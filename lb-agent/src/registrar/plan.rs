@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     meta::{CHECKS, CONTAINER, REGISTRAR},
-    registration::Registration,
+    registration::{CheckStatus, Registration},
     wish::{OUR_REASON, Phase, Wish, Wishes},
 };
 use crate::{
@@ -47,6 +47,35 @@ pub(super) struct Memory {
     pub(super) reported: BTreeMap<String, (Report, Instant)>,
     /// Services whose scripts Consul refused, by id: as they should be, and as they were registered instead.
     pub(super) without_scripts: BTreeMap<String, (Registration, Registration)>,
+    /// Services with a critical check for which Consul removes them, by id, as they should be.
+    pub(super) failing: BTreeMap<String, Registration>,
+}
+
+impl Memory {
+    /// Takes note of what Consul may soon remove by itself.
+    pub(super) fn look(&mut self, wishes: &Wishes, held: &Held) {
+        self.failing.retain(|id, registration| {
+            let wish = wishes.services.get(id);
+            wish.is_some_and(|wish| {
+                wish.phase != Phase::Ending && wish.registration == *registration
+            })
+        });
+        for (id, wish) in &wishes.services {
+            if !held.services.contains_key(id) {
+                continue;
+            }
+            let mut removing = wish.registration.checks.iter();
+            let fails = removing.any(|check| {
+                let now = held.checks.get(&check.id).map(|it| it.status.as_str());
+                check.deregister_after.is_some() && now == Some(CheckStatus::Critical.as_str())
+            });
+            if fails {
+                self.failing.insert(id.clone(), wish.registration.clone());
+            } else {
+                self.failing.remove(id);
+            }
+        }
+    }
 }
 
 /// The steps from `held` to `wishes`. What clients depend on comes first: drains, then what is new, and last
@@ -113,7 +142,14 @@ impl Stages {
         let is_held = |it| is_as_asked(it, asked) && has_checks(held, id, asked);
         let unchanged = service.is_some_and(is_held);
         if !unchanged {
-            self.new.push(Step::Register(wish.registration.clone()));
+            let mut registration = wish.registration.clone();
+            if service.is_none() && memory.failing.get(id) == Some(&registration) {
+                // Consul removed it because it fails: it comes back when its checks say so, not by its first state.
+                for check in &mut registration.checks {
+                    check.initial = None;
+                }
+            }
+            self.new.push(Step::Register(registration));
         }
         let theirs = in_force.filter(|reason| !reason.starts_with(OUR_REASON));
         let wanted = theirs.or(wish.phase.reason());

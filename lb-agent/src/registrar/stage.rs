@@ -221,6 +221,7 @@ impl Registrar {
         // A registration may change more than it says, such as a maintenance: look once more.
         for round in 0..ROUNDS {
             let held = self.agent.held().await?;
+            self.memory.look(&wished, &held);
             let owner = owner(&self.config, &settings);
             let (steps, taken) = plan(&wished, &held, owner, &self.memory);
             let registers = steps.iter().any(|step| matches!(step, Step::Register(_)));

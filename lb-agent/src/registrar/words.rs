@@ -72,9 +72,9 @@ impl PortWords {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Whether `key` was written for this very port.
+    /// Whether `key` was written for this very port; an empty word is none.
     pub(super) fn is_own(&self, key: &str) -> bool {
-        self.own.contains(key)
+        self.own.contains(key) && self.text(key).is_some()
     }
 
     /// All words, by key.

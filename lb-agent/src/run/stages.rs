@@ -85,6 +85,7 @@ pub(super) fn spawn(
         metrics.register(&mut registry);
         let consul = consul::Config {
             saved: Some(consul::file_in(&config.state_dir)),
+            host: config.registrar.as_ref().and_then(|it| it.host.clone()),
             ..consul
         };
         let run = consul::run(consul, state_in, metrics, stop.clone());

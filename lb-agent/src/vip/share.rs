@@ -16,7 +16,7 @@ use super::{
 use crate::discover::consul::{
     RequestError,
     backoff::Backoff,
-    keys::{Cursor, Keys},
+    keys::{self, Cursor, Keys},
 };
 
 /// Before the address in the name of a key.
@@ -206,7 +206,7 @@ pub(super) async fn release(
 }
 
 async fn within<T>(asked: impl Future<Output = Result<T, RequestError>>) -> Result<T, String> {
-    match timeout(PATIENCE, asked).await {
+    match timeout(keys::PATIENCE, asked).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) if error.is_forbidden() => Err(without_right(&error)),
         Ok(Err(error)) => Err(error.explain()),

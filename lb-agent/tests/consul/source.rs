@@ -415,6 +415,22 @@ async fn a_server_without_a_leader_empties_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_that_knows_no_leader_and_has_an_older_state_changes_nothing() {
+    let fake = Fake::start().await;
+    let mut source = Source::start(config(&fake.address()));
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    fake.say(Answer::OlderWithoutLeader);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
 async fn nonsense_is_told_and_keeps_what_is_known() {
     let fake = Fake::start().await;
     let mut source = Source::start(config(&fake.address()));

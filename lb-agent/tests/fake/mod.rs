@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Filtered,
     /// Nothing, by a server that lost its leader.
     EmptyWithoutLeader,
+    /// Another instance, by a server that has just started from an old snapshot and knows no leader.
+    OlderWithoutLeader,
     /// No JSON.
     Nonsense,
     /// A body of which a byte comes each second.
@@ -174,7 +176,15 @@ async fn health(
             ];
             (headers, indexed(now, Json(json!([])))).into_response()
         }
-        Answer::EmptyWithoutLeader if name == "a" => {
+        Answer::OlderWithoutLeader if name == "a" && stale => {
+            let older = json!([{
+                "Node": {"Node": "n", "Address": "10.99.0.1"},
+                "Service": {"ID": "a0", "Port": 1}
+            }]);
+            let headers = [("X-Consul-KnownLeader", "false")];
+            (headers, indexed(now, Json(older))).into_response()
+        }
+        Answer::EmptyWithoutLeader | Answer::OlderWithoutLeader if name == "a" => {
             (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response()
         }
         Answer::Nonsense if name == "a" => indexed(now, "<html>").into_response(),
@@ -246,6 +256,7 @@ async fn lost_race() -> &'static str {
 fn indexed((index, answer): (u64, Answer), body: impl IntoResponse) -> Response {
     let index = match answer {
         Answer::InstanceAtOnce => 0,
+        Answer::OlderWithoutLeader => 1,
         _ => index,
     };
     ([("X-Consul-Index", index.to_string())], body).into_response()

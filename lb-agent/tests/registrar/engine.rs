@@ -132,6 +132,19 @@ impl World {
         tokio::task::block_in_place(|| eventually(BOUND, || handle.block_on(look())).unwrap());
     }
 
+    /// Waits until service `id` says `text` under `key` of its Meta: another one may have been registered first.
+    async fn until_meta(&self, id: &str, key: &str, text: &str) {
+        let look = async || {
+            let services = self.read("agent/services").await;
+            match services[id]["Meta"][key] == text {
+                true => Ok(()),
+                false => Err(format!("{services:#}")),
+            }
+        };
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| eventually(BOUND, || handle.block_on(look())).unwrap());
+    }
+
     /// Waits until the check `id` has this status.
     async fn until_check(&self, id: &str, status: Option<&str>) {
         let look = async || {
@@ -311,12 +324,11 @@ async fn addresses_follow_networks_and_the_preview_says_the_same() {
     world
         .until(&[&all[..], &["hosted h:host:80"]].concat())
         .await;
+    world
+        .until_meta("h:published:80", "lb-published", "192.0.2.1:8080")
+        .await;
     let services = world.read("agent/services").await;
     assert_eq!(services["h:host:80"]["Address"], "192.0.2.1");
-    assert_eq!(
-        services["h:published:80"]["Meta"]["lb-published"],
-        "192.0.2.1:8080"
-    );
     assert_eq!(
         services["h:shared:81"]["Address"],
         services["h:one:80"]["Address"]

@@ -91,7 +91,7 @@ impl Consul {
         self.change(&(0..NODES).map(node).collect::<Vec<_>>())?;
         let all =
             (0..services).flat_map(|s| (0..instances).map(move |i| Instance { service: s, n: i }));
-        let operations: Vec<Value> = all.flat_map(|it| it.register()).collect();
+        let operations: Vec<Value> = all.flat_map(Instance::register).collect();
         for some in operations.chunks(OPERATIONS) {
             self.change(some)?;
         }
@@ -220,7 +220,7 @@ fn ask(method: &str, path: &str, body: &str) -> Result<Answer> {
     let end = end.with_context(|| format!("Consul hung up on {method} {path}"))?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let body = answer.split_off(end + 4);
-    if !head.split(' ').nth(1).is_some_and(|status| status == "200") {
+    if head.split(' ').nth(1).is_none_or(|status| status != "200") {
         let said = String::from_utf8_lossy(&body[..body.len().min(300)]);
         bail!("Consul answered to {method} {path}: {head}\n{said}");
     }

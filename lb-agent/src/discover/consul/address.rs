@@ -36,6 +36,22 @@ impl Address {
         self.url.scheme() == "https"
     }
 
+    /// `text` without what may be a password or a token: all before `@`, and all after `?`.
+    pub(crate) fn redacted(text: &str) -> String {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (format!("{scheme}://"), rest),
+            None => (String::new(), text),
+        };
+        let seen = match (rest.rsplit_once('@'), rest.split_once(['?', '#'])) {
+            (None, None) => rest.to_owned(),
+            (Some((_, place)), None) => format!("…@{place}"),
+            (None, Some((place, _))) => format!("{place}?…"),
+            // Either may be part of the other.
+            (Some(_), Some(_)) => "…".to_owned(),
+        };
+        scheme + &seen
+    }
+
     pub(super) fn url(&self) -> &Url {
         &self.url
     }
@@ -49,7 +65,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let malformed = || AddressError(text.to_owned());
+        let malformed = || AddressError(Self::redacted(text));
         let full = match text.split_once("://") {
             None => format!("http://{text}"),
             Some(("http" | "https", _)) => text.to_owned(),
@@ -139,6 +155,22 @@ mod tests {
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains("write host:port"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_authorises_is_not_in_the_message() {
+        for text in [
+            "http://u:s3cret@x:8500",
+            "u:s3cret@x:8500",
+            "http://u:p@s3cret@x:8500",
+            "x:8500?token=s3cret",
+            "http://u:s3cret?s3cret@x:8500",
+            "x:8500#s3cret",
+        ] {
+            let message = text.parse::<Address>().unwrap_err().to_string();
+            assert!(!message.contains("s3cret"), "{message}");
+            assert!(message.contains('…'), "{message}");
         }
     }
 }

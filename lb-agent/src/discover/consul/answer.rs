@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode, header::HeaderMap};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::error::{Fault, RequestError};
 
@@ -29,7 +32,7 @@ pub(super) const BODY_LIMIT: usize = 64 << 20;
 /// Answers beyond this size are read one at a time, so that many at once cannot take all memory.
 const LARGE: usize = 4 << 20;
 static LARGE_ANSWERS: Semaphore = Semaphore::const_new(1);
-/// How long a body may take once Consul has begun to answer.
+/// How long we wait for a body in all, once Consul has begun to answer.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 impl Answer {
@@ -45,13 +48,13 @@ impl Answer {
             address: address.to_owned(),
             fault,
         };
-        let body = timeout(BODY_TIME, whole(response))
-            .await
-            .map_err(|_| unreachable(Fault::Silent))?
-            .map_err(|error| unreachable(Fault::of(&error)))?
-            .ok_or_else(|| RequestError::TooLarge {
-                what: what.to_owned(),
-            })?;
+        let body =
+            whole(response)
+                .await
+                .map_err(unreachable)?
+                .ok_or_else(|| RequestError::TooLarge {
+                    what: what.to_owned(),
+                })?;
         Ok(Self {
             status,
             body,
@@ -91,6 +94,11 @@ impl Answer {
         }
     }
 
+    /// What to say when Consul does not show what is there.
+    pub(super) fn hidden(self) -> RequestError {
+        RequestError::Hidden { what: self.what }
+    }
+
     /// Whether the answering server may have missed more than `max_stale`.
     pub(crate) fn is_stale(&self, max_stale: Duration) -> bool {
         self.known_leader == Some(false) || self.last_contact.is_some_and(|age| age > max_stale)
@@ -98,15 +106,30 @@ impl Answer {
 
     /// Whether this server cannot answer at the moment, while another may.
     pub(super) fn is_for_another(&self) -> bool {
-        self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
+        is_for_another(self.status)
     }
 }
 
-/// The body; `None` when it is too large.
-async fn whole(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+/// Whether who answers so cannot answer at the moment, while another may.
+pub(super) fn is_for_another(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The body; `None` when it is too large. Waiting for other large answers is not Consul's silence.
+async fn whole(mut response: Response) -> Result<Option<Vec<u8>>, Fault> {
     let mut body = Vec::new();
     let mut turn = None;
-    while let Some(chunk) = response.chunk().await? {
+    let mut left = BODY_TIME;
+    loop {
+        let began = Instant::now();
+        let chunk = timeout(left, response.chunk())
+            .await
+            .map_err(|_| Fault::Silent)?
+            .map_err(|error| Fault::of(&error))?;
+        left = left.saturating_sub(began.elapsed());
+        let Some(chunk) = chunk else {
+            return Ok(Some(body));
+        };
         if body.len() + chunk.len() > BODY_LIMIT {
             return Ok(None);
         }
@@ -116,7 +139,6 @@ async fn whole(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Some(body))
 }
 
 fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {

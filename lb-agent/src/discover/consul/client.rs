@@ -20,6 +20,7 @@ pub(crate) use super::answer::Answer;
 use super::{
     config::{Config, Token},
     error::{RequestError, SetupError},
+    leader::Leader,
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
@@ -36,6 +37,7 @@ pub(crate) struct Client {
     pace: Mutex<Bucket>,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
+    pub(super) leader: Leader,
     pub(crate) metrics: Metrics,
 }
 
@@ -56,7 +58,7 @@ struct Question<'q> {
     /// The index to pass and the time to wait for it. Another server has others, and is asked without.
     hold: Option<(u64, Duration)>,
     body: Option<Bytes>,
-    /// For the whole exchange, the wait not counted.
+    /// For each server to begin to answer, the wait not counted.
     limit: Duration,
 }
 
@@ -81,6 +83,7 @@ impl Client {
             config,
             pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
+            leader: Leader::default(),
             metrics,
         })
     }
@@ -95,13 +98,24 @@ impl Client {
         self.servers.load().multiplex()
     }
 
+    /// The part of `whole` that one server may take, so that within it another can be asked.
+    pub(crate) fn share_of(&self, whole: Duration) -> Duration {
+        let is_alone = self.config.addresses.len() == 1;
+        if is_alone { whole } else { whole / 2 }
+    }
+
     /// What the agent that is asked says of itself.
     ///
     /// # Errors
     /// When it does not say; the token needs `agent_prefix "" read`.
     pub(crate) async fn agent(&self) -> Result<AgentInfo, RequestError> {
         let servers = self.servers.load_full();
-        self.info(servers.current().1).await
+        let (at, server) = servers.current();
+        let info = self.info(server).await;
+        if let Err(RequestError::Unreachable { .. }) = info {
+            servers.leave(at);
+        }
+        info
     }
 
     /// Reads `path` at once, or, given an index, as soon as it is passed or the wait is over.
@@ -113,7 +127,8 @@ impl Client {
     ) -> Result<Answer, RequestError> {
         let query: &[_] = match consistency {
             Consistency::Stale => &[("stale", "")],
-            Consistency::Leader => &[],
+            // An agent with `discovery_max_stale` would else ask anybody.
+            Consistency::Leader => &[("leader", "")],
         };
         self.watch(path, query, index).await
     }
@@ -128,14 +143,15 @@ impl Client {
             .await
     }
 
-    /// Stores `value` under `key` if there is no such key yet.
+    /// Stores `value` under `key` if there is no such key yet. For `limit` see [`Client::request`].
     pub(crate) async fn create_key(
         &self,
         key: &str,
         value: Vec<u8>,
+        limit: Duration,
     ) -> Result<Answer, RequestError> {
         let (path, query) = (key_path(key), [("cas", "0")]);
-        self.request(Method::PUT, &path, &query, Some(value), AT_ONCE)
+        self.request(Method::PUT, &path, &query, Some(value), limit)
             .await
     }
 
@@ -157,7 +173,7 @@ impl Client {
     }
 
     /// Any request below `/v1`: the segments of `path` and the values of `query` are encoded here. An answer of
-    /// any status is an answer. `limit` bounds the whole exchange.
+    /// any status is an answer. Each server has `limit` to begin to answer.
     ///
     /// A server that cannot answer is left for the next one, which gets the same request at once. Only what begins
     /// with `agent` concerns the agent that is asked: it fails, and the next request goes to the next server.
@@ -188,16 +204,36 @@ impl Client {
         let servers = self.servers.load_full();
         let is_of_agent = question.path.first() == Some(&"agent");
         let mut at = servers.current().0;
-        let (mut turn, mut refusal) = (0, None);
+        let (mut turn, mut refusal, mut is_repeated) = (0, None, false);
         loop {
-            turn += 1;
-            let answer = self.put_to(&servers.all[at], &question).await;
+            let asked = Instant::now();
+            let answer = tokio::select! {
+                answer = self.put_to(&servers.all[at], &question) => answer,
+                // It failed somebody else, and who waits there would notice much later.
+                () = servers.left(at), if question.hold.is_some() => {
+                    question.hold = None;
+                    at = servers.current().0;
+                    continue;
+                }
+            };
             let is_unreachable = matches!(answer, Err(RequestError::Unreachable { .. }));
-            let is_busy = answer.as_ref().is_ok_and(Answer::is_for_another);
+            let is_busy = match &answer {
+                Ok(answer) => answer.is_for_another(),
+                Err(error) => error.is_for_another(),
+            };
             if !is_unreachable && !is_busy {
                 servers.answered_by(at);
                 return answer;
             }
+            // Some versions of Consul now and then end a blocking query with an error instead of an answer.
+            if let Some((_, wait)) = question.hold
+                && is_busy
+                && asked.elapsed() >= wait * 9 / 10
+                && !std::mem::replace(&mut is_repeated, true)
+            {
+                continue;
+            }
+            turn += 1;
             if servers.all.len() == 1 || is_of_agent && is_busy {
                 return answer;
             }
@@ -207,13 +243,14 @@ impl Client {
             }
             // One that speaks says more than one that is away.
             let told = match refusal.take() {
-                Some(refusal) if is_unreachable => Ok(refusal),
+                Some(refusal) if is_unreachable => refusal,
                 _ => answer,
             };
             if turn >= servers.all.len() {
                 return told;
             }
-            refusal = told.ok();
+            let is_away = matches!(told, Err(RequestError::Unreachable { .. }));
+            refusal = (!is_away).then_some(told);
             question.hold = None;
             self.metrics.failovers.inc();
         }
@@ -272,7 +309,7 @@ impl Client {
         let token = self.token().await?;
         let what = url.path().to_owned();
         let build = |http: &reqwest::Client| {
-            let mut request = http.request(question.method.clone(), url).timeout(limit);
+            let mut request = http.request(question.method.clone(), url);
             if let Some(token) = token {
                 request = request.header("X-Consul-Token", token);
             }
@@ -284,7 +321,7 @@ impl Client {
                 None => request,
             }
         };
-        server.exchange(&what, build).await
+        server.exchange(&what, limit, build).await
     }
 
     fn url(&self, server: &Server, question: &Question<'_>) -> Url {

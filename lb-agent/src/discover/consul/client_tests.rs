@@ -229,3 +229,69 @@ async fn a_proxy_before_consul_gets_its_user_and_consul_its_token() {
     get(&client, &["catalog"]).await.unwrap();
     assert_eq!(server.asked(), ["GET /v1/catalog t Basic dTpw"]);
 }
+
+/// Takes connections as the kernel does, and never answers.
+fn hung() -> (std::net::TcpListener, Address) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn who_waits_at_a_server_that_fails_another_is_taken_along() {
+    let ((_hung, first), second) = (hung(), Server::start(well).await);
+    let client = client(&[&first, &second.address]);
+    let held = client.read(&["held"], Some(7), Consistency::Stale);
+    let limit = Duration::from_millis(100);
+    let other = client.request(Method::GET, &["other"], &[], None, limit);
+    let both = async { tokio::join!(held, other) };
+    let (held, other) = tokio::time::timeout(Duration::from_secs(5), both)
+        .await
+        .unwrap();
+    assert!(held.is_ok() && other.is_ok());
+    let mut asked = second.asked();
+    asked.sort();
+    assert_eq!(asked, ["GET /v1/held?stale=", "GET /v1/other"]);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_away_does_not_stay_the_first() {
+    let server = Server::start(well).await;
+    let client = client(&[&nowhere(), &server.address]);
+    assert!(client.agent().await.is_err());
+    assert_eq!(client.agent().await.unwrap().node, "n");
+}
+
+#[tokio::test]
+async fn an_error_at_the_end_of_a_wait_is_repeated_where_it_was_said() {
+    fn once_busy() -> Response {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        let mut answer = well();
+        SAID.call_once(|| answer = busy());
+        answer
+    }
+    let (first, second) = (Server::start(once_busy).await, Server::start(well).await);
+    let mut config = Config::new(first.address.clone());
+    config.addresses.push(second.address.clone());
+    config.wait = Duration::ZERO;
+    let client = Client::new(config, Metrics::default()).unwrap();
+    let answer = client.read(&["catalog"], Some(7), Consistency::Stale).await;
+    assert_eq!(answer.unwrap().status, StatusCode::OK);
+    assert_eq!((first.asked().len(), second.asked().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_say_what_it_is_is_left() {
+    fn enterprise() -> Response {
+        r#"{"Config": {"Version": "1.8.7+ent", "NodeName": "n", "Datacenter": "d"}}"#
+            .into_response()
+    }
+    let (first, second) = (Server::start(busy).await, Server::start(enterprise).await);
+    let mut config = Config::new(first.address.clone());
+    config.addresses.push(second.address.clone());
+    config.namespace = Some("team".to_owned());
+    let client = Client::new(config, Metrics::default()).unwrap();
+    assert_eq!(get(&client, &["catalog"]).await.unwrap(), StatusCode::OK);
+    assert_eq!(second.asked().last().unwrap(), "GET /v1/catalog?ns=team");
+    assert_eq!(first.asked(), ["GET /v1/agent/self"]);
+}

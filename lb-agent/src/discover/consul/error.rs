@@ -4,7 +4,10 @@ use std::{error::Error, fmt, path::PathBuf, time::Duration};
 
 use reqwest::StatusCode;
 
-use super::{answer::BODY_LIMIT, tls::TlsError};
+use super::{
+    answer::{self, BODY_LIMIT},
+    tls::TlsError,
+};
 
 /// Why there is no client at all.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,12 @@ pub enum RequestError {
         text: String,
         /// When Consul wants to be asked again.
         retry_after: Option<Duration>,
+    },
+    /// Something that is there cannot be seen.
+    #[error("Consul does not show {what} to this token")]
+    Hidden {
+        /// What was asked.
+        what: String,
     },
     /// The answer makes no sense.
     #[error("Consul's answer to {what} cannot be read")]
@@ -139,6 +148,7 @@ impl RequestError {
             Self::Unreachable { .. }
             | Self::Token { .. }
             | Self::TokenText(_)
+            | Self::Hidden { .. }
             | Self::Scope { .. } => false,
             Self::Malformed { .. } | Self::TooLarge { .. } => true,
             // 403 comes with an unknown token, 429 with too many requests: both concern us, not the
@@ -151,9 +161,18 @@ impl RequestError {
         }
     }
 
+    /// Whether the server that was asked cannot answer at the moment, while another may.
+    pub(super) fn is_for_another(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if answer::is_for_another(*status))
+    }
+
     /// Whether the token has not the right.
     pub(crate) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
+        match self {
+            Self::Refused { status, .. } => *status == StatusCode::FORBIDDEN,
+            Self::Hidden { .. } => true,
+            _ => false,
+        }
     }
 
     /// When Consul wants to be asked again.
@@ -181,6 +200,7 @@ impl RequestError {
                 format!("{self}; it is not followed: correct --consul")
             }
             Self::Refused { .. } => format!("{self}; correct the Consul settings"),
+            Self::Hidden { what } => format!("{self}; give a token with {}", right(what)),
             Self::Malformed { source, .. } => {
                 format!("{self}: {source}; see whether --consul really names a Consul")
             }

@@ -180,11 +180,12 @@ pub(super) async fn service(
     let client = &shared.client;
     let mut reader = Reader::new(client, vec!["health", "service", &service], |body| {
         let listing = parse::listing(&service, body, &shared.standpoint.load())?;
-        let entries = listing.registered;
+        let entries = listing.entries;
         Ok((listing, entries))
     });
     let mut recovered = client.recovered.subscribe();
-    let mut idle_pace = Bucket::new(WATCH_BURST, WATCH_PACE);
+    // The answer to the first read is news, and what follows it is paced as such.
+    let mut idle_pace = Bucket::new(WATCH_BURST - 1, WATCH_PACE);
     let mut change_pace = Bucket::new(CHANGE_BURST, CHANGE_PACE);
     let mut backoff = Backoff::up_to(SERVICE_BACKOFF);
     let mut watch = None;

@@ -12,19 +12,52 @@ use super::follow::Event;
 
 /// How long an answer is good. The system's resolver does not tell.
 const AGAIN: Duration = Duration::from_secs(30);
+/// The same of one that cannot be resolved, at the longest.
+const LONGEST: Duration = Duration::from_secs(300);
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Resolves `host` until nobody listens any more, and tells what has changed. `turns` bounds how many are asked
-/// for at once.
-pub(super) async fn follow(host: Arc<str>, events: mpsc::Sender<Event>, turns: Arc<Semaphore>) {
+/// How many names are asked for at a time.
+const LOOKUPS: usize = 16;
+/// How many of those that have failed before. Each takes its whole time, and must not take that of the others.
+const LOOKUPS_FAILING: usize = 8;
+
+/// Bounds how many names are asked for at once.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    good: Semaphore,
+    failing: Semaphore,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self {
+            good: Semaphore::new(LOOKUPS),
+            failing: Semaphore::new(LOOKUPS_FAILING),
+        }
+    }
+}
+
+/// Resolves `host` until nobody listens any more, and tells what has changed.
+pub(super) async fn follow(host: Arc<str>, events: mpsc::Sender<Event>, turns: Arc<Lookups>) {
     let mut last = None;
+    let mut failures = 0u32;
     loop {
         let answer = {
+            let turns = if failures > 0 {
+                &turns.failing
+            } else {
+                &turns.good
+            };
             let Ok(_turn) = turns.acquire().await else {
                 return;
             };
             resolve(&host, last.as_ref()).await
+        };
+        failures = if answer.is_ok() {
+            0
+        } else {
+            failures.saturating_add(1)
         };
         if last.as_ref() != Some(&answer) {
             last = Some(answer.clone());
@@ -36,8 +69,13 @@ pub(super) async fn follow(host: Arc<str>, events: mpsc::Sender<Event>, turns: A
                 return;
             }
         }
-        sleep(AGAIN).await;
+        sleep(pause(failures)).await;
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    (AGAIN * (1 << failures.saturating_sub(1).min(4))).min(LONGEST)
 }
 
 async fn resolve(host: &str, last: Option<&Result<IpAddr, String>>) -> Result<IpAddr, String> {
@@ -67,6 +105,13 @@ mod tests {
 
     fn ips(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_name_that_fails_again_and_again_is_asked_for_less_often() {
+        let waits: Vec<_> = (0..7).map(|n| pause(n).as_secs()).collect();
+        assert_eq!(waits, [30, 30, 60, 120, 240, 300, 300]);
+        assert_eq!(pause(u32::MAX), LONGEST);
     }
 
     #[test]

@@ -12,6 +12,15 @@ pub(super) struct Seen {
     pub(super) filtered: bool,
 }
 
+impl Seen {
+    /// What to remember of it after `before`: filtered counts only where it was so from the beginning. Else rights
+    /// that were taken away would take instances away in two steps.
+    pub(super) fn after(self, before: Option<Self>) -> Self {
+        let filtered = self.filtered && before.is_none_or(|before| before.filtered);
+        Self { filtered, ..self }
+    }
+}
+
 /// What to do with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -37,6 +46,12 @@ pub(super) fn judge(before: Option<Seen>, now: Seen) -> Verdict {
     } else {
         Verdict::Apply
     }
+}
+
+/// Whether an answer that no leader vouches for may be older than the last applied one: a server that has just
+/// started answers from its last snapshot.
+pub(super) fn may_be_older(before: Option<Seen>, now: Seen, went_back: bool) -> bool {
+    before.is_some_and(|before| went_back || now.entries < before.entries)
 }
 
 #[cfg(test)]
@@ -86,6 +101,25 @@ mod tests {
         check(seen(3), filtered(0), Verdict::Keep);
         check(filtered(3), filtered(0), Verdict::Keep);
         check(seen(3), filtered(2), Verdict::Keep);
+    }
+
+    #[test]
+    fn rights_that_were_taken_away_take_nothing_away_in_two_steps_either() {
+        let first = filtered(3).unwrap().after(seen(3));
+        check(Some(first), filtered(2), Verdict::Keep);
+        let never_saw_all = filtered(3).unwrap().after(filtered(3));
+        check(Some(never_saw_all), filtered(2), Verdict::Apply);
+        let given_back = seen(3).unwrap().after(filtered(2));
+        check(Some(given_back), filtered(2), Verdict::Keep);
+    }
+
+    #[test]
+    fn without_a_leader_an_answer_counts_only_if_it_cannot_be_older() {
+        let older = |before, now, went_back| may_be_older(before, seen(now).unwrap(), went_back);
+        assert!(older(seen(3), 2, false));
+        assert!(older(seen(3), 4, true));
+        assert!(!older(seen(3), 3, false));
+        assert!(!older(None, 3, false));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The last good catalog on disk, for an agent that starts while Consul is away.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Config, table::Services};
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Saved {
     /// Whose catalog it is. Another Consul has nothing to do with it.
-    consul: String,
+    consul: Identity,
     /// When it was true.
     pub(super) updated: SystemTime,
     services: BTreeMap<String, Vec<Instance>>,
@@ -48,7 +48,7 @@ impl Saved {
             .collect()
     }
 
-    fn new(consul: String, updated: SystemTime, catalog: &Catalog) -> Self {
+    fn new(consul: Identity, updated: SystemTime, catalog: &Catalog) -> Self {
         let bare = |instance: &Arc<Instance>| {
             let mut instance = Instance::clone(instance);
             for check in &mut instance.checks {
@@ -67,12 +67,38 @@ impl Saved {
     }
 }
 
-/// Who is asked, in a text that differs for another Consul.
-fn identity(config: &Config) -> String {
-    let addresses = config.addresses.iter().map(ToString::to_string);
-    let scope = [&config.datacenter, &config.namespace, &config.partition];
-    let scope = scope.map(|it| it.clone().unwrap_or_default());
-    addresses.chain(scope).collect::<Vec<_>>().join(" ")
+/// Who is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    addresses: BTreeSet<String>,
+    datacenter: Option<String>,
+    namespace: Option<String>,
+    partition: Option<String>,
+}
+
+impl Identity {
+    fn of(config: &Config) -> Self {
+        Self {
+            addresses: config.addresses.iter().map(ToString::to_string).collect(),
+            datacenter: config.datacenter.clone(),
+            namespace: config.namespace.clone(),
+            partition: config.partition.clone(),
+        }
+    }
+
+    /// Whether both are the same Consul. One address in common is enough: servers come and go.
+    fn is_as(&self, other: &Self) -> bool {
+        let scope = |it: &Self| {
+            let Self {
+                datacenter,
+                namespace,
+                partition,
+                ..
+            } = it.clone();
+            (datacenter, namespace, partition)
+        };
+        scope(self) == scope(other) && !self.addresses.is_disjoint(&other.addresses)
+    }
 }
 
 /// What was kept of the Consul of `config`.
@@ -93,7 +119,14 @@ pub(super) async fn load(config: &Config) -> Result<Option<Saved>, String> {
         }
         Err(error) => return Err(format!("reading the kept catalog failed: {error}")),
     };
-    Ok(saved.filter(|saved| saved.consul == identity(config)))
+    let own = Identity::of(config);
+    Ok(saved.filter(|saved| {
+        let is_ours = saved.consul.is_as(&own);
+        if !is_ours {
+            info!("the kept catalog is another Consul's and is not used");
+        }
+        is_ours
+    }))
 }
 
 /// Keeps the catalog of `states` up to date on disk, at most every few seconds, and once more at the end.
@@ -105,7 +138,7 @@ pub(super) async fn run(
     let Some(path) = config.saved.clone() else {
         return;
     };
-    let consul = identity(&config);
+    let consul = Identity::of(&config);
     let mut kept: Option<(Arc<Catalog>, SystemTime)> = None;
     let mut failed = false;
     loop {
@@ -156,7 +189,12 @@ pub(super) async fn run(
     }
 }
 
-fn save(consul: String, updated: SystemTime, catalog: &Catalog, path: &Path) -> Result<(), String> {
+fn save(
+    consul: Identity,
+    updated: SystemTime,
+    catalog: &Catalog,
+    path: &Path,
+) -> Result<(), String> {
     let saved = Saved::new(consul, updated, catalog);
     state_file::save(path, VERSION, &saved).map_err(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -167,4 +205,26 @@ fn save(consul: String, updated: SystemTime, catalog: &Catalog, path: &Path) -> 
 /// The file, in the state directory.
 pub fn file_in(state_dir: &Path) -> PathBuf {
     state_dir.join("consul-catalog.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(addresses: &[&str], datacenter: &str) -> Identity {
+        Identity {
+            addresses: addresses.iter().map(|&it| it.to_owned()).collect(),
+            datacenter: Some(datacenter.to_owned()),
+            namespace: None,
+            partition: None,
+        }
+    }
+
+    #[test]
+    fn a_consul_is_known_by_one_of_its_addresses_in_any_order() {
+        let before = identity(&["http://a:8500", "http://b:8500"], "dc1");
+        assert!(before.is_as(&identity(&["http://c:8500", "http://b:8500"], "dc1")));
+        assert!(!before.is_as(&identity(&["http://c:8500"], "dc1")));
+        assert!(!before.is_as(&identity(&["http://a:8500", "http://b:8500"], "dc2")));
+    }
 }

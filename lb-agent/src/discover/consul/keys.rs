@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::{Instant, sleep};
 
 use super::{
     Config, Metrics,
-    client::{AT_ONCE, Answer, Client},
+    client::{Answer, Client},
     error::{RequestError, SetupError},
     index::Index,
     pace::Bucket,
@@ -43,15 +43,20 @@ impl Default for Cursor {
 #[serde(rename_all = "PascalCase")]
 struct Entry {
     key: String,
-    value: Option<String>,
+    #[serde(deserialize_with = "decoded")]
+    value: Vec<u8>,
     modify_index: u64,
 }
 
-impl Entry {
-    /// The value, unless it is not what Consul writes.
-    fn value(self) -> Option<Vec<u8>> {
-        BASE64_STANDARD.decode(self.value.unwrap_or_default()).ok()
-    }
+/// Who writes, or reads one key, waits for so long at most.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// A key below the prefix that tells an empty store from one that the token may not read: Consul answers 404 to both.
+const MARK: &str = "readable";
+
+fn decoded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let value = BASE64_STANDARD.decode(text.unwrap_or_default());
+    value.map_err(D::Error::custom)
 }
 
 impl Keys {
@@ -67,50 +72,58 @@ impl Keys {
         cursor: &mut Cursor,
     ) -> Result<(BTreeMap<String, Vec<u8>>, u64), RequestError> {
         sleep(cursor.pace.take(Instant::now())).await;
-        let answer = self.client.read_keys(self.prefix, cursor.index.ask()).await;
-        let answer = match answer {
-            // No key has the prefix.
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
-                cursor.index.answered(answer.index);
-                return Ok((BTreeMap::new(), answer.index.unwrap_or(0)));
-            }
-            other => other.and_then(Answer::successful),
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                cursor.index.at_once();
-                return Err(error);
-            }
-        };
+        let read = self.read_all(cursor).await;
+        if read.is_err() {
+            cursor.index.at_once();
+        }
+        read
+    }
+
+    async fn read_all(
+        &self,
+        cursor: &mut Cursor,
+    ) -> Result<(BTreeMap<String, Vec<u8>>, u64), RequestError> {
+        let mut answer = self
+            .client
+            .read_keys(self.prefix, cursor.index.ask())
+            .await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            self.mark().await?;
+            answer = self.client.read_keys(self.prefix, None).await?;
+        }
+        let answer = visible(answer)?;
+        let entries = entries(&answer)?;
         cursor.index.answered(answer.index);
-        let entries: Vec<Entry> =
-            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))?;
-        let decoded = entries.into_iter().filter_map(|entry| {
+        let others = entries.into_iter().filter_map(|entry| {
             let key = entry.key.strip_prefix(self.prefix)?.to_owned();
-            Some((key, entry.value()?))
+            (key != MARK).then_some((key, entry.value))
         });
-        Ok((decoded.collect(), answer.index.unwrap_or(0)))
+        Ok((others.collect(), answer.index.unwrap_or(0)))
+    }
+
+    /// Writes the mark, if it is not there.
+    async fn mark(&self) -> Result<(), RequestError> {
+        self.create(MARK, Vec::new()).await.map(drop)
     }
 
     /// One key's value, and the index that [`Self::replace`] and [`Self::delete`] want; `None` if there is no such key.
     pub(crate) async fn read(&self, key: &str) -> Result<Option<(Vec<u8>, u64)>, RequestError> {
         let path = self.path(key);
-        let answer = self.client.request(Method::GET, &path, &[], None, AT_ONCE);
-        let answer = answer.await?;
+        let answer = self.get(&path).await?;
         if answer.status == StatusCode::NOT_FOUND {
+            self.mark().await?;
+            visible(self.get(&self.path(MARK)).await?)?;
             return Ok(None);
         }
-        let answer = answer.successful()?;
-        let entries: Vec<Entry> =
-            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))?;
-        let entry = entries.into_iter().next();
-        Ok(entry
-            .map(|entry| (entry.modify_index, entry))
-            .map(|(index, entry)| {
-                // What cannot be decoded is no value that anybody of us wrote.
-                (entry.value().unwrap_or_default(), index)
-            }))
+        let entry = entries(&answer.successful()?)?.into_iter().next();
+        Ok(entry.map(|entry| (entry.value, entry.modify_index)))
+    }
+
+    async fn get(&self, path: &[&str]) -> Result<Answer, RequestError> {
+        let query = &[];
+        self.client
+            .request(Method::GET, path, query, None, self.limit())
+            .await
     }
 
     /// Writes a key that has `index`, 0 for one that must not exist; false if it has another one.
@@ -124,7 +137,7 @@ impl Keys {
         let query = [("cas", &*index)];
         let written = self
             .client
-            .request(Method::PUT, &path, &query, Some(value), AT_ONCE)
+            .request(Method::PUT, &path, &query, Some(value), self.limit())
             .await?
             .successful()?;
         Ok(written.body.trim_ascii() == b"true")
@@ -136,10 +149,15 @@ impl Keys {
         let query = [("cas", &*index)];
         let deleted = self
             .client
-            .request(Method::DELETE, &path, &query, None, AT_ONCE)
+            .request(Method::DELETE, &path, &query, None, self.limit())
             .await?
             .successful()?;
         Ok(deleted.body.trim_ascii() == b"true")
+    }
+
+    /// For one server.
+    fn limit(&self) -> Duration {
+        self.client.share_of(PATIENCE)
     }
 
     /// The slashes of a key are part of the path.
@@ -151,7 +169,27 @@ impl Keys {
     /// Creates a key; false if it exists already.
     pub(crate) async fn create(&self, key: &str, value: Vec<u8>) -> Result<bool, RequestError> {
         let key = format!("{}{key}", self.prefix);
-        let answer = self.client.create_key(&key, value).await?.successful()?;
+        let answer = self
+            .client
+            .create_key(&key, value, self.limit())
+            .await?
+            .successful()?;
         Ok(answer.body.trim_ascii() == b"true")
     }
 }
+
+/// The answer, if the mark is in it.
+fn visible(answer: Answer) -> Result<Answer, RequestError> {
+    if answer.status == StatusCode::NOT_FOUND {
+        return Err(answer.hidden());
+    }
+    answer.successful()
+}
+
+fn entries(answer: &Answer) -> Result<Vec<Entry>, RequestError> {
+    serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))
+}
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

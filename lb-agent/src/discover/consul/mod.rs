@@ -2,9 +2,9 @@
 //!
 //! One blocking query follows the list of services, one each service. Where connections are few, the services
 //! beyond them are read when the list of services or the list of all checks says that something changed. An
-//! answer is believed only as far as `judge` and `read` allow: unknown is never empty. It never writes to
-//! Consul, except for the keys that the [`crate::vip`] stage records. Only this module knows Consul's JSON. The
-//! table of what is known belongs to [`run`]; the followers send it what they learn.
+//! answer is believed only as far as `judge` and `read` allow: unknown is never empty. The source never
+//! writes to Consul; the [`crate::vip`] stage does by `keys`, the registrar by `agent`. Only this module knows Consul's
+//! JSON. The table of what is known belongs to [`run`]; the followers send it what they learn.
 
 mod address;
 pub(crate) mod agent;
@@ -20,6 +20,7 @@ mod index;
 mod judge;
 mod keep;
 pub(crate) mod keys;
+mod leader;
 mod marks;
 mod metrics;
 mod pace;
@@ -45,7 +46,7 @@ pub use keep::file_in;
 pub use metrics::Metrics;
 pub use tls::{Tls, TlsError};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
@@ -56,6 +57,7 @@ use self::{
     checks::{Changes, Checks, Name},
     client::Client,
     follow::{Event, Shared},
+    hosts::Lookups,
     pace::Bucket,
     table::{Hitch, Table, Task},
     turns::{Standing, Turns},
@@ -84,14 +86,13 @@ pub enum Error {
 const EVENTS: usize = 64;
 /// How long Consul has for its first full answer before what was kept on disk is used.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Turns in a second when changes go on and on, and how many pass at once after a quiet time. Services whose
-/// checks changed count, too, but do not wait.
+/// Turns of a round in a second when changes go on and on, and how many pass at once after a quiet time.
 const TURN_PACE: Duration = Duration::from_millis(20);
 const TURN_BURST: u32 = 1000;
 /// Everybody has a turn at least so often, whatever Consul's signals say.
 const ROUND: Duration = Duration::from_secs(60);
-/// Host names that are asked for at a time.
-const LOOKUPS: usize = 4;
+/// How long the first full answer waits for what host names mean.
+const PATIENCE_HOSTS: Duration = Duration::from_secs(5);
 
 /// Follows Consul until `stop`.
 ///
@@ -113,10 +114,16 @@ pub async fn run(
     let kept_at = source.resume(kept);
     let patience = Instant::now() + PATIENCE;
     let mut impatient = false;
+    let mut hosts_until = None;
     let mut round = Instant::now() + ROUND;
     let mut batch = Vec::new();
     let ended = loop {
         let turn = source.turn_due();
+        if source.table.waits_for_hosts() {
+            hosts_until.get_or_insert_with(|| Instant::now() + PATIENCE_HOSTS);
+        } else {
+            hosts_until = None;
+        }
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
             Some(ended) = source.tasks.join_next() => match ended {
@@ -136,6 +143,9 @@ pub async fn run(
             () = sleep_until(patience), if !impatient => {
                 impatient = true;
                 source.table.resume();
+            }
+            () = sleep_until(hosts_until.unwrap_or(round)), if hosts_until.is_some() => {
+                source.table.wait_for_hosts_no_more();
             }
         }
         let mut heard = false;
@@ -166,7 +176,7 @@ struct Source {
     /// The services by the hash of their name.
     by_hash: BTreeMap<Name, Arc<str>>,
     hosts: BTreeMap<Arc<str>, AbortHandle>,
-    lookups: Arc<Semaphore>,
+    lookups: Arc<Lookups>,
     checks: Option<Checks>,
     turns: Turns,
     turn_pace: Bucket,
@@ -193,7 +203,7 @@ impl Source {
             standings: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             hosts: BTreeMap::new(),
-            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            lookups: Arc::default(),
             checks: None,
             turns: Turns::default(),
             turn_pace: Bucket::new(TURN_BURST, TURN_PACE),
@@ -254,9 +264,11 @@ impl Source {
                 (self.table.list(&service, read.value, read.stale), true)
             }
             Event::Listing(service, Err(trouble)) => {
+                let is_final = trouble.is_final()
+                    || trouble.is_of_rights() && !self.table.has_heard_of(&service);
                 let hitch = Hitch {
                     text: trouble.explain(),
-                    is_final: trouble.is_final(),
+                    is_final,
                 };
                 (self.table.list_failed(&service, hitch), false)
             }
@@ -330,8 +342,8 @@ impl Source {
             let is_it = |node: &str| nodes.contains(&Name::of(node));
             changed.extend(self.table.on_node(is_it));
         }
+        // As often as the list of checks is read, and not out of the round's share.
         for service in changed {
-            let _ = self.turn_pace.take(Instant::now());
             self.give_turn(&service);
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct Listing {
     pub(super) problems: Vec<Problem>,
     /// How many entries there were, usable or not, without the mesh's own.
     pub(super) registered: usize,
+    /// How many entries there were, of any kind: what an empty answer is told by.
+    pub(super) entries: usize,
     /// Whether an instance has no check of its own, so that no list of checks tells when it goes.
     pub(super) unchecked: bool,
 }
@@ -65,7 +67,10 @@ pub(super) fn listing(
     standpoint: &Standpoint,
 ) -> Result<Listing, serde_json::Error> {
     let entries: Vec<&RawValue> = serde_json::from_slice(body)?;
-    let mut listing = Listing::default();
+    let mut listing = Listing {
+        entries: entries.len(),
+        ..Listing::default()
+    };
     for (n, entry) in entries.into_iter().enumerate() {
         let entry: Entry = match serde_json::from_str(entry.get()) {
             Ok(entry) => entry,
@@ -86,6 +91,18 @@ pub(super) fn listing(
             continue;
         }
         listing.registered += 1;
+        let name = entry.service.service.as_deref();
+        // Consul itself takes upper and lower case for the same.
+        if let Some(other) = name.filter(|it| it.to_lowercase() != service.to_lowercase()) {
+            listing.problems.push(Problem::new(
+                format!("service {service}"),
+                format!(
+                    "entry {n} of Consul's answer is about another service, `{other}`, and it was left out; see \
+                     what stands between the agent and Consul"
+                ),
+            ));
+            continue;
+        }
         listing.take(entry, standpoint);
     }
     listing.instances.sort_by(|a, b| a.key.cmp(&b.key));
@@ -141,6 +158,7 @@ struct Node {
 #[serde(rename_all = "PascalCase")]
 struct Service {
     kind: Option<String>,
+    service: Option<String>,
     #[serde(rename = "ID")]
     id: String,
     address: Option<String>,

@@ -265,8 +265,25 @@ fn kinds_of_the_mesh_are_not_exposed_even_unknown_ones() {
         "from-the-future",
     ] {
         let listing = parsed(|entry| entry["Service"]["Kind"] = json!(kind));
-        assert_eq!(listing, Listing::default(), "{kind}");
+        // Yet the answer is not an empty one.
+        let nothing_of_ours = Listing {
+            entries: 1,
+            ..Listing::default()
+        };
+        assert_eq!(listing, nothing_of_ours, "{kind}");
     }
+}
+
+#[test]
+fn an_entry_of_another_service_is_left_out_and_named() {
+    let entry = |name: &str| {
+        json!({"Node": {"Node": "n", "Address": "10.0.0.1"},
+               "Service": {"ID": name, "Service": name, "Port": 1}})
+    };
+    let body = json!([entry("www"), entry("WWW"), entry("web")]).to_string();
+    let listing = read("www", &body);
+    assert_eq!((listing.instances.len(), listing.registered), (2, 3));
+    assert!(listing.problems[0].message.contains("`web`"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{
     config::Token,
     error::RequestError,
     index::{Index, Step},
-    judge::{Seen, Verdict, judge},
+    judge::{Seen, Verdict, judge, may_be_older},
     parse,
 };
 
@@ -66,6 +66,15 @@ impl Trouble {
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Request(error) if error.is_final())
     }
+
+    /// Whether the token may not see it.
+    pub(super) fn is_of_rights(&self) -> bool {
+        match self {
+            Self::Request(error) => error.is_forbidden(),
+            Self::Hidden(_) => true,
+            Self::Held => false,
+        }
+    }
 }
 
 impl<'a, T, P> Reader<'a, P>
@@ -109,7 +118,13 @@ where
         let (answer, stale) = if answer.is_stale(self.client.config().max_stale) {
             match self.ask_leader().await {
                 Ok(fresh) => (fresh, None),
-                Err(error) => (answer, Some(error.explain())),
+                Err(error) => {
+                    let (_, seen) = self.parse(&answer)?;
+                    if may_be_older(self.before, seen, self.went_back) {
+                        return Err(error.into());
+                    }
+                    (answer, Some(error.explain()))
+                }
             }
         } else {
             (answer, None)
@@ -141,7 +156,7 @@ where
     }
 
     fn believe(&mut self, value: T, seen: Seen, stale: Option<String>) -> Reading<T> {
-        self.before = Some(seen);
+        self.before = Some(seen.after(self.before));
         self.went_back = false;
         self.held_until = None;
         Reading {
@@ -171,8 +186,14 @@ where
     }
 
     async fn ask_leader(&self) -> Result<Answer, RequestError> {
+        let leader = &self.client.leader;
+        if let Some(error) = leader.is_away(Instant::now()) {
+            return Err(error);
+        }
         let answer = self.client.read(&self.path, None, Consistency::Leader);
-        answer.await?.successful()
+        let answer = answer.await.and_then(Answer::successful);
+        leader.asked(Instant::now(), answer.as_ref().err());
+        answer
     }
 
     fn parse(&self, answer: &Answer) -> Result<(T, Seen), RequestError> {

@@ -15,7 +15,7 @@ use reqwest::RequestBuilder;
 use rustls::ClientConfig;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -95,10 +95,11 @@ impl Server {
         self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what `build` makes, which asks for `what`.
+    /// Sends what `build` makes, which asks for `what`, and has `limit` to begin to be answered.
     pub(super) async fn exchange(
         &self,
         what: &str,
+        limit: Duration,
         build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Answer, RequestError> {
         let (lane, _room) = self.lane()?;
@@ -111,9 +112,11 @@ impl Server {
         } else {
             None
         };
-        let answer = match build(&lane.http).send().await {
-            Ok(response) => Answer::receive(response, &self.address.to_string(), what).await,
-            Err(error) => Err(self.failed(Fault::of(&error))),
+        // The body has a limit of its own.
+        let answer = match timeout(limit, build(&lane.http).send()).await {
+            Ok(Ok(response)) => Answer::receive(response, &self.address.to_string(), what).await,
+            Ok(Err(error)) => Err(self.failed(Fault::of(&error))),
+            Err(_) => Err(self.failed(Fault::Silent)),
         };
         if let Err(RequestError::Unreachable { .. }) = answer {
             self.forget();

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::watch;
 use tracing::info;
 
 use super::{config::Config, error::SetupError, server::Server};
@@ -11,7 +12,7 @@ use super::{config::Config, error::SetupError, server::Server};
 pub(super) struct Servers {
     pub(super) all: Vec<Server>,
     /// Who is asked first.
-    current: AtomicUsize,
+    current: watch::Sender<usize>,
     /// Who answered last, to tell a change once.
     answered: AtomicUsize,
 }
@@ -25,7 +26,7 @@ impl Servers {
             all: all
                 .map(|address| Server::new(address.clone(), tls.clone()))
                 .collect::<Result<_, _>>()?,
-            current: AtomicUsize::new(current),
+            current: watch::Sender::new(current),
             answered: AtomicUsize::new(current),
         })
     }
@@ -38,17 +39,28 @@ impl Servers {
 
     /// Who is asked first.
     pub(super) fn current(&self) -> (usize, &Server) {
-        let at = self.current.load(Ordering::Relaxed);
+        let at = *self.current.borrow();
         (at, &self.all[at])
     }
 
     /// Leaves the server at `from`, unless somebody else did, for the next one.
     pub(super) fn leave(&self, from: usize) -> usize {
         let next = (from + 1) % self.all.len();
-        let _ = self
-            .current
-            .compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed);
+        self.current.send_if_modified(|current| {
+            let is_current = *current == from;
+            if is_current {
+                *current = next;
+            }
+            is_current
+        });
         next
+    }
+
+    /// Ends when the server at `at` is left, or is not the one that is asked first.
+    pub(super) async fn left(&self, at: usize) {
+        // We hold the sender, so it is never an error.
+        let mut current = self.current.subscribe();
+        let _ = current.wait_for(|current| *current != at).await;
     }
 
     /// Tells once when another one answers than before.

@@ -27,6 +27,8 @@ pub(super) struct Table {
     trouble: Option<String>,
     /// The services without a first answer.
     awaited: BTreeSet<Arc<str>>,
+    /// Whether host names that have no first answer yet are waited for no more.
+    impatient: bool,
     /// Set with the first full answer, for good.
     complete: bool,
     /// Whether `services` may be shown before that.
@@ -93,12 +95,21 @@ impl Table {
 
     /// Takes in the list of services.
     pub(super) fn name(&mut self, names: BTreeSet<String>, stale: Option<String>) -> Vec<Task> {
-        self.listed = true;
+        let first = !std::mem::replace(&mut self.listed, true);
         self.trouble = stale;
         for (service, row) in &mut self.rows {
             row.named = names.contains(&**service);
         }
         let mut tasks = Vec::new();
+        if first {
+            // What was known when the last agent ended leaves by its own answer only, like anything else.
+            let kept = self.services.keys().filter(|it| !names.contains(&***it));
+            for service in kept {
+                tasks.push(Task::Follow(service.clone()));
+                self.awaited.insert(service.clone());
+                self.rows.insert(service.clone(), Row::default());
+            }
+        }
         for service in names {
             if self.rows.contains_key(service.as_str()) {
                 continue;
@@ -108,8 +119,7 @@ impl Table {
                 named: true,
                 ..Row::default()
             };
-            // These two would be lost in the path of a URL, whatever the encoding.
-            if matches!(&*service, "." | "..") {
+            if !can_be_asked_for(&service) {
                 row.trouble = Some(Hitch {
                     text: "its name cannot be asked for; register it under another".to_owned(),
                     is_final: true,
@@ -258,6 +268,12 @@ impl Table {
         services.map(|(service, _)| service.clone()).collect()
     }
 
+    /// Whether there was an answer about `service`. Until then, one that the token may not see holds up nobody.
+    pub(super) fn has_heard_of(&self, service: &str) -> bool {
+        let row = self.rows.get(service);
+        row.is_some_and(|row| row.registered.is_some())
+    }
+
     /// Whether every service of the first list was heard of.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
@@ -271,13 +287,21 @@ impl Table {
         if news { self.catalog() } else { None }
     }
 
+    /// Whether nothing but host names is missing.
+    pub(super) fn waits_for_hosts(&self) -> bool {
+        let unasked = |host: &Host| host.ip.is_none() && host.error.is_none();
+        let ready = !self.complete && self.listed && self.awaited.is_empty();
+        ready && !self.impatient && self.hosts.values().any(unasked)
+    }
+
+    /// Leaves out the instances whose host name has had no answer, until it has one.
+    pub(super) fn wait_for_hosts_no_more(&mut self) {
+        self.impatient = true;
+    }
+
     fn complete_if_heard(&mut self) {
-        let asked = |host: &Host| host.ip.is_some() || host.error.is_some();
-        if self.complete
-            || !self.listed
-            || !self.awaited.is_empty()
-            || !self.hosts.values().all(asked)
-        {
+        let listed = self.listed && self.awaited.is_empty();
+        if self.complete || !listed || self.waits_for_hosts() {
             return;
         }
         self.complete = true;
@@ -372,7 +396,11 @@ impl Table {
         let gone = self.rows.get(service).is_some_and(|row| {
             let empty = match row.registered {
                 Some(registered) => registered == 0,
-                None => row.trouble.as_ref().is_some_and(|hitch| hitch.is_final),
+                // What was kept is not gone because it cannot be read.
+                None => {
+                    !self.services.contains_key(service)
+                        && row.trouble.as_ref().is_some_and(|hitch| hitch.is_final)
+                }
             };
             !row.named && empty
         });
@@ -426,6 +454,11 @@ impl Host {
         let subject = format!("instance {}", named.instance.key);
         Some(Problem::new(subject, text))
     }
+}
+
+/// Whether a URL can carry the name: it loses `.` and `..`, and these characters out of any other.
+fn can_be_asked_for(service: &str) -> bool {
+    !matches!(service, "." | "..") && !service.contains(['\t', '\n', '\r'])
 }
 
 fn hosts_of(named: &[Named]) -> BTreeSet<Arc<str>> {
@@ -540,7 +573,7 @@ mod tests {
     #[test]
     fn a_service_that_can_never_be_read_holds_up_no_other_and_is_named() {
         let mut table = Table::default();
-        table.name(names(&["a", "bad", ".."]), None);
+        table.name(names(&["a", "bad", "..", "a\t"]), None);
         table.list("a", registered(1), None);
         table.list_failed("bad", hitch(true));
         let catalog = table.take_catalog().unwrap();
@@ -550,7 +583,7 @@ mod tests {
             .iter()
             .map(|p| p.subject.as_str())
             .collect();
-        assert_eq!(subjects, ["service ..", "service bad"]);
+        assert_eq!(subjects, ["service ..", "service a\t", "service bad"]);
     }
 
     #[test]
@@ -637,6 +670,9 @@ mod tests {
         assert_eq!(services(&mut table).unwrap(), ["a", "gone"]);
         table.list("b", listing(&[(3, 1)]), None);
         table.list("a", listing(&[(1, 1)]), None);
+        assert_eq!(services(&mut table).unwrap(), ["a", "b", "gone"]);
+        let tasks = table.list("gone", registered(0), None);
+        assert_eq!(tasks, [Task::Leave("gone".into())]);
         let after = table.take_catalog().unwrap();
         assert_eq!(services(&mut table).unwrap(), ["a", "b"]);
         assert!(Arc::ptr_eq(&before.services["a"], &after.services["a"]));
@@ -644,9 +680,14 @@ mod tests {
 
         // An answer that cannot be read takes nothing away.
         let mut table = kept();
-        table.name(names(&["a"]), None);
+        let tasks = table.name(names(&["a"]), None);
+        let follow = ["gone", "a"].map(|it| Task::Follow(it.into()));
+        assert_eq!(tasks, follow);
         table.list_failed("a", hitch(true));
-        assert_eq!(services(&mut table).unwrap(), ["a"]);
+        table.list_failed("gone", hitch(true));
+        assert_eq!(services(&mut table).unwrap(), ["a", "gone"]);
+        table.name(names(&["a"]), None);
+        assert_eq!(services(&mut table).unwrap(), ["a", "gone"]);
     }
 
     fn at_host(id: u8, host: &str) -> Named {
@@ -691,6 +732,25 @@ mod tests {
         let tasks = table.list("a", listing(&[(1, 1)]), None);
         assert_eq!(tasks, [Task::Forget("web.example".into())]);
         assert_eq!(addresses(&mut table, "a"), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn a_host_name_without_an_answer_holds_up_the_others_for_a_time_only() {
+        let mut table = Table::default();
+        table.name(names(&["a"]), None);
+        assert!(!table.waits_for_hosts());
+        let by_host = Listing {
+            registered: 2,
+            named: vec![at_host(2, "web.example")],
+            ..listing(&[(1, 1)])
+        };
+        table.list("a", by_host, None);
+        assert!(table.waits_for_hosts());
+        table.wait_for_hosts_no_more();
+        assert_eq!(addresses(&mut table, "a"), ["10.0.0.1"]);
+        assert!(!table.waits_for_hosts());
+        table.resolved("web.example", Ok("10.0.0.7".parse().unwrap()));
+        assert_eq!(addresses(&mut table, "a"), ["10.0.0.1", "10.0.0.7"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     docker::{Endpoint, Health, NetworkMode, Published, State},
-    registrar::{CheckKind, CheckStatus},
+    registrar::{Check, CheckKind, CheckStatus},
 };
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -728,6 +728,215 @@ fn forced_tags_may_name_fields_of_the_container() {
         assert!(error.contains("is not supported; use .ID"), "{error}");
     }
     assert!("{{.Name".parse::<super::super::Template>().is_err());
+}
+
+#[test]
+fn an_empty_option_is_none_and_one_that_is_too_long_is_left_out() {
+    let it = container(
+        &[80],
+        &[("SERVICE_LB_EXPOSE", "true"), ("SERVICE_80_LB_EXPOSE", "")],
+    );
+    assert_eq!(attributes(&only(&it)), []);
+    let path = format!("http /{}", "a".repeat(600));
+    let it = container(&[80], &[("SERVICE_LB_CHECK", &path)]);
+    problem(&it, &internal(), "`lb_check` left out (over 512 bytes)");
+    assert_eq!(attributes(&read(&it, &internal()).registrations[0]), []);
+}
+
+#[test]
+fn a_word_that_may_have_been_meant_as_a_check_is_critical() {
+    for (words, critical) in [
+        (&[("SERVICE_CHECK_HTPP", "/")][..], true),
+        (&[("SERVICE_CHECK_01_HTTP", "/")], true),
+        (&[("SERVICE_CHECK_70000_HTTP", "/")], true),
+        (&[("SERVICE_CHECK", "http")], true),
+        (
+            &[("SERVICE_CHECK_TCP", "1"), ("SERVICE_CHECK_2_HTPP", "/")],
+            true,
+        ),
+        (
+            &[
+                ("SERVICE_CHECK_TCP", "1"),
+                ("SERVICE_CHECK_INTERVALL", "1s"),
+            ],
+            false,
+        ),
+    ] {
+        let it = container(&[80], words);
+        problem(&it, &internal(), "is no word for a check");
+        let checks = &read(&it, &internal()).registrations[0].checks;
+        let is_lost = |check: &Check| matches!(check.kind, CheckKind::Unusable(_));
+        assert_eq!(checks.iter().any(is_lost), critical, "{words:?}");
+    }
+    let empty = container(&[80], &[("SERVICE_CHECK_HTPP", "")]);
+    assert_eq!(only(&empty).checks, []);
+}
+
+#[test]
+fn an_own_address_goes_with_the_port_of_the_binding() {
+    let mut it = container(
+        &[80, 81],
+        &[("SERVICE_NAME", "n"), ("SERVICE_IP", "203.0.113.7")],
+    );
+    let unknown = Settings {
+        host_address: None,
+        ..published()
+    };
+    assert_eq!(read(&it, &unknown).registrations, []);
+    it.published = vec![binding("0.0.0.0:32080")];
+    let reading = read(&it, &unknown);
+    assert_eq!(reading.problems, []);
+    assert_eq!(reading.registrations.len(), 1);
+    assert_eq!(
+        reading.registrations[0].address.to_string(),
+        "203.0.113.7:32080"
+    );
+    for ip in ["224.0.0.1", "255.255.255.255", "0.0.0.0"] {
+        problem(
+            &container(&[80], &[("SERVICE_IP", ip)]),
+            &internal(),
+            "SERVICE_IP=`",
+        );
+    }
+}
+
+/// Where the host listens for port 80.
+fn binding(text: &str) -> Published {
+    let address: std::net::SocketAddr = text.parse().unwrap();
+    Published {
+        port: tcp(80),
+        host_address: address.ip(),
+        host_port: address.port(),
+    }
+}
+
+#[test]
+fn a_binding_is_taken_that_others_reach() {
+    let v6 = Settings {
+        host_address: Some("2001:db8::1".parse().unwrap()),
+        ..published()
+    };
+    let ip = Settings {
+        ip: Some([192, 0, 2, 5].into()),
+        ..published()
+    };
+    for (bindings, settings, expect) in [
+        (
+            &["127.0.0.1:8080", "192.0.2.5:8081"][..],
+            published(),
+            "192.0.2.5:8081",
+        ),
+        (&["0.0.0.0:8080", "[::]:8090"], v6, "[2001:db8::1]:8090"),
+        (
+            &["0.0.0.0:8080", "[::]:8090"],
+            published(),
+            "192.0.2.1:8080",
+        ),
+        (&["192.0.2.4:8080", "192.0.2.5:8081"], ip, "192.0.2.5:8081"),
+    ] {
+        let mut it = container(&[80], &[]);
+        it.published = bindings.iter().map(|it| binding(it)).collect();
+        let reading = read(&it, &settings);
+        assert_eq!(reading.problems, []);
+        assert_eq!(
+            reading.registrations[0].address.to_string(),
+            expect,
+            "{bindings:?}"
+        );
+    }
+    let mut it = container(&[80], &[]);
+    it.published = vec![binding("[::]:8080")];
+    problem(&it, &published(), "set [registrar] ip");
+    assert_eq!(read(&it, &published()).registrations, []);
+    it.published = vec![binding("127.0.0.1:8080")];
+    problem(&it, &published(), "on 127.0.0.1 only");
+}
+
+#[test]
+fn a_port_that_is_only_named_makes_no_group_and_an_empty_own_name_is_none() {
+    let stray = container(
+        &[80],
+        &[("SERVICE_NAME", "www"), ("SERVICE_8080_NAME", "x")],
+    );
+    names(&stray, &internal(), &["www", "x"]);
+    let empty = container(
+        &[80, 81],
+        &[("SERVICE_80_NAME", ""), ("SERVICE_81_NAME", "")],
+    );
+    names(&empty, &internal(), &["web-80", "web-81"]);
+}
+
+#[test]
+fn a_name_that_consul_cannot_be_asked_about_is_refused() {
+    for name in ["..", "a//b", "a/../b", "a\nb", "a\0b", "/"] {
+        let it = container(&[80], &[("SERVICE_NAME", name)]);
+        problem(&it, &internal(), "write a SERVICE_NAME");
+        assert_eq!(read(&it, &internal()).registrations, []);
+    }
+    for image in ["", "registry/", "sha256:00ffaa"] {
+        let mut it = container(&[80, 81], &[]);
+        it.image = image.to_owned();
+        problem(&it, &internal(), "its image has no name");
+        assert_eq!(read(&it, &internal()).registrations, []);
+    }
+}
+
+#[test]
+fn what_is_left_out_anyway_has_no_problem_with_its_network() {
+    let mut it = container(&[80], &[("SERVICE_IGNORE", "1")]);
+    it.network = NetworkMode::Container("gone".to_owned());
+    let reading = read(&it, &internal());
+    assert_eq!((reading.problems.len(), reading.left_out.len()), (0, 1));
+}
+
+#[test]
+fn a_shared_network_is_found_by_name_too_and_its_owner_must_run() {
+    let mut it = container(&[80], &[]);
+    it.networks.clear();
+    it.network = NetworkMode::Container("owner".to_owned());
+    let mut owner = container(&[], &[]);
+    owner.name = "owner".to_owned();
+    let reading = |owner: &Container| {
+        let all = BTreeMap::from([("1234".to_owned(), Arc::new(owner.clone()))]);
+        registrations(&it, &all, &internal())
+    };
+    let address = reading(&owner).registrations[0].address;
+    assert_eq!(address.to_string(), "172.17.0.5:80");
+    owner.state = State::Exited(0);
+    owner.networks.clear();
+    let message = &reading(&owner).problems[0].message;
+    assert!(message.contains("which does not run"), "{message}");
+}
+
+#[test]
+fn a_udp_port_beside_a_tcp_port_shares_its_id_and_is_probed_there() {
+    let mut it = container(&[], &[("SERVICE_53_ID", "dns"), ("SERVICE_CHECK_TCP", "1")]);
+    it.exposed = BTreeSet::from([tcp(53), udp(53)]);
+    let publish = |port, host_port| Published {
+        port,
+        host_address: [0, 0, 0, 0].into(),
+        host_port,
+    };
+    it.published = vec![publish(tcp(53), 1053), publish(udp(53), 2053)];
+    let reading = read(&it, &published());
+    assert_eq!(reading.problems, []);
+    let ids: Vec<_> = reading.registrations.iter().map(|it| &*it.id).collect();
+    assert_eq!(ids, ["dns", "dns:udp"]);
+    let udp = &reading.registrations[1];
+    assert_eq!(udp.address.to_string(), "192.0.2.1:2053");
+    let probed = "192.0.2.1:1053".parse().unwrap();
+    assert_eq!(udp.checks[0].kind, CheckKind::Tcp(probed));
+}
+
+#[test]
+fn a_problem_repeats_only_the_beginning_of_a_word() {
+    let long = "x".repeat(100_000);
+    for key in ["IP", "WEIGHT", "NETWORK", "CHECK_TTL", "CHECK_HTPP"] {
+        let it = container(&[80], &[(&format!("SERVICE_{key}"), &long)]);
+        let problems = read(&it, &internal()).problems;
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].message.len() < 400, "{key}");
+    }
 }
 
 fn any_words() -> impl Strategy<Value = Vec<(String, String)>> {

@@ -374,3 +374,35 @@ fn on_success_keeps_what_ended_badly() {
         1
     );
 }
+
+#[test]
+fn what_consul_removed_for_failing_does_not_come_back_as_passing() {
+    let mut it = container("a", State::Running);
+    for (key, text) in [
+        ("TCP", "1"),
+        ("INITIAL_STATUS", "passing"),
+        ("DEREGISTER_AFTER", "1m"),
+    ] {
+        let word = (format!("SERVICE_CHECK_{key}"), text.to_owned());
+        it.environment.push(word);
+    }
+    let wishes = wished(vec![it]);
+    let initial = |memory: &Memory, held: &Held| match &steps_with(&wishes, held, memory)[..] {
+        [Step::Register(it)] => it.checks[0].initial,
+        steps => panic!("{steps:?}"),
+    };
+    let (mut memory, none) = (Memory::default(), Held::default());
+    let passing = Some(CheckStatus::Passing);
+    assert_eq!(initial(&memory, &none), passing);
+    let mut now = held(&wishes);
+    memory.look(&wishes, &now);
+    assert_eq!(initial(&memory, &none), None);
+    // What is registered then is as it should be.
+    carry_out(&mut now, &steps_with(&wishes, &none, &memory));
+    assert_eq!(steps_with(&wishes, &now, &memory), []);
+    for check in now.checks.values_mut() {
+        "passing".clone_into(&mut check.status);
+    }
+    memory.look(&wishes, &now);
+    assert_eq!(initial(&memory, &none), passing);
+}
