@@ -114,48 +114,16 @@ impl Maps {
         let mut generations = BTreeMap::new();
         let mut backends: BTreeMap<SocketAddrV4, InstalledBackend> = BTreeMap::new();
         for index in 1..room.backends {
-            let backend = self
-                .backends
-                .get(&index, 0)
-                .map_err(failed("read", map::BACKENDS))?;
+            let backend = self.raw_backend(index)?;
             if backend.generation != 0 {
                 generations.insert(index, backend.generation);
             }
-            if backend.port.host() != 0 {
-                let address =
-                    SocketAddrV4::new(Ipv4Addr::from(backend.address.host()), backend.port.host());
-                let id = BackendId {
-                    index,
-                    generation: backend.generation,
-                };
-                backends.insert(
-                    address,
-                    InstalledBackend {
-                        id,
-                        weight: backend.weight,
-                    },
-                );
-            }
+            backends.extend(installed_backend(index, backend));
         }
         let mut services = BTreeMap::new();
         for entry in self.services.iter() {
             let (key, service) = entry.map_err(failed("read", map::SERVICES))?;
-            let table = self
-                .tables
-                .get(&service.table, 0)
-                .map_err(failed("read", map::TABLES))?;
-            let half = table.halves[(service.half & 1) as usize];
-            let service = InstalledService {
-                table: service.table,
-                half: service.half,
-                generation: service.generation,
-                balance: Balance::try_from(service.balance).unwrap_or(Balance::LeastConn),
-                slots: half
-                    .slots
-                    .into_iter()
-                    .take(service.count as usize)
-                    .collect(),
-            };
+            let service = self.installed_service(service)?;
             services.insert(key, service);
         }
         Ok(Installed::found(
@@ -165,6 +133,63 @@ impl Maps {
             room,
             Instant::now(),
         ))
+    }
+
+    /// What the maps hold at a backend index.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn backend(&self, index: u32) -> Result<Option<(SocketAddrV4, InstalledBackend)>, Error> {
+        Ok(installed_backend(index, self.raw_backend(index)?))
+    }
+
+    fn raw_backend(&self, index: u32) -> Result<Backend, Error> {
+        self.backends
+            .get(&index, 0)
+            .map_err(failed("read", map::BACKENDS))
+    }
+
+    /// What the maps hold for an endpoint.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn service(&self, key: &ServiceKey) -> Result<Option<InstalledService>, Error> {
+        match self.services.get(key, 0) {
+            Ok(service) => self.installed_service(service).map(Some),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed("read", map::SERVICES)(error)),
+        }
+    }
+
+    /// How many endpoints the maps hold.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn endpoints(&self) -> Result<usize, Error> {
+        let mut keys = self.services.keys();
+        keys.try_fold(0, |count, key| {
+            key.map(|_| count + 1)
+                .map_err(failed("read", map::SERVICES))
+        })
+    }
+
+    fn installed_service(&self, service: Service) -> Result<InstalledService, Error> {
+        let table = self
+            .tables
+            .get(&service.table, 0)
+            .map_err(failed("read", map::TABLES))?;
+        let half = table.halves[(service.half & 1) as usize];
+        Ok(InstalledService {
+            table: service.table,
+            half: service.half,
+            generation: service.generation,
+            balance: Balance::try_from(service.balance).unwrap_or(Balance::LeastConn),
+            slots: half
+                .slots
+                .into_iter()
+                .take(service.count as usize)
+                .collect(),
+        })
     }
 
     /// Carries out one step and, once the kernel has taken it, notes it in `installed`.
@@ -307,6 +332,17 @@ impl Maps {
             .set(table, Cursor::default(), 0)
             .map_err(failed("write", map::CURSORS))
     }
+}
+
+/// What a value of `BACKENDS` says; nothing if its index is free.
+fn installed_backend(index: u32, backend: Backend) -> Option<(SocketAddrV4, InstalledBackend)> {
+    let (ip, port) = (Ipv4Addr::from(backend.address.host()), backend.port.host());
+    let generation = backend.generation;
+    let installed = InstalledBackend {
+        id: BackendId { index, generation },
+        weight: backend.weight,
+    };
+    (port != 0).then_some((SocketAddrV4::new(ip, port), installed))
 }
 
 impl Events {

@@ -3,6 +3,9 @@
 //! Owns the maps and what is known of their content. Deciding is in [`crate::desired`] and [`crate::plan`];
 //! this is the short loop that does it. It never removes what it has not been told is gone.
 
+mod audit;
+mod count;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -16,15 +19,15 @@ use std::{
 
 use ipnet::Ipv4Net;
 use lb_common::BackendId;
-use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, interval_at},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{audit::Audit, count::Count};
 use crate::{
     catalog::{InstanceKey, Problem},
     desired::Wanted,
@@ -33,7 +36,7 @@ use crate::{
     plan::{Round, Step, Todo, free},
     programs::Programs,
     snapshot::{ServiceName, Snapshot, changes},
-    stats::{BackendStats, ServiceStats, Stats, StatsRequest},
+    stats::StatsRequest,
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
@@ -41,9 +44,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Events taken before everything else gets its turn again.
 const EVENTS_AT_ONCE: usize = 256;
-
-/// How often the maps are read back and compared with what is known of them.
-const AUDIT: Duration = Duration::from_secs(60);
 
 /// Why the stage ended.
 #[derive(Debug, Error)]
@@ -107,6 +107,7 @@ struct Stage {
     todo: Todo,
     /// Who was behind an address that nobody names any more.
     leaving: BTreeMap<SocketAddrV4, Vec<(ServiceName, InstanceKey)>>,
+    audit: Audit,
     metrics: Arc<Metrics>,
 }
 
@@ -139,6 +140,7 @@ pub async fn run(
         wanted: Wanted::new(pool),
         todo: Todo::default(),
         leaving: BTreeMap::new(),
+        audit: Audit::default(),
         metrics,
     };
     #[expect(
@@ -150,8 +152,8 @@ pub async fn run(
     channels.snapshots.mark_changed();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut audit = interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
-    audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Figures on their way, and who waits for them.
+    let mut counting = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -176,19 +178,28 @@ pub async fn run(
                     stage.suspect(BackendId::from_bits(event.backend), &channels.suspects);
                 }
             }
-            request = channels.stats.recv() => match request {
-                // Whoever asked may have gone.
-                Some(reply) => drop(reply.send(stage.figures())),
+            request = channels.stats.recv(), if counting.is_none() => match request {
+                Some(reply) => counting = Some((Count::new(&stage), reply)),
                 None => return Ok(()),
             },
+            // In slices, for a change must not wait until all is counted.
+            () = tokio::task::yield_now(), if counting.is_some() => {
+                if let Some((count, _)) = &mut counting
+                    && !count.go_on(&stage)
+                    && let Some((count, reply)) = counting.take()
+                {
+                    // Whoever asked may have gone.
+                    drop(reply.send(count.stats));
+                }
+            }
             _ = tick.tick() => {
                 // What leaves may make room for what did not fit.
                 stage.free_leaving();
                 if !stage.todo.is_empty() {
                     stage.settle(&channels);
                 }
+                stage.audit(&channels);
             }
-            _ = audit.tick() => stage.audit(&channels),
         }
     }
 }
@@ -313,12 +324,15 @@ impl Stage {
         }
     }
 
-    /// Compares what is known of the maps with what they hold; somebody else may have written to them.
+    /// Compares the next slice of what is known of the maps with what they hold; somebody else may have written to them.
     fn audit(&mut self, channels: &Channels) {
-        match self.maps.read_back() {
-            Ok(actual)
-                if actual.services == self.installed.services
-                    && actual.backends == self.installed.backends => {}
+        let matches = self.audit.next(&self.maps, &self.installed);
+        let actual = match matches {
+            Ok(true) => return,
+            Ok(false) => self.maps.read_back(),
+            Err(error) => Err(error),
+        };
+        match actual {
             Ok(actual) => {
                 tracing::warn!(
                     "the maps held something else than this agent wrote; correcting them"
@@ -330,68 +344,10 @@ impl Stage {
             Err(error) => tracing::warn!(error = error_chain(&error), "cannot read back the maps"),
         }
     }
-
-    fn figures(&self) -> Stats {
-        let mut stats = Stats {
-            maps: self.maps.fill(&self.installed),
-            ..Stats::default()
-        };
-        stats.programs = self.programs.attached().collect();
-        for (key, endpoint) in &self.wanted.desired().services {
-            let table = self.installed.services.get(key).map(|it| it.table);
-            let Some(counters) = table.and_then(|table| self.maps.counters(table).ok()) else {
-                continue;
-            };
-            let figures = stats.services.entry(endpoint.name.clone()).or_default();
-            figures.flows += counters.flows;
-            figures.refused += counters.refused;
-            figures.failed += counters.failed;
-        }
-        let now = monotonic_nanos();
-        let read = |address: &SocketAddrV4, leaving: bool| {
-            let index = self.installed.backends.get(address)?.id.index;
-            let suspected = self.maps.suspected_until(index);
-            Some(BackendStats {
-                active: self.maps.active(index).unwrap_or(0),
-                suspect: suspected.is_ok_and(|until| until > now),
-                leaving,
-            })
-        };
-        let mut note = |name: &ServiceName, key: &InstanceKey, read: BackendStats| {
-            let figures: &mut ServiceStats = stats.services.entry(name.clone()).or_default();
-            figures.active += read.active;
-            // One that moved is where it is now.
-            figures.backends.entry(key.clone()).or_insert(read);
-        };
-        for (name, service) in &self.snapshot.services {
-            for (key, backend) in &service.backends {
-                if let SocketAddr::V4(address) = &backend.address
-                    && let Some(read) = read(address, false)
-                {
-                    note(name, key, read);
-                }
-            }
-        }
-        for (address, owners) in &self.leaving {
-            for (name, key) in owners {
-                if let Some(read) = read(address, true) {
-                    note(name, key, read);
-                }
-            }
-        }
-        stats
-    }
 }
 
 /// The error and its causes on one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
-}
-
-fn monotonic_nanos() -> u64 {
-    let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE) else {
-        return 0;
-    };
-    u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
 }
