@@ -240,8 +240,10 @@ fn why(backend: &Backend) -> String {
     let failing = checks.filter(|check| check.health != SourceHealth::Passing);
     let mut causes: Vec<String> = failing
         .map(|check| {
-            let first = check.output.lines().next().unwrap_or_default();
-            format!("{}: {}", visible(&check.name), visible(first.trim()))
+            let first = check.output.lines().next().unwrap_or_default().trim();
+            // Most often a check of Consul that has not run for the first time.
+            let said = if first.is_empty() { "no output" } else { first };
+            format!("{}: {}", visible(&check.name), visible(said))
         })
         .collect();
     if let Some(error) = &backend.probe.error {

@@ -87,7 +87,7 @@ pub(super) fn docker_line(engine: &docker::Engine) -> Component {
     let (mark, detail) = match (&engine.error, engine.containers.as_deref()) {
         (Some(error), _) => (Mark::Warning, error.clone()),
         (None, None) => (Mark::Warning, "the engine has not answered yet".to_owned()),
-        (None, Some(containers)) => (Mark::Ok, format!("{} containers", containers.len())),
+        (None, Some(containers)) => (Mark::Ok, admin::text::count(containers.len(), "container")),
     };
     Component::new("docker", mark, detail)
 }

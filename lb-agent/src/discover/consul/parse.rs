@@ -374,9 +374,9 @@ fn check(raw: RawCheck) -> Check {
         // An unknown word is no reason to send traffic.
         _ => SourceHealth::Critical,
     };
-    // The reason of a maintenance stands in the notes.
-    let output = if maintenance { raw.notes } else { raw.output };
-    let mut output = output.unwrap_or_default();
+    // The reason of a maintenance stands in the notes, and so does that of a check that never runs.
+    let output = raw.output.filter(|said| !maintenance && !said.is_empty());
+    let mut output = output.or(raw.notes).unwrap_or_default();
     output.truncate(output.floor_char_boundary(CHECK_OUTPUT_LIMIT));
     let name = raw.name.filter(|name| !name.is_empty()).unwrap_or(id);
     Check {

@@ -229,6 +229,22 @@ fn maintenance_of_node_or_service_outweighs_everything_and_gives_its_reason() {
 }
 
 #[test]
+fn a_check_without_output_gives_its_notes() {
+    let told = |output: Value| {
+        let instance = one(|entry| {
+            entry["Checks"][0] = json!({"CheckID": "c", "Name": "app", "Status": "critical",
+                                        "Notes": "no such check", "Output": output});
+        });
+        let check = instance.checks.iter().find(|check| check.name == "app");
+        check.unwrap().output.clone()
+    };
+    assert_eq!(told(json!("refused")), "refused");
+    for nothing in [json!(""), json!(null)] {
+        assert_eq!(told(nothing), "no such check");
+    }
+}
+
+#[test]
 fn the_weight_is_the_one_for_the_current_health() {
     let warning = one(|entry| entry["Checks"][1]["Status"] = json!("warning"));
     assert_eq!(warning.weight, 2);
