@@ -1,13 +1,12 @@
 //! Following many services of a real Consul: more than there are blocking queries for, through faults and restarts.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use lb_agent::{
     catalog::{Catalog, SourceHealth},
     discover::consul::{self, Config, Warning},
 };
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::{
     fake::{Answer, Fake},
@@ -49,15 +48,10 @@ async fn one_client_follows_three_hundred_services_over_plain_http() {
     let consul = Consul::start().await;
     register_all(&consul, &three_hundred()).await;
     let mut source = Source::start(config(&consul.address()));
-    let began = Instant::now();
+    // Nobody's first answer waits for a blocking query to end.
     source
-        .catalog(BOUND, |catalog| catalog.services.len() == 301)
+        .catalog(SOON, |catalog| catalog.services.len() == 301)
         .await;
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
 
     // Checks that turn are told by the list of checks, whoever has a blocking query.
     let turned = |catalog: &Catalog, n: usize, health: SourceHealth| {

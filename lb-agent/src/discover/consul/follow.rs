@@ -294,11 +294,18 @@ pub(super) async fn service(
                 // Not all of us at once.
                 _ = recovered.changed() => sleep(JITTER.mul_f64(fastrand::f64())).await,
             }
-        } else if watch.is_none()
-            && !(moved && shared.watches.available_permits() > 0)
-            && turns.changed().await.is_err()
-        {
-            return;
+        } else if watch.is_none() && !(moved && shared.watches.available_permits() > 0) {
+            let enough_for_all = *shared.polled.borrow() == 0;
+            tokio::select! {
+                turn = turns.changed() => if turn.is_err() {
+                    return;
+                },
+                // The one that is ours is still held by a follower that ends. Nobody gives turns meanwhile.
+                permit = shared.watches.clone().acquire_owned(), if enough_for_all => {
+                    watch = permit.ok();
+                    reader.at_once();
+                }
+            }
         }
     }
 }

@@ -54,11 +54,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
-    checks::{Changes, Checks, Name},
+    checks::Checks,
     client::Client,
     follow::{Event, Shared},
     hosts::Lookups,
     pace::Bucket,
+    parse::Listing,
+    read::Reading,
     table::{Hitch, Table, Task},
     turns::{Standing, Turns},
 };
@@ -177,11 +179,10 @@ struct Source {
     table: Table,
     services: BTreeMap<Arc<str>, Follower>,
     standings: BTreeMap<Arc<str>, Standing>,
-    /// The services by the hash of their name.
-    by_hash: BTreeMap<Name, Arc<str>>,
     hosts: BTreeMap<Arc<str>, AbortHandle>,
     lookups: Arc<Lookups>,
-    checks: Option<Checks>,
+    /// The last list of all checks, and when it came.
+    checks: Option<(Instant, Checks)>,
     turns: Turns,
     turn_pace: Bucket,
     /// When the next turn may be given.
@@ -205,7 +206,6 @@ impl Source {
             table: Table::default(),
             services: BTreeMap::new(),
             standings: BTreeMap::new(),
-            by_hash: BTreeMap::new(),
             hosts: BTreeMap::new(),
             lookups: Arc::default(),
             checks: None,
@@ -258,13 +258,8 @@ impl Source {
                 self.table.resume();
                 (Vec::new(), false)
             }
-            Event::Listing(service, Ok(read)) => {
-                if let Some(standing) = self.standings.get_mut(&service) {
-                    standing.unchecked = read.value.unchecked;
-                    if read.moved {
-                        standing.changed = Instant::now();
-                    }
-                }
+            Event::Listing(service, Ok(mut read)) => {
+                self.note(&service, &mut read);
                 (self.table.list(&service, read.value, read.stale), true)
             }
             Event::Listing(service, Err(trouble)) => {
@@ -301,14 +296,13 @@ impl Source {
                 let standing = Standing {
                     changed: Instant::now(),
                     unchecked: true,
+                    told: None,
                 };
-                self.by_hash.insert(Name::of(&service), service.clone());
                 self.standings.insert(service.clone(), standing);
                 self.services.insert(service, Follower { task, turn });
             }
             Task::Leave(service) => {
                 self.standings.remove(&service);
-                self.by_hash.remove(&Name::of(&service));
                 if let Some(follower) = self.services.remove(&service) {
                     follower.task.abort();
                 }
@@ -326,29 +320,37 @@ impl Source {
         }
     }
 
-    /// Gives a turn to the services whose checks changed.
-    fn compare(&mut self, checks: Checks) {
-        let Some(before) = self.checks.replace(checks) else {
-            // Nobody knows what changed before the first look.
-            self.turns.want_all(&self.standings);
+    /// Notes where a service stands after its answer.
+    fn note(&mut self, service: &str, read: &mut Reading<Listing>) {
+        let Some(standing) = self.standings.get_mut(service) else {
             return;
         };
-        let Changes { services, nodes } = match &self.checks {
-            Some(checks) => checks.since(&before),
-            None => return,
-        };
-        let mut changed: Vec<_> = services
-            .iter()
-            .filter_map(|name| self.by_hash.get(name).cloned())
-            .collect();
-        if !nodes.is_empty() {
-            let is_it = |node: &str| nodes.contains(&Name::of(node));
-            changed.extend(self.table.on_node(is_it));
+        standing.unchecked = read.value.unchecked;
+        if read.moved {
+            standing.changed = Instant::now();
         }
+        let told = standing.told.insert(std::mem::take(&mut read.value.checks));
+        // The list of checks may have come while the answer was on its way, and be newer.
+        let is_older = self
+            .checks
+            .as_ref()
+            .is_some_and(|(came, checks)| read.asked < *came && !checks.agree(service, told));
+        if is_older {
+            self.give_turn(service);
+        }
+    }
+
+    /// Gives a turn to the services whose last answer is not what the list of checks says.
+    fn compare(&mut self, checks: Checks) {
         // As often as the list of checks is read, and not out of the round's share.
-        for service in changed {
-            self.give_turn(&service);
+        for (service, standing) in &self.standings {
+            // Who has no answer yet is compared when it comes.
+            let told = standing.told.as_ref();
+            if told.is_some_and(|told| !checks.agree(service, told)) {
+                self.give_turn(service);
+            }
         }
+        self.checks = Some((Instant::now(), checks));
     }
 
     /// When the next turn of the round is due; `None` if nobody waits for one.

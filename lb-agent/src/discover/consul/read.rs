@@ -26,6 +26,7 @@ pub(super) struct Reader<'a, P> {
     went_back: bool,
     held_until: Option<Instant>,
     moved: bool,
+    asked: Instant,
 }
 
 /// An answer to believe.
@@ -35,6 +36,8 @@ pub(super) struct Reading<T> {
     pub(super) stale: Option<String>,
     /// Whether its index is another than that of the answer before.
     pub(super) moved: bool,
+    /// When it was asked for: it tells all that had happened before.
+    pub(super) asked: Instant,
 }
 
 /// Why there is nothing to believe. What is known stays in use.
@@ -94,6 +97,7 @@ where
             went_back: false,
             held_until: None,
             moved: false,
+            asked: Instant::now(),
         }
     }
 
@@ -104,6 +108,7 @@ where
 
     /// The next answer: at once the first time, then when Consul says that something may have changed.
     pub(super) async fn next(&mut self) -> Result<Reading<T>, Trouble> {
+        self.asked = Instant::now();
         let answer = match self.held_until {
             None => self.ask().await?,
             Some(until) => match timeout_at(until, self.ask()).await {
@@ -166,6 +171,7 @@ where
             value,
             stale,
             moved: self.moved,
+            asked: self.asked,
         }
     }
 

@@ -265,13 +265,6 @@ impl Table {
         self.changed |= self.notices.len() < before;
     }
 
-    /// The services with an instance on a node that `is_it`.
-    pub(super) fn on_node(&self, is_it: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        let there = |instances: &[Arc<Instance>]| instances.iter().any(|it| is_it(&it.key.node));
-        let services = self.services.iter().filter(|(_, it)| there(it));
-        services.map(|(service, _)| service.clone()).collect()
-    }
-
     /// Whether every service of the first list was heard of.
     pub(super) fn is_complete(&self) -> bool {
         self.complete

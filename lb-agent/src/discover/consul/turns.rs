@@ -7,13 +7,17 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::checks::Told;
+
 /// What matters of one service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Standing {
     /// When it changed last.
     pub(super) changed: Instant,
     /// Whether an instance has no check of its own: then nothing but reading it tells.
     pub(super) unchecked: bool,
+    /// What its last answer says of its checks; `None` before the first.
+    pub(super) told: Option<Told>,
 }
 
 /// A round over all services, each once.
@@ -65,7 +69,12 @@ mod tests {
         let start = Instant::now();
         let standing = |&(name, second, unchecked): &(&str, u64, bool)| {
             let changed = start + Duration::from_secs(second);
-            (Arc::from(name), Standing { changed, unchecked })
+            let standing = Standing {
+                changed,
+                unchecked,
+                told: None,
+            };
+            (Arc::from(name), standing)
         };
         entries.iter().map(standing).collect()
     }
