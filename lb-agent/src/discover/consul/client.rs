@@ -350,7 +350,7 @@ impl Client {
     }
 
     fn url(&self, server: &Server, question: &Question<'_>) -> Url {
-        let mut url = server.address.url().clone();
+        let mut url = server.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(question.path);
         }
