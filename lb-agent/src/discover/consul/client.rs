@@ -11,16 +11,14 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use reqwest::{Method, Url, header::HeaderValue};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::Instant};
 
 pub(crate) use super::answer::Answer;
 use super::{
     config::{Config, Token},
     error::{RequestError, SetupError},
     leader::Leader,
+    line::Line,
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
@@ -35,9 +33,9 @@ pub(crate) struct Client {
     servers: ArcSwap<Servers>,
     reload: Mutex<watch::Receiver<()>>,
     /// For the watches of services, of which there may be thousands.
-    pace: Mutex<Bucket>,
+    pace: Line,
     /// For all else, which shall not queue behind those.
-    pace_of_few: Mutex<Bucket>,
+    pace_of_few: Line,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(super) leader: Leader,
@@ -90,8 +88,8 @@ impl Client {
             servers: ArcSwap::from_pointee(servers),
             reload: Mutex::new(config.reload.clone()),
             config,
-            pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
-            pace_of_few: Mutex::new(Bucket::new(PACE_BURST, PACE)),
+            pace: Line::new(Bucket::new(PACE_BURST, PACE)),
+            pace_of_few: Line::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
             leader: Leader::default(),
             metrics,
@@ -314,11 +312,7 @@ impl Client {
             true => &self.pace,
             false => &self.pace_of_few,
         };
-        let turn = pace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(Instant::now());
-        sleep(turn).await;
+        pace.pass().await;
         let mut url = self.url(server, question);
         if question.path.first() != Some(&"agent") {
             self.scope(server, &mut url).await?;

@@ -21,6 +21,7 @@ mod judge;
 mod keep;
 pub(crate) mod keys;
 mod leader;
+mod line;
 mod marks;
 mod metrics;
 mod pace;
