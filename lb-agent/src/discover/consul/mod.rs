@@ -27,6 +27,7 @@ mod metrics;
 mod pace;
 mod parse;
 mod read;
+mod rights;
 mod server;
 mod servers;
 mod table;

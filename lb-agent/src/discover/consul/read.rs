@@ -4,11 +4,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     client::{Answer, Client, Consistency},
-    config::Token,
     error::RequestError,
     index::{Index, Step},
     judge::{Seen, Verdict, judge, may_be_older},
-    parse,
+    rights,
 };
 
 /// The list of services.
@@ -157,7 +156,7 @@ where
         let (value, seen) = self.parse(&self.ask_leader().await?)?;
         match judge(self.before, seen) {
             Verdict::Keep => return Err(self.filtered()),
-            Verdict::Confirm => self.see_anything().await?,
+            Verdict::Confirm => rights::prove(self.client).await?,
             Verdict::Apply => {}
         }
         Ok(self.believe(value, seen, None))
@@ -223,50 +222,5 @@ where
              read"
                 .to_owned(),
         )
-    }
-
-    /// Before 1.11 Consul does not say when it filters: a request without rights gets 200 and an empty
-    /// list. So an empty list counts only if rights play no part, or if the one service that every cluster
-    /// has can be seen with them.
-    async fn see_anything(&self) -> Result<(), Trouble> {
-        let client = self.client;
-        let own_token = client
-            .read(&["acl", "token", "self"], None, Consistency::Leader)
-            .await?;
-        match own_token.status.as_u16() {
-            // ACLs are off.
-            401 => return Ok(()),
-            200 => {}
-            // Without a token there is none to know.
-            403 | 404 if client.config().token.is_none() => {}
-            403 | 404 => {
-                let text = match client.config().token {
-                    Some(Token::File(ref path)) => format!(
-                        "Consul does not know the token in {}; correct the file",
-                        path.display()
-                    ),
-                    _ => "Consul does not know the token; give a valid one".to_owned(),
-                };
-                return Err(Trouble::Hidden(text));
-            }
-            _ => {
-                own_token.successful()?;
-            }
-        }
-        let canary = client
-            .read(&["health", "service", "consul"], None, Consistency::Leader)
-            .await?
-            .successful()?;
-        let nobody = parse::Standpoint::default();
-        let listing =
-            parse::listing("consul", &canary.body, &nobody).map_err(|e| canary.malformed(e))?;
-        if listing.registered > 0 {
-            return Ok(());
-        }
-        Err(Trouble::Hidden(
-            "Consul's answer is empty, but the service `consul` cannot be seen either, so it says nothing; \
-             give a token with service_prefix \"\" and node_prefix \"\" read"
-                .to_owned(),
-        ))
     }
 }
