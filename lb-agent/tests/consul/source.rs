@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use lb_agent::{
     catalog::{Catalog, SourceHealth, SourceState},
-    discover::consul::{self, Config, Metrics, Token},
+    discover::consul::{self, Config, Token},
     snapshot::ServiceName,
     vip::{self, Entry, How, Names, Order, Pool, Vips},
 };
@@ -43,7 +43,7 @@ impl Source {
     pub(crate) fn start(config: Config) -> Self {
         let (out, state) = watch::channel(SourceState::default());
         let stop = CancellationToken::new();
-        let stage = tokio::spawn(consul::run(config, out, Metrics::default(), stop.clone()));
+        let stage = tokio::spawn(consul::run(config, out, stop.clone()));
         Self { state, stop, stage }
     }
 

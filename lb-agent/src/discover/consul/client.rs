@@ -39,7 +39,6 @@ pub(crate) struct Client {
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(super) leader: Leader,
-    pub(crate) metrics: Metrics,
 }
 
 /// How a read wants to be answered.
@@ -81,7 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// When the files of TLS cannot be used.
-    pub(crate) fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
+    pub(crate) fn new(config: Config) -> Result<Self, SetupError> {
         let servers = Servers::new(&config, 0)?;
         config.report(None);
         Ok(Self {
@@ -92,12 +91,15 @@ impl Client {
             pace_of_few: Line::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
             leader: Leader::default(),
-            metrics,
         })
     }
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.config.metrics
     }
 
     /// Whether one connection carries many requests, so that blocking queries cost no connections, whichever address is
@@ -272,7 +274,7 @@ impl Client {
             let is_away = matches!(told, Err(RequestError::Unreachable { .. }));
             refusal = (!is_away).then_some(told);
             question.hold = None;
-            self.metrics.failovers.inc();
+            self.metrics().failovers.inc();
         }
     }
 
@@ -296,7 +298,7 @@ impl Client {
             Ok(answer) if answer.status.is_server_error() => "5xx",
             Ok(_) => "4xx",
         };
-        self.metrics
+        self.metrics()
             .requests
             .get_or_create(&Outcome { result })
             .inc();

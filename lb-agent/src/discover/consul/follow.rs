@@ -363,13 +363,13 @@ fn pause<T>(backoff: &mut Backoff, read: &Result<T, Trouble>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover::consul::{Config, Metrics};
+    use crate::discover::consul::Config;
 
     #[tokio::test]
     async fn watches_end_when_a_failover_makes_connections_few_again() {
         let config = Config::new("127.0.0.1:8500".parse().unwrap());
         let few = config.max_watches;
-        let client = Client::new(config, Metrics::default()).unwrap();
+        let client = Client::new(config).unwrap();
         let shared = Shared::new(client, mpsc::channel(1).0);
         shared.resize(WATCHES_MULTIPLEXED);
         let held = |count| -> Vec<_> {

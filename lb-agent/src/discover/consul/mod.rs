@@ -108,13 +108,13 @@ const PATIENCE_HOSTS: Duration = Duration::from_secs(5);
 pub async fn run(
     config: Config,
     out: watch::Sender<SourceState>,
-    metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let (events, mut news) = mpsc::channel(EVENTS);
     let kept = keep::load(&config).await;
     let keeper = tokio::spawn(keep::run(config.clone(), out.subscribe(), stop.clone()));
-    let client = Client::new(config, metrics.clone()).map_err(Error::Client)?;
+    let metrics = config.metrics.clone();
+    let client = Client::new(config).map_err(Error::Client)?;
     let shared = Arc::new(Shared::new(client, events));
     let mut source = Source::new(shared.clone(), metrics);
     let kept_at = source.resume(kept);

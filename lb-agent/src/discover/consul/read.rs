@@ -119,7 +119,7 @@ where
         let step = self.index.answered(answer.index);
         self.moved = self.index.last() != before;
         if step == Step::Back {
-            self.client.metrics.index_resets.inc();
+            self.client.metrics().index_resets.inc();
             self.went_back = true;
         }
         let (answer, stale) = if answer.is_stale(self.client.config().max_stale) {
@@ -216,7 +216,7 @@ where
     }
 
     fn filtered(&self) -> Trouble {
-        self.client.metrics.filtered_by_acl.inc();
+        self.client.metrics().filtered_by_acl.inc();
         Trouble::Hidden(
             "Consul left out what the token may not see; give it service_prefix \"\" and node_prefix \"\" \
              read"
