@@ -80,7 +80,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     consul.addresses.truncate(1);
-    let agent = Agent::new(consul, consul::Metrics::default()).map_err(Error::Client)?;
+    let agent = Agent::new(consul).map_err(Error::Client)?;
     let mut registrar = Registrar {
         config,
         agent,
@@ -124,7 +124,7 @@ pub async fn identified(
     engine: &Engine,
 ) -> Result<(Settings, Vec<Problem>), Error> {
     consul.addresses.truncate(1);
-    let agent = Agent::new(consul, consul::Metrics::default()).map_err(Error::Client)?;
+    let agent = Agent::new(consul).map_err(Error::Client)?;
     let (node, away) = match agent.identity().await {
         Ok(identity) => (Some(identity), None),
         Err(error) => (None, Some(Problem::new("registrar", error.explain()))),

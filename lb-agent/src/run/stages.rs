@@ -81,14 +81,14 @@ pub(super) fn spawn(
     if let Some(consul) = consul.clone() {
         let (state_in, state) = watch::channel(SourceState::default());
         sources.insert("consul".to_owned(), state);
-        let metrics = consul::Metrics::default();
-        metrics.register(&mut registry);
+        // Those of whoever else asks Consul, too.
+        consul.metrics.register(&mut registry);
         let consul = consul::Config {
             saved: Some(consul::file_in(&config.state_dir)),
             host: config.registrar.as_ref().and_then(|it| it.host.clone()),
             ..consul
         };
-        let run = consul::run(consul, state_in, metrics, stop.clone());
+        let run = consul::run(consul, state_in, stop.clone());
         stage(
             "consul source",
             Box::pin(async { run.await.map_err(Into::into) }),

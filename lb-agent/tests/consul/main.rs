@@ -8,6 +8,7 @@ mod support;
 
 mod cluster;
 mod faults;
+mod follow;
 mod rights;
 mod scopes;
 mod source;

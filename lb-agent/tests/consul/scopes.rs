@@ -1,9 +1,12 @@
 //! Namespaces and partitions: asked of a Consul that knows them, refused otherwise.
 
-use lb_agent::{catalog::SourceState, discover::consul::Config};
+use lb_agent::{
+    catalog::SourceState,
+    discover::consul::{Config, Token},
+};
 
 use crate::{
-    fake::Fake,
+    fake::{Answer, Fake},
     source::{Source, config, ids},
     support::{BOUND, Consul},
 };
@@ -41,6 +44,46 @@ async fn a_scope_is_told_as_unknown_until_consul_is_upgraded() {
         assert!(query.contains("ns=team&partition=part"), "{query}");
     }
     source.end().await;
+}
+
+/// A source that has seen the one instance of `a` in a namespace of a Consul of this version.
+async fn in_a_namespace(fake: &Fake, version: &'static str, token: Option<&str>) -> Source {
+    fake.upgrade(version);
+    let mut source = Source::start(Config {
+        namespace: Some("team".to_owned()),
+        token: token.map(|token| Token::Value(token.to_owned())),
+        ..config(&fake.address())
+    });
+    source
+        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
+        .await;
+    source
+}
+
+#[tokio::test]
+async fn the_last_instance_in_a_namespace_goes_where_consul_would_say_that_it_hides_it() {
+    let fake = Fake::start().await;
+    let mut source = in_a_namespace(&fake, "1.11.0+ent", Some("known")).await;
+    fake.say(Answer::Empty);
+    let catalog = source
+        .catalog(BOUND, |catalog| ids(catalog, "a").is_empty())
+        .await;
+    assert_eq!(ids(&catalog, "b"), ["b1"]);
+    source.end().await;
+}
+
+#[tokio::test]
+async fn the_last_instance_in_a_namespace_stays_where_consul_would_not_say_that_it_hides_it() {
+    for (version, token) in [("1.10.9+ent", Some("known")), ("1.11.0+ent", None)] {
+        let fake = Fake::start().await;
+        let mut source = in_a_namespace(&fake, version, token).await;
+        fake.say(Answer::Empty);
+        let state = source.until(BOUND, |state| state.error.is_some()).await;
+        assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"], "{version}");
+        let error = state.error.unwrap();
+        assert!(error.contains("use Consul 1.11 or later"), "{error}");
+        source.end().await;
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use lb_agent::{
     catalog::{Catalog, SourceHealth, SourceState},
-    discover::consul::{self, Config, Metrics, Token},
+    discover::consul::{self, Config, Token},
     snapshot::ServiceName,
     vip::{self, Entry, How, Names, Order, Pool, Vips},
 };
@@ -28,8 +28,9 @@ pub(crate) struct Source {
     stage: JoinHandle<Result<(), consul::Error>>,
 }
 
-/// How soon a change in Consul must be seen.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// How soon a change in Consul must be seen: before a blocking query ends by itself, after 55 s, or everybody has a turn,
+/// after 60 s. So what is seen within it was told by Consul, however busy the machine is.
+pub(crate) const SOON: Duration = BOUND;
 
 pub(crate) fn config(address: &str) -> Config {
     Config {
@@ -42,7 +43,7 @@ impl Source {
     pub(crate) fn start(config: Config) -> Self {
         let (out, state) = watch::channel(SourceState::default());
         let stop = CancellationToken::new();
-        let stage = tokio::spawn(consul::run(config, out, Metrics::default(), stop.clone()));
+        let stage = tokio::spawn(consul::run(config, out, stop.clone()));
         Self { state, stop, stage }
     }
 

@@ -1,6 +1,6 @@
 //! Consul over TLS: who trusts whom, and how many connections that takes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use lb_agent::{
     catalog::{Problem, SourceState},
@@ -9,6 +9,7 @@ use lb_agent::{
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
+use rustls::server::Acceptor;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -342,6 +343,50 @@ fn files_that_cannot_be_used_are_told_at_the_start() {
     ] {
         let text = check(tls).unwrap_err();
         assert!(text.contains(part), "{text}");
+    }
+}
+
+/// Which name the first greeting of TLS asks for, of a client with `name` that reaches the listener at `host`.
+fn asked_for(host: &str, name: Option<&str>) -> Option<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = Config {
+        tls: Tls {
+            server_name: name.map(str::to_owned),
+            trust_anybody: true,
+            ..Tls::default()
+        },
+        ..config(&format!("https://{host}:{port}"))
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let source = runtime.block_on(async { Source::start(config) });
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    let mut acceptor = Acceptor::default();
+    let accepted = loop {
+        assert_ne!(acceptor.read_tls(&mut stream).unwrap(), 0);
+        if let Some(accepted) = acceptor.accept().map_err(|(error, _)| error).unwrap() {
+            break accepted;
+        }
+    };
+    let asked = accepted.client_hello().server_name().map(str::to_owned);
+    drop(stream);
+    runtime.block_on(source.end());
+    asked
+}
+
+#[test]
+fn the_name_that_the_certificate_must_hold_is_asked_for() {
+    for (host, name, asked) in [
+        ("127.0.0.1", Some(NAME), Some(NAME)),
+        ("localhost", Some(NAME), Some(NAME)),
+        ("localhost", None, Some("localhost")),
+        ("127.0.0.1", None, None),
+        // There is no asking for an IP address, and `localhost` would be another.
+        ("localhost", Some("192.0.2.1"), None),
+    ] {
+        assert_eq!(asked_for(host, name).as_deref(), asked, "{host} {name:?}");
     }
 }
 

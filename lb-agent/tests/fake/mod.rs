@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     InstanceAtOnce,
     /// Nothing, since the token may not see it.
     Filtered,
+    /// Nothing; there is none any more, or the token may not see it and Consul does not say so. The token is known.
+    Empty,
     /// Nothing, by a server that lost its leader.
     EmptyWithoutLeader,
     /// Another instance, by a server that has just started from an old snapshot and knows no leader.
@@ -82,6 +84,7 @@ impl Fake {
             .route("/v1/catalog/services", get(services))
             .route("/v1/health/service/{name}", get(health))
             .route("/v1/agent/self", get(itself))
+            .route("/v1/acl/token/self", get(own_token))
             .route("/v1/kv/{*key}", get(no_keys).put(lost_race))
             .fallback(|| async { (StatusCode::UNAUTHORIZED, "ACL support disabled") })
             .with_state(world.clone());
@@ -182,6 +185,8 @@ async fn health(
         "Service": {"ID": format!("{name}1"), "Port": 1}
     }]);
     match now.1 {
+        // The service `consul` lies in another namespace.
+        Answer::Empty if name != "b" => indexed(now, Json(json!([]))).into_response(),
         Answer::Filtered if name == "a" => {
             let filtered = [("X-Consul-Results-Filtered-By-ACLs", "true")];
             (filtered, indexed(now, Json(json!([])))).into_response()
@@ -258,6 +263,13 @@ fn bomb() -> Vec<u8> {
 async fn itself(State(world): State<World>) -> Json<Value> {
     let version = *world.version.borrow();
     Json(json!({"Config": {"Version": version, "NodeName": "fake", "Datacenter": "dc1"}}))
+}
+
+async fn own_token(State(world): State<World>) -> Response {
+    match world.answer.borrow().1 {
+        Answer::Empty => Json(json!({"AccessorID": "known"})).into_response(),
+        _ => (StatusCode::UNAUTHORIZED, "ACL support disabled").into_response(),
+    }
 }
 
 /// A token without the right to list keys.

@@ -54,11 +54,18 @@ impl Address {
 
     /// Whether nothing that is sent there leaves this host.
     pub(super) fn is_of_this_host(&self) -> bool {
-        let host = self.url.host_str().unwrap_or_default();
-        let ip = host.trim_start_matches('[').trim_end_matches(']').parse();
+        let host = self.host();
         self.socket.is_some()
             || host == "localhost"
-            || ip.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            || host
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    }
+
+    /// The host as the resolver takes it.
+    pub(super) fn host(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        host.trim_matches(['[', ']']).to_owned()
     }
 
     pub(super) fn url(&self) -> &Url {

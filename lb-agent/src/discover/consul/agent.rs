@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Config, Metrics, SetupError,
+    Config, SetupError,
     client::{Answer, Client},
     error::RequestError,
 };
@@ -122,8 +122,11 @@ impl Agent {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub(crate) fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
-        let client = Client::new(config, metrics)?;
+    pub(crate) fn new(config: Config) -> Result<Self, SetupError> {
+        let client = Client::new(Config {
+            purpose: "the registrar",
+            ..config
+        })?;
         Ok(Self { client })
     }
 

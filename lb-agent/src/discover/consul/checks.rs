@@ -1,11 +1,12 @@
-//! What the list of all checks says has changed. Pure.
+//! Whether what is known of a service's checks is what the list of all checks says. Pure.
 //!
-//! It names the services whose checks changed, and only that: it has no address, and an instance without a
-//! check is not in it.
+//! The list tells nothing but that: it has no address, and an instance without a check is not in it. It is compared with
+//! the answers about services and not with the list before: a check that turned and turned back between two lists, or
+//! came and went, may have been read in between.
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
@@ -26,22 +27,33 @@ pub(super) struct Checks {
     pub(super) bytes: usize,
 }
 
-/// The hash of a service's or a node's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Name(u64);
-
-impl Name {
-    pub(super) fn of(text: &str) -> Self {
-        Self(hash(text))
-    }
+/// The states of the checks that the answer about one service tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    service: u64,
+    /// A node's own checks concern every instance on it.
+    nodes: BTreeMap<Name, u64>,
 }
 
-/// What differs between two answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes {
-    pub(super) services: Vec<Name>,
-    /// Their own checks concern every instance on them.
-    pub(super) nodes: Vec<Name>,
+/// The hash of a service's or a node's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Name(u64);
+
+/// What matters of one check.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct State<'c> {
+    pub(super) node: &'c str,
+    pub(super) check_id: &'c str,
+    /// Empty if the check is the node's own.
+    pub(super) service_id: &'c str,
+    pub(super) status: &'c str,
+}
+
+impl Name {
+    /// Consul takes upper and lower case for the same.
+    fn of(text: &str) -> Self {
+        Self(hash(text.to_lowercase()))
+    }
 }
 
 impl Checks {
@@ -52,21 +64,36 @@ impl Checks {
         Ok(checks)
     }
 
-    /// What changed from `before` to this.
-    pub(super) fn since(&self, before: &Self) -> Changes {
-        Changes {
-            services: differing(&before.services, &self.services),
-            nodes: differing(&before.nodes, &self.nodes),
-        }
+    /// Whether this says of `service` what its own answer `told`.
+    pub(super) fn agree(&self, service: &str, told: &Told) -> bool {
+        let sum = |sums: &HashMap<Name, u64>, name| sums.get(&name).copied().unwrap_or(0);
+        sum(&self.services, Name::of(service)) == told.service
+            && told
+                .nodes
+                .iter()
+                .all(|(&name, &it)| sum(&self.nodes, name) == it)
     }
 }
 
-fn differing(before: &HashMap<Name, u64>, now: &HashMap<Name, u64>) -> Vec<Name> {
-    let gone = before.keys().filter(|name| !now.contains_key(name));
-    let other = now
-        .iter()
-        .filter(|(name, state)| before.get(name) != Some(state));
-    gone.chain(other.map(|(name, _)| name)).copied().collect()
+impl Told {
+    /// Adds one instance on `node`, with the checks of both. Each check comes with the service that it belongs to.
+    pub(super) fn add<'c>(
+        &mut self,
+        service: &str,
+        node: &str,
+        checks: impl Iterator<Item = (&'c str, State<'c>)>,
+    ) {
+        let mut of_node = 0u64;
+        for (of_service, state) in checks {
+            if of_service.is_empty() {
+                of_node = of_node.wrapping_add(hash(state));
+            } else if Name::of(of_service) == Name::of(service) {
+                self.service = self.service.wrapping_add(hash(state));
+            }
+        }
+        // The same with each instance on it.
+        self.nodes.insert(Name::of(node), of_node);
+    }
 }
 
 fn hash(value: impl std::hash::Hash) -> u64 {
@@ -109,7 +136,12 @@ impl<'de> Deserialize<'de> for Checks {
                         service_id,
                         service_name,
                     } = &check;
-                    let state = hash((node, check_id, service_id, status));
+                    let state = hash(State {
+                        node,
+                        check_id,
+                        service_id,
+                        status,
+                    });
                     let sum = if service_name.is_empty() {
                         checks.nodes.entry(Name::of(node)).or_default()
                     } else {
@@ -127,68 +159,97 @@ impl<'de> Deserialize<'de> for Checks {
 
 #[cfg(test)]
 mod tests {
-    use std::slice::from_ref;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::discover::consul::parse::{Standpoint, listing};
 
     fn check(node: &str, service: &str, id: &str, status: &str) -> Value {
         json!({"Node": node, "CheckID": format!("service:{id}"), "Status": status, "ServiceID": id,
-               "ServiceName": service, "Output": "a\"b", "ModifyIndex": 9})
+               "ServiceName": service, "Output": "a\"b"})
     }
 
-    #[track_caller]
-    fn changed(before: &[Value], now: &[Value]) -> (Vec<Name>, Vec<Name>) {
-        let parse = |checks: &[Value]| Checks::parse(json!(checks).to_string().as_bytes()).unwrap();
-        let Changes {
-            mut services,
-            mut nodes,
-        } = parse(now).since(&parse(before));
-        services.sort();
-        nodes.sort();
-        (services, nodes)
+    fn of_node(node: &str, status: &str) -> Value {
+        json!({"Node": node, "CheckID": "serfHealth", "Status": status, "ServiceID": "", "ServiceName": ""})
+    }
+
+    /// Whether `list` agrees with an answer about service `a` that has `entries`: an instance's node and id, and checks.
+    fn agree(list: &[&Value], entries: &[(&str, &str, &[&Value])]) -> bool {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(node, id, checks)| {
+                json!({"Node": {"Node": node, "Address": "10.0.0.1"}, "Checks": checks,
+                       "Service": {"ID": id, "Service": "a", "Port": 1}})
+            })
+            .collect();
+        let answer = listing(
+            "a",
+            json!(entries).to_string().as_bytes(),
+            &Standpoint::default(),
+        );
+        let list = Checks::parse(json!(list).to_string().as_bytes()).unwrap();
+        list.agree("a", &answer.unwrap().checks)
     }
 
     #[test]
-    fn a_check_that_comes_goes_or_turns_names_its_service() {
-        let a = check("n", "a", "a1", "passing");
-        let b = check("n", "b", "b1", "passing");
-        let failing = check("n", "b", "b1", "critical");
-        let just_b = (vec![Name::of("b")], vec![]);
-        let (a, b) = (&a, &b);
-        assert_eq!(changed(from_ref(a), &[a.clone(), b.clone()]), just_b);
-        assert_eq!(changed(&[a.clone(), b.clone()], from_ref(a)), just_b);
-        assert_eq!(
-            changed(&[a.clone(), b.clone()], &[a.clone(), failing]),
-            just_b
+    fn a_check_that_comes_goes_or_turns_concerns_its_service_alone() {
+        let (good, bad) = (
+            &check("n", "a", "a1", "passing"),
+            &check("n", "a", "a1", "critical"),
         );
+        let other = &check("n", "b", "b1", "passing");
+        for (list, told, agrees) in [
+            (&[good, other][..], &[good][..], true),
+            (&[good], &[good], true),
+            (&[bad, other], &[good], false),
+            (&[other], &[good], false),
+            (&[good], &[], false),
+            (&[other], &[], true),
+        ] {
+            assert_eq!(
+                agree(list, &[("n", "a1", told)]),
+                agrees,
+                "{list:?} {told:?}"
+            );
+        }
     }
 
     #[test]
     fn the_order_means_nothing_and_neither_does_what_a_check_printed() {
-        let a = check("n", "a", "a1", "passing");
-        let b = check("n", "b", "b1", "passing");
-        let mut other = a.clone();
+        let (one, two) = (
+            &check("n", "a", "a1", "passing"),
+            &check("n", "a", "a2", "critical"),
+        );
+        let mut other = one.clone();
         other["Output"] = json!("c");
-        let nothing = (vec![], vec![]);
-        assert_eq!(changed(&[a, b.clone()], &[b, other]), nothing);
+        let told: [(_, _, &[_]); 2] = [("n", "a1", &[one]), ("n", "a2", &[two])];
+        assert!(agree(&[two, &other], &told));
     }
 
     #[test]
     fn an_instance_that_moves_to_another_node_is_a_change() {
         let (here, there) = (
-            check("n", "a", "a1", "passing"),
-            check("m", "a", "a1", "passing"),
+            &check("n", "a", "a1", "passing"),
+            &check("m", "a", "a1", "passing"),
         );
-        assert_eq!(changed(&[here], &[there]), (vec![Name::of("a")], vec![]));
+        assert!(!agree(&[there], &[("n", "a1", &[here])]));
     }
 
     #[test]
-    fn a_check_of_a_node_names_the_node() {
-        let node = |status: &str| json!({"Node": "n", "CheckID": "serfHealth", "Status": status});
-        let changed = changed(&[node("passing")], &[node("critical")]);
-        assert_eq!(changed, (vec![], vec![Name::of("n")]));
+    fn a_check_of_a_node_concerns_every_service_on_it_and_no_other() {
+        let (good, bad) = (&of_node("n", "passing"), &of_node("n", "critical"));
+        let elsewhere = &of_node("m", "critical");
+        let told: [(_, _, &[_]); 2] = [("n", "a1", &[good]), ("n", "a2", &[good])];
+        assert!(agree(&[good, elsewhere], &told));
+        assert!(!agree(&[bad, elsewhere], &told));
+        assert!(!agree(&[elsewhere], &told), "it is gone");
+        assert!(agree(&[bad], &[]), "no instance is on it");
+    }
+
+    #[test]
+    fn upper_and_lower_case_are_the_same_service() {
+        let check = &check("n", "A", "a1", "passing");
+        assert!(agree(&[check], &[("n", "a1", &[check])]));
     }
 
     #[test]

@@ -11,16 +11,14 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use reqwest::{Method, Url, header::HeaderValue};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::Instant};
 
 pub(crate) use super::answer::Answer;
 use super::{
     config::{Config, Token},
     error::{RequestError, SetupError},
     leader::Leader,
+    line::Line,
     metrics::{Metrics, Outcome},
     pace::Bucket,
     server::Server,
@@ -35,13 +33,12 @@ pub(crate) struct Client {
     servers: ArcSwap<Servers>,
     reload: Mutex<watch::Receiver<()>>,
     /// For the watches of services, of which there may be thousands.
-    pace: Mutex<Bucket>,
+    pace: Line,
     /// For all else, which shall not queue behind those.
-    pace_of_few: Mutex<Bucket>,
+    pace_of_few: Line,
     /// Told when Consul answers again, to end the waiting of everybody who failed meanwhile.
     pub(crate) recovered: watch::Sender<()>,
     pub(super) leader: Leader,
-    pub(crate) metrics: Metrics,
 }
 
 /// How a read wants to be answered.
@@ -83,23 +80,26 @@ impl Client {
     ///
     /// # Errors
     /// When the files of TLS cannot be used.
-    pub(crate) fn new(config: Config, metrics: Metrics) -> Result<Self, SetupError> {
+    pub(crate) fn new(config: Config) -> Result<Self, SetupError> {
         let servers = Servers::new(&config, 0)?;
         config.report(None);
         Ok(Self {
             servers: ArcSwap::from_pointee(servers),
             reload: Mutex::new(config.reload.clone()),
             config,
-            pace: Mutex::new(Bucket::new(PACE_BURST, PACE)),
-            pace_of_few: Mutex::new(Bucket::new(PACE_BURST, PACE)),
+            pace: Line::new(Bucket::new(PACE_BURST, PACE)),
+            pace_of_few: Line::new(Bucket::new(PACE_BURST, PACE)),
             recovered: watch::Sender::new(()),
             leader: Leader::default(),
-            metrics,
         })
     }
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.config.metrics
     }
 
     /// Whether one connection carries many requests, so that blocking queries cost no connections, whichever address is
@@ -274,7 +274,7 @@ impl Client {
             let is_away = matches!(told, Err(RequestError::Unreachable { .. }));
             refusal = (!is_away).then_some(told);
             question.hold = None;
-            self.metrics.failovers.inc();
+            self.metrics().failovers.inc();
         }
     }
 
@@ -298,7 +298,7 @@ impl Client {
             Ok(answer) if answer.status.is_server_error() => "5xx",
             Ok(_) => "4xx",
         };
-        self.metrics
+        self.metrics()
             .requests
             .get_or_create(&Outcome { result })
             .inc();
@@ -314,11 +314,7 @@ impl Client {
             true => &self.pace,
             false => &self.pace_of_few,
         };
-        let turn = pace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(Instant::now());
-        sleep(turn).await;
+        pace.pass().await;
         let mut url = self.url(server, question);
         if question.path.first() != Some(&"agent") {
             self.scope(server, &mut url).await?;
@@ -350,7 +346,7 @@ impl Client {
     }
 
     fn url(&self, server: &Server, question: &Question<'_>) -> Url {
-        let mut url = server.address.url().clone();
+        let mut url = server.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(question.path);
         }

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{
     address::Address,
     error::SetupError,
+    metrics::Metrics,
     tls::{Tls, TlsError},
 };
 use crate::catalog::Problem;
@@ -48,8 +49,12 @@ pub struct Config {
     pub saved: Option<PathBuf>,
     /// Changes when the files of certificates and keys must be read again.
     pub reload: watch::Receiver<()>,
-    /// What is wrong with how Consul is reached, for people.
+    /// What is wrong with how Consul is reached, for people. Clones tell the same people.
     pub problems: watch::Sender<Vec<Problem>>,
+    /// What is counted, by all clones together.
+    pub metrics: Metrics,
+    /// What Consul is asked for, to tell the problems of several clients apart.
+    pub purpose: &'static str,
 }
 
 /// What becomes of an instance that has a warning check and no failing one.
@@ -86,6 +91,8 @@ impl Config {
             hold: Duration::from_secs(60),
             reload: watch::Sender::default().subscribe(),
             problems: watch::Sender::default(),
+            metrics: Metrics::default(),
+            purpose: "the source",
             warning: Warning::default(),
             host: None,
             saved: None,
@@ -100,12 +107,14 @@ impl Config {
         self.tls.load_for(&self.addresses).map(drop)
     }
 
-    /// Tells what is wrong with the way to Consul, and the log when that changes.
+    /// Tells what is wrong with the way to Consul, and the log when that changes. What other clients told stays: each
+    /// reads the files by itself.
     pub(super) fn report(&self, unread: Option<&SetupError>) {
+        let ours = format!("sources.consul for {}", self.purpose);
         let mut problems = Vec::new();
         if self.tls.trust_anybody {
             problems.push(Problem::new(
-                "sources.consul",
+                BLIND,
                 "nobody looks at Consul's certificate, so anybody can pass for it and learn the token: name its \
                  authority with ca_file and remove tls_verify = false",
             ));
@@ -113,7 +122,7 @@ impl Config {
         if let Some(error) = unread {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             problems.push(Problem::new(
-                "sources.consul",
+                &ours,
                 format!(
                     "{error}: {}; the old certificates stay in use",
                     cause.unwrap_or_default()
@@ -121,17 +130,24 @@ impl Config {
             ));
         }
         self.problems.send_if_modified(|now| {
-            let changed = *now != problems;
-            if changed {
-                for problem in &problems {
-                    warn!(%problem, "the way to Consul has a problem");
-                }
-                *now = problems;
+            for problem in problems.iter().filter(|it| !now.contains(it)) {
+                warn!(%problem, "the way to Consul has a problem");
             }
+            // All clients say the same of whom they trust.
+            let others = now
+                .iter()
+                .filter(|it| ![BLIND, &*ours].contains(&&*it.subject));
+            problems.extend(others.cloned());
+            problems.sort();
+            let changed = *now != problems;
+            *now = std::mem::take(&mut problems);
             changed
         });
     }
 }
+
+/// The subject of what is wrong for all clients.
+const BLIND: &str = "sources.consul";
 
 /// A Consul ACL token. It is never shown.
 #[derive(Clone)]
@@ -195,5 +211,26 @@ mod tests {
             ..Config::new("127.0.0.1:8500".parse().unwrap())
         };
         assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_client_that_reads_the_files_says_nothing_of_what_another_could_not_read() {
+        let one = Config::new("127.0.0.1:8500".parse().unwrap());
+        let other = Config {
+            purpose: "another",
+            ..one.clone()
+        };
+        let told = one.problems.subscribe();
+        let subjects = || -> Vec<_> { told.borrow().iter().map(|it| it.subject.clone()).collect() };
+        let half = SetupError::Tls(TlsError::Half);
+        one.report(Some(&half));
+        other.report(None);
+        assert_eq!(subjects(), ["sources.consul for the source"]);
+        other.report(Some(&half));
+        assert_eq!(subjects().len(), 2);
+        one.report(None);
+        assert_eq!(subjects(), ["sources.consul for another"]);
+        other.report(None);
+        assert_eq!(subjects(), [""; 0]);
     }
 }

@@ -294,11 +294,18 @@ pub(super) async fn service(
                 // Not all of us at once.
                 _ = recovered.changed() => sleep(JITTER.mul_f64(fastrand::f64())).await,
             }
-        } else if watch.is_none()
-            && !(moved && shared.watches.available_permits() > 0)
-            && turns.changed().await.is_err()
-        {
-            return;
+        } else if watch.is_none() && !(moved && shared.watches.available_permits() > 0) {
+            let enough_for_all = *shared.polled.borrow() == 0;
+            tokio::select! {
+                turn = turns.changed() => if turn.is_err() {
+                    return;
+                },
+                // The one that is ours is still held by a follower that ends. Nobody gives turns meanwhile.
+                permit = shared.watches.clone().acquire_owned(), if enough_for_all => {
+                    watch = permit.ok();
+                    reader.at_once();
+                }
+            }
         }
     }
 }
@@ -356,13 +363,13 @@ fn pause<T>(backoff: &mut Backoff, read: &Result<T, Trouble>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover::consul::{Config, Metrics};
+    use crate::discover::consul::Config;
 
     #[tokio::test]
     async fn watches_end_when_a_failover_makes_connections_few_again() {
         let config = Config::new("127.0.0.1:8500".parse().unwrap());
         let few = config.max_watches;
-        let client = Client::new(config, Metrics::default()).unwrap();
+        let client = Client::new(config).unwrap();
         let shared = Shared::new(client, mpsc::channel(1).0);
         shared.resize(WATCHES_MULTIPLEXED);
         let held = |count| -> Vec<_> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Config, Metrics,
+    Config,
     client::{Answer, Client},
     error::{RequestError, SetupError},
     index::Index,
@@ -61,7 +61,10 @@ fn decoded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Err
 
 impl Keys {
     pub(crate) fn new(config: Config, prefix: &'static str) -> Result<Self, SetupError> {
-        let client = Client::new(config, Metrics::default())?;
+        let client = Client::new(Config {
+            purpose: "the records of VIPs",
+            ..config
+        })?;
         Ok(Self { client, prefix })
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::*;
-use crate::discover::consul::Address;
+use crate::discover::consul::{Address, metrics::Outcome};
 
 /// A store of one record, as who may read it sees it, and as who may not.
 struct Store {
@@ -93,6 +93,20 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, request: Request) -> Res
         return (StatusCode::NOT_FOUND, index).into_response();
     }
     (index, Json(shown)).into_response()
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_store_is_counted_with_all_else() {
+    let store = Store::start(true, true).await;
+    let config = store.keys.client.config().clone();
+    let counted = || {
+        let result = "ok";
+        let requests = &config.metrics.requests;
+        requests.get_or_create(&Outcome { result }).get()
+    };
+    let before = counted();
+    assert!(store.keys.create("a", Vec::new()).await.unwrap());
+    assert_eq!(counted(), before + 1);
 }
 
 #[tokio::test]

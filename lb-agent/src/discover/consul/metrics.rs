@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Shared by everything that talks to Consul; clones count into the same numbers.
+/// Shared by everybody who talks to Consul; clones count into the same numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(crate) requests: Family<Outcome, Counter>,

@@ -21,14 +21,17 @@ mod judge;
 mod keep;
 pub(crate) mod keys;
 mod leader;
+mod line;
 mod marks;
 mod metrics;
 mod pace;
 mod parse;
 mod read;
+mod rights;
 mod server;
 mod servers;
 mod table;
+mod telling;
 mod tls;
 mod turns;
 mod version;
@@ -51,15 +54,18 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use self::{
-    checks::{Changes, Checks, Name},
+    checks::Checks,
     client::Client,
     follow::{Event, Shared},
     hosts::Lookups,
     pace::Bucket,
+    parse::Listing,
+    read::Reading,
     table::{Hitch, Table, Task},
+    telling::{Telling, publish},
     turns::{Standing, Turns},
 };
 use crate::catalog::{Problem, SourceState};
@@ -91,8 +97,6 @@ const TURN_PACE: Duration = Duration::from_millis(20);
 const TURN_BURST: u32 = 1000;
 /// Everybody has a turn at least so often, whatever Consul's signals say.
 const ROUND: Duration = Duration::from_secs(60);
-/// How long an error is told before its text changes: with each service that recovers another is named.
-const REWORDED: Duration = Duration::from_secs(2);
 /// How long the first full answer waits for what host names mean.
 const PATIENCE_HOSTS: Duration = Duration::from_secs(5);
 
@@ -104,13 +108,13 @@ const PATIENCE_HOSTS: Duration = Duration::from_secs(5);
 pub async fn run(
     config: Config,
     out: watch::Sender<SourceState>,
-    metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let (events, mut news) = mpsc::channel(EVENTS);
     let kept = keep::load(&config).await;
     let keeper = tokio::spawn(keep::run(config.clone(), out.subscribe(), stop.clone()));
-    let client = Client::new(config, metrics.clone()).map_err(Error::Client)?;
+    let metrics = config.metrics.clone();
+    let client = Client::new(config).map_err(Error::Client)?;
     let shared = Arc::new(Shared::new(client, events));
     let mut source = Source::new(shared.clone(), metrics);
     let kept_at = source.resume(kept);
@@ -177,11 +181,10 @@ struct Source {
     table: Table,
     services: BTreeMap<Arc<str>, Follower>,
     standings: BTreeMap<Arc<str>, Standing>,
-    /// The services by the hash of their name.
-    by_hash: BTreeMap<Name, Arc<str>>,
     hosts: BTreeMap<Arc<str>, AbortHandle>,
     lookups: Arc<Lookups>,
-    checks: Option<Checks>,
+    /// The last list of all checks, and when it came.
+    checks: Option<(Instant, Checks)>,
     turns: Turns,
     turn_pace: Bucket,
     /// When the next turn may be given.
@@ -205,7 +208,6 @@ impl Source {
             table: Table::default(),
             services: BTreeMap::new(),
             standings: BTreeMap::new(),
-            by_hash: BTreeMap::new(),
             hosts: BTreeMap::new(),
             lookups: Arc::default(),
             checks: None,
@@ -258,13 +260,8 @@ impl Source {
                 self.table.resume();
                 (Vec::new(), false)
             }
-            Event::Listing(service, Ok(read)) => {
-                if let Some(standing) = self.standings.get_mut(&service) {
-                    standing.unchecked = read.value.unchecked;
-                    if read.moved {
-                        standing.changed = Instant::now();
-                    }
-                }
+            Event::Listing(service, Ok(mut read)) => {
+                self.note(&service, &mut read);
                 (self.table.list(&service, read.value, read.stale), true)
             }
             Event::Listing(service, Err(trouble)) => {
@@ -301,14 +298,13 @@ impl Source {
                 let standing = Standing {
                     changed: Instant::now(),
                     unchecked: true,
+                    told: None,
                 };
-                self.by_hash.insert(Name::of(&service), service.clone());
                 self.standings.insert(service.clone(), standing);
                 self.services.insert(service, Follower { task, turn });
             }
             Task::Leave(service) => {
                 self.standings.remove(&service);
-                self.by_hash.remove(&Name::of(&service));
                 if let Some(follower) = self.services.remove(&service) {
                     follower.task.abort();
                 }
@@ -326,29 +322,37 @@ impl Source {
         }
     }
 
-    /// Gives a turn to the services whose checks changed.
-    fn compare(&mut self, checks: Checks) {
-        let Some(before) = self.checks.replace(checks) else {
-            // Nobody knows what changed before the first look.
-            self.turns.want_all(&self.standings);
+    /// Notes where a service stands after its answer.
+    fn note(&mut self, service: &str, read: &mut Reading<Listing>) {
+        let Some(standing) = self.standings.get_mut(service) else {
             return;
         };
-        let Changes { services, nodes } = match &self.checks {
-            Some(checks) => checks.since(&before),
-            None => return,
-        };
-        let mut changed: Vec<_> = services
-            .iter()
-            .filter_map(|name| self.by_hash.get(name).cloned())
-            .collect();
-        if !nodes.is_empty() {
-            let is_it = |node: &str| nodes.contains(&Name::of(node));
-            changed.extend(self.table.on_node(is_it));
+        standing.unchecked = read.value.unchecked;
+        if read.moved {
+            standing.changed = Instant::now();
         }
+        let told = standing.told.insert(std::mem::take(&mut read.value.checks));
+        // The list of checks may have come while the answer was on its way, and be newer.
+        let is_older = self
+            .checks
+            .as_ref()
+            .is_some_and(|(came, checks)| read.asked < *came && !checks.agree(service, told));
+        if is_older {
+            self.give_turn(service);
+        }
+    }
+
+    /// Gives a turn to the services whose last answer is not what the list of checks says.
+    fn compare(&mut self, checks: Checks) {
         // As often as the list of checks is read, and not out of the round's share.
-        for service in changed {
-            self.give_turn(&service);
+        for (service, standing) in &self.standings {
+            // Who has no answer yet is compared when it comes.
+            let told = standing.told.as_ref();
+            if told.is_some_and(|told| !checks.agree(service, told)) {
+                self.give_turn(service);
+            }
         }
+        self.checks = Some((Instant::now(), checks));
     }
 
     /// When the next turn of the round is due; `None` if nobody waits for one.
@@ -391,81 +395,5 @@ impl Source {
                 follower.turn.send_replace(());
             }
         }
-    }
-}
-
-/// When an error was told last, and when another text for it may be.
-#[derive(Debug, Default)]
-struct Telling {
-    last: Option<Instant>,
-    due: Option<Instant>,
-}
-
-impl Telling {
-    /// What to tell at `now`: an error at once, and the end of it, but another text for it only after a while.
-    fn choose(&mut self, now: Instant, told: Option<&str>, news: Option<String>) -> Option<String> {
-        self.due = None;
-        if told == news.as_deref() {
-            return news;
-        }
-        let due = self.last.map(|last| last + REWORDED);
-        if let (Some(told), Some(_), Some(due)) = (told, &news, due.filter(|due| now < *due)) {
-            self.due = Some(due);
-            return Some(told.to_owned());
-        }
-        self.last = Some(now);
-        news
-    }
-}
-
-fn publish(
-    out: &watch::Sender<SourceState>,
-    table: &mut Table,
-    heard: bool,
-    kept_at: Option<SystemTime>,
-    telling: &mut Telling,
-) {
-    let catalog = table.take_catalog();
-    let error = telling.choose(Instant::now(), out.borrow().error.as_deref(), table.error());
-    out.send_if_modified(|state| {
-        let changed = catalog.is_some();
-        if let Some(catalog) = catalog {
-            state.catalog = Some(Arc::new(catalog));
-        }
-        // Before the first full answer there is nothing whose age could be told, but for what was kept. A
-        // later one that says nothing new wakes nobody: with many services there are dozens a second.
-        if !table.is_complete() {
-            state.updated = kept_at.filter(|_| state.catalog.is_some());
-        } else if changed || heard && error.is_none() {
-            state.updated = Some(SystemTime::now());
-        }
-        let turned = state.error != error;
-        match (&state.error, &error) {
-            (_, Some(now)) if turned => warn!(error = %now, "Consul cannot be read"),
-            (Some(_), None) => info!("Consul can be read again"),
-            _ => {}
-        }
-        state.error = error;
-        changed || turned
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_is_told_at_once_and_worded_anew_only_after_a_while() {
-        let mut telling = Telling::default();
-        let now = Instant::now();
-        let text = |text: &str| Some(text.to_owned());
-        assert_eq!(telling.choose(now, None, text("a")), text("a"));
-        assert_eq!(telling.choose(now, Some("a"), text("b")), text("a"));
-        let due = telling.due.unwrap();
-        assert_eq!(telling.choose(due, Some("a"), text("b")), text("b"));
-        assert_eq!(telling.due, None);
-        assert_eq!(telling.choose(due, Some("b"), text("c")), text("b"));
-        assert_eq!(telling.choose(due, Some("b"), None), None);
-        assert_eq!(telling.due, None);
     }
 }

@@ -23,11 +23,18 @@ impl Bucket {
         }
     }
 
+    /// How long it is until a call may be made, without taking a token.
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
+        let due = self.due.map_or(now, |due| due.max(now));
+        due.duration_since(now).saturating_sub(self.tolerance)
+    }
+
     /// Takes a token and says how long its owner waits before the call.
     pub(crate) fn take(&mut self, now: Instant) -> Duration {
+        let wait = self.wait(now);
         let due = self.due.map_or(now, |due| due.max(now));
         self.due = Some(due + self.interval);
-        due.duration_since(now).saturating_sub(self.tolerance)
+        wait
     }
 }
 

@@ -12,7 +12,11 @@ use std::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{VIRTUAL_ADDRESS, Warning, marks};
+use super::{
+    VIRTUAL_ADDRESS, Warning,
+    checks::{State, Told},
+    marks,
+};
 use crate::{
     catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth},
     discover::server_address,
@@ -33,6 +37,8 @@ pub(super) struct Listing {
     pub(super) entries: usize,
     /// Whether an instance has no check of its own, so that no list of checks tells when it goes.
     pub(super) unchecked: bool,
+    /// The states of all checks, to be compared with the list of them.
+    pub(super) checks: Told,
 }
 
 /// An instance that is usable once its host name is resolved.
@@ -85,6 +91,9 @@ pub(super) fn listing(
                 continue;
             }
         };
+        listing
+            .checks
+            .add(service, &entry.node.node, entry.states());
         // Proxies and gateways of Consul's mesh are not what clients ask for, and neither is a kind that
         // this version has not heard of.
         if !matches!(entry.service.kind.as_deref(), None | Some("" | "typical")) {
@@ -191,10 +200,27 @@ struct RawCheck {
     check_id: Option<String>,
     #[serde(rename = "ServiceID")]
     service_id: Option<String>,
+    service_name: Option<String>,
     name: Option<String>,
     status: Option<String>,
     output: Option<String>,
     notes: Option<String>,
+}
+
+impl Entry {
+    /// The states of its checks, each with the service it belongs to.
+    fn states(&self) -> impl Iterator<Item = (&str, State<'_>)> {
+        let checks = self.checks.iter().flatten();
+        checks.map(|check| {
+            let state = State {
+                node: &self.node.node,
+                check_id: check.check_id.as_deref().unwrap_or_default(),
+                service_id: check.service_id.as_deref().unwrap_or_default(),
+                status: check.status.as_deref().unwrap_or_default(),
+            };
+            (check.service_name.as_deref().unwrap_or_default(), state)
+        })
+    }
 }
 
 /// Where an instance listens.

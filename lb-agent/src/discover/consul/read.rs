@@ -4,11 +4,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     client::{Answer, Client, Consistency},
-    config::Token,
     error::RequestError,
     index::{Index, Step},
     judge::{Seen, Verdict, judge, may_be_older},
-    parse,
+    rights,
 };
 
 /// The list of services.
@@ -26,6 +25,7 @@ pub(super) struct Reader<'a, P> {
     went_back: bool,
     held_until: Option<Instant>,
     moved: bool,
+    asked: Instant,
 }
 
 /// An answer to believe.
@@ -35,6 +35,8 @@ pub(super) struct Reading<T> {
     pub(super) stale: Option<String>,
     /// Whether its index is another than that of the answer before.
     pub(super) moved: bool,
+    /// When it was asked for: it tells all that had happened before.
+    pub(super) asked: Instant,
 }
 
 /// Why there is nothing to believe. What is known stays in use.
@@ -94,6 +96,7 @@ where
             went_back: false,
             held_until: None,
             moved: false,
+            asked: Instant::now(),
         }
     }
 
@@ -104,6 +107,7 @@ where
 
     /// The next answer: at once the first time, then when Consul says that something may have changed.
     pub(super) async fn next(&mut self) -> Result<Reading<T>, Trouble> {
+        self.asked = Instant::now();
         let answer = match self.held_until {
             None => self.ask().await?,
             Some(until) => match timeout_at(until, self.ask()).await {
@@ -115,7 +119,7 @@ where
         let step = self.index.answered(answer.index);
         self.moved = self.index.last() != before;
         if step == Step::Back {
-            self.client.metrics.index_resets.inc();
+            self.client.metrics().index_resets.inc();
             self.went_back = true;
         }
         let (answer, stale) = if answer.is_stale(self.client.config().max_stale) {
@@ -152,7 +156,7 @@ where
         let (value, seen) = self.parse(&self.ask_leader().await?)?;
         match judge(self.before, seen) {
             Verdict::Keep => return Err(self.filtered()),
-            Verdict::Confirm => self.see_anything().await?,
+            Verdict::Confirm => rights::prove(self.client).await?,
             Verdict::Apply => {}
         }
         Ok(self.believe(value, seen, None))
@@ -166,6 +170,7 @@ where
             value,
             stale,
             moved: self.moved,
+            asked: self.asked,
         }
     }
 
@@ -211,56 +216,11 @@ where
     }
 
     fn filtered(&self) -> Trouble {
-        self.client.metrics.filtered_by_acl.inc();
+        self.client.metrics().filtered_by_acl.inc();
         Trouble::Hidden(
             "Consul left out what the token may not see; give it service_prefix \"\" and node_prefix \"\" \
              read"
                 .to_owned(),
         )
-    }
-
-    /// Before 1.11 Consul does not say when it filters: a request without rights gets 200 and an empty
-    /// list. So an empty list counts only if rights play no part, or if the one service that every cluster
-    /// has can be seen with them.
-    async fn see_anything(&self) -> Result<(), Trouble> {
-        let client = self.client;
-        let own_token = client
-            .read(&["acl", "token", "self"], None, Consistency::Leader)
-            .await?;
-        match own_token.status.as_u16() {
-            // ACLs are off.
-            401 => return Ok(()),
-            200 => {}
-            // Without a token there is none to know.
-            403 | 404 if client.config().token.is_none() => {}
-            403 | 404 => {
-                let text = match client.config().token {
-                    Some(Token::File(ref path)) => format!(
-                        "Consul does not know the token in {}; correct the file",
-                        path.display()
-                    ),
-                    _ => "Consul does not know the token; give a valid one".to_owned(),
-                };
-                return Err(Trouble::Hidden(text));
-            }
-            _ => {
-                own_token.successful()?;
-            }
-        }
-        let canary = client
-            .read(&["health", "service", "consul"], None, Consistency::Leader)
-            .await?
-            .successful()?;
-        let nobody = parse::Standpoint::default();
-        let listing =
-            parse::listing("consul", &canary.body, &nobody).map_err(|e| canary.malformed(e))?;
-        if listing.registered > 0 {
-            return Ok(());
-        }
-        Err(Trouble::Hidden(
-            "Consul's answer is empty, but the service `consul` cannot be seen either, so it says nothing; \
-             give a token with service_prefix \"\" and node_prefix \"\" read"
-                .to_owned(),
-        ))
     }
 }

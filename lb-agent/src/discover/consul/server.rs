@@ -8,9 +8,13 @@ use std::{
     time::Duration,
 };
 
-use reqwest::RequestBuilder;
+use reqwest::{
+    RequestBuilder, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
 use rustls::ClientConfig;
 use tokio::{
+    net::lookup_host,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
@@ -26,6 +30,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) address: Address,
+    /// What is asked for: the address, or another name for it in TLS.
+    pub(super) url: Url,
     tls: ClientConfig,
     lanes: Mutex<Vec<Arc<Lane>>>,
     multiplexes: Mutex<Option<bool>>,
@@ -56,9 +62,14 @@ const LANE: usize = 200;
 const GREETING: Duration = Duration::from_secs(5);
 
 impl Server {
-    pub(super) fn new(address: Address, tls: ClientConfig) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(
+        address: Address,
+        url: Url,
+        tls: ClientConfig,
+    ) -> Result<Self, reqwest::Error> {
         let server = Self {
             address,
+            url,
             tls,
             lanes: Mutex::default(),
             multiplexes: Mutex::default(),
@@ -147,7 +158,7 @@ impl Server {
         {
             return Err(fault.clone());
         }
-        let mut url = self.address.url().clone();
+        let mut url = self.url.clone();
         // Needs no right.
         url.set_path("/v1/status/leader");
         let response = lane.http.get(url).timeout(GREETING).send().await;
@@ -224,6 +235,9 @@ impl Server {
         if let Some(socket) = self.address.socket() {
             http = http.unix_socket(socket.as_path());
         }
+        if self.url.host() != self.address.url().host() {
+            http = http.dns_resolver(AddressOf(self.address.clone()));
+        }
         let room = match self.address.is_tls() {
             true => LANE,
             false => Semaphore::MAX_PERMITS,
@@ -233,5 +247,20 @@ impl Server {
             room: Arc::new(Semaphore::new(room)),
             greeting: tokio::sync::Mutex::default(),
         }))
+    }
+}
+
+/// Answers every name with the IP addresses of this place: whatever Consul is asked for, it is there.
+struct AddressOf(Address);
+
+impl Resolve for AddressOf {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let host = self.0.host();
+        Box::pin(async move {
+            // The port is that of the URL.
+            let found: Vec<_> = lookup_host((host, 0)).await?.collect();
+            let found: Addrs = Box::new(found.into_iter());
+            Ok(found)
+        })
     }
 }

@@ -24,8 +24,11 @@ impl Servers {
         let all = config.addresses.iter();
         Ok(Self {
             all: all
-                .map(|address| Server::new(address.clone(), tls.clone()))
-                .collect::<Result<_, _>>()?,
+                .map(|address| {
+                    let url = config.tls.named(address.url())?;
+                    Ok(Server::new(address.clone(), url, tls.clone())?)
+                })
+                .collect::<Result<_, SetupError>>()?,
             current: watch::Sender::new(current),
             answered: AtomicUsize::new(current),
         })

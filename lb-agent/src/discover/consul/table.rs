@@ -1,15 +1,20 @@
 //! What is known of every service, and the catalog made of it. Pure.
 //!
+//! Here is what is learnt; `publish` says what of it is shown and when, `hosts` what host names mean.
 //! What stays the same keeps its allocation, so that whoever reads the next catalog can tell by the pointer.
+
+mod hosts;
+mod publish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 
+use self::hosts::{Host, hosts_of};
 use super::parse::{Listing, Named, name_problem, reachable};
-use crate::catalog::{Catalog, Instance, Problem};
+use crate::catalog::{Instance, Problem};
 
 /// The instances of each service, by its name.
 pub(super) type Services = BTreeMap<Arc<str>, Arc<[Arc<Instance>]>>;
@@ -50,17 +55,6 @@ struct Row {
     by_host: Vec<Named>,
     problems: Vec<Problem>,
     trouble: Option<Hitch>,
-}
-
-/// A host name that instances are registered with.
-#[derive(Debug, Default)]
-struct Host {
-    /// What it means; the last good answer.
-    ip: Option<IpAddr>,
-    /// Why it cannot be resolved now.
-    error: Option<String>,
-    /// The services that have such instances.
-    services: BTreeSet<Arc<str>>,
 }
 
 /// Why a service cannot be read at the moment.
@@ -219,156 +213,6 @@ impl Table {
         tasks
     }
 
-    /// Takes in what a host name means. One that cannot be resolved keeps its last meaning.
-    pub(super) fn resolved(&mut self, host: &str, answer: Result<IpAddr, String>) {
-        let Some(known) = self.hosts.get_mut(host) else {
-            return;
-        };
-        let before = (known.ip, known.error.clone());
-        match answer {
-            Ok(ip) => (known.ip, known.error) = (Some(ip), None),
-            Err(error) => known.error = Some(error),
-        }
-        if before == (known.ip, known.error.clone()) {
-            return;
-        }
-        self.changed = true;
-        for service in known.services.clone() {
-            let by_host = self.rows.get(&service).map(|row| &row.by_host);
-            let is_named = |instance: &Instance| {
-                by_host.is_some_and(|named| named.iter().any(|it| it.instance.key == instance.key))
-            };
-            let shown = self.services.get(&service);
-            let literal = shown.into_iter().flat_map(|it| it.iter());
-            let literal = literal.filter(|it| !is_named(it)).cloned().collect();
-            self.show(&service, literal);
-        }
-    }
-
-    /// Lets what was known when the last agent ended be shown from now on, if that is all there is.
-    pub(super) fn resume(&mut self) {
-        if !self.complete && !self.resumed && !self.services.is_empty() {
-            self.resumed = true;
-            self.changed = true;
-        }
-    }
-
-    /// Tells `problem` from now on.
-    pub(super) fn notice(&mut self, problem: Problem) {
-        self.changed |= self.notices.insert(problem);
-    }
-
-    /// Tells no problem of `subject` any more.
-    pub(super) fn settle(&mut self, subject: &str) {
-        let before = self.notices.len();
-        self.notices.retain(|problem| problem.subject != subject);
-        self.changed |= self.notices.len() < before;
-    }
-
-    /// The services with an instance on a node that `is_it`.
-    pub(super) fn on_node(&self, is_it: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        let there = |instances: &[Arc<Instance>]| instances.iter().any(|it| is_it(&it.key.node));
-        let services = self.services.iter().filter(|(_, it)| there(it));
-        services.map(|(service, _)| service.clone()).collect()
-    }
-
-    /// Whether every service of the first list was heard of.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// The catalog, if it is not what was taken last; `None` also until every service of the first list has
-    /// been heard of.
-    pub(super) fn take_catalog(&mut self) -> Option<Catalog> {
-        self.complete_if_heard();
-        let news = std::mem::take(&mut self.changed);
-        if news { self.catalog() } else { None }
-    }
-
-    /// Whether every service of the first list has its answer, or cannot have one. A token that may see no
-    /// instance, but for those of Consul itself, knows nothing.
-    fn is_heard(&self) -> bool {
-        let is_hidden = |service: &Arc<str>| {
-            let trouble = self.rows.get(service).and_then(|row| row.trouble.as_ref());
-            trouble.is_some_and(|hitch| hitch.is_of_rights)
-        };
-        let is_seen = |(service, row): (&Arc<str>, &Row)| {
-            &**service != "consul" && row.registered.is_some_and(|registered| registered > 0)
-        };
-        let awaited = &self.awaited;
-        self.listed
-            && (awaited.is_empty()
-                || awaited.iter().all(is_hidden) && self.rows.iter().any(is_seen))
-    }
-
-    /// Whether nothing but host names is missing.
-    pub(super) fn waits_for_hosts(&self) -> bool {
-        let unasked = |host: &Host| host.ip.is_none() && host.error.is_none();
-        !self.complete && self.is_heard() && !self.impatient && self.hosts.values().any(unasked)
-    }
-
-    /// Leaves out the instances whose host name has had no answer, until it has one.
-    pub(super) fn wait_for_hosts_no_more(&mut self) {
-        self.impatient = true;
-    }
-
-    fn complete_if_heard(&mut self) {
-        if self.complete || !self.is_heard() || self.waits_for_hosts() {
-            return;
-        }
-        self.complete = true;
-        self.changed = true;
-        // One whose answer cannot be read keeps what was known of it when the last agent ended.
-        let rows = &self.rows;
-        self.services.retain(|service, _| {
-            let row = rows.get(service);
-            row.is_some_and(|row| row.registered != Some(0))
-        });
-    }
-
-    fn catalog(&self) -> Option<Catalog> {
-        if !self.complete && !self.resumed {
-            return None;
-        }
-        let services = self.services.clone();
-        let mut problems: Vec<_> = self.notices.iter().cloned().collect();
-        for (service, row) in &self.rows {
-            if let Some(hitch) = row.trouble.as_ref().filter(|hitch| hitch.is_final) {
-                problems.push(Problem::new(format!("service {service}"), &hitch.text));
-            }
-            problems.extend(row.problems.iter().cloned());
-            problems.extend(row.by_host.iter().filter_map(|named| {
-                let host = self.hosts.get(&named.host)?;
-                host.problem(named)
-            }));
-        }
-        Some(Catalog { services, problems })
-    }
-
-    /// Why what is known may be old.
-    pub(super) fn error(&self) -> Option<String> {
-        let why = self.trouble.clone().or_else(|| self.unread());
-        if !self.resumed || self.complete {
-            return why;
-        }
-        let why = why.unwrap_or_else(|| "Consul has not told everything yet".to_owned());
-        Some(format!(
-            "{why}; what was known when the last agent ended is used until then"
-        ))
-    }
-
-    fn unread(&self) -> Option<String> {
-        let mut unread = self.rows.iter().filter_map(|(service, row)| {
-            let hitch = row.trouble.as_ref().filter(|hitch| !hitch.is_final)?;
-            Some((service, hitch))
-        });
-        let (service, hitch) = unread.next()?;
-        Some(match unread.count() {
-            0 => format!("service {service}: {}", hitch.text),
-            more => format!("service {service} and {more} more: {}", hitch.text),
-        })
-    }
-
     /// How many services are followed.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
@@ -430,54 +274,11 @@ impl Table {
         self.changed |= self.services.remove(service).is_some();
         tasks.push(Task::Leave(service.clone()));
     }
-
-    fn leave_hosts<'h>(
-        &mut self,
-        service: &Arc<str>,
-        hosts: impl Iterator<Item = &'h Arc<str>>,
-        tasks: &mut Vec<Task>,
-    ) {
-        for host in hosts {
-            let Some(known) = self.hosts.get_mut(host) else {
-                continue;
-            };
-            known.services.remove(service);
-            if known.services.is_empty() {
-                self.hosts.remove(host);
-                tasks.push(Task::Forget(host.clone()));
-            }
-        }
-    }
-}
-
-impl Host {
-    /// What is wrong with `named` at this host.
-    fn problem(&self, named: &Named) -> Option<Problem> {
-        let host = &named.host;
-        let text = match (self.ip.map(reachable), &self.error) {
-            (Some(Ok(_)), None) | (None, None) => return None,
-            (Some(Err(wrong)), _) => wrong,
-            (Some(Ok(ip)), Some(error)) => format!(
-                "its address `{host}` cannot be resolved now ({error}); the last answer, {ip}, is used: see \
-                 to its name server"
-            ),
-            (None, Some(error)) => format!(
-                "its address `{host}` cannot be resolved ({error}) and it was left out; register it with an \
-                 IP address or see to its name server"
-            ),
-        };
-        let subject = format!("instance {}", named.instance.key);
-        Some(Problem::new(subject, text))
-    }
 }
 
 /// Whether a URL can carry the name: it loses `.` and `..`, and these characters out of any other.
 fn can_be_asked_for(service: &str) -> bool {
     !matches!(service, "." | "..") && !service.contains(['\t', '\n', '\r'])
-}
-
-fn hosts_of(named: &[Named]) -> BTreeSet<Arc<str>> {
-    named.iter().map(|named| named.host.clone()).collect()
 }
 
 /// `now` with the allocations of what `before` has, too; `None` if nothing differs. Both are in order.

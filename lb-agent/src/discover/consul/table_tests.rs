@@ -2,6 +2,7 @@ use super::{
     super::parse::{self, Standpoint},
     *,
 };
+use crate::catalog::Catalog;
 
 fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|&name| name.to_owned()).collect()

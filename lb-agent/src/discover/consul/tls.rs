@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use reqwest::Url;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -30,7 +31,7 @@ pub struct Tls {
     pub cert_file: Option<PathBuf>,
     /// A PEM file of the key of our certificate.
     pub key_file: Option<PathBuf>,
-    /// The name that Consul's certificate must hold, where that is not the host of the address.
+    /// The name that Consul is asked for and that its certificate must hold, where that is not the host of the address.
     pub server_name: Option<String>,
     /// Whether anybody's certificate will do. Then whoever is on the way can read the token.
     pub trust_anybody: bool,
@@ -109,7 +110,30 @@ impl Tls {
             _ => return Err(TlsError::Half),
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // The greeting carries names only; that of the address would contradict an IP address that is wanted.
+        config.enable_sni = !matches!(self.name()?, Some(ServerName::IpAddress(_)));
         Ok(config)
+    }
+
+    fn name(&self) -> Result<Option<ServerName<'static>>, TlsError> {
+        let parse = |name: &String| {
+            ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))
+        };
+        self.server_name.as_ref().map(parse).transpose()
+    }
+
+    /// `url` with the name that Consul is asked for as its host. Of an IP address nobody can be asked, but it can be
+    /// wanted in the certificate, as any name is.
+    pub(super) fn named(&self, url: &Url) -> Result<Url, TlsError> {
+        let mut url = url.clone();
+        if url.scheme() == "https"
+            && let Some(ServerName::DnsName(name)) = self.name()?
+        {
+            let name = name.as_ref();
+            url.set_host(Some(name))
+                .map_err(|_| TlsError::ServerName(name.to_owned()))?;
+        }
+        Ok(url)
     }
 
     fn verifier(
@@ -123,12 +147,10 @@ impl Tls {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| TlsError::Unfit(error.to_string()))?;
-        let Some(name) = &self.server_name else {
-            return Ok(verifier);
-        };
-        let name =
-            ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name.clone()))?;
-        Ok(Arc::new(Named { verifier, name }))
+        Ok(match self.name()? {
+            Some(name) => Arc::new(Named { verifier, name }),
+            None => verifier,
+        })
     }
 
     fn roots(&self) -> Result<RootCertStore, TlsError> {

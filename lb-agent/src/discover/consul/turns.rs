@@ -7,13 +7,17 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::checks::Told;
+
 /// What matters of one service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Standing {
     /// When it changed last.
     pub(super) changed: Instant,
     /// Whether an instance has no check of its own: then nothing but reading it tells.
     pub(super) unchecked: bool,
+    /// What its last answer says of its checks; `None` before the first.
+    pub(super) told: Option<Told>,
 }
 
 /// A round over all services, each once.
@@ -46,7 +50,8 @@ impl Turns {
         if self.round.is_empty() && std::mem::take(&mut self.again) {
             self.want_all(services);
         }
-        self.round.pop_front()
+        // Those that are gone meanwhile take nobody's turn.
+        std::iter::from_fn(|| self.round.pop_front()).find(|it| services.contains_key(it))
     }
 
     /// Whether somebody is waiting for a turn.
@@ -65,7 +70,12 @@ mod tests {
         let start = Instant::now();
         let standing = |&(name, second, unchecked): &(&str, u64, bool)| {
             let changed = start + Duration::from_secs(second);
-            (Arc::from(name), Standing { changed, unchecked })
+            let standing = Standing {
+                changed,
+                unchecked,
+                told: None,
+            };
+            (Arc::from(name), standing)
         };
         entries.iter().map(standing).collect()
     }
@@ -90,6 +100,17 @@ mod tests {
         assert_eq!(round(&mut turns, &services), [""; 0]);
         turns.want_all(&services);
         assert_eq!(round(&mut turns, &services), ["d", "c", "b", "a"]);
+        assert!(!turns.are_left());
+    }
+
+    #[test]
+    fn those_that_are_gone_have_no_turn_and_take_none() {
+        let mut services = services(&[("a", 1, false), ("b", 3, false), ("c", 2, false)]);
+        let mut turns = Turns::default();
+        turns.want_all(&services);
+        services.remove("b");
+        services.remove("c");
+        assert_eq!(turns.next(&services).as_deref(), Some("a"));
         assert!(!turns.are_left());
     }
 
