@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lb_agent::{
-    docker::{Endpoint, Engine, State},
-    registrar::Config,
+    docker::{Endpoint, Engine, Port, Protocol, Published, State},
+    registrar::{Addressing, Config},
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -212,5 +212,64 @@ async fn a_rename_or_another_network_registers_again() {
         (services["lb-test:other:80"]["Address"] == "127.0.0.10").then_some(())
     };
     poll(moved).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn other_addresses_of_the_host_are_there_under_their_tags() {
+    let tagged = |tags: &[(&str, [u8; 4])]| {
+        let mut config = config();
+        let tags = tags.iter();
+        config.settings.tagged = tags
+            .map(|(tag, ip)| ((*tag).to_owned(), (*ip).into()))
+            .collect();
+        config.settings.ip = Some([192, 0, 2, 1].into());
+        config.settings.addressing = Addressing::Published;
+        config
+    };
+    let mut world = World::new(tagged(&[
+        ("wan", [203, 0, 113, 9]),
+        ("store", [10, 9, 0, 1]),
+    ]))
+    .await;
+    let id = "lb-test:one:80";
+    let mut one = container("one", &[]);
+    one.published = vec![Published {
+        port: Port {
+            number: 80,
+            protocol: Protocol::Tcp,
+        },
+        host_address: [0, 0, 0, 0].into(),
+        host_port: 8080,
+    }];
+    world.has(&[one]);
+    world.until_ids(&[id]).await;
+    let services = world.read("agent/services").await;
+    let addresses = &services[id]["TaggedAddresses"];
+    assert_eq!(
+        addresses["wan"],
+        json!({"Address": "203.0.113.9", "Port": 8080})
+    );
+    assert_eq!(
+        addresses["store"],
+        json!({"Address": "10.9.0.1", "Port": 8080})
+    );
+    assert_eq!(services[id]["Address"], "192.0.2.1");
+    // Consul adds some by itself, which is no difference.
+    let in_catalog = async || Some(world.modified("web").await).filter(|it| !it.is_null());
+    let index = poll(in_catalog).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.modified("web").await, index);
+    world.end().await;
+
+    world.start(tagged(&[("wan", [203, 0, 113, 10])]));
+    let changed = async || {
+        let services = world.read("agent/services").await;
+        let addresses = &services[id]["TaggedAddresses"];
+        (addresses["wan"]["Address"] == "203.0.113.10" && addresses["store"].is_null())
+            .then_some(())
+    };
+    let seen = poll(changed).await;
+    assert!(seen.is_some(), "{:?}", world.read("agent/services").await);
     world.end().await;
 }

@@ -173,6 +173,13 @@ fn networks_are_kept_as_whole_entries() {
     let text = &read(&it, &internal()).registrations[0].meta[meta::NETWORKS];
     assert!(text.len() <= meta::VALUE_LIMIT);
     assert_eq!(meta::parse_networks(text).len(), text.split(',').count());
+    // In the order of their names: two readings of one container differ in nothing.
+    let names: Vec<&str> = text
+        .split(',')
+        .map(|it| it.split('=').next().unwrap())
+        .collect();
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(names[0], "net-000");
 }
 
 #[test]
@@ -298,4 +305,53 @@ fn a_udp_port_beside_a_tcp_port_shares_its_id_and_is_probed_there() {
     assert_eq!(udp.address.to_string(), "192.0.2.1:2053");
     let probed = "192.0.2.1:1053".parse().unwrap();
     assert_eq!(udp.checks[0].kind, CheckKind::Tcp(probed));
+}
+
+#[test]
+fn other_addresses_of_the_host_lead_where_the_port_is_published_for_them() {
+    let settings = Settings {
+        tagged: [
+            ("wan", "203.0.113.9"),
+            ("store", "10.9.0.1"),
+            ("six", "2001:db8::9"),
+        ]
+        .map(|(tag, ip)| (tag.to_owned(), ip.parse().unwrap()))
+        .into(),
+        ..internal()
+    };
+    let tagged = |it: &Container| {
+        let registration = read(it, &settings).registrations.remove(0);
+        let tagged = registration.tagged.iter();
+        tagged
+            .map(|(tag, at)| format!("{tag} {at}"))
+            .collect::<Vec<_>>()
+    };
+    let mut it = container(&[80], &[]);
+    assert_eq!(tagged(&it), [""; 0], "not published");
+    for (bindings, expect) in [
+        (
+            &["0.0.0.0:8080"][..],
+            &["store 10.9.0.1:8080", "wan 203.0.113.9:8080"][..],
+        ),
+        (&["[::]:8090"], &["six [2001:db8::9]:8090"]),
+        (&["10.9.0.1:8081"], &["store 10.9.0.1:8081"]),
+        // The one for this very address before the one for all.
+        (
+            &["0.0.0.0:8080", "203.0.113.9:9999"],
+            &["store 10.9.0.1:8080", "wan 203.0.113.9:9999"],
+        ),
+        (&["127.0.0.1:8080"], &[]),
+    ] {
+        it.published = bindings.iter().map(|it| binding(it)).collect();
+        assert_eq!(tagged(&it), expect, "{bindings:?}");
+    }
+    it.network = NetworkMode::Host;
+    assert_eq!(
+        tagged(&it),
+        [
+            "six [2001:db8::9]:80",
+            "store 10.9.0.1:80",
+            "wan 203.0.113.9:80"
+        ]
+    );
 }

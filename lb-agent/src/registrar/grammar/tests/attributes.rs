@@ -104,13 +104,17 @@ fn forced_tags_may_name_fields_of_the_container() {
         "plain",
         "{{.Name}}-{{ .Config.Labels.com.example.team }}",
         "{{.Config.Env.ROLE}}{{.Config.Env.NONE}}",
+        "{{.Config.Env.SERVICE_TAGS}}",
     ];
+    // The later one counts, for words and for templates.
+    it.environment
+        .push(("SERVICE_TAGS".to_owned(), "later".to_owned()));
     let settings = Settings {
         tags: texts.map(|text| text.parse().unwrap()).to_vec(),
         ..internal()
     };
     let tags = &read(&it, &settings).registrations[0].tags;
-    assert_eq!(tags, &["own", "plain", "box-red", "db"]);
+    assert_eq!(tags, &["later", "plain", "box-red", "db"]);
     for text in [
         "{{toUpper .Name}}",
         "{{.Name | html}}",

@@ -44,6 +44,19 @@ fn every_kind_of_check_is_understood_and_the_first_kind_wins() {
             CheckKind::Tcp(address),
         ),
         (
+            &[("ALIAS", "db:5432")],
+            CheckKind::Alias("host1:db:5432".to_owned()),
+        ),
+        (
+            &[("ALIAS", "db:53:udp")],
+            CheckKind::Alias("host1:db:53:udp".to_owned()),
+        ),
+        (
+            &[("ALIAS", "elsewhere:db:5432")],
+            CheckKind::Alias("elsewhere:db:5432".to_owned()),
+        ),
+        (&[("ALIAS", "db"), ("TCP", "1")], CheckKind::Tcp(address)),
+        (
             &[("GRPC", "true"), ("TLS_SKIP_VERIFY", "1")],
             grpc(false, false),
         ),
@@ -189,4 +202,54 @@ fn a_word_that_may_have_been_meant_as_a_check_is_critical() {
     }
     let empty = container(&[80], &[("SERVICE_CHECK_HTPP", "")]);
     assert_eq!(only(&empty).checks, []);
+}
+
+#[test]
+fn nothing_is_an_alias_of_itself() {
+    for other in ["box:80", "host1:box:80"] {
+        let it = container(&[80], &[("SERVICE_CHECK_1_ALIAS", other)]);
+        problem(
+            &it,
+            &internal(),
+            "SERVICE_CHECK_1_ALIAS: it is that service itself",
+        );
+        let kind = &read(&it, &internal()).registrations[0].checks[0].kind;
+        assert!(matches!(kind, CheckKind::Unusable(_)), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_script_has_the_timeout_of_its_number_and_not_the_plain_one() {
+    let second = Some(std::time::Duration::from_secs(1));
+    let timeouts = |it: &Container| {
+        let checks = only(it).checks;
+        checks.iter().map(|it| it.timeout).collect::<Vec<_>>()
+    };
+    for kind in ["SCRIPT", "CMD"] {
+        let plain = format!("SERVICE_CHECK_{kind}");
+        let timeout = ("SERVICE_CHECK_TIMEOUT", "1s");
+        let it = container(&[80], &[(&plain, "true"), timeout]);
+        problem(
+            &it,
+            &internal(),
+            "SERVICE_CHECK_TIMEOUT has no effect on a script",
+        );
+        assert_eq!(
+            read(&it, &internal()).registrations[0].checks[0].timeout,
+            None
+        );
+        // It is meant for the other one.
+        let other = ("SERVICE_CHECK_1_TCP", "1");
+        let it = container(&[80], &[(&plain, "true"), timeout, other]);
+        assert_eq!(timeouts(&it), [None, second]);
+        let numbered = format!("SERVICE_CHECK_1_{kind}");
+        let own = ("SERVICE_CHECK_1_TIMEOUT", "1s");
+        assert_eq!(
+            timeouts(&container(&[80], &[(&numbered, "true"), own])),
+            [second]
+        );
+        let tcp = ("SERVICE_CHECK_TCP", "1");
+        let it = container(&[80], &[(&numbered, "true"), timeout, tcp]);
+        assert_eq!(timeouts(&it), [second, None]);
+    }
 }

@@ -57,18 +57,28 @@ fn only_the_prefix_minds_its_case_and_an_empty_word_is_none() {
 }
 
 #[test]
-fn digits_with_nothing_behind_are_an_attribute_and_no_port() {
-    let registration = only(&container(
+fn digits_with_nothing_behind_are_an_attribute_and_what_is_no_port_is_told() {
+    let plain = only(&container(
         &[80],
-        &[
-            ("SERVICE_123", "x"),
-            ("SERVICE_99999_NAME", "n"),
-            ("SERVICE_080_NAME", "n"),
-            ("SERVICE_0_NAME", "n"),
-        ],
+        &[("SERVICE_123", "x"), ("SERVICE_99999_NAME", "")],
     ));
-    assert_eq!(attributes(&registration), [("123", "x")]);
-    assert_eq!(registration.name, "web");
+    assert_eq!(attributes(&plain), [("123", "x")]);
+    assert_eq!(plain.name, "web");
+    for (words, part) in [
+        (&["99999_NAME"][..], "SERVICE_99999_NAME has no effect"),
+        (&["080_NAME"], "SERVICE_080_NAME has no effect"),
+        (&["0_TAGS"], "write one from 1 to 65535"),
+        (
+            &["65536_CHECK_TCP", "70000_NAME", "0_NAME"],
+            "SERVICE_0_NAME and 2 more of its kind",
+        ),
+    ] {
+        let words: Vec<_> = words.iter().map(|it| format!("SERVICE_{it}")).collect();
+        let words: Vec<_> = words.iter().map(|key| (&**key, "n")).collect();
+        let it = container(&[80], &words);
+        problem(&it, &internal(), part);
+        names(&it, &internal(), &["web"]);
+    }
 }
 
 #[test]
@@ -205,4 +215,19 @@ fn a_name_that_consul_cannot_be_asked_about_is_refused() {
         problem(&it, &internal(), "its image has no name");
         assert_eq!(read(&it, &internal()).registrations, []);
     }
+}
+
+#[test]
+fn a_container_whose_name_makes_no_id_is_told() {
+    let mut it = container(&[80], &[]);
+    for name in ["a\nb", "a//b", &"x".repeat(600)] {
+        it.name = name.to_owned();
+        let reading = read(&it, &internal());
+        assert_eq!(reading.registrations, []);
+        let message = &reading.problems[0].message;
+        assert!(message.contains("write a SERVICE_ID"), "{message}");
+    }
+    it.environment
+        .push(("SERVICE_ID".to_owned(), "own".to_owned()));
+    assert_eq!(read(&it, &internal()).registrations[0].id, "own");
 }
