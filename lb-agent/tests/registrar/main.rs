@@ -1,6 +1,7 @@
 //! The registrar against a real Consul: with containers that a test makes up, and with those of a real engine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agent;
 mod checks;
 mod engine;
 mod kit;
