@@ -3,7 +3,11 @@
 //! This exists for the tests and for `cargo xtask fuzz` only: the agent has none of it. A new target is a function
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
+mod registrar;
+
 use std::sync::Arc;
+
+pub use registrar::registrar;
 
 use crate::{
     catalog::{Catalog, Instance, InstanceKey, Problem, Reach, SourceHealth},
@@ -15,12 +19,13 @@ use crate::{
 /// A function of bytes that must neither panic nor break what it asserts.
 pub type Target = fn(&[u8]);
 
-/// Every target, by its name. The grammar of the registrar belongs here, too.
+/// Every target, by its name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("consul_listing", consul_listing),
     ("consul_names", consul_names),
     ("host_names", host_names),
     ("options", options),
+    ("registrar", registrar),
     ("services_file", services_file),
 ];
 

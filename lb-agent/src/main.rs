@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Command::Register(args) => match RegisterConfig::load(&args) {
             Ok(config) => {
                 log(config.log_format);
-                report(register::run(config))
+                report(register::run(config, cli.options.output))
             }
             Err(error) => refuse(&error.to_string()),
         },

@@ -4,6 +4,7 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
+    cli::Output,
     config::RegisterConfig,
     discover::consul,
     docker::{self, Engine},
@@ -18,7 +19,7 @@ use crate::run::{Stages, fault, shutdown_signal, stages::consul_config};
 ///
 /// # Errors
 /// When it cannot start, or the engine is away for too long.
-pub(crate) fn run(config: RegisterConfig) -> Result<()> {
+pub(crate) fn run(config: RegisterConfig, output: Output) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,7 +28,7 @@ pub(crate) fn run(config: RegisterConfig) -> Result<()> {
         let (reload, told_to_reload) = watch::channel(());
         let consul = consul_config(&config.consul, told_to_reload)?;
         if config.dry_run {
-            preview(config, consul).await
+            preview(config, consul, output).await
         } else {
             register(config, consul, &reload).await
         }
@@ -66,7 +67,7 @@ async fn register(
     early
 }
 
-async fn preview(config: RegisterConfig, consul: consul::Config) -> Result<()> {
+async fn preview(config: RegisterConfig, consul: consul::Config, output: Output) -> Result<()> {
     let stop = CancellationToken::new();
     let mut stages = Stages::new();
     let mut engine = follow(config.docker.clone(), &mut stages, &stop);
@@ -85,14 +86,18 @@ async fn preview(config: RegisterConfig, consul: consul::Config) -> Result<()> {
         return Err(anyhow!("the Docker Engine at {address}: {why}"));
     };
     let (settings, problems) = registrar::identified(&config.registrar, consul, &engine).await?;
-    let text = registrar::preview(containers, &settings);
+    let text = match output {
+        Output::Table => registrar::preview(containers, &settings),
+        Output::Json => registrar::preview_json(containers, &settings, &problems)?,
+    };
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // The reader has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         done => done.context("cannot print")?,
     }
-    for problem in problems {
+    // In the JSON they are already.
+    for problem in problems.iter().filter(|_| output == Output::Table) {
         eprintln!("lb-agent: {problem}");
     }
     Ok(())

@@ -113,6 +113,7 @@ raw_config! {
     registrar_internal: bool,
     registrar_ip: String,
     registrar_address_label: String,
+    registrar_tagged_addresses: Vec<String>,
     registrar_networks: Vec<String>,
     registrar_tags: Vec<String>,
     registrar_explicit: bool,
@@ -223,6 +224,7 @@ impl RawConfig {
             raw.registrar_internal = keys.boolean(registrar, "internal");
             raw.registrar_ip = keys.string(registrar, "ip");
             raw.registrar_address_label = keys.string(registrar, "ip_from_label");
+            raw.registrar_tagged_addresses = keys.strings(registrar, "tagged_addresses");
             raw.registrar_networks = keys.strings(registrar, "networks");
             raw.registrar_tags = keys.strings(registrar, "tags");
             raw.registrar_explicit = keys.boolean(registrar, "explicit");

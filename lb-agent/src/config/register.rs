@@ -46,6 +46,14 @@ pub struct RegisterArgs {
     /// The address of this host to register
     #[arg(long, env = "LB_REGISTRAR_IP", value_name = "IP")]
     pub ip: Option<String>,
+    /// Another address of this host, which clients ask Consul for by its tag; may be repeated
+    #[arg(
+        long,
+        env = "LB_REGISTRAR_TAGGED_ADDRESSES",
+        value_name = "TAG=IP",
+        value_delimiter = ','
+    )]
+    pub tagged_address: Vec<String>,
     /// The label of a container that holds the address to register
     #[arg(long, alias = "useIpFromLabel", value_name = "LABEL")]
     pub ip_from_label: Option<String>,
@@ -197,6 +205,7 @@ fn raw(args: &RegisterArgs, judge: &mut Judge<'_>) -> RawConfig {
         registrar_internal: switch("--internal", args.internal),
         registrar_ip: raw_text("--ip", &args.ip),
         registrar_address_label: raw_text("--ip-from-label", &args.ip_from_label),
+        registrar_tagged_addresses: list("--tagged-address", &args.tagged_address),
         registrar_networks: list("--network", &args.network),
         registrar_tags: list("--tags", &tags.unwrap_or_default()),
         registrar_explicit: switch("--explicit", args.explicit),

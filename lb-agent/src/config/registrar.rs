@@ -1,11 +1,13 @@
 //! What `[registrar]` and the flags of `lb-agent register` say.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{RawConfig, resolve::Judge};
 use crate::{
     options::parse_duration,
-    registrar::{Addressing, Config, Deregister, Settings, Template},
+    registrar::{
+        Addressing, CONSULS_TAGS, Config, Deregister, HOST_REMEDY, Settings, Template, is_host_name,
+    },
 };
 
 /// The registrar's configuration, whether it is enabled or not.
@@ -47,6 +49,7 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Config {
                 .registrar_ip
                 .as_ref()
                 .and_then(|_| judge.text(&raw.registrar_ip, None, |text| ip(text).map(Some))),
+            tagged: tagged_addresses(raw, judge),
             networks: judge.list(&raw.registrar_networks, Vec::new(), named),
             address_label: raw
                 .registrar_address_label
@@ -75,12 +78,36 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Config {
 
 /// A part of ids, and a value of Meta.
 fn host(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    if (1..=253).contains(&text.len()) && text.chars().all(plain) {
-        Ok(text.to_owned())
-    } else {
-        Err("write a host name of letters, digits, `-`, `_` and `.`".to_owned())
+    match is_host_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(HOST_REMEDY.to_owned()),
     }
+}
+
+fn tagged_addresses(raw: &RawConfig, judge: &mut Judge<'_>) -> BTreeMap<String, IpAddr> {
+    let given = &raw.registrar_tagged_addresses;
+    let mut addresses = BTreeMap::new();
+    for (tag, address) in judge.list(given, Vec::new(), tagged_address) {
+        if let (Some(given), Some(_)) = (given, addresses.insert(tag.clone(), address)) {
+            let remedy = format!("`{tag}` is there twice; Consul has one address for a tag");
+            judge.wrong(given, &remedy);
+        }
+    }
+    addresses
+}
+
+fn tagged_address(text: &str) -> Result<(String, IpAddr), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let parts = text
+        .split_once('=')
+        .filter(|(tag, _)| (1..=64).contains(&tag.len()) && tag.bytes().all(plain));
+    let (tag, address) =
+        parts.ok_or("write a tag of letters, digits, `-` and `_`, then `=` and an address, such as wan=192.0.2.1")?;
+    // The VIP of a service, and what Consul makes of its address by itself.
+    if tag == "virtual" || CONSULS_TAGS.contains(&tag) {
+        return Err("this tag has a meaning of its own; write another one, such as wan".to_owned());
+    }
+    Ok((tag.to_owned(), ip(address)?))
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {

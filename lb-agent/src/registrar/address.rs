@@ -94,6 +94,32 @@ pub(super) fn reach(place: Place<'_>, port: Port, settings: &Settings) -> Reach 
     }
 }
 
+/// Where the other addresses of the host lead to `port`, by their tags; one that the port is not bound to does not.
+pub(super) fn tagged(
+    place: Place<'_>,
+    port: Port,
+    settings: &Settings,
+) -> BTreeMap<String, SocketAddr> {
+    let number = |ip: IpAddr| match place {
+        Place::None => None,
+        Place::Host => Some(port.number),
+        Place::Networks(owner) => {
+            let leads = |bound: IpAddr| {
+                bound == ip || bound.is_unspecified() && bound.is_ipv6() == ip.is_ipv6()
+            };
+            let bindings = owner.published.iter().filter(|it| it.port == port);
+            let leading = bindings.filter(|it| leads(it.host_address));
+            // One for this very address first.
+            let best = leading.min_by_key(|it| (it.host_address != ip, **it));
+            best.map(|it| it.host_port)
+        }
+    };
+    let addresses = settings.tagged.iter();
+    let addresses =
+        addresses.filter_map(|(tag, ip)| Some((tag.clone(), SocketAddr::new(*ip, number(*ip)?))));
+    addresses.collect()
+}
+
 /// Where to send clients of `port`; `network` and `own` are what the container asks for.
 pub(super) fn choose(
     place: Place<'_>,

@@ -17,6 +17,8 @@ use crate::options::cut;
 pub(super) struct Target<'t> {
     pub(super) id: &'t str,
     pub(super) name: &'t str,
+    /// The identity of the host, with which the ids of its services begin.
+    pub(super) host: &'t str,
     pub(super) address: SocketAddr,
     /// Where it is asked by TCP.
     pub(super) probed: SocketAddr,
@@ -97,6 +99,7 @@ struct Asked<'w> {
 impl<'w> Asked<'w> {
     fn check(self, target: Target<'_>, wrong: &mut Vec<String>) -> Option<Check> {
         let kind = self.kind(target, wrong)?;
+        let timeout = self.timeout(&kind, wrong);
         // Consul would remove it for our own word.
         let is_usable = !matches!(kind, CheckKind::Unusable(_));
         let deregister_after = self.time("deregister_after", wrong);
@@ -117,7 +120,7 @@ impl<'w> Asked<'w> {
             name: format!("{} {}", target.name, kind.word()),
             kind,
             interval: self.time("interval", wrong).unwrap_or(INTERVAL),
-            timeout: self.time("timeout", wrong),
+            timeout,
             initial,
             deregister_after: deregister_after.filter(|_| is_usable),
         })
@@ -161,14 +164,47 @@ impl<'w> Asked<'w> {
         if self.own("tcp").is_some() {
             return Some(CheckKind::Tcp(probed));
         }
-        self.own("grpc").map(|_| {
+        if self.own("grpc").is_some() {
             let tls = self.own("grpc_use_tls").is_some();
-            CheckKind::Grpc {
+            return Some(CheckKind::Grpc {
                 address: probed,
                 tls,
                 skip_verify: tls && self.own("tls_skip_verify").is_some(),
-            }
-        })
+            });
+        }
+        let other = alias(self.own("alias")?, target.host);
+        if other != target.id {
+            return Some(CheckKind::Alias(other));
+        }
+        let reason = format!(
+            "{}: it is that service itself; name the one whose fate it shares",
+            self.key("alias")
+        );
+        wrong.push(format!("{reason}; until then its check is critical"));
+        Some(CheckKind::Unusable(reason))
+    }
+
+    /// Registrator gives no script the plain word: what was written for it must not begin to end scripts.
+    fn timeout(self, kind: &CheckKind, wrong: &mut Vec<String>) -> Option<Duration> {
+        if !matches!(kind, CheckKind::Command(_)) {
+            return self.time("timeout", wrong);
+        }
+        let text = self.own("timeout")?;
+        if self.number.is_some() {
+            return self.parsed("timeout", text, wrong);
+        }
+        let is_others = |key: &str| {
+            let check = split(key);
+            check.is_some_and(|(number, word)| number.is_some() && KINDS.contains(&word))
+        };
+        if !self.words.iter().any(|(key, _)| is_others(key)) {
+            wrong.push(
+                "SERVICE_CHECK_TIMEOUT has no effect on a script; give that check a number, as in \
+                 SERVICE_CHECK_1_SCRIPT and SERVICE_CHECK_1_TIMEOUT"
+                    .to_owned(),
+            );
+        }
+        None
     }
 
     fn http(
@@ -197,7 +233,10 @@ impl<'w> Asked<'w> {
     }
 
     fn time(self, key: &str, wrong: &mut Vec<String>) -> Option<Duration> {
-        let text = self.common(key)?;
+        self.parsed(key, self.common(key)?, wrong)
+    }
+
+    fn parsed(self, key: &str, text: &str, wrong: &mut Vec<String>) -> Option<Duration> {
         let time = duration::parse(text);
         if time.is_none() {
             wrong.push(format!(
@@ -239,10 +278,24 @@ impl CheckKind {
             Self::Ttl(_) => "TTL check",
             Self::Tcp(_) => "TCP check",
             Self::Grpc { .. } => "gRPC check",
+            Self::Alias(_) => "alias check",
             Self::Docker => "HEALTHCHECK of its container",
             Self::Heartbeat(_) => "registrar",
             Self::Unusable(_) => "check that cannot be made",
         }
+    }
+}
+
+/// The id of the service that `text` means: `db:5432` is that port of this host's container `db`.
+fn alias(text: &str, host: &str) -> String {
+    let of_port = text.strip_suffix(":udp").unwrap_or(text).split_once(':');
+    let is_ours = of_port.is_some_and(|(name, port)| {
+        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        !name.is_empty() && digits
+    });
+    match is_ours {
+        true => format!("{host}:{text}"),
+        false => text.to_owned(),
     }
 }
 
@@ -278,7 +331,9 @@ fn status(text: &str) -> Option<CheckStatus> {
 }
 
 /// Words that make a check.
-const KINDS: [&str; 7] = ["http", "https", "cmd", "script", "ttl", "tcp", "grpc"];
+const KINDS: [&str; 8] = [
+    "http", "https", "cmd", "script", "ttl", "tcp", "grpc", "alias",
+];
 /// Words that say more about one.
 const DETAILS: [&str; 8] = [
     "http_method",

@@ -38,8 +38,8 @@ pub fn registrations(container: &Container, all: &Containers, settings: &Setting
         );
     }
     reader.ports(&ports, &address::place(container, all), &words);
-    if let Some(message) = reader.misfits.explain() {
-        reader.problem(message);
+    for message in [words.explain(), reader.misfits.explain()] {
+        message.into_iter().for_each(|it| reader.problem(it));
     }
     reader.reading
 }
@@ -149,6 +149,7 @@ impl Reader<'_> {
         let target = Target {
             id: &id,
             name: &name,
+            host: &self.settings.host,
             address,
             probed,
             container: &self.container.id,
@@ -180,6 +181,7 @@ impl Reader<'_> {
             weight: self.weight(words),
             checks,
             container: self.container.id.clone(),
+            tagged: address::tagged(place, port, self.settings),
             port,
             reach,
             address,
@@ -220,7 +222,14 @@ impl Reader<'_> {
             } else {
                 ""
             };
-            return Ok(format!("{host}:{name}:{}{udp}", port.number));
+            let id = format!("{host}:{name}:{}{udp}", port.number);
+            return match stands_in_a_path(&id) {
+                true => Ok(id),
+                false => Err(Nowhere::Wrong(
+                    "its container's name makes an id that Consul could not remove; write a SERVICE_ID"
+                        .to_owned(),
+                )),
+            };
         };
         let id = format!("{id}{}", if is_twin { ":udp" } else { "" });
         if stands_in_a_path(&id) {

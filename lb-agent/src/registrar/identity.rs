@@ -3,19 +3,24 @@
 use std::net::IpAddr;
 
 use super::{config::Config, settings::Settings};
-use crate::{catalog::Problem, discover::consul::agent::Identity, docker::Containers};
+use crate::{
+    catalog::Problem, discover::consul::agent::Identity, docker::Containers, options::cut,
+};
 
 /// The settings with everything found out, and what is doubtful about that. `node` is `None` where the token may
-/// not read it. `None` as long as nothing gives this host a name.
+/// not read it.
 ///
 /// The name of the Consul agent's node identifies the host only if the engine agrees: of two hosts that talked to one
 /// agent, each would otherwise take the other's services for dangling ones.
+///
+/// # Errors
+/// What to do, as long as nothing gives this host a name that ids can begin with.
 pub(super) fn identify(
     config: &Config,
     node: Option<&Identity>,
     engine: &str,
     containers: &Containers,
-) -> Option<(Settings, Vec<Problem>)> {
+) -> Result<(Settings, Vec<Problem>), Problem> {
     let mut problems = Vec::new();
     let known = config
         .host
@@ -23,11 +28,26 @@ pub(super) fn identify(
         .or(Some(engine))
         .filter(|it| !it.is_empty());
     let is_local = |node: &Identity| known.is_none_or(|host| same_host(host, &node.node));
-    let host = match (&config.host, node) {
-        (Some(host), _) => host.clone(),
-        (None, Some(node)) if is_local(node) => node.node.clone(),
-        (None, _) => known?.to_owned(),
+    let of_node = node.filter(|node| is_local(node)).map(|it| &*it.node);
+    // Whoever configured a name was told then what is wrong with it.
+    let found = match &config.host {
+        Some(host) => vec![&**host],
+        None => of_node.into_iter().chain(known).collect(),
     };
+    let told = found.first().filter(|name| !is_host_name(name)).map(|name| {
+        Problem::new(
+            "registrar",
+            format!(
+                "ids cannot begin with `{}`, as Consul or the engine calls this host; set [registrar] host, and                  {HOST_REMEDY}",
+                cut(name)
+            ),
+        )
+    });
+    let host = found.iter().find(|name| is_host_name(name));
+    let Some(host) = host.map(|it| (*it).to_owned()) else {
+        return Err(told.unwrap_or_else(|| Problem::new("registrar", NAMELESS)));
+    };
+    problems.extend(told);
     if let Some(node) = node.filter(|node| !is_local(node)) {
         problems.push(Problem::new(
             "registrar",
@@ -48,8 +68,19 @@ pub(super) fn identify(
         host,
         ..config.settings.clone()
     };
-    Some((settings, problems))
+    Ok((settings, problems))
 }
+
+/// Whether ids can begin with `name`, and a value of Meta hold it.
+pub(crate) fn is_host_name(name: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    (1..=253).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// What to write for one.
+pub(crate) const HOST_REMEDY: &str = "write a host name of letters, digits, `-`, `_` and `.`";
+const NAMELESS: &str = "neither Consul nor the engine says who this host is; set [registrar] host, or give a token \
+                        with agent_prefix \"\" read";
 
 /// Whether two names mean one host: one may lack the domain.
 fn same_host(one: &str, other: &str) -> bool {
@@ -120,7 +151,33 @@ mod tests {
             );
         }
         let nameless = identify(&Config::default(), None, "", &Containers::new());
-        assert_eq!(nameless, None);
+        assert!(
+            nameless
+                .unwrap_err()
+                .message
+                .contains("set [registrar] host")
+        );
+    }
+
+    #[test]
+    fn a_name_that_makes_no_ids_is_told_and_the_next_one_is_taken() {
+        let identified = |node: &Identity, engine: &str| {
+            identify(&Config::default(), Some(node), engine, &Containers::new())
+        };
+        let (settings, problems) = identified(&node("node.b c"), "node").unwrap();
+        assert_eq!((&*settings.host, problems.len()), ("node", 1));
+        assert!(problems[0].message.contains("`node.b c`"), "{problems:?}");
+        // What is not needed is not told.
+        let (settings, problems) = identified(&node("node"), "node.b c").unwrap();
+        assert_eq!((&*settings.host, problems.len()), ("node", 0));
+        for name in ["a b", "a/b", "..\u{7}", &"x".repeat(300)] {
+            let problem = identified(&node(name), name).unwrap_err();
+            assert!(
+                problem.message.contains("ids cannot begin with"),
+                "{problem}"
+            );
+            assert!(problem.message.len() < 400);
+        }
     }
 
     #[test]

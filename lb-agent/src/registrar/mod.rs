@@ -25,8 +25,10 @@ mod words;
 
 pub use config::Config;
 pub use grammar::registrations;
+pub(crate) use identity::{HOST_REMEDY, is_host_name};
 pub use metrics::Metrics;
-pub use preview::preview;
+pub(crate) use plan::CONSULS_TAGS;
+pub use preview::{preview, preview_json};
 pub use registration::{Check, CheckKind, CheckStatus, Reading, Registration};
 pub use settings::{Addressing, Settings};
 pub use stage::{Error, Outputs, Status, identified, run};

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::{
     meta::{CHECKS, CONTAINER, REGISTRAR},
-    registration::{CheckStatus, Registration},
+    registration::{CheckKind, CheckStatus, Registration},
     wish::{OUR_REASON, Phase, Wish, Wishes},
 };
 use crate::{
     catalog::Problem,
-    discover::consul::agent::{Held, Report, Service, weights},
+    discover::consul::agent::{Held, Report, Service, tagged, weights},
 };
 
 /// One request to the Consul agent.
@@ -22,7 +22,7 @@ pub(super) enum Step {
     /// Maintenance on.
     Maintain { id: String, reason: String },
     /// Registered, anew or again.
-    Register(Registration),
+    Register(Box<Registration>),
     /// Maintenance off.
     Resume { id: String },
     /// Removed.
@@ -93,7 +93,7 @@ pub(super) fn plan(
             Some(service) if !owner.owns(id, service) => {
                 problems.push(taken(id, service, wish));
             }
-            service => stages.serve(id, wish, service, held, memory),
+            service => stages.serve(id, wish, service, held, owner, memory),
         }
     }
     for (id, service) in &held.services {
@@ -121,6 +121,7 @@ impl Stages {
         wish: &Wish,
         service: Option<&Service>,
         held: &Held,
+        owner: Ownership<'_>,
         memory: &Memory,
     ) {
         let in_force = held.maintenance(id);
@@ -140,7 +141,7 @@ impl Stages {
             _ => &wish.registration,
         };
         let is_held = |it| is_as_asked(it, asked) && has_checks(held, id, asked);
-        let unchanged = service.is_some_and(is_held);
+        let unchanged = service.is_some_and(is_held) && !outlives(held, asked, owner.host);
         if !unchanged {
             let mut registration = wish.registration.clone();
             if service.is_none() && memory.failing.get(id) == Some(&registration) {
@@ -149,7 +150,7 @@ impl Stages {
                     check.initial = None;
                 }
             }
-            self.new.push(Step::Register(registration));
+            self.new.push(Step::Register(Box::new(registration)));
         }
         let theirs = in_force.filter(|reason| !reason.starts_with(OUR_REASON));
         let wanted = theirs.or(wish.phase.reason());
@@ -221,6 +222,15 @@ fn is_as_asked(service: &Service, asked: &Registration) -> bool {
         && service.tags == asked.tags
         && service.meta == asked.meta
         && service.weights == weights(asked)
+        && is_tagged_as_asked(service, asked)
+}
+
+fn is_tagged_as_asked(service: &Service, asked: &Registration) -> bool {
+    let asked = tagged(&asked.tagged);
+    let held = service.tagged_addresses.iter();
+    let mut held = held.filter(|(tag, _)| !CONSULS_TAGS.contains(&tag.as_str()));
+    held.clone().count() == asked.len()
+        && held.all(|(tag, address)| asked.get(&**tag) == Some(address))
 }
 
 /// Whether every check is there; that they are the right ones says [`CHECKS`] in the Meta.
@@ -228,6 +238,23 @@ fn has_checks(held: &Held, id: &str, asked: &Registration) -> bool {
     debug_assert!(asked.meta.contains_key(CHECKS));
     let held = |check: &String| held.checks.get(check).is_some_and(|it| it.service_id == id);
     asked.checks.iter().all(|check| held(&check.id))
+}
+
+/// Whether an alias passes although what it stands for is gone, which Consul may notice a minute later; registered
+/// again it looks at once. Of services of others the token may hide that they are there.
+fn outlives(held: &Held, asked: &Registration, host: &str) -> bool {
+    let is_ours = |id: &str| {
+        id.strip_prefix(host)
+            .is_some_and(|rest| rest.starts_with(':'))
+    };
+    asked.checks.iter().any(|check| {
+        let CheckKind::Alias(other) = &check.kind else {
+            return false;
+        };
+        let now = held.checks.get(&check.id).map(|it| it.status.as_str());
+        let passes = now == Some(CheckStatus::Passing.as_str());
+        passes && is_ours(other) && !held.services.contains_key(other)
+    })
 }
 
 fn taken(id: &str, service: &Service, wish: &Wish) -> Problem {
@@ -248,6 +275,9 @@ fn taken(id: &str, service: &Service, wish: &Wish) -> Problem {
         ),
     )
 }
+
+/// Tags of addresses that Consul makes by itself from the address of a service.
+pub(crate) const CONSULS_TAGS: [&str; 4] = ["lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"];
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,8 @@ pub struct Registration {
     pub address: SocketAddr,
     /// All addresses of the instance, for clients of every view.
     pub reach: Reach,
+    /// Where the other addresses of the host lead to it, by their tags.
+    pub tagged: BTreeMap<String, SocketAddr>,
     /// In the order in which they were written; none twice.
     pub tags: Vec<String>,
     /// Attributes, options and our own marks, within Consul's limits.
@@ -77,6 +79,8 @@ pub enum CheckKind {
         /// Whether its certificate is not looked at.
         skip_verify: bool,
     },
+    /// The state of the service with this id at the same agent; critical while there is none.
+    Alias(String),
     /// The HEALTHCHECK of the container, which we pass on and renew.
     Docker,
     /// That the registrar lives: passing, and renewed by us within this time.

@@ -1,6 +1,9 @@
 //! What the grammar needs to know of this host and of the operator's choices.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::template::Template;
 
@@ -15,6 +18,8 @@ pub struct Settings {
     pub ip: Option<IpAddr>,
     /// The host's address where a port is bound to all of them and `ip` is not set.
     pub host_address: Option<IpAddr>,
+    /// Other addresses of the host, by their tags: what is published is registered at each of them, too.
+    pub tagged: BTreeMap<String, IpAddr>,
     /// Which of a container's networks is meant, best first.
     pub networks: Vec<String>,
     /// A label that holds the address to register.
@@ -46,6 +51,7 @@ impl Settings {
             addressing: Addressing::Published,
             ip: None,
             host_address: None,
+            tagged: BTreeMap::new(),
             networks: Vec::new(),
             address_label: None,
             tags: Vec::new(),

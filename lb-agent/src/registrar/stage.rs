@@ -133,12 +133,12 @@ pub async fn identified(
     let containers = engine.containers.as_deref().unwrap_or(&none);
     let name = engine.name.as_deref().unwrap_or_default();
     let identified = identify(config, node.as_ref(), name, containers);
-    let (settings, mut problems) = identified.unwrap_or_else(|| {
+    let (settings, mut problems) = identified.unwrap_or_else(|problem| {
         let unknown = Settings {
             host: "unknown".to_owned(),
             ..config.settings.clone()
         };
-        (unknown, Vec::new())
+        (unknown, vec![problem])
     });
     problems.extend(away);
     Ok((settings, problems))
@@ -218,16 +218,18 @@ impl Registrar {
         self.metrics.services.set(services);
         status.problems.extend(wished.problems.iter().cloned());
         self.forget_due_reports(&wished);
-        // A registration may change more than it says, such as a maintenance: look once more.
+        // A registration may change more than it says, such as a maintenance, and so may a removal, such as an alias:
+        // look once more.
         for round in 0..ROUNDS {
             let held = self.agent.held().await?;
             self.memory.look(&wished, &held);
             let owner = owner(&self.config, &settings);
             let (steps, taken) = plan(&wished, &held, owner, &self.memory);
-            let registers = steps.iter().any(|step| matches!(step, Step::Register(_)));
+            let is_deep = |step| matches!(step, &Step::Register(_) | &Step::Deregister { .. });
+            let deep = steps.iter().any(is_deep);
             let (agent, memory) = (&self.agent, &mut self.memory);
             let refused = apply(agent, steps, &wished, memory, &self.metrics).await?;
-            let last = !registers || !refused.is_empty() || round + 1 == ROUNDS;
+            let last = !deep || !refused.is_empty() || round + 1 == ROUNDS;
             if last {
                 status.problems.extend(taken);
                 status.problems.extend(refused);
@@ -258,14 +260,18 @@ impl Registrar {
         let name = engine.name.as_deref().unwrap_or_default();
         let none = Containers::new();
         let containers = engine.containers.as_deref().unwrap_or(&none);
-        let identified = identify(&self.config, node, name, containers);
-        Ok(identified.ok_or_else(|| {
-            Problem::new(
+        let mut identified = identify(&self.config, node, name, containers);
+        if let (Ok((settings, problems)), None, None) = (&mut identified, node, &self.config.host) {
+            problems.push(Problem::new(
                 "registrar",
-                "neither Consul nor the engine says who this host is; set [registrar] host, or \
-                 give a token with agent_prefix \"\" read",
-            )
-        }))
+                format!(
+                    "the token may not read which node the Consul agent is, so that this host is {}, \
+                     as the engine calls it; give it agent_prefix \"\" read, or set [registrar] host",
+                    settings.host
+                ),
+            ));
+        }
+        Ok(identified)
     }
 
     /// The containers that are ending for longer than the window.

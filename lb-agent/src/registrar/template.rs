@@ -75,8 +75,9 @@ fn part(field: &str) -> Result<Part, TemplateError> {
 impl Template {
     /// The tag for `container`; a label or a variable that is not there is empty.
     pub(super) fn fill(&self, container: &Container) -> String {
+        // Of variables that are there twice the last one counts, as it does for words.
         let variable = |key: &str| {
-            let mut environment = container.environment.iter();
+            let mut environment = container.environment.iter().rev();
             environment
                 .find(|(name, _)| name == key)
                 .map(|(_, text)| &**text)

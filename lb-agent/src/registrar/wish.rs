@@ -133,7 +133,10 @@ fn ended_well(code: i64) -> bool {
     code == 0 || code & 128 != 0
 }
 
-fn reports(registration: &Registration, container: &Container) -> BTreeMap<String, Report> {
+pub(super) fn reports(
+    registration: &Registration,
+    container: &Container,
+) -> BTreeMap<String, Report> {
     let report = |status, output: &str| Report {
         status,
         output: output.to_owned(),

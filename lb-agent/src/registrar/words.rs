@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::docker::Container;
+use crate::{docker::Container, options::cut};
 
 /// All words of a container, keys in lower case and without `SERVICE_`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
     general: BTreeMap<String, String>,
     by_port: BTreeMap<u16, BTreeMap<String, String>>,
+    /// Whole keys for a number that is no port.
+    astray: BTreeSet<String>,
 }
 
 /// The words that hold for one port.
@@ -31,10 +33,12 @@ impl Words {
             // `SERVICE_<digits>` with nothing behind is a general key of that name.
             match key.split_once('_') {
                 Some((digits, key)) if is_number(digits) => {
-                    // Number 0, `080` or 99999 is no port: the word is for nobody.
                     if let Some(port) = port(digits) {
                         let own = words.by_port.entry(port).or_default();
                         own.insert(key.to_owned(), text.clone());
+                    } else if !text.is_empty() {
+                        // Number 0, `080` or 99999 is no port: the word is for nobody.
+                        words.astray.insert(format!("{digits}_{key}"));
                     }
                 }
                 _ => {
@@ -52,6 +56,20 @@ impl Words {
         all.extend(own.cloned().unwrap_or_default());
         let own = own.into_iter().flat_map(BTreeMap::keys).cloned().collect();
         PortWords { all, own }
+    }
+
+    /// What is wrong with words that are for no port, in one sentence.
+    pub(super) fn explain(&self) -> Option<String> {
+        let first = self.astray.first()?.to_ascii_uppercase();
+        let more = match self.astray.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more of its kind"),
+        };
+        Some(format!(
+            "SERVICE_{}{more} has no effect, because its number is no port; write one from 1 to 65535, \
+             without a zero before it",
+            cut(&first)
+        ))
     }
 
     /// The ports that have a name of their own.

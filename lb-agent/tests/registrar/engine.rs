@@ -11,6 +11,22 @@ use crate::support::{BOUND, Consul, MASTER};
 use lb_testkit::{Docker, eventually};
 use serde_json::Value;
 
+/// An engine of this test's own, with the image `web`.
+pub(crate) fn engine() -> Docker {
+    let packages = std::env::var_os("LB_DOCKER").map_or_else(
+        || {
+            panic!(
+                "these tests need a Docker Engine: run `cargo xtask test`, which fetches one, \
+                 or set LB_DOCKER to the folder of its packages"
+            )
+        },
+        PathBuf::from,
+    );
+    let docker = Docker::start(&packages).unwrap();
+    docker.busybox("web").unwrap();
+    docker
+}
+
 /// An engine, a Consul, and the command between them. The command is ended with its test.
 struct World {
     register: Option<Child>,
@@ -21,21 +37,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let packages = std::env::var_os("LB_DOCKER").map_or_else(
-            || {
-                panic!(
-                    "these tests need a Docker Engine: run `cargo xtask test`, which fetches one, \
-                     or set LB_DOCKER to the folder of its packages"
-                )
-            },
-            PathBuf::from,
-        );
-        let docker = Docker::start(&packages).unwrap();
-        docker.busybox("web").unwrap();
         Self {
             register: None,
             consul: Consul::start_guarded().await,
-            docker,
+            docker: engine(),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
         }
     }
@@ -352,6 +357,30 @@ async fn addresses_follow_networks_and_the_preview_says_the_same() {
         text.contains("leaves out: port 80/tcp: SERVICE_IGNORE is set"),
         "{text}"
     );
+    let flags = ["-internal", "-ip=192.0.2.1", "--dry-run", "-o", "json"];
+    let output = world.command(&flags).output().unwrap();
+    assert!(output.status.success());
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["host"], "h");
+    let previewed = json["containers"].as_array().unwrap().iter();
+    let previewed = previewed.flat_map(|it| it["registers"].as_array().unwrap());
+    let line = |it: &Value| {
+        let text = |key: &str| it[key].as_str().unwrap().to_owned();
+        format!(
+            "{} {}:{} {}",
+            text("Name"),
+            text("Address"),
+            it["Port"],
+            text("ID")
+        )
+    };
+    assert_eq!(
+        previewed.map(line).collect::<BTreeSet<_>>(),
+        world.services().await
+    );
+    // The Consul agent is that of another host.
+    let problem = json["problems"][0]["message"].as_str().unwrap();
+    assert!(problem.contains("belongs to node"), "{problem}");
 
     // Of published ports only those of the host are.
     world.register(&["-ip=192.0.2.1"]);

@@ -1,8 +1,13 @@
 //! The registrar against a real Consul: with containers that a test makes up, and with those of a real engine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agent;
+mod checks;
 mod engine;
-mod stage;
+mod kit;
+mod life;
+mod repair;
+mod rights;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "other tests of Consul use the rest")]
 mod support;

@@ -159,3 +159,30 @@ fn without_ttl_and_with_zeroes_the_defaults_hold() {
     assert_eq!(config.docker.give_up_after, Some(Duration::from_secs(60)));
     assert_eq!(load(&["--give-up=0"]).docker.give_up_after, None);
 }
+
+#[test]
+fn other_addresses_of_the_host_have_a_tag_each() {
+    let config = load(&[
+        "--tagged-address=wan=192.0.2.9",
+        "--tagged-address",
+        "six=2001:db8::9",
+    ]);
+    let tagged = config.registrar.settings.tagged;
+    assert_eq!(tagged["wan"], std::net::IpAddr::from([192, 0, 2, 9]));
+    assert_eq!(tagged["six"].to_string(), "2001:db8::9");
+    let file = "[registrar]\ntagged_addresses = [\"lan=10.0.0.1\"]\n";
+    let config = load_with(Some(file), &["--config=x"]).unwrap();
+    assert_eq!(config.registrar.settings.tagged.len(), 1);
+    for (flag, part) in [
+        ("192.0.2.9", "write a tag of letters"),
+        ("=192.0.2.9", "write a tag of letters"),
+        ("a b=192.0.2.9", "write a tag of letters"),
+        ("wan=here", "write the IP address of this host"),
+        ("wan=0.0.0.0", "write the IP address of this host"),
+        ("virtual=192.0.2.9", "a meaning of its own"),
+        ("lan_ipv4=192.0.2.9", "a meaning of its own"),
+        ("wan=192.0.2.9,wan=192.0.2.8", "`wan` is there twice"),
+    ] {
+        mistake(&[&format!("--tagged-address={flag}")], part);
+    }
+}

@@ -3,7 +3,11 @@
 //! Only fields that Consul 1.8 knows are sent: it refuses a registration with any other. It decides nothing; the
 //! [`crate::registrar`] does.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -43,6 +47,16 @@ pub(crate) struct Service {
     #[serde(deserialize_with = "null_is_empty")]
     pub(crate) meta: BTreeMap<String, String>,
     pub(crate) weights: Weights,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub(crate) tagged_addresses: BTreeMap<String, TaggedAddress>,
+}
+
+/// One of several addresses of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct TaggedAddress {
+    pub(crate) address: String,
+    pub(crate) port: u16,
 }
 
 /// Shares of a service.
@@ -245,7 +259,7 @@ impl Agent {
 /// A registration as Consul takes it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Body<'r> {
+pub(crate) struct Body<'r> {
     #[serde(rename = "ID")]
     id: &'r str,
     name: &'r str,
@@ -254,6 +268,8 @@ struct Body<'r> {
     tags: &'r [String],
     meta: &'r BTreeMap<String, String>,
     weights: Weights,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tagged_addresses: BTreeMap<&'r str, TaggedAddress>,
     checks: Vec<CheckBody<'r>>,
 }
 
@@ -282,6 +298,8 @@ struct CheckBody<'r> {
     grpc_use_tls: bool,
     #[serde(rename = "TLSSkipVerify", skip_serializing_if = "is_false")]
     tls_skip_verify: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    alias_service: &'r str,
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,7 +311,11 @@ struct CheckBody<'r> {
     deregister_after: Option<String>,
 }
 
-fn body<'r>(registration: &'r Registration, reports: &'r BTreeMap<String, Report>) -> Body<'r> {
+/// What is sent to register `registration`.
+pub(crate) fn body<'r>(
+    registration: &'r Registration,
+    reports: &'r BTreeMap<String, Report>,
+) -> Body<'r> {
     let checks = registration.checks.iter();
     Body {
         id: &registration.id,
@@ -303,10 +325,21 @@ fn body<'r>(registration: &'r Registration, reports: &'r BTreeMap<String, Report
         tags: &registration.tags,
         meta: &registration.meta,
         weights: weights(registration),
+        tagged_addresses: tagged(&registration.tagged),
         checks: checks
             .map(|it| check_body(it, reports.get(&it.id)))
             .collect(),
     }
+}
+
+/// `addresses` as Consul writes them.
+pub(crate) fn tagged(addresses: &BTreeMap<String, SocketAddr>) -> BTreeMap<&str, TaggedAddress> {
+    let addresses = addresses.iter();
+    let addresses = addresses.map(|(tag, address)| {
+        let (address, port) = (address.ip().to_string(), address.port());
+        (&**tag, TaggedAddress { address, port })
+    });
+    addresses.collect()
 }
 
 /// The weights that `registration` asks for.
@@ -355,6 +388,8 @@ fn check_body<'r>(check: &'r Check, report: Option<&'r Report>) -> CheckBody<'r>
             (body.interval, body.timeout) = (interval, timeout);
         }
         CheckKind::Ttl(ttl) | CheckKind::Heartbeat(ttl) => body.ttl = Some(duration::text(*ttl)),
+        // Consul refuses an interval or a TTL beside it.
+        CheckKind::Alias(id) => body.alias_service = id,
         CheckKind::Docker => body.ttl = Some(duration::text(DOCKER_TTL)),
         CheckKind::Unusable(reason) => {
             body.ttl = Some(duration::text(FOR_EVER));

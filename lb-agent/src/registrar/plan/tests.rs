@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    discover::consul::agent::HeldCheck,
-    docker::{Container, Endpoint, Health, NetworkMode, Port, Protocol, State},
+    discover::consul::agent::{HeldCheck, TaggedAddress},
+    docker::{Container, Endpoint, Health, NetworkMode, Port, Protocol, Published, State},
     registrar::{
         Addressing, CheckStatus, Settings,
         wish::{Deregister, wishes},
@@ -28,7 +28,14 @@ fn container(id: &str, state: State) -> Container {
             protocol,
         }]
         .into(),
-        published: Vec::new(),
+        published: vec![Published {
+            port: Port {
+                number: 80,
+                protocol,
+            },
+            host_address: [0, 0, 0, 0].into(),
+            host_port: 8080,
+        }],
         network: NetworkMode::Networks,
         networks: BTreeMap::from([("bridge".to_owned(), endpoint)]),
         state,
@@ -42,6 +49,7 @@ fn wished_with(containers: Vec<Container>, deregister: Deregister) -> Wishes {
         .map(|it| (it.id.clone(), Arc::new(it)));
     let settings = Settings {
         addressing: Addressing::Internal,
+        tagged: [("wan".to_owned(), [192, 0, 2, 9].into())].into(),
         ..Settings::new("h")
     };
     wishes(
@@ -72,7 +80,14 @@ fn carry_out(held: &mut Held, steps: &[Step]) {
     for step in steps {
         match step {
             Step::Register(it) => {
+                let own = TaggedAddress {
+                    address: it.address.ip().to_string(),
+                    port: it.address.port(),
+                };
+                let asked = tagged(&it.tagged);
+                let asked = asked.into_iter().map(|(tag, at)| (tag.to_owned(), at));
                 let service = Service {
+                    tagged_addresses: asked.chain([("lan_ipv4".to_owned(), own)]).collect(),
                     name: it.name.clone(),
                     address: it.address.ip().to_string(),
                     port: it.address.port(),
@@ -147,7 +162,12 @@ fn every_difference_registers_again() {
     let wishes = wished(vec![container("a", State::Running)]);
     let good = held(&wishes);
     type Spoil = fn(&mut Service);
-    let spoils: [Spoil; 6] = [
+    let spoils: [Spoil; 8] = [
+        |it| drop(it.tagged_addresses.remove("wan")),
+        |it| {
+            it.tagged_addresses
+                .insert("old".to_owned(), TaggedAddress::default());
+        },
         |it| it.name.push('x'),
         |it| it.address = "10.0.0.1".to_owned(),
         |it| it.port = 1,
@@ -405,4 +425,32 @@ fn what_consul_removed_for_failing_does_not_come_back_as_passing() {
     }
     memory.look(&wishes, &now);
     assert_eq!(initial(&memory, &none), passing);
+}
+
+#[test]
+fn an_alias_that_passes_for_what_is_gone_is_made_to_look_again() {
+    let mut a = container("a", State::Running);
+    a.labels
+        .insert("SERVICE_CHECK_ALIAS".to_owned(), "b:80".to_owned());
+    let both = wished(vec![a.clone(), container("b", State::Running)]);
+    let mut held = held(&both);
+    let check = "service:h:a:80:check";
+    let pass = |held: &mut Held| {
+        let check = held.checks.get_mut(check).unwrap();
+        "passing".clone_into(&mut check.status);
+    };
+    pass(&mut held);
+    assert_eq!(steps(&both, &held), []);
+    let alone = wished(vec![a]);
+    let now = steps(&alone, &held);
+    carry_out(&mut held, &now);
+    pass(&mut held);
+    let now = steps(&alone, &held);
+    assert!(
+        matches!(&now[..], [Step::Register(it)] if it.id == "h:a:80"),
+        "{now:?}"
+    );
+    // It says so itself then.
+    carry_out(&mut held, &now);
+    assert_eq!(steps(&alone, &held), []);
 }

@@ -1,0 +1,173 @@
+//! The whole agent with its registrar, on the engine's host: from a container through Consul to its VIP.
+
+use std::{fs, path::PathBuf};
+
+use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
+use serde_json::{Value, json};
+
+use crate::support::{BOUND, Consul};
+
+/// The agent, and a cgroup of clients. Dropped before the engine whose host it is on.
+struct Agent {
+    process: Process,
+    clients: Cgroup,
+    _own: Cgroup,
+    log: PathBuf,
+}
+
+impl Agent {
+    fn start(docker: &Docker, consul: &str) -> Self {
+        let folder = docker.folder();
+        let bpf = folder.join("bpf");
+        fs::create_dir(&bpf).unwrap();
+        docker.netns().mount_bpffs(&bpf).unwrap();
+        // Nothing that is sent to a VIP has a way out, whatever the agent does.
+        let route = "route add unreachable 198.18.0.0/16 metric 4096\n";
+        docker.netns().ip(route).unwrap();
+        let clients = docker.cgroup().subgroup("clients").unwrap();
+        let own = docker.cgroup().subgroup("agent").unwrap();
+        let (place, cgroup) = (folder.display(), clients.path().display());
+        let config = format!(
+            "state_dir = \"{place}/state\"\nbpffs = \"{place}/bpf\"\ncgroup = \"{cgroup}\"\n\
+             socket = \"{place}/admin.sock\"\n\
+             [sources.consul]\naddress = \"{consul}\"\n\
+             [sources.docker]\nsocket = \"unix://{}\"\n\
+             [registrar]\nhost = \"lb-test\"\ninternal = true\n\
+             [front]\nlisten = [\"127.0.0.1:8000\"]\n\
+             [dns]\nupstreams = []\n\
+             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n",
+            docker.socket().display()
+        );
+        let file = folder.join("lb.toml");
+        fs::write(&file, config).unwrap();
+        let process = Spawn::new("agent", env!("CARGO_BIN_EXE_lb-agent"))
+            .args(["run", "--registrar", "--config"])
+            .arg(&file)
+            .hide("LB_")
+            .hide("DOCKER_")
+            .hide("CONSUL_")
+            .netns(docker.netns())
+            .cgroup(&own)
+            .log(folder)
+            .start()
+            .unwrap();
+        Self {
+            process,
+            clients,
+            _own: own,
+            log: folder.join("agent.log"),
+        }
+    }
+
+    /// What `look` finds in the agent's API.
+    fn until<T>(&mut self, docker: &Docker, look: impl Fn(&Value) -> Option<T>) -> T {
+        let found = eventually(BOUND, || {
+            assert!(self.process.is_running(), "{}", self.said());
+            let url = "http://127.0.0.1:9180/api/v1/snapshot";
+            let report = curl(docker, None, url).map_err(|error| error.to_string())?;
+            let report: Value = serde_json::from_str(&report).map_err(|it| it.to_string())?;
+            look(&report).ok_or_else(|| format!("{report:#}"))
+        });
+        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()))
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// Asks from the engine's host, as one of `clients`.
+fn curl(docker: &Docker, clients: Option<&Cgroup>, url: &str) -> lb_testkit::Result<String> {
+    let quiet = ["--silent", "--show-error", "--fail", "--noproxy", "*"];
+    let curl = Spawn::new("curl", "curl")
+        .args(quiet)
+        .args(["--max-time", "5", url])
+        .netns(docker.netns());
+    match clients {
+        None => curl.output(),
+        Some(clients) => curl.cgroup(clients).output(),
+    }
+}
+
+/// The service of this name that the agent knows.
+fn service<'r>(report: &'r Value, name: &str) -> Option<&'r Value> {
+    let services = report["services"].as_array()?;
+    services.iter().find(|it| it["name"] == name)
+}
+
+/// The names of the services that Consul's agent has, when they are as `expect` says.
+async fn registered(consul: &Consul, expect: impl Fn(&[String]) -> bool) -> Vec<String> {
+    let look = async || {
+        let services = consul.get("agent/services").await;
+        let services = services.as_object().unwrap().values();
+        let names: Vec<_> = services
+            .map(|it| it["Service"].as_str().unwrap().to_owned())
+            .collect();
+        match expect(&names) {
+            true => Ok(names),
+            false => Err(format!("{names:?}")),
+        }
+    };
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| eventually(BOUND, || handle.block_on(look())).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_in_consul_and_at_its_vip_while_it_runs_and_nowhere_afterwards() {
+    let docker = crate::engine::engine();
+    // The engine's host is a network of its own, which a socket leads into.
+    let socket = docker.folder().join("consul.sock");
+    let http = format!("127.0.0.1 unix://{}", socket.display());
+    let consul = Consul::start_with(|_| json!({"addresses": {"http": http}})).await;
+    let mut agent = Agent::start(&docker, &format!("unix://{}", socket.display()));
+    let run = |arguments: &[&str]| {
+        let output = tokio::task::block_in_place(|| docker.docker(arguments));
+        output.unwrap()
+    };
+    let words = [
+        "-l",
+        "SERVICE_NAME=www_shop",
+        "-l",
+        "SERVICE_LB_BALANCE=random",
+    ];
+    let start = ["run", "-d", "--stop-signal", "KILL", "--name", "one"];
+    run(&[&start[..], &words, &["web"]].concat());
+    registered(&consul, |names| names == ["www_shop"]).await;
+    let held = &consul.get("agent/services").await["lb-test:one:80"];
+    assert_eq!(held["Meta"]["lb-registrar"], "lb-test");
+    assert_eq!(held["Meta"]["lb_balance"], "random");
+
+    let vip = agent.until(&docker, |report| {
+        let shop = service(report, "www_shop")?;
+        let backend = &shop["backends"].as_array()?[..];
+        let [backend] = backend else { return None };
+        let is_usable = backend["state"] == "usable" && backend["id"] == "lb-test:one:80";
+        Some(shop["vip"].as_str().filter(|_| is_usable)?.to_owned())
+    });
+    let url = format!("http://{vip}/");
+    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+    let registrar = agent.until(&docker, |report| {
+        let parts = report["components"].as_array()?.iter();
+        let mut parts = parts.filter(|it| it["name"] == "registrar");
+        Some(parts.next()?["detail"].as_str()?.to_owned())
+    });
+    assert_eq!(registrar, "services of lb-test in Consul: 1");
+
+    run(&["stop", "one"]);
+    registered(&consul, <[String]>::is_empty).await;
+    agent.until(&docker, |report| {
+        service(report, "www_shop").is_none().then_some(())
+    });
+    let refused = curl(&docker, Some(&agent.clients), &url).unwrap_err();
+    assert!(refused.to_string().contains("connect"), "{refused}");
+    // The same again: nothing of the first time is in its way.
+    run(&["start", "one"]);
+    registered(&consul, |names| names == ["www_shop"]).await;
+    let again = agent.until(&docker, |report| {
+        let shop = service(report, "www_shop")?;
+        let is_usable = shop["backends"][0]["state"] == "usable";
+        Some(shop["vip"].as_str().filter(|_| is_usable)?.to_owned())
+    });
+    assert_eq!(again, vip);
+    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+}
