@@ -6,15 +6,10 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsString,
     io,
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -27,84 +22,20 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
+use interface::workers;
 use living::{Living, greet};
 use telling::Telling;
 
-use super::{
-    control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION},
-    stats::FrontStats,
-    table::Settings,
-};
+use super::control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION};
 use crate::{catalog::Problem, routes::RouteConfig, snapshot::Snapshot};
 
+pub use interface::{End, Metrics, Outputs, SuperviseError, Supervisor};
+
+mod interface;
 mod listen;
 mod living;
 mod telling;
-
-/// What the stage is told.
-#[derive(Clone, Debug)]
-pub struct Supervisor {
-    /// The socket over which fronts obey; a front of an earlier agent is found by it.
-    pub control: PathBuf,
-    /// Where to listen when no listener was passed to the agent.
-    pub listen: Vec<SocketAddr>,
-    /// How routes are made. Listeners of the front and the host's addresses are added to it.
-    pub routes: RouteConfig,
-    /// What the front answers.
-    pub settings: Settings,
-    /// Worker threads of the front.
-    pub workers: usize,
-    /// How long requests in flight may take when everything ends.
-    pub grace: Duration,
-    /// The program that is the front, and its arguments without those that come from the fields above.
-    pub program: PathBuf,
-    /// See `program`.
-    pub arguments: Vec<OsString>,
-}
-
-impl Supervisor {
-    /// The usual: this very program as `front`, on `listen`.
-    pub fn new(control: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
-        let grace = Duration::from_secs(30);
-        Self {
-            control: control.into(),
-            listen,
-            routes: RouteConfig::default(),
-            settings: Settings::default(),
-            workers: workers(),
-            grace,
-            // By descriptor, so to speak: also right after the file was replaced by an upgrade.
-            program: "/proc/self/exe".into(),
-            arguments: vec!["front".into()],
-        }
-    }
-}
-
-/// Why there can be no front.
-#[derive(Debug, thiserror::Error)]
-pub enum SuperviseError {
-    /// Somebody else listens there, or we may not.
-    #[error("the front cannot listen on {address}; free it or choose another address")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The place for the control socket is not usable.
-    #[error("cannot listen on the control socket {}", path.display())]
-    Control {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The process cannot be started.
-    #[error("cannot start the front")]
-    Start(#[source] io::Error),
-}
 
 /// Listeners at `address`, one for each worker of the usual front.
 ///
@@ -112,42 +43,6 @@ pub enum SuperviseError {
 /// When the address is taken, or is not ours to take.
 pub fn listeners(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
     listen::group(address, workers())
-}
-
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// How the stage is told that the agent ends.
-#[derive(Clone, Debug, Default)]
-pub struct End {
-    /// The stage ends.
-    pub stop: CancellationToken,
-    /// Set before `stop` when the agent ends by a fault: the front is not to blame and serves on, for the
-    /// next agent to adopt.
-    pub keep_front: CancellationToken,
-}
-
-/// What the stage tells.
-#[derive(Debug)]
-pub struct Outputs {
-    /// The front's own figures; `None` while there is no front.
-    pub stats: watch::Sender<Option<FrontStats>>,
-    /// What is wrong with routes, or with the front.
-    pub problems: watch::Sender<Vec<Problem>>,
-    /// True once requests follow the first complete routes.
-    pub routed: watch::Sender<bool>,
-    /// The stage's own figures.
-    pub metrics: Arc<Metrics>,
-}
-
-/// Figures of the stage itself.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Changes of the routes that a front has come to follow.
-    pub changes: AtomicU64,
-    /// Microseconds from the arrival of the newest of them until requests followed it.
-    pub last_duration_micros: AtomicU64,
 }
 
 /// Keeps a front running and informed until the end, then drains and ends it, unless it is to be kept.
@@ -338,9 +233,7 @@ impl Stage {
                 Ok(()) = followed.changed(), if sent.is_some() => {
                     if let Some(sent) = sent.take() {
                         self.follows(&sent);
-                        // Who changes a large catalog without a pause must not keep a CPU busy. A first change is
-                        // told at once, and where a change costs little hardly any waits.
-                        rested = Instant::now() + (sent.began.elapsed() * REST).min(LONGEST_REST);
+                        rested = sent.rested();
                     }
                 }
                 () = sleep_until(until), if sent.is_some() => {
@@ -364,6 +257,7 @@ impl Stage {
                         sent = Some(this);
                     } else {
                         self.routed(this.complete);
+                        rested = this.rested();
                     }
                 }
             }
@@ -474,6 +368,14 @@ struct Sent {
     since: Instant,
     /// When it was looked at.
     began: Instant,
+}
+
+impl Sent {
+    /// When the next may be looked at. Who changes a large catalog without a pause must not keep a CPU busy; a first
+    /// change is told at once, and where a change costs little hardly any waits.
+    fn rested(&self) -> Instant {
+        Instant::now() + (self.began.elapsed() * REST).min(LONGEST_REST)
+    }
 }
 
 /// The one variable that agent and front share.
