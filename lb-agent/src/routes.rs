@@ -1,38 +1,58 @@
 //! Routes: which host names the front answers to, and the backends behind each. A pure function of the
-//! snapshot; the front gets the result as one value and never sees the catalog.
+//! snapshot; the front gets the first routes whole and then what changes, and never sees the catalog.
 //!
 //! Names follow both schemes of the demo this project re-creates: a whole service `www_hello` is
 //! `www.hello` and `www.hello.<domain>`, and its aliases are complete names; the part of `www` tagged
 //! `hello` is `www.hello` too. Whole services and their aliases come before parts, and among equals the
 //! alphabetically first service keeps a contested name. Every contest is reported.
 
+mod follow;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
+pub use follow::Follower;
+
 use crate::{
     catalog::{InstanceKey, Problem},
     dns::carried,
-    snapshot::{Service, ServiceName, Snapshot},
+    snapshot::{Service, Snapshot},
 };
 
 /// Host names and the services behind them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
-    /// Lower-case host name to its place in `services`.
-    hosts: BTreeMap<String, usize>,
+    hosts: Hosts,
     /// Every exposed service, also those without a usable backend.
-    services: Vec<RouteService>,
+    services: BTreeMap<Place, Arc<RouteService>>,
+}
+
+/// What a service is called between agent and front. One that comes back has another.
+pub type Place = u64;
+
+/// Lower-case host names, and the place of the service behind each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts(BTreeMap<String, Place>);
+
+/// What makes routes others. All of the routes are what makes empty ones them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesChange {
+    /// Host names, and the service behind each from now on.
+    pub hosts: Vec<(String, Option<Place>)>,
+    /// Services as they are from now on; `None` where there is none any more.
+    pub services: Vec<(Place, Option<Arc<RouteService>>)>,
 }
 
 /// A service, or a tagged part of one, behind at least one host name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteService {
     /// [`ServiceName::label`]: its name on the page and in metrics.
-    pub label: String,
+    pub label: Arc<str>,
     /// In the order of their keys.
     pub backends: Vec<RouteBackend>,
 }
@@ -88,79 +108,69 @@ pub enum Expose {
 impl Routes {
     /// The routes of `snapshot`, and what could not become one.
     pub fn new(snapshot: &Snapshot, config: &RouteConfig) -> (Self, Vec<Problem>) {
-        let mut routes = Self::default();
-        let mut problems = Vec::new();
-        let mut contests: BTreeMap<(&ServiceName, &ServiceName), Vec<String>> = BTreeMap::new();
-        let mut owners: Vec<&ServiceName> = Vec::new();
-        let vips = snapshot.services.values().filter_map(|it| it.vip);
-        let vips: BTreeSet<IpAddr> = vips.map(IpAddr::V4).collect();
-        let exposed = || {
-            let all = snapshot.services.iter();
-            all.filter(|(_, service)| config.expose.includes(service))
-        };
-        let wholes = exposed().filter(|(name, _)| name.tag.is_none());
-        let parts = exposed().filter(|(name, _)| name.tag.is_some());
-        for (name, service) in wholes.chain(parts) {
-            let (names, wrong): (Vec<_>, Vec<_>) = host_names(name, service, &config.domains)
-                .into_iter()
-                .partition(|host| valid(host));
-            // What is wrong with the short name is wrong under every domain: one report.
-            let short = |host: &&String| !wrong.iter().any(|other| longer(host, other));
-            problems.extend(
-                wrong
-                    .iter()
-                    .filter(short)
-                    .map(|host| unusable_name(name, host)),
-            );
-            let place = routes.services.len();
-            for host in names {
-                match routes.hosts.get(&host) {
-                    None => drop(routes.hosts.insert(host, place)),
-                    Some(&owner) if owner == place => {}
-                    Some(&owner) => contests
-                        .entry((name, owners[owner]))
-                        .or_default()
-                        .push(host),
-                }
+        let mut follower = Follower::new(config.clone());
+        follower.follow(&Snapshot::default(), snapshot, &config.host_addresses);
+        let problems = follower.problems().cloned().collect();
+        (follower.into_routes(), problems)
+    }
+
+    /// Makes them what `change` says.
+    pub fn apply(&mut self, change: &RoutesChange) {
+        self.hosts.apply(change);
+        for (place, service) in &change.services {
+            match service {
+                Some(service) => drop(self.services.insert(*place, service.clone())),
+                None => drop(self.services.remove(place)),
             }
-            owners.push(name);
-            routes.services.push(RouteService {
-                label: name.label(),
-                backends: backends(name, service, config, &vips, &mut problems),
-            });
         }
-        problems.extend(contests.iter().map(|((loser, winner), hosts)| {
-            Problem::new(
-                format!("service {loser}"),
-                format!(
-                    "its host names {} belong to service {winner}, which comes first; rename one of the two",
-                    hosts.join(", ")
-                ),
-            )
-        }));
-        (routes, problems)
     }
 
-    /// The service that answers to `host`, which is in lower case and without port.
-    ///
-    /// A name that carries an address under a domain made for that (`www.hello.10.0.0.7.nip.io`) is the name
-    /// before the address, whatever the address is: so the demo works from any machine.
-    pub fn find(&self, host: &str) -> Option<usize> {
-        let found = self.hosts.get(host);
-        let found = found.or_else(|| carried::named(host).find_map(|name| self.hosts.get(name)));
-        found.copied().filter(|&place| place < self.services.len())
+    /// The service that answers to `host`, see [`Hosts::find`].
+    pub fn find(&self, host: &str) -> Option<&RouteService> {
+        let service = self.services.get(&self.hosts.find(host)?);
+        service.map(AsRef::as_ref)
     }
 
-    /// All services, in the order that [`Self::find`] counts.
-    pub fn services(&self) -> &[RouteService] {
-        &self.services
+    /// All services; of those that came together, whole ones before parts.
+    pub fn services(&self) -> impl Iterator<Item = &RouteService> {
+        self.services.values().map(AsRef::as_ref)
     }
 
     /// All host names with the label of the service behind each.
     pub fn hosts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.hosts.iter().filter_map(|(host, &place)| {
-            Some((host.as_str(), self.services.get(place)?.label.as_str()))
-        })
+        self.hosts
+            .0
+            .iter()
+            .filter_map(|(host, place)| Some((host.as_str(), &*self.services.get(place)?.label)))
+    }
+}
+
+impl Hosts {
+    /// The place of the service that answers to `host`, which is in lower case and without port.
+    ///
+    /// A name that carries an address under a domain made for that (`www.hello.10.0.0.7.nip.io`) is the name
+    /// before the address, whatever the address is: so the demo works from any machine.
+    pub fn find(&self, host: &str) -> Option<Place> {
+        let found = self.0.get(host);
+        let found = found.or_else(|| carried::named(host).find_map(|name| self.0.get(name)));
+        found.copied()
+    }
+
+    /// Makes them what `change` says.
+    pub fn apply(&mut self, change: &RoutesChange) {
+        for (host, place) in &change.hosts {
+            match place {
+                Some(place) => drop(self.0.insert(host.clone(), *place)),
+                None => drop(self.0.remove(host)),
+            }
+        }
+    }
+}
+
+impl RoutesChange {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.services.is_empty()
     }
 }
 
@@ -171,59 +181,6 @@ impl Expose {
             Self::Tagged => service.options.expose == Some(true),
         }
     }
-}
-
-/// Every name that a service asks for, in lower case.
-fn host_names(name: &ServiceName, service: &Service, domains: &[String]) -> BTreeSet<String> {
-    let (short, aliases) = match &name.tag {
-        None => (name.service.replace('_', "."), Some(&service.aliases)),
-        Some(tag) => (format!("{}.{tag}", name.service), None),
-    };
-    let long = domains.iter().map(|domain| format!("{short}.{domain}"));
-    let aliases = aliases.into_iter().flatten();
-    let mut names: BTreeSet<_> = long
-        .chain(aliases.cloned())
-        .map(|name| name.to_ascii_lowercase())
-        .collect();
-    names.insert(short.to_ascii_lowercase());
-    names
-}
-
-fn backends(
-    name: &ServiceName,
-    service: &Service,
-    config: &RouteConfig,
-    vips: &BTreeSet<IpAddr>,
-    problems: &mut Vec<Problem>,
-) -> Vec<RouteBackend> {
-    let mut backends = Vec::new();
-    for (key, backend, share) in service.shares() {
-        let address = backend.address;
-        let circle = if config.is_own_listener(address) {
-            "a listener of the front or the page itself"
-        } else if vips.contains(&address.ip().to_canonical()) {
-            "a service's VIP"
-        } else {
-            backends.push(RouteBackend {
-                key: key.clone(),
-                address,
-                usable: backend.state().usable(),
-                weight: share,
-            });
-            continue;
-        };
-        // A part repeats the instances of the whole: one report is enough.
-        if name.tag.is_none() {
-            problems.push(Problem::new(
-                format!("instance {key} of service {name}"),
-                format!(
-                    "its address {address} is {circle}; requests would go in circles, so it gets none: \
-                     register it with its own address"
-                ),
-            ));
-        }
-    }
-    backends
 }
 
 impl RouteConfig {
@@ -240,28 +197,6 @@ impl RouteConfig {
                         && (loopback || self.host_addresses.contains(&ip)))
         })
     }
-}
-
-fn unusable_name(name: &ServiceName, host: &str) -> Problem {
-    Problem::new(
-        format!("service {name}"),
-        format!(
-            "`{host}` cannot be a host name (labels of 1 to 63 letters, digits, `-` and `_`, 253 bytes in all); rename it"
-        ),
-    )
-}
-
-fn longer(host: &str, other: &str) -> bool {
-    host.len() > other.len() && host.starts_with(other)
-}
-
-/// Whether `host` can be asked for: the labels of DNS, and `_`, which real service names have.
-fn valid(host: &str) -> bool {
-    let label = |label: &str| {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        (1..=63).contains(&label.len()) && label.bytes().all(legal)
-    };
-    host.len() <= 253 && host.split('.').all(label)
 }
 
 const DOMAINS: [&str; 4] = [

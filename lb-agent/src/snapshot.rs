@@ -347,6 +347,29 @@ impl State {
     }
 }
 
+#[cfg(test)]
+impl Backend {
+    /// One of this host without marks, that takes flows.
+    pub(crate) fn usable(address: SocketAddr) -> Self {
+        Self {
+            address,
+            local: true,
+            tags: Arc::default(),
+            weight: 1,
+            source: SourceHealth::Passing,
+            checks: Vec::new(),
+            probe: Probe {
+                state: ProbeState::Up,
+                since: SystemTime::UNIX_EPOCH,
+                error: None,
+                took: None,
+            },
+            draining: false,
+            leaving: false,
+        }
+    }
+}
+
 impl Backend {
     /// Both levels and the operator's word, combined: usable is "the source says yes and so do we".
     pub fn state(&self) -> State {
@@ -379,20 +402,9 @@ mod tests {
                 id: id.to_string(),
             };
             let backend = Backend {
-                address: SocketAddr::from(([10, 0, 0, 1], 80)),
                 local,
-                tags: Arc::default(),
                 weight,
-                source: SourceHealth::Passing,
-                checks: Vec::new(),
-                probe: Probe {
-                    state: ProbeState::Up,
-                    since: SystemTime::UNIX_EPOCH,
-                    error: None,
-                    took: None,
-                },
-                draining: false,
-                leaving: false,
+                ..Backend::usable(([10, 0, 0, 1], 80).into())
             };
             (key, backend)
         };

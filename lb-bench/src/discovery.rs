@@ -1,13 +1,15 @@
-//! From a change in Consul to the kernel's map: a thousand services under a steady churn, over HTTPS and over plain
-//! HTTP.
+//! From a change in Consul to the kernel's map and to the front's table: a thousand services under a steady churn, over
+//! HTTPS and over plain HTTP.
 //!
 //! The agent is the release binary in a namespace and a cgroup of its own, beside a real Consul. Nothing in it knows
-//! of the bench: what it installs is seen from outside, in the pinned map.
+//! of the bench: what it installs is seen from outside, in the pinned map and by requests through the front.
 
 mod agent;
 mod change;
 mod consul;
+mod front;
 mod installed;
+mod watch;
 
 use std::{
     fmt,
@@ -75,9 +77,6 @@ const QUICK: Effort = Effort {
 /// Services that plain HTTP follows as fast as HTTPS does.
 const FEW: usize = 60;
 
-/// How long an agent may take until it serves everything.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// The figures of the last line. What was not measured is left out.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Figures {
@@ -87,6 +86,12 @@ pub(crate) struct Figures {
     pub(crate) answer_to_map_p99_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) register_to_map_p99_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) answer_to_front_p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) answer_to_front_p99_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) register_to_front_p99_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) plain_http_p99_ms: Option<f64>,
     /// From the same change to the map over plain HTTP, with no more services than it has blocking queries.
@@ -144,10 +149,14 @@ pub(crate) fn run(discovery: &Discovery) -> Result<()> {
     };
     let few = cluster(discovery, few, &[Transport::Plain])?;
     if let [https, plain] = &*many {
-        figures.answer_to_map_p50_ms = https.delays.of_answers(50);
-        figures.answer_to_map_p99_ms = https.delays.of_answers(99);
-        figures.register_to_map_p99_ms = https.delays.of_changes(99);
-        figures.plain_http_p99_ms = plain.delays.of_changes(99);
+        let Delays { map, front, .. } = &https.delays;
+        figures.answer_to_map_p50_ms = map.of_answers(50);
+        figures.answer_to_map_p99_ms = map.of_answers(99);
+        figures.register_to_map_p99_ms = map.of_changes(99);
+        figures.answer_to_front_p50_ms = front.of_answers(50);
+        figures.answer_to_front_p99_ms = front.of_answers(99);
+        figures.register_to_front_p99_ms = front.of_changes(99);
+        figures.plain_http_p99_ms = plain.delays.map.of_changes(99);
         figures.consul_load_s = Some(https.load.as_secs_f64());
     }
     let (services, changes) = effort.in_file;
@@ -157,7 +166,7 @@ pub(crate) fn run(discovery: &Discovery) -> Result<()> {
     figures.one_change_ms = Some(in_file.one_change_ms);
     figures.one_change_p99_ms = Some(in_file.one_change_p99_ms);
     figures.rss_mb = Some(in_file.rss_mb);
-    figures.plain_http_few_p99_ms = few.first().and_then(|few| few.delays.of_changes(99));
+    figures.plain_http_few_p99_ms = few.first().and_then(|few| few.delays.map.of_changes(99));
     println!("killing {} containers", effort.kills);
     let killed = kill::measure(&discovery.docker, effort.kills)?;
     figures.kill_p99_ms = Some(killed.kill_p99_ms);
@@ -192,15 +201,12 @@ impl fmt::Display for Run {
             self.load.as_secs_f64(),
             self.rss_mb
         )?;
+        let Delays { map, front, .. } = &self.delays;
         for (what, percentiles) in [
-            (
-                "answer to map",
-                [50, 90, 99].map(|p| self.delays.of_answers(p)),
-            ),
-            (
-                "change to map",
-                [50, 90, 99].map(|p| self.delays.of_changes(p)),
-            ),
+            ("answer to map", [50, 90, 99].map(|p| map.of_answers(p))),
+            ("change to map", [50, 90, 99].map(|p| map.of_changes(p))),
+            ("answer to front", [50, 90, 99].map(|p| front.of_answers(p))),
+            ("change to front", [50, 90, 99].map(|p| front.of_changes(p))),
         ] {
             let [p50, p90, p99] = percentiles.map(text);
             writeln!(f, "  {what}: p50 {p50} ms, p90 {p90} ms, p99 {p99} ms")?;
@@ -220,26 +226,26 @@ fn cluster(discovery: &Discovery, effort: Effort, transports: &[Transport]) -> R
     let netns = Netns::new("bench")?;
     // First of all: nothing for the pool or for an instance can leave. The namespace has no other device, too.
     netns.ip(&format!(
-        "route add unreachable {POOL}\naddr add {OWN}/32 dev lo\nroute add unreachable {INSTANCES}\n"
+        "route add unreachable {POOL}\naddr add {OWN}/32 dev lo\nroute add unreachable {INSTANCES}\n\
+         route add local {ANSWERING} dev lo\n"
     ))?;
+    front::answer(&netns)?;
     let bpffs = folder.path().join("bpf");
     std::fs::create_dir(&bpffs)?;
     netns.mount_bpffs(&bpffs)?;
     let group = Cgroup::new("bench")?;
     let consul = Consul::start(&discovery.consul, &netns, &group, folder.path())?;
     netns.enter(|| consul.fill(effort.services, effort.instances))??;
-    let program = std::env::current_exe()
-        .context("cannot find this program")?
-        .with_file_name("lb-agent");
     let mut runs = Vec::new();
     for &transport in transports {
         println!("measuring {} services over {transport}", effort.services);
         let began = Instant::now();
-        let agent = Agent::start(&program, &netns, &group, folder.path(), &consul, transport)?;
+        let mut agent = Agent::start(&netns, &group, folder.path(), &consul, transport)?;
         let run = netns.enter(|| -> Result<Run> {
-            let installed = Installed::open(&bpffs, began + PATIENCE)?;
             // Consul's own service is one of them.
-            let load = installed.wait_for(effort.services + 1, began, PATIENCE)?;
+            let installed = Installed::of(&mut agent.subject, &bpffs, effort.services + 1)?;
+            let load = began.elapsed();
+            agent.wait_ready()?;
             let vips = agent.vips(effort.services)?;
             let churn = Churn::new(effort.instances, effort.changes_per_second, effort.time);
             let delays = churn.run(&consul, vips, installed)?;
@@ -252,7 +258,7 @@ fn cluster(discovery: &Discovery, effort: Effort, transports: &[Transport]) -> R
             })
         })?;
         let run = run.with_context(|| format!("the agent said: {}", agent.last_words()))?;
-        agent.end()?;
+        agent.subject.end()?;
         netns
             .enter(|| std::fs::remove_dir_all(bpffs.join("lb")))?
             .context("cannot remove the pins")?;
@@ -263,5 +269,7 @@ fn cluster(discovery: &Discovery, effort: Effort, transports: &[Transport]) -> R
 
 const POOL: &str = "198.18.0.0/16";
 const OWN: &str = "198.18.0.1";
-/// Where the instances are said to be. Nobody connects to them.
+/// Where most instances are said to be. Nobody can connect to them.
 const INSTANCES: &str = "10.76.0.0/16";
+/// Where those are that answer.
+const ANSWERING: &str = "10.77.0.0/16";

@@ -8,18 +8,17 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, Map, MapData};
-use lb_agent::programs::pin_root;
-use lb_common::{MAP_VERSION, Service, ServiceKey, map};
-use lb_testkit::{Docker, Process, Spawn};
+use lb_testkit::Docker;
 use serde::Serialize;
 
-use crate::statistics::median;
+use crate::{
+    statistics::{median, percentile},
+    subject::{Services, Subject, services},
+};
 
 /// The figures.
 #[derive(Debug, Serialize)]
@@ -46,32 +45,19 @@ pub(crate) fn measure(packages: &Path, kills: usize) -> Result<Figures> {
     let clients = docker.cgroup().subgroup("clients")?;
     let own = docker.cgroup().subgroup("agent")?;
     configure(&docker, clients.path())?;
-    let program = std::env::current_exe()
-        .context("cannot find this program")?
-        .with_file_name("lb-agent");
-    let mut agent = Spawn::new("agent", &program)
-        .args(["run", "--config"])
-        .arg(docker.folder().join("lb.toml"))
-        .hide("LB_")
-        .hide("DOCKER_")
-        .hide("CONSUL_")
-        .netns(docker.netns())
-        .cgroup(&own)
-        .log(docker.folder())
-        .start()?;
+    let mut agent = Subject::start(docker.folder(), docker.netns(), &own)?;
     let mut times = Vec::with_capacity(kills);
     for kill in 0..kills {
         let name = format!("victim-{kill}");
         start(&docker, &name)?;
         let killed = docker.netns().enter(|| -> Result<Duration> {
             await_instances(&bpffs, 2, &mut agent)?;
-            let services = open(&bpffs)?;
+            let services = services(&bpffs)?;
             let began = Instant::now();
             let mut answer = ask_to_kill(&docker.socket(), &name)?;
-            await_condition(&mut agent, Duration::from_micros(50), || {
-                Ok(instances(&services)? == 1)
-            })
-            .with_context(|| format!("{name} does not leave the map"))?;
+            agent
+                .wait_until(Duration::from_micros(50), || Ok(instances(&services)? == 1))
+                .with_context(|| format!("{name} does not leave the map"))?;
             let took = began.elapsed();
             let mut said = String::new();
             answer
@@ -84,9 +70,8 @@ pub(crate) fn measure(packages: &Path, kills: usize) -> Result<Figures> {
         docker.docker(["rm", "-f", &name])?;
     }
     let kill_p50_ms = median(&times).context("nothing was killed")?;
-    times.sort_by(f64::total_cmp);
-    let last = times.len() - 1;
-    let kill_p99_ms = times[(times.len() * 99).div_ceil(100).saturating_sub(1).min(last)];
+    let kill_p99_ms = percentile(&times, 99).context("nothing was killed")?;
+    agent.end()?;
     Ok(Figures {
         kill_p50_ms,
         kill_p99_ms,
@@ -126,15 +111,6 @@ fn ask_to_kill(socket: &Path, name: &str) -> Result<UnixStream> {
     Ok(stream)
 }
 
-type Services = HashMap<MapData, ServiceKey, Service>;
-
-fn open(bpffs: &Path) -> Result<Services> {
-    let pin = pin_root(bpffs)
-        .join(format!("v{MAP_VERSION}"))
-        .join(map::SERVICES);
-    Ok(Map::HashMap(MapData::from_pin(pin)?).try_into()?)
-}
-
 /// The slots of the only service: one for each instance that may be sent to.
 fn instances(services: &Services) -> Result<u32> {
     let Some(key) = services.keys().next() else {
@@ -143,29 +119,14 @@ fn instances(services: &Services) -> Result<u32> {
     Ok(services.get(&key?, 0)?.count)
 }
 
-fn await_instances(bpffs: &Path, count: u32, agent: &mut Process) -> Result<()> {
-    await_condition(agent, Duration::from_millis(5), || {
-        // The agent may not have made them yet.
-        let Ok(services) = open(bpffs) else {
-            return Ok(false);
-        };
-        Ok(instances(&services)? == count)
-    })
-    .with_context(|| format!("the map does not come to {count} instances"))
+fn await_instances(bpffs: &Path, count: u32, agent: &mut Subject) -> Result<()> {
+    agent
+        .wait_until(Duration::from_millis(5), || {
+            // The agent may not have made them yet.
+            let Ok(services) = services(bpffs) else {
+                return Ok(false);
+            };
+            Ok(instances(&services)? == count)
+        })
+        .with_context(|| format!("the map does not come to {count} instances"))
 }
-
-fn await_condition(
-    agent: &mut Process,
-    pause: Duration,
-    mut condition: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let began = Instant::now();
-    while !condition()? {
-        ensure!(began.elapsed() < PATIENCE, "not in {PATIENCE:?}");
-        ensure!(agent.is_running(), "the agent has ended");
-        thread::sleep(pause);
-    }
-    Ok(())
-}
-
-const PATIENCE: Duration = Duration::from_secs(30);

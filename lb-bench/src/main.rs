@@ -14,6 +14,7 @@ mod report;
 mod scale;
 mod server;
 mod statistics;
+mod subject;
 mod world;
 
 use std::{path::PathBuf, time::Duration};
@@ -69,7 +70,7 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         kills: usize,
     },
-    /// From a change in Consul to the kernel's map.
+    /// From a change in Consul to the kernel's map and the front's table.
     Discovery(discovery::Discovery),
     /// The servers, in a process of their own.
     #[command(hide = true)]

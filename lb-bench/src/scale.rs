@@ -10,18 +10,19 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData};
-use lb_agent::programs::pin_root;
-use lb_common::{Backend, MAP_VERSION, Service, ServiceKey, Table, map};
-use lb_testkit::{Cgroup, Netns, Process, Spawn};
+use aya::maps::{Array, Map, MapData};
+use lb_common::{Backend, ServiceKey, Table, map};
+use lb_testkit::{Cgroup, Netns};
 use serde::Serialize;
 
-use crate::statistics::median;
+use crate::{
+    statistics::{median, percentile},
+    subject::{Services, Subject, last_words, pinned, resident_mb, services},
+};
 
 /// The figures.
 #[derive(Debug, Serialize)]
@@ -51,38 +52,26 @@ pub(crate) fn measure(
     changes: usize,
     bare: bool,
 ) -> Result<Figures> {
+    let folder = tempfile::Builder::new().prefix("lb-bench-").tempdir()?;
+    let folder = folder.path();
     let netns = Netns::new("bench-scale")?;
     let group = Cgroup::new("bench-scale")?;
     let agents = group.subgroup("agent")?;
     let clients = group.subgroup("client")?;
-    let folder = Folder::new()?;
-    let bpffs = folder.0.join("bpf");
+    let bpffs = folder.join("bpf");
     fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
     netns.mount_bpffs(&bpffs)?;
-    configure(&folder.0, clients.path(), bare)?;
+    configure(folder, clients.path(), bare)?;
 
     let file = ServicesFile {
-        folder: folder.0.clone(),
+        folder: folder.to_owned(),
         services: vec![vec![1; instances]; services],
-    };
-    let program = std::env::current_exe()
-        .context("cannot find this program")?
-        .with_file_name("lb-agent");
-    let start = || {
-        Spawn::new("agent", &program)
-            .args(["run", "--config"])
-            .arg(folder.0.join("lb.toml"))
-            .hide("LB_")
-            .netns(&netns)
-            .cgroup(&agents)
-            .log(&folder.0)
-            .start()
     };
     let measured = netns.enter(|| {
         // Once the whole file at the start of the first agent, once it replaces an empty one.
         file.publish()?;
         let began = Instant::now();
-        let mut agent = start()?;
+        let mut agent = Subject::start(folder, &netns, &agents)?;
         let at_start = await_full(&bpffs, &file, began, &mut agent)?;
         file.publish_text("service = []\n")?;
         await_count(&bpffs, 0, &mut agent)?;
@@ -101,21 +90,15 @@ pub(crate) fn measure(
         let figures = Figures {
             full_load_s: at_start.max(replaced).as_secs_f64(),
             one_change_ms: median(&times).context("no change was measured")?,
-            one_change_p99_ms: percentile(&times, 0.99),
+            one_change_p99_ms: percentile(&times, 99).context("no change was measured")?,
             rss_mb: resident_mb(agent.id())?,
             front_rss_mb: front.map_or(Ok(0.0), resident_mb)?,
             cpu_share,
         };
-        agent.terminate()?;
-        agent.wait(PATIENCE)?;
+        agent.end()?;
         anyhow::Ok(figures)
     })?;
-    measured.with_context(|| {
-        let log = fs::read_to_string(folder.0.join("agent.log")).unwrap_or_default();
-        let last: Vec<&str> = log.lines().rev().take(20).collect();
-        let last: Vec<&str> = last.into_iter().rev().collect();
-        format!("the agent's last words:\n{}", last.join("\n"))
-    })
+    measured.with_context(|| format!("the agent's last words:\n{}", last_words(folder)))
 }
 
 /// Makes one change after the other, each in another service, and measures in milliseconds until the map has it.
@@ -123,7 +106,7 @@ fn one_by_one(
     bpffs: &Path,
     file: &mut ServicesFile,
     changes: usize,
-    agent: &mut Process,
+    agent: &mut Subject,
 ) -> Result<Vec<f64>> {
     let maps = Maps::open(bpffs)?;
     let keys = maps.keys_by_service()?;
@@ -135,15 +118,18 @@ fn one_by_one(
         match change % 3 {
             0 => weights[0] += 1,
             1 => weights.push(1),
-            _ => drop(weights.pop()),
+            _ if weights.len() > 1 => drop(weights.pop()),
+            // Without its last instance the map would never have it: a service that is emptied is no change of this kind.
+            _ => weights.push(1),
         }
         let key = keys.get(&service).context("a service is not in the map")?;
         let before = maps.services.get(key, 0)?.generation;
         let began = file.publish()?;
-        await_condition(agent, Duration::from_micros(20), || {
-            Ok(maps.services.get(key, 0)?.generation != before)
-        })
-        .with_context(|| format!("change {change} does not reach the map"))?;
+        agent
+            .wait_until(Duration::from_micros(20), || {
+                Ok(maps.services.get(key, 0)?.generation != before)
+            })
+            .with_context(|| format!("change {change} does not reach the map"))?;
         times.push(began.elapsed().as_secs_f64() * 1000.0);
     }
     Ok(times)
@@ -154,7 +140,7 @@ fn await_full(
     bpffs: &Path,
     file: &ServicesFile,
     began: Instant,
-    agent: &mut Process,
+    agent: &mut Subject,
 ) -> Result<Duration> {
     await_count(bpffs, file.services.len(), agent)?;
     let took = began.elapsed();
@@ -171,48 +157,31 @@ fn await_full(
     Ok(took)
 }
 
-fn await_count(bpffs: &Path, count: usize, agent: &mut Process) -> Result<()> {
-    await_condition(agent, Duration::from_millis(5), || {
-        // The agent may not have made them yet.
-        let Ok(maps) = Maps::open(bpffs) else {
-            return Ok(false);
-        };
-        Ok(maps.services.keys().filter(Result::is_ok).count() == count)
-    })
-    .with_context(|| format!("the maps do not come to {count} services"))
-}
-
-fn await_condition(
-    agent: &mut Process,
-    pause: Duration,
-    mut condition: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        if condition()? {
-            return Ok(());
-        }
-        ensure!(began.elapsed() < PATIENCE, "not in {PATIENCE:?}");
-        ensure!(agent.is_running(), "the agent has ended");
-        thread::sleep(pause);
-    }
+fn await_count(bpffs: &Path, count: usize, agent: &mut Subject) -> Result<()> {
+    agent
+        .wait_until(Duration::from_millis(5), || {
+            // The agent may not have made them yet.
+            let Ok(maps) = Maps::open(bpffs) else {
+                return Ok(false);
+            };
+            Ok(maps.services.keys().filter(Result::is_ok).count() == count)
+        })
+        .with_context(|| format!("the maps do not come to {count} services"))
 }
 
 /// The agent's maps, read only.
 struct Maps {
-    services: HashMap<MapData, ServiceKey, Service>,
+    services: Services,
     tables: Array<MapData, Table>,
     backends: Array<MapData, Backend>,
 }
 
 impl Maps {
     fn open(bpffs: &Path) -> Result<Self> {
-        let folder = pin_root(bpffs).join(format!("v{MAP_VERSION}"));
-        let open = |name: &str| MapData::from_pin(folder.join(name));
         Ok(Self {
-            services: Map::HashMap(open(map::SERVICES)?).try_into()?,
-            tables: Map::Array(open(map::TABLES)?).try_into()?,
-            backends: Map::Array(open(map::BACKENDS)?).try_into()?,
+            services: services(bpffs)?,
+            tables: Map::Array(pinned(bpffs, map::TABLES)?).try_into()?,
+            backends: Map::Array(pinned(bpffs, map::BACKENDS)?).try_into()?,
         })
     }
 
@@ -292,35 +261,6 @@ fn configure(folder: &Path, cgroup: &Path, bare: bool) -> Result<()> {
     fs::write(folder.join("lb.toml"), text).context("cannot write the configuration")
 }
 
-/// A folder that goes with its value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("lb-bench-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("cannot remove {}: {error}", self.0.display());
-        }
-    }
-}
-
-/// What a process keeps in memory, in MB.
-fn resident_mb(process: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))
-        .context("cannot read the memory of a process")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u32>().ok());
-    let kib = kib.context("the kernel does not tell a process's memory")?;
-    Ok(f64::from(kib) * 1024.0 / 1e6)
-}
-
 /// The time that a process has had on CPUs (`proc_pid_stat(5)`, fields 14 and 15, in hundredths of a second).
 fn cpu_time(process: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))
@@ -331,22 +271,3 @@ fn cpu_time(process: u32) -> Result<Duration> {
     let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(Duration::from_millis(ticks * 10))
 }
-
-fn percentile(times: &[f64], share: f64) -> f64 {
-    let mut times = times.to_vec();
-    times.sort_unstable_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a place in a short list"
-    )]
-    let at = (times.len() as f64 * share) as usize;
-    times
-        .get(at.min(times.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or(f64::NAN)
-}
-
-/// How long the agent may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Medians and intervals. Pure.
+//! Medians, percentiles and intervals. Pure.
 
 use serde::Serialize;
 
@@ -54,6 +54,14 @@ pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     Some(middle(&mut samples.to_vec()))
 }
 
+/// The smallest sample that so many percent of them do not exceed, or `None` without samples.
+pub(crate) fn percentile(samples: &[f64], percent: usize) -> Option<f64> {
+    let mut samples = samples.to_vec();
+    samples.sort_unstable_by(f64::total_cmp);
+    let rank = (samples.len() * percent).div_ceil(100).max(1);
+    samples.get(rank - 1).copied()
+}
+
 /// The median of what is not empty.
 fn middle(samples: &mut [f64]) -> f64 {
     let half = samples.len() / 2;
@@ -79,6 +87,15 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(&[7.0]), Some(7.0));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_samples() {
+        let samples: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(percentile(&samples, 50), Some(100.0));
+        assert_eq!(percentile(&samples, 99), Some(198.0));
+        assert_eq!(percentile(&samples[..1], 99), Some(200.0));
+        assert_eq!(percentile(&[], 50), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
-    /// From a change in a real Consul to the kernel's map; the last line is one JSON object. Needs root, and about
+    /// From a change in a real Consul to the kernel's map and the front's table; the last line is one JSON object. Needs root, and about
     /// four minutes.
     Discovery {
         /// A short run: shows that it works, proves nothing.

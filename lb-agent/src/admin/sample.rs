@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    net::Ipv4Addr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,7 +10,7 @@ use super::compose::Material;
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
     options::{CheckKind, Options},
-    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, Source},
+    snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
     stats::{BackendStats, MapFill, ServiceStats, Stats},
 };
 
@@ -145,22 +144,10 @@ pub(crate) fn key(node: &str, id: &str) -> InstanceKey {
 }
 
 pub(crate) fn backend(address: &str) -> Backend {
-    Backend {
-        address: address.parse::<SocketAddr>().unwrap(),
-        local: true,
-        tags: Arc::default(),
-        weight: 1,
-        source: SourceHealth::Passing,
-        checks: Vec::new(),
-        probe: Probe {
-            state: ProbeState::Up,
-            since: now() - Duration::from_secs(41),
-            error: None,
-            took: Some(Duration::from_micros(350)),
-        },
-        draining: false,
-        leaving: false,
-    }
+    let mut backend = Backend::usable(address.parse().unwrap());
+    backend.probe.since = now() - Duration::from_secs(41);
+    backend.probe.took = Some(Duration::from_micros(350));
+    backend
 }
 
 fn source(age_seconds: u64, error: Option<&str>) -> Source {

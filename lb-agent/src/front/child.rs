@@ -14,14 +14,15 @@ use nix::{
 use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     Front, Limits, Workers,
-    control::{self, CONTROL, FRONT, Hello, Order, VERSION},
+    control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION},
+    stats::FrontStats,
 };
 
 /// Arguments of `lb-agent front`.
@@ -164,7 +165,7 @@ async fn attend(
     mut stream: UnixStream,
     front: Arc<Front>,
     listeners: Vec<std::net::SocketAddr>,
-    figures: tokio::sync::mpsc::Sender<oneshot::Sender<control::Report>>,
+    figures: tokio::sync::mpsc::Sender<oneshot::Sender<FrontStats>>,
 ) -> io::Result<Parted> {
     let hello = Hello {
         version: VERSION,
@@ -179,23 +180,31 @@ async fn attend(
         _ => return Ok(Parted::Gone),
     }
     let (mut orders, mut reports) = stream.into_split();
+    let (followed, mut follows) = watch::channel(());
     let report = async {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = None;
         loop {
-            second.tick().await;
+            tokio::select! {
+                biased; // The agent waits for this, and sends no more until it has it.
+                Ok(()) = follows.changed() => {
+                    control::send(&mut reports, &Report::Follows).await?;
+                    continue;
+                }
+                _ = second.tick() => {}
+            }
             let (asked, answer) = oneshot::channel();
             figures.send(asked).await.map_err(io::Error::other)?;
             let stats = answer.await.map_err(io::Error::other)?;
             if told.as_ref() != Some(&stats) {
-                control::send(&mut reports, &stats).await?;
+                control::send(&mut reports, &Report::Figures(stats.clone())).await?;
                 told = Some(stats);
             }
         }
     };
     let drain = tokio::select! {
-        drain = obey(&mut orders, &front) => drain?,
+        drain = obey(&mut orders, &front, &followed) => drain?,
         failed = report => return failed,
     };
     if !drain {
@@ -205,16 +214,20 @@ async fn attend(
     Ok(Parted::Drain(stream))
 }
 
-/// Publishes routes until the agent is gone, or orders to drain: then true.
-async fn obey(orders: &mut OwnedReadHalf, front: &Front) -> io::Result<bool> {
+/// Follows routes until the agent is gone, or orders to drain: then true.
+async fn obey(
+    orders: &mut OwnedReadHalf,
+    front: &Front,
+    followed: &watch::Sender<()>,
+) -> io::Result<bool> {
     while let Some(order) = control::receive(orders).await? {
         match order {
-            Order::Routes(routes, settings) => {
-                front.publish(Arc::unwrap_or_clone(routes), &settings);
-            }
+            Order::Routes(routes, settings) => front.publish(&routes, &settings),
+            Order::Change(change) => front.change(&change),
             Order::Drain => return Ok(true),
-            Order::Hello { .. } => {}
+            Order::Hello { .. } => continue,
         }
+        followed.send_replace(());
     }
     Ok(false)
 }

@@ -1,16 +1,16 @@
 //! The messages between agent and front: a length of four bytes, then JSON. The first message of each side
 //! says which version it speaks; sides of different versions part at once.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{stats::FrontStats, table::Settings};
-use crate::routes::Routes;
+use crate::routes::RoutesChange;
 
 /// Changes with every change of a message, including routes and figures.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The name of the passed listening socket that the agent connects to.
 pub(super) const CONTROL: &str = "control";
@@ -39,14 +39,23 @@ pub(super) struct Hello {
 pub(super) enum Order {
     /// First of all.
     Hello { version: u32 },
-    /// Follow these from now on.
-    Routes(Arc<Routes>, Settings),
+    /// Follow these from now on, which are all there are.
+    Routes(RoutesChange, Settings),
+    /// Change those that you have.
+    Change(RoutesChange),
     /// Finish what is in flight and end.
     Drain,
 }
 
-/// What the front says: at first, and then at most once a second if it has changed.
-pub(super) type Report = FrontStats;
+/// What the front says after its hello.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// At first, and then at most once a second if they have changed.
+    Figures(FrontStats),
+    /// Requests follow all routes that were sent so far.
+    Follows,
+}
 
 /// Sends one message.
 pub(super) async fn send<T: Serialize>(
@@ -93,14 +102,15 @@ mod tests {
     #[tokio::test]
     async fn a_message_arrives_as_it_was_sent() {
         let (mut here, mut there) = tokio::io::duplex(16);
-        let sent = Order::Routes(Arc::default(), Settings::default());
+        let sent = Order::Routes(RoutesChange::default(), Settings::default());
         let (sent_fine, received) =
             tokio::join!(send(&mut here, &sent), receive::<Order>(&mut there));
         sent_fine.unwrap();
         let Some(Order::Routes(routes, settings)) = received.unwrap() else {
             panic!("another message");
         };
-        assert_eq!((routes, settings), (Arc::default(), Settings::default()));
+        let empty = (RoutesChange::default(), Settings::default());
+        assert_eq!((routes, settings), empty);
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! The front: HTTP for the outside world, routed by Host name.
 //!
 //! It is a process of its own without any capability (`lb-agent front`), a child of the agent that outlives
-//! it: [`supervise()`] is the agent's side, [`child_main`] the child's. Routes come to it as whole values over
-//! a socket, listeners as descriptors. It never looks at the catalog, decides about health or registers
+//! it: [`supervise()`] is the agent's side, [`child_main`] the child's. Routes come to it over a
+//! socket, at first all of them and then what changes, listeners as descriptors. It never looks at the catalog, decides about health or registers
 //! anything.
 //!
 //! | file | room |
@@ -40,14 +40,14 @@ pub use answer::Reason;
 pub use child::{ChildArgs, ChildError, child_main};
 pub use stats::{FrontStats, RequestCount};
 pub use supervise::listeners;
-pub use supervise::{End, SuperviseError, Supervisor, supervise};
+pub use supervise::{End, Metrics, Outputs, SuperviseError, Supervisor, supervise};
 pub use table::Settings;
 pub use workers::Workers;
 
-use crate::routes::Routes;
+use crate::routes::RoutesChange;
 use table::Table;
 
-/// What all workers share: the routing table, replaced whole.
+/// What all workers share: the routing table, one atomic pointer.
 pub struct Front {
     table: ArcSwap<Table>,
     /// Says that the table is another one.
@@ -65,9 +65,17 @@ impl Front {
         })
     }
 
-    /// From now on requests follow `routes`. Only one caller at a time: the control connection.
-    pub fn publish(&self, routes: Routes, settings: &Settings) {
-        let table = Table::new(routes, settings, &self.table.load());
+    /// From now on requests follow `routes`, all of them. Only one caller at a time: the control connection.
+    pub fn publish(&self, routes: &RoutesChange, settings: &Settings) {
+        self.follow(Table::new(routes, settings, &self.table.load()));
+    }
+
+    /// From now on requests follow the routes after `change`. For the same caller.
+    pub fn change(&self, change: &RoutesChange) {
+        self.follow(self.table.load().after(change));
+    }
+
+    fn follow(&self, table: Table) {
         self.table.store(Arc::new(table));
         self.changed.send_replace(());
     }

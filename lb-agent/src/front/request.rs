@@ -34,7 +34,7 @@ pub(super) struct Sender<'a> {
 }
 
 /// Our name in Via (RFC 9110 section 7.6.3), one entry for each version that a request may have come in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Via {
     name: String,
     http_10: HeaderValue,

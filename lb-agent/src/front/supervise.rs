@@ -6,12 +6,10 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsString,
     io,
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
-    path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,89 +20,22 @@ use nix::{
 use tokio::{
     process::Child,
     sync::watch,
-    task::spawn_blocking,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
+use interface::workers;
 use living::{Living, greet};
+use telling::Telling;
 
-use super::{
-    control::{self, CONTROL, FRONT, Hello, Order, VERSION},
-    stats::FrontStats,
-    table::Settings,
-};
-use crate::{
-    catalog::Problem,
-    routes::{RouteConfig, Routes},
-    snapshot::Snapshot,
-};
+use super::control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION};
+use crate::{catalog::Problem, routes::RouteConfig, snapshot::Snapshot};
 
+pub use interface::{End, Metrics, Outputs, SuperviseError, Supervisor};
+
+mod interface;
 mod listen;
 mod living;
-
-/// What the stage is told.
-#[derive(Clone, Debug)]
-pub struct Supervisor {
-    /// The socket over which fronts obey; a front of an earlier agent is found by it.
-    pub control: PathBuf,
-    /// Where to listen when no listener was passed to the agent.
-    pub listen: Vec<SocketAddr>,
-    /// How routes are made. Listeners of the front and the host's addresses are added to it.
-    pub routes: RouteConfig,
-    /// What the front answers.
-    pub settings: Settings,
-    /// Worker threads of the front.
-    pub workers: usize,
-    /// How long requests in flight may take when everything ends.
-    pub grace: Duration,
-    /// The program that is the front, and its arguments without those that come from the fields above.
-    pub program: PathBuf,
-    /// See `program`.
-    pub arguments: Vec<OsString>,
-}
-
-impl Supervisor {
-    /// The usual: this very program as `front`, on `listen`.
-    pub fn new(control: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
-        let grace = Duration::from_secs(30);
-        Self {
-            control: control.into(),
-            listen,
-            routes: RouteConfig::default(),
-            settings: Settings::default(),
-            workers: workers(),
-            grace,
-            // By descriptor, so to speak: also right after the file was replaced by an upgrade.
-            program: "/proc/self/exe".into(),
-            arguments: vec!["front".into()],
-        }
-    }
-}
-
-/// Why there can be no front.
-#[derive(Debug, thiserror::Error)]
-pub enum SuperviseError {
-    /// Somebody else listens there, or we may not.
-    #[error("the front cannot listen on {address}; free it or choose another address")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The place for the control socket is not usable.
-    #[error("cannot listen on the control socket {}", path.display())]
-    Control {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The process cannot be started.
-    #[error("cannot start the front")]
-    Start(#[source] io::Error),
-}
+mod telling;
 
 /// Listeners at `address`, one for each worker of the usual front.
 ///
@@ -114,23 +45,9 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
     listen::group(address, workers())
 }
 
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// How the stage is told that the agent ends.
-#[derive(Clone, Debug, Default)]
-pub struct End {
-    /// The stage ends.
-    pub stop: CancellationToken,
-    /// Set before `stop` when the agent ends by a fault: the front is not to blame and serves on, for the
-    /// next agent to adopt.
-    pub keep_front: CancellationToken,
-}
-
 /// Keeps a front running and informed until the end, then drains and ends it, unless it is to be kept.
 /// `inherited` are listeners that were passed to the agent under the name `front`; without any, it listens by itself once it knows that no
-/// living front already does. `routed` becomes true once a front was told the first complete routes.
+/// living front already does.
 ///
 /// # Errors
 /// When the first front cannot be started. Later failures are reported as problems and tried again.
@@ -138,9 +55,7 @@ pub async fn supervise(
     config: Supervisor,
     inherited: Vec<TcpListener>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    stats_out: watch::Sender<Option<FrontStats>>,
-    problems_out: watch::Sender<Vec<Problem>>,
-    routed: watch::Sender<bool>,
+    outputs: Outputs,
     end: End,
 ) -> Result<(), SuperviseError> {
     let mut stage = Stage {
@@ -148,9 +63,7 @@ pub async fn supervise(
         listeners: inherited,
         child: None,
         snapshots,
-        stats_out,
-        problems_out,
-        routed,
+        outputs,
         trouble: None,
         end,
     };
@@ -162,7 +75,7 @@ pub async fn supervise(
             Ok(front) => {
                 first = false;
                 let ended = stage.accompany(front).await;
-                stage.stats_out.send_replace(None);
+                stage.outputs.stats.send_replace(None);
                 if let Err(error) = ended {
                     tracing::warn!(%error, "the front ended; starting another one");
                     stage.report(Some(format!("it ended ({error}) and is started again")));
@@ -193,10 +106,7 @@ struct Stage {
     /// The present front, if this agent started it.
     child: Option<Child>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    stats_out: watch::Sender<Option<FrontStats>>,
-    problems_out: watch::Sender<Vec<Problem>>,
-    /// True once a front was told the first complete routes.
-    routed: watch::Sender<bool>,
+    outputs: Outputs,
     /// What is wrong with the front itself, beside the problems of its routes.
     trouble: Option<Problem>,
     end: End,
@@ -274,21 +184,28 @@ impl Stage {
         let routes = RouteConfig { listeners, ..own };
         self.report(self.elsewhere(&front.hello));
         let mut has_routes = front.hello.has_routes;
-        // What this connection has carried, for not saying it twice.
-        let mut told = None;
-        let (stats_out, mut reports) = (self.stats_out.clone(), front.reports);
+        let mut telling = Telling::new(routes, self.config.settings.clone());
+        let (stats_out, mut reports) = (self.outputs.stats.clone(), front.reports);
+        let (followed_in, mut followed) = watch::channel(());
         let mut hear = std::pin::pin!(async move {
-            while let Some(stats) = control::receive::<FrontStats>(&mut reports).await? {
-                stats_out.send_replace(Some(stats));
+            while let Some(report) = control::receive(&mut reports).await? {
+                match report {
+                    Report::Figures(stats) => {
+                        stats_out.send_replace(Some(stats));
+                    }
+                    Report::Follows => followed_in.send_replace(()),
+                }
             }
             Err::<(), _>(io::Error::from(io::ErrorKind::UnexpectedEof))
         });
-        self.snapshots.mark_changed();
         let mut patience = std::pin::pin!(sleep(PATIENCE));
         let mut patient = true;
+        // Since when there is a snapshot that was not looked at, and what the front has not yet said that it follows.
+        let mut news = Some(Instant::now());
+        let mut sent: Option<Sent> = None;
         let mut rested = Instant::now();
         loop {
-            let resting = Instant::now() < rested;
+            let until = sent.as_ref().map_or(rested, |sent| sent.began + ORDER);
             tokio::select! {
                 ended = &mut hear => {
                     // Gone, or only cut off: then it is adopted like any other.
@@ -303,38 +220,50 @@ impl Stage {
                 () = self.end.stop.cancelled() => break,
                 () = &mut patience, if patient => {
                     patient = false;
-                    self.snapshots.mark_changed();
+                    news.get_or_insert_with(Instant::now);
                 }
-                () = sleep_until(rested), if resting => {}
-                changed = self.snapshots.changed(), if !resting => {
+                changed = self.snapshots.changed(), if news.is_none() => {
                     if changed.is_err() {
                         self.end.stop.cancelled().await;
                         break;
                     }
+                    news = Some(Instant::now());
+                }
+                // Its end is heard above.
+                Ok(()) = followed.changed(), if sent.is_some() => {
+                    if let Some(sent) = sent.take() {
+                        self.follows(&sent);
+                        rested = sent.rested();
+                    }
+                }
+                () = sleep_until(until), if sent.is_some() => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not follow its routes"));
+                }
+                () = sleep_until(until), if news.is_some() && sent.is_none() => {
+                    let since = news.take().unwrap_or(until);
                     let snapshot = self.snapshots.borrow_and_update().clone();
                     // Unknown is not empty: a front with routes keeps them until all sources and probes have
                     // spoken. A new one waits a moment for that, its connections in the kernel's queue.
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         continue;
                     };
-                    let began = Instant::now();
-                    let complete = snapshot.complete;
-                    let wanted = self.routes(snapshot, &routes).await?;
-                    if told.as_ref() != Some(&wanted) {
-                        let order = Order::Routes(wanted.clone(), self.config.settings.clone());
+                    let this = Sent { complete: snapshot.complete, since, began: Instant::now() };
+                    has_routes |= this.complete;
+                    let order;
+                    (telling, order) = telling.order(snapshot).await?;
+                    self.show(&telling);
+                    if let Some(order) = order {
                         timeout(ORDER, control::send(&mut front.orders, &order)).await??;
-                        told = Some(wanted);
+                        sent = Some(this);
+                    } else {
+                        self.routed(this.complete);
+                        rested = this.rested();
                     }
-                    has_routes |= complete;
-                    self.routed.send_if_modified(|routed| complete && !std::mem::replace(routed, true));
-                    // The whole of a large catalog is no small message: those who change it without a pause must not
-                    // keep a CPU busy. A first change is told at once.
-                    rested = Instant::now() + (began.elapsed() * REST).min(LONGEST_REST);
                 }
             }
         }
         // One that has nothing to serve is not worth keeping.
-        if self.end.keep_front.is_cancelled() && (front.hello.has_routes || told.is_some()) {
+        if self.end.keep_front.is_cancelled() && (front.hello.has_routes || telling.has_told()) {
             tracing::warn!(
                 pid = front.hello.pid,
                 "the front serves on with the last routes"
@@ -372,26 +301,31 @@ impl Stage {
         }
     }
 
-    async fn routes(
-        &self,
-        snapshot: Arc<Snapshot>,
-        config: &RouteConfig,
-    ) -> io::Result<Arc<Routes>> {
-        let config = RouteConfig {
-            host_addresses: &config.host_addresses | &listen::host_addresses(),
-            ..config.clone()
-        };
-        // Not here: the maps must not wait for it.
-        let make = move || Routes::new(&snapshot, &config);
-        let made = spawn_blocking(make).await.map_err(io::Error::other)?;
-        let (routes, mut problems) = made;
+    /// Tells what could not become a route.
+    fn show(&self, telling: &Telling) {
+        let mut problems: Vec<Problem> = telling.problems().cloned().collect();
         problems.extend(self.trouble.clone());
-        self.problems_out.send_if_modified(|known| {
+        self.outputs.problems.send_if_modified(|known| {
             let new = *known != problems;
             *known = problems;
             new
         });
-        Ok(Arc::new(routes))
+    }
+
+    /// The front says that requests follow what was `sent`.
+    fn follows(&self, sent: &Sent) {
+        let metrics = &self.outputs.metrics;
+        let micros = u64::try_from(sent.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        metrics.changes.fetch_add(1, Ordering::Relaxed);
+        metrics
+            .last_duration_micros
+            .store(micros, Ordering::Relaxed);
+        self.routed(sent.complete);
+    }
+
+    fn routed(&self, complete: bool) {
+        let routed = &self.outputs.routed;
+        routed.send_if_modified(|routed| complete && !std::mem::replace(routed, true));
     }
 
     /// Whether an adopted front listens somewhere else than it should.
@@ -416,7 +350,7 @@ impl Stage {
 
     fn report(&mut self, trouble: Option<String>) {
         let trouble = trouble.map(|message| Problem::new("front", message));
-        self.problems_out.send_if_modified(|known| {
+        self.outputs.problems.send_if_modified(|known| {
             let before = known.clone();
             known.retain(|problem| Some(problem) != self.trouble.as_ref());
             known.extend(trouble.clone());
@@ -426,19 +360,37 @@ impl Stage {
     }
 }
 
+/// Routes on their way to the front.
+struct Sent {
+    /// Whether their snapshot is complete.
+    complete: bool,
+    /// When that arrived.
+    since: Instant,
+    /// When it was looked at.
+    began: Instant,
+}
+
+impl Sent {
+    /// When the next may be looked at. Who changes a large catalog without a pause must not keep a CPU busy; a first
+    /// change is told at once, and where a change costs little hardly any waits.
+    fn rested(&self) -> Instant {
+        Instant::now() + (self.began.elapsed() * REST).min(LONGEST_REST)
+    }
+}
+
 /// The one variable that agent and front share.
 const LOG_LEVEL: &str = "LB_LOG";
 
 /// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// After it has told the routes the stage rests this many times as long as that took.
-const REST: u32 = 9;
+/// After a change has reached the front the stage rests this many times as long as that took.
+const REST: u32 = 4;
 
 /// At most so long.
-const LONGEST_REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
-/// How long a front may take to read an order.
+/// How long a front may take to read an order, and then to follow it.
 const ORDER: Duration = Duration::from_secs(10);
 
 /// How long a front that has lost its control connection may take to be gone.

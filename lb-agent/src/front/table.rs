@@ -1,8 +1,8 @@
 //! The routing table as a worker uses it: routes, with the order in which each service's backends take
-//! requests. Immutable but for one cursor per service; replaced whole.
+//! requests. Immutable but for one cursor per service. The table after a change shares what stays the same.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,7 +14,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::request::Via;
-use crate::routes::{RouteBackend, RouteService, Routes};
+use crate::routes::{Hosts, Place, RouteBackend, RouteService, RoutesChange};
 
 /// What the agent configures about the front's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,11 +46,11 @@ impl Default for Settings {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Table {
     /// `None`: the agent has not sent any yet.
-    routes: Option<Routes>,
-    /// In the order of the routes' services.
-    services: Vec<Arc<ServiceTable>>,
+    hosts: Option<Arc<Hosts>>,
+    services: BTreeMap<Place, Arc<ServiceTable>>,
     pub(super) no_route_status: StatusCode,
     pub(super) via: Via,
 }
@@ -58,8 +58,8 @@ pub(super) struct Table {
 /// One service behind the front.
 pub(super) struct ServiceTable {
     pub(super) label: Arc<str>,
-    backends: Vec<RouteBackend>,
-    /// Indexes into `backends`, usable ones only, each as often as its weight says, well mixed.
+    service: Arc<RouteService>,
+    /// Indexes of its backends, usable ones only, each as often as its weight says, well mixed.
     order: Box<[usize]>,
     /// Shared by all workers, so that the turn is the same whichever worker a client meets, and by the
     /// tables before and after this one.
@@ -70,56 +70,80 @@ impl Table {
     /// The table before the first routes have come.
     pub(super) fn unknown() -> Self {
         Self {
-            routes: None,
-            services: Vec::new(),
+            hosts: None,
+            services: BTreeMap::new(),
             no_route_status: StatusCode::SERVICE_UNAVAILABLE,
             via: Via::fallback(),
         }
     }
 
-    /// The table for `routes`, which goes on where `before` stands in turn.
-    pub(super) fn new(routes: Routes, settings: &Settings, before: &Self) -> Self {
+    /// The table for `routes`, which are all there are. It goes on where `before` stands in turn.
+    pub(super) fn new(routes: &RoutesChange, settings: &Settings, before: &Self) -> Self {
         let cursors: HashMap<_, _> = before
             .services
-            .iter()
+            .values()
             .map(|service| (&service.label, &service.cursor))
             .collect();
-        let services = routes.services().iter().map(|service| {
-            let label: Arc<str> = service.label.as_str().into();
-            let cursor = cursors
-                .get(&label)
-                .map_or_else(Arc::default, |&cursor| cursor.clone());
-            Arc::new(ServiceTable::new(label, service, cursor))
-        });
-        Self {
-            services: services.collect(),
+        let empty = Self {
+            hosts: Some(Arc::default()),
+            services: BTreeMap::new(),
             no_route_status: StatusCode::from_u16(settings.no_route_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
-            routes: Some(routes),
+        };
+        // The agent before this one had other places.
+        empty.changed(routes, |_, label| cursors.get(label).copied().cloned())
+    }
+
+    /// The table after `change`.
+    pub(super) fn after(&self, change: &RoutesChange) -> Self {
+        let cursor = |place, _: &_| Some(self.services.get(&place)?.cursor.clone());
+        self.clone().changed(change, cursor)
+    }
+
+    fn changed(
+        mut self,
+        change: &RoutesChange,
+        cursor: impl Fn(Place, &Arc<str>) -> Option<Arc<AtomicUsize>>,
+    ) -> Self {
+        if !change.hosts.is_empty()
+            && let Some(hosts) = &mut self.hosts
+        {
+            Arc::make_mut(hosts).apply(change);
         }
+        for (place, service) in &change.services {
+            if let Some(service) = service {
+                let cursor = cursor(*place, &service.label).unwrap_or_default();
+                let service = Arc::new(ServiceTable::new(service.clone(), cursor));
+                self.services.insert(*place, service);
+            } else {
+                self.services.remove(place);
+            }
+        }
+        self
     }
 
     /// Whether the agent has sent routes.
     pub(super) fn is_known(&self) -> bool {
-        self.routes.is_some()
+        self.hosts.is_some()
     }
 
     /// The service that answers to `host`.
     pub(super) fn find(&self, host: &str) -> Option<&Arc<ServiceTable>> {
-        self.services.get(self.routes.as_ref()?.find(host)?)
+        self.services.get(&self.hosts.as_ref()?.find(host)?)
     }
 
     /// The labels of all services.
     pub(super) fn labels(&self) -> HashSet<&str> {
-        let services = self.services.iter();
+        let services = self.services.values();
         services.map(|service| &*service.label).collect()
     }
 
     /// Where requests may go: pooled connections to anywhere else are of no use.
     pub(super) fn addresses(&self) -> HashSet<SocketAddr> {
-        let backends = self.services.iter().flat_map(|service| &service.backends);
-        backends
+        let services = self.services.values();
+        services
+            .flat_map(|service| &service.service.backends)
             .filter(|backend| backend.usable)
             .map(|backend| backend.address)
             .collect()
@@ -127,15 +151,15 @@ impl Table {
 }
 
 impl ServiceTable {
-    fn new(label: Arc<str>, service: &RouteService, cursor: Arc<AtomicUsize>) -> Self {
+    fn new(service: Arc<RouteService>, cursor: Arc<AtomicUsize>) -> Self {
         let weights = service
             .backends
             .iter()
             .map(|backend| if backend.usable { backend.weight } else { 0 });
         Self {
-            label,
+            label: service.label.clone(),
             order: order(&weights.collect::<Vec<_>>()),
-            backends: service.backends.clone(),
+            service,
             cursor,
         }
     }
@@ -154,7 +178,7 @@ impl ServiceTable {
                 }
                 new
             })
-            .map(|place| &self.backends[place])
+            .map(|place| &self.service.backends[place])
     }
 }
 

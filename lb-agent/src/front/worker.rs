@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::{Notify, Semaphore, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -107,17 +107,27 @@ async fn serve(start: Start) -> io::Result<()> {
 }
 
 /// Purges and sweeps the pool and answers for the counters. Never ends.
+///
+/// What the purge looks at grows with the catalog, while requests wait for it: it rests nine times as long as it took.
+/// Nothing depends on its moment, for no request goes where the table does not send it.
 async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sender<FrontStats>>) {
     let mut changes = worker.front.changed.subscribe();
     let mut sweep = interval(pool::SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rested = Instant::now();
     loop {
+        let purge = async {
+            sleep_until(rested).await;
+            changes.changed().await
+        };
         tokio::select! {
-            Ok(()) = changes.changed() => {
+            Ok(()) = purge => {
+                let began = Instant::now();
                 let table = worker.table();
                 worker.pool.keep(&table.addresses());
                 let labels = table.labels();
                 worker.counters.fold(|label| labels.contains(label));
+                rested = Instant::now() + began.elapsed() * 9;
             }
             Some(asker) = figures.recv() => {
                 // Whoever asked may have lost interest.

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CheckKind, Config, Metrics, Verdicts, run};
 use crate::{
-    catalog::{InstanceKey, SourceHealth},
+    catalog::InstanceKey,
     options::Options,
     snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot},
 };
@@ -89,22 +89,8 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
             node: "n".to_owned(),
             id: address.to_string(),
         };
-        let backend = Backend {
-            address: *address,
-            local: true,
-            tags: Arc::default(),
-            weight: 1,
-            source: SourceHealth::Passing,
-            checks: Vec::new(),
-            probe: Probe {
-                state: ProbeState::Starting,
-                since: SystemTime::UNIX_EPOCH,
-                error: None,
-                took: None,
-            },
-            draining: false,
-            leaving: false,
-        };
+        let mut backend = Backend::usable(*address);
+        backend.probe.state = ProbeState::Starting;
         (key, backend)
     };
     let service = Service {

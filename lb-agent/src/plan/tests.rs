@@ -1,19 +1,14 @@
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use lb_common::{ANY_PORT, Balance, HOST_VIEW, PROTO_TCP};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    catalog::{InstanceKey, SourceHealth},
+    catalog::InstanceKey,
     desired::Wanted,
     options::Options,
-    snapshot::{self, Probe, ProbeState, ServiceName, Snapshot},
+    snapshot::{self, ProbeState, ServiceName, Snapshot},
 };
 
 fn address(n: u8) -> SocketAddrV4 {
@@ -254,22 +249,9 @@ fn snapshot(services: &BTreeMap<u8, BTreeMap<u8, (u16, bool)>>, complete: bool) 
         } else {
             ProbeState::Down
         };
-        let backend = snapshot::Backend {
-            address: address(*n).into(),
-            local: true,
-            tags: Arc::default(),
-            weight,
-            source: SourceHealth::Passing,
-            checks: Vec::new(),
-            probe: Probe {
-                state,
-                since: SystemTime::UNIX_EPOCH,
-                error: None,
-                took: None,
-            },
-            draining: false,
-            leaving: false,
-        };
+        let mut backend = snapshot::Backend::usable(address(*n).into());
+        backend.weight = weight;
+        backend.probe.state = state;
         (key, backend)
     };
     let service = |(n, members): (&u8, &BTreeMap<u8, (u16, bool)>)| {

@@ -1,30 +1,17 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    catalog::SourceHealth,
     options::Options,
-    snapshot::{Backend, Probe, ProbeState},
+    snapshot::{Backend, ProbeState, ServiceName},
 };
 
 fn backend(address: &str, tags: &[&str]) -> Backend {
     Backend {
-        address: address.parse().unwrap(),
-        local: true,
         tags: Arc::new(tags.iter().map(ToString::to_string).collect()),
-        weight: 1,
-        source: SourceHealth::Passing,
-        checks: Vec::new(),
-        probe: Probe {
-            state: ProbeState::Up,
-            since: SystemTime::UNIX_EPOCH,
-            error: None,
-            took: None,
-        },
-        draining: false,
-        leaving: false,
+        ..Backend::usable(address.parse().unwrap())
     }
 }
 
@@ -67,9 +54,7 @@ fn routes(services: impl IntoIterator<Item = (ServiceName, Service)>) -> (Routes
 
 #[track_caller]
 fn check(routes: &Routes, host: &str, label: Option<&str>) {
-    let found = routes
-        .find(host)
-        .map(|place| routes.services()[place].label.as_str());
+    let found = routes.find(host).map(|service| &*service.label);
     assert_eq!(found, label, "{host}");
 }
 
@@ -296,10 +281,7 @@ fn exposure_is_a_choice() {
             ..RouteConfig::default()
         };
         let (routes, _) = Routes::new(&services, &config);
-        let labels = routes
-            .services()
-            .iter()
-            .map(|service| service.label.clone());
+        let labels = routes.services().map(|service| service.label.to_string());
         labels.collect::<Vec<_>>()
     };
     assert_eq!(labels(Expose::All), ["open", "silent"]);
@@ -331,7 +313,9 @@ fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
     let backends = addresses.map(|address| backend(address, &[]));
     let services = snapshot([(ServiceName::whole("web"), service(&[], &backends))]);
     let (routes, problems) = Routes::new(&services, &config);
-    let left: Vec<_> = routes.services()[0]
+    let left: Vec<_> = routes
+        .find("web")
+        .unwrap()
         .backends
         .iter()
         .map(|b| b.address.to_string())
@@ -348,7 +332,7 @@ fn a_backend_that_is_the_vip_of_a_service_is_refused_and_reported() {
     other.vip = Some("198.18.0.7".parse().unwrap());
     let web = (ServiceName::whole("web"), service(&[], &backends));
     let (routes, problems) = routes([web, (name, other)]);
-    let web = &routes.services()[routes.find("web").unwrap()];
+    let web = routes.find("web").unwrap();
     let left: Vec<_> = web.backends.iter().map(|it| it.address).collect();
     assert_eq!(left, ["10.0.0.1:80".parse().unwrap()]);
     let messages: Vec<_> = problems.iter().map(|it| &*it.message).collect();
@@ -361,8 +345,7 @@ fn a_service_without_usable_backend_keeps_its_names() {
     let mut down = backend("10.0.0.1:80", &[]);
     down.probe.state = ProbeState::Down;
     let (routes, _) = routes([(ServiceName::whole("web"), service(&[], &[down]))]);
-    let place = routes.find("web").unwrap();
-    assert!(!routes.services()[place].backends[0].usable);
+    assert!(!routes.find("web").unwrap().backends[0].usable);
 }
 
 #[test]
@@ -384,7 +367,136 @@ proptest! {
         for (host, _) in routes.hosts() {
             prop_assert!(routes.find(host).is_some());
         }
-        let read: Routes = serde_json::from_str(&serde_json::to_string(&routes).unwrap()).unwrap();
-        prop_assert_eq!(read, routes);
     }
+
+    #[test]
+    fn whoever_applies_each_change_has_the_routes_of_the_newest_snapshot(
+        steps in proptest::collection::vec((0_usize..NAMES.len(), step()), 1..30)
+    ) {
+        let config = RouteConfig::default();
+        let mut follower = Follower::new(config.clone());
+        let (mut before, mut known) = (Snapshot::default(), Routes::default());
+        for (which, step) in steps {
+            let mut after = before.clone();
+            take(&mut after, NAMES[which], step);
+            let change = follower.follow(&before, &after, &config.host_addresses);
+            // As it goes over the wire.
+            let told = serde_json::from_str(&serde_json::to_string(&change).unwrap()).unwrap();
+            prop_assert_eq!(&change, &told);
+            known.apply(&told);
+            let (expected, expected_problems) = Routes::new(&after, &config);
+            prop_assert_eq!(content(&known), content(&expected));
+            let problems = |found: &[Problem]| -> BTreeSet<String> {
+                found.iter().map(|it| format!("{} {}", it.subject, it.message)).collect()
+            };
+            let found: Vec<Problem> = follower.problems().cloned().collect();
+            prop_assert_eq!(found.len(), expected_problems.len());
+            prop_assert_eq!(problems(&found), problems(&expected_problems));
+            let again = follower.follow(&after, &after.clone(), &config.host_addresses);
+            prop_assert!(again.is_empty(), "{:?}", again);
+            before = after;
+        }
+    }
+}
+
+/// Services whose names meet: `a_b` with the part `b` of `a`, and each with an alias of another.
+const NAMES: [(&str, Option<&str>); 5] = [
+    ("a", None),
+    ("a", Some("b")),
+    ("a_b", None),
+    ("c", None),
+    ("not a name", None),
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Leave,
+    Vip(u8),
+    Alias(&'static str),
+    Expose(Option<bool>),
+    /// Addresses, some of them a VIP that another service may have.
+    Backends(Vec<(u8, bool)>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let backends = proptest::collection::vec((0_u8..4, any::<bool>()), 0..3);
+    prop_oneof![
+        Just(Step::Leave),
+        (0_u8..3).prop_map(Step::Vip),
+        prop_oneof![Just("a.b"), Just("c.localhost"), Just("-bad-.")].prop_map(Step::Alias),
+        any::<Option<bool>>().prop_map(Step::Expose),
+        backends.prop_map(Step::Backends),
+    ]
+}
+
+fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) {
+    let name = match tag {
+        None => ServiceName::whole(name),
+        Some(tag) => ServiceName::part(name, tag),
+    };
+    if matches!(step, Step::Leave) {
+        snapshot.services.remove(&name);
+        return;
+    }
+    let entry = snapshot.services.entry(name);
+    let new = Arc::make_mut(entry.or_insert_with(|| service(&[], &[]).into()));
+    match step {
+        Step::Leave => {}
+        Step::Vip(n) => new.vip = (n > 0).then(|| [198, 18, 0, n].into()),
+        Step::Alias(alias) => {
+            if !new.aliases.remove(alias) {
+                new.aliases.insert(alias.to_owned());
+            }
+        }
+        Step::Expose(expose) => new.options.expose = expose,
+        Step::Backends(backends) => {
+            let backend = |&(n, up): &(u8, bool)| {
+                let state = if up { ProbeState::Up } else { ProbeState::Down };
+                let mut backend = backend(&format!("198.18.0.{n}:80"), &[]);
+                backend.probe.state = state;
+                backend
+            };
+            let backends: Vec<_> = backends.iter().map(backend).collect();
+            new.backends = service(&[], &backends).backends;
+        }
+    }
+}
+
+/// Without the places, which depend on what was before.
+fn content(routes: &Routes) -> (Vec<(&str, &RouteService)>, Vec<&RouteService>) {
+    let hosts = routes.hosts.0.keys();
+    let hosts = hosts.map(|host| (host.as_str(), routes.find(host).unwrap()));
+    let mut services: Vec<_> = routes.services().collect();
+    services.sort_by_key(|service| &service.label);
+    (hosts.collect(), services)
+}
+
+#[test]
+fn a_change_of_one_service_tells_of_that_service_only() {
+    let names = ["a", "b", "c"];
+    let before = snapshot(names.map(whole));
+    let mut follower = Follower::new(RouteConfig::default());
+    let none = BTreeSet::new();
+    let all = follower.follow(&Snapshot::default(), &before, &none);
+    assert_eq!((all.hosts.len(), all.services.len()), (15, 3));
+    let mut after = before.clone();
+    take(&mut after, ("b", None), Step::Backends(vec![(9, true)]));
+    let change = follower.follow(&before, &after, &none);
+    let labels: Vec<_> = change
+        .services
+        .iter()
+        .map(|(_, it)| it.as_ref().map(|it| &*it.label))
+        .collect();
+    assert_eq!((change.hosts.len(), labels), (0, vec![Some("b")]));
+    // One that leaves takes its names along, and those of the others stay as they are.
+    take(&mut after, ("b", None), Step::Leave);
+    let change = follower.follow(&before, &after, &none);
+    assert_eq!(change.hosts.len(), 5);
+    assert!(
+        change
+            .hosts
+            .iter()
+            .all(|(host, place)| host.starts_with('b') && place.is_none())
+    );
+    assert!(matches!(&change.services[..], [(_, None)]));
 }

@@ -9,7 +9,7 @@ use std::{
 use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Sample},
     docker,
-    front::FrontStats,
+    front::{self, FrontStats},
     reconcile, registrar,
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
@@ -141,6 +141,27 @@ pub(super) fn reconcile_figures(
                 "suspicions",
                 "Connects that the kernel saw fail at a backend.",
                 vec![Sample::plain(value(&metrics.suspicions))],
+            ),
+        ]
+    })
+}
+
+pub(super) fn routes_figures(
+    metrics: Arc<front::Metrics>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
+        vec![
+            Figure::counter(
+                "routes_changes",
+                "Changes of the routes that the front has come to follow.",
+                vec![Sample::plain(value(&metrics.changes))],
+            ),
+            Figure::gauge(
+                "routes_duration_seconds",
+                "Time from the newest change of the routes until requests followed it.",
+                vec![Sample::plain(value(&metrics.last_duration_micros) / 1e6)],
             ),
         ]
     })

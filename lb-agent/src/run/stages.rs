@@ -22,7 +22,7 @@ use super::{
     listeners::Listeners,
     show::{
         dns_line, docker_figures, docker_line, front_figures, front_line, host_names,
-        reconcile_figures, registrar_line,
+        reconcile_figures, registrar_line, routes_figures,
     },
 };
 
@@ -216,13 +216,19 @@ pub(super) fn spawn(
         if config.log_format == LogFormat::Json {
             supervisor.arguments.push("--log-json".into());
         }
+        let metrics = Arc::new(front::Metrics::default());
+        registry.register_collector(Box::new(routes_figures(metrics.clone())));
+        let outputs = front::Outputs {
+            stats: front_stats_in,
+            problems: front_problems_in,
+            routed: routed_in,
+            metrics,
+        };
         let run = front::supervise(
             supervisor,
             listeners.front,
             snapshots.clone(),
-            front_stats_in,
-            front_problems_in,
-            routed_in,
+            outputs,
             end.clone(),
         );
         conditions.push((ROUTED, routed));

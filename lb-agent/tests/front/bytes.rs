@@ -228,7 +228,7 @@ fn an_unknown_name_and_a_service_without_instance_get_different_answers() {
         no_route_status: 404,
         ..Settings::default()
     };
-    front.front.publish(routes(&snapshot(&[])), &settings);
+    front.front.publish(&routes(&snapshot(&[])), &settings);
     assert_eq!(
         front.ask("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n").status,
         404

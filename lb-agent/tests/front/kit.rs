@@ -12,7 +12,7 @@ use lb_agent::{
     catalog::{InstanceKey, SourceHealth},
     front::{Front, FrontStats, Limits, Settings, Workers},
     options::Options,
-    routes::{RouteConfig, Routes},
+    routes::{Follower, RouteConfig, RoutesChange},
     snapshot::{Backend as Instance, Probe, ProbeState, Service, ServiceName, Snapshot},
 };
 use tokio::runtime::Runtime;
@@ -307,7 +307,7 @@ impl TestFront {
 
     pub(crate) fn publish(&self, backends: &[SocketAddr]) {
         self.front
-            .publish(routes(&snapshot(backends)), &Settings::default());
+            .publish(&routes(&snapshot(backends)), &Settings::default());
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -365,9 +365,11 @@ pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
     }
 }
 
-pub(crate) fn routes(snapshot: &Snapshot) -> Routes {
-    let (routes, problems) = Routes::new(snapshot, &RouteConfig::default());
-    assert_eq!(problems, []);
+/// All its routes.
+pub(crate) fn routes(snapshot: &Snapshot) -> RoutesChange {
+    let mut follower = Follower::new(RouteConfig::default());
+    let routes = follower.follow(&Snapshot::default(), snapshot, &[].into());
+    assert_eq!(follower.problems().next(), None);
     routes
 }
 

@@ -8,13 +8,16 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     process::{Command, Stdio},
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
 };
 
 use lb_agent::{
     catalog::Problem,
-    front::{ChildArgs, End, FrontStats, SuperviseError, Supervisor, child_main, supervise},
-    snapshot::Snapshot,
+    front::{
+        ChildArgs, End, FrontStats, Metrics, Outputs, SuperviseError, Supervisor, child_main,
+        supervise,
+    },
+    snapshot::{ServiceName, Snapshot},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -45,6 +48,7 @@ struct Agent {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stats: watch::Receiver<Option<FrontStats>>,
     problems: watch::Receiver<Vec<Problem>>,
+    metrics: Arc<Metrics>,
     end: End,
 }
 
@@ -69,21 +73,21 @@ impl Agent {
         let (problems_out, problems) = watch::channel(Vec::new());
         let end = End::default();
         let runtime = Runtime::new().unwrap();
-        let run = supervise(
-            config,
-            listeners,
-            snapshots_in,
-            stats_out,
-            problems_out,
-            watch::Sender::new(false),
-            end.clone(),
-        );
+        let metrics = Arc::new(Metrics::default());
+        let outputs = Outputs {
+            stats: stats_out,
+            problems: problems_out,
+            routed: watch::Sender::new(false),
+            metrics: metrics.clone(),
+        };
+        let run = supervise(config, listeners, snapshots_in, outputs, end.clone());
         Self {
             stage: runtime.spawn(run),
             runtime,
             snapshots,
             stats,
             problems,
+            metrics,
             end,
         }
     }
@@ -306,7 +310,44 @@ fn the_port_is_free_while_the_front_still_drains() {
     agent.stop();
 }
 
-/// A front that only writes down which orders it gets.
+fn say(agent: &mut UnixStream, message: &str) {
+    let length = u32::try_from(message.len()).unwrap();
+    agent.write_all(&length.to_be_bytes()).unwrap();
+    agent.write_all(message.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_front_follows_one_change_after_the_other_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let backends = ["a", "b"].map(Backend::named);
+    let (listener, client) = listener();
+    let agent = Agent::start(directory.path(), vec![listener]);
+    let follows = |count| {
+        eventually("the front follows", || {
+            (agent.metrics.changes.load(Ordering::Relaxed) == count).then_some(())
+        });
+        assert!(agent.metrics.last_duration_micros.load(Ordering::Relaxed) > 0);
+    };
+    agent.publish(snapshot(&[backends[0].address]));
+    follows(1);
+    let _leftover = Leftover(agent.pid());
+    // From now on no request may meet anything else: not even the first one after that.
+    assert_eq!(client().send(GET).answer().body, "a");
+    agent.publish(snapshot(&[backends[1].address]));
+    follows(2);
+    assert_eq!(client().send(GET).answer().body, "b");
+    let mut renamed = snapshot(&[backends[0].address]);
+    let web = renamed.services.remove(&ServiceName::whole("web")).unwrap();
+    renamed.services.insert(ServiceName::whole("shop"), web);
+    agent.publish(renamed);
+    follows(3);
+    assert_eq!(client().send(GET).answer().status, 503);
+    let shop = GET.replace("web", "shop");
+    assert_eq!(client().send(shop).answer().body, "a");
+    agent.stop();
+}
+
+/// A front that writes down which orders it gets, and says that it follows them.
 fn listening_front(path: &Path) -> mpsc::Receiver<String> {
     let control = UnixListener::bind(path).unwrap();
     let (order, orders) = mpsc::channel();
@@ -326,15 +367,14 @@ fn listening_front(path: &Path) -> mpsc::Receiver<String> {
         let version = hello.chars().filter(char::is_ascii_digit);
         let version: String = version.collect();
         let answer = format!("{{\"version\":{version},\"pid\":0,\"has_routes\":true}}");
-        let length = u32::try_from(answer.len()).unwrap();
-        agent.write_all(&length.to_be_bytes()).unwrap();
-        agent.write_all(answer.as_bytes()).unwrap();
+        say(&mut agent, &answer);
         while let Some(message) = receive() {
             let ends = message == "\"drain\"";
             order.send(message).unwrap();
             if ends {
                 return; // The end of the connection tells that all is done.
             }
+            say(&mut agent, "\"follows\"");
         }
     });
     orders
@@ -348,7 +388,11 @@ fn routes_that_have_not_changed_are_not_sent_again() {
     let [one, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let next = || orders.recv_timeout(PATIENCE).unwrap();
     agent.publish(snapshot(&[one]));
-    assert!(next().contains("127.0.0.1:1\""));
+    let first = next();
+    assert!(
+        first.starts_with("{\"routes\"") && first.contains("127.0.0.1:1\""),
+        "{first}"
+    );
     // Another name that cannot be used: a problem to show, and the routes that there are.
     let mut same = snapshot(&[one]);
     for service in same.services.values_mut() {
@@ -361,7 +405,16 @@ fn routes_that_have_not_changed_are_not_sent_again() {
         (!agent.problems.borrow().is_empty()).then_some(())
     });
     agent.publish(snapshot(&[other]));
-    assert!(next().contains("127.0.0.1:2\""));
+    let second = next();
+    assert!(
+        second.starts_with("{\"change\"") && second.contains("127.0.0.1:2\""),
+        "{second}"
+    );
+    // The service `down` and all the names stay as they are.
+    assert!(
+        !second.contains("down") && !second.contains("alias"),
+        "{second}"
+    );
     agent.stop();
     assert_eq!(next(), "\"drain\"");
     assert!(orders.recv().is_err());
@@ -474,17 +527,13 @@ fn an_address_that_is_taken_is_one_clear_error() {
         vec![taken.local_addr().unwrap()],
     );
     let (_snapshots, snapshots) = watch::channel(None);
-    let (stats, _) = watch::channel(None);
-    let (problems, _) = watch::channel(Vec::new());
-    let run = supervise(
-        config,
-        vec![],
-        snapshots,
-        stats,
-        problems,
-        watch::Sender::new(false),
-        End::default(),
-    );
+    let outputs = Outputs {
+        stats: watch::Sender::new(None),
+        problems: watch::Sender::new(Vec::new()),
+        routed: watch::Sender::new(false),
+        metrics: Arc::default(),
+    };
+    let run = supervise(config, vec![], snapshots, outputs, End::default());
     let error = Runtime::new().unwrap().block_on(run).unwrap_err();
     assert!(
         error

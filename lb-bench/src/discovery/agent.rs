@@ -11,21 +11,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Cgroup, Netns, Process, Spawn};
+use lb_testkit::{Cgroup, Netns};
 use serde::Deserialize;
 
 use super::{
     POOL, Transport,
     consul::{self, Consul},
+    front::FRONT,
 };
+use crate::subject::{Subject, last_words, resident_mb};
 
 pub(super) struct Agent {
-    process: Process,
+    pub(super) subject: Subject,
     folder: PathBuf,
 }
-
-/// It lets requests in flight finish, but there are none.
-const END: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct Report {
@@ -44,7 +43,6 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub(super) fn start(
-        binary: &Path,
         netns: &Netns,
         group: &Cgroup,
         folder: &Path,
@@ -64,23 +62,26 @@ impl Agent {
         let bpffs = folder.with_file_name("bpf");
         let config = format!(
             "state_dir = \"{0}/state\"\nbpffs = \"{1}\"\ncgroup = \"{2}\"\nsocket = \"{0}/admin.sock\"\n\
-             [vip]\npool = \"{POOL}\"\n[sources.consul]\n{source}[dns]\nupstreams = []\n",
+             [vip]\npool = \"{POOL}\"\n[sources.docker]\nsocket = \"off\"\n[sources.consul]\n{source}\
+             [dns]\nupstreams = []\n[front]\nlisten = [\"{FRONT}\"]\n",
             folder.display(),
             bpffs.display(),
             group.path().display(),
         );
         let file = folder.join("lb.toml");
         fs::write(&file, config)?;
-        let process = Spawn::new("lb-agent", binary)
-            .args(["run", "--config"])
-            .arg(&file)
-            .hide("LB_")
-            .hide("CONSUL_")
-            .netns(netns)
-            .cgroup(group)
-            .log(&folder)
-            .start()?;
-        Ok(Self { process, folder })
+        let subject = Subject::start(&folder, netns, group)?;
+        Ok(Self { subject, folder })
+    }
+
+    /// Waits until maps and front have all that was known at first.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub(super) fn wait_ready(&mut self) -> Result<()> {
+        let folder = &self.folder;
+        let ready = || Ok(ask(folder, "/ready")?.0.contains(" 200 "));
+        self.subject.wait_until(Duration::from_millis(10), ready)
     }
 
     /// The VIP of each service, in the order of their numbers.
@@ -88,18 +89,8 @@ impl Agent {
     /// # Errors
     /// When the agent does not tell, or tells of fewer.
     pub(super) fn vips(&self, services: usize) -> Result<Vec<Ipv4Addr>> {
-        let mut socket = UnixStream::connect(self.folder.join("admin.sock"))
-            .context("cannot reach the agent's socket")?;
-        write!(
-            socket,
-            "GET /api/v1/snapshot HTTP/1.0\r\nHost: localhost\r\n\r\n"
-        )?;
-        let mut answer = Vec::new();
-        socket.read_to_end(&mut answer)?;
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-        let end = end.context("the agent hung up")?;
-        let report: Report = serde_json::from_slice(&answer[end + 4..])
-            .with_context(|| String::from_utf8_lossy(&answer[..end]).into_owned())?;
+        let (head, body) = ask(&self.folder, "/api/v1/snapshot")?;
+        let report: Report = serde_json::from_slice(&body).context(head)?;
         let vips: BTreeMap<_, _> = report
             .services
             .into_iter()
@@ -122,28 +113,23 @@ impl Agent {
     /// # Errors
     /// When it ended.
     pub(super) fn rss_mb(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .context("the agent ended")?;
-        let kib = status.lines().find_map(|line| {
-            let text = line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?;
-            text.parse::<f64>().ok()
-        });
-        Ok(kib.context("no VmRSS in its status")? / 1024.0)
+        resident_mb(self.subject.id())
     }
 
     pub(super) fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.folder.join("lb-agent.log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(8)..].join("\n")
+        last_words(&self.folder)
     }
+}
 
-    /// Ends it; its front with it.
-    ///
-    /// # Errors
-    /// When it does not end.
-    pub(super) fn end(mut self) -> Result<()> {
-        self.process.terminate()?;
-        self.process.wait(END)?;
-        Ok(())
-    }
+/// Head and body of what the agent answers on its socket.
+fn ask(folder: &Path, path: &str) -> Result<(String, Vec<u8>)> {
+    let socket = UnixStream::connect(folder.join("admin.sock"));
+    let mut socket = socket.context("cannot reach the agent's socket")?;
+    write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.context("the agent hung up")?;
+    let body = answer.split_off(end + 4);
+    Ok((String::from_utf8_lossy(&answer).into_owned(), body))
 }

@@ -12,12 +12,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use lb_common::{Service, ServiceKey};
 use serde_json::Value;
 
 use super::{
     consul::{Consul, Instance},
-    installed::{Awaited, Installed},
+    front::Client,
+    installed::Installed,
+    watch::{Awaited, watch},
 };
+use crate::statistics::percentile;
 
 pub(super) struct Churn {
     instances: usize,
@@ -28,42 +32,55 @@ pub(super) struct Churn {
 /// What it took.
 #[derive(Debug, Default)]
 pub(super) struct Delays {
-    /// Milliseconds from Consul's answer to the map.
-    answers: Vec<f64>,
-    /// Milliseconds from the call that makes the change to the map.
-    changes: Vec<f64>,
+    pub(super) map: Way,
+    pub(super) front: Way,
     /// Changes that did not come through in time.
     pub(super) lost: usize,
+}
+
+/// What it took to one end of the way, in milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    /// From Consul's answer.
+    answers: Vec<f64>,
+    /// From the call that makes the change.
+    changes: Vec<f64>,
 }
 
 /// A change that takes longer counts as lost.
 const LOST: Duration = Duration::from_secs(20);
 /// Between two looks at the map.
 const PAUSE: Duration = Duration::from_micros(200);
+/// Between two requests through the front for each change that is on its way. Each costs a CPU some 0.2 ms.
+const FRONT_PAUSE: Duration = Duration::from_millis(1);
 /// By then Consul holds the bench's own query.
 const SETTLED: Duration = Duration::from_millis(5);
 
 impl Delays {
-    pub(super) fn of_answers(&self, percent: usize) -> Option<f64> {
-        percentile(&self.answers, percent)
-    }
-
-    pub(super) fn of_changes(&self, percent: usize) -> Option<f64> {
-        percentile(&self.changes, percent)
-    }
-
     pub(super) fn count(&self) -> usize {
-        self.changes.len() + self.lost
+        self.map.changes.len() + self.lost
     }
 }
 
-/// The smallest value that so many percent do not exceed.
-fn percentile(values: &[f64], percent: usize) -> Option<f64> {
-    let mut values = values.to_vec();
-    values.sort_unstable_by(f64::total_cmp);
-    let rank = (values.len() * percent).div_ceil(100).max(1);
-    let value = values.get(rank - 1)?;
-    Some((value * 100.0).round() / 100.0)
+impl Way {
+    pub(super) fn of_answers(&self, percent: usize) -> Option<f64> {
+        percentile(&self.answers, percent).map(rounded)
+    }
+
+    pub(super) fn of_changes(&self, percent: usize) -> Option<f64> {
+        percentile(&self.changes, percent).map(rounded)
+    }
+
+    fn add(&mut self, arrived: Instant, began: Instant, answered: Instant) {
+        let ms = |from| arrived.saturating_duration_since(from).as_secs_f64() * 1e3;
+        // The agent may have had its answer a little earlier.
+        self.answers.push(ms(answered));
+        self.changes.push(ms(began));
+    }
+}
+
+fn rounded(ms: f64) -> f64 {
+    (ms * 100.0).round() / 100.0
 }
 
 impl Churn {
@@ -75,7 +92,7 @@ impl Churn {
         }
     }
 
-    /// Changes services, each known by its VIP, and watches them arrive.
+    /// Changes services, each known by its VIP, and watches them arrive in the map and in what the front does.
     ///
     /// # Errors
     /// When Consul refuses, or a service is not in the map.
@@ -89,11 +106,19 @@ impl Churn {
         // Services that are free to be changed, and whether the extra instance of each is there and passes.
         let states = Mutex::new(vec![State::Absent; vips.len()]);
         let busy = Mutex::new(BTreeSet::new());
-        let (awaited, changes) = channel();
+        let (map, map_changes) = channel();
+        let (front, front_changes) = channel();
+        let awaited = Watchers { map, front };
         let failed = Mutex::new(None);
         let installed = &installed;
         scope(|watcher| {
-            watcher.spawn(move || installed.watch(&changes, PAUSE));
+            watcher.spawn(move || watch(&map_changes, PAUSE, |sign| installed.differs(sign)));
+            watcher.spawn(move || {
+                let mut client = Client::default();
+                watch(&front_changes, FRONT_PAUSE, |&(service, reached)| {
+                    client.reaches(service) == Some(reached)
+                });
+            });
             scope(|scope| {
                 let began = Instant::now();
                 let mut next = began;
@@ -105,14 +130,18 @@ impl Churn {
                     }
                     let (awaited, vip) = (awaited.clone(), vips[service]);
                     let (delays, states, busy, failed) = (&delays, &states, &busy, &failed);
-                    let extra = Instance {
-                        service,
-                        n: self.instances,
-                    };
+                    let extra = self.extra(service);
                     scope.spawn(move || {
                         let (operations, then) = lock(states)[service].next(extra);
-                        match one(consul, installed, vip, service, &operations, awaited) {
-                            Ok(taken) => lock(delays).add(taken),
+                        let reached = matches!(then, State::Passing | State::Recovered);
+                        let change = Change {
+                            service,
+                            vip,
+                            operations,
+                            reached,
+                        };
+                        match change.make(consul, installed, &awaited) {
+                            Ok(taken) => taken.add_to(&mut lock(delays)),
                             Err(error) => *lock(failed) = Some(error),
                         }
                         lock(states)[service] = then;
@@ -129,12 +158,20 @@ impl Churn {
         }
         let states = lock(&states).clone();
         for (service, state) in states.into_iter().enumerate() {
-            let n = self.instances;
             if state != State::Absent {
-                consul.change(&[Instance { service, n }.deregister()])?;
+                consul.change(&[self.extra(service).deregister()])?;
             }
         }
         Ok(std::mem::take(&mut *lock(&delays)))
+    }
+
+    /// The instance that comes and goes, the only one of its service that answers.
+    fn extra(&self, service: usize) -> Instance {
+        Instance {
+            service,
+            n: self.instances,
+            answers: true,
+        }
     }
 }
 
@@ -158,78 +195,85 @@ impl State {
     }
 }
 
-/// What one change took, where it came through.
-struct Taken {
-    from_answer: Option<Duration>,
-    from_change: Option<Duration>,
+/// Who looks for changes, and by what each is recognised.
+#[derive(Clone)]
+struct Watchers {
+    /// The element of the service and what it is before.
+    map: Sender<Awaited<(ServiceKey, Service)>>,
+    /// The service, and whether requests reach it after.
+    front: Sender<Awaited<(usize, bool)>>,
 }
 
-impl Delays {
-    fn add(&mut self, taken: Taken) {
-        let ms = |delay: Duration| delay.as_secs_f64() * 1e3;
-        self.answers.extend(taken.from_answer.map(ms));
-        self.changes.extend(taken.from_change.map(ms));
-        self.lost += usize::from(taken.from_change.is_none());
+/// One change of one service.
+struct Change {
+    service: usize,
+    vip: Ipv4Addr,
+    operations: Vec<Value>,
+    /// Whether requests reach the extra instance after it.
+    reached: bool,
+}
+
+/// What one change took, where it came through.
+struct Taken {
+    began: Instant,
+    answered: Instant,
+    in_map: Option<Instant>,
+    in_front: Option<Instant>,
+}
+
+impl Taken {
+    fn add_to(&self, delays: &mut Delays) {
+        let (Some(in_map), Some(in_front)) = (self.in_map, self.in_front) else {
+            delays.lost += 1;
+            return;
+        };
+        delays.map.add(in_map, self.began, self.answered);
+        delays.front.add(in_front, self.began, self.answered);
     }
 }
 
-/// Makes one change. Consul answers the bench's own blocking query when it answers the agent's.
-fn one(
-    consul: &Consul,
-    installed: &Installed,
-    vip: Ipv4Addr,
-    service: usize,
-    operations: &[Value],
-    awaited: Sender<Awaited>,
-) -> Result<Taken> {
-    let index = consul.listing(service, None)?.index;
-    let (key, before) = installed.service(vip)?;
-    scope(|scope| {
-        let answered = scope.spawn(|| -> Result<Instant> {
-            consul.listing(service, Some(index))?;
-            Ok(Instant::now())
-        });
-        sleep(SETTLED);
-        let (seen, arrival) = channel();
-        let began = Instant::now();
-        let change = Awaited {
-            key,
-            before,
-            seen,
-            until: began + LOST,
-        };
-        awaited
-            .send(change)
-            .ok()
-            .context("nobody watches the map")?;
-        consul.change(operations)?;
-        let arrived = arrival.recv_timeout(LOST).ok();
-        let answered = answered
-            .join()
-            .ok()
-            .context("the bench's own query failed")??;
-        Ok(Taken {
-            // The agent may have had its answer a little earlier.
-            from_answer: arrived.map(|at| at.saturating_duration_since(answered)),
-            from_change: arrived.map(|at| at - began),
+impl Change {
+    /// Makes it. Consul answers the bench's own blocking query when it answers the agent's.
+    fn make(&self, consul: &Consul, installed: &Installed, watchers: &Watchers) -> Result<Taken> {
+        let service = self.service;
+        let index = consul.listing(service, None)?.index;
+        let before = installed.service(self.vip)?;
+        scope(|scope| {
+            let answered = scope.spawn(|| -> Result<Instant> {
+                consul.listing(service, Some(index))?;
+                Ok(Instant::now())
+            });
+            sleep(SETTLED);
+            let ((in_map, map), (in_front, front)) = (channel(), channel());
+            let began = Instant::now();
+            let until = began + LOST;
+            let sent = watchers.map.send(Awaited {
+                sign: before,
+                seen: in_map,
+                until,
+            });
+            sent.ok().context("nobody watches the map")?;
+            let sent = watchers.front.send(Awaited {
+                sign: (service, self.reached),
+                seen: in_front,
+                until,
+            });
+            sent.ok().context("nobody watches the front")?;
+            consul.change(&self.operations)?;
+            let in_map = map.recv_timeout(LOST).ok();
+            let in_front = front.recv_timeout(until.saturating_duration_since(Instant::now()));
+            let answered = answered.join().ok();
+            let answered = answered.context("the bench's own query failed")??;
+            Ok(Taken {
+                began,
+                answered,
+                in_map,
+                in_front: in_front.ok(),
+            })
         })
-    })
+    }
 }
 
 fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::percentile;
-
-    #[test]
-    fn a_percentile_is_one_of_the_values() {
-        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
-        assert_eq!(percentile(&values, 50), Some(100.0));
-        assert_eq!(percentile(&values, 99), Some(198.0));
-        assert_eq!(percentile(&values[..1], 99), Some(200.0));
-        assert_eq!(percentile(&[], 50), None);
-    }
 }

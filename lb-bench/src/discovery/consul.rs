@@ -25,6 +25,8 @@ pub(super) const HTTP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 850
 pub(super) const HTTPS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8501);
 
 const UP_WITHIN: Duration = Duration::from_secs(30);
+/// Of every instance.
+pub(super) const PORT: u16 = 80;
 /// Nodes that the instances are spread over.
 const NODES: usize = 50;
 /// What Consul takes in one transaction.
@@ -89,8 +91,14 @@ impl Consul {
             json!({"Node": {"Verb": "set", "Node": {"Node": node, "Address": address}}})
         };
         self.change(&(0..NODES).map(node).collect::<Vec<_>>())?;
-        let all =
-            (0..services).flat_map(|s| (0..instances).map(move |i| Instance { service: s, n: i }));
+        let of = |service| {
+            (0..instances).map(move |n| Instance {
+                service,
+                n,
+                answers: false,
+            })
+        };
+        let all = (0..services).flat_map(of);
         let operations: Vec<Value> = all.flat_map(Instance::register).collect();
         for some in operations.chunks(OPERATIONS) {
             self.change(some)?;
@@ -121,6 +129,8 @@ impl Consul {
 pub(super) struct Instance {
     pub(super) service: usize,
     pub(super) n: usize,
+    /// Whether somebody answers there. Such a one has most of the weight: the front tries it first or second.
+    pub(super) answers: bool,
 }
 
 impl Instance {
@@ -128,10 +138,12 @@ impl Instance {
     pub(super) fn register(self) -> [Value; 2] {
         let n = u16::try_from(self.service * 16 + self.n).unwrap_or(u16::MAX);
         let [high, low] = n.to_be_bytes();
-        let address = Ipv4Addr::new(10, 76, high, low);
-        // Nobody is there to be probed.
+        let (net, weight) = if self.answers { (77, 10) } else { (76, 1) };
+        let address = Ipv4Addr::new(10, net, high, low);
+        // Most cannot be probed.
         let service = json!({"ID": self.id(), "Service": name(self.service), "Address": address,
-                             "Port": 80, "Tags": ["lb_check=off"]});
+                             "Port": PORT, "Tags": ["lb_check=off"],
+                             "Weights": {"Passing": weight, "Warning": 1}});
         let node = self.node();
         [
             json!({"Service": {"Verb": "set", "Node": node, "Service": service}}),

@@ -1,0 +1,115 @@
+//! What the stage is told, what it tells, and why it may end.
+
+use std::{
+    ffi::OsString,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{stats::FrontStats, table::Settings};
+use crate::{catalog::Problem, routes::RouteConfig};
+
+/// What the stage is told.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    /// The socket over which fronts obey; a front of an earlier agent is found by it.
+    pub control: PathBuf,
+    /// Where to listen when no listener was passed to the agent.
+    pub listen: Vec<SocketAddr>,
+    /// How routes are made. Listeners of the front and the host's addresses are added to it.
+    pub routes: RouteConfig,
+    /// What the front answers.
+    pub settings: Settings,
+    /// Worker threads of the front.
+    pub workers: usize,
+    /// How long requests in flight may take when everything ends.
+    pub grace: Duration,
+    /// The program that is the front, and its arguments without those that come from the fields above.
+    pub program: PathBuf,
+    /// See `program`.
+    pub arguments: Vec<OsString>,
+}
+
+impl Supervisor {
+    /// The usual: this very program as `front`, on `listen`.
+    pub fn new(control: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
+        let grace = Duration::from_secs(30);
+        Self {
+            control: control.into(),
+            listen,
+            routes: RouteConfig::default(),
+            settings: Settings::default(),
+            workers: workers(),
+            grace,
+            // By descriptor, so to speak: also right after the file was replaced by an upgrade.
+            program: "/proc/self/exe".into(),
+            arguments: vec!["front".into()],
+        }
+    }
+}
+
+/// Why there can be no front.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// Somebody else listens there, or we may not.
+    #[error("the front cannot listen on {address}; free it or choose another address")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The place for the control socket is not usable.
+    #[error("cannot listen on the control socket {}", path.display())]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The process cannot be started.
+    #[error("cannot start the front")]
+    Start(#[source] io::Error),
+}
+
+/// How the stage is told that the agent ends.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    /// The stage ends.
+    pub stop: CancellationToken,
+    /// Set before `stop` when the agent ends by a fault: the front is not to blame and serves on, for the
+    /// next agent to adopt.
+    pub keep_front: CancellationToken,
+}
+
+/// What the stage tells.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The front's own figures; `None` while there is no front.
+    pub stats: watch::Sender<Option<FrontStats>>,
+    /// What is wrong with routes, or with the front.
+    pub problems: watch::Sender<Vec<Problem>>,
+    /// True once requests follow the first complete routes.
+    pub routed: watch::Sender<bool>,
+    /// The stage's own figures.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Figures of the stage itself.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Changes of the routes that a front has come to follow.
+    pub changes: AtomicU64,
+    /// Microseconds from the arrival of the newest of them until requests followed it.
+    pub last_duration_micros: AtomicU64,
+}
+
+pub(super) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,254 @@
+//! Routes that follow one snapshot after the other.
+//!
+//! Most changes are of backends, and cost what they change. What decides about names (which services there are, their
+//! aliases, their VIPs) is looked at as a whole, because any name may then have another owner.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{Hosts, Place, RouteBackend, RouteConfig, RouteService, Routes, RoutesChange};
+use crate::{
+    catalog::Problem,
+    snapshot::{Service, ServiceName, Snapshot, changes, differences},
+};
+
+/// The routes of the newest snapshot, and what cannot become one.
+#[derive(Debug)]
+pub struct Follower {
+    config: RouteConfig,
+    routes: Routes,
+    /// The exposed services.
+    places: BTreeMap<ServiceName, Place>,
+    /// The newest place that was given out.
+    last: Place,
+    /// Addresses that no backend may have.
+    vips: BTreeSet<IpAddr>,
+    name_problems: Vec<Problem>,
+    /// Of the services that have any.
+    backend_problems: BTreeMap<ServiceName, Vec<Problem>>,
+}
+
+impl Follower {
+    /// One that has seen an empty snapshot.
+    pub fn new(config: RouteConfig) -> Self {
+        Self {
+            config,
+            routes: Routes::default(),
+            places: BTreeMap::new(),
+            last: 0,
+            vips: BTreeSet::new(),
+            name_problems: Vec::new(),
+            backend_problems: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on from the snapshot that it saw last, `before`, to `after`, on a host that has `host_addresses` now.
+    pub fn follow(
+        &mut self,
+        before: &Snapshot,
+        after: &Snapshot,
+        host_addresses: &BTreeSet<IpAddr>,
+    ) -> RoutesChange {
+        let mut change = RoutesChange::default();
+        if self.config.host_addresses == *host_addresses && names_the_same(before, after) {
+            for (name, _, service) in changes(&before.services, &after.services) {
+                let service = service.and_then(|service| self.serve(name, service));
+                change.services.extend(service);
+            }
+        } else {
+            self.config.host_addresses.clone_from(host_addresses);
+            self.name(after, &mut change);
+            for (name, service) in &after.services {
+                change.services.extend(self.serve(name, service));
+            }
+        }
+        self.routes.apply(&change);
+        change
+    }
+
+    /// What could not become a route.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let of_backends = self.backend_problems.values().flatten();
+        self.name_problems.iter().chain(of_backends)
+    }
+
+    pub(super) fn into_routes(self) -> Routes {
+        self.routes
+    }
+
+    /// What the front is to know of a service, if that is something else than before.
+    fn serve(
+        &mut self,
+        name: &ServiceName,
+        service: &Service,
+    ) -> Option<(Place, Option<Arc<RouteService>>)> {
+        let place = *self.places.get(name)?;
+        let (backends, problems) = backends(name, service, &self.config, &self.vips);
+        if problems.is_empty() {
+            self.backend_problems.remove(name);
+        } else {
+            self.backend_problems.insert(name.clone(), problems);
+        }
+        let known = self.routes.services.get(&place);
+        if known.is_some_and(|known| known.backends == backends) {
+            return None;
+        }
+        let label = known.map_or_else(|| name.label().into(), |known| known.label.clone());
+        Some((place, Some(Arc::new(RouteService { label, backends }))))
+    }
+
+    /// Decides anew which services are exposed and which names each has.
+    fn name(&mut self, snapshot: &Snapshot, change: &mut RoutesChange) {
+        let vips = snapshot.services.values().filter_map(|it| it.vip);
+        self.vips = vips.map(IpAddr::V4).collect();
+        let mut problems = Vec::new();
+        let mut contests: BTreeMap<(&ServiceName, &ServiceName), Vec<String>> = BTreeMap::new();
+        let mut owners: BTreeMap<Place, &ServiceName> = BTreeMap::new();
+        let mut hosts = Hosts::default();
+        let exposed = || {
+            let all = snapshot.services.iter();
+            all.filter(|(_, service)| self.config.expose.includes(service))
+        };
+        let wholes = exposed().filter(|(name, _)| name.tag.is_none());
+        let parts = exposed().filter(|(name, _)| name.tag.is_some());
+        for (name, service) in wholes.chain(parts) {
+            let (names, wrong): (Vec<_>, Vec<_>) = host_names(name, service, &self.config.domains)
+                .into_iter()
+                .partition(|host| valid(host));
+            // What is wrong with the short name is wrong under every domain: one report.
+            let short = |host: &&String| !wrong.iter().any(|other| longer(host, other));
+            problems.extend(
+                wrong
+                    .iter()
+                    .filter(short)
+                    .map(|host| unusable_name(name, host)),
+            );
+            let place = self.places.get(name).copied().unwrap_or_else(|| {
+                self.last += 1;
+                self.last
+            });
+            owners.insert(place, name);
+            for host in names {
+                match hosts.0.get(&host) {
+                    None => drop(hosts.0.insert(host, place)),
+                    Some(&owner) if owner == place => {}
+                    Some(owner) => contests
+                        .entry((name, owners[owner]))
+                        .or_default()
+                        .push(host),
+                }
+            }
+        }
+        problems.extend(contests.iter().map(|((loser, winner), hosts)| {
+            Problem::new(
+                format!("service {loser}"),
+                format!(
+                    "its host names {} belong to service {winner}, which comes first; rename one of the two",
+                    hosts.join(", ")
+                ),
+            )
+        }));
+        self.name_problems = problems;
+        let gone = self.places.iter();
+        let gone = gone.filter(|(_, place)| !owners.contains_key(place));
+        for (name, &place) in gone {
+            self.backend_problems.remove(name);
+            change.services.push((place, None));
+        }
+        self.places = owners
+            .into_iter()
+            .map(|(place, name)| (name.clone(), place))
+            .collect();
+        let differing = differences(&self.routes.hosts.0, &hosts.0, |one, other| one == other);
+        change
+            .hosts
+            .extend(differing.map(|(host, _, place)| (host.clone(), place.copied())));
+    }
+}
+
+/// Whether all that decides about names and VIPs is the same: who is there and exposed, its VIP and its aliases.
+fn names_the_same(before: &Snapshot, after: &Snapshot) -> bool {
+    let decides = |service: &Service| (service.vip, service.options.expose);
+    changes(&before.services, &after.services).all(|(_, old, new)| match (old, new) {
+        (Some(old), Some(new)) => decides(old) == decides(new) && old.aliases == new.aliases,
+        _ => false,
+    })
+}
+
+/// Every name that a service asks for, in lower case.
+fn host_names(name: &ServiceName, service: &Service, domains: &[String]) -> BTreeSet<String> {
+    let (short, aliases) = match &name.tag {
+        None => (name.service.replace('_', "."), Some(&service.aliases)),
+        Some(tag) => (format!("{}.{tag}", name.service), None),
+    };
+    let long = domains.iter().map(|domain| format!("{short}.{domain}"));
+    let aliases = aliases.into_iter().flatten();
+    let mut names: BTreeSet<_> = long
+        .chain(aliases.cloned())
+        .map(|name| name.to_ascii_lowercase())
+        .collect();
+    names.insert(short.to_ascii_lowercase());
+    names
+}
+
+fn backends(
+    name: &ServiceName,
+    service: &Service,
+    config: &RouteConfig,
+    vips: &BTreeSet<IpAddr>,
+) -> (Vec<RouteBackend>, Vec<Problem>) {
+    let mut backends = Vec::new();
+    let mut problems = Vec::new();
+    for (key, backend, share) in service.shares() {
+        let address = backend.address;
+        let circle = if config.is_own_listener(address) {
+            "a listener of the front or the page itself"
+        } else if vips.contains(&address.ip().to_canonical()) {
+            "a service's VIP"
+        } else {
+            backends.push(RouteBackend {
+                key: key.clone(),
+                address,
+                usable: backend.state().usable(),
+                weight: share,
+            });
+            continue;
+        };
+        // A part repeats the instances of the whole: one report is enough.
+        if name.tag.is_none() {
+            problems.push(Problem::new(
+                format!("instance {key} of service {name}"),
+                format!(
+                    "its address {address} is {circle}; requests would go in circles, so it gets none: \
+                     register it with its own address"
+                ),
+            ));
+        }
+    }
+    (backends, problems)
+}
+
+fn unusable_name(name: &ServiceName, host: &str) -> Problem {
+    Problem::new(
+        format!("service {name}"),
+        format!(
+            "`{host}` cannot be a host name (labels of 1 to 63 letters, digits, `-` and `_`, 253 bytes in all); rename it"
+        ),
+    )
+}
+
+fn longer(host: &str, other: &str) -> bool {
+    host.len() > other.len() && host.starts_with(other)
+}
+
+/// Whether `host` can be asked for: the labels of DNS, and `_`, which real service names have.
+fn valid(host: &str) -> bool {
+    let label = |label: &str| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(legal)
+    };
+    host.len() <= 253 && host.split('.').all(label)
+}
