@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::{InstanceKey, Problem},
     dns::carried,
+    options::Proto,
     snapshot::{Service, ServiceName, Snapshot},
 };
 
@@ -166,6 +167,10 @@ impl Routes {
 
 impl Expose {
     fn includes(self, service: &Service) -> bool {
+        // A request over TCP cannot reach it.
+        if service.options.proto == Proto::Udp {
+            return false;
+        }
         match self {
             Self::All => service.options.expose != Some(false),
             Self::Tagged => service.options.expose == Some(true),
