@@ -42,6 +42,8 @@ pub struct Options {
     pub access: Access,
     /// `lb_proto`: what its instances speak.
     pub proto: Proto,
+    /// `lb_slow_start`: how long a backend that came late takes to get its whole share; zero means no time.
+    pub slow_start: Duration,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             affinity: Duration::ZERO,
             access: Access::default(),
             proto: Proto::Tcp,
+            slow_start: Duration::ZERO,
         }
     }
 }
@@ -282,6 +285,7 @@ enum Setting {
     Allow(Vec<Rule>),
     Deny(Vec<Rule>),
     Proto(Proto),
+    SlowStart(Duration),
     Weight(u16),
 }
 
@@ -319,6 +323,7 @@ impl Setting {
             Self::Allow(rules) => options.access.allow = rules,
             Self::Deny(rules) => options.access.deny = rules,
             Self::Proto(proto) => options.proto = proto,
+            Self::SlowStart(time) => options.slow_start = time,
             // A weight belongs to its instance.
             Self::Weight(_) => {}
         }

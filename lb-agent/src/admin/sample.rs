@@ -160,6 +160,7 @@ pub(crate) fn backend(address: &str) -> Backend {
         },
         draining: false,
         leaving: false,
+        ramp: 100,
     }
 }
 

@@ -104,6 +104,7 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
             },
             draining: false,
             leaving: false,
+            ramp: 100,
         };
         (key, backend)
     };

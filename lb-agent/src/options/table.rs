@@ -118,6 +118,14 @@ pub const OPTIONS: &[Entry] = &[
         read: Some(value::proto),
     },
     Entry {
+        name: "lb_slow_start",
+        values: "whole seconds, or a number with `s`, `m` or `h`; at most a day; `0` or `off` for none",
+        default: "`off`",
+        does: "how long an instance that becomes usable takes to get its whole share, from a tenth in ten steps",
+        since: Some("0.1.0"),
+        read: Some(value::slow_start),
+    },
+    Entry {
         name: "lb_weight",
         values: "0 to 65535",
         default: "the registration's weight, else 1",

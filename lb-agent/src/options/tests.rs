@@ -267,6 +267,8 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     check_wrong("lb_affinity=1500ms", "write whole seconds");
     check_wrong("lb_affinity=25h", "at most a day");
     check_wrong("lb_affinity=", "or `off`");
+    check_wrong("lb_slow_start=on", "write whole seconds");
+    check_wrong("lb_slow_start=1500ms", "write whole seconds");
     check_wrong("lb_deny=hosts", "in place of `hosts`");
     check_wrong("lb_deny", "write addresses");
     check_wrong("lb_proto=quic", "tcp, udp, http or h2c");

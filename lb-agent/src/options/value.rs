@@ -77,6 +77,10 @@ pub(super) fn affinity(text: &str) -> Result<Setting, Wrong> {
     whole_seconds(text).map(Setting::Affinity)
 }
 
+pub(super) fn slow_start(text: &str) -> Result<Setting, Wrong> {
+    whole_seconds(text).map(Setting::SlowStart)
+}
+
 pub(super) fn allow(text: &str) -> Result<Setting, Wrong> {
     access::rules(text)
         .map(Setting::Allow)
@@ -132,7 +136,7 @@ pub(super) fn weight(text: &str) -> Result<Setting, Wrong> {
         .map_err(|_| "write a whole number from 0 to 65535".into())
 }
 
-/// A time that the maps hold in seconds; `off` is none.
+/// A time in whole seconds; `off` is none.
 fn whole_seconds(text: &str) -> Result<Duration, Wrong> {
     if text == "off" {
         return Ok(Duration::ZERO);

@@ -269,6 +269,7 @@ fn snapshot(services: &BTreeMap<u8, BTreeMap<u8, (u16, bool)>>, complete: bool) 
             },
             draining: false,
             leaving: false,
+            ramp: 100,
         };
         (key, backend)
     };

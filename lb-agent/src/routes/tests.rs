@@ -25,6 +25,7 @@ fn backend(address: &str, tags: &[&str]) -> Backend {
         },
         draining: false,
         leaving: false,
+        ramp: 100,
     }
 }
 
