@@ -144,6 +144,25 @@ fn a_client_keeps_its_backend_for_whole_seconds() {
 }
 
 #[test]
+fn a_slow_start_takes_whole_seconds() {
+    for (tag, seconds) in [
+        ("lb_slow_start=0", 0),
+        ("lb_slow_start=off", 0),
+        ("lb_slow_start=2m", 120),
+    ] {
+        let slow_start = Duration::from_secs(seconds);
+        let options = Options::default();
+        check(
+            tag,
+            Options {
+                slow_start,
+                ..options
+            },
+        );
+    }
+}
+
+#[test]
 fn the_lists_of_clients_are_sets_of_rules() {
     let rules = || {
         vec![
