@@ -9,6 +9,7 @@ mod compose;
 mod drains;
 mod journal;
 mod known;
+mod ramps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 
 pub use compose::{Facts, assemble};
 pub use drains::Drain;
+pub use ramps::Percents;
 
 use crate::{
     catalog::{Problem, SourceState},
@@ -40,6 +42,7 @@ use crate::{
 use compose::{Last, compose};
 use drains::Drains;
 use known::Known;
+use ramps::Ramps;
 
 /// What the stage reads.
 pub struct Inputs {
@@ -76,6 +79,8 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
         facts: None,
         since: SystemTime::now(),
         drains,
+        ramps: Ramps::default(),
+        next_step: None,
         outputs,
     };
     let Inputs {
@@ -106,6 +111,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
                 verdicts: verdicts.borrow_and_update().clone(),
                 drains: stage.drains.set.clone(),
                 departed: departed.borrow_and_update().clone(),
+                ramps: Arc::default(),
                 problems: found,
                 since: stage.since,
             });
@@ -141,6 +147,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
                 () = any_changed([&mut departed]) => changed = true,
                 () = any_changed([&mut verdicts]) => changed = true,
                 () = any_changed(&mut problems) => changed = true,
+                () = at(stage.next_step) => changed = true,
                 Some(request) = requests.recv() => changed |= stage.answer(request).await,
                 _ = looks.tick() => {
                     sources_changed = stage.is_outdated(&sources);
@@ -165,6 +172,9 @@ struct Stage {
     /// When the sources said what is known.
     since: SystemTime,
     drains: Drains,
+    ramps: Ramps,
+    /// When the next backend under slow start gets more of its share.
+    next_step: Option<Instant>,
     outputs: Outputs,
 }
 
@@ -222,7 +232,9 @@ impl Stage {
     }
 
     /// Puts the newest snapshot into the channel; wakes its readers only if something is to be done.
-    fn publish(&mut self, facts: Facts) {
+    fn publish(&mut self, mut facts: Facts) {
+        let now = Instant::now();
+        facts.ramps = Arc::new(self.ramps.percents(now));
         let before = self.outputs.snapshots.borrow().clone();
         let last = self.facts.as_ref().zip(before.as_deref());
         let last = last.map(|(facts, snapshot)| Last {
@@ -230,9 +242,27 @@ impl Stage {
             facts,
             changed: &self.changed,
         });
-        let snapshot = compose(&self.known, &facts, last);
-        self.facts = Some(facts);
+        let mut snapshot = compose(&self.known, &facts, last);
         self.changed.clear();
+        let nothing = Snapshot::default();
+        let old = before.as_deref().unwrap_or(&nothing);
+        if self.ramps.follow(old, &snapshot, now) {
+            // Nobody may see a newcomer with its whole share.
+            let ramps = Arc::new(self.ramps.percents(now));
+            let ramped = Facts {
+                ramps,
+                ..facts.clone()
+            };
+            let last = Last {
+                snapshot: &snapshot,
+                facts: &facts,
+                changed: &self.changed,
+            };
+            snapshot = compose(&self.known, &ramped, Some(last));
+            facts = ramped;
+        }
+        self.next_step = self.ramps.next(now);
+        self.facts = Some(facts);
         self.outputs.snapshots.send_if_modified(|current| {
             let before = current.as_deref();
             let changed = before != Some(&snapshot);
@@ -286,6 +316,14 @@ fn says_the_same(
         && before
             .iter()
             .all(|(name, before)| now.get(name).is_some_and(|now| same(before, now)))
+}
+
+/// Waits until `moment`, or for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
 }
 
 /// Waits until one of `receivers` has a value that was not seen. One whose sender is gone keeps its last value

@@ -186,6 +186,8 @@ fn balance(balance: options::Balance) -> Balance {
         options::Balance::LeastConn => Balance::LeastConn,
         options::Balance::RoundRobin => Balance::RoundRobin,
         options::Balance::Random => Balance::Random,
+        // Until the programs choose by the client's address.
+        options::Balance::Maglev => Balance::Random,
     }
 }
 

@@ -19,6 +19,7 @@ pub mod front;
 pub mod fuzz;
 pub mod health;
 pub mod installed;
+pub mod maglev;
 pub mod maps;
 pub mod network;
 pub mod options;

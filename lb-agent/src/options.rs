@@ -3,6 +3,7 @@
 //! Pure: registrations in, resolved options and problems out. A wrong option is reported and has no effect;
 //! it never breaks the service, nor another option. Which options there are stands in [`table`].
 
+mod access;
 pub mod table;
 mod value;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::catalog::{Instance, InstanceKey, Problem};
 
+pub use access::{Access, Client, Rule};
 pub(crate) use value::{dotted, is_dns_name, parse_duration};
 
 /// What a service's registrations ask for, resolved.
@@ -33,6 +35,15 @@ pub struct Options {
     pub expose: Option<bool>,
     /// `lb_local`: what it matters that an instance runs on this host.
     pub local: Local,
+    /// `lb_affinity`: for how long after its last flow a client keeps its backend; zero means not at all. Whole
+    /// seconds.
+    pub affinity: Duration,
+    /// `lb_allow` and `lb_deny`: which clients are let in.
+    pub access: Access,
+    /// `lb_proto`: what its instances speak.
+    pub proto: Proto,
+    /// `lb_slow_start`: how long a backend that came late takes to get its whole share; zero means no time.
+    pub slow_start: Duration,
 }
 
 impl Default for Options {
@@ -44,8 +55,27 @@ impl Default for Options {
             drain: Duration::from_secs(30),
             expose: None,
             local: Local::Any,
+            affinity: Duration::ZERO,
+            access: Access::default(),
+            proto: Proto::Tcp,
+            slow_start: Duration::ZERO,
         }
     }
+}
+
+/// What the instances of a service speak, and so its VIP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proto {
+    /// Anything over TCP.
+    #[default]
+    Tcp,
+    /// Anything over UDP, and nothing over TCP.
+    Udp,
+    /// HTTP over TCP.
+    Http,
+    /// HTTP/2 without TLS over TCP.
+    H2c,
 }
 
 /// What it matters that an instance runs on this host.
@@ -71,6 +101,8 @@ pub enum Balance {
     RoundRobin,
     /// By chance.
     Random,
+    /// By a hash of the client's address.
+    Maglev,
 }
 
 /// How our own probe asks.
@@ -107,8 +139,7 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     let mut newest_first: Vec<&Instance> = instances.iter().map(|it| &**it).collect();
     newest_first.sort_by(|a, b| (b.registered, &b.key).cmp(&(a.registered, &a.key)));
 
-    // Per option, the distinct usable values with the winner first.
-    let mut stated: BTreeMap<String, Vec<(String, Setting)>> = BTreeMap::new();
+    let mut stated = Stated::new();
     for instance in newest_first {
         let mut own: BTreeMap<String, String> = BTreeMap::new();
         for (name, text) in words(service, instance, &mut resolved) {
@@ -127,24 +158,34 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
             }
         }
         for (name, text) in own {
-            match value::setting(&name, &text) {
-                Err(remedy) => {
-                    let (name, text) = (cut(&name), cut(&text));
-                    let message = format!("`{name}={text}` has no effect: {remedy}");
-                    resolved.report(service, message);
+            let setting = value::setting(&name, &text);
+            if setting.is_ok() && !table::acts(&name) {
+                let message = format!(
+                    "`{name}={}` has no effect yet: this version only reads it; do not rely on it",
+                    cut(&text)
+                );
+                resolved.report(service, message);
+            }
+            match setting {
+                Err(Wrong { remedy, left }) => {
+                    let effect = match &left {
+                        None => "has no effect",
+                        Some(_) => "counts only as far as it is right",
+                    };
+                    let (shown, value) = (cut(&name), cut(&text));
+                    resolved.report(service, format!("`{shown}={value}` {effect}: {remedy}"));
+                    if let Some(setting) = left {
+                        state(&mut stated, name, text, setting);
+                    }
                 }
                 Ok(Setting::Weight(weight)) => {
                     resolved.weights.insert(instance.key.clone(), weight);
                 }
-                Ok(setting) => {
-                    let values = stated.entry(name).or_default();
-                    if values.iter().all(|(_, other)| *other != setting) {
-                        values.push((text, setting));
-                    }
-                }
+                Ok(setting) => state(&mut stated, name, text, setting),
             }
         }
     }
+    resolved.assume(service, instances, &stated);
     for (name, values) in stated {
         let others = values.iter().skip(1).map(|(text, _)| cut(text));
         let others: Vec<&str> = others.take(DISAGREEMENTS).collect();
@@ -160,6 +201,11 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
         if let Some((_, setting)) = values.into_iter().next() {
             setting.apply(&mut resolved.options);
         }
+    }
+    if resolved.options.proto == Proto::Udp && resolved.options.expose == Some(true) {
+        let message = "`lb_expose=true` has no effect: the front speaks HTTP over TCP, and the service is UDP; \
+                       remove one of the two";
+        resolved.report(service, message.to_owned());
     }
     for alias in std::mem::take(&mut resolved.aliases) {
         let name = alias.to_ascii_lowercase();
@@ -182,7 +228,44 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     resolved
 }
 
+/// Per option, the distinct usable values with their texts, that of the newest registration first.
+type Stated = BTreeMap<String, Vec<(String, Setting)>>;
+
+fn state(stated: &mut Stated, name: String, text: String, setting: Setting) {
+    let values = stated.entry(name).or_default();
+    if values.iter().all(|(_, other)| *other != setting) {
+        values.push((text, setting));
+    }
+}
+
 impl Resolved {
+    /// Sets what follows where nothing is stated: the protocol from the mark that registrators set, and whether to
+    /// probe from the protocol.
+    fn assume(&mut self, service: &str, instances: &[Arc<Instance>], stated: &Stated) {
+        let spoken = stated.get(PROTO).and_then(|values| values.first());
+        match spoken {
+            Some((_, setting)) => setting.clone().apply(&mut self.options),
+            None => {
+                let marked = instances.iter().filter(|it| it.tags.contains(UDP));
+                let marked = marked.count();
+                if marked == instances.len() && marked > 0 {
+                    self.options.proto = Proto::Udp;
+                } else if marked > 0 {
+                    let message = format!(
+                        "the tag `{UDP}` of {marked} of its {} instances has no effect: a service is TCP or UDP; \
+                         give the UDP ones a name of their own",
+                        instances.len()
+                    );
+                    self.report(service, message);
+                }
+            }
+        }
+        // A connect says nothing of a UDP port.
+        if self.options.proto == Proto::Udp {
+            self.options.check = CheckKind::Off;
+        }
+    }
+
     fn report(&mut self, service: &str, message: String) {
         let subject = format!("service {service}");
         self.problems.insert(Problem::new(subject, message));
@@ -198,7 +281,33 @@ enum Setting {
     Drain(Duration),
     Expose(bool),
     Local(Local),
+    Affinity(Duration),
+    Allow(Vec<Rule>),
+    Deny(Vec<Rule>),
+    Proto(Proto),
+    SlowStart(Duration),
     Weight(u16),
+}
+
+/// A value that cannot be used as it is.
+#[derive(Debug)]
+struct Wrong {
+    /// What to write instead, as the rest of a sentence.
+    remedy: String,
+    /// What of it counts all the same.
+    left: Option<Setting>,
+}
+
+impl From<String> for Wrong {
+    fn from(remedy: String) -> Self {
+        Self { remedy, left: None }
+    }
+}
+
+impl From<&str> for Wrong {
+    fn from(remedy: &str) -> Self {
+        remedy.to_owned().into()
+    }
 }
 
 impl Setting {
@@ -210,6 +319,11 @@ impl Setting {
             Self::Drain(drain) => options.drain = drain,
             Self::Expose(expose) => options.expose = Some(expose),
             Self::Local(local) => options.local = local,
+            Self::Affinity(affinity) => options.affinity = affinity,
+            Self::Allow(rules) => options.access.allow = rules,
+            Self::Deny(rules) => options.access.deny = rules,
+            Self::Proto(proto) => options.proto = proto,
+            Self::SlowStart(time) => options.slow_start = time,
             // A weight belongs to its instance.
             Self::Weight(_) => {}
         }
@@ -296,7 +410,12 @@ const DISAGREEMENTS: usize = 3;
 const PREFIX: &str = "lb_";
 
 /// Tags with a meaning of their own, which therefore name no part of a service.
-const RESERVED_TAGS: [&str; 2] = ["sticky_session", "udp"];
+const RESERVED_TAGS: [&str; 2] = ["sticky_session", UDP];
+
+/// The tag of an instance at a UDP port, as registrators set it.
+const UDP: &str = "udp";
+
+const PROTO: &str = "lb_proto";
 
 #[cfg(test)]
 mod tests;

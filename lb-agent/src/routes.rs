@@ -21,6 +21,7 @@ pub use follow::Follower;
 use crate::{
     catalog::{InstanceKey, Problem},
     dns::carried,
+    options::Proto,
     snapshot::{Service, Snapshot},
 };
 
@@ -176,6 +177,10 @@ impl RoutesChange {
 
 impl Expose {
     fn includes(self, service: &Service) -> bool {
+        // A request over TCP cannot reach it.
+        if service.options.proto == Proto::Udp {
+            return false;
+        }
         match self {
             Self::All => service.options.expose != Some(false),
             Self::Tagged => service.options.expose == Some(true),

@@ -212,28 +212,42 @@ impl Service {
     }
 
     /// The share of new flows that each backend has on this host, beside the others of the service: its weight, and
-    /// what `lb_local` makes of it. 0 takes none.
+    /// what `lb_local` and slow start make of it. 0 takes none.
     pub fn shares(&self) -> impl Iterator<Item = (&InstanceKey, &Backend, u16)> {
         let favours =
             self.options.local == Local::Prefer && self.backends.values().any(|it| it.local);
-        let favour = move |backend: &Backend| {
+        let ramps = self.ramps();
+        let full = move |backend: &Backend| {
             let times = if favours && backend.local {
                 LOCAL_FAVOUR
             } else {
                 1
             };
-            u32::from(backend.weight) * times
+            // In percent only where there are such, or every weight would be a hundred times itself.
+            let percent = if ramps { FULL.into() } else { 1 };
+            u32::from(backend.weight) * times * percent
         };
         // Where the heaviest would not fit, all of them are scaled down alike.
-        let heaviest = self.backends.values().map(favour).max().unwrap_or(0);
+        let heaviest = self.backends.values().map(full).max().unwrap_or(0);
         let scale = heaviest.div_ceil(u16::MAX.into()).max(1);
         self.backends.iter().map(move |(key, backend)| {
             let share = match self.options.local {
                 Local::Only if !backend.local => 0,
-                _ => favour(backend).div_ceil(scale),
+                _ if ramps => full(backend) / u32::from(FULL) * u32::from(backend.ramp.min(FULL)),
+                _ => full(backend),
             };
+            let share = share.div_ceil(scale);
             (key, backend, u16::try_from(share).unwrap_or(u16::MAX))
         })
+    }
+
+    /// Whether some of its backends are spared: not where nobody could take flows in their place.
+    fn ramps(&self) -> bool {
+        let takes = |it: &&Backend| {
+            it.state().usable() && it.weight > 0 && (it.local || self.options.local != Local::Only)
+        };
+        let all = || self.backends.values();
+        all().any(|it| it.ramp < FULL) && all().filter(takes).any(|it| it.ramp == FULL)
     }
 }
 
@@ -261,7 +275,12 @@ pub struct Backend {
     pub draining: bool,
     /// Whether its container, which runs on this host, is ending or gone.
     pub leaving: bool,
+    /// The percent of its share that it has under slow start; [`FULL`] for most.
+    pub ramp: u8,
 }
+
+/// The [`Backend::ramp`] of one that has its whole share.
+pub const FULL: u8 = 100;
 
 /// Level 1 of health: the verdict of our own probes.
 #[derive(Clone, Debug, Serialize)]
@@ -366,6 +385,7 @@ impl Backend {
             },
             draining: false,
             leaving: false,
+            ramp: FULL,
         }
     }
 }
@@ -458,6 +478,46 @@ mod tests {
     fn only_those_of_this_host_take_flows() {
         check(Local::Only, &[(3, true), (2, false)], &[3, 0]);
         check(Local::Only, &[(2, false)], &[0]);
+    }
+
+    /// The shares of backends with these weights and ramps, the first `usable` of which are.
+    #[track_caller]
+    fn check_ramps(local: Local, backends: &[(u16, u8)], usable: usize, expect: &[u16]) {
+        let weights: Vec<_> = backends.iter().map(|&(weight, _)| (weight, true)).collect();
+        let mut service = service(local, &weights);
+        let ramps = backends.iter().map(|&(_, ramp)| ramp);
+        for (n, (backend, ramp)) in service.backends.values_mut().zip(ramps).enumerate() {
+            backend.ramp = ramp;
+            backend.draining = n >= usable;
+        }
+        let shares: Vec<u16> = service.shares().map(|(_, _, share)| share).collect();
+        assert_eq!(shares, expect);
+    }
+
+    #[test]
+    fn one_that_came_late_has_a_part_of_its_share() {
+        check_ramps(Local::Any, &[(1, 100), (1, 19)], 2, &[100, 19]);
+        check_ramps(Local::Any, &[(3, 100), (2, 10), (0, 10)], 3, &[300, 20, 0]);
+        check_ramps(Local::Prefer, &[(1, 100), (1, 10)], 2, &[1600, 160]);
+    }
+
+    #[test]
+    fn the_part_of_a_share_is_at_least_one() {
+        check_ramps(Local::Any, &[(65535, 100), (1, 10)], 2, &[65535, 1]);
+        let most = 65535 * 16 * 100_u32;
+        assert!(most.div_ceil(most.div_ceil(65535)) <= 65535);
+    }
+
+    #[test]
+    fn where_all_came_late_or_nobody_else_could_serve_none_is_spared() {
+        check_ramps(Local::Any, &[(1, 10), (2, 55)], 2, &[1, 2]);
+        // The one that has all of its share is drained, or takes nothing.
+        check_ramps(Local::Any, &[(2, 55), (1, 100)], 1, &[2, 1]);
+        check_ramps(Local::Any, &[(2, 55), (0, 100)], 2, &[2, 0]);
+        let mut elsewhere = service(Local::Only, &[(2, true), (1, false)]);
+        elsewhere.backends.values_mut().next().unwrap().ramp = 10;
+        let shares: Vec<u16> = elsewhere.shares().map(|(_, _, share)| share).collect();
+        assert_eq!(shares, [2, 0]);
     }
 
     #[test]

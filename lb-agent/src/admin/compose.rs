@@ -208,6 +208,7 @@ fn balance(balance: Balance) -> &'static str {
         Balance::LeastConn => "least-conn",
         Balance::RoundRobin => "round-robin",
         Balance::Random => "random",
+        Balance::Maglev => "maglev",
     }
 }
 

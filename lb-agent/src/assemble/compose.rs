@@ -10,12 +10,13 @@ use std::{
 use super::{
     Drain,
     known::{Known, Understood, understand},
+    ramps::Percents,
 };
 use crate::{
     catalog::{Instance, Problem, SourceState},
     health::Verdicts,
     options::CheckKind,
-    snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot, differences},
+    snapshot::{Backend, FULL, Probe, ProbeState, Service, ServiceName, Snapshot, differences},
     vip::Vips,
 };
 
@@ -30,6 +31,8 @@ pub struct Facts {
     pub drains: Arc<BTreeSet<Drain>>,
     /// The containers of this host that are ending or gone, by their full ids.
     pub departed: Arc<BTreeSet<String>>,
+    /// The backends under slow start.
+    pub ramps: Arc<Percents>,
     /// Problems that other stages found.
     pub problems: Vec<Problem>,
     /// When the sources said what they say: since then backends that were never probed wait.
@@ -97,6 +100,10 @@ fn stale(known: &Known, facts: &Facts, last: Last<'_>) -> BTreeSet<Arc<str>> {
     if !Arc::ptr_eq(&before.drains, &facts.drains) {
         let differ = before.drains.symmetric_difference(&facts.drains);
         stale.extend(differ.filter_map(|drain| service(&drain.service)));
+    }
+    if !Arc::ptr_eq(&before.ramps, &facts.ramps) {
+        let differ = differences(&before.ramps, &facts.ramps, |one, other| one == other);
+        stale.extend(differ.map(|(name, ..)| name.clone()));
     }
     let judged = facts.verdicts.changed_since(&before.verdicts);
     let judged: BTreeSet<SocketAddr> = judged.map(|(address, _)| *address).collect();
@@ -197,6 +204,12 @@ fn backend(
         }),
         draining,
         leaving: local_container(instance).is_some_and(|id| facts.departed.contains(id)),
+        ramp: facts
+            .ramps
+            .get(service)
+            .and_then(|ramps| ramps.get(&instance.key))
+            .copied()
+            .unwrap_or(FULL),
     }
 }
 

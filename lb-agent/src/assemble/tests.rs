@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Drain, Facts, Inputs, LOOK_EVERY, Outputs, SHORTEST_WINDOW, WINDOW, assemble,
+    Drain, Facts, Inputs, LOOK_EVERY, Outputs, Percents, SHORTEST_WINDOW, WINDOW, assemble,
     compose::{Last, compose},
     known::{Known, understand},
     run,
@@ -54,6 +54,7 @@ struct Owned {
     verdicts: Verdicts,
     drains: BTreeSet<Drain>,
     departed: BTreeSet<String>,
+    ramps: Percents,
     problems: Vec<Problem>,
 }
 
@@ -64,6 +65,7 @@ impl Owned {
             verdicts: Arc::new(self.verdicts.clone()),
             drains: Arc::new(self.drains.clone()),
             departed: Arc::new(self.departed.clone()),
+            ramps: Arc::new(self.ramps.clone()),
             problems: self.problems.clone(),
             since: SystemTime::UNIX_EPOCH,
         }
@@ -78,6 +80,7 @@ const NOTHING: Owned = Owned {
     verdicts: Verdicts::NONE,
     drains: BTreeSet::new(),
     departed: BTreeSet::new(),
+    ramps: BTreeMap::new(),
     problems: Vec::new(),
 };
 
@@ -553,6 +556,51 @@ async fn a_damaged_file_of_drains_is_told_and_harms_nothing() {
     stage.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_comes_back_gets_its_share_step_by_step() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    let text = WWW.replace("lb_balance=random", "lb_slow_start=20");
+    stage.serve(&text).await;
+    let judge = |b: ProbeState| {
+        let mut verdicts = Verdicts::NONE;
+        verdicts.settled = true;
+        for (address, state) in [("10.0.0.1:80", ProbeState::Up), ("10.0.0.2:80", b)] {
+            let target = (address.parse().unwrap(), CheckKind::Tcp);
+            verdicts.put(target, probe(state));
+        }
+        Arc::new(verdicts)
+    };
+    let ramps = |it: &Snapshot| -> Vec<u8> {
+        let www = &it.services[&ServiceName::whole("www")];
+        www.backends.values().map(|it| it.ramp).collect()
+    };
+    // Both were there at the agent's start.
+    stage.verdicts.send_replace(judge(ProbeState::Up));
+    let first = stage.until(|it| it.complete).await;
+    assert_eq!(ramps(&first), [100, 100]);
+    stage.verdicts.send_replace(judge(ProbeState::Down));
+    let usable = |it: &Snapshot| it.services[&ServiceName::whole("www")].usable().count();
+    stage.until(|it| usable(it) == 1).await;
+
+    stage.verdicts.send_replace(judge(ProbeState::Up));
+    let snapshot = stage.until(|it| usable(it) == 2).await;
+    let back = Instant::now();
+    assert_eq!(ramps(&snapshot), [100, 10]);
+    let part = &snapshot.services[&ServiceName::part("www", "world.dev")];
+    let alone: Vec<u16> = part.shares().map(|(_, _, share)| share).collect();
+    assert_eq!(alone, [7], "nobody could take its flows");
+    for percent in [19, 28, 37, 46, 55, 64, 73, 82, 91, 100] {
+        let next = stage.until(|it| ramps(it)[1] != ramps(&snapshot)[1] && ramps(it)[1] >= percent);
+        let snapshot = next.await;
+        assert_eq!(ramps(&snapshot), [100, percent]);
+        let after = Duration::from_secs(2) * u32::from((percent - 10) / 9);
+        let late = back.elapsed().checked_sub(after);
+        assert!(late.is_some_and(|it| it < WINDOW), "{percent}: {late:?}");
+    }
+    stage.end().await;
+}
+
 /// The catalog of `text`, whose instances all run in containers of this host: `a` in `container-a`.
 fn in_containers(text: &str) -> SourceState {
     let mut state = state(text);
@@ -623,6 +671,7 @@ struct Moment {
     judged: BTreeSet<(u8, bool)>,
     drains: BTreeSet<(u8, u8)>,
     departed: BTreeSet<u8>,
+    ramps: BTreeMap<(u8, u8), u8>,
 }
 
 /// What a service says beside its name.
@@ -638,13 +687,15 @@ impl Moment {
             collection::btree_set((1..5u8, any::<bool>()), 0..4),
             collection::btree_set((0..4u8, 1..5u8), 0..3),
             collection::btree_set(1..5u8, 0..3),
+            collection::btree_map((0..4u8, 1..5u8), 10..100u8, 0..3),
         )
-            .prop_map(|(sources, vips, judged, drains, departed)| Self {
+            .prop_map(|(sources, vips, judged, drains, departed, ramps)| Self {
                 sources,
                 vips,
                 judged,
                 drains,
                 departed,
+                ramps,
             })
     }
 
@@ -692,6 +743,11 @@ impl Moment {
         facts.drains = drains.collect();
         let departed = self.departed.iter().map(|id| format!("container-{id}"));
         facts.departed = departed.collect();
+        for ((name, id), percent) in &self.ramps {
+            let Drain { service, instance } = drain(&format!("s{name}"), &id.to_string());
+            let ramps = facts.ramps.entry(service.into()).or_default();
+            ramps.insert(instance, *percent);
+        }
         facts.facts()
     }
 }

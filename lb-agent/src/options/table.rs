@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Setting, value};
+use super::{Setting, Wrong, value};
 
 /// One option, or a family of them whose name ends in `*`.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -23,8 +23,8 @@ pub struct Entry {
     pub(super) read: Option<Read>,
 }
 
-/// From the text of a value to what it means, or to what should stand there instead.
-pub(super) type Read = fn(&str) -> Result<Setting, String>;
+/// From the text of a value to what it means.
+pub(super) type Read = fn(&str) -> Result<Setting, Wrong>;
 
 impl Entry {
     const fn later(name: &'static str, does: &'static str) -> Self {
@@ -50,20 +50,29 @@ pub(super) fn find(name: &str) -> Option<&'static Entry> {
     OPTIONS.iter().find(|entry| entry.names(name))
 }
 
+/// When the programs began to act on what only they can. Until they do, such an option is read, so that its mistakes
+/// are known, and reported: silence would say that a service is closed which is open.
+const PROGRAMS: Option<&str> = None;
+
+/// Whether stating the option `name` does something.
+pub(super) fn acts(name: &str) -> bool {
+    find(name).is_some_and(|entry| entry.since.is_some())
+}
+
 /// All options, those that act first.
 pub const OPTIONS: &[Entry] = &[
     Entry {
         name: "lb_balance",
-        values: "`least-conn`, `round-robin`, `random`",
+        values: "`least-conn`, `round-robin`, `random`, `maglev`",
         default: "`least-conn`",
-        does: "how the kernel chooses a backend for a connect to the VIP. The front always takes turns",
+        does: "how the kernel chooses a backend for a connect to the VIP; `maglev`, by the client's address, still does it by chance. The front always takes turns",
         since: Some("0.1.0"),
         read: Some(value::balance),
     },
     Entry {
         name: "lb_check",
         values: "`tcp`, `http <path>`, `off`",
-        default: "`tcp`",
+        default: "`tcp`; `off` with `lb_proto=udp`",
         does: "how the agent probes each instance: a connect; a GET that must answer 2xx or 3xx; not at all",
         since: Some("0.1.0"),
         read: Some(value::check),
@@ -101,6 +110,22 @@ pub const OPTIONS: &[Entry] = &[
         read: Some(value::ports),
     },
     Entry {
+        name: "lb_proto",
+        values: "`tcp`, `udp`, `http`, `h2c`",
+        default: "`tcp`; `udp` if all its instances have the tag `udp`",
+        does: "what the instances speak. With `udp` the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
+        since: Some("0.1.0"),
+        read: Some(value::proto),
+    },
+    Entry {
+        name: "lb_slow_start",
+        values: "whole seconds, or a number with `s`, `m` or `h`; at most a day; `0` or `off` for none",
+        default: "`off`",
+        does: "how long an instance that becomes usable takes to get its whole share, from a tenth in ten steps",
+        since: Some("0.1.0"),
+        read: Some(value::slow_start),
+    },
+    Entry {
         name: "lb_weight",
         values: "0 to 65535",
         default: "the registration's weight, else 1",
@@ -108,20 +133,37 @@ pub const OPTIONS: &[Entry] = &[
         since: Some("0.1.0"),
         read: Some(value::weight),
     },
-    Entry::later(
-        "lb_affinity",
-        "a client keeps its backend for so many seconds",
-    ),
-    Entry::later("lb_allow", "networks whose clients are let in"),
+    Entry {
+        name: "lb_affinity",
+        values: "whole seconds, or a number with `s`, `m` or `h`; at most a day; `0` or `off` for none",
+        default: "`off`",
+        does: "a client keeps its backend until so long after its last flow",
+        since: PROGRAMS,
+        read: Some(value::affinity),
+    },
+    Entry {
+        name: "lb_allow",
+        values: "addresses, CIDR networks, `host`, `network:<Docker network>`, separated by commas or blanks",
+        default: "everybody",
+        does: "which clients are let in; all others are kept out",
+        since: PROGRAMS,
+        read: Some(value::allow),
+    },
+    Entry {
+        name: "lb_deny",
+        values: "as for `lb_allow`",
+        default: "nobody",
+        does: "which clients are kept out; wins over `lb_allow`",
+        since: PROGRAMS,
+        read: Some(value::deny),
+    },
     Entry::later("lb_auth", "the front asks for a password"),
     Entry::later("lb_canary", "a share of the requests goes to a part"),
     Entry::later("lb_compress", "the front compresses answers"),
     Entry::later("lb_cors", "the front answers preflight requests"),
-    Entry::later("lb_deny", "networks whose clients are kept out"),
     Entry::later("lb_header_*", "the front sets or removes a header"),
     Entry::later("lb_maintenance", "the front answers with a notice"),
     Entry::later("lb_path", "the front routes by path"),
-    Entry::later("lb_proto", "the protocol that the instances speak"),
     Entry::later("lb_rate", "the front limits requests per second"),
     Entry::later("lb_redirect", "the front redirects"),
     Entry::later("lb_retries", "how often the front tries another backend"),
@@ -158,9 +200,6 @@ pub fn markdown() -> String {
     for Entry { name, does, .. } in OPTIONS.iter().filter(|entry| entry.since.is_none()) {
         text.push_str(&format!("| `{name}` | {does} |\n"));
     }
-    text.push_str(
-        "| `lb_balance=maglev` | a client keeps its backend by a hash of its address |\n",
-    );
     text
 }
 
@@ -169,15 +208,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_an_option_acts_if_and_only_if_it_can_be_read() {
+    fn names_are_unique_and_an_option_that_acts_can_be_read() {
         let mut names: Vec<_> = OPTIONS.iter().map(|entry| entry.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), OPTIONS.len());
         for entry in OPTIONS {
-            assert_eq!(
-                entry.since.is_some(),
-                entry.read.is_some(),
+            assert!(
+                entry.since.is_none() || entry.read.is_some(),
                 "{}",
                 entry.name
             );

@@ -2,7 +2,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::{collection, prelude::*};
 
-use super::{Balance, CheckKind, Local, Options, Resolved, is_dns_name, parse_duration, resolve};
+use super::{
+    Access, Balance, CheckKind, Local, Options, Proto, Resolved, Rule, is_dns_name, parse_duration,
+    resolve, table,
+};
 use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
 
 fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
@@ -35,7 +38,14 @@ fn tagged(tags: &[&str]) -> Resolved {
 #[track_caller]
 fn check(tag: &str, expect: Options) {
     let resolved = tagged(&[tag]);
-    assert_eq!(resolved.problems, BTreeSet::new(), "{tag}");
+    let name = tag.split('=').next().unwrap().trim().to_lowercase();
+    let problems: Vec<_> = resolved.problems.iter().collect();
+    // One that does not act yet is read all the same, and says so.
+    match (table::acts(&name), &problems[..]) {
+        (true, []) => {}
+        (false, [problem]) if problem.message.contains("no effect yet") => {}
+        _ => panic!("{tag}: {problems:?}"),
+    }
     assert_eq!(resolved.options, expect, "{tag}");
 }
 
@@ -61,6 +71,7 @@ fn every_option_takes_its_values() {
     for (tag, balance) in [
         ("lb_balance=round-robin", Balance::RoundRobin),
         ("lb_balance= random ", Balance::Random),
+        ("lb_balance=maglev", Balance::Maglev),
     ] {
         let options = default();
         check(tag, Options { balance, ..options });
@@ -112,10 +123,147 @@ fn every_option_takes_its_values() {
 }
 
 #[test]
+fn a_client_keeps_its_backend_for_whole_seconds() {
+    for (tag, seconds) in [
+        ("lb_affinity=0", 0),
+        ("lb_affinity=off", 0),
+        ("lb_affinity=90", 90),
+        ("lb_affinity=2000ms", 2),
+        ("lb_affinity=24h", 86_400),
+    ] {
+        let affinity = Duration::from_secs(seconds);
+        let options = Options::default();
+        check(
+            tag,
+            Options {
+                affinity,
+                ..options
+            },
+        );
+    }
+}
+
+#[test]
+fn a_slow_start_takes_whole_seconds() {
+    for (tag, seconds) in [
+        ("lb_slow_start=0", 0),
+        ("lb_slow_start=off", 0),
+        ("lb_slow_start=2m", 120),
+    ] {
+        let slow_start = Duration::from_secs(seconds);
+        let options = Options::default();
+        check(
+            tag,
+            Options {
+                slow_start,
+                ..options
+            },
+        );
+    }
+}
+
+#[test]
+fn the_lists_of_clients_are_sets_of_rules() {
+    let rules = || {
+        vec![
+            Rule::Net("10.0.0.0/8".parse().unwrap()),
+            Rule::Host,
+            Rule::Network("front".to_owned()),
+        ]
+    };
+    let allow = Access {
+        allow: rules(),
+        ..Access::default()
+    };
+    let deny = Access {
+        deny: rules(),
+        ..Access::default()
+    };
+    for (tag, access) in [
+        ("lb_allow=10.0.0.0/8,host,network:front", &allow),
+        ("lb_allow=host network:front 10.0.0.0/8 host", &allow),
+        ("lb_deny=host, network:front, 10.0.0.0/8", &deny),
+    ] {
+        let access = access.clone();
+        let options = Options::default();
+        check(tag, Options { access, ..options });
+    }
+}
+
+#[test]
+fn a_wrong_rule_lets_nobody_in_who_was_not_named() {
+    for (tag, allow, deny) in [
+        ("lb_allow=host,hosts", &["host"][..], &[][..]),
+        ("lb_allow=hosts", &["nobody"], &[]),
+        // As a tool writes it of a variable that is not set.
+        ("lb_allow=", &["nobody"], &[]),
+        ("lb_deny=host,hosts", &[], &["host"]),
+    ] {
+        let resolved = tagged(&[tag]);
+        let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
+            panic!("{tag}: {:?}", resolved.problems);
+        };
+        let message = &problem.message;
+        assert!(message.contains("only as far as it is right"), "{message}");
+        let texts = |rules: &[Rule]| rules.iter().map(Rule::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(&resolved.options.access.allow), allow, "{tag}");
+        assert_eq!(texts(&resolved.options.access.deny), deny, "{tag}");
+    }
+}
+
+#[test]
+fn a_udp_service_is_not_probed_unless_it_says_so() {
+    for (tags, proto, kind) in [
+        (&["lb_proto=tcp"][..], Proto::Tcp, CheckKind::Tcp),
+        (&["lb_proto=http"], Proto::Http, CheckKind::Tcp),
+        (&["lb_proto=h2c"], Proto::H2c, CheckKind::Tcp),
+        (&["lb_proto=udp"], Proto::Udp, CheckKind::Off),
+        (
+            &["lb_proto=udp", "lb_check=tcp"],
+            Proto::Udp,
+            CheckKind::Tcp,
+        ),
+        (&["udp"], Proto::Udp, CheckKind::Off),
+        // What is stated counts more than the mark.
+        (&["udp", "lb_proto=tcp"], Proto::Tcp, CheckKind::Tcp),
+    ] {
+        let resolved = tagged(tags);
+        assert_eq!(resolved.problems, BTreeSet::new(), "{tags:?}");
+        let options = &resolved.options;
+        assert_eq!((options.proto, &options.check), (proto, &kind), "{tags:?}");
+    }
+}
+
+#[test]
+fn the_mark_of_some_instances_makes_no_udp_service() {
+    let resolved = resolve("dns", &[instance(1, &[]), instance(2, &["udp"])]);
+    assert_eq!(resolved.options, Options::default());
+    let problem = resolved.problems.first().unwrap().to_string();
+    assert!(problem.contains("of 1 of its 2 instances"), "{problem}");
+    let resolved = resolve("dns", &[instance(1, &["udp"]), instance(2, &["udp"])]);
+    assert_eq!(resolved.options.proto, Proto::Udp);
+    assert_eq!(resolve("dns", &[]).options.proto, Proto::Tcp);
+}
+
+#[test]
+fn a_udp_service_cannot_be_exposed() {
+    let resolved = tagged(&["lb_proto=udp", "lb_expose"]);
+    let problem = resolved.problems.first().unwrap().to_string();
+    assert!(
+        problem.contains("`lb_expose=true` has no effect"),
+        "{problem}"
+    );
+    let quiet = tagged(&["lb_proto=udp", "lb_expose=false"]);
+    assert_eq!(quiet.problems, BTreeSet::new());
+}
+
+#[test]
 fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
-    check_wrong("lb_balance=fair", "least-conn, round-robin or random");
-    check_wrong("lb_balance=maglev", "does not support it");
-    check_wrong("lb_balance", "least-conn, round-robin or random");
+    check_wrong(
+        "lb_balance=fair",
+        "least-conn, round-robin, random or maglev",
+    );
+    check_wrong("lb_balance", "least-conn, round-robin, random or maglev");
     check_wrong("lb_check=http", "such as `http /`");
     check_wrong("lb_check=http index.html", "such as `http /`");
     check_wrong("lb_check=http /a b", "such as `http /`");
@@ -128,11 +276,22 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     // As a tool writes it of a variable that is not set.
     check_wrong("lb_expose=", "true or false");
     check_wrong("lb_local=yes", "any, prefer or only");
-    check_wrong("LB_BALANCE=fair", "least-conn, round-robin or random");
+    check_wrong(
+        "LB_BALANCE=fair",
+        "least-conn, round-robin, random or maglev",
+    );
     check_wrong("lb_", "there is no such option");
     check_wrong("server_alias=a.example:8080", "without a port");
     check_wrong("server_alias=", "not a host name");
-    check_wrong("lb_affinity=30", "does not support it");
+    check_wrong("lb_affinity=1500ms", "write whole seconds");
+    check_wrong("lb_affinity=25h", "at most a day");
+    check_wrong("lb_affinity=", "or `off`");
+    check_wrong("lb_slow_start=on", "write whole seconds");
+    check_wrong("lb_slow_start=1500ms", "write whole seconds");
+    check_wrong("lb_deny=hosts", "in place of `hosts`");
+    check_wrong("lb_deny", "write addresses");
+    check_wrong("lb_proto=quic", "tcp, udp, http or h2c");
+    check_wrong("lb_rate=30", "does not support it");
     check_wrong("lb_header_x_set=1", "does not support it");
     check_wrong("lb_ballance=random", "there is no such option");
     check_wrong("server_alias=a b", "not a host name");
@@ -303,7 +462,7 @@ proptest! {
     #[test]
     fn no_tag_or_meta_panics(
         tags in collection::btree_set("(lb_[a-z]{0,8}|server_alias(es)?|)?=?.{0,12}", 0..8),
-        meta in collection::btree_map("lb_(balance|check|port|drain|weight)", ".{0,12}", 0..4),
+        meta in collection::btree_map("lb_(balance|check|port|drain|weight|allow|deny|proto|affinity)", ".{0,12}", 0..4),
     ) {
         let one = Arc::new(Instance { tags: tags.into(), meta: meta.into(), ..(*instance(1, &[])).clone() });
         let resolved = resolve("s", &[one]);

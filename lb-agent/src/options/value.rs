@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    Balance, CheckKind, Local, Setting,
+    Balance, CheckKind, Local, Proto, Rule, Setting, Wrong, access,
     table::{self, OPTIONS},
 };
 
@@ -11,38 +11,35 @@ use super::{
 ///
 /// # Errors
 ///
-/// What to write instead, as the rest of a sentence.
-pub(super) fn setting(name: &str, text: &str) -> Result<Setting, String> {
+/// When it cannot be used as it is.
+pub(super) fn setting(name: &str, text: &str) -> Result<Setting, Wrong> {
     match table::find(name).map(|entry| entry.read) {
         Some(Some(read)) => read(text),
-        Some(None) => {
-            Err("this version does not support it; remove it until yours does".to_owned())
-        }
+        Some(None) => Err("this version does not support it; remove it until yours does".into()),
         None => {
             let acting = OPTIONS.iter().filter(|entry| entry.since.is_some());
             let acting: Vec<_> = acting.map(|entry| entry.name).collect();
             Err(format!(
                 "there is no such option; those of this version are {}",
                 acting.join(", ")
-            ))
+            )
+            .into())
         }
     }
 }
 
-pub(super) fn balance(text: &str) -> Result<Setting, String> {
+pub(super) fn balance(text: &str) -> Result<Setting, Wrong> {
     match text {
         "least-conn" => Ok(Setting::Balance(Balance::LeastConn)),
         "round-robin" => Ok(Setting::Balance(Balance::RoundRobin)),
         "random" => Ok(Setting::Balance(Balance::Random)),
-        "maglev" => Err(
-            "this version does not support it; write least-conn, round-robin or random".to_owned(),
-        ),
-        _ => Err("write least-conn, round-robin or random".to_owned()),
+        "maglev" => Ok(Setting::Balance(Balance::Maglev)),
+        _ => Err("write least-conn, round-robin, random or maglev".into()),
     }
 }
 
-pub(super) fn check(text: &str) -> Result<Setting, String> {
-    let remedy = || Err("write `tcp`, `off`, or `http` and a path, such as `http /`".to_owned());
+pub(super) fn check(text: &str) -> Result<Setting, Wrong> {
+    let remedy = || Err("write `tcp`, `off`, or `http` and a path, such as `http /`".into());
     match text.split_once(char::is_whitespace) {
         None if text == "tcp" => Ok(Setting::Check(CheckKind::Tcp)),
         None if text == "off" => Ok(Setting::Check(CheckKind::Off)),
@@ -60,44 +57,93 @@ pub(super) fn check(text: &str) -> Result<Setting, String> {
     }
 }
 
-pub(super) fn ports(text: &str) -> Result<Setting, String> {
+pub(super) fn ports(text: &str) -> Result<Setting, Wrong> {
     let port = |part: &str| part.trim().parse().ok().filter(|&port| port != 0);
     // Registrator splits tags at commas, which leaves the colon to those who use it.
     let ports: Option<BTreeSet<u16>> = text.split([',', ':']).map(port).collect();
     ports
         .map(Setting::Ports)
-        .ok_or_else(|| "write ports from 1 to 65535, separated by commas or colons".to_owned())
+        .ok_or_else(|| "write ports from 1 to 65535, separated by commas or colons".into())
 }
 
-pub(super) fn drain(text: &str) -> Result<Setting, String> {
-    let longest = Duration::from_secs(24 * 60 * 60);
+pub(super) fn drain(text: &str) -> Result<Setting, Wrong> {
     parse_duration(text)
-        .filter(|drain| *drain <= longest)
+        .filter(|drain| *drain <= LONGEST)
         .map(Setting::Drain)
-        .ok_or_else(|| "write seconds, such as `30` or `30s`, at most a day".to_owned())
+        .ok_or_else(|| "write seconds, such as `30` or `30s`, at most a day".into())
 }
 
-pub(super) fn local(text: &str) -> Result<Setting, String> {
+pub(super) fn affinity(text: &str) -> Result<Setting, Wrong> {
+    whole_seconds(text).map(Setting::Affinity)
+}
+
+pub(super) fn slow_start(text: &str) -> Result<Setting, Wrong> {
+    whole_seconds(text).map(Setting::SlowStart)
+}
+
+pub(super) fn allow(text: &str) -> Result<Setting, Wrong> {
+    access::rules(text)
+        .map(Setting::Allow)
+        .map_err(|(remedy, mut rules)| {
+            // Without a rule everybody would be let in.
+            if rules.is_empty() {
+                rules.push(Rule::Nobody);
+            }
+            let left = Some(Setting::Allow(rules));
+            Wrong { remedy, left }
+        })
+}
+
+pub(super) fn deny(text: &str) -> Result<Setting, Wrong> {
+    access::rules(text)
+        .map(Setting::Deny)
+        .map_err(|(remedy, rules)| {
+            let left = (!rules.is_empty()).then_some(Setting::Deny(rules));
+            Wrong { remedy, left }
+        })
+}
+
+pub(super) fn proto(text: &str) -> Result<Setting, Wrong> {
+    match text {
+        "tcp" => Ok(Setting::Proto(Proto::Tcp)),
+        "udp" => Ok(Setting::Proto(Proto::Udp)),
+        "http" => Ok(Setting::Proto(Proto::Http)),
+        "h2c" => Ok(Setting::Proto(Proto::H2c)),
+        _ => Err("write tcp, udp, http or h2c".into()),
+    }
+}
+
+pub(super) fn local(text: &str) -> Result<Setting, Wrong> {
     match text {
         "any" => Ok(Setting::Local(Local::Any)),
         "prefer" => Ok(Setting::Local(Local::Prefer)),
         "only" => Ok(Setting::Local(Local::Only)),
-        _ => Err("write any, prefer or only".to_owned()),
+        _ => Err("write any, prefer or only".into()),
     }
 }
 
-pub(super) fn expose(text: &str) -> Result<Setting, String> {
+pub(super) fn expose(text: &str) -> Result<Setting, Wrong> {
     match text {
         "true" => Ok(Setting::Expose(true)),
         "false" => Ok(Setting::Expose(false)),
-        _ => Err("write true or false".to_owned()),
+        _ => Err("write true or false".into()),
     }
 }
 
-pub(super) fn weight(text: &str) -> Result<Setting, String> {
+pub(super) fn weight(text: &str) -> Result<Setting, Wrong> {
     text.parse()
         .map(Setting::Weight)
-        .map_err(|_| "write a whole number from 0 to 65535".to_owned())
+        .map_err(|_| "write a whole number from 0 to 65535".into())
+}
+
+/// A time in whole seconds; `off` is none.
+fn whole_seconds(text: &str) -> Result<Duration, Wrong> {
+    if text == "off" {
+        return Ok(Duration::ZERO);
+    }
+    parse_duration(text)
+        .filter(|time| *time <= LONGEST && time.subsec_nanos() == 0)
+        .ok_or_else(|| "write whole seconds, such as `30` or `5m`, at most a day, or `off`".into())
 }
 
 /// A duration such as `30`, `30s`, `100ms`, `2m` or `1h`; a bare number counts seconds.
@@ -133,5 +179,8 @@ pub(crate) fn is_dns_name(name: &str) -> bool {
 pub(crate) fn dotted(service: &str) -> String {
     service.replace('_', ".")
 }
+
+/// The longest time that an option takes: a day.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const PATH_LIMIT: usize = 1024;

@@ -73,6 +73,17 @@ fn a_whole_service_answers_to_its_dotted_name_alone_and_under_every_domain() {
     assert_eq!(problems, []);
 }
 
+#[test]
+fn a_udp_service_has_no_route() {
+    let (name, mut dns) = whole("dns");
+    dns.options.proto = Proto::Udp;
+    dns.options.expose = Some(true);
+    let (routes, problems) = routes([(name, dns), whole("www")]);
+    check(&routes, "dns", None);
+    check(&routes, "www", Some("www"));
+    assert_eq!(problems, []);
+}
+
 /// The worked examples of the demo, with both of its schemes under one domain list.
 #[test]
 fn the_demo_s_own_names_are_routed_as_it_documents() {

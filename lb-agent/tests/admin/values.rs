@@ -59,6 +59,7 @@ pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
         },
         draining: false,
         leaving: false,
+        ramp: 100,
     };
     Service {
         vip,

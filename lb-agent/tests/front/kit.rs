@@ -393,6 +393,7 @@ fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
         },
         draining: false,
         leaving: false,
+        ramp: 100,
     };
     (key, instance)
 }
