@@ -7,6 +7,7 @@ pub mod admin;
 pub mod assemble;
 pub mod catalog;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod desired;
 pub mod discover;

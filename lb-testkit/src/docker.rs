@@ -7,7 +7,7 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::net::UnixStream,
+    os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -61,6 +61,7 @@ impl Docker {
             netns,
             folder,
         };
+        docker.link_iptables()?;
         docker.mount()?;
         docker.run()?;
         Ok(docker)
@@ -220,8 +221,8 @@ impl Docker {
             .arg(containers)
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .args(["--bridge", "lb-docker0"])
-            // The machine may have no iptables; published ports are served by docker-proxy.
-            .args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"])
+            // By iptables it keeps its networks apart. Nothing leads out, so there is nothing to masquerade.
+            .args(["--iptables=true", "--ip6tables=false", "--ip-masq=false"])
             .start()?;
         self.daemon = Some(daemon);
         let answers = || match UnixStream::connect(self.socket()) {
@@ -284,12 +285,31 @@ impl Docker {
         mounted.map_err(Error::of("mount in", data.display().to_string()))
     }
 
+    /// Debian's package makes these names when it is installed.
+    fn link_iptables(&self) -> Result<()> {
+        let program = self.packages.0.join("iptables/usr/sbin/xtables-nft-multi");
+        // A link to nothing would only show in what the engine says later.
+        fs::metadata(&program).map_err(Error::of("find", program.display().to_string()))?;
+        let names = self.names();
+        let link = || {
+            fs::create_dir(&names)?;
+            symlink(&program, names.join("iptables"))?;
+            symlink(&program, names.join("ip6tables"))
+        };
+        link().map_err(Error::of("link in", names.display().to_string()))
+    }
+
+    fn names(&self) -> PathBuf {
+        self.folder.path().join("bin")
+    }
+
     fn spawn(&self, name: &str, program: &str) -> Spawn<'_> {
         // A stranger's settings are none of ours.
         let spawn = Spawn::new(name, self.packages.program(program)).hide("DOCKER_");
         spawn
-            .env("PATH", self.packages.path())
+            .env("PATH", self.packages.path(&self.names()))
             .env("LD_LIBRARY_PATH", self.packages.libraries())
+            .env("XTABLES_LIBDIR", self.packages.extensions())
     }
 }
 
@@ -314,10 +334,13 @@ impl Packages {
         found.map_or_else(|| self.0.join(name), |folder| folder.join(name))
     }
 
-    /// With the machine's own programs after those of the packages.
-    fn path(&self) -> OsString {
+    /// With the machine's own programs after those of the packages, and `names` before all.
+    fn path(&self, names: &Path) -> OsString {
         let machine = std::env::var_os("PATH").unwrap_or_default();
-        let all = self.folders().chain(std::env::split_paths(&machine));
+        let first = std::iter::once(names.to_owned());
+        let all = first
+            .chain(self.folders())
+            .chain(std::env::split_paths(&machine));
         std::env::join_paths(all).unwrap_or(machine.clone())
     }
 
@@ -328,9 +351,20 @@ impl Packages {
         })
     }
 
-    fn libraries(&self) -> PathBuf {
-        let folder = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
-        self.0.join("libdevmapper1.02.1").join(folder)
+    fn libraries(&self) -> OsString {
+        let folder = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let mut all = OsString::from(self.0.join("libdevmapper1.02.1/lib").join(&folder));
+        for package in ["libxtables12", "libnftnl11", "libmnl0"] {
+            all.push(":");
+            all.push(self.0.join(package).join("usr/lib").join(&folder));
+        }
+        all
+    }
+
+    /// What iptables loads for each of its matches and targets.
+    fn extensions(&self) -> PathBuf {
+        let folder = format!("usr/lib/{}-linux-gnu/xtables", std::env::consts::ARCH);
+        self.0.join("iptables").join(folder)
     }
 }
 
@@ -344,6 +378,8 @@ mod tests {
         net::TcpStream,
     };
 
+    use nix::sched::{CloneFlags, setns};
+
     use super::*;
 
     fn packages() -> PathBuf {
@@ -352,6 +388,49 @@ mod tests {
              folder of its packages",
         );
         folder.into()
+    }
+
+    #[test]
+    fn an_engine_keeps_its_networks_apart() {
+        let docker = Docker::start(&packages()).unwrap();
+        docker.busybox("web").unwrap();
+        let run = |name: &str, arguments: &[&str]| {
+            let usual = ["run", "-d", "--stop-signal", "KILL", "--name", name];
+            let all = usual.iter().chain(arguments).chain(&["web"]);
+            docker.docker(all).unwrap();
+        };
+        docker.docker(["network", "create", "lb-other"]).unwrap();
+        let inner = ["network", "create", "--internal", "lb-inner"];
+        docker.docker(inner).unwrap();
+        run("web", &["-p", "8080:80"]);
+        run("near", &[]);
+        run("far", &["--net", "lb-other"]);
+        run("inner", &["--net", "lb-inner"]);
+        let connects = |client: &str, address: &str| {
+            let format = ["inspect", "--format", "{{.State.Pid}}", client];
+            let pid = docker.docker(format).unwrap();
+            let address = address.parse().unwrap();
+            let connect = move || {
+                let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+                setns(namespace, CloneFlags::CLONE_NEWNET)?;
+                TcpStream::connect_timeout(&address, Duration::from_secs(2))
+            };
+            // A thread of its own: it is in that namespace from then on.
+            std::thread::spawn(connect).join().unwrap()
+        };
+        // It may not listen yet.
+        eventually(PATIENCE, || connects("near", "172.31.0.2:80")).unwrap();
+        for (client, address, expected) in [
+            ("near", "172.31.0.2:80", true),
+            ("far", "172.31.0.2:80", false),
+            ("inner", "172.31.0.2:80", false),
+            // What is published, at the engine's host.
+            ("far", "172.31.0.1:8080", true),
+            ("inner", "172.31.0.1:8080", false),
+        ] {
+            let answer = connects(client, address);
+            assert_eq!(answer.is_ok(), expected, "{client} {address}: {answer:?}");
+        }
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(crate) fn consul(tools: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// The folder with the packages of the Docker Engine that tests run, each in a folder of its name; beside them
-/// busybox, which test images are made of.
+/// The folder with the packages of the Docker Engine that tests run, each in a folder of its name: with iptables, by
+/// which it keeps its networks apart, and busybox, which test images are made of.
 ///
 /// # Errors
 /// As [`ensure()`].
@@ -67,11 +67,15 @@ pub(crate) fn docker(tools: &Path) -> Result<PathBuf> {
 }
 
 /// The packages of the engine, with what is needed of each. What else they depend on is on every Debian.
-const DOCKER: [(&str, &str); 5] = [
+const DOCKER: [(&str, &str); 9] = [
     ("docker.io", "usr/sbin/dockerd"),
     ("containerd", "usr/bin/containerd"),
     ("runc", "usr/sbin/runc"),
     ("libdevmapper1.02.1", "lib"),
+    ("iptables", "usr/sbin/xtables-nft-multi"),
+    ("libxtables12", "usr/lib"),
+    ("libnftnl11", "usr/lib"),
+    ("libmnl0", "usr/lib"),
     ("busybox-static", "bin/busybox"),
 ];
 

@@ -5,6 +5,7 @@
 //! and no GET changes anything. Its own state is the token and two counters.
 
 mod action;
+mod clients;
 mod components;
 pub(crate) mod compose;
 pub mod figures;
@@ -53,7 +54,7 @@ use self::{
     router::{Desk, router},
     token::Token,
 };
-use crate::{drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest, vip};
+use crate::{clients::Clients, drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest, vip};
 
 /// How the admin interface is set up.
 #[derive(Clone, Debug)]
@@ -76,6 +77,8 @@ pub struct Inputs {
     pub drains: mpsc::Sender<DrainRequest>,
     /// Asks for the virtual addresses, and passes changes of them on.
     pub vips: mpsc::Sender<vip::Request>,
+    /// Who the clients on this host are; `None` until the Docker Engine has answered.
+    pub clients: watch::Receiver<Option<Arc<Clients>>>,
     /// Whether the agent is ready.
     pub readiness: Readiness,
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
@@ -199,6 +202,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         stats: inputs.stats,
         drains: inputs.drains,
         vips: inputs.vips,
+        clients: inputs.clients,
         readiness: inputs.readiness,
         registry: Arc::new(registry),
         hosts: Arc::new(inputs.hosts),

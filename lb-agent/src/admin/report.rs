@@ -318,6 +318,9 @@ pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
 /// The path of drains.
 pub const DRAIN_PATH: &str = "/api/v1/drain";
 
+/// Where the clients are listed.
+pub const CLIENTS_PATH: &str = "/api/v1/clients";
+
 /// The path of the virtual addresses.
 pub const VIPS_PATH: &str = "/api/v1/vips";
 

@@ -23,16 +23,21 @@ use tracing::warn;
 
 use super::{
     action::{self, Counts, refused},
+    clients,
     compose::{Material, compose},
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
     metrics,
     page::{self, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
-    report::{Component, DRAIN_PATH, PIN_PATH, RELEASE_PATH, Report, SNAPSHOT_PATH, VIPS_PATH},
+    report::{
+        CLIENTS_PATH, Component, DRAIN_PATH, PIN_PATH, RELEASE_PATH, Report, SNAPSHOT_PATH,
+        VIPS_PATH,
+    },
     vips,
 };
 use crate::{
+    clients::Clients,
     drain::DrainRequest,
     snapshot::Snapshot,
     stats::{Stats, StatsRequest},
@@ -46,6 +51,7 @@ pub(super) struct Desk {
     pub(super) stats: mpsc::Sender<StatsRequest>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
     pub(super) vips: mpsc::Sender<vip::Request>,
+    pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
     pub(super) hosts: Arc<super::HostNames>,
@@ -70,6 +76,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route("/metrics", get(metrics_text))
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(DRAIN_PATH, post(action::drain))
+        .route(CLIENTS_PATH, get(clients::list))
         .route(VIPS_PATH, get(vips::list))
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))

@@ -15,12 +15,12 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::admin::{
     report::{
-        ACTION_HEADER, API, DRAIN_PATH, DrainAnswer, DrainOrder, PIN_PATH, PinOrder, RELEASE_PATH,
-        Refused, ReleaseOrder, Report, SNAPSHOT_PATH, VIPS_PATH,
+        ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, PIN_PATH, PinOrder,
+        RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH, VIPS_PATH,
     },
     text::visible,
 };
-use crate::vip::Entry;
+use crate::{clients, vip::Entry};
 
 /// An agent, by its socket.
 pub(super) struct Client {
@@ -86,6 +86,15 @@ impl Client {
         patience: Duration,
     ) -> Result<DrainAnswer, ClientError> {
         self.change(DRAIN_PATH, order, patience).await
+    }
+
+    pub(super) async fn clients(
+        &self,
+        patience: Duration,
+    ) -> Result<Vec<clients::Client>, ClientError> {
+        let answer = self.ask(Method::GET, CLIENTS_PATH, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
     }
 
     pub(super) async fn vips(&self, patience: Duration) -> Result<Vec<Entry>, ClientError> {

@@ -121,6 +121,9 @@ pub enum Ask {
         #[arg(long)]
         undo: bool,
     },
+    /// List the containers of this host with their networks, and what can be reached from them
+    #[command(after_help = "Example:\n  lb-agent clients -o json")]
+    Clients,
     /// List the virtual addresses, pin one, or release what is kept
     #[command(subcommand, after_help = "Example:\n  lb-agent vip list")]
     Vip(Vip),
@@ -207,6 +210,7 @@ pub async fn perform(
     let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let answered = match ask {
         Ask::Healthcheck => healthcheck(&client).await,
+        Ask::Clients => clients(&client, options.output).await,
         Ask::Vip(order) => vip(&client, options.output, order).await,
         Ask::Options => list_options(options.output),
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
@@ -308,6 +312,15 @@ fn choose<'a>(report: &'a Report, name: Option<&str>) -> Result<Vec<&'a Service>
         return Err(Failure::NoService(name.to_owned()));
     }
     Ok(chosen)
+}
+
+async fn clients(client: &Client, output: Output) -> Answer {
+    let clients = client.clients(PATIENCE).await?;
+    let text = match output {
+        Output::Table => show::clients(&clients),
+        Output::Json => json(&clients)?,
+    };
+    Ok((text, Exit::Fine))
 }
 
 async fn vip(client: &Client, output: Output, order: &Vip) -> Answer {

@@ -11,6 +11,7 @@ use crate::{
         text::{self, visible},
     },
     catalog::{Problem, SourceHealth},
+    clients::Client,
     options::table::Entry as OptionEntry,
     snapshot::ProbeState,
     vip::Entry,
@@ -188,6 +189,27 @@ pub(super) fn vips(entries: &[Entry], now_unix: u64) -> String {
             if entry.in_use { "yes" } else { "no" }.to_owned(),
             since.map_or_else(|| "?".to_owned(), text::duration),
             left.map_or_else(String::new, text::duration),
+        ]);
+    }
+    finish(&table)
+}
+
+pub(super) fn clients(clients: &[Client]) -> String {
+    let mut table = table(&["CONTAINER", "NETWORKS", "ADDRESSES", "REACHES", "COOKIE"]);
+    for Client { cookie, standing } in clients {
+        let networks: Vec<&str> = standing.networks.iter().map(String::as_str).collect();
+        let addresses: Vec<String> = standing.addresses.iter().map(ToString::to_string).collect();
+        let reaches = match (standing.outside, networks.is_empty()) {
+            (true, _) => "its networks and the host",
+            (false, false) => "its networks",
+            (false, true) => "nothing",
+        };
+        table.add_row([
+            visible(&standing.name).into_owned(),
+            visible(&networks.join(" ")).into_owned(),
+            addresses.join(" "),
+            reaches.to_owned(),
+            cookie.to_string(),
         ]);
     }
     finish(&table)

@@ -5,6 +5,7 @@ use clap::{CommandFactory as _, Parser as _};
 use super::*;
 use crate::{
     admin::{compose::compose, sample},
+    clients::{Client, Standing},
     vip::{Entry, How},
 };
 
@@ -129,6 +130,32 @@ www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining     
 www_hello  gone  file                                              leaving        2  no longer registered
 ";
     assert_eq!(text, expect);
+}
+
+#[test]
+fn clients_are_a_table() {
+    let client = |name: &str, networks: &[&str], outside| Client {
+        cookie: 4107,
+        standing: Standing {
+            container: "c0ffee".to_owned(),
+            name: name.to_owned(),
+            networks: networks.iter().map(|&it| it.to_owned()).collect(),
+            addresses: [[172, 18, 0, 2].into()].into(),
+            outside,
+        },
+    };
+    let all = [
+        client("db", &["back"], false),
+        client("web", &["back", "front"], true),
+        client("lost\u{1b}", &[], false),
+    ];
+    let expect = "\
+CONTAINER   NETWORKS    ADDRESSES   REACHES                    COOKIE
+db          back        172.18.0.2  its networks               4107
+web         back front  172.18.0.2  its networks and the host  4107
+lost\\u{1b}              172.18.0.2  nothing                    4107
+";
+    assert_eq!(show::clients(&all), expect);
 }
 
 #[test]

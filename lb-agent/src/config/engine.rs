@@ -1,6 +1,9 @@
 //! How the Docker Engine is reached: `[sources.docker]`, `--docker` and `DOCKER_HOST`.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{Docker, Given, Origin, RawConfig, resolve::Judge};
 use crate::{
@@ -34,9 +37,11 @@ pub(super) fn resolve(raw: &RawConfig, consul: bool, judge: &mut Judge<'_>) -> O
             .map_or_else(Vec::new, |it| it.value.clone()),
         addressing: judge.text(&raw.docker_addressing, Addressing::Internal, addressing),
     };
+    let proc = judge.text(&raw.docker_proc, PathBuf::from("/proc"), proc);
     (there || given.is_some() || enabled == Some(true)).then(|| Docker {
         address: place,
         source: enabled.unwrap_or(!consul).then_some(source),
+        proc,
     })
 }
 
@@ -52,6 +57,12 @@ fn is_there(path: &Path, judge: &Judge<'_>) -> bool {
 fn address(text: &str) -> Result<Address, String> {
     let read = text.parse();
     read.map_err(|error: AddressError| format!("{error}, or off"))
+}
+
+fn proc(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let good = path.is_absolute().then_some(path);
+    good.ok_or_else(|| "write where the host's /proc is mounted, such as /host/proc".to_owned())
 }
 
 fn addressing(text: &str) -> Result<Addressing, String> {

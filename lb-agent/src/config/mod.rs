@@ -107,6 +107,8 @@ pub struct Docker {
     pub address: docker::Address,
     /// How its containers are services; `None` if they are not.
     pub source: Option<discover::docker::Config>,
+    /// Where the processes of its host are.
+    pub proc: PathBuf,
 }
 
 /// A Consul cluster, and how it is asked.

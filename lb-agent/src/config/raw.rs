@@ -91,6 +91,7 @@ raw_config! {
     docker_socket: String,
     docker_networks: Vec<String>,
     docker_addressing: String,
+    docker_proc: String,
     front_enabled: bool,
     front_listen: Vec<String>,
     front_domains: Vec<String>,
@@ -171,6 +172,7 @@ impl RawConfig {
                 raw.docker_socket = keys.string(docker, "socket");
                 raw.docker_networks = keys.strings(docker, "networks");
                 raw.docker_addressing = keys.string(docker, "addressing");
+                raw.docker_proc = keys.string(docker, "proc");
             });
             keys.table(sources, "consul", |keys, consul| {
                 raw.consul = Some(keys.given(consul.line, ()));

@@ -4,7 +4,11 @@
 //! few answers that are read here do not justify a client library with a model of the whole API, which refuses an
 //! answer for one unknown word in it.
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -18,8 +22,8 @@ use tokio::{
 };
 
 use super::{
-    Address, Config,
-    event::{self, ACTIONS, Event},
+    Address, Config, Network, Networks,
+    event::{self, ACTIONS, Told},
     inspect::{self, Inspected},
     time::nanoseconds,
 };
@@ -145,6 +149,25 @@ impl Client {
         }
         let all: Vec<Listed> = self.json("/containers/json?all=1").await?;
         Ok(all.into_iter().map(|listed| listed.id).collect())
+    }
+
+    /// All networks.
+    pub(super) async fn networks(&self) -> Result<Networks, RequestError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Listed {
+            name: String,
+            #[serde(default)]
+            internal: bool,
+        }
+        let all: Vec<Listed> = self.json("/networks").await?;
+        let mut networks: Networks = BTreeMap::new();
+        for Listed { name, internal } in all {
+            // Old engines allow two of one name. Nobody can tell them apart by it: one way out is a way out.
+            let network = networks.entry(name).or_insert(Network { internal });
+            network.internal &= internal;
+        }
+        Ok(networks)
     }
 
     /// The container `id`; `None` if there is none.
@@ -278,19 +301,19 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// The next event that concerns a container. It may be dropped and asked for again without losing one.
-    pub(super) async fn next(&mut self) -> Result<Event, RequestError> {
+    /// The next event that concerns a container or the networks. It may be dropped and asked for again without losing one.
+    pub(super) async fn next(&mut self) -> Result<Told, RequestError> {
         loop {
             while let Some(line) = self.line() {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                let event = event::parse(&line).map_err(|source| RequestError::Garbage {
+                let told = event::parse(&line).map_err(|source| RequestError::Garbage {
                     path: EVENTS.to_owned(),
                     source,
                 })?;
-                if let Some(event) = event {
-                    return Ok(event);
+                if let Some(told) = told {
+                    return Ok(told);
                 }
             }
             if self.buffer.len() > LONGEST_EVENT {

@@ -30,8 +30,19 @@ pub struct Container {
     pub networks: BTreeMap<String, Endpoint>,
     /// Whether it runs.
     pub state: State,
+    /// Its first process, while it runs.
+    pub process: Option<Process>,
     /// What its HEALTHCHECK says; `None` without one.
     pub health: Option<Health>,
+}
+
+/// The first process of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number in the process namespace of the engine.
+    pub pid: u32,
+    /// When the engine started it, in nanoseconds since 1970: a number may come back, this does not.
+    pub started: u64,
 }
 
 /// A port of a container.

@@ -1,9 +1,18 @@
-//! The events of the engine, cut down to what says that something happened to a container.
+//! The events of the engine, cut down to what says that something happened to a container, or to the networks.
 
 use std::{collections::BTreeMap, str::FromStr};
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+
+/// What an event tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Something happened to a container.
+    Container(Event),
+    /// A network was made or removed.
+    Networks,
+}
 
 /// Something happened to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +62,7 @@ pub(super) const ACTIONS: [&str; 14] = [
 ///
 /// # Errors
 /// When the text is no event at all.
-pub(super) fn parse(text: &[u8]) -> Result<Option<Event>, serde_json::Error> {
+pub(super) fn parse(text: &[u8]) -> Result<Option<Told>, serde_json::Error> {
     let raw: Raw = serde_json::from_slice(text)?;
     let mut attributes = raw.actor.attributes.unwrap_or_default();
     let mut attribute = |name: &str| attributes.remove(name);
@@ -68,6 +77,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Option<Event>, serde_json::Error> {
         }
         ("container", "destroy") => (raw.actor.id, Action::Destroy),
         ("container", _) => (raw.actor.id, Action::Other),
+        ("network", "create" | "destroy") => return Ok(Some(Told::Networks)),
         ("network", "disconnect") => {
             let name = attribute("name");
             let action = name.map_or(Action::Other, Action::Disconnect);
@@ -76,11 +86,12 @@ pub(super) fn parse(text: &[u8]) -> Result<Option<Event>, serde_json::Error> {
         ("network", _) => (attribute("container").unwrap_or_default(), Action::Other),
         _ => return Ok(None),
     };
-    Ok((!container.is_empty()).then_some(Event {
+    let event = Event {
         container,
         time: raw.time,
         action,
-    }))
+    };
+    Ok((!event.container.is_empty()).then_some(Told::Container(event)))
 }
 
 /// The number of a signal, given as a number or by name: `15`, `SIGTERM`, `TERM`, `RTMIN+3`.
@@ -126,7 +137,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<(String, Action)> {
-        let event = parse(text.as_bytes()).unwrap()?;
+        let Told::Container(event) = parse(text.as_bytes()).unwrap()? else {
+            panic!("{text}");
+        };
         assert_eq!(event.time, 7);
         Some((event.container, event.action))
     }
@@ -162,12 +175,21 @@ mod tests {
             "Actor":{"ID":"n","Attributes":{"container":"c","name":"front","type":"bridge"}}}"#;
         let left = Action::Disconnect("front".to_owned());
         assert_eq!(read(text), Some(("c".to_owned(), left)));
-        let other = r#"{"Type":"network","Action":"create","Actor":{"ID":"n"},"timeNano":7}"#;
+        let other = r#"{"Type":"network","Action":"update","Actor":{"ID":"n"},"timeNano":7}"#;
         assert_eq!(read(other), None);
         assert_eq!(
             read(r#"{"Type":"image","Action":"pull","timeNano":7}"#),
             None
         );
+    }
+
+    #[test]
+    fn networks_come_and_go() {
+        for action in ["create", "destroy"] {
+            let text = format!(r#"{{"Type":"network","Action":"{action}","Actor":{{"ID":"n"}}}}"#);
+            let told = parse(text.as_bytes()).unwrap();
+            assert_eq!(told, Some(Told::Networks), "{action}");
+        }
     }
 
     #[test]

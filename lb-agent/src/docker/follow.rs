@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Config, Engine, RequestError,
+    Config, Engine, Networks, RequestError,
     client::Client,
+    event::Told,
     inspect::Inspected,
     table::{Table, short},
 };
@@ -54,6 +55,8 @@ pub async fn run(
         out,
         departed,
         name: None,
+        networks: None,
+        networks_trouble: None,
         trouble: None,
         heard: Instant::now(),
     };
@@ -87,6 +90,9 @@ struct Follower {
     out: watch::Sender<Engine>,
     departed: watch::Sender<Arc<BTreeSet<String>>>,
     name: Option<String>,
+    networks: Option<Arc<Networks>>,
+    /// Why the networks cannot be listed; whoever stands between the engine and us may forbid it.
+    networks_trouble: Option<String>,
     /// Why the engine cannot be followed, until the next good list.
     trouble: Option<String>,
     /// When the last good list came, or the stage began.
@@ -97,6 +103,7 @@ struct Follower {
 enum Answer {
     List(BTreeSet<String>, Result<BTreeSet<String>, RequestError>),
     Look(String, Box<Result<Option<Inspected>, RequestError>>),
+    Networks(Result<Networks, RequestError>),
 }
 
 impl Follower {
@@ -119,6 +126,9 @@ impl Follower {
         let mut requests: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
         requests.push(list(&client, self.table.ids()));
         let mut listing = true;
+        requests.push(networks(&client));
+        let mut looking_at_networks = LookingAtNetworks::default();
+        looking_at_networks.begin();
         let start = tokio::time::Instant::now() + config.resync;
         let mut resync = interval_at(start, config.resync);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -138,7 +148,12 @@ impl Follower {
             tokio::select! {
                 // Events first: the end of a container has no time to lose.
                 biased;
-                event = events.next() => self.table.happened(event?, Instant::now()),
+                told = events.next() => match told? {
+                    Told::Container(event) => self.table.happened(event, Instant::now()),
+                    Told::Networks => if looking_at_networks.begin() {
+                        requests.push(networks(&client));
+                    },
+                },
                 Some(answer) = requests.next() => match answer {
                     Answer::List(before, listed) => {
                         self.table.list(&before, listed?, Instant::now());
@@ -152,11 +167,20 @@ impl Follower {
                         }
                         self.table.looked(&id, found, Instant::now());
                     }
+                    Answer::Networks(listed) => {
+                        self.looked_at_networks(listed);
+                        if looking_at_networks.end() {
+                            requests.push(networks(&client));
+                        }
+                    }
                 },
                 _ = resync.tick(), if !listing => {
                     self.table.pass(Instant::now());
                     requests.push(list(&client, self.table.ids()));
                     listing = true;
+                    if looking_at_networks.begin() {
+                        requests.push(networks(&client));
+                    }
                 }
             }
             self.publish();
@@ -172,6 +196,24 @@ impl Follower {
             engine.updated = Some(SystemTime::now());
             false
         });
+    }
+
+    fn looked_at_networks(&mut self, listed: Result<Networks, RequestError>) {
+        match listed {
+            Ok(listed) => {
+                self.networks_trouble = None;
+                if self.networks.as_deref() != Some(&listed) {
+                    self.networks = Some(Arc::new(listed));
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.networks_trouble.as_ref() != Some(&error) {
+                    warn!(error, "the networks of the Docker Engine cannot be listed");
+                }
+                self.networks_trouble = Some(error);
+            }
+        }
     }
 
     fn lost(&mut self, trouble: &RequestError) {
@@ -198,9 +240,11 @@ impl Follower {
             changed
         });
         let containers = self.table.containers();
-        let error = self.trouble.clone().or_else(|| self.table.hitch());
+        let trouble = self.trouble.clone().or_else(|| self.table.hitch());
+        let error = trouble.or_else(|| self.networks_trouble.clone());
         self.out.send_if_modified(|engine| {
             let same = engine.containers.as_deref() == containers.as_ref()
+                && engine.networks == self.networks
                 && engine.error == error
                 && engine.name == self.name;
             if same {
@@ -209,6 +253,7 @@ impl Follower {
             if engine.containers.as_deref() != containers.as_ref() {
                 engine.containers = containers.map(Arc::new);
             }
+            engine.networks.clone_from(&self.networks);
             engine.error = error;
             engine.name.clone_from(&self.name);
             true
@@ -218,6 +263,31 @@ impl Follower {
 
 fn list(client: &Client, before: BTreeSet<String>) -> BoxFuture<'_, Answer> {
     async move { Answer::List(before, client.list().await) }.boxed()
+}
+
+fn networks(client: &Client) -> BoxFuture<'_, Answer> {
+    async move { Answer::Networks(client.networks().await) }.boxed()
+}
+
+/// A look at the networks that began before an event says nothing about what came after it.
+#[derive(Debug, Default)]
+struct LookingAtNetworks {
+    underway: bool,
+    again: bool,
+}
+
+impl LookingAtNetworks {
+    /// Whether a look begins now; else one begins when the one under way is over.
+    fn begin(&mut self) -> bool {
+        self.again = self.underway;
+        !std::mem::replace(&mut self.underway, true)
+    }
+
+    /// A look is over; whether another one begins now.
+    fn end(&mut self) -> bool {
+        self.underway = std::mem::take(&mut self.again);
+        self.underway
+    }
 }
 
 fn now() -> u64 {

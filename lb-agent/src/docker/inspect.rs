@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    Container, Endpoint, Health, NetworkMode, Port, Protocol, Published, State, event,
+    Container, Endpoint, Health, NetworkMode, Port, Process, Protocol, Published, State, event,
     time::nanoseconds,
 };
 
@@ -27,11 +27,17 @@ pub(super) struct Inspected {
 /// When it is none.
 pub(super) fn parse(text: &[u8]) -> Result<Inspected, serde_json::Error> {
     let raw: Raw = serde_json::from_slice(text)?;
-    let network = network_mode(&raw.host_config.network_mode);
-    let networks = match network {
-        NetworkMode::Networks => raw.network_settings.networks.unwrap_or_default(),
-        _ => BTreeMap::new(),
-    };
+    let mut network = network_mode(&raw.host_config.network_mode);
+    let mut networks = raw.network_settings.networks.unwrap_or_default();
+    match network {
+        NetworkMode::Networks => {}
+        // The mode is that of its creation; it may have left that network for others.
+        NetworkMode::None => networks.retain(|name, _| name != "none"),
+        NetworkMode::Host | NetworkMode::Container(_) => networks.clear(),
+    }
+    if network == NetworkMode::None && !networks.is_empty() {
+        network = NetworkMode::Networks;
+    }
     let ports = raw.network_settings.ports.unwrap_or_default();
     let declared = raw.config.exposed_ports.unwrap_or_default();
     let started = nanoseconds(&raw.state.started_at).unwrap_or_default();
@@ -54,6 +60,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Inspected, serde_json::Error> {
             .collect(),
         network,
         state: raw.state.state(),
+        process: (raw.state.pid != 0).then_some(Process {
+            pid: raw.state.pid,
+            started,
+        }),
         health: raw.state.health.and_then(RawHealth::health),
         id: raw.id,
     };
@@ -150,6 +160,9 @@ struct Raw {
 struct RawState {
     #[serde(default)]
     status: String,
+    /// 0 if there is none.
+    #[serde(default)]
+    pid: u32,
     #[serde(default)]
     exit_code: i64,
     #[serde(default)]
@@ -309,6 +322,10 @@ mod tests {
             ]
             .into(),
             state: State::Running,
+            process: Some(Process {
+                pid: 7,
+                started: 3_000_000_000,
+            }),
             health: Some(Health::Unhealthy("no answer".into())),
         };
         assert_eq!(read.container, expected);
@@ -328,6 +345,7 @@ mod tests {
         let read = small("created", "none");
         assert_eq!(read.container.state, State::Created);
         assert_eq!((read.started, read.stop_signal), (0, 15));
+        assert_eq!(read.container.process, None);
         assert_eq!(
             small("restarting", "none").container.state,
             State::Exited(3)
@@ -350,6 +368,16 @@ mod tests {
                 "{mode}"
             );
         }
+    }
+
+    #[test]
+    fn a_container_may_leave_the_network_none_for_another_one() {
+        let text = br#"{"Id":"a","Name":"/a","State":{"Status":"running"},"Config":{"Image":"i"},
+            "HostConfig":{"NetworkMode":"none"},
+            "NetworkSettings":{"Networks":{"front":{"IPAddress":"10.0.0.2"}}}}"#;
+        let read = parse(text).unwrap().container;
+        assert_eq!(read.network, NetworkMode::Networks);
+        assert!(read.networks.keys().eq(["front"]));
     }
 
     #[test]

@@ -230,6 +230,7 @@ mod tests {
             network: NetworkMode::Networks,
             networks: [("net".to_owned(), Endpoint { ipv4, ipv6: None })].into(),
             state: State::Running,
+            process: None,
             health: None,
         };
         let settings = Settings {

@@ -8,6 +8,8 @@ use std::{
 
 use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Sample},
+    catalog::Problem,
+    clients::Clients,
     docker,
     front::{self, FrontStats},
     reconcile, registrar,
@@ -90,6 +92,40 @@ pub(super) fn docker_line(engine: &docker::Engine) -> Component {
         (None, Some(containers)) => (Mark::Ok, admin::text::count(containers.len(), "container")),
     };
     Component::new("docker", mark, detail)
+}
+
+pub(super) fn clients_line(clients: Option<&Clients>, problems: &[Problem]) -> Component {
+    let (mark, detail) = match (clients, problems) {
+        (None, _) => (Mark::Warning, "waits for the Docker Engine".to_owned()),
+        (Some(clients), problems) => {
+            let known = match clients.by_cookie.len() {
+                1 => "1 container is known".to_owned(),
+                count => format!("{count} containers are known"),
+            };
+            match problems.len() {
+                0 => (Mark::Ok, known),
+                count => (Mark::Warning, format!("{known}, problems: {count}")),
+            }
+        }
+    };
+    Component::new("clients", mark, detail)
+}
+
+pub(super) fn clients_figures(
+    clients: watch::Receiver<Option<Arc<Clients>>>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        let Some(clients) = clients.borrow().clone() else {
+            return Vec::new();
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let known = clients.by_cookie.len() as f64;
+        vec![Figure::gauge(
+            "clients",
+            "Network namespaces of containers whose connections are told from the host's.",
+            vec![Sample::plain(known)],
+        )]
+    })
 }
 
 pub(super) fn docker_figures(

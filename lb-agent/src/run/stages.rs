@@ -7,6 +7,7 @@ use lb_agent::{
     admin::{self, Readiness},
     assemble,
     catalog::SourceState,
+    clients::{self, Clients},
     config::{self, Config, LogFormat},
     discover::{self, consul, file},
     dns, docker, front, health, reconcile, registrar,
@@ -21,8 +22,8 @@ use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
     show::{
-        dns_line, docker_figures, docker_line, front_figures, front_line, host_names,
-        reconcile_figures, registrar_line, routes_figures,
+        clients_figures, clients_line, dns_line, docker_figures, docker_line, front_figures,
+        front_line, host_names, reconcile_figures, registrar_line, routes_figures,
     },
 };
 
@@ -95,6 +96,9 @@ pub(super) fn spawn(
         );
     }
     let mut registrar_problems = None;
+    let mut client_problems = None;
+    // Without an engine everybody stands on the host.
+    let (_, mut clients) = watch::channel(Some(Arc::new(Clients::default())));
     if let Some(docker) = config.sources.docker.clone() {
         let (engine_in, engine) = watch::channel(docker::Engine::default());
         registry.register_collector(Box::new(docker_figures(engine.clone())));
@@ -113,6 +117,21 @@ pub(super) fn spawn(
                 Box::pin(async { run.await.map_err(Into::into) }),
             );
         }
+        let outputs = clients::Outputs::default();
+        clients = outputs.clients.subscribe();
+        client_problems = Some(outputs.problems.subscribe());
+        let shown = (clients.clone(), outputs.problems.subscribe());
+        components.push(Box::new(move || {
+            clients_line(shown.0.borrow().as_deref(), &shown.1.borrow())
+        }));
+        registry.register_collector(Box::new(clients_figures(clients.clone())));
+        let run = clients::run(
+            clients::Config { proc: docker.proc },
+            engine.clone(),
+            outputs,
+            stop.clone(),
+        );
+        stage("clients", Box::pin(async { run.await.map_err(Into::into) }));
         if let Some(source) = docker.source {
             let (state_in, state) = watch::channel(SourceState::default());
             sources.insert("docker".to_owned(), state);
@@ -160,6 +179,7 @@ pub(super) fn spawn(
     let mut problems = vec![map_problems, front_problems, name_problems];
     problems.extend(consul_problems);
     problems.extend(registrar_problems);
+    problems.extend(client_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,
@@ -260,6 +280,7 @@ pub(super) fn spawn(
         stats: stats_in,
         drains: drains_in,
         vips: orders_in,
+        clients,
         readiness: readiness.clone(),
         registry,
         hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, 
 use lb_agent::{
     admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Readiness, Sample},
     cli::{self, Ask, Exit, Options, Output, Style},
+    clients::Clients,
     drain::DrainRequest,
     snapshot::Snapshot,
     stats::StatsRequest,
@@ -31,6 +32,7 @@ pub(crate) struct Agent {
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) drains: mpsc::Receiver<DrainRequest>,
     pub(crate) vips: mpsc::Receiver<vip::Request>,
+    pub(crate) clients: watch::Sender<Option<Arc<Clients>>>,
     pub(crate) stop: CancellationToken,
     stage: JoinHandle<Result<(), admin::Error>>,
     _dir: tempfile::TempDir,
@@ -44,6 +46,7 @@ impl Agent {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         let (snapshots, snapshots_in) = watch::channel(Some(Arc::new(snapshot())));
+        let (clients, clients_in) = watch::channel(None);
         let (stats, mut asked) = mpsc::channel::<StatsRequest>(4);
         tokio::spawn(async move {
             while let Some(reply) = asked.recv().await {
@@ -67,6 +70,7 @@ impl Agent {
             stats,
             drains: drains_out,
             vips: vips_out,
+            clients: clients_in,
             readiness: readiness.clone(),
             registry,
             hosts: Box::new(|| {
@@ -89,6 +93,7 @@ impl Agent {
             snapshots,
             drains,
             vips,
+            clients,
             stop,
             stage,
             _dir: dir,

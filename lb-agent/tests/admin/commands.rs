@@ -1,10 +1,11 @@
 //! The command line against a live agent, a mute one and none.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use lb_agent::{
     admin,
     cli::{self, Ask, Exit, Options, Output, Style, Vip},
+    clients::{Clients, Standing},
     drain::DrainOutcome,
     vip::{Entry, How, Order},
 };
@@ -42,6 +43,33 @@ async fn the_commands_ask_the_live_agent() {
     let (exit, out, err) = agent.ask(Output::Table, Ask::Services { name }).await;
     assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
     assert!(err.contains("there is no service \"nope\""), "{err}");
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn clients_are_listed_once_they_are_known() {
+    let agent = Agent::start().await;
+    let (exit, _, err) = agent.ask(Output::Table, Ask::Clients).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(err.contains("the Docker Engine has not told"), "{err}");
+    let standing = Standing {
+        container: "c0ffee".to_owned(),
+        name: "web".to_owned(),
+        networks: ["front".to_owned()].into(),
+        addresses: [[172, 18, 0, 2].into()].into(),
+        outside: true,
+    };
+    let by_cookie = [(4107, standing)].into();
+    let known = Clients { by_cookie };
+    agent.clients.send_replace(Some(Arc::new(known)));
+    let (exit, out, _) = agent.ask(Output::Json, Ask::Clients).await;
+    assert_eq!(exit, Exit::Fine);
+    let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let expect = serde_json::json!([{"cookie": 4107, "container": "c0ffee", "name": "web",
+        "networks": ["front"], "addresses": ["172.18.0.2"], "outside": true}]);
+    assert_eq!(all, expect);
+    let (_, out, _) = agent.ask(Output::Table, Ask::Clients).await;
+    assert!(out.contains("its networks and the host"), "{out}");
     agent.end().await;
 }
 

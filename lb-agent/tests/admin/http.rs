@@ -270,6 +270,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         stats: mpsc::channel(1).0,
         drains: mpsc::channel(1).0,
         vips: mpsc::channel(1).0,
+        clients: watch::channel(None).1,
         readiness: Readiness::new([]),
         registry: Registry::with_prefix("lb"),
         hosts: Box::new(BTreeMap::new),

@@ -137,3 +137,32 @@ fn a_flow_through_a_vip_ends_in_a_container_and_never_in_one_that_ended() {
     agent.until_usable(&docker, "shop", &["two"]);
     assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
 }
+
+#[test]
+fn the_agent_tells_its_clients_and_knows_the_host() {
+    let docker = engine();
+    start(&docker, "one", &[]);
+    start(&docker, "host", &["--net", "host"]);
+    // In the namespace of the host, by way of another container.
+    let beside = "run -d --name beside --net container:host web /bin/busybox sleep 1000";
+    docker.docker(beside.split(' ')).unwrap();
+    let mut agent = Agent::start(&docker);
+    let told = eventually(LIMIT, || {
+        assert!(agent.process.is_running(), "{}", read(&agent.log));
+        let answer = curl(&docker, None, "http://127.0.0.1:9180/api/v1/clients");
+        let answer = answer.map_err(|error| error.to_string())?;
+        let all: Value = serde_json::from_str(&answer).map_err(|it| it.to_string())?;
+        let names: Vec<_> = all.as_array().into_iter().flatten().collect();
+        let names: Vec<_> = names.iter().map(|it| &it["name"]).collect();
+        match *names == ["one"] {
+            true => Ok(()),
+            false => Err(answer),
+        }
+    });
+    told.unwrap_or_else(|late| panic!("{late}\n{}", read(&agent.log)));
+    let status = curl(&docker, None, "http://127.0.0.1:9180/api/v1/snapshot").unwrap();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let lines = status["components"].as_array().unwrap();
+    let line = lines.iter().find(|it| it["name"] == "clients").unwrap();
+    assert_eq!(line["detail"], "1 container is known", "{status}");
+}

@@ -62,6 +62,7 @@ impl Fake {
             .route("/{api}/info", get(info))
             .route("/{api}/events", get(events))
             .route("/{api}/containers/json", get(list))
+            .route("/{api}/networks", get(networks))
             .route("/{api}/containers/{id}/json", get(inspect))
             .with_state(world.clone());
         let folder = tempfile::Builder::new()
@@ -85,6 +86,15 @@ impl Fake {
     pub(crate) fn put(&self, id: &str, state: &str) {
         let text = json!({"Id": id, "Name": format!("/{id}"), "Created": "2026-01-01T00:00:00Z",
             "State": {"Status": state, "StartedAt": "2026-01-01T00:00:00Z"},
+            "Config": {"Image": "web"}, "HostConfig": {"NetworkMode": "default"},
+            "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}}});
+        self.put_text(id, &text.to_string());
+    }
+
+    /// Makes the container `id` exist and run with this process.
+    pub(crate) fn put_running(&self, id: &str, pid: u32) {
+        let text = json!({"Id": id, "Name": format!("/{id}"), "Created": "2026-01-01T00:00:00Z",
+            "State": {"Status": "running", "StartedAt": "2026-01-01T00:00:00Z", "Pid": pid},
             "Config": {"Image": "web"}, "HostConfig": {"NetworkMode": "default"},
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}}});
         self.put_text(id, &text.to_string());
@@ -148,6 +158,10 @@ async fn list(State(world): State<World>) -> Json<serde_json::Value> {
     let mut lists = world.lists.subscribe();
     lists.wait_for(|answered| *answered).await.unwrap();
     Json(ids.into_iter().map(|id| json!({"Id": id})).collect())
+}
+
+async fn networks() -> Json<serde_json::Value> {
+    Json(json!([{"Name": "bridge", "Internal": false}]))
 }
 
 async fn inspect(State(world): State<World>, Path((_, id)): Path<(String, String)>) -> Response {

@@ -64,6 +64,7 @@ pub(crate) fn container(name: &str, words: &[(&str, &str)]) -> Container {
         network: NetworkMode::Networks,
         networks: BTreeMap::from([("bridge".to_owned(), endpoint)]),
         state: State::Running,
+        process: None,
         health: None,
     }
 }

@@ -366,6 +366,9 @@ fn the_engine_is_followed_where_its_socket_is() {
     let both = there().flag("--consul=127.0.0.1:8500");
     let both = both.toml("[sources.docker]\nenabled = true\nnetworks = [\"front\"]\n");
     assert_eq!(docker(both).unwrap().source.unwrap().networks, ["front"]);
+    assert_eq!(docker(there()).unwrap().proc, Path::new("/proc"));
+    let proc = there().toml("[sources.docker]\nproc = \"/host/proc\"\n");
+    assert_eq!(docker(proc).unwrap().proc, Path::new("/host/proc"));
 }
 
 #[test]
@@ -389,4 +392,7 @@ fn a_wrong_engine_is_told_with_its_remedy() {
     World::new()
         .toml("[sources.docker]\naddressing = \"both\"\n")
         .wrong(&[("/etc/lb/lb.toml:2", "internal or published")]);
+    World::new()
+        .toml("[sources.docker]\nproc = \"proc\"\n")
+        .wrong(&[("/etc/lb/lb.toml:2", "/host/proc")]);
 }

@@ -25,6 +25,7 @@ fn web(id: &str) -> Container {
         network: NetworkMode::Networks,
         networks: [("bridge".to_owned(), endpoint(2))].into(),
         state: State::Running,
+        process: None,
         health: None,
     }
 }

@@ -22,6 +22,7 @@ fn inspected(id: &str, state: State, started: u64) -> Inspected {
             network: NetworkMode::Networks,
             networks: [("bridge".to_owned(), endpoint)].into(),
             state,
+            process: None,
             health: None,
         },
         started,

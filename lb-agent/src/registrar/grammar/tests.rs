@@ -39,6 +39,7 @@ fn container(ports: &[u16], words: &[(&str, &str)]) -> Container {
         network: NetworkMode::Networks,
         networks: BTreeMap::from([("bridge".to_owned(), endpoint)]),
         state: State::Running,
+        process: None,
         health: None,
     }
 }

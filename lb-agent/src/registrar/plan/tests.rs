@@ -39,6 +39,7 @@ fn container(id: &str, state: State) -> Container {
         network: NetworkMode::Networks,
         networks: BTreeMap::from([("bridge".to_owned(), endpoint)]),
         state,
+        process: None,
         health: None,
     }
 }

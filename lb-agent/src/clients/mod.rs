@@ -1,0 +1,64 @@
+//! Who the clients on this host are: which network namespace belongs to which container, and what can be reached from it.
+//!
+//! The kernel tells a client by the cookie of its network namespace, on every kind of cgroup tree. [`run`] follows the
+//! value of [`docker`](crate::docker) and sends [`Clients`]. Whoever is not in it stands on the host.
+
+mod compose;
+mod namespaces;
+mod stage;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use stage::{Config, Error, Outputs, run};
+
+/// The clients that do not stand on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// By the cookie of their network namespace. The host's is never among them.
+    pub by_cookie: BTreeMap<u64, Standing>,
+}
+
+/// Where a client stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The full id of the container whose namespace it is.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// The networks that the namespace is connected to; none: nothing can be reached from it.
+    pub networks: BTreeSet<String>,
+    /// Its addresses in all of them.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whether one of them leads further than to its own members: to the host's published ports.
+    pub outside: bool,
+}
+
+/// One line of the list that the admin interface shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The cookie of its network namespace.
+    pub cookie: u64,
+    /// The rest.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+impl Clients {
+    /// All of them, by the name of the container.
+    pub fn list(&self) -> Vec<Client> {
+        let all = self.by_cookie.iter();
+        let mut list: Vec<Client> = all
+            .map(|(&cookie, standing)| Client {
+                cookie,
+                standing: standing.clone(),
+            })
+            .collect();
+        list.sort_by(|a, b| a.standing.name.cmp(&b.standing.name));
+        list
+    }
+}

@@ -1,0 +1,167 @@
+//! The network namespaces of processes: the one thread of the agent that enters others.
+//!
+//! A process is found by its number, which may have been given to another one meanwhile. So its folder in /proc is
+//! opened first: whatever is read through that descriptor is of one process or fails. Its cgroup then says whose it is:
+//! every engine has the container's id in that path, on hybrid and on unified hosts.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open, openat},
+    sched::{CloneFlags, setns},
+    sys::stat::Mode,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// The first process of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The container's full id.
+    pub(super) container: String,
+    pub(super) pid: u32,
+}
+
+/// Why a namespace is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No such process, or it is not one of this container: it has ended, or its number means another process here.
+    NotThere,
+    /// We may not look at it.
+    Denied(Errno),
+    /// Anything else.
+    Failed(Errno),
+}
+
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::ENOENT | Errno::ESRCH => Self::NotThere,
+            Errno::EACCES | Errno::EPERM => Self::Denied(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Errno::from_raw(error.raw_os_error().unwrap_or_default()).into()
+    }
+}
+
+/// What was found of each container that was asked for, in that order.
+pub(super) type Found = Vec<Result<u64, Fault>>;
+
+/// The thread. Dropping this ends it.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    questions: mpsc::Sender<(Vec<Wanted>, oneshot::Sender<Found>)>,
+    /// The cookie of the namespace that the agent is in, which is the host's.
+    pub(super) own: u64,
+}
+
+impl Namespaces {
+    /// Starts the thread; `proc` is where the processes of the engine's host are.
+    ///
+    /// # Errors
+    /// When there can be no thread, or it does not know its own namespace.
+    pub(super) fn start(proc: PathBuf) -> io::Result<Self> {
+        let home = File::open("/proc/thread-self/ns/net")?;
+        let own = cookie_here()?;
+        let (questions, mut asked) = mpsc::channel::<(Vec<Wanted>, oneshot::Sender<Found>)>(1);
+        thread::Builder::new()
+            .name("clients".to_owned())
+            .spawn(move || {
+                while let Some((wanted, reply)) = asked.blocking_recv() {
+                    let found = wanted.iter().map(|it| cookie_of(&proc, it)).collect();
+                    // A thread that stayed would keep the last container's namespace alive.
+                    if let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
+                        tracing::warn!(%error, "cannot go back to the host's network namespace");
+                    }
+                    // Nobody waits for it any more: the stage ends.
+                    let _ = reply.send(found);
+                }
+            })?;
+        Ok(Self { questions, own })
+    }
+
+    /// The cookie of the namespace of each container; `None` if the thread has ended.
+    pub(super) async fn cookies(&self, wanted: Vec<Wanted>) -> Option<Found> {
+        let (reply, answer) = oneshot::channel();
+        self.questions.send((wanted, reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Leaves the thread in that namespace.
+fn cookie_of(proc: &Path, wanted: &Wanted) -> Result<u64, Fault> {
+    let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let process = open(&proc.join(wanted.pid.to_string()), folder, Mode::empty())?;
+    let mut cgroups = String::new();
+    File::from(read(process.as_fd(), "cgroup")?).read_to_string(&mut cgroups)?;
+    if !cgroups.contains(&wanted.container) {
+        return Err(Fault::NotThere);
+    }
+    let namespace = read(process.as_fd(), "ns/net")?;
+    setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+    Ok(cookie_here()?)
+}
+
+fn read(folder: BorrowedFd<'_>, name: &str) -> nix::Result<OwnedFd> {
+    let how = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    openat(folder, name, how, Mode::empty())
+}
+
+/// The cookie of the namespace that this thread is in.
+fn cookie_here() -> io::Result<u64> {
+    // The cheapest socket there is, and never in any namespace's list of ports.
+    let socket = UnixDatagram::unbound()?;
+    lb_sys::netns::cookie(socket.as_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(container: &str, pid: u32) -> Wanted {
+        Wanted {
+            container: container.to_owned(),
+            pid,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_not_the_containers_is_not_there() {
+        let namespaces = Namespaces::start("/proc".into()).unwrap();
+        let own = std::process::id();
+        // Beyond the largest number that the kernel gives out.
+        let all = vec![wanted("no such container", own), wanted("", u32::MAX)];
+        let found = namespaces.cookies(all).await.unwrap();
+        assert_eq!(found, [Err(Fault::NotThere), Err(Fault::NotThere)]);
+    }
+
+    #[tokio::test]
+    async fn a_place_without_processes_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let namespaces = Namespaces::start(folder.path().to_owned()).unwrap();
+        let all = vec![wanted("", std::process::id())];
+        let found = namespaces.cookies(all).await.unwrap();
+        assert_eq!(found, [Err(Fault::NotThere)]);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_apart_from_what_is_gone() {
+        assert_eq!(Fault::from(Errno::ESRCH), Fault::NotThere);
+        assert_eq!(Fault::from(Errno::EPERM), Fault::Denied(Errno::EPERM));
+        assert_eq!(Fault::from(Errno::EMFILE), Fault::Failed(Errno::EMFILE));
+    }
+}
