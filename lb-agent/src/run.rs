@@ -61,9 +61,10 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
 }
 
 async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
-    let pool = vip::Pool::try_from(config.vip.pool)?;
+    let pools = pools(&config)?;
+    let pool = pools.v4;
     // Everything that can be refused comes before the first change to the host.
-    let listeners = Listeners::bind(&config, &mut inherited)?;
+    let listeners = Listeners::bind(&config, pools, &mut inherited)?;
     admin::check(&stages::admin_config(&config), &listeners.admin)?;
     let (reload, told_to_reload) = watch::channel(());
     let consul = config.sources.consul.as_ref();
@@ -76,7 +77,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
             "a passed descriptor is not used; the names are front, admin and dns"
         );
     }
-    network::take_pool(pool.net(), pool.own()).await?;
+    network::take_pools(&shares(pools)).await?;
     let mut programs = load(programs::Config {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
@@ -98,7 +99,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let mut stages = spawn(
         config,
         consul,
-        pool,
+        pools,
         listeners,
         reconcile::Plane {
             programs,
@@ -134,6 +135,33 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         );
     }
     early
+}
+
+/// The pools that this host can serve.
+fn pools(config: &Config) -> Result<vip::Pools> {
+    let v6 = network::has_ipv6().then_some(config.vip.pool6);
+    if v6.is_none() {
+        tracing::info!(
+            "this host has no IPv6: services have no IPv6 address, and AAAA has no data"
+        );
+    }
+    Ok(vip::Pools {
+        v4: vip::Pool::try_from(config.vip.pool)?,
+        v6,
+    })
+}
+
+/// What this host's network must know of the pools.
+fn shares(pools: vip::Pools) -> Vec<network::Share> {
+    let v4 = network::Share {
+        pool: pools.v4.net().into(),
+        own: pools.own().into(),
+    };
+    let v6 = pools.v6.map(|v6| network::Share {
+        pool: v6.net().into(),
+        own: vip::v6_of(pools.v4, v6, pools.own()).into(),
+    });
+    [Some(v4), v6].into_iter().flatten().collect()
 }
 
 /// Loads the programs. The loader reads the type information of the whole kernel, tens of megabytes for a moment: on a

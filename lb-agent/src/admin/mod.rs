@@ -76,6 +76,8 @@ pub struct Inputs {
     pub drains: mpsc::Sender<DrainRequest>,
     /// Asks for the virtual addresses, and passes changes of them on.
     pub vips: mpsc::Sender<vip::Request>,
+    /// Where the virtual addresses and their IPv6 twins are.
+    pub pools: vip::Pools,
     /// Whether the agent is ready.
     pub readiness: Readiness,
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
@@ -199,6 +201,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         stats: inputs.stats,
         drains: inputs.drains,
         vips: inputs.vips,
+        pools: inputs.pools,
         readiness: inputs.readiness,
         registry: Arc::new(registry),
         hosts: Arc::new(inputs.hosts),

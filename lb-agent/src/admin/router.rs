@@ -46,6 +46,7 @@ pub(super) struct Desk {
     pub(super) stats: mpsc::Sender<StatsRequest>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
     pub(super) vips: mpsc::Sender<vip::Request>,
+    pub(super) pools: vip::Pools,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
     pub(super) hosts: Arc<super::HostNames>,
@@ -167,6 +168,7 @@ impl Desk {
             snapshot: snapshot.as_deref(),
             stats: stats.as_ref(),
             hosts,
+            pools: self.pools,
             components,
         })
     }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use args::RunArgs;
 pub use raw::{Given, Origin, RawConfig};
@@ -36,6 +36,7 @@ use crate::{
         consul::{Address, Tls, Warning},
     },
     docker, health,
+    vip::Pool6,
 };
 
 /// Everything that the agent was told, checked.
@@ -83,6 +84,8 @@ pub enum LogFormat {
 pub struct Vip {
     /// Where they are taken from; the first is the agent's own.
     pub pool: Ipv4Net,
+    /// Where their IPv6 twins are.
+    pub pool6: Pool6,
     /// Part of what a VIP is a hash of: hosts with the same one agree.
     pub datacenter: String,
     /// How long the address of a service that left is kept from others.
@@ -180,6 +183,10 @@ pub struct Dns {
     pub upstreams: Option<Vec<SocketAddr>>,
     /// Whom it asks for `*.consul`.
     pub consul: Option<SocketAddr>,
+    /// Networks whose clients it answers beside this host and its private neighbours.
+    pub allow: Vec<IpNet>,
+    /// Whether the agent makes it the resolver of the host's own processes when it starts.
+    pub host: bool,
 }
 
 /// Capacities of the maps.

@@ -69,6 +69,7 @@ impl Agent {
             vips: vips_out,
             readiness: readiness.clone(),
             registry,
+            pools: vip::Pools::default(),
             hosts: Box::new(|| {
                 BTreeMap::from([("www_hello".to_owned(), vec!["www.hello".to_owned()])])
             }),
