@@ -18,6 +18,7 @@ pub mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod health;
+pub mod host_dns;
 pub mod installed;
 pub mod maps;
 pub mod network;

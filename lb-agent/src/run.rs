@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
     config::Config,
-    front,
+    front, host_dns,
     maps::Maps,
     network,
     programs::{self, Programs},
@@ -89,6 +89,10 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let (maps, events) = Maps::open(&mut programs)?;
     programs.attach()?;
 
+    let host_dns = config.dns.host.then(|| host_dns::Wanted {
+        own: pool.own(),
+        domains: config.front.domains.clone(),
+    });
     let mut conditions = vec![IN_MAPS, BOUND];
     if config.front.enabled {
         conditions.push(ROUTED);
@@ -111,6 +115,9 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         &end,
     )?;
     readiness.set(BOUND);
+    if let Some(wanted) = host_dns {
+        tokio::task::spawn_blocking(move || serve_host(&wanted));
+    }
     tracing::info!("running");
 
     let early = tokio::select! {
@@ -135,6 +142,22 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         );
     }
     early
+}
+
+/// Makes the agent the resolver of this host's own processes. Where that cannot be, all else works on.
+fn serve_host(wanted: &host_dns::Wanted) {
+    let host = host_dns::Host::new("/");
+    match host.install(wanted) {
+        Ok(done) => {
+            if let host_dns::Done::Changed(path) = &done {
+                tracing::info!(file = %path.display(), "this host's processes ask the agent for names");
+            }
+            if let Err(remedy) = host.reload(&done) {
+                tracing::warn!("{remedy}");
+            }
+        }
+        Err(error) => tracing::warn!("[dns] host: {}", reconcile::error_chain(&error)),
+    }
 }
 
 /// The pools that this host can serve.

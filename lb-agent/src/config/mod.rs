@@ -11,6 +11,7 @@ mod raw;
 mod register;
 mod registrar;
 mod resolve;
+mod resolver;
 mod secret;
 
 use std::{
@@ -26,6 +27,7 @@ pub use args::RunArgs;
 pub use raw::{Given, Origin, RawConfig};
 pub use register::{RegisterArgs, RegisterConfig, with_long_flags};
 pub use resolve::resolve;
+pub use resolver::{Action, InstallArgs, ResolverArgs};
 pub use secret::Secret;
 
 pub use crate::routes::Expose;
