@@ -171,27 +171,53 @@ fn names_that_carry_an_address_and_names_of_nobody_are_answered() {
 }
 
 #[test]
-fn the_c_library_of_a_client_finds_a_service() {
+fn the_c_library_of_a_host_that_installed_the_resolver_finds_services_and_their_names() {
     let (world, _instances) = world();
     let vip = world.report().vip("www.hello").unwrap();
-    for (name, text) in [
-        ("resolv.conf", format!("nameserver {RESOLVER}\n")),
-        ("nsswitch.conf", "hosts: files dns\n".to_owned()),
-    ] {
-        let (file, over) = (world.path(name), Path::new("/etc").join(name));
-        fs::write(&file, text).unwrap();
+    // The host's own file, which leads nowhere and searches where nothing is.
+    let etc = world.path("root/etc");
+    fs::create_dir_all(&etc).unwrap();
+    let before = "search localdomain\nnameserver 127.0.0.9\n";
+    fs::write(etc.join("resolv.conf"), before).unwrap();
+    let resolver = |action: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_lb-agent"))
+            .args(["resolver", action, "-o", "json", "--root"])
+            .arg(world.path("root"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(resolver("install").contains(&format!("\"address\":\"{RESOLVER}\"")));
+    assert!(resolver("status").contains("\"installed\":true"));
+
+    fs::write(etc.join("nsswitch.conf"), "hosts: files dns\n").unwrap();
+    for name in ["resolv.conf", "nsswitch.conf"] {
+        let over = Path::new("/etc").join(name);
         if over.exists() {
-            world.netns.bind(&file, &over).unwrap();
+            world.netns.bind(&etc.join(name), &over).unwrap();
         }
     }
-    let ask = || {
-        Command::new("getent")
-            .args(["ahostsv4", "www.hello"])
-            .output()
+    let getent = |arguments: &[&str]| {
+        let ask = || Command::new("getent").args(arguments).output();
+        let output = world.netns.enter(ask).unwrap().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     };
-    let output = world.netns.enter(ask).unwrap().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.starts_with(&format!("{vip} ")), "{said}");
+    for (name, vip) in [
+        ("www.hello", vip),
+        ("www", world.report().vip("www").unwrap()),
+    ] {
+        let said = getent(&["ahostsv4", name]);
+        assert!(said.starts_with(&format!("{vip} ")), "{said}");
+        let said = getent(&["ahosts", name]);
+        assert!(said.contains("fd62:6c62:76:1::"), "{said}");
+    }
+    let said = getent(&["hosts", &vip.to_string()]);
+    assert!(said.trim_end().ends_with(" www.hello"), "{said}");
+
+    assert!(resolver("uninstall").contains("\"installed\":false"));
+    let after = fs::read_to_string(etc.join("resolv.conf")).unwrap();
+    assert_eq!(after, before);
     world.finish();
 }
 
