@@ -19,6 +19,7 @@ pub mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod health;
+pub mod host_dns;
 pub mod installed;
 pub mod maglev;
 pub mod maps;

@@ -2,6 +2,7 @@
 
 mod preflight;
 mod register;
+mod resolver;
 mod run;
 
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use lb_agent::{
     cli::{self, Cli, Command},
-    config::{Config, LogFormat, RegisterConfig, with_long_flags},
+    config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
     front,
     reconcile::error_chain,
 };
@@ -40,6 +41,16 @@ fn main() -> ExitCode {
             }
             Err(error) => refuse(&error.to_string()),
         },
+        Command::Resolver(args) => {
+            let wanted = match &args.action {
+                Action::Install(install) => install.wanted().map(Some),
+                Action::Uninstall | Action::Status => Ok(None),
+            };
+            match wanted {
+                Ok(wanted) => report(resolver::run(&args, wanted.as_ref(), cli.options.output)),
+                Err(error) => refuse(&error.to_string()),
+            }
+        }
         Command::Run(args) => {
             // Before anything else opens descriptors.
             let inherited = match Inherited::take() {

@@ -1,14 +1,17 @@
-//! The two things the host's network must know of the pool: the agent's own address on `lo`, and an
+//! The two things the host's network must know of each pool: the agent's own address on `lo`, and an
 //! `unreachable` route, so that nothing for the pool can leave the host whatever the hooks do.
 //!
 //! Both stay when the agent ends: the data plane goes on without it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt as _;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::{
-    address::{AddressAttribute, AddressProtocol},
+    address::{AddressAttribute, AddressMessage, AddressProtocol},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
@@ -17,22 +20,23 @@ use thiserror::Error;
 /// The mark of our own routes among those of others: "l" for lb. Not taken in iproute2's table of protocols.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(108);
 
-/// The same mark on addresses. A kernel before 5.18 does not keep it; there a former pool's address stays.
+/// The same mark on addresses; kept since Linux 5.18, the oldest one that is served.
 const OUR_ADDRESSES: AddressProtocol = AddressProtocol::Other(108);
 
 /// `lo` is always the first device of a network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
-/// Why the pool cannot be taken.
+/// Why a pool cannot be taken.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Somebody else uses addresses of the pool.
     #[error(
-        "the VIP pool {pool} is in use by somebody else: {what}; choose another one with --pool, or remove that"
+        "the VIP pool {pool} is in use by somebody else: {what}; choose another one with --{flag}, or remove that",
+        flag = if matches!(pool, IpNet::V4(_)) { "pool" } else { "pool6" }
     )]
     Taken {
         /// The pool.
-        pool: Ipv4Net,
+        pool: IpNet,
         /// What uses it.
         what: String,
     },
@@ -46,38 +50,65 @@ pub enum Error {
     },
     /// No netlink socket.
     #[error("cannot open a netlink socket")]
-    Socket(#[from] std::io::Error),
+    Socket(#[from] io::Error),
 }
 
 fn failed(verb: &'static str) -> impl FnOnce(rtnetlink::Error) -> Error {
     move |source| Error::Netlink { verb, source }
 }
 
-/// Takes `pool` for this host: puts `own` on `lo` and the unreachable route below it.
+/// A pool, and the agent's own address in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// The pool.
+    pub pool: IpNet,
+    /// The agent's own address, of the same family.
+    pub own: IpAddr,
+}
+
+/// Whether addresses of IPv6 can be put on `lo`: neither the kernel nor its administrator has switched IPv6 off.
+pub fn has_ipv6() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+        .is_ok_and(|disabled| disabled.trim() == "0")
+}
+
+/// Takes pools for this host: puts the agent's own address of each on `lo` and the unreachable route below it.
 ///
 /// # Errors
-/// When somebody else uses addresses of the pool, or the kernel refuses.
-pub async fn take_pool(pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error> {
+/// When somebody else uses addresses of one, which is found out before any change, or the kernel refuses.
+pub async fn take_pools(shares: &[Share]) -> Result<(), Error> {
     let (connection, handle, _) = new_connection()?;
     let connection = tokio::spawn(connection);
-    let result = take(&handle, pool, own).await;
+    let result = take(&handle, shares).await;
     connection.abort();
     result
 }
 
-async fn take(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error> {
-    remove_outdated(handle, pool, own).await?;
-    if let Some(what) = foreign_address(handle, pool, own)
-        .await?
-        .or(foreign_route(handle, pool).await?)
-    {
-        return Err(Error::Taken { pool, what });
+async fn take(handle: &Handle, shares: &[Share]) -> Result<(), Error> {
+    remove_outdated(handle, shares).await?;
+    for &Share { pool, own } in shares {
+        let address = foreign_address(handle, pool, own).await?;
+        if let Some(what) = address.or(foreign_route(handle, pool, own).await?) {
+            return Err(Error::Taken { pool, what });
+        }
     }
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(pool.network(), pool.prefix_len())
-        .kind(RouteType::Unreachable)
-        .protocol(OUR_PROTOCOL)
-        .build();
+    for &Share { pool, own } in shares {
+        lay(handle, pool, own).await?;
+    }
+    Ok(())
+}
+
+async fn lay(handle: &Handle, pool: IpNet, own: IpAddr) -> Result<(), Error> {
+    let mut route = match pool {
+        IpNet::V4(pool) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(pool.network(), pool.prefix_len())
+            .build(),
+        IpNet::V6(pool) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(pool.network(), pool.prefix_len())
+            .build(),
+    };
+    route.header.kind = RouteType::Unreachable;
+    route.header.protocol = OUR_PROTOCOL;
     handle
         .route()
         .add(route)
@@ -87,7 +118,7 @@ async fn take(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error
         .map_err(failed("add the unreachable route of the pool"))?;
     let mut address = handle
         .address()
-        .add(LOOPBACK_INDEX, own.into(), 32)
+        .add(LOOPBACK_INDEX, own, pool.max_prefix_len())
         .replace();
     address
         .message_mut()
@@ -101,8 +132,8 @@ async fn take(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error
 
 async fn foreign_address(
     handle: &Handle,
-    pool: Ipv4Net,
-    own: Ipv4Addr,
+    pool: IpNet,
+    own: IpAddr,
 ) -> Result<Option<String>, Error> {
     let mut addresses = handle.address().get().execute();
     while let Some(message) = addresses
@@ -110,46 +141,71 @@ async fn foreign_address(
         .await
         .map_err(failed("list addresses"))?
     {
-        let ours = |address: Ipv4Addr| address == own && message.header.index == LOOPBACK_INDEX;
-        for attribute in &message.attributes {
-            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute
-                && pool.contains(address)
-                && !ours(*address)
-            {
-                let length = message.header.prefix_len;
-                let device = device(message.header.index);
-                return Ok(Some(format!("address {address}/{length} on {device}")));
-            }
+        let ours = |address| address == own && message.header.index == LOOPBACK_INDEX;
+        if let Some(address) = local(&message)
+            && pool.contains(&address)
+            && !ours(address)
+        {
+            let length = message.header.prefix_len;
+            let device = device(message.header.index);
+            return Ok(Some(format!("address {address}/{length} on {device}")));
         }
     }
     Ok(None)
 }
 
-async fn foreign_route(handle: &Handle, pool: Ipv4Net) -> Result<Option<String>, Error> {
-    let mut routes = handle
-        .route()
-        .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
-        .execute();
-    while let Some(route) = routes.try_next().await.map_err(failed("list routes"))? {
+async fn foreign_route(handle: &Handle, pool: IpNet, own: IpAddr) -> Result<Option<String>, Error> {
+    for route in routes(handle, pool).await? {
+        let device = route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+        // The kernel makes a route of its own to an IPv6 address on `lo`.
+        let to_ourselves = |to: IpNet| to == IpNet::from(own) && device == Some(LOOPBACK_INDEX);
         if let Some(destination) = destination(&route)
             && overlaps(destination, pool)
             && route.header.kind == RouteType::Unicast
+            && !to_ourselves(destination)
         {
-            let device = route
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(format!(" on {}", device(*index))),
-                    _ => None,
-                });
+            let on = device.map(|index| format!(" on {}", self::device(index)));
             return Ok(Some(format!(
                 "a route to {destination}{}",
-                device.unwrap_or_default()
+                on.unwrap_or_default()
             )));
         }
         // An unreachable route of somebody else for the same pool does the same: ours replaces it.
     }
     Ok(None)
+}
+
+/// The routes of the family of `net`.
+async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, Error> {
+    let all = match net {
+        IpNet::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpNet::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
+    let routes = handle.route().get(all).execute();
+    routes.try_collect().await.map_err(failed("list routes"))
+}
+
+/// The address that a device has. IPv6 tells it alone, IPv4 beside that of the other end.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let told = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    told(|it| match it {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    })
+    .or_else(|| {
+        told(|it| match it {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
 }
 
 fn device(index: u32) -> String {
@@ -161,69 +217,55 @@ fn device(index: u32) -> String {
 
 /// Whether two networks share addresses. A route to half of the Internet or more shares them with everybody and
 /// claims nothing.
-fn overlaps(destination: Ipv4Net, pool: Ipv4Net) -> bool {
+fn overlaps(destination: IpNet, pool: IpNet) -> bool {
     destination.prefix_len() >= 8 && (pool.contains(&destination) || destination.contains(&pool))
 }
 
-/// Takes away the routes and addresses that an earlier agent of ours laid for another pool.
-async fn remove_outdated(handle: &Handle, pool: Ipv4Net, own: Ipv4Addr) -> Result<(), Error> {
-    let mut routes = handle
-        .route()
-        .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
-        .execute();
-    let mut outdated = Vec::new();
-    while let Some(route) = routes.try_next().await.map_err(failed("list routes"))? {
-        if route.header.protocol == OUR_PROTOCOL && destination(&route) != Some(pool) {
-            outdated.push(route);
+/// Takes away the routes and addresses that an earlier agent of ours laid for other pools.
+async fn remove_outdated(handle: &Handle, shares: &[Share]) -> Result<(), Error> {
+    for share in shares {
+        for route in routes(handle, share.pool).await? {
+            let ours = route.header.protocol == OUR_PROTOCOL;
+            if ours && destination(&route) != Some(share.pool) {
+                handle
+                    .route()
+                    .del(route)
+                    .execute()
+                    .await
+                    .map_err(failed("remove the route of a former pool"))?;
+            }
         }
     }
-    for route in outdated {
-        handle
-            .route()
-            .del(route)
-            .execute()
-            .await
-            .map_err(failed("remove the route of a former pool"))?;
-    }
-    let mut addresses = handle.address().get().execute();
-    let mut outdated = Vec::new();
-    while let Some(message) = addresses
-        .try_next()
+    let addresses = handle.address().get().execute();
+    let addresses: Vec<AddressMessage> = addresses
+        .try_collect()
         .await
-        .map_err(failed("list addresses"))?
-    {
+        .map_err(failed("list addresses"))?;
+    for message in addresses {
         let ours = message
             .attributes
             .contains(&AddressAttribute::Protocol(OUR_ADDRESSES));
-        if ours
-            && !message
-                .attributes
-                .contains(&AddressAttribute::Local(own.into()))
-        {
-            outdated.push(message);
+        let current = |address| shares.iter().any(|share| share.own == address);
+        if ours && !local(&message).is_some_and(current) {
+            handle
+                .address()
+                .del(message)
+                .execute()
+                .await
+                .map_err(failed("remove the address of a former pool"))?;
         }
-    }
-    for address in outdated {
-        handle
-            .address()
-            .del(address)
-            .execute()
-            .await
-            .map_err(failed("remove the address of a former pool"))?;
     }
     Ok(())
 }
 
-fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
-    route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                Ipv4Net::new(*address, route.header.destination_prefix_length).ok()
-            }
-            _ => None,
-        })
+fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let length = route.header.destination_prefix_length;
+    let to = route.attributes.iter().find_map(|it| match it {
+        RouteAttribute::Destination(RouteAddress::Inet(to)) => Some(IpAddr::V4(*to)),
+        RouteAttribute::Destination(RouteAddress::Inet6(to)) => Some(IpAddr::V6(*to)),
+        _ => None,
+    });
+    IpNet::new(to?, length).ok()
 }
 
 #[cfg(test)]
@@ -232,19 +274,23 @@ mod tests {
 
     #[test]
     fn a_network_that_shares_addresses_with_the_pool_is_in_the_way() {
-        let pool = "198.18.0.0/16".parse().unwrap();
-        for (destination, expect) in [
-            ("198.18.0.0/16", true),
-            ("198.18.7.0/24", true),
-            ("198.18.0.0/15", true),
-            ("198.0.0.0/8", true),
-            ("198.19.0.0/16", false),
+        for (pool, destination, expect) in [
+            ("198.18.0.0/16", "198.18.0.0/16", true),
+            ("198.18.0.0/16", "198.18.7.0/24", true),
+            ("198.18.0.0/16", "198.18.0.0/15", true),
+            ("198.18.0.0/16", "198.0.0.0/8", true),
+            ("198.18.0.0/16", "198.19.0.0/16", false),
             // A VPN that takes everything takes nothing in particular.
-            ("128.0.0.0/1", false),
-            ("0.0.0.0/0", false),
+            ("198.18.0.0/16", "128.0.0.0/1", false),
+            ("198.18.0.0/16", "0.0.0.0/0", false),
+            ("fd62:6c62:76:1::/64", "fd62:6c62:76::/48", true),
+            ("fd62:6c62:76:1::/64", "fd62:6c62:76:1::7/128", true),
+            ("fd62:6c62:76:1::/64", "fd62:6c62:76:2::/64", false),
+            ("fd62:6c62:76:1::/64", "fc00::/7", false),
+            ("fd62:6c62:76:1::/64", "198.18.0.0/16", false),
         ] {
             assert_eq!(
-                overlaps(destination.parse().unwrap(), pool),
+                overlaps(destination.parse().unwrap(), pool.parse().unwrap()),
                 expect,
                 "{destination}"
             );

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
     config::Config,
-    front,
+    front, host_dns,
     maps::Maps,
     network,
     programs::{self, Programs},
@@ -61,9 +61,10 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
 }
 
 async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
-    let pool = vip::Pool::try_from(config.vip.pool)?;
+    let pools = pools(&config)?;
+    let pool = pools.v4;
     // Everything that can be refused comes before the first change to the host.
-    let listeners = Listeners::bind(&config, &mut inherited)?;
+    let listeners = Listeners::bind(&config, pools, &mut inherited)?;
     admin::check(&stages::admin_config(&config), &listeners.admin)?;
     let (reload, told_to_reload) = watch::channel(());
     let consul = config.sources.consul.as_ref();
@@ -76,7 +77,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
             "a passed descriptor is not used; the names are front, admin and dns"
         );
     }
-    network::take_pool(pool.net(), pool.own()).await?;
+    network::take_pools(&shares(pools)).await?;
     let mut programs = load(programs::Config {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
@@ -88,6 +89,10 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let (maps, events) = Maps::open(&mut programs)?;
     programs.attach()?;
 
+    let host_dns = config.dns.host.then(|| host_dns::Wanted {
+        own: pool.own(),
+        domains: config.front.domains.clone(),
+    });
     let mut conditions = vec![IN_MAPS, BOUND];
     if config.front.enabled {
         conditions.push(ROUTED);
@@ -98,7 +103,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let mut stages = spawn(
         config,
         consul,
-        pool,
+        pools,
         listeners,
         reconcile::Plane {
             programs,
@@ -110,6 +115,9 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         &end,
     )?;
     readiness.set(BOUND);
+    if let Some(wanted) = host_dns {
+        tokio::task::spawn_blocking(move || serve_host(&wanted));
+    }
     tracing::info!("running");
 
     let early = tokio::select! {
@@ -134,6 +142,49 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         );
     }
     early
+}
+
+/// Makes the agent the resolver of this host's own processes. Where that cannot be, all else works on.
+fn serve_host(wanted: &host_dns::Wanted) {
+    let host = host_dns::Host::new("/");
+    match host.install(wanted) {
+        Ok(done) => {
+            if let host_dns::Done::Changed(path) = &done {
+                tracing::info!(file = %path.display(), "this host's processes ask the agent for names");
+            }
+            if let Err(remedy) = host.reload(&done) {
+                tracing::warn!("{remedy}");
+            }
+        }
+        Err(error) => tracing::warn!("[dns] host: {}", reconcile::error_chain(&error)),
+    }
+}
+
+/// The pools that this host can serve.
+fn pools(config: &Config) -> Result<vip::Pools> {
+    let v6 = network::has_ipv6().then_some(config.vip.pool6);
+    if v6.is_none() {
+        tracing::info!(
+            "this host has no IPv6: services have no IPv6 address, and AAAA has no data"
+        );
+    }
+    Ok(vip::Pools {
+        v4: vip::Pool::try_from(config.vip.pool)?,
+        v6,
+    })
+}
+
+/// What this host's network must know of the pools.
+fn shares(pools: vip::Pools) -> Vec<network::Share> {
+    let v4 = network::Share {
+        pool: pools.v4.net().into(),
+        own: pools.own().into(),
+    };
+    let v6 = pools.v6.map(|v6| network::Share {
+        pool: v6.net().into(),
+        own: vip::v6_of(pools.v4, v6, pools.own()).into(),
+    });
+    [Some(v4), v6].into_iter().flatten().collect()
 }
 
 /// Loads the programs. The loader reads the type information of the whole kernel, tens of megabytes for a moment: on a

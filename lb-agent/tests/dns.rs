@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +19,7 @@ use hickory_proto::{
     op::{Edns, Message, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, SOA, TXT},
+        rdata::{A, AAAA, PTR, SOA, TXT},
     },
 };
 use lb_agent::{
@@ -27,6 +27,7 @@ use lb_agent::{
     dns::{self, Config, Metrics},
     options::Options,
     snapshot::{Service, ServiceName, Snapshot},
+    vip::{Pool6, Pools},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -61,8 +62,44 @@ async fn a_service_is_answered_by_udp_and_tcp() {
 }
 
 #[tokio::test]
-async fn the_other_family_of_a_service_is_no_data() {
+async fn a_service_has_a_twin_a_port_and_a_name_for_its_address() {
     let agent = Agent::start(vec![], None, Some(snapshot(true))).await;
+    let answer = agent.udp(&question("www_hello.", RecordType::AAAA)).await;
+    let twin: Ipv6Addr = "fd62:6c62:76:1::707".parse().unwrap();
+    assert_eq!(answer.answers[0].data, RData::AAAA(AAAA(twin)));
+    let answer = agent
+        .udp(&question("_http._tcp.www.hello.", RecordType::SRV))
+        .await;
+    let RData::SRV(srv) = &answer.answers[0].data else {
+        panic!("{answer}")
+    };
+    assert_eq!(
+        (srv.port, srv.target.to_ascii()),
+        (8080, "www.hello.".to_owned())
+    );
+    assert_eq!(answer.additionals.len(), 2, "{answer}");
+    for name in [reverse_name(VIP), reverse_name(twin)] {
+        let answer = agent.udp(&question(&name, RecordType::PTR)).await;
+        let RData::PTR(PTR(service)) = &answer.answers[0].data else {
+            panic!("{answer}")
+        };
+        assert_eq!(service.to_ascii(), "www_hello.");
+    }
+    let nobody = Ipv4Addr::new(198, 18, 9, 9);
+    let answer = agent
+        .udp(&question(&reverse_name(nobody), RecordType::PTR))
+        .await;
+    assert_eq!(code(&answer), ResponseCode::NXDomain);
+    assert_eq!(answer.authorities[0].record_type(), RecordType::SOA);
+    assert_eq!(agent.metrics.queries("PTR", "NOERROR"), 2);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn without_a_data_plane_for_ipv6_the_other_family_is_no_data() {
+    let mut config = config(vec![], None);
+    config.pools.v6 = None;
+    let agent = Agent::start_with(same_port().await, config, Some(snapshot(true)));
     let answer = agent.udp(&question("www_hello.", RecordType::AAAA)).await;
     assert_eq!(code(&answer), ResponseCode::NoError);
     assert!(answer.answers.is_empty());
@@ -426,13 +463,21 @@ impl Agent {
         consul: Option<SocketAddr>,
         snapshot: Option<Arc<Snapshot>>,
     ) -> Self {
+        Self::start_with((tcp, udp), config(upstreams, consul), snapshot)
+    }
+
+    fn start_with(
+        (tcp, udp): (TcpListener, UdpSocket),
+        config: Config,
+        snapshot: Option<Arc<Snapshot>>,
+    ) -> Self {
         let address = udp.local_addr().unwrap();
         let (sender, snapshots) = watch::channel(snapshot);
         let (problems_in, problems) = watch::channel(Vec::new());
         let metrics = Arc::new(Metrics::default());
         let stop = CancellationToken::new();
         let stage = tokio::spawn(dns::run(
-            config(upstreams, consul),
+            config,
             vec![udp.into_std().unwrap()],
             vec![tcp.into_std().unwrap()],
             snapshots,
@@ -573,18 +618,25 @@ async fn read_frame(stream: &mut TcpStream) -> Message {
 
 fn config(upstreams: Vec<SocketAddr>, consul: Option<SocketAddr>) -> Config {
     Config {
-        own: OWN,
+        pools: Pools {
+            v6: Some(Pool6::default()),
+            ..Pools::default()
+        },
         domains: vec!["localhost".to_owned(), "127.0.0.1.xip.io".to_owned()],
         upstreams,
         consul,
-        allow: dns::private_networks(),
+        neighbours: dns::private_networks(),
+        allow: Vec::new(),
     }
 }
 
 fn snapshot(complete: bool) -> Arc<Snapshot> {
     let service = Service {
         vip: Some(VIP),
-        options: Options::default(),
+        options: Options {
+            ports: [8080].into(),
+            ..Options::default()
+        },
         aliases: Default::default(),
         backends: Default::default(),
     };
@@ -594,6 +646,10 @@ fn snapshot(complete: bool) -> Arc<Snapshot> {
         services: [(ServiceName::whole("www_hello"), service.into())].into(),
         ..Snapshot::default()
     })
+}
+
+fn reverse_name(address: impl Into<IpAddr>) -> String {
+    Name::from(address.into()).to_ascii()
 }
 
 fn question(name: &str, kind: RecordType) -> Message {

@@ -18,6 +18,7 @@ use crate::{
     options::{Balance, CheckKind},
     snapshot::{self, ServiceName, Snapshot, State},
     stats::{BackendStats, ServiceStats, Stats},
+    vip::Pools,
 };
 
 /// Everything that a report is made of.
@@ -33,6 +34,8 @@ pub(crate) struct Material<'a> {
     pub(crate) stats: Option<&'a Stats>,
     /// Host names by service label.
     pub(crate) hosts: BTreeMap<String, Vec<String>>,
+    /// Where VIPs and their twins are.
+    pub(crate) pools: Pools,
     /// Lines of other stages.
     pub(crate) components: Vec<super::report::Component>,
 }
@@ -108,7 +111,7 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
             .stats
             .map(|stats| stats.services.get(name).cloned().unwrap_or_default());
         let hosts = material.hosts.get(&name.label());
-        service(name, value, stats.as_ref(), hosts.cloned())
+        service(name, value, material.pools, stats.as_ref(), hosts.cloned())
     };
     snapshot.services.iter().map(one).collect()
 }
@@ -116,6 +119,7 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
 fn service(
     name: &ServiceName,
     value: &snapshot::Service,
+    pools: Pools,
     stats: Option<&ServiceStats>,
     hosts: Option<Vec<String>>,
 ) -> Service {
@@ -135,6 +139,7 @@ fn service(
         tag: name.tag.as_ref().map(ToString::to_string),
         state: state(&backends),
         vip: value.vip,
+        vip6: value.vip.and_then(|vip| pools.twin(vip)),
         ports: value.options.ports.clone(),
         balance: balance(value.options.balance).to_owned(),
         check: check(&value.options.check),

@@ -79,6 +79,8 @@ pub struct Inputs {
     pub vips: mpsc::Sender<vip::Request>,
     /// Who the clients on this host are; `None` until the Docker Engine has answered.
     pub clients: watch::Receiver<Option<Arc<Clients>>>,
+    /// Where the virtual addresses and their IPv6 twins are.
+    pub pools: vip::Pools,
     /// Whether the agent is ready.
     pub readiness: Readiness,
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
@@ -203,6 +205,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         drains: inputs.drains,
         vips: inputs.vips,
         clients: inputs.clients,
+        pools: inputs.pools,
         readiness: inputs.readiness,
         registry: Arc::new(registry),
         hosts: Arc::new(inputs.hosts),

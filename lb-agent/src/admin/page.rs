@@ -188,6 +188,12 @@ fn vip(service: &Service) -> String {
         .map_or_else(|| "none".to_owned(), |vip| vip.to_string())
 }
 
+/// The VIP with its twin.
+fn vips(service: &Service) -> String {
+    let twin = service.vip6.map(|twin| format!(" and {twin}"));
+    vip(service) + &twin.unwrap_or_default()
+}
+
 fn known(value: Option<u64>) -> String {
     value.map_or_else(|| "?".to_owned(), |value| value.to_string())
 }

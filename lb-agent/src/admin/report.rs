@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -122,6 +122,9 @@ pub struct Service {
     pub state: ServiceState,
     /// Its virtual address; `null` while it has none.
     pub vip: Option<Ipv4Addr>,
+    /// The IPv6 twin of that; `null` also where IPv6 is not served.
+    #[serde(default)]
+    pub vip6: Option<Ipv6Addr>,
     /// The ports its VIP answers on; empty means every port.
     pub ports: BTreeSet<u16>,
     /// How a backend is chosen.

@@ -52,6 +52,7 @@ pub(super) struct Desk {
     pub(super) drains: mpsc::Sender<DrainRequest>,
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
+    pub(super) pools: vip::Pools,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
     pub(super) hosts: Arc<super::HostNames>,
@@ -174,6 +175,7 @@ impl Desk {
             snapshot: snapshot.as_deref(),
             stats: stats.as_ref(),
             hosts,
+            pools: self.pools,
             components,
         })
     }

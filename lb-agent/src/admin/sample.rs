@@ -12,6 +12,7 @@ use crate::{
     options::{CheckKind, Options},
     snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
     stats::{BackendStats, MapFill, ServiceStats, Stats},
+    vip::{Pool6, Pools},
 };
 
 pub(crate) fn now() -> SystemTime {
@@ -36,6 +37,10 @@ pub(crate) fn material<'a>(
                 "www.hello".to_owned(),
             ],
         )]),
+        pools: Pools {
+            v6: Some(Pool6::default()),
+            ..Pools::default()
+        },
         components: Vec::new(),
     }
 }

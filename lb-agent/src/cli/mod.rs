@@ -23,7 +23,7 @@ pub use self::terminal::Style;
 use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
-use crate::config::{RegisterArgs, RunArgs};
+use crate::config::{RegisterArgs, ResolverArgs, RunArgs};
 use crate::front::ChildArgs;
 use crate::options::table::OPTIONS;
 
@@ -52,6 +52,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Registers the containers of this host in Consul, without the rest of the agent.
     Register(Box<RegisterArgs>),
+    /// Makes the agent the resolver of this host's own processes, or undoes it.
+    Resolver(ResolverArgs),
     /// Serves HTTP by Host name; started by `run`, without any capability.
     #[command(hide = true)]
     Front(ChildArgs),

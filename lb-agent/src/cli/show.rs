@@ -88,7 +88,8 @@ pub(super) fn status(report: &Report, style: Style) -> String {
 /// A line for each service.
 pub(super) fn services(services: &[&Service]) -> String {
     let mut table = table(&[
-        "SERVICE", "STATE", "VIP", "PORTS", "USABLE", "ACTIVE", "FLOWS", "REFUSED", "FAILED",
+        "SERVICE", "STATE", "VIP", "VIP6", "PORTS", "USABLE", "ACTIVE", "FLOWS", "REFUSED",
+        "FAILED",
     ]);
     for service in services {
         let flows = service.flows;
@@ -96,6 +97,7 @@ pub(super) fn services(services: &[&Service]) -> String {
             visible(&service.name).into_owned(),
             service.state.as_str().to_owned(),
             vip(service),
+            vip6(service),
             ports(service),
             format!("{}/{}", service.usable, service.backends.len()),
             known(flows.map(|flows| flows.active)),
@@ -104,7 +106,7 @@ pub(super) fn services(services: &[&Service]) -> String {
             known(flows.map(|flows| flows.failed)),
         ]);
     }
-    right(&mut table, 4..9);
+    right(&mut table, 5..10);
     finish(&table)
 }
 
@@ -112,11 +114,15 @@ pub(super) fn services(services: &[&Service]) -> String {
 pub(super) fn details(services: &[&Service], now_unix: u64) -> String {
     let each = services.iter().map(|service| {
         let hosts: Vec<_> = service.hosts.iter().map(|host| visible(host)).collect();
+        let vips: Vec<_> = [Some(vip(service)), service.vip6.map(|it| it.to_string())]
+            .into_iter()
+            .flatten()
+            .collect();
         let mut text = format!(
             "{}  {}\n  vip      {}, ports {}\n  balance  {}, check {}\n",
             visible(&service.name),
             service.state.as_str(),
-            vip(service),
+            vips.join(" and "),
             ports(service),
             service.balance,
             visible(&service.check),
@@ -280,6 +286,12 @@ fn why(backend: &Backend) -> String {
 fn vip(service: &Service) -> String {
     service
         .vip
+        .map_or_else(|| "none".to_owned(), |vip| vip.to_string())
+}
+
+fn vip6(service: &Service) -> String {
+    service
+        .vip6
         .map_or_else(|| "none".to_owned(), |vip| vip.to_string())
 }
 

@@ -105,11 +105,11 @@ fn status_is_fine_when_every_line_is() {
 fn services_are_a_table() {
     let text = text(services(&sample_report(), Output::Table, None));
     let expect = "\
-SERVICE        STATE     VIP          PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED
-db             refused   none         5432      0/1       0      0        0       0
-www            ok        198.18.0.9   any       1/1       0      0        0       0
-www.world.dev  ok        198.18.0.9   any       1/1       0      0        0       0
-www_hello      degraded  198.18.12.7  any       1/3       6   1204        3       1
+SERVICE        STATE     VIP          VIP6                 PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED
+db             refused   none         none                 5432      0/1       0      0        0       0
+www            ok        198.18.0.9   fd62:6c62:76:1::9    any       1/1       0      0        0       0
+www.world.dev  ok        198.18.0.9   fd62:6c62:76:1::9    any       1/1       0      0        0       0
+www_hello      degraded  198.18.12.7  fd62:6c62:76:1::c07  any       1/3       6   1204        3       1
 ";
     assert_eq!(text, expect);
 }
@@ -119,7 +119,7 @@ fn a_service_is_shown_with_its_backends() {
     let text = text(services(&sample_report(), Output::Table, Some("www_hello")));
     let expect = "\
 www_hello  degraded
-  vip      198.18.12.7, ports any
+  vip      198.18.12.7 and fd62:6c62:76:1::c07, ports any
   balance  least-conn, check http /
   hosts    http://www.hello.localhost/ www.hello
 
@@ -273,6 +273,7 @@ fn json_names_are_kept() {
     assert_eq!(row["active"], 0);
     let services = value(&text(services(&report, Output::Json, None)));
     assert_eq!(services[3]["vip"], "198.18.12.7");
+    assert_eq!(services[3]["vip6"], "fd62:6c62:76:1::c07");
     assert_eq!(services[0]["vip"], serde_json::Value::Null);
     let status = value(&text(status(&report, Output::Json, Style::Plain)));
     assert_eq!(status["ok"], false);

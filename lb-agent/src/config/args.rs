@@ -27,6 +27,9 @@ pub struct RunArgs {
     /// Network of the virtual addresses [default: 198.18.0.0/16]
     #[arg(long, env = "LB_POOL", value_name = "CIDR")]
     pub pool: Option<String>,
+    /// Network of the virtual addresses' IPv6 twins [default: fd62:6c62:76:1::/64]
+    #[arg(long, env = "LB_POOL6", value_name = "CIDR")]
+    pub pool6: Option<String>,
     /// Hosts of one datacenter give a service the same virtual address [default: dc1]
     #[arg(long, env = "LB_DATACENTER", value_name = "NAME")]
     pub datacenter: Option<String>,

@@ -11,6 +11,7 @@ mod raw;
 mod register;
 mod registrar;
 mod resolve;
+mod resolver;
 mod secret;
 
 use std::{
@@ -20,12 +21,13 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use args::RunArgs;
 pub use raw::{Given, Origin, RawConfig};
 pub use register::{RegisterArgs, RegisterConfig, with_long_flags};
 pub use resolve::resolve;
+pub use resolver::{Action, InstallArgs, ResolverArgs};
 pub use secret::Secret;
 
 pub use crate::routes::Expose;
@@ -36,6 +38,7 @@ use crate::{
         consul::{Address, Tls, Warning},
     },
     docker, health,
+    vip::Pool6,
 };
 
 /// Everything that the agent was told, checked.
@@ -83,6 +86,8 @@ pub enum LogFormat {
 pub struct Vip {
     /// Where they are taken from; the first is the agent's own.
     pub pool: Ipv4Net,
+    /// Where their IPv6 twins are.
+    pub pool6: Pool6,
     /// Part of what a VIP is a hash of: hosts with the same one agree.
     pub datacenter: String,
     /// How long the address of a service that left is kept from others.
@@ -182,6 +187,10 @@ pub struct Dns {
     pub upstreams: Option<Vec<SocketAddr>>,
     /// Whom it asks for `*.consul`.
     pub consul: Option<SocketAddr>,
+    /// Networks whose clients it answers beside this host and its private neighbours.
+    pub allow: Vec<IpNet>,
+    /// Whether the agent makes it the resolver of the host's own processes when it starts.
+    pub host: bool,
 }
 
 /// Capacities of the maps.

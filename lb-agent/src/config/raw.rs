@@ -64,6 +64,7 @@ raw_config! {
     socket: String,
     log_format: String,
     vip_pool: String,
+    vip_pool6: String,
     vip_datacenter: String,
     vip_quarantine: String,
     file_path: String,
@@ -103,6 +104,8 @@ raw_config! {
     dns_listen: Vec<String>,
     dns_upstreams: Vec<String>,
     dns_consul: String,
+    dns_allow: Vec<String>,
+    dns_host: bool,
     health_interval: String,
     health_timeout: String,
     health_rise: i64,
@@ -157,6 +160,7 @@ impl RawConfig {
         };
         keys.table(&mut root, "vip", |keys, vip| {
             raw.vip_pool = keys.string(vip, "pool");
+            raw.vip_pool6 = keys.string(vip, "pool6");
             raw.vip_datacenter = keys.string(vip, "datacenter");
             raw.vip_quarantine = keys.string(vip, "quarantine");
         });
@@ -209,6 +213,8 @@ impl RawConfig {
             raw.dns_listen = keys.strings(dns, "listen");
             raw.dns_upstreams = keys.strings(dns, "upstreams");
             raw.dns_consul = keys.string(dns, "consul");
+            raw.dns_allow = keys.strings(dns, "allow");
+            raw.dns_host = keys.boolean(dns, "host");
         });
         keys.table(&mut root, "health", |keys, health| {
             raw.health_interval = keys.string(health, "interval");
@@ -270,6 +276,7 @@ impl RawConfig {
             socket: path("--socket", &args.socket),
             log_format: text("--log-format", &args.log_format),
             vip_pool: text("--pool", &args.pool),
+            vip_pool6: text("--pool6", &args.pool6),
             vip_datacenter: text("--datacenter", &args.datacenter),
             file_path: path("--services", &args.services),
             consul_address: list("--consul", &args.consul),

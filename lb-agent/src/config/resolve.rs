@@ -1,13 +1,13 @@
 //! From what was typed to what holds. Every mistake is gathered; nothing is guessed.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     health,
     options::{is_dns_name, parse_duration},
+    vip::{Pool, Pool6, Pools},
 };
 
 /// The configuration that `raw` asks for.
@@ -25,7 +26,8 @@ use crate::{
 /// Everything that is wrong.
 pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
     let mut judge = Judge::new(outside, Vec::new());
-    let pool = judge.text(&raw.vip_pool, DEFAULT_POOL, pool);
+    let pools = pools(raw, &mut judge);
+    let pool6 = pools.v6.unwrap_or_default();
     let sources = sources(raw, &mut judge);
     let consul_datacenter = sources
         .consul
@@ -40,14 +42,15 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         socket: judge.path(&raw.socket, "/run/lb/admin.sock"),
         log_format: judge.text(&raw.log_format, LogFormat::Text, log_format),
         vip: Vip {
-            pool,
+            pool: pools.v4.net(),
+            pool6,
             datacenter: judge.text(&raw.vip_datacenter, datacenter, label),
             quarantine: judge.text(&raw.vip_quarantine, DEFAULT_QUARANTINE, quarantine),
         },
         sources,
         front: front(raw, &mut judge),
         admin: admin(raw, &mut judge),
-        dns: dns(raw, pool, &mut judge),
+        dns: dns(raw, pools, &mut judge),
         health: probes(raw, &mut judge),
         limits: Limits {
             services: judge.number(&raw.limits_services, 4_096, 1..=65_536),
@@ -120,7 +123,6 @@ fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {
 }
 
 fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
-    let domains = DEFAULT_DOMAINS.map(str::to_owned).to_vec();
     Front {
         enabled: raw.front_enabled.as_ref().is_none_or(|it| it.value),
         listen: judge.list(
@@ -128,9 +130,23 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
             vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))],
             listener,
         ),
-        domains: judge.list(&raw.front_domains, domains, domain),
+        domains: domains(raw, judge),
         expose: judge.text(&raw.front_expose, Expose::All, expose),
         no_route_status: judge.number(&raw.front_no_route_status, 503, 400..=599),
+    }
+}
+
+/// The domains below which every service has a host name.
+pub(super) fn domains(raw: &RawConfig, judge: &mut Judge<'_>) -> Vec<String> {
+    let default = DEFAULT_DOMAINS.map(str::to_owned).to_vec();
+    judge.list(&raw.front_domains, default, domain)
+}
+
+/// The pools of both families.
+pub(super) fn pools(raw: &RawConfig, judge: &mut Judge<'_>) -> Pools {
+    Pools {
+        v4: judge.text(&raw.vip_pool, Pool::default(), pool),
+        v6: Some(judge.text(&raw.vip_pool6, Pool6::default(), pool6)),
     }
 }
 
@@ -150,21 +166,34 @@ fn admin(raw: &RawConfig, judge: &mut Judge<'_>) -> Admin {
     Admin { listen, token_file }
 }
 
-fn dns(raw: &RawConfig, pool: Ipv4Net, judge: &mut Judge<'_>) -> Dns {
-    // The first address of the pool is the agent's own.
-    let own = pool.hosts().next().unwrap_or(pool.network());
+fn dns(raw: &RawConfig, pools: Pools, judge: &mut Judge<'_>) -> Dns {
+    let (own, twin) = (pools.own(), pools.twin(pools.own()));
+    let own = [Some(IpAddr::V4(own)), twin.map(IpAddr::V6)];
+    let own: Vec<SocketAddr> = own
+        .into_iter()
+        .flatten()
+        .map(|own| SocketAddr::new(own, 53))
+        .collect();
     let upstreams = raw.dns_upstreams.as_ref();
     let consul = raw.dns_consul.as_ref();
-    Dns {
+    let dns = Dns {
         enabled: raw.dns_enabled.as_ref().is_none_or(|it| it.value),
-        listen: judge.list(
-            &raw.dns_listen,
-            vec![SocketAddr::from((own, 53))],
-            name_server,
-        ),
+        listen: judge.list(&raw.dns_listen, own.clone(), name_server),
         upstreams: upstreams.map(|_| judge.list(&raw.dns_upstreams, Vec::new(), name_server)),
         consul: consul.map(|_| judge.text(&raw.dns_consul, NOWHERE, name_server)),
+        allow: judge.list(&raw.dns_allow, Vec::new(), clients),
+        host: raw.dns_host.as_ref().is_some_and(|it| it.value),
+    };
+    if let Some(given) = raw.dns_host.as_ref().filter(|it| it.value)
+        && !(dns.enabled && own.first().is_some_and(|own| dns.listen.contains(own)))
+    {
+        judge.wrong(
+            given,
+            "the host's processes can only ask port 53 of the pool's first address; enable [dns] and \
+             leave out its `listen`, or name that address there",
+        );
     }
+    dns
 }
 
 fn probes(raw: &RawConfig, judge: &mut Judge<'_>) -> health::Config {
@@ -296,7 +325,7 @@ fn expose(text: &str) -> Result<Expose, String> {
     }
 }
 
-fn pool(text: &str) -> Result<Ipv4Net, String> {
+fn pool(text: &str) -> Result<Pool, String> {
     let pool: Ipv4Net = text
         .parse()
         .map_err(|_| "write an IPv4 network, such as 198.18.0.0/16".to_owned())?;
@@ -317,7 +346,25 @@ fn pool(text: &str) -> Result<Ipv4Net, String> {
                 .to_owned(),
         );
     }
-    Ok(pool)
+    Pool::try_from(pool).map_err(|error| error.to_string())
+}
+
+fn pool6(text: &str) -> Result<Pool6, String> {
+    let net: Ipv6Net = text
+        .parse()
+        .map_err(|_| "write an IPv6 network, such as fd62:6c62:76:1::/64".to_owned())?;
+    Pool6::try_from(net).map_err(|error| error.to_string())
+}
+
+/// Whose clients the resolver answers.
+fn clients(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| "write a network, such as 192.0.2.0/24".to_owned())?;
+    match net.prefix_len() {
+        0 => Err("a resolver that is open to everybody is a weapon; write the networks of your own clients".to_owned()),
+        _ => Ok(net.trunc()),
+    }
 }
 
 /// A name of one label, such as a datacenter's.
@@ -381,11 +428,10 @@ const DEFAULT_DOMAINS: [&str; 4] = [
     "127.0.0.1.nip.io",
     "127.0.0.1.sslip.io",
 ];
-const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
 /// Longer than most programs remember an address that they were told.
 const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
 /// Stands in for an address that was wrong.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[cfg(test)]
 pub(super) mod tests;

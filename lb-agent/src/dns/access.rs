@@ -4,7 +4,7 @@
 //! it is open to it. Networks come and go with containers, so they are read anew when an unknown client asks.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -17,8 +17,11 @@ use nix::{
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::vip::Pools;
+
 pub(super) struct Access {
-    own: Ipv4Addr,
+    pools: Pools,
+    neighbours: Vec<IpNet>,
     allow: Vec<IpNet>,
     networks: Box<dyn Fn() -> Vec<IpNet> + Send + Sync>,
     known: Mutex<Known>,
@@ -32,32 +35,36 @@ struct Known {
 }
 
 impl Access {
-    /// `allow` bounds whose neighbours may ask: a host's public network is nobody's own.
-    pub(super) fn new(own: Ipv4Addr, allow: Vec<IpNet>) -> Self {
-        Self::with(own, allow, host_networks)
+    /// `neighbours` bounds whose neighbours may ask: a host's public network is nobody's own. Who is in `allow` may ask
+    /// from wherever it is.
+    pub(super) fn new(pools: Pools, neighbours: Vec<IpNet>, allow: Vec<IpNet>) -> Self {
+        Self::with(pools, neighbours, allow, host_networks)
     }
 
     fn with(
-        own: Ipv4Addr,
+        pools: Pools,
+        neighbours: Vec<IpNet>,
         allow: Vec<IpNet>,
         networks: impl Fn() -> Vec<IpNet> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            own,
+            pools,
+            neighbours,
             allow,
             networks: Box::new(networks),
             known: Mutex::default(),
         }
     }
 
-    /// Whether `client` may ask. This host always may: by its loopback and by the agent's own address,
-    /// which the kernel takes as the source of what is sent to it from here.
+    /// Whether `client` may ask. This host always may: by its loopback and by the agent's own addresses,
+    /// which the kernel takes as the source of what is sent to them from here.
     pub(super) fn allows(&self, client: IpAddr, now: Instant) -> bool {
         let client = client.to_canonical();
-        if client.is_loopback() || client == self.own {
+        let own = self.pools.vip(client) == Some(self.pools.own());
+        if client.is_loopback() || own || holds(&self.allow, client) {
             return true;
         }
-        holds(&self.allow, client) && self.is_neighbour(client, now)
+        holds(&self.neighbours, client) && self.is_neighbour(client, now)
     }
 
     fn is_neighbour(&self, client: IpAddr, now: Instant) -> bool {
@@ -113,15 +120,23 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        net::Ipv4Addr,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
     use super::*;
     use crate::dns::private_networks;
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+    fn pools() -> Pools {
+        Pools {
+            v6: Some(crate::vip::Pool6::default()),
+            ..Pools::default()
+        }
+    }
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -140,11 +155,19 @@ mod tests {
     #[test]
     fn only_this_host_and_its_neighbours_may_ask() {
         let networks = || nets(&["172.17.0.1/16", "fe80::5/64", "fd00::7/64", "192.0.2.9/24"]);
-        let access = Access::with(OWN, private_networks(), networks);
+        let access = Access::with(
+            pools(),
+            private_networks(),
+            nets(&["203.0.113.0/24"]),
+            networks,
+        );
         for client in [
             "127.0.0.1",
             "::1",
             "198.18.0.1",
+            "fd62:6c62:76:1::1",
+            // Allowed by name.
+            "203.0.113.9",
             "172.17.0.2",
             "::ffff:172.17.0.2",
             "fe80::1",
@@ -154,6 +177,7 @@ mod tests {
         }
         for client in [
             "198.18.0.2",
+            "fd62:6c62:76:1::2",
             // Private, and of another network.
             "10.0.0.1",
             "172.18.0.2",
@@ -165,7 +189,7 @@ mod tests {
         ] {
             check(&access, client, false);
         }
-        let closed = Access::with(OWN, Vec::new(), networks);
+        let closed = Access::with(pools(), Vec::new(), Vec::new(), networks);
         check(&closed, "198.18.0.1", true);
         check(&closed, "172.17.0.2", false);
     }
@@ -174,11 +198,11 @@ mod tests {
     fn a_new_network_is_found_and_strangers_do_not_make_us_look_again_and_again() {
         let reads = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&reads);
-        let access = Access::with(OWN, private_networks(), move || {
-            match count.fetch_add(1, Ordering::Relaxed) {
-                0 => nets(&["172.17.0.1/16"]),
-                _ => nets(&["172.17.0.1/16", "10.9.0.1/24"]),
-            }
+        let access = Access::with(pools(), private_networks(), Vec::new(), move || match count
+            .fetch_add(1, Ordering::Relaxed)
+        {
+            0 => nets(&["172.17.0.1/16"]),
+            _ => nets(&["172.17.0.1/16", "10.9.0.1/24"]),
         });
         let begin = Instant::now();
         let newcomer = "10.9.0.2".parse().unwrap();

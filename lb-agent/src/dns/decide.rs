@@ -7,7 +7,8 @@ use hickory_proto::{
 
 use super::{
     message::{Packet, Reply, Request},
-    names::{Found, Names},
+    names::{Found, Names, Pointer},
+    reverse,
 };
 
 /// What is to be done with a packet.
@@ -50,12 +51,27 @@ pub(super) fn decide(packet: &[u8], allowed: bool, names: &Names, consul: bool) 
         _ => {}
     }
     // A name with bytes that no service can have is none of ours.
-    let found = plain(request.query.name()).map_or(Found::Elsewhere, |name| names.lookup(&name));
+    let name = plain(request.query.name());
+    let address = name.as_deref().and_then(reverse::address);
+    if let Some((address, pointer)) = address.and_then(|it| Some((it, names.pointer(it)?))) {
+        return Decision::Answer(match pointer {
+            Pointer::Service(name) => request.pointer(name),
+            Pointer::Nobody => request.absent(reverse::zone_labels(names.pools(), address)),
+            Pointer::NotYet => request.reply(ResponseCode::ServFail),
+        });
+    }
+    if request.query.query_type() == RecordType::SRV
+        && let Some(ports) = name.as_deref().and_then(|name| names.ports(name))
+    {
+        return Decision::Answer(request.ports(&ports));
+    }
+    let found = name.map_or(Found::Elsewhere, |name| names.lookup(&name));
     match found {
         Found::Addresses { v4, v6 } => Decision::Answer(request.addresses(v4, v6)),
         Found::WithoutVip | Found::NotYet => refuse(ResponseCode::ServFail),
         // No root server knows `consul.`: there is nobody to ask, and nobody else needs to learn of it.
-        Found::Consul if !consul && names.answered() => Decision::Answer(request.absent()),
+        Found::Consul if !consul && names.answered() => Decision::Answer(request.absent(1)),
+        Found::Nobody => Decision::Answer(request.absent(1)),
         Found::Consul if !consul => refuse(ResponseCode::ServFail),
         // The asker wants to know what we know ourselves, and that is nothing.
         Found::Consul | Found::Elsewhere if !request.recursion_desired() => {
@@ -91,7 +107,7 @@ mod tests {
         op::{DEFAULT_MAX_PAYLOAD_LEN, Edns, Message, MessageType, OpCode, Query},
         rr::{
             DNSClass, RData, Record,
-            rdata::{A, TXT},
+            rdata::{A, AAAA, PTR, SRV, TXT},
         },
     };
     use proptest::prelude::*;
@@ -100,16 +116,26 @@ mod tests {
     use crate::{
         options::Options,
         snapshot::{Service, ServiceName, Snapshot},
+        vip::Pools,
     };
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
     const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
+
+    fn pools() -> Pools {
+        Pools {
+            v6: Some(crate::vip::Pool6::default()),
+            ..Pools::default()
+        }
+    }
 
     fn names() -> Names {
         let service = |vip| {
             std::sync::Arc::new(Service {
                 vip,
-                options: Options::default(),
+                options: Options {
+                    ports: [80, 8080].into(),
+                    ..Options::default()
+                },
                 aliases: Default::default(),
                 backends: Default::default(),
             })
@@ -124,7 +150,7 @@ mod tests {
             .into(),
             ..Snapshot::default()
         };
-        Names::new(&snapshot, OWN, &["localhost".to_owned()])
+        Names::new(&snapshot, pools(), &["localhost".to_owned()])
     }
 
     fn question(name: &str, kind: RecordType) -> Message {
@@ -170,7 +196,7 @@ mod tests {
 
     #[test]
     fn other_types_of_a_known_name_are_no_data_and_not_an_unknown_name() {
-        for kind in [RecordType::AAAA, RecordType::HTTPS, RecordType::MX] {
+        for kind in [RecordType::TXT, RecordType::HTTPS, RecordType::MX] {
             let answer = answered(&question("www_hello.", kind));
             assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
             assert!(answer.answers.is_empty());
@@ -185,6 +211,82 @@ mod tests {
         }
         let any = answered(&question("www_hello.", RecordType::ANY));
         assert_eq!(any.answers[0].data, RData::A(A(VIP)));
+    }
+
+    #[test]
+    fn a_service_has_a_twin_address_in_the_other_family() {
+        let answer = answered(&question("www.hello.", RecordType::AAAA));
+        let twin = "fd62:6c62:76:1::707".parse().unwrap();
+        assert_eq!(answer.answers[0].data, RData::AAAA(AAAA(twin)));
+    }
+
+    #[test]
+    fn a_services_ports_come_with_its_addresses() {
+        for (name, target) in [
+            ("www_hello.", "www_hello."),
+            ("www.hello.virtual.consul.", "www.hello.virtual.consul."),
+            ("_http._tcp.www.hello.", "www.hello."),
+            (
+                "_www_hello._tcp.virtual.consul.",
+                "www_hello.virtual.consul.",
+            ),
+            ("_www_hello._TCP.localhost.", "www_hello.virtual.consul."),
+        ] {
+            let answer = answered(&question(name, RecordType::SRV));
+            let target = Name::from_ascii(target).unwrap();
+            let told = |port| RData::SRV(SRV::new(1, 1, port, target.clone()));
+            let data: Vec<_> = answer.answers.iter().map(|it| it.data.clone()).collect();
+            assert_eq!(data, [told(80), told(8080)], "{name}");
+            assert!(answer.additionals.iter().all(|it| it.name == target));
+            let more: Vec<_> = answer.additionals.iter().map(Record::record_type).collect();
+            assert_eq!(more, [RecordType::A, RecordType::AAAA]);
+        }
+        for (name, kind) in [
+            ("_http._udp.www.hello.", RecordType::SRV),
+            ("_http._tcp.www.hello.", RecordType::A),
+        ] {
+            let answer = answered(&question(name, kind));
+            assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+            assert_eq!(answer.answers.len(), 0, "{name}");
+        }
+        let full = question("_http._tcp.full.", RecordType::SRV);
+        check_code(&full, ResponseCode::ServFail);
+    }
+
+    #[test]
+    fn an_address_of_a_pool_has_the_name_of_its_service() {
+        let twin = "7.0.7.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.6.7.0.0.2.6.c.6.2.6.d.f.ip6.arpa.";
+        for name in ["7.7.18.198.in-addr.arpa.", twin] {
+            let answer = answered(&question(name, RecordType::PTR));
+            let service = Name::from_ascii("www_hello.").unwrap();
+            assert_eq!(answer.answers[0].data, RData::PTR(PTR(service)), "{name}");
+            let other = answered(&question(name, RecordType::TXT));
+            assert_eq!(other.metadata.response_code, ResponseCode::NoError);
+            assert_eq!((other.answers.len(), other.authorities.len()), (0, 1));
+        }
+        let nobodys = question("8.7.18.198.in-addr.arpa.", RecordType::PTR);
+        let answer = answered(&nobodys);
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        let zone = Name::from_ascii("18.198.in-addr.arpa.").unwrap();
+        assert_eq!(answer.authorities[0].name, zone);
+        let packet = nobodys.to_vec().unwrap();
+        let unknown = Names::unknown(pools(), &[]);
+        let Decision::Answer(reply) = decide(&packet, true, &unknown, false) else {
+            panic!("not answered");
+        };
+        assert_eq!(reply.message.metadata.response_code, ResponseCode::ServFail);
+        let foreign = question("1.2.0.192.in-addr.arpa.", RecordType::PTR).to_vec();
+        let decision = decide(&foreign.unwrap(), true, &names(), false);
+        assert!(matches!(decision, Decision::Forward(_, Via::Upstreams)));
+    }
+
+    #[test]
+    fn what_a_c_library_appends_does_not_hide_a_service() {
+        let answer = answered(&question("www.hello.localdomain.", RecordType::A));
+        assert_eq!(answer.answers[0].data, RData::A(A(VIP)));
+        let answer = answered(&question("db.localdomain.", RecordType::A));
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(answer.authorities.len(), 1);
     }
 
     #[test]
@@ -206,7 +308,7 @@ mod tests {
             decide(&packet, true, &names(), true),
             Decision::Forward(_, Via::Consul)
         ));
-        let unknown = Names::unknown(OWN, &[]);
+        let unknown = Names::unknown(pools(), &[]);
         let Decision::Answer(reply) = decide(&packet, true, &unknown, false) else {
             panic!("not answered");
         };

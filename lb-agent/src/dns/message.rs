@@ -6,10 +6,12 @@ use hickory_proto::{
     op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, AAAA, SOA},
+        rdata::{A, AAAA, PTR, SOA, SRV},
     },
     serialize::binary::{BinDecodable, BinDecoder},
 };
+
+use super::names::Ports;
 
 /// What a packet turned out to be.
 pub(super) enum Packet {
@@ -123,19 +125,25 @@ impl Request {
 
     /// The answer for a name of ours with these addresses.
     pub(super) fn addresses(&self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Reply {
-        let mut reply = self.reply(ResponseCode::NoError);
-        let name = self.query.name();
-        let record = |data| Record::from_rdata(name.clone(), OWN_TTL_SECONDS, data);
-        let v4 = v4.map(|v4| record(RData::A(A(v4))));
-        let v6 = v6.map(|v6| record(RData::AAAA(AAAA(v6))));
-        reply.message.metadata.authoritative = true;
-        reply.message.answers.extend(match self.query.query_type() {
+        let v4 = v4.map(|v4| RData::A(A(v4)));
+        let v6 = v6.map(|v6| RData::AAAA(AAAA(v6)));
+        self.own(match self.query.query_type() {
             RecordType::A => v4,
             RecordType::AAAA => v6,
             // One kind of record is enough of an answer to ANY (RFC 8482 section 4.1).
             RecordType::ANY => v4.or(v6),
             _ => None,
-        });
+        })
+    }
+
+    /// The answer for a name of ours that has this data.
+    fn own(&self, data: impl IntoIterator<Item = RData>) -> Reply {
+        let mut reply = self.reply(ResponseCode::NoError);
+        let name = self.query.name();
+        reply.message.metadata.authoritative = true;
+        let data = data.into_iter();
+        let records = data.map(|data| Record::from_rdata(name.clone(), OWN_TTL_SECONDS, data));
+        reply.message.add_answers(records);
         if reply.message.answers.is_empty() {
             // "No such data" is not "no such name": after NXDOMAIN for AAAA, libc would not use the A.
             reply.message.add_authority(soa(name.clone()));
@@ -143,13 +151,37 @@ impl Request {
         reply
     }
 
-    /// "No such name" under `consul.`.
-    pub(super) fn absent(&self) -> Reply {
+    /// The answer for an address of ours that belongs to the service called `service`.
+    pub(super) fn pointer(&self, service: &str) -> Reply {
+        let wanted = matches!(self.query.query_type(), RecordType::PTR | RecordType::ANY);
+        let target = host(service).filter(|_| wanted);
+        self.own(target.map(|target| RData::PTR(PTR(target))))
+    }
+
+    /// The answer for the ports of a service, with the addresses that the asker will want next.
+    pub(super) fn ports(&self, service: &Ports<'_>) -> Reply {
+        let Some(target) = host(&service.target) else {
+            return self.own(None);
+        };
+        let record = |&port| RData::SRV(SRV::new(1, 1, port, target.clone()));
+        let mut reply = self.own(service.ports.iter().map(record));
+        if !reply.message.answers.is_empty() {
+            let v4 = RData::A(A(service.v4));
+            let v6 = service.v6.map(|v6| RData::AAAA(AAAA(v6)));
+            let more = [Some(v4), v6].into_iter().flatten();
+            let more = more.map(|data| Record::from_rdata(target.clone(), OWN_TTL_SECONDS, data));
+            reply.message.add_additionals(more);
+        }
+        reply
+    }
+
+    /// "No such name", said for the zone of the name's last `labels` labels.
+    pub(super) fn absent(&self, labels: usize) -> Reply {
         let mut reply = self.reply(ResponseCode::NXDomain);
         reply.message.metadata.authoritative = true;
         reply
             .message
-            .add_authority(soa(self.query.name().trim_to(1)));
+            .add_authority(soa(self.query.name().trim_to(labels)));
         reply
     }
 }
@@ -179,6 +211,11 @@ impl Reply {
         }
         self.message.truncate().to_vec().ok()
     }
+}
+
+/// A service's name as a name of DNS; `None` if it is too long for one.
+fn host(name: &str) -> Option<Name> {
+    Name::from_labels(name.split('.').map(str::as_bytes)).ok()
 }
 
 /// The start of authority that lets a negative answer be kept for a moment (RFC 2308 section 5), in the form

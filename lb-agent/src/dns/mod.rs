@@ -8,7 +8,8 @@
 //!
 //! | asked for | answer |
 //! |---|---|
-//! | a service, a part of it, an alias | A: its VIP; anything else: no data |
+//! | a service, a part of it, an alias | A: its VIP; AAAA: the twin; SRV: its ports; anything else: no data |
+//! | an address of a pool | PTR: the name of its service, or NXDOMAIN |
 //! | the same, but it has no VIP at the moment | SERVFAIL |
 //! | a route of the front, a name that carries a loopback address | A: the agent's own address |
 //! | a name that carries another address | that address |
@@ -38,6 +39,7 @@ pub use resolv_conf::system_upstreams;
 use crate::{
     catalog::Problem,
     snapshot::{Snapshot, changes},
+    vip::Pools,
 };
 use names::Names;
 use server::Server;
@@ -52,13 +54,16 @@ mod message;
 mod metrics;
 pub mod names;
 mod resolv_conf;
+mod reverse;
 mod server;
 
 /// How the resolver is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The agent's own address: what names that mean the host are answered with.
-    pub own: Ipv4Addr,
+    /// Where VIPs and their twins are; the first VIP is the agent's own, with which names that mean the host are
+    /// answered. Without a pool of twins, AAAA of a service has no data: a client must not be sent where the data plane
+    /// does not serve it.
+    pub pools: Pools,
     /// The front's domains.
     pub domains: Vec<String>,
     /// Who is asked for names that are not ours, in this order.
@@ -66,7 +71,9 @@ pub struct Config {
     /// Consul's DNS, which is asked for names under `consul.`.
     pub consul: Option<SocketAddr>,
     /// Networks whose clients are answered where this host has an address in the same one, beside this host
-    /// itself. [`private_networks`] and the pool make a good list.
+    /// itself. [`private_networks`] and the pools make a good list.
+    pub neighbours: Vec<IpNet>,
+    /// Networks whose clients are answered wherever they are.
     pub allow: Vec<IpNet>,
 }
 
@@ -109,12 +116,16 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     config.upstreams = others(config.upstreams, &udp);
-    let (own, domains) = (config.own, config.domains.clone());
+    let (pools, domains) = (config.pools, config.domains.clone());
     let names = |snapshot: Option<Arc<Snapshot>>| match snapshot {
-        Some(snapshot) => Names::new(&snapshot, own, &domains),
-        None => Names::unknown(own, &domains),
+        Some(snapshot) => Names::new(&snapshot, pools, &domains),
+        None => Names::unknown(pools, &domains),
     };
-    let server = Arc::new(Server::new(config, Names::unknown(own, &domains), metrics));
+    let server = Arc::new(Server::new(
+        config,
+        Names::unknown(pools, &domains),
+        metrics,
+    ));
     let learn = |snapshot| {
         let names = names(snapshot);
         problems.send_if_modified(|told| {
@@ -178,7 +189,7 @@ pub async fn run(
     drained.await.unwrap_or(Ok(()))
 }
 
-/// Whether the names of two snapshots mean the same: most changes are of backends, and names know none.
+/// Whether the names of two snapshots mean the same: most changes are of backends, of which names know the ports.
 fn names_the_same(before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
     match (before, after) {
         (None, None) => true,
@@ -186,7 +197,10 @@ fn names_the_same(before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
             let mut services = changes(&before.services, &after.services);
             before.answered == after.answered
                 && services.all(|(_, old, new)| match (old, new) {
-                    (Some(old), Some(new)) => (old.vip, &old.aliases) == (new.vip, &new.aliases),
+                    (Some(old), Some(new)) => {
+                        (old.vip, &old.aliases) == (new.vip, &new.aliases)
+                            && names::ports(old) == names::ports(new)
+                    }
                     _ => false,
                 })
         }

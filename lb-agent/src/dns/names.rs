@@ -2,34 +2,41 @@
 //!
 //! A name means, first match first:
 //! 1. a service: its own name, the same with `_` as `.`, its aliases, the name of a tagged part
-//!    (`www.hello`): the VIP;
-//! 2. the same names under `virtual.consul`: the VIP;
+//!    (`www.hello`): the VIP and its IPv6 twin;
+//! 2. the same names under `virtual.consul`, and under `localdomain`, which a container's C library may append;
 //! 3. the host, if it lies under `localhost`, if it is the route of a service under one of the front's
 //!    domains, or if it carries a loopback address: the agent's own address. To the container that asks,
 //!    loopback is the container; whoever wrote such a name meant the front;
 //! 4. the address it carries (see [`carried`]);
 //! 5. something that others know.
 //!
+//! A service's ports are found under those names too, and as `_http._tcp.<name>` or `_<service>._tcp.<suffix>`
+//! (RFC 2782). Addresses of the pools have the names of their services; see [`reverse`](super::reverse).
+//!
 //! This never asks the network and holds no state but the table.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    net::{Ipv4Addr, Ipv6Addr},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use super::carried;
 use crate::{
     catalog::Problem,
     snapshot::{Service, ServiceName, Snapshot},
+    vip::Pools,
 };
 
 /// The names of one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    own: Ipv4Addr,
+    pools: Pools,
     domains: Vec<String>,
     answered: bool,
     table: HashMap<String, Target>,
+    /// The name that a VIP has: the first that its service got.
+    pointers: HashMap<Ipv4Addr, String>,
     problems: Vec<Problem>,
 }
 
@@ -49,72 +56,97 @@ pub enum Found {
     NotYet,
     /// It lies under `consul.`: Consul may know.
     Consul,
+    /// It lies where nothing is but our own names, and is none of them.
+    Nobody,
     /// Others may know.
     Elsewhere,
+}
+
+/// Where a service is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports<'n> {
+    /// The name of the service's addresses.
+    pub target: String,
+    /// The ports; several where its instances registered different ones.
+    pub ports: &'n [u16],
+    /// The VIP.
+    pub v4: Ipv4Addr,
+    /// Its twin.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// What an address of the pools stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pointer<'n> {
+    /// A service of this name.
+    Service(&'n str),
+    /// No service.
+    Nobody,
+    /// It may be a service that no source has told us of yet.
+    NotYet,
 }
 
 /// What a name in the table stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
-    Service {
-        name: ServiceName,
-        vip: Option<Ipv4Addr>,
-    },
+    Service(Arc<Known>),
     Host,
+}
+
+/// What names need to know of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    name: ServiceName,
+    vip: Option<Ipv4Addr>,
+    ports: Vec<u16>,
 }
 
 impl Names {
     /// The names before the first snapshot: nothing is known, and nothing is denied.
-    pub fn unknown(own: Ipv4Addr, domains: &[String]) -> Self {
+    pub fn unknown(pools: Pools, domains: &[String]) -> Self {
         let domains = domains
             .iter()
             .map(|domain| domain.trim_matches('.').to_ascii_lowercase())
             .filter(|domain| !domain.is_empty())
             .collect();
         Self {
-            own,
+            pools,
             domains,
             answered: false,
             table: HashMap::new(),
+            pointers: HashMap::new(),
             problems: Vec::new(),
         }
     }
 
-    /// The names of `snapshot`, on the agent whose address is `own` and whose front serves `domains`.
+    /// The names of `snapshot`, on the agent that has `pools` and whose front serves `domains`.
     ///
     /// Where two services claim a name, a service's exact name beats what is derived from another;
     /// then the alphabetically first service wins, and the whole of a service before a tagged part.
-    pub fn new(snapshot: &Snapshot, own: Ipv4Addr, domains: &[String]) -> Self {
-        let mut names = Self::unknown(own, domains);
+    pub fn new(snapshot: &Snapshot, pools: Pools, domains: &[String]) -> Self {
+        let mut names = Self::unknown(pools, domains);
         names.answered = snapshot.answered;
-        let wholes = || {
-            snapshot
-                .services
-                .iter()
-                .filter(|(name, _)| name.tag.is_none())
+        let known = |(name, service): (&ServiceName, &Arc<Service>)| {
+            let known = Known {
+                name: name.clone(),
+                vip: service.vip,
+                ports: ports(service).into_iter().collect(),
+            };
+            (Arc::new(known), Arc::clone(service))
         };
-        let parts = || {
-            snapshot
-                .services
-                .iter()
-                .filter(|(name, _)| name.tag.is_some())
-        };
-        for (name, service) in wholes() {
-            names.claim(&name.service, name, service.vip);
+        let (wholes, parts): (Vec<_>, Vec<_>) = snapshot
+            .services
+            .iter()
+            .map(known)
+            .partition(|(known, _)| known.name.tag.is_none());
+        for (known, _) in &wholes {
+            names.claim(&known.name.service, known);
         }
-        for (name, service) in wholes() {
-            let dotted = name.service.replace('_', ".");
-            names.warn_of_carried(name, &dotted);
-            names.claim(&dotted, name, service.vip);
-            names.claim_aliases(name, service);
-            names.host_under_domains(&dotted);
+        for (known, service) in &wholes {
+            names.claim_derived(&known.name.service.replace('_', "."), known, service);
         }
-        for (name, service) in parts() {
-            let dotted = name.to_string();
-            names.warn_of_carried(name, &dotted);
-            names.claim(&dotted, name, service.vip);
-            names.claim_aliases(name, service);
-            names.host_under_domains(&dotted);
+        for (known, service) in &parts {
+            names.claim_derived(&known.name.to_string(), known, service);
         }
         names.problems.sort();
         names
@@ -132,23 +164,30 @@ impl Names {
 
     /// The meaning of `name`, which is in lower case and has no trailing dot.
     pub fn lookup(&self, name: &str) -> Found {
-        let service = name.strip_suffix(VIRTUAL).and_then(|n| n.strip_suffix('.'));
-        let target = match service {
-            Some(service) => self.service(service),
-            None => self.table.get(name),
-        };
-        match target {
-            Some(Target::Service { vip: Some(vip), .. }) => return Found::v4(*vip),
-            Some(Target::Service { vip: None, .. }) => return Found::WithoutVip,
-            Some(Target::Host) => return Found::v4(self.own),
-            None => {}
+        if let Some(known) = self.known(name) {
+            return match known.vip {
+                Some(vip) => Found::Addresses {
+                    v4: Some(vip),
+                    v6: self.pools.twin(vip),
+                },
+                None => Found::WithoutVip,
+            };
+        }
+        if let Some((_, known, _)) = self.labelled(name) {
+            return match known.vip {
+                Some(_) => Found::Addresses { v4: None, v6: None },
+                None => Found::WithoutVip,
+            };
+        }
+        if matches!(self.table.get(name), Some(Target::Host)) {
+            return Found::v4(self.pools.own());
         }
         if let Some(found) = self.localhost(name) {
             return found;
         }
         if let Some(carried) = carried::carried(name) {
             return if carried.is_loopback() {
-                Found::v4(self.own)
+                Found::v4(self.pools.own())
             } else {
                 Found::Addresses {
                     v4: carried.v4,
@@ -158,6 +197,8 @@ impl Names {
         }
         if !self.answered && self.may_be_ours(name) {
             Found::NotYet
+        } else if lies_under(name, APPENDED) {
+            Found::Nobody
         } else if lies_under(name, "consul") {
             Found::Consul
         } else {
@@ -165,11 +206,74 @@ impl Names {
         }
     }
 
+    /// Where the service that `name` means is reached: asked by one of its own names, by such a name below
+    /// `_<anything>._tcp`, or as `_<service>._tcp.<suffix>`. `None` if it is no service, has no VIP, or is not
+    /// reached by that protocol.
+    pub fn ports(&self, name: &str) -> Option<Ports<'_>> {
+        let (known, target) = match self.known(name) {
+            Some(known) => (known, name.to_owned()),
+            None => {
+                let (protocol, known, target) = self.labelled(name)?;
+                (known, (protocol == "_tcp").then_some(target)?)
+            }
+        };
+        let v4 = known.vip?;
+        Some(Ports {
+            target,
+            ports: &known.ports,
+            v4,
+            v6: self.pools.twin(v4),
+        })
+    }
+
+    /// What `address` stands for; `None` if it lies in no pool.
+    pub fn pointer(&self, address: IpAddr) -> Option<Pointer<'_>> {
+        if !self.pools.contain(address) {
+            return None;
+        }
+        let vip = self.pools.vip(address);
+        Some(match vip.and_then(|vip| self.pointers.get(&vip)) {
+            Some(name) => Pointer::Service(name),
+            None if self.answered => Pointer::Nobody,
+            None => Pointer::NotYet,
+        })
+    }
+
+    /// The pools whose addresses have names.
+    pub(super) fn pools(&self) -> Pools {
+        self.pools
+    }
+
+    /// The service of which `name` is a name.
+    fn known(&self, name: &str) -> Option<&Known> {
+        self.service(name).or_else(|| {
+            let within = |zone| name.strip_suffix(zone)?.strip_suffix('.');
+            self.service([VIRTUAL, APPENDED].into_iter().find_map(within)?)
+        })
+    }
+
     /// The target of `name` if that is a service, not a route of the front.
-    fn service(&self, name: &str) -> Option<&Target> {
-        self.table
-            .get(name)
-            .filter(|target| matches!(target, Target::Service { .. }))
+    fn service(&self, name: &str) -> Option<&Known> {
+        match self.table.get(name) {
+            Some(Target::Service(known)) => Some(known),
+            _ => None,
+        }
+    }
+
+    /// The protocol, the service and the name of its addresses for a name of the form `_label._protocol.rest`
+    /// (RFC 2782). What stands before a service's name is free: `_http._tcp.www.hello`.
+    fn labelled<'q>(&self, name: &'q str) -> Option<(&'q str, &Known, String)> {
+        let (label, rest) = name.strip_prefix('_')?.split_once('.')?;
+        let (protocol, rest) = rest.split_once('.')?;
+        if !["_tcp", "_udp"].contains(&protocol) {
+            return None;
+        }
+        if let Some(known) = self.known(rest) {
+            return Some((protocol, known, rest.to_owned()));
+        }
+        let suffix = rest == VIRTUAL || self.domains.iter().any(|domain| domain == rest);
+        let known = self.service(label).filter(|_| suffix)?;
+        Some((protocol, known, format!("{label}.{VIRTUAL}")))
     }
 
     /// `localhost` is the asker itself and never leaves the machine (RFC 6761 section 6.3). Names under it
@@ -177,7 +281,7 @@ impl Names {
     fn localhost(&self, name: &str) -> Option<Found> {
         let inside = lies_under(name, LOCALHOST);
         if inside && name != LOCALHOST && self.domains.iter().any(|domain| domain == LOCALHOST) {
-            return Some(Found::v4(self.own));
+            return Some(Found::v4(self.pools.own()));
         }
         inside.then_some(Found::Addresses {
             v4: Some(Ipv4Addr::LOCALHOST),
@@ -191,16 +295,25 @@ impl Names {
         let single_label = !name.is_empty() && !name.contains('.');
         single_label
             || lies_under(name, VIRTUAL)
+            || lies_under(name, APPENDED)
             || self.domains.iter().any(|domain| lies_under(name, domain))
     }
 
-    fn claim_aliases(&mut self, name: &ServiceName, service: &Service) {
+    /// Claims what follows from a service's name, and its aliases.
+    fn claim_derived(&mut self, dotted: &str, known: &Arc<Known>, service: &Service) {
+        self.warn_of_carried(&known.name, dotted);
+        self.claim(dotted, known);
+        self.claim_aliases(known, service);
+        self.host_under_domains(dotted);
+    }
+
+    fn claim_aliases(&mut self, known: &Arc<Known>, service: &Service) {
         for alias in &service.aliases {
             let alias = alias.trim_end_matches('.').to_ascii_lowercase();
             if self.is_route(&alias) {
                 self.table.entry(alias).or_insert(Target::Host);
             } else {
-                self.claim(&alias, name, service.vip);
+                self.claim(&alias, known);
             }
         }
     }
@@ -211,20 +324,22 @@ impl Names {
             || self.domains.iter().any(|domain| lies_under(alias, domain))
     }
 
-    fn claim(&mut self, text: &str, name: &ServiceName, vip: Option<Ipv4Addr>) {
+    fn claim(&mut self, text: &str, known: &Arc<Known>) {
         // The empty name is the root, which nobody may have.
         if text.is_empty() {
             return;
         }
         match self.table.entry(text.to_ascii_lowercase()) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Target::Service {
-                    name: name.clone(),
-                    vip,
-                });
+                if let Some(vip) = known.vip {
+                    let name = || vacant.key().clone();
+                    self.pointers.entry(vip).or_insert_with(name);
+                }
+                vacant.insert(Target::Service(Arc::clone(known)));
             }
             Entry::Occupied(occupied) => match occupied.get() {
-                Target::Service { name: winner, .. } if winner != name => {
+                Target::Service(winner) if winner.name != known.name => {
+                    let (winner, name) = (&winner.name, &known.name);
                     self.problems.push(Problem::new(
                         format!("name {}", occupied.key()),
                         format!(
@@ -283,6 +398,17 @@ impl Found {
     }
 }
 
+/// The ports of `service`: those that it asks for, else those that its instances registered. Every one of them leads
+/// to all instances, so a few are enough where each instance has a port of its own.
+pub(super) fn ports(service: &Service) -> BTreeSet<u16> {
+    if !service.options.ports.is_empty() {
+        return service.options.ports.clone();
+    }
+    let registered = service.backends.values().map(|it| it.address.port());
+    let all: BTreeSet<u16> = registered.collect();
+    all.into_iter().take(PORT_LIMIT).collect()
+}
+
 /// Whether `name` is `zone` or a name within it.
 fn lies_under(name: &str, zone: &str) -> bool {
     name.strip_suffix(zone)
@@ -291,7 +417,11 @@ fn lies_under(name: &str, zone: &str) -> bool {
 
 /// The zone in which Consul puts virtual addresses.
 const VIRTUAL: &str = "virtual.consul";
+/// What a host without a domain has in its list to append; nobody has it in DNS.
+const APPENDED: &str = "localdomain";
 const LOCALHOST: &str = "localhost";
+/// Registered ports that are told; the answer fits into a datagram.
+const PORT_LIMIT: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-/// The host's resolvers, without the agent's own address, which would make it ask itself.
+use crate::vip::Pools;
+
+/// The host's resolvers, without the agent's own addresses, which would make it ask itself.
 ///
 /// # Errors
 /// If `/etc/resolv.conf` is there and cannot be read. Without the file there are none.
-pub fn system_upstreams(own: Ipv4Addr) -> io::Result<Vec<SocketAddr>> {
-    upstreams(own, &read(RESOLV_CONF)?, || read(RESOLVED_CONF))
+pub fn system_upstreams(pools: Pools) -> io::Result<Vec<SocketAddr>> {
+    upstreams(pools, &read(RESOLV_CONF)?, || read(RESOLVED_CONF))
 }
 
 fn read(path: &str) -> io::Result<String> {
@@ -23,19 +25,21 @@ fn read(path: &str) -> io::Result<String> {
 /// `text` decides, unless it names systemd-resolved's stub only: that one may well ask us, and both would
 /// go round in a circle. Then `resolved` knows the servers behind it.
 fn upstreams(
-    own: Ipv4Addr,
+    pools: Pools,
     text: &str,
     resolved: impl FnOnce() -> io::Result<String>,
 ) -> io::Result<Vec<SocketAddr>> {
     let mut servers = name_servers(text);
     let stub = |server: &IpAddr| STUBS.iter().any(|stub| server == stub);
-    if !servers.is_empty() && servers.iter().all(|server| stub(server) || *server == own) {
+    let own = |server: &IpAddr| pools.vip(*server) == Some(pools.own());
+    if !servers.is_empty() && servers.iter().all(|server| stub(server) || own(server)) {
         let behind = name_servers(&resolved()?);
-        if behind.iter().any(|server| *server != own) {
+        // If it knows nobody but us, there is nobody to ask.
+        if !behind.is_empty() {
             servers = behind;
         }
     }
-    servers.retain(|server| *server != own);
+    servers.retain(|server| !own(server));
     Ok(servers
         .into_iter()
         .map(|server| SocketAddr::new(server, DNS_PORT))
@@ -69,11 +73,13 @@ const DNS_PORT: u16 = 53;
 mod tests {
     use super::*;
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-
     #[track_caller]
     fn check(text: &str, resolved: &str, expect: &[&str]) {
-        let servers = upstreams(OWN, text, || Ok(resolved.to_owned())).unwrap();
+        let pools = Pools {
+            v6: Some(crate::vip::Pool6::default()),
+            ..Pools::default()
+        };
+        let servers = upstreams(pools, text, || Ok(resolved.to_owned())).unwrap();
         let expect: Vec<SocketAddr> = expect.iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(servers, expect);
     }
@@ -94,6 +100,7 @@ mod tests {
             &["192.0.2.1:53"],
         );
         check("nameserver 198.18.0.1", "", &[]);
+        check("nameserver fd62:6c62:76:1::1", "", &[]);
     }
 
     #[test]
@@ -101,6 +108,7 @@ mod tests {
         let behind = "nameserver 198.18.0.1\nnameserver 192.0.2.7";
         check("nameserver 127.0.0.53", behind, &["192.0.2.7:53"]);
         check("nameserver 127.0.0.53", "", &["127.0.0.53:53"]);
+        check("nameserver 127.0.0.53", "nameserver 198.18.0.1", &[]);
         check("nameserver 198.18.0.1", behind, &["192.0.2.7:53"]);
     }
 }

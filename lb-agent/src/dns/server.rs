@@ -62,7 +62,7 @@ impl Server {
             names: ArcSwap::from_pointee(names),
             consul: config.consul.is_some(),
             forwarder: Forwarder::new(config.upstreams, config.consul),
-            access: Access::new(config.own, config.allow),
+            access: Access::new(config.pools, config.neighbours, config.allow),
             metrics,
             forwards: Arc::new(Semaphore::new(FORWARD_LIMIT)),
         }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lb_agent::{admin, config::Config, front};
+use ipnet::IpNet;
+use lb_agent::{admin, config::Config, front, vip::Pools};
 use lb_sys::inherit::Inherited;
 use socket2::{Domain, Socket, Type};
 
@@ -23,7 +24,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) fn bind(config: &Config, inherited: &mut Inherited) -> Result<Self> {
+    pub(super) fn bind(config: &Config, pools: Pools, inherited: &mut Inherited) -> Result<Self> {
         let bad = "a passed descriptor is no listener";
         let mut admin = inherited.tcp("admin").context(bad)?;
         if admin.is_empty() {
@@ -38,7 +39,11 @@ impl Listeners {
             inherited.tcp("dns").context(bad)?,
         );
         if config.dns.enabled && dns_udp.is_empty() && dns_tcp.is_empty() {
-            for &address in &config.dns.listen {
+            // The default has the agent's address of either family, whatever the host has.
+            let missing = |it: &&SocketAddr| {
+                pools.v6.is_none() && IpNet::from(config.vip.pool6.net()).contains(&it.ip())
+            };
+            for &address in config.dns.listen.iter().filter(|it| !missing(it)) {
                 dns_udp.push(bound("[dns] listen", address, |it| {
                     early(it, Type::DGRAM).map(Into::into)
                 })?);

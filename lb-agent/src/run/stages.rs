@@ -33,7 +33,7 @@ const FRONT_GRACE: Duration = Duration::from_secs(30);
 pub(super) fn spawn(
     config: Config,
     consul: Option<consul::Config>,
-    pool: vip::Pool,
+    pools: vip::Pools,
     listeners: Listeners,
     plane: reconcile::Plane,
     readiness: &Readiness,
@@ -151,7 +151,7 @@ pub(super) fn spawn(
 
     // What the agent adds.
     let vip_config = vip::Config {
-        pool,
+        pool: pools.v4,
         datacenter: config.vip.datacenter.clone(),
         quarantine: config.vip.quarantine,
         records: config.state_dir.join("vips.json"),
@@ -260,7 +260,7 @@ pub(super) fn spawn(
         let metrics = Arc::new(dns::Metrics::default());
         metrics.register(&mut registry);
         components.push(dns_line(&listeners.dns_udp));
-        let dns_config = dns_config(&config, pool)?;
+        let dns_config = dns_config(&config, pools)?;
         let run = dns::run(
             dns_config,
             listeners.dns_udp,
@@ -281,6 +281,7 @@ pub(super) fn spawn(
         drains: drains_in,
         vips: orders_in,
         clients,
+        pools,
         readiness: readiness.clone(),
         registry,
         hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),
@@ -354,21 +355,22 @@ pub(crate) fn consul_config(
     Ok(config)
 }
 
-fn dns_config(config: &Config, pool: vip::Pool) -> Result<dns::Config> {
+fn dns_config(config: &Config, pools: vip::Pools) -> Result<dns::Config> {
     let upstreams = match &config.dns.upstreams {
         Some(upstreams) => upstreams.clone(),
-        None => dns::system_upstreams(pool.own()).context(
+        None => dns::system_upstreams(pools).context(
             "cannot read /etc/resolv.conf for the resolver's upstreams; set [dns] upstreams",
         )?,
     };
-    let mut allow = dns::private_networks();
-    allow.push(pool.net().into());
+    let mut neighbours = dns::private_networks();
+    neighbours.push(pools.v4.net().into());
     Ok(dns::Config {
-        own: pool.own(),
+        pools,
         domains: config.front.domains.clone(),
         upstreams,
         consul: config.dns.consul,
-        allow,
+        neighbours,
+        allow: config.dns.allow.clone(),
     })
 }
 

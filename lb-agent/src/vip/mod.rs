@@ -8,6 +8,7 @@
 mod allocator;
 mod order;
 mod pool;
+mod pool6;
 mod record;
 mod share;
 mod stage;
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::
 
 pub use order::{Entry, How, Order, Request};
 pub use pool::{Pool, PoolError};
+pub use pool6::{Pool6, Pool6Error, Pools, v4_of, v6_of};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinSet},

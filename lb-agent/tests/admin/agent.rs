@@ -73,6 +73,7 @@ impl Agent {
             clients: clients_in,
             readiness: readiness.clone(),
             registry,
+            pools: vip::Pools::default(),
             hosts: Box::new(|| {
                 BTreeMap::from([("www_hello".to_owned(), vec!["www.hello".to_owned()])])
             }),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lb_agent::{
     admin::{self, Config, Inputs, Readiness},
     drain::DrainOutcome,
+    vip,
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -273,6 +274,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         clients: watch::channel(None).1,
         readiness: Readiness::new([]),
         registry: Registry::with_prefix("lb"),
+        pools: vip::Pools::default(),
         hosts: Box::new(BTreeMap::new),
         components: Vec::new(),
     };

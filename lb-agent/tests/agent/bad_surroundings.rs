@@ -122,6 +122,16 @@ fn a_pool_that_somebody_else_uses_is_not_taken() {
             "route del 198.18.0.0/15 dev lb-vpn",
             "198.18.0.0/15",
         ),
+        (
+            "addr add fd62:6c62:76:1::9/64 dev lb-vpn nodad",
+            "addr del fd62:6c62:76:1::9/64 dev lb-vpn",
+            "fd62:6c62:76:1::9",
+        ),
+        (
+            "route add fd62:6c62:76::/48 dev lb-vpn",
+            "route del fd62:6c62:76::/48 dev lb-vpn",
+            "fd62:6c62:76::/48",
+        ),
     ] {
         world.netns.ip(give).unwrap();
         let attempt = world.attempt(&[]);

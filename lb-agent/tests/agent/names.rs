@@ -1,8 +1,19 @@
 //! The three ways in: a name and a connect, a plain connect to any port, HTTP by Host.
 
-use std::{fs, io, net::Ipv4Addr, path::Path, process::Command};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::Command,
+};
 
-use hickory_proto::{op::ResponseCode, rr::RecordType};
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{
+        Name, RData, RecordType,
+        rdata::{AAAA, PTR},
+    },
+};
 
 use crate::kit::{Instance, World, dns, dns_message, greeting, service};
 
@@ -63,9 +74,68 @@ fn services_parts_and_aliases_have_names_for_their_virtual_addresses() {
 }
 
 #[test]
+fn a_service_has_a_twin_a_port_and_a_name_for_its_addresses() {
+    let (world, _instances) = world();
+    let vip = world.report().vip("www.hello").unwrap();
+    let [_, _, high, low] = vip.octets();
+    let host = u16::from_be_bytes([high, low]);
+    let twin = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, host);
+    let ask = |name: &str, kind| dns_message(&world.netns, RESOLVER, name, kind).unwrap();
+    let answer = ask("www.hello.", RecordType::AAAA);
+    assert_eq!(answer.answers[0].data, RData::AAAA(AAAA(twin)));
+    for address in [IpAddr::V4(vip), IpAddr::V6(twin)] {
+        let answer = ask(&Name::from(address).to_ascii(), RecordType::PTR);
+        let name = Name::from_ascii("www.hello.").unwrap();
+        assert_eq!(answer.answers[0].data, RData::PTR(PTR(name)), "{address}");
+    }
+    let answer = ask("_http._tcp.www.hello.", RecordType::SRV);
+    assert_eq!(answer.answers.len(), 1, "{answer}");
+    assert_eq!(answer.additionals.len(), 2, "{answer}");
+    world.finish();
+}
+
+#[test]
+fn the_resolver_and_the_unreachable_route_are_there_in_both_families() {
+    let (world, _instances) = world();
+    let network = world.network();
+    for part in [
+        "198.18.0.1/32",
+        "unreachable 198.18.0.0/16",
+        "fd62:6c62:76:1::1/128",
+        "unreachable fd62:6c62:76:1::/64",
+    ] {
+        assert!(network.contains(part), "{part} in {network}");
+    }
+    let own = IpAddr::from([0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 1]);
+    let answer = dns_message(&world.netns, own, "www.hello.", RecordType::A).unwrap();
+    assert_eq!(answer.answers.len(), 1, "{answer}");
+    world.finish();
+}
+
+#[test]
+fn a_host_without_ipv6_is_served_without_it() {
+    let mut instance = None;
+    let world = World::with_services(|netns| {
+        let off = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+        netns.enter(|| fs::write(off, "1").unwrap()).unwrap();
+        service(
+            "api",
+            &[instance.insert(Instance::start(netns, "a", [127, 0, 1, 1]))],
+        )
+    });
+    world.await_usable("api", &["a"]);
+    let answer = dns_message(&world.netns, RESOLVER, "api.", RecordType::AAAA).unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(answer.answers.len(), 0);
+    assert!(world.said().contains("no IPv6"), "{}", world.said());
+    assert!(!world.network().contains("fd62"), "{}", world.network());
+    world.finish();
+}
+
+#[test]
 fn a_name_without_an_address_of_the_other_family_still_exists() {
     let (world, _instances) = world();
-    for name in ["api.v1.", "www.hello.", "10.1.2.3.nip.io."] {
+    for name in ["www.hello.localhost.", "10.1.2.3.nip.io."] {
         let answer = dns_message(&world.netns, RESOLVER, name, RecordType::AAAA).unwrap();
         // "No such name" would make a client give up that asks for both.
         assert_eq!(
@@ -101,27 +171,53 @@ fn names_that_carry_an_address_and_names_of_nobody_are_answered() {
 }
 
 #[test]
-fn the_c_library_of_a_client_finds_a_service() {
+fn the_c_library_of_a_host_that_installed_the_resolver_finds_services_and_their_names() {
     let (world, _instances) = world();
     let vip = world.report().vip("www.hello").unwrap();
-    for (name, text) in [
-        ("resolv.conf", format!("nameserver {RESOLVER}\n")),
-        ("nsswitch.conf", "hosts: files dns\n".to_owned()),
-    ] {
-        let (file, over) = (world.path(name), Path::new("/etc").join(name));
-        fs::write(&file, text).unwrap();
+    // The host's own file, which leads nowhere and searches where nothing is.
+    let etc = world.path("root/etc");
+    fs::create_dir_all(&etc).unwrap();
+    let before = "search localdomain\nnameserver 127.0.0.9\n";
+    fs::write(etc.join("resolv.conf"), before).unwrap();
+    let resolver = |action: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_lb-agent"))
+            .args(["resolver", action, "-o", "json", "--root"])
+            .arg(world.path("root"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(resolver("install").contains(&format!("\"address\":\"{RESOLVER}\"")));
+    assert!(resolver("status").contains("\"installed\":true"));
+
+    fs::write(etc.join("nsswitch.conf"), "hosts: files dns\n").unwrap();
+    for name in ["resolv.conf", "nsswitch.conf"] {
+        let over = Path::new("/etc").join(name);
         if over.exists() {
-            world.netns.bind(&file, &over).unwrap();
+            world.netns.bind(&etc.join(name), &over).unwrap();
         }
     }
-    let ask = || {
-        Command::new("getent")
-            .args(["ahostsv4", "www.hello"])
-            .output()
+    let getent = |arguments: &[&str]| {
+        let ask = || Command::new("getent").args(arguments).output();
+        let output = world.netns.enter(ask).unwrap().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     };
-    let output = world.netns.enter(ask).unwrap().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.starts_with(&format!("{vip} ")), "{said}");
+    for (name, vip) in [
+        ("www.hello", vip),
+        ("www", world.report().vip("www").unwrap()),
+    ] {
+        let said = getent(&["ahostsv4", name]);
+        assert!(said.starts_with(&format!("{vip} ")), "{said}");
+        let said = getent(&["ahosts", name]);
+        assert!(said.contains("fd62:6c62:76:1::"), "{said}");
+    }
+    let said = getent(&["hosts", &vip.to_string()]);
+    assert!(said.trim_end().ends_with(" www.hello"), "{said}");
+
+    assert!(resolver("uninstall").contains("\"installed\":false"));
+    let after = fs::read_to_string(etc.join("resolv.conf")).unwrap();
+    assert_eq!(after, before);
     world.finish();
 }
 

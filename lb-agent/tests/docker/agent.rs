@@ -166,3 +166,28 @@ fn the_agent_tells_its_clients_and_knows_the_host() {
     let line = lines.iter().find(|it| it["name"] == "clients").unwrap();
     assert_eq!(line["detail"], "1 container is known", "{status}");
 }
+
+#[test]
+fn a_container_finds_services_by_short_names() {
+    let docker = engine();
+    start(&docker, "one", &["-l", "SERVICE_NAME=www_hello"]);
+    let mut agent = Agent::start(&docker);
+    let vip = agent.until_usable(&docker, "www_hello", &["one"]);
+    let search = ["--dns", "198.18.0.1", "--dns-search", "localdomain"];
+    let ignored = ["-l", "SERVICE_IGNORE=1"];
+    start(&docker, "client", &[search.as_slice(), &ignored].concat());
+    for (name, answer) in [
+        ("www.hello", vip.as_str()),
+        ("www_hello", &vip),
+        ("www.hello.virtual.consul", &vip),
+        // The front, and not the container itself.
+        ("www.hello.127.0.0.1.xip.io", "198.18.0.1"),
+        (&vip, "www_hello"),
+    ] {
+        let ask = ["exec", "client", "/bin/busybox", "nslookup", name];
+        let said = docker.docker(ask).unwrap();
+        // What comes first is who was asked.
+        let (_, found) = said.split_once("\n\n").unwrap_or_default();
+        assert!(found.contains(answer), "{name}: {said}");
+    }
+}

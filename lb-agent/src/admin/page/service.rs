@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{hosts, known, vip};
+use super::{hosts, known, vips};
 use crate::{
     admin::{
         compose::age,
@@ -29,7 +29,7 @@ pub(super) fn section(
                 span.mark class=(service.state.as_str()) { (service.state.as_str()) }
             }
             p {
-                "VIP " (vip(service)) ", " (ports(service)) ", " (service.balance)
+                "VIP " (vips(service)) ", " (ports(service)) ", " (service.balance)
                 ", check " (service.check)
                 @if !service.hosts.is_empty() { "; " (hosts(service)) }
             }

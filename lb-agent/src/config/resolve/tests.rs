@@ -104,7 +104,10 @@ fn a_file_of_services_is_all_that_must_be_given() {
     assert_eq!(config.front.domains[0], "localhost");
     assert_eq!(config.front.no_route_status, 503);
     assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
-    assert_eq!(config.dns.listen, ["198.18.0.1:53".parse().unwrap()]);
+    let both = ["198.18.0.1:53", "[fd62:6c62:76:1::1]:53"];
+    assert_eq!(config.dns.listen, both.map(|it| it.parse().unwrap()));
+    assert_eq!(config.vip.pool6.to_string(), "fd62:6c62:76:1::/64");
+    assert!(config.dns.allow.is_empty() && !config.dns.host);
     assert_eq!(config.dns.upstreams, None);
     assert_eq!(
         (config.limits.services, config.limits.backends),
@@ -125,6 +128,7 @@ fn every_key_of_the_file_has_its_effect() {
             log_format = "json"
             [vip]
             pool = "10.77.0.0/24"
+            pool6 = "fd77::/80"
             datacenter = "rack_7"
             quarantine = "90s"
             [sources.file]
@@ -145,6 +149,7 @@ fn every_key_of_the_file_has_its_effect() {
             [dns]
             enabled = false
             listen = ["127.0.0.1:5353"]
+            allow = ["192.0.2.0/24", "2001:db8::/32"]
             upstreams = ["9.9.9.9", "[::1]:5353"]
             consul = "127.0.0.1:8600"
             [health]
@@ -183,6 +188,9 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(config.front.expose, Expose::Tagged);
     assert_eq!(config.front.no_route_status, 404);
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
+    assert_eq!(config.vip.pool6.to_string(), "fd77::/80");
+    let allow = ["192.0.2.0/24", "2001:db8::/32"];
+    assert_eq!(config.dns.allow, allow.map(|it| it.parse().unwrap()));
     let upstreams = config.dns.upstreams.as_ref().unwrap();
     assert_eq!(upstreams[0].to_string(), "9.9.9.9:53");
     assert_eq!(upstreams[1].to_string(), "[::1]:5353");
@@ -306,6 +314,23 @@ fn no_source_at_all_is_one_clear_mistake() {
     nothing.wrong(&[("no discovery source is given", "--consul ADDR")]);
 }
 
+#[test]
+fn the_resolver_is_never_open_and_serves_the_host_only_where_it_can_be_asked() {
+    let wrong = |toml: &str, part| {
+        let world = World::new().toml(toml);
+        world.wrong(&[("/etc/lb/lb.toml:2", part)]);
+    };
+    wrong("[dns]\nallow = [\"0.0.0.0/0\"]\n", "networks of your own");
+    wrong("[dns]\nallow = [\"everybody\"]\n", "write a network");
+    wrong("[dns]\nhost = true\nenabled = false\n", "port 53");
+    wrong(
+        "[dns]\nhost = true\nlisten = [\"127.0.0.1:53\"]\n",
+        "port 53",
+    );
+    let world = World::new().toml("[dns]\nhost = true\n");
+    assert!(world.config().dns.host);
+}
+
 #[track_caller]
 fn check_flag(flag: &'static str, part: &str) {
     let origin = flag.split('=').next().unwrap();
@@ -319,6 +344,10 @@ fn a_wrong_flag_is_told_with_its_remedy() {
     check_flag("--pool=127.0.0.0/8", "another meaning");
     check_flag("--pool=224.0.0.0/8", "another meaning");
     check_flag("--pool=fd00::/64", "IPv4 network");
+    check_flag("--pool6=10.0.0.0/16", "IPv6 network");
+    check_flag("--pool6=fd00::/48", "from /64 to /96");
+    check_flag("--pool6=fd00::1/64", "write fd00::/64");
+    check_flag("--pool6=fe80::/64", "another meaning");
     check_flag("--datacenter=a b", "letters, digits");
     check_flag("--datacenter=", "letters, digits");
     check_flag("--front=localhost:80", "an IP address and a port");

@@ -29,7 +29,7 @@ fn names(services: Vec<(ServiceName, Service)>) -> Names {
         ..Snapshot::default()
     };
     let domains = ["localhost", "127.0.0.1.xip.io", "Example.COM."].map(String::from);
-    Names::new(&snapshot, OWN, &domains)
+    Names::new(&snapshot, Pools::default(), &domains)
 }
 
 fn whole(name: &str, vip: Ipv4Addr) -> (ServiceName, Service) {
@@ -144,7 +144,7 @@ fn localhost_is_the_asker_itself() {
         v6: Some(Ipv6Addr::LOCALHOST),
     };
     check(&names(vec![]), &[("localhost", both)]);
-    let without_domains = Names::new(&Snapshot::default(), OWN, &[]);
+    let without_domains = Names::new(&Snapshot::default(), Pools::default(), &[]);
     check(
         &without_domains,
         &[("localhost", both), ("x.localhost", both)],
@@ -179,7 +179,10 @@ fn a_service_without_a_vip_is_known_all_the_same() {
 
 #[test]
 fn nothing_is_denied_before_every_source_has_answered() {
-    let names = Names::unknown(OWN, &["localhost".to_owned(), "example.com".to_owned()]);
+    let names = Names::unknown(
+        Pools::default(),
+        &["localhost".to_owned(), "example.com".to_owned()],
+    );
     check(
         &names,
         &[

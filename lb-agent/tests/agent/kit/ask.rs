@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     str::FromStr as _,
 };
 
@@ -126,7 +126,7 @@ pub(crate) fn dns(
 /// The whole answer to one question for records of `kind`.
 pub(crate) fn dns_message(
     netns: &Netns,
-    resolver: Ipv4Addr,
+    resolver: impl Into<IpAddr>,
     name: &str,
     kind: RecordType,
 ) -> io::Result<Message> {
@@ -134,9 +134,12 @@ pub(crate) fn dns_message(
     question.metadata.recursion_desired = true;
     let name = Name::from_str(name).unwrap();
     question.add_query(Query::query(name, kind));
-    let socket = netns
-        .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
-        .unwrap()?;
+    let resolver = resolver.into();
+    let any: IpAddr = match resolver {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = netns.enter(|| UdpSocket::bind((any, 0))).unwrap()?;
     socket.set_read_timeout(Some(LIMIT))?;
     socket.send_to(&question.to_vec().unwrap(), (resolver, 53))?;
     let mut room = [0; 4096];

@@ -262,7 +262,9 @@ impl World {
         // The kernel's own, in every bpffs.
         left.retain(|pin| !["maps.debug", "progs.debug"].contains(&pin.as_str()));
         let network = self.network();
-        let of_pool = network.lines().filter(|line| line.contains("198.18."));
+        let of_pool = network
+            .lines()
+            .filter(|line| line.contains("198.18.") || line.contains("fd62:"));
         left.extend(of_pool.map(str::to_owned));
         assert_eq!(
             left,
@@ -279,7 +281,11 @@ impl World {
             String::from_utf8(output.stdout).unwrap()
         };
         self.netns
-            .enter(|| list(&["-4", "-o", "addr"]) + &list(&["route", "show", "table", "all"]))
+            .enter(|| {
+                list(&["-o", "addr"])
+                    + &list(&["route", "show", "table", "all"])
+                    + &list(&["-6", "route", "show", "table", "all"])
+            })
             .unwrap()
     }
 
