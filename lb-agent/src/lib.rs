@@ -28,6 +28,7 @@ pub mod reconcile;
 pub mod registrar;
 pub mod routes;
 pub mod snapshot;
+pub mod sockets;
 pub mod state_file;
 pub mod stats;
 pub mod vip;
