@@ -26,6 +26,7 @@ pub mod plan;
 pub mod programs;
 pub mod reconcile;
 pub mod registrar;
+pub mod removal;
 pub mod routes;
 pub mod snapshot;
 pub mod sockets;
