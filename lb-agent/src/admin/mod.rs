@@ -8,6 +8,7 @@ mod action;
 mod components;
 pub(crate) mod compose;
 pub mod figures;
+mod flows;
 mod guard;
 mod metrics;
 mod page;
@@ -53,7 +54,9 @@ use self::{
     router::{Desk, router},
     token::Token,
 };
-use crate::{drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest, vip};
+use crate::{
+    drain::DrainRequest, removal, snapshot::Snapshot, sockets::Sockets, stats::StatsRequest, vip,
+};
 
 /// How the admin interface is set up.
 #[derive(Clone, Debug)]
@@ -72,6 +75,10 @@ pub struct Inputs {
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Asks the data plane for its figures.
     pub stats: mpsc::Sender<StatsRequest>,
+    /// Asks for the open flows.
+    pub sockets: Sockets,
+    /// Whose flows will be cut.
+    pub removal: watch::Receiver<removal::Status>,
     /// Passes drains on.
     pub drains: mpsc::Sender<DrainRequest>,
     /// Asks for the virtual addresses, and passes changes of them on.
@@ -197,6 +204,8 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
     Desk {
         snapshots: inputs.snapshots,
         stats: inputs.stats,
+        sockets: inputs.sockets,
+        removal: inputs.removal,
         drains: inputs.drains,
         vips: inputs.vips,
         readiness: inputs.readiness,

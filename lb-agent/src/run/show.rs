@@ -10,7 +10,7 @@ use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Sample},
     docker,
     front::FrontStats,
-    reconcile, registrar,
+    reconcile, registrar, removal,
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
 };
@@ -141,6 +141,27 @@ pub(super) fn reconcile_figures(
                 "suspicions",
                 "Connects that the kernel saw fail at a backend.",
                 vec![Sample::plain(value(&metrics.suspicions))],
+            ),
+        ]
+    })
+}
+
+pub(super) fn removal_figures(
+    metrics: Arc<removal::Metrics>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
+        vec![
+            Figure::counter(
+                "drain_cut_flows",
+                "Flows cut because their backend was taken out longer ago than they may go on.",
+                vec![Sample::plain(value(&metrics.cut))],
+            ),
+            Figure::counter(
+                "drain_cut_failures",
+                "Times that the flows to a backend could not be cut.",
+                vec![Sample::plain(value(&metrics.failures))],
             ),
         ]
     })

@@ -23,6 +23,21 @@ pub struct Sight {
     pub blocked: Option<String>,
 }
 
+impl Sight {
+    /// Whose flows are not seen, and why; nothing if all are.
+    pub fn limits(&self) -> Option<String> {
+        let hidden = match self.hidden {
+            0 => None,
+            1 => Some("1 process hides its network namespace; it takes CAP_SYS_PTRACE".to_owned()),
+            n => Some(format!(
+                "{n} processes hide their network namespace; it takes CAP_SYS_PTRACE"
+            )),
+        };
+        let causes: Vec<String> = self.blocked.iter().cloned().chain(hidden).collect();
+        (!causes.is_empty()).then(|| causes.join("; "))
+    }
+}
+
 /// Calls `look` in every network namespace that has a process, this thread's own first. This thread is back in its
 /// own afterwards.
 ///

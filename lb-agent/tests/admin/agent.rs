@@ -6,7 +6,9 @@ use lb_agent::{
     admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Readiness, Sample},
     cli::{self, Ask, Exit, Options, Output, Style},
     drain::DrainRequest,
+    removal,
     snapshot::Snapshot,
+    sockets::Sockets,
     stats::StatsRequest,
     vip,
 };
@@ -65,6 +67,8 @@ impl Agent {
         let inputs = Inputs {
             snapshots: snapshots_in,
             stats,
+            sockets: no_sockets(),
+            removal: watch::channel(removal::Status::default()).1,
             drains: drains_out,
             vips: vips_out,
             readiness: readiness.clone(),
@@ -144,6 +148,11 @@ impl Agent {
         ended.unwrap().unwrap().unwrap();
         assert!(!self.socket.exists(), "the socket's name is left behind");
     }
+}
+
+/// What lists no flow: the kernel refuses what is no map.
+pub(crate) fn no_sockets() -> Sockets {
+    Sockets::start(fs::File::open("/dev/null").unwrap().into()).unwrap()
 }
 
 pub(crate) async fn ask_at(socket: PathBuf, output: Output, ask: Ask) -> (Exit, String, String) {

@@ -30,7 +30,7 @@ fn sockets(world: &World) -> Sockets {
 }
 
 fn wait<T>(answer: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.build().unwrap().block_on(answer)
 }
 
