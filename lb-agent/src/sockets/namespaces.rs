@@ -26,13 +26,12 @@ pub struct Sight {
 impl Sight {
     /// Whose flows are not seen, and why; nothing if all are.
     pub fn limits(&self) -> Option<String> {
-        let hidden = match self.hidden {
-            0 => None,
-            1 => Some("1 process hides its network namespace; it takes CAP_SYS_PTRACE".to_owned()),
-            n => Some(format!(
-                "{n} processes hide their network namespace; it takes CAP_SYS_PTRACE"
-            )),
-        };
+        let hidden = (self.hidden > 0).then(|| {
+            format!(
+                "processes that do not show their network namespace: {}, most often for want of CAP_SYS_PTRACE",
+                self.hidden
+            )
+        });
         let causes: Vec<String> = self.blocked.iter().cloned().chain(hidden).collect();
         (!causes.is_empty()).then(|| causes.join("; "))
     }

@@ -86,7 +86,7 @@ fn socket_inode(link: &str) -> Option<u32> {
 /// The container that a process with these cgroups runs in: engines name the group by the container's id of 64
 /// digits, as `/docker/<id>`, `docker-<id>.scope` or alike.
 fn container(cgroups: &str) -> Option<String> {
-    let words = cgroups.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let mut words = cgroups.split(|letter: char| !letter.is_ascii_alphanumeric());
     let is_id = |word: &&str| {
         word.len() == 64
             && word
@@ -94,7 +94,7 @@ fn container(cgroups: &str) -> Option<String> {
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     // The innermost one: an engine may run in a container itself.
-    words.filter(is_id).last().map(|id| id[..12].to_owned())
+    words.rfind(is_id).map(|id| id[..12].to_owned())
 }
 
 #[cfg(test)]
