@@ -235,6 +235,15 @@ impl Programs {
         &self.problems
     }
 
+    /// The map `RECORDS` once more, for whoever asks the kernel for sockets and their records.
+    ///
+    /// # Errors
+    /// When its pin is gone.
+    pub fn records(&self) -> Result<OwnedFd, Error> {
+        let path = self.pins.with_file_name(map::RECORDS);
+        lb_sys::bpf::object_get(&path).map_err(Error::pin("open the pinned map", &path))
+    }
+
     /// Entries that `SERVICES` has room for.
     pub(crate) fn service_capacity(&self) -> u32 {
         self.service_capacity

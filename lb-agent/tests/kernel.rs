@@ -8,6 +8,7 @@ mod kernel {
     mod adoption;
     mod balance;
     mod counts;
+    mod sockets;
     mod suspicion;
     mod world;
 }

@@ -107,6 +107,34 @@ fn services(services: Option<&[Service]>) -> Component {
     }
 }
 
+/// The line about backends that were taken out, whose flows are cut after their time; `limits` is why some are not.
+pub(super) fn drains(report: &Report, limits: Option<String>) -> Component {
+    let cuts: Vec<String> = report
+        .cuts
+        .iter()
+        .map(|cut| {
+            let flows = match cut.active {
+                None => "flows".to_owned(),
+                Some(1) => "1 flow".to_owned(),
+                Some(n) => format!("{n} flows"),
+            };
+            let left = text::duration(age(cut.at_unix, report.now_unix));
+            format!("{} {} has {flows}, cut in {left}", cut.service, cut.key)
+        })
+        .collect();
+    let cuts: Vec<&str> = cuts.iter().map(String::as_str).collect();
+    let mut detail = match cuts.is_empty() {
+        true => "no backend waits for its flows to end".to_owned(),
+        false => some(&cuts),
+    };
+    if let Some(limits) = limits {
+        detail.push_str(&format!(
+            "; flows that the agent cannot see end by themselves: {limits}"
+        ));
+    }
+    Component::new("drains", Mark::Ok, detail)
+}
+
 /// The first few names, and how many more there are.
 fn some(names: &[&str]) -> String {
     let shown = names.len().min(NAMES_SHOWN);
@@ -126,7 +154,11 @@ const FULL_PERCENT: u64 = 90;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{compose::compose, report::MapFill, sample};
+    use crate::admin::{
+        compose::compose,
+        report::{Cut, MapFill},
+        sample,
+    };
 
     #[track_caller]
     fn check(name: &str, lines: &[Component], mark: Mark, detail: &str) {
@@ -197,6 +229,29 @@ mod tests {
         let names: Vec<_> = (0..9).map(|n| format!("s{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         assert_eq!(some(&names), "s0, s1, s2, s3, s4 and 4 more");
+    }
+
+    #[test]
+    fn a_drain_is_shown_with_its_flows_and_its_end() {
+        let (snapshot, stats) = (sample::snapshot(), sample::stats());
+        let mut report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        let line = drains(&report, None);
+        assert_eq!(line.detail, "no backend waits for its flows to end");
+        for (id, active) in [("c", Some(1)), ("d", Some(4)), ("e", None)] {
+            report.cuts.push(Cut {
+                service: "www_hello".to_owned(),
+                key: crate::catalog::InstanceKey {
+                    node: "file".to_owned(),
+                    id: id.to_owned(),
+                },
+                at_unix: report.now_unix + 12,
+                active,
+            });
+        }
+        let line = drains(&report, Some("no right".to_owned()));
+        let expect = "www_hello file/c has 1 flow, cut in 12 s, www_hello file/d has 4 flows, cut in 12 s, \
+             www_hello file/e has flows, cut in 12 s; flows that the agent cannot see end by themselves: no right";
+        assert_eq!((line.mark, line.detail.as_str()), (Mark::Ok, expect));
     }
 
     fn sample_plane() -> DataPlane {

@@ -9,13 +9,14 @@ use std::{
 use super::{
     components,
     report::{
-        API, Backend, DataPlane, Flows, Leaving, MapFill, Probe, Report, Service, ServiceState,
-        Source, SourceLevel,
+        API, Backend, Cut, DataPlane, Flows, Leaving, MapFill, Probe, Report, Service,
+        ServiceState, Source, SourceLevel,
     },
 };
 use crate::{
     catalog::InstanceKey,
     options::{Balance, CheckKind},
+    removal,
     snapshot::{self, ServiceName, Snapshot, State},
     stats::{BackendStats, ServiceStats, Stats},
     vip::Pools,
@@ -32,6 +33,8 @@ pub(crate) struct Material<'a> {
     pub(crate) snapshot: Option<&'a Snapshot>,
     /// `None` when the data plane did not answer.
     pub(crate) stats: Option<&'a Stats>,
+    /// Whose flows will be cut.
+    pub(crate) removal: &'a removal::Status,
     /// Host names by service label.
     pub(crate) hosts: BTreeMap<String, Vec<String>>,
     /// Where VIPs and their twins are.
@@ -60,8 +63,13 @@ pub(crate) fn compose(mut material: Material<'_>) -> Report {
             .filter(|snapshot| snapshot.is_known())
             .map(|snapshot| services(snapshot, &material)),
         data_plane: material.stats.map(data_plane),
+        cuts: cuts(&material),
     };
     report.components = components::of(&report);
+    let sight = material.removal.sight.as_ref();
+    report
+        .components
+        .extend(sight.map(|sight| components::drains(&report, sight.limits())));
     report.components.extend(others);
     report
 }
@@ -74,6 +82,24 @@ pub(crate) fn age(now_unix: u64, then_unix: u64) -> Duration {
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn cuts(material: &Material<'_>) -> Vec<Cut> {
+    let cuts = material.removal.cuts.iter();
+    cuts.map(|((service, key), at)| {
+        let figures = material.stats.map(|stats| {
+            let backends = stats.services.get(service).map(|it| &it.backends);
+            backends.and_then(|it| it.get(key)).copied()
+        });
+        Cut {
+            service: service.to_string(),
+            key: key.clone(),
+            at_unix: unix(*at),
+            // A data plane that answers, but does not name the backend, has freed it: no flow was left.
+            active: figures.map(|it| it.unwrap_or_default().active),
+        }
+    })
+    .collect()
 }
 
 fn sources(snapshot: &Snapshot) -> BTreeMap<String, Source> {

@@ -9,6 +9,7 @@ mod clients;
 mod components;
 pub(crate) mod compose;
 pub mod figures;
+mod flows;
 mod guard;
 mod metrics;
 mod page;
@@ -54,7 +55,10 @@ use self::{
     router::{Desk, router},
     token::Token,
 };
-use crate::{clients::Clients, drain::DrainRequest, snapshot::Snapshot, stats::StatsRequest, vip};
+use crate::{
+    clients::Clients, drain::DrainRequest, removal, snapshot::Snapshot, sockets::Sockets,
+    stats::StatsRequest, vip,
+};
 
 /// How the admin interface is set up.
 #[derive(Clone, Debug)]
@@ -73,6 +77,10 @@ pub struct Inputs {
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Asks the data plane for its figures.
     pub stats: mpsc::Sender<StatsRequest>,
+    /// Asks for the open flows.
+    pub sockets: Sockets,
+    /// Whose flows will be cut.
+    pub removal: watch::Receiver<removal::Status>,
     /// Passes drains on.
     pub drains: mpsc::Sender<DrainRequest>,
     /// Asks for the virtual addresses, and passes changes of them on.
@@ -202,6 +210,8 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
     Desk {
         snapshots: inputs.snapshots,
         stats: inputs.stats,
+        sockets: inputs.sockets,
+        removal: inputs.removal,
         drains: inputs.drains,
         vips: inputs.vips,
         clients: inputs.clients,

@@ -48,6 +48,23 @@ pub struct Report {
     pub services: Option<Vec<Service>>,
     /// The data plane; `null` when it did not answer.
     pub data_plane: Option<DataPlane>,
+    /// Backends whose flows will be cut because they were taken out.
+    #[serde(default)]
+    pub cuts: Vec<Cut>,
+}
+
+/// A backend that was taken out, and the end of its flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Its service; that may be gone as well.
+    pub service: String,
+    /// Who it is or was.
+    #[serde(flatten)]
+    pub key: InstanceKey,
+    /// When its flows are cut, in seconds since 1970.
+    pub at_unix: u64,
+    /// Its open flows; `null` when not known.
+    pub active: Option<u64>,
 }
 
 /// One part of the agent, as one line.
@@ -290,6 +307,48 @@ pub struct DrainAnswer {
     pub draining: bool,
 }
 
+/// The answer to `GET /api/v1/flows`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowList {
+    /// Open flows.
+    pub flows: Vec<Flow>,
+    /// How many more there are.
+    pub left_out: u64,
+    /// Whose flows cannot be seen, and why; `null` if all are.
+    pub unseen: Option<String>,
+}
+
+/// A client's open flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// The service; `null` if it is gone.
+    pub service: Option<String>,
+    /// What the client connected to.
+    pub vip: SocketAddr,
+    /// The backend as `node/id`; `null` if it is gone.
+    pub backend: Option<String>,
+    /// Where the flow goes.
+    pub address: SocketAddr,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The state of the socket.
+    pub state: String,
+    /// The client's end.
+    pub client: SocketAddr,
+    /// Since the connect.
+    pub age_seconds: u64,
+    /// The inode of the client's network namespace.
+    pub netns: u64,
+    /// The user that the socket belongs to.
+    pub uid: u32,
+    /// A process that has the socket open; `null` if none is seen.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub command: Option<String>,
+    /// Its container, by the first digits of the id; `null` if it runs in none.
+    pub container: Option<String>,
+}
+
 /// The body of `POST /api/v1/vips/pin`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -323,6 +382,8 @@ pub const DRAIN_PATH: &str = "/api/v1/drain";
 
 /// Where the clients are listed.
 pub const CLIENTS_PATH: &str = "/api/v1/clients";
+/// The path of the open flows.
+pub const FLOWS_PATH: &str = "/api/v1/flows";
 
 /// The path of the virtual addresses.
 pub const VIPS_PATH: &str = "/api/v1/vips";

@@ -25,21 +25,24 @@ use super::{
     action::{self, Counts, refused},
     clients,
     compose::{Material, compose},
+    flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
     metrics,
     page::{self, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
     report::{
-        CLIENTS_PATH, Component, DRAIN_PATH, PIN_PATH, RELEASE_PATH, Report, SNAPSHOT_PATH,
-        VIPS_PATH,
+        CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH, Report,
+        SNAPSHOT_PATH, VIPS_PATH,
     },
     vips,
 };
 use crate::{
     clients::Clients,
     drain::DrainRequest,
+    removal,
     snapshot::Snapshot,
+    sockets::Sockets,
     stats::{Stats, StatsRequest},
     vip,
 };
@@ -49,6 +52,8 @@ use crate::{
 pub(super) struct Desk {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(super) stats: mpsc::Sender<StatsRequest>,
+    pub(super) sockets: Sockets,
+    pub(super) removal: watch::Receiver<removal::Status>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
@@ -78,6 +83,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(DRAIN_PATH, post(action::drain))
         .route(CLIENTS_PATH, get(clients::list))
+        .route(FLOWS_PATH, get(flows::list))
         .route(VIPS_PATH, get(vips::list))
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))
@@ -166,6 +172,7 @@ impl Desk {
         let stats = self.read_stats().await;
         let snapshot = self.snapshots.borrow().clone();
         let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
+        let removal = self.removal.borrow().clone();
         let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
         compose(Material {
             host: &self.host,
@@ -174,6 +181,7 @@ impl Desk {
             waiting_for: self.readiness.reasons(),
             snapshot: snapshot.as_deref(),
             stats: stats.as_ref(),
+            removal: &removal,
             hosts,
             pools: self.pools,
             components,

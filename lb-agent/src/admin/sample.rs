@@ -10,9 +10,15 @@ use super::compose::Material;
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
     options::{CheckKind, Options},
+    removal,
     snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
     stats::{BackendStats, MapFill, ServiceStats, Stats},
     vip::{Pool6, Pools},
+};
+
+static NO_REMOVAL: removal::Status = removal::Status {
+    cuts: BTreeMap::new(),
+    sight: None,
 };
 
 pub(crate) fn now() -> SystemTime {
@@ -30,6 +36,7 @@ pub(crate) fn material<'a>(
         waiting_for: Vec::new(),
         snapshot,
         stats,
+        removal: &NO_REMOVAL,
         hosts: BTreeMap::from([(
             "www_hello".to_owned(),
             vec![

@@ -15,8 +15,9 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::admin::{
     report::{
-        ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, PIN_PATH, PinOrder,
-        RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH, VIPS_PATH,
+        ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, FLOWS_PATH,
+        FlowList, PIN_PATH, PinOrder, RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH,
+        VIPS_PATH,
     },
     text::visible,
 };
@@ -93,6 +94,20 @@ impl Client {
         patience: Duration,
     ) -> Result<Vec<clients::Client>, ClientError> {
         let answer = self.ask(Method::GET, CLIENTS_PATH, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
+    }
+
+    pub(super) async fn flows(
+        &self,
+        service: Option<&str>,
+        patience: Duration,
+    ) -> Result<FlowList, ClientError> {
+        let path = match service {
+            None => FLOWS_PATH.to_owned(),
+            Some(service) => format!("{FLOWS_PATH}?service={}", escaped(service)),
+        };
+        let answer = self.ask(Method::GET, &path, None, patience).await?;
         let body = self.success(answer)?;
         self.parse(&body)
     }
@@ -234,6 +249,17 @@ impl Client {
             why: why.to_string(),
         }
     }
+}
+
+/// `text` as a part of a query.
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 /// Bytes of an answer: room for ten thousand services.

@@ -111,7 +111,15 @@ pub enum Ask {
         /// Only those of this service
         service: Option<String>,
     },
-    /// Take backends out of service: no new flows, established flows live on
+    /// List the open flows through VIPs: who has them, and where they go
+    #[command(
+        after_help = "Examples:\n  lb-agent flows\n  lb-agent flows www_hello\n\nAt most 10000 are listed."
+    )]
+    Flows {
+        /// Only those of this service
+        service: Option<String>,
+    },
+    /// Take backends out of service: no new flows, established ones are cut after `lb_drain` (30 s)
     #[command(
         after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
     )]
@@ -213,6 +221,7 @@ pub async fn perform(
     let answered = match ask {
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients(&client, options.output).await,
+        Ask::Flows { service } => flows(&client, options.output, service.as_deref()).await,
         Ask::Vip(order) => vip(&client, options.output, order).await,
         Ask::Options => list_options(options.output),
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
@@ -341,6 +350,15 @@ async fn vip(client: &Client, output: Output, order: &Vip) -> Answer {
         (Output::Json, _) => json(&entries)?,
         (Output::Table, Vip::Release { .. }) => show::released(&entries),
         (Output::Table, _) => show::vips(&entries, now_unix()),
+    };
+    Ok((text, Exit::Fine))
+}
+
+async fn flows(client: &Client, output: Output, service: Option<&str>) -> Answer {
+    let list = client.flows(service, PATIENCE).await?;
+    let text = match output {
+        Output::Table => show::flows(&list),
+        Output::Json => json(&list)?,
     };
     Ok((text, Exit::Fine))
 }

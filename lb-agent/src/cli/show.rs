@@ -1,5 +1,7 @@
 //! The answers as tables. Pure; every text of others is made harmless for a terminal.
 
+use std::time::Duration;
+
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -7,7 +9,7 @@ use super::terminal::Style;
 use crate::{
     admin::{
         compose::age,
-        report::{Backend, Component, DrainAnswer, Mark, Report, Service},
+        report::{Backend, Component, DrainAnswer, FlowList, Mark, Report, Service},
         text::{self, visible},
     },
     catalog::{Problem, SourceHealth},
@@ -181,6 +183,56 @@ pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
     finish(&table)
 }
 
+/// A line for each flow, then what is not among them.
+pub(super) fn flows(list: &FlowList) -> String {
+    let mut table = table(&[
+        "CLIENT",
+        "VIP",
+        "SERVICE",
+        "BACKEND",
+        "ADDRESS",
+        "PROTO",
+        "STATE",
+        "AGE",
+        "PID",
+        "COMMAND",
+        "CONTAINER",
+        "NETNS",
+    ]);
+    let known = |text: Option<&str>, unknown: &str| {
+        let text = text.map(|text| visible(text).into_owned());
+        text.unwrap_or_else(|| unknown.to_owned())
+    };
+    for flow in &list.flows {
+        table.add_row([
+            flow.client.to_string(),
+            flow.vip.to_string(),
+            known(flow.service.as_deref(), "gone"),
+            known(flow.backend.as_deref(), "gone"),
+            flow.address.to_string(),
+            flow.protocol.clone(),
+            flow.state.clone(),
+            text::duration(Duration::from_secs(flow.age_seconds)),
+            flow.pid
+                .map_or_else(|| "?".to_owned(), |pid| pid.to_string()),
+            known(flow.command.as_deref(), "?"),
+            known(flow.container.as_deref(), "-"),
+            flow.netns.to_string(),
+        ]);
+    }
+    let mut text = finish(&table);
+    if list.left_out > 0 {
+        text.push_str(&format!("{} more flows are not listed\n", list.left_out));
+    }
+    if let Some(unseen) = &list.unseen {
+        text.push_str(&format!(
+            "some flows may not be seen: {}\n",
+            visible(unseen)
+        ));
+    }
+    text
+}
+
 /// A line for each address. `AGE` is how long it has been so, `LEFT` how long a quarantine still lasts.
 pub(super) fn vips(entries: &[Entry], now_unix: u64) -> String {
     let mut table = table(&["ADDRESS", "SERVICE", "HOW", "IN USE", "AGE", "LEFT"]);
@@ -251,7 +303,7 @@ pub(super) fn options(entries: &[OptionEntry]) -> String {
 pub(super) fn drained(answer: &DrainAnswer) -> String {
     let service = visible(&answer.service);
     let word = if answer.draining {
-        "draining   no new flows; established flows live on"
+        "draining   no new flows; established flows are cut after lb_drain"
     } else {
         "in service again"
     };

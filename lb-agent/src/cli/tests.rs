@@ -4,7 +4,11 @@ use clap::{CommandFactory as _, Parser as _};
 
 use super::*;
 use crate::{
-    admin::{compose::compose, sample},
+    admin::{
+        compose::compose,
+        report::{Flow, FlowList},
+        sample,
+    },
     clients::{Client, Standing},
     vip::{Entry, How},
 };
@@ -90,6 +94,74 @@ ok data plane     2 hooks; fullest map BACKENDS at 12 %
 ok source file    answered 5 s ago
 ";
     assert_eq!(text, expect);
+}
+
+#[test]
+fn flows_are_a_table_and_what_is_not_in_it_is_said() {
+    let known = Flow {
+        service: Some("www_hello".to_owned()),
+        vip: "198.18.12.7:80".parse().unwrap(),
+        backend: Some("file/a".to_owned()),
+        address: "10.0.0.1:8080".parse().unwrap(),
+        protocol: "tcp".to_owned(),
+        state: "established".to_owned(),
+        client: "172.17.0.2:40000".parse().unwrap(),
+        age_seconds: 75,
+        netns: 4026532178,
+        uid: 0,
+        pid: Some(4711),
+        command: Some("cu\u{1b}rl".to_owned()),
+        container: Some("0123456789ab".to_owned()),
+    };
+    let unknown = Flow {
+        service: None,
+        backend: None,
+        pid: None,
+        command: None,
+        container: None,
+        ..known.clone()
+    };
+    let list = FlowList {
+        flows: vec![known, unknown],
+        left_out: 5,
+        unseen: Some("no right".to_owned()),
+    };
+    let text = show::flows(&list);
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .take(3)
+        .map(|line| {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|it| !it.is_empty())
+                .collect()
+        })
+        .collect();
+    let line = |service: &'static str, backend, pid, command, container| {
+        let (client, vip, to) = ("172.17.0.2:40000", "198.18.12.7:80", "10.0.0.1:8080");
+        let flow = [
+            client,
+            vip,
+            service,
+            backend,
+            to,
+            "tcp",
+            "established",
+            "1 min 15 s",
+        ];
+        [&flow[..], &[pid, command, container, "4026532178"]].concat()
+    };
+    assert_eq!(lines[0].len(), lines[1].len());
+    assert_eq!(lines[2], line("gone", "gone", "?", "?", "-"));
+    assert_eq!(
+        lines[1][..9],
+        line("www_hello", "file/a", "4711", "", "")[..9]
+    );
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert!(
+        text.ends_with("5 more flows are not listed\nsome flows may not be seen: no right\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn container(text: &str) -> (Container, Vec<&str>) {
         network: NetworkMode::Networks,
         networks: BTreeMap::new(),
         state: State::Running,
+        process: None,
         health: Some(Health::Starting),
     };
     let mut tags = Vec::new();

@@ -81,7 +81,7 @@ pub const OPTIONS: &[Entry] = &[
         name: "lb_drain",
         values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
         default: "`30`",
-        does: "accepted and shown; established flows of a drained or removed backend still live until they end",
+        does: "how long the established flows of a drained or removed backend may go on before they are cut; 0 cuts them at once",
         since: Some("0.1.0"),
         read: Some(value::drain),
     },

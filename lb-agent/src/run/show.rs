@@ -12,7 +12,7 @@ use lb_agent::{
     clients::Clients,
     docker,
     front::{self, FrontStats},
-    reconcile, registrar,
+    reconcile, registrar, removal,
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
 };
@@ -198,6 +198,27 @@ pub(super) fn routes_figures(
                 "routes_duration_seconds",
                 "Time from the newest change of the routes until requests followed it.",
                 vec![Sample::plain(value(&metrics.last_duration_micros) / 1e6)],
+            ),
+        ]
+    })
+}
+
+pub(super) fn removal_figures(
+    metrics: Arc<removal::Metrics>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
+        vec![
+            Figure::counter(
+                "drain_cut_flows",
+                "Flows cut because their backend was taken out longer ago than they may go on.",
+                vec![Sample::plain(value(&metrics.cut))],
+            ),
+            Figure::counter(
+                "drain_cut_failures",
+                "Times that the flows to a backend could not be cut.",
+                vec![Sample::plain(value(&metrics.failures))],
             ),
         ]
     })

@@ -10,8 +10,9 @@ use lb_agent::{
     clients::{self, Clients},
     config::{self, Config, LogFormat},
     discover::{self, consul, file},
-    dns, docker, front, health, reconcile, registrar,
+    dns, docker, front, health, reconcile, registrar, removal,
     routes::RouteConfig,
+    sockets::Sockets,
     vip,
 };
 use prometheus_client::registry::Registry;
@@ -23,7 +24,7 @@ use super::{
     listeners::Listeners,
     show::{
         clients_figures, clients_line, dns_line, docker_figures, docker_line, front_figures,
-        front_line, host_names, reconcile_figures, registrar_line, routes_figures,
+        front_line, host_names, reconcile_figures, registrar_line, removal_figures, routes_figures,
     },
 };
 
@@ -61,6 +62,7 @@ pub(super) fn spawn(
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
+    let (removal_problems_in, removal_problems) = watch::channel(Vec::new());
     let (installed_in, installed) = watch::channel(false);
     let (routed_in, routed) = watch::channel(false);
     let mut conditions = vec![(IN_MAPS, installed)];
@@ -176,7 +178,12 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
-    let mut problems = vec![map_problems, front_problems, name_problems];
+    let mut problems = vec![
+        map_problems,
+        front_problems,
+        name_problems,
+        removal_problems,
+    ];
     problems.extend(consul_problems);
     problems.extend(registrar_problems);
     problems.extend(client_problems);
@@ -211,11 +218,24 @@ pub(super) fn spawn(
         problems: map_problems_in,
         installed: installed_in,
     };
+    let sockets = Sockets::start(plane.programs.records()?)
+        .context("cannot start the thread that lists sockets")?;
     let run = reconcile::run(plane, channels, metrics, stop.clone());
     stage(
         "reconcile",
         Box::pin(async { run.await.map_err(Into::into) }),
     );
+
+    let (removal_in, removal) = watch::channel(removal::Status::default());
+    let metrics = Arc::new(removal::Metrics::default());
+    registry.register_collector(Box::new(removal_figures(metrics.clone())));
+    let channels = removal::Channels {
+        snapshots: snapshots.clone(),
+        status: removal_in,
+        problems: removal_problems_in,
+    };
+    let run = removal::run(sockets.clone(), channels, metrics, stop.clone());
+    stage("removal", Box::pin(async { run.await.map_err(Into::into) }));
 
     let routes = RouteConfig {
         domains: config.front.domains.clone(),
@@ -278,6 +298,8 @@ pub(super) fn spawn(
     let inputs = admin::Inputs {
         snapshots,
         stats: stats_in,
+        sockets,
+        removal,
         drains: drains_in,
         vips: orders_in,
         clients,

@@ -7,7 +7,9 @@ use lb_agent::{
     cli::{self, Ask, Exit, Options, Output, Style},
     clients::Clients,
     drain::DrainRequest,
+    removal,
     snapshot::Snapshot,
+    sockets::Sockets,
     stats::StatsRequest,
     vip,
 };
@@ -68,6 +70,8 @@ impl Agent {
         let inputs = Inputs {
             snapshots: snapshots_in,
             stats,
+            sockets: no_sockets(),
+            removal: watch::channel(removal::Status::default()).1,
             drains: drains_out,
             vips: vips_out,
             clients: clients_in,
@@ -150,6 +154,11 @@ impl Agent {
         ended.unwrap().unwrap().unwrap();
         assert!(!self.socket.exists(), "the socket's name is left behind");
     }
+}
+
+/// What lists no flow: the kernel refuses what is no map.
+pub(crate) fn no_sockets() -> Sockets {
+    Sockets::start(fs::File::open("/dev/null").unwrap().into()).unwrap()
 }
 
 pub(crate) async fn ask_at(socket: PathBuf, output: Output, ask: Ask) -> (Exit, String, String) {

@@ -74,6 +74,31 @@ async fn clients_are_listed_once_they_are_known() {
 }
 
 #[tokio::test]
+async fn flows_that_nobody_can_list_and_services_that_nobody_has_are_told() {
+    let agent = Agent::start().await;
+    let service = |name: &str| Ask::Flows {
+        service: Some(name.to_owned()),
+    };
+    let (exit, out, err) = agent.ask(Output::Table, service("no such&one")).await;
+    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    let expect = "lb-agent: there is no service \"no such&one\": see `lb-agent services`\n";
+    assert_eq!(err, expect);
+    let (exit, _, err) = agent.ask(Output::Table, service("www_hello")).await;
+    assert_eq!(exit, Exit::Failed);
+    assert!(
+        err.contains("the kernel does not list the sockets"),
+        "{err}"
+    );
+    // Over TCP processes are nobody's business, not even with the token.
+    let headers = format!("Authorization: Bearer {}\r\n", agent.token);
+    let answer = agent
+        .send("GET /api/v1/flows HTTP/1.1", &agent.host(), &headers, "")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn the_health_check_is_silent_on_success_only() {
     let agent = Agent::start().await;
     let (exit, out, err) = agent.ask(Output::Table, Ask::Healthcheck).await;

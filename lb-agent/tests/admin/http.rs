@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Agent, status},
+    agent::{Agent, no_sockets, status},
     values::key,
 };
 
@@ -269,6 +269,8 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
     let inputs = Inputs {
         snapshots,
         stats: mpsc::channel(1).0,
+        sockets: no_sockets(),
+        removal: watch::channel(Default::default()).1,
         drains: mpsc::channel(1).0,
         vips: mpsc::channel(1).0,
         clients: watch::channel(None).1,

@@ -9,6 +9,7 @@ mod bad_surroundings;
 mod changes;
 mod collisions;
 mod consul_tls;
+mod drains;
 mod kit;
 mod life;
 mod limits;

@@ -1,0 +1,195 @@
+//! The open flows: who has one, to which VIP, and where it goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::{
+    action::{Failed, refused},
+    guard::Actor,
+    report::{Flow, FlowList},
+    router::Desk,
+};
+use crate::{
+    reconcile::error_chain,
+    snapshot::{Service, ServiceName, Snapshot},
+    sockets::{self, Flows},
+};
+
+/// What may be asked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// Only the flows of this service and its parts.
+    service: Option<String>,
+}
+
+/// `GET /api/v1/flows`, on the socket only: it names processes, and looks through all of them.
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    Extension(actor): Extension<Actor>,
+    wish: Result<Query<Wish>, QueryRejection>,
+) -> Response {
+    if !matches!(actor, Actor::Local { .. }) {
+        let why = "flows name the processes of this host: run `lb-agent flows` on it";
+        return refused(StatusCode::FORBIDDEN, why.to_owned());
+    }
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
+    };
+    let Some(snapshot) = desk.snapshots.borrow().clone() else {
+        let why = "the agent does not know its services yet: see `lb-agent status`";
+        return refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+    };
+    let vips = match &wish.service {
+        None => None,
+        Some(name) => match vips_of(&snapshot, name) {
+            Some(vips) => Some(vips),
+            None => {
+                let why = format!("there is no service {name:?}: see `lb-agent services`");
+                return refused(StatusCode::NOT_FOUND, why);
+            }
+        },
+    };
+    match timeout(PATIENCE, desk.sockets.list(vips)).await {
+        Ok(Ok(flows)) => Json(told(flows, &snapshot)).into_response(),
+        Ok(Err(error)) => {
+            let why = format!("{}: see the agent's log", error_chain(&error));
+            refused(StatusCode::SERVICE_UNAVAILABLE, why)
+        }
+        Err(_) => Failed::Silent.answer(),
+    }
+}
+
+/// The VIPs that `name` means: by the name shown, by label, or a service with its parts. `None` if it means nothing.
+fn vips_of(snapshot: &Snapshot, name: &str) -> Option<BTreeSet<Ipv4Addr>> {
+    let services = &snapshot.services;
+    let vips = |means: &dyn Fn(&ServiceName) -> bool| {
+        let mut meant = services.iter().filter(|(name, _)| means(name)).peekable();
+        meant.peek()?;
+        Some(meant.filter_map(|(_, service)| service.vip).collect())
+    };
+    vips(&|it| it.to_string() == name || it.label() == name)
+        .or_else(|| vips(&|it| *it.service == *name))
+}
+
+fn told(flows: Flows, snapshot: &Snapshot) -> FlowList {
+    let services = snapshot.services.iter();
+    let by_vip: BTreeMap<Ipv4Addr, (&ServiceName, &Service)> = services
+        .filter_map(|(name, service)| Some((service.vip?, (name, &**service))))
+        .collect();
+    let one = |flow: sockets::Flow| {
+        let owner = by_vip.get(&flow.origin.vip);
+        let backend = owner.and_then(|(_, service)| {
+            let mut backends = service.backends.iter();
+            let found = backends.find(|(_, backend)| backend.address == flow.origin.address);
+            found.map(|(key, _)| key.to_string())
+        });
+        let process = flow.process;
+        Flow {
+            service: owner.map(|(name, _)| name.to_string()),
+            vip: SocketAddr::new(flow.origin.vip.into(), flow.origin.vip_port),
+            backend,
+            address: flow.origin.address,
+            protocol: flow.protocol.to_owned(),
+            state: flow.state.to_owned(),
+            client: flow.local,
+            age_seconds: flow.age.as_secs(),
+            netns: flow.netns,
+            uid: flow.uid,
+            pid: process.as_ref().map(|it| it.pid),
+            command: process.as_ref().map(|it| it.command.clone()),
+            container: process.and_then(|it| it.container),
+        }
+    };
+    FlowList {
+        left_out: flows.left_out,
+        unseen: flows.sight.limits(),
+        flows: flows.listed.into_iter().map(one).collect(),
+    }
+}
+
+/// For the thread that lists, which may be ending flows. Below the patience of the command.
+const PATIENCE: Duration = Duration::from_secs(9);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::sample,
+        sockets::{Origin, Process, Sight},
+    };
+
+    fn flow(vip: [u8; 4], address: &str) -> sockets::Flow {
+        sockets::Flow {
+            netns: 7,
+            protocol: "tcp",
+            state: "established",
+            uid: 1000,
+            local: "10.0.0.9:4000".parse().unwrap(),
+            origin: Origin {
+                backend: Default::default(),
+                start_ns: 0,
+                vip: vip.into(),
+                vip_port: 80,
+                address: address.parse().unwrap(),
+            },
+            age: Duration::from_millis(2500),
+            process: Some(Process {
+                pid: 17,
+                command: "curl".to_owned(),
+                container: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_flow_is_told_with_its_service_and_backend_and_without_what_is_gone() {
+        let flows = Flows {
+            listed: vec![
+                flow([198, 18, 12, 7], "10.0.0.3:80"),
+                flow([198, 18, 12, 7], "10.0.0.77:80"),
+                flow([198, 18, 99, 99], "10.0.0.3:80"),
+            ],
+            left_out: 3,
+            sight: Sight::default(),
+        };
+        let told = told(flows, &sample::snapshot());
+        let named = told.flows.iter();
+        let named: Vec<_> = named
+            .map(|it| (it.service.as_deref(), it.backend.as_deref()))
+            .collect();
+        let hello = Some("www_hello");
+        assert_eq!(
+            named,
+            [(hello, Some("file/c")), (hello, None), (None, None)]
+        );
+        assert_eq!((told.left_out, told.unseen), (3, None));
+        assert_eq!(told.flows[0].age_seconds, 2);
+        assert_eq!(told.flows[0].command.as_deref(), Some("curl"));
+    }
+
+    #[test]
+    fn a_service_is_meant_by_name_or_label_or_with_its_parts() {
+        let snapshot = sample::snapshot();
+        let www = Some(BTreeSet::from([Ipv4Addr::new(198, 18, 0, 9)]));
+        for name in ["www", "www.world.dev", "world.dev_www"] {
+            assert_eq!(vips_of(&snapshot, name), www, "{name}");
+        }
+        // Known, and without a VIP.
+        assert_eq!(vips_of(&snapshot, "db"), Some(BTreeSet::new()));
+        assert_eq!(vips_of(&snapshot, "nobody"), None);
+    }
+}

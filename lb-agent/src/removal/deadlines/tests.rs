@@ -1,0 +1,340 @@
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{
+    catalog::SourceHealth,
+    snapshot::{Backend, Probe, ProbeState, Service},
+};
+
+/// A backend of the service `www`, as the tests need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Is {
+    Gone,
+    Usable,
+    Critical,
+    Maintenance,
+    Draining,
+    Leaving,
+}
+
+const DRAIN: Duration = Duration::from_secs(10);
+
+fn name() -> ServiceName {
+    ServiceName::whole("www")
+}
+
+fn key(n: usize) -> InstanceKey {
+    InstanceKey {
+        node: "n".to_owned(),
+        id: n.to_string(),
+    }
+}
+
+fn vip(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 18, 0, last)
+}
+
+fn address(n: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap()], 80))
+}
+
+fn target(n: usize) -> Target {
+    Target {
+        vip: vip(7),
+        address: address(n),
+    }
+}
+
+fn backend(address: SocketAddr, is: Is) -> Backend {
+    Backend {
+        address,
+        local: false,
+        tags: Arc::default(),
+        weight: 1,
+        source: match is {
+            Critical => SourceHealth::Critical,
+            Maintenance => SourceHealth::Maintenance,
+            _ => SourceHealth::Passing,
+        },
+        checks: Vec::new(),
+        probe: Probe {
+            state: ProbeState::Up,
+            since: SystemTime::UNIX_EPOCH,
+            error: None,
+            took: None,
+        },
+        draining: is == Draining,
+        leaving: is == Leaving,
+    }
+}
+
+fn service(last: u8, drain: Duration, backends: &[Is]) -> Service {
+    let there = backends.iter().enumerate();
+    let there = there.filter(|(_, is)| **is != Gone);
+    Service {
+        vip: Some(vip(last)),
+        options: Options {
+            drain,
+            ..Options::default()
+        },
+        aliases: BTreeSet::new(),
+        backends: there
+            .map(|(n, is)| (key(n), backend(address(n), *is)))
+            .collect(),
+    }
+}
+
+fn with(services: Vec<(ServiceName, Service)>) -> Snapshot {
+    let services = services.into_iter();
+    Snapshot {
+        complete: true,
+        services: services.map(|(name, it)| (name, Arc::new(it))).collect(),
+        ..Snapshot::default()
+    }
+}
+
+/// The service `www` with these backends.
+fn www(drain: Duration, backends: &[Is]) -> Snapshot {
+    with(vec![(name(), service(7, drain, backends))])
+}
+
+/// Follows snapshots of `www`, one each second, and says what is pending then, with the seconds until its deadline.
+#[track_caller]
+fn check(steps: &[&[Is]], expect: &[(usize, u64)]) -> Deadlines {
+    let start = Instant::now();
+    let mut deadlines = Deadlines::default();
+    let mut before = Snapshot::default();
+    let mut now = start;
+    for step in steps {
+        let after = www(DRAIN, step);
+        deadlines.follow(&before, &after, now);
+        before = after;
+        now += Duration::from_secs(1);
+    }
+    let pending: BTreeMap<Target, Duration> = deadlines
+        .pending()
+        .iter()
+        .map(|(target, it)| (*target, it.deadline() - start))
+        .collect();
+    let expect = expect.iter();
+    let expect: BTreeMap<Target, Duration> = expect
+        .map(|(n, seconds)| (target(*n), Duration::from_secs(*seconds)))
+        .collect();
+    assert_eq!(pending, expect);
+    deadlines
+}
+
+use Is::{Critical, Draining, Gone, Leaving, Maintenance, Usable};
+
+#[test]
+fn the_time_of_a_backend_begins_when_it_is_taken_out_in_whichever_way() {
+    for out in [Maintenance, Draining, Leaving, Gone] {
+        check(&[&[Usable, Usable], &[Usable, out]], &[(1, 11)]);
+    }
+}
+
+#[test]
+fn a_backend_that_only_fails_keeps_its_flows_until_it_leaves() {
+    check(&[&[Usable], &[Critical]], &[]);
+    check(&[&[Usable], &[Critical], &[Gone]], &[(0, 12)]);
+}
+
+#[test]
+fn one_cause_after_another_does_not_begin_the_time_anew() {
+    check(&[&[Usable], &[Draining], &[Leaving], &[Gone]], &[(0, 11)]);
+    check(&[&[Usable], &[Gone], &[Draining]], &[(0, 11)]);
+}
+
+#[test]
+fn what_comes_back_in_time_keeps_its_flows() {
+    for out in [Maintenance, Draining, Leaving, Gone] {
+        check(&[&[Usable], &[out], &[Usable]], &[]);
+        check(&[&[Usable], &[out], &[Critical]], &[]);
+    }
+}
+
+#[test]
+fn a_backend_that_a_new_agent_finds_drained_has_its_whole_time() {
+    check(&[&[Draining]], &[(0, 10)]);
+}
+
+#[test]
+fn another_instance_at_the_same_address_keeps_the_flows() {
+    let start = Instant::now();
+    let before = www(DRAIN, &[Usable]);
+    let mut moved = service(7, DRAIN, &[]);
+    let again = key(9);
+    moved.backends.insert(again, backend(address(0), Usable));
+    let mut deadlines = Deadlines::default();
+    deadlines.follow(&before, &with(vec![(name(), moved)]), start);
+    assert_eq!(deadlines.pending().len(), 0);
+}
+
+#[test]
+fn a_service_that_leaves_takes_its_options_with_it_and_they_are_remembered() {
+    let start = Instant::now();
+    let before = www(Duration::from_secs(3), &[Usable]);
+    let mut deadlines = Deadlines::default();
+    deadlines.follow(&before, &with(vec![]), start);
+    let pending = &deadlines.pending()[&target(0)];
+    assert_eq!(pending.drain, Duration::from_secs(3));
+    assert_eq!(pending.service, Some(name()));
+    assert_eq!(pending.instances, BTreeSet::from([key(0)]));
+}
+
+#[test]
+fn a_changed_option_moves_the_deadline_of_what_is_still_registered() {
+    let start = Instant::now();
+    let mut deadlines = Deadlines::default();
+    let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+    let one = www(long, &[Draining, Usable]);
+    deadlines.follow(&Snapshot::default(), &one, start);
+    let two = www(long, &[Draining, Gone]);
+    deadlines.follow(&one, &two, start);
+    let three = www(short, &[Draining, Gone]);
+    deadlines.follow(&two, &three, start);
+    assert_eq!(deadlines.next(), Some(start + short));
+    assert_eq!(deadlines.due(start + short), BTreeSet::from([target(0)]));
+    assert_eq!(deadlines.pending()[&target(1)].deadline(), start + long);
+}
+
+#[test]
+fn an_address_that_another_service_serves_is_cut_for_the_one_that_dropped_it() {
+    let start = Instant::now();
+    let other = ServiceName::whole("other");
+    let both = with(vec![
+        (name(), service(7, DRAIN, &[Usable])),
+        (other.clone(), service(8, DRAIN, &[Usable])),
+    ]);
+    let one = with(vec![(other, service(8, DRAIN, &[Usable]))]);
+    let mut deadlines = Deadlines::default();
+    deadlines.follow(&both, &one, start);
+    let pending: Vec<_> = deadlines.pending().keys().copied().collect();
+    assert_eq!(pending, [target(0)]);
+}
+
+#[test]
+fn flows_of_a_former_agents_time_have_their_whole_time_from_now() {
+    let start = Instant::now();
+    let snapshot = www(DRAIN, &[Usable, Draining]);
+    let stranger = Target {
+        vip: vip(99),
+        address: address(5),
+    };
+    let flows = BTreeSet::from([target(0), target(1), target(2), stranger]);
+    let mut deadlines = Deadlines::default();
+    deadlines.adopt(&snapshot, &flows, start);
+    deadlines.follow(&Snapshot::default(), &snapshot, start);
+    let drains = deadlines.pending().iter();
+    let drains: Vec<_> = drains.map(|(target, it)| (*target, it.drain)).collect();
+    assert_eq!(
+        drains,
+        [
+            (target(1), DRAIN),
+            (target(2), DRAIN),
+            (stranger, Options::default().drain)
+        ]
+    );
+}
+
+#[test]
+fn it_looks_again_until_nothing_is_found_and_stragglers_have_come() {
+    let mut deadlines = check(&[&[Usable], &[Gone]], &[(0, 11)]);
+    let due = deadlines.next().unwrap();
+    assert_eq!(
+        deadlines.due(due - Duration::from_millis(1)),
+        BTreeSet::new()
+    );
+    assert_eq!(deadlines.due(due), BTreeSet::from([target(0)]));
+    for (ended, second) in [(2, 0), (0, 1)] {
+        let now = due + Duration::from_secs(second);
+        deadlines.ended(&target(0), ended, now);
+        assert_eq!(deadlines.next(), Some(now + AGAIN));
+    }
+    deadlines.ended(&target(0), 0, due + STRAGGLERS);
+    assert_eq!(deadlines.pending().len(), 0);
+}
+
+#[test]
+fn what_is_done_with_stays_done_while_it_is_drained() {
+    let start = Instant::now();
+    let drained = www(DRAIN, &[Draining]);
+    let mut deadlines = Deadlines::default();
+    deadlines.follow(&Snapshot::default(), &drained, start);
+    deadlines.ended(&target(0), 0, start + DRAIN + STRAGGLERS);
+    assert_eq!(deadlines.next(), None);
+    let longer = www(DRAIN * 9, &[Draining]);
+    deadlines.follow(&drained, &longer, start + DRAIN * 2);
+    assert_eq!(deadlines.next(), None);
+    deadlines.follow(&longer, &www(DRAIN, &[Gone]), start + DRAIN * 3);
+    assert_eq!(deadlines.pending().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_ended_is_tried_again_more_and_more_seldom() {
+    let mut deadlines = check(&[&[Usable], &[Gone]], &[(0, 11)]);
+    let mut now = deadlines.next().unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        deadlines.failed(&target(0), now);
+        let next = deadlines.next().unwrap();
+        waits.push((next - now).as_secs());
+        now = next;
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+    deadlines.given_up(&target(0));
+    assert_eq!(deadlines.next(), None);
+}
+
+fn any_state() -> impl Strategy<Value = Is> {
+    prop_oneof![
+        Just(Gone),
+        Just(Usable),
+        Just(Critical),
+        Just(Maintenance),
+        Just(Draining),
+        Just(Leaving),
+    ]
+}
+
+proptest! {
+    /// Against the rule itself, for each backend alone: it is due exactly when it has been out, without a break,
+    /// for the whole of its time.
+    #[test]
+    fn nothing_is_due_that_takes_flows_or_was_out_for_less_than_its_time(
+        steps in vec((vec(any_state(), 3), 0_u64..8), 1..25),
+    ) {
+        let out = |is: Is| !matches!(is, Usable | Critical);
+        let start = Instant::now();
+        let mut now = start;
+        let mut deadlines = Deadlines::default();
+        let mut before = Snapshot::default();
+        // Since when each is out; one that was never there is not.
+        let mut since: [Option<Instant>; 3] = [None; 3];
+        for (backends, seconds) in steps {
+            let after = www(DRAIN, &backends);
+            deadlines.follow(&before, &after, now);
+            for (n, is) in backends.iter().enumerate() {
+                let was_there = before.services.get(&name()).is_some_and(|it| it.backends.contains_key(&key(n)));
+                since[n] = match *is {
+                    is if !out(is) => None,
+                    Gone if !was_there => since[n],
+                    _ => since[n].or(Some(now)),
+                };
+            }
+            before = after;
+            now += Duration::from_secs(seconds);
+            let due = deadlines.due(now);
+            for (n, since) in since.iter().enumerate() {
+                let expect = since.is_some_and(|since| now >= since + DRAIN);
+                prop_assert_eq!(due.contains(&target(n)), expect, "backend {} at {:?}", n, now - start);
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The end of a drain: after its deadline the flows that still go to a backend that was taken out are cut.
+//!
+//! Follows the snapshots; owns what is known of deadlines. Deciding is in [`deadlines`], looking and ending in
+//! [`crate::sockets`]. Only flows through the service's VIP are cut, never a direct connection. A new agent counts
+//! every deadline anew.
+
+pub mod deadlines;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use tokio::{sync::watch, time::sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::deadlines::Deadlines;
+use crate::{
+    catalog::{InstanceKey, Problem},
+    reconcile::error_chain,
+    snapshot::{ServiceName, Snapshot},
+    sockets::{self, Failure, Sight, Sockets, Target},
+};
+
+/// Figures of the stage.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Flows that were cut.
+    pub cut: AtomicU64,
+    /// Times that a flow could not be cut.
+    pub failures: AtomicU64,
+}
+
+/// What the stage shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// When the flows to which backends will be cut. Those that have none left are not here.
+    pub cuts: BTreeMap<(ServiceName, InstanceKey), SystemTime>,
+    /// Where flows are seen; `None` before the first look.
+    pub sight: Option<Sight>,
+}
+
+/// What the stage reads and writes.
+pub struct Channels {
+    /// Says who is taken out.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What is shown.
+    pub status: watch::Sender<Status>,
+    /// What is wrong.
+    pub problems: watch::Sender<Vec<Problem>>,
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// When the thread that sees the sockets has ended.
+pub async fn run(
+    sockets: Sockets,
+    mut channels: Channels,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), sockets::Error> {
+    let mut stage = Stage {
+        deadlines: Deadlines::default(),
+        snapshot: None,
+        sight: None,
+        unsupported: false,
+        metrics,
+    };
+    loop {
+        let next = stage.deadlines.next();
+        let due = async {
+            match next {
+                Some(next) => sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let problem = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = channels.snapshots.changed() => {
+                if changed.is_err() {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+                let newest = channels.snapshots.borrow_and_update().clone();
+                // Before it is complete nobody is known to be gone.
+                match newest.filter(|it| it.complete) {
+                    Some(newest) => stage.follow(newest, &sockets).await?,
+                    None => None,
+                }
+            }
+            () = due => Some(stage.end(&sockets).await?),
+        };
+        if let Some(problems) = problem {
+            channels.problems.send_if_modified(|old| {
+                let changed = *old != problems;
+                *old = problems;
+                changed
+            });
+        }
+        channels.status.send_replace(stage.status());
+    }
+}
+
+struct Stage {
+    deadlines: Deadlines,
+    /// The newest complete one.
+    snapshot: Option<Arc<Snapshot>>,
+    sight: Option<Sight>,
+    /// Whether this kernel was seen to end no sockets.
+    unsupported: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl Stage {
+    /// Returns the problems, if it asked the kernel.
+    async fn follow(
+        &mut self,
+        newest: Arc<Snapshot>,
+        sockets: &Sockets,
+    ) -> Result<Option<Vec<Problem>>, sockets::Error> {
+        let before = self.snapshot.replace(Arc::clone(&newest));
+        if let Some(before) = before {
+            self.deadlines.follow(&before, &newest, Instant::now());
+            return Ok(None);
+        }
+        // Flows of a former agent's time.
+        let mut problems = Vec::new();
+        match sockets.targets().await {
+            Err(sockets::Error::Gone) => return Err(sockets::Error::Gone),
+            Err(error) => problems.push(cannot_see(&error)),
+            Ok((flows, sight)) => {
+                self.deadlines.adopt(&newest, &flows, Instant::now());
+                self.sight = Some(sight);
+            }
+        }
+        let nothing = Snapshot::default();
+        self.deadlines.follow(&nothing, &newest, Instant::now());
+        Ok(Some(problems))
+    }
+
+    /// Ends the flows whose time is over. Returns the problems.
+    async fn end(&mut self, sockets: &Sockets) -> Result<Vec<Problem>, sockets::Error> {
+        let due = self.deadlines.due(Instant::now());
+        let outcome = match sockets.end(due.clone()).await {
+            Ok(outcome) => outcome,
+            Err(sockets::Error::Gone) => return Err(sockets::Error::Gone),
+            Err(error) => {
+                for target in &due {
+                    self.deadlines.failed(target, Instant::now());
+                }
+                return Ok(vec![cannot_see(&error)]);
+            }
+        };
+        let unsupported = outcome.error == Some(Failure::Unsupported);
+        self.unsupported |= unsupported;
+        for target in &due {
+            let ended = outcome.ended.get(target).copied().unwrap_or(0);
+            if ended > 0 {
+                let Target { vip, address } = target;
+                tracing::info!(%vip, %address, flows = ended, "cut the flows to a backend that was taken out");
+                self.metrics.cut.fetch_add(ended, Ordering::Relaxed);
+            }
+            let now = Instant::now();
+            match outcome.failed.contains(target) {
+                false => self.deadlines.ended(target, ended, now),
+                true if unsupported => self.deadlines.given_up(target),
+                true => self.deadlines.failed(target, now),
+            }
+        }
+        self.metrics
+            .failures
+            .fetch_add(outcome.failed.len() as u64, Ordering::Relaxed);
+        self.sight = Some(outcome.sight);
+        let mut problems = Vec::new();
+        if self.unsupported {
+            problems.push(Problem::new(
+                SUBJECT,
+                "this kernel cannot cut flows, so those to a backend that was taken out live until they end; \
+                 it lacks CONFIG_INET_DIAG_DESTROY",
+            ));
+        }
+        if let Some(Failure::Refused(why)) = outcome.error {
+            let message = format!(
+                "a flow to a backend that was taken out cannot be cut: {why}; trying again. The agent needs CAP_NET_ADMIN"
+            );
+            problems.push(Problem::new(SUBJECT, message));
+        }
+        Ok(problems)
+    }
+
+    fn status(&self) -> Status {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let open = self.deadlines.pending().values();
+        let open = open.filter(|pending| pending.is_open());
+        let cuts = open.flat_map(|pending| {
+            let at = clock + pending.deadline().saturating_duration_since(now);
+            let instances = pending.service.iter().flat_map(|service| {
+                let one = |instance: &InstanceKey| (service.clone(), instance.clone());
+                pending.instances.iter().map(one)
+            });
+            instances.map(move |instance| (instance, at))
+        });
+        Status {
+            cuts: cuts.collect(),
+            sight: self.sight.clone(),
+        }
+    }
+}
+
+fn cannot_see(error: &sockets::Error) -> Problem {
+    let message = format!(
+        "flows to a backend that was taken out live until they end: {}",
+        error_chain(error)
+    );
+    Problem::new(SUBJECT, message)
+}
+
+/// What a problem of this stage is about.
+const SUBJECT: &str = "drains";

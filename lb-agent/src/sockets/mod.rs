@@ -1,0 +1,298 @@
+//! The clients' sockets behind VIPs, in every network namespace of the host: listing and ending them.
+//!
+//! One thread of its own does it, because a network namespace belongs to a thread; it is the only one that enters
+//! those of others. It decides nothing: whose sockets are to end is [`crate::removal`]'s word. A socket is known by
+//! the record that the kernel programs left at it, so one that was connected past the VIP is never touched.
+
+mod diag;
+mod namespaces;
+mod process;
+mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    diag::{Diag, Ended},
+    process::Wanted,
+    wire::{ESTABLISHED, Found, UDP},
+};
+pub use self::{namespaces::Sight, process::Process, wire::Origin};
+
+/// The flows through one VIP to one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The VIP that was connected to.
+    pub vip: Ipv4Addr,
+    /// Where its flows go.
+    pub address: SocketAddr,
+}
+
+/// A client's open flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The inode of the client's network namespace.
+    pub netns: u64,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// The state of its socket, in lower case as `ss` says it.
+    pub state: &'static str,
+    /// The user that its socket belongs to.
+    pub uid: u32,
+    /// The client's end.
+    pub local: SocketAddr,
+    /// What it connected to, and where that goes.
+    pub origin: Origin,
+    /// Since the connect.
+    pub age: Duration,
+    /// One process that has it open, if any can be seen.
+    pub process: Option<Process>,
+}
+
+/// Open flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// The first [`LISTED`] of them that were found.
+    pub listed: Vec<Flow>,
+    /// How many more there are.
+    pub left_out: u64,
+    /// Where they were looked for.
+    pub sight: Sight,
+}
+
+/// What came of ending flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Sockets that were ended, by what they were ended for.
+    pub ended: BTreeMap<Target, u64>,
+    /// Targets that still have one which could not be ended.
+    pub failed: BTreeSet<Target>,
+    /// Why.
+    pub error: Option<Failure>,
+    /// Where they were looked for.
+    pub sight: Sight,
+}
+
+/// Why a socket could not be ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// This kernel ends no sockets.
+    Unsupported,
+    /// It may be another time.
+    Refused(String),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel does not list sockets.
+    #[error(
+        "the kernel does not list the sockets; it needs CONFIG_INET_TCP_DIAG, and the agent CAP_BPF"
+    )]
+    List(#[from] io::Error),
+    /// The thread is gone.
+    #[error("the thread that lists sockets has ended")]
+    Gone,
+}
+
+/// Asks the thread. It ends when the last of these is gone.
+#[derive(Clone, Debug)]
+pub struct Sockets(mpsc::Sender<Request>);
+
+type Reply<T> = oneshot::Sender<io::Result<T>>;
+
+#[derive(Debug)]
+enum Request {
+    Targets(Reply<(BTreeSet<Target>, Sight)>),
+    End(BTreeSet<Target>, Reply<Outcome>),
+    List(Option<BTreeSet<Ipv4Addr>>, Reply<Flows>),
+}
+
+impl Sockets {
+    /// Starts the thread. `records` is the map `RECORDS`.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start(records: OwnedFd) -> io::Result<Self> {
+        let (asking, asked) = mpsc::channel(WAITING);
+        thread::Builder::new()
+            .name("lb-sockets".to_owned())
+            .spawn(move || serve(&records, asked))?;
+        Ok(Self(asking))
+    }
+
+    /// What there are flows to.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn targets(&self) -> Result<(BTreeSet<Target>, Sight), Error> {
+        self.ask(Request::Targets).await
+    }
+
+    /// Ends the flows to `targets`.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which there are.
+    pub async fn end(&self, targets: BTreeSet<Target>) -> Result<Outcome, Error> {
+        self.ask(|reply| Request::End(targets, reply)).await
+    }
+
+    /// The open flows, or those through `vips`.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn list(&self, vips: Option<BTreeSet<Ipv4Addr>>) -> Result<Flows, Error> {
+        self.ask(|reply| Request::List(vips, reply)).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.send(request(reply)).await;
+        sent.map_err(|_| Error::Gone)?;
+        Ok(answer.await.map_err(|_| Error::Gone)??)
+    }
+}
+
+fn serve(records: &OwnedFd, mut asked: mpsc::Receiver<Request>) {
+    // Whoever asked may have gone.
+    while let Some(request) = asked.blocking_recv() {
+        match request {
+            Request::Targets(reply) => drop(reply.send(targets(records))),
+            Request::End(targets, reply) => drop(reply.send(end(records, &targets))),
+            Request::List(vips, reply) => drop(reply.send(list(records, vips.as_ref()))),
+        }
+    }
+}
+
+/// Tells every flow of one namespace.
+fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::Result<()> {
+    diag.list(records.as_fd(), |found| {
+        // A record stays at a socket that was connected elsewhere since, past the VIP.
+        if found.peer == found.origin.address {
+            tell(found);
+        }
+    })
+}
+
+fn targets(records: &OwnedFd) -> io::Result<(BTreeSet<Target>, Sight)> {
+    let mut targets = BTreeSet::new();
+    let sight = namespaces::each(Path::new(PROC), |_| {
+        look(&mut Diag::open()?, records, |found| {
+            targets.insert(target(&found));
+        })
+    })?;
+    Ok((targets, sight))
+}
+
+fn end(records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let sight = namespaces::each(Path::new(PROC), |_| {
+        let mut diag = Diag::open()?;
+        let mut found = Vec::new();
+        look(&mut diag, records, |it| {
+            let target = target(&it);
+            if targets.contains(&target) {
+                found.push((target, it.id));
+            }
+        })?;
+        for (target, id) in found {
+            match diag.destroy(&id) {
+                Ok(Ended::Now) => *outcome.ended.entry(target).or_default() += 1,
+                Ok(Ended::Before) => {}
+                Err(error) => {
+                    outcome.failed.insert(target);
+                    let failure = match error.kind() {
+                        io::ErrorKind::Unsupported => Failure::Unsupported,
+                        _ => Failure::Refused(error.to_string()),
+                    };
+                    outcome.error.get_or_insert(failure);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    outcome.sight = sight;
+    Ok(outcome)
+}
+
+fn list(records: &OwnedFd, vips: Option<&BTreeSet<Ipv4Addr>>) -> io::Result<Flows> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?);
+    let mut flows = Flows::default();
+    let mut owners = Vec::new();
+    flows.sight = namespaces::each(Path::new(PROC), |netns| {
+        look(&mut Diag::open()?, records, |found| {
+            if vips.is_some_and(|vips| !vips.contains(&found.origin.vip)) {
+                return;
+            }
+            if flows.listed.len() >= LISTED {
+                flows.left_out += 1;
+                return;
+            }
+            let start = Duration::from_nanos(found.origin.start_ns);
+            flows.listed.push(Flow {
+                netns,
+                protocol: protocol(&found),
+                state: state(&found),
+                uid: found.uid,
+                local: found.local,
+                origin: found.origin,
+                age: now.saturating_sub(start),
+                process: None,
+            });
+            owners.push(found.inode);
+        })
+    })?;
+    let mut wanted = Wanted::new(owners.iter().copied());
+    wanted.search(Path::new(PROC));
+    for (flow, inode) in flows.listed.iter_mut().zip(owners) {
+        flow.process = wanted.take(inode);
+    }
+    Ok(flows)
+}
+
+fn target(found: &Found) -> Target {
+    Target {
+        vip: found.origin.vip,
+        address: found.origin.address,
+    }
+}
+
+fn protocol(found: &Found) -> &'static str {
+    match found.id.kind.protocol {
+        UDP => "udp",
+        _ => "tcp",
+    }
+}
+
+fn state(found: &Found) -> &'static str {
+    match found.state {
+        ESTABLISHED => "established",
+        2 => "syn-sent",
+        3 => "syn-recv",
+        4 => "fin-wait-1",
+        5 => "fin-wait-2",
+        7 => "closed",
+        8 => "close-wait",
+        9 => "last-ack",
+        11 => "closing",
+        _ => "unknown",
+    }
+}
+
+/// Flows that are listed at most.
+pub const LISTED: usize = 10_000;
+
+/// Requests that may wait for the thread.
+const WAITING: usize = 16;
+
+const PROC: &str = "/proc";

@@ -1,0 +1,153 @@
+//! Which process has a socket open, and in which container it runs: from `/proc`.
+
+use std::{collections::HashMap, fs, path::Path};
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number, as this agent sees it.
+    pub pid: u32,
+    /// Its name, which it may choose itself.
+    pub command: String,
+    /// The first twelve digits of its container's id.
+    pub container: Option<String>,
+}
+
+/// Sockets, by inode, and who has them open.
+pub(super) struct Wanted {
+    owners: HashMap<u32, Option<Process>>,
+    open: usize,
+}
+
+impl Wanted {
+    pub(super) fn new(inodes: impl Iterator<Item = u32>) -> Self {
+        let owners: HashMap<_, _> = inodes.map(|inode| (inode, None)).collect();
+        let open = owners.len();
+        Self { owners, open }
+    }
+
+    /// Looks through the processes until every socket has an owner. What may not be seen is passed over.
+    pub(super) fn search(&mut self, proc: &Path) {
+        let Ok(processes) = fs::read_dir(proc) else {
+            return;
+        };
+        for process in processes.flatten() {
+            if self.open == 0 {
+                return;
+            }
+            let name = process.file_name();
+            if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+                self.look_at(pid, &process.path());
+            }
+        }
+    }
+
+    /// Who has the socket open.
+    pub(super) fn take(&mut self, inode: u32) -> Option<Process> {
+        self.owners.get(&inode).cloned().flatten()
+    }
+
+    fn look_at(&mut self, pid: u32, folder: &Path) {
+        let Ok(descriptors) = fs::read_dir(folder.join("fd")) else {
+            return;
+        };
+        let mut process = None;
+        for descriptor in descriptors.flatten() {
+            let link = fs::read_link(descriptor.path());
+            let inode = link.ok().and_then(|link| socket_inode(link.to_str()?));
+            let Some(owner) = inode.and_then(|inode| self.owners.get_mut(&inode)) else {
+                continue;
+            };
+            if owner.is_none() {
+                *owner = Some(process.get_or_insert_with(|| read(pid, folder)).clone());
+                self.open -= 1;
+            }
+        }
+    }
+}
+
+fn read(pid: u32, folder: &Path) -> Process {
+    let text = |name: &str| {
+        let bytes = fs::read(folder.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Process {
+        pid,
+        command: text("comm").trim_end().to_owned(),
+        container: container(&text("cgroup")),
+    }
+}
+
+fn socket_inode(link: &str) -> Option<u32> {
+    let number = link.strip_prefix("socket:[")?.strip_suffix(']')?;
+    number.parse().ok()
+}
+
+/// The container that a process with these cgroups runs in: engines name the group by the container's id of 64
+/// digits, as `/docker/<id>`, `docker-<id>.scope` or alike.
+fn container(cgroups: &str) -> Option<String> {
+    let mut words = cgroups.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let is_id = |word: &&str| {
+        word.len() == 64
+            && word
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    // The innermost one: an engine may run in a container itself.
+    words.rfind(is_id).map(|id| id[..12].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_container_is_known_by_its_cgroup() {
+        let short = Some("0123456789ab".to_owned());
+        assert_eq!(container(&format!("0::/docker/{ID}\n")), short);
+        assert_eq!(
+            container(&format!("0::/system.slice/docker-{ID}.scope\n")),
+            short
+        );
+        let outer = "f".repeat(64);
+        assert_eq!(
+            container(&format!("0::/docker/{outer}/docker/{ID}\n")),
+            short
+        );
+    }
+
+    #[test]
+    fn other_cgroups_are_no_container() {
+        assert_eq!(container("0::/user.slice/session-3.scope\n"), None);
+        assert_eq!(container(&format!("0::/docker/{}\n", &ID[1..])), None);
+        assert_eq!(
+            container(&format!("0::/docker/{}\n", ID.to_uppercase())),
+            None
+        );
+        assert_eq!(container(""), None);
+    }
+
+    #[test]
+    fn the_owner_of_a_socket_is_found_by_its_inode_and_a_stranger_has_none() {
+        use std::os::{fd::AsRawFd as _, unix::net::UnixDatagram};
+        let (one, _other) = UnixDatagram::pair().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", one.as_raw_fd())).unwrap();
+        let inode = socket_inode(link.to_str().unwrap()).unwrap();
+        let mut wanted = Wanted::new([inode, 0].into_iter());
+        wanted.look_at(std::process::id(), Path::new("/proc/self"));
+        let owner = wanted.take(inode).unwrap();
+        assert_eq!(owner.pid, std::process::id());
+        assert_ne!(owner.command, "");
+        assert_eq!(wanted.take(0), None);
+    }
+
+    #[test]
+    fn only_links_to_sockets_have_an_inode() {
+        assert_eq!(socket_inode("socket:[17]"), Some(17));
+        assert_eq!(socket_inode("pipe:[17]"), None);
+        assert_eq!(socket_inode("socket:[x]"), None);
+        assert_eq!(socket_inode("/etc/passwd"), None);
+    }
+}
