@@ -30,4 +30,5 @@ pub mod routes;
 pub mod snapshot;
 pub mod state_file;
 pub mod stats;
+pub mod views;
 pub mod vip;

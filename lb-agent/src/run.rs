@@ -81,11 +81,12 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
         pool: pool.net(),
+        pool6: "fd62:6c62:76:1::/64".parse().ok(),
         own: pool.own(),
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
-    let (maps, events) = Maps::open(&mut programs)?;
+    let (maps, events, _traces) = Maps::open(&mut programs)?;
     programs.attach()?;
 
     let mut conditions = vec![IN_MAPS, BOUND];

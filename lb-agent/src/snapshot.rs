@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalog::{Check, InstanceKey, Problem, SourceHealth},
+    catalog::{Check, InstanceKey, Problem, Reach, SourceHealth},
     options::{Local, Options},
 };
 
@@ -243,8 +243,10 @@ const LOCAL_FAVOUR: u32 = 16;
 /// One instance with both levels of health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// Where flows go.
+    /// Where flows go, from the host.
     pub address: SocketAddr,
+    /// How clients reach it that stand elsewhere.
+    pub reach: Reach,
     /// Whether it runs on this host.
     pub local: bool,
     /// Marks of the registration.
@@ -368,31 +370,41 @@ impl Backend {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A usable backend with nothing special about it.
+    pub(crate) fn backend() -> Backend {
+        Backend {
+            address: SocketAddr::from(([10, 0, 0, 1], 80)),
+            reach: Reach::default(),
+            local: true,
+            tags: Arc::default(),
+            weight: 1,
+            source: SourceHealth::Passing,
+            checks: Vec::new(),
+            probe: Probe {
+                state: ProbeState::Up,
+                since: SystemTime::UNIX_EPOCH,
+                error: None,
+                took: None,
+            },
+            draining: false,
+            leaving: false,
+        }
+    }
 
     /// A service of backends with these weights, those of this host marked.
     fn service(local: Local, backends: &[(u16, bool)]) -> Service {
-        let backend = |(id, &(weight, local)): (usize, &(u16, bool))| {
+        let member = |(id, &(weight, local)): (usize, &(u16, bool))| {
             let key = InstanceKey {
                 node: "n".to_owned(),
                 id: id.to_string(),
             };
             let backend = Backend {
-                address: SocketAddr::from(([10, 0, 0, 1], 80)),
                 local,
-                tags: Arc::default(),
                 weight,
-                source: SourceHealth::Passing,
-                checks: Vec::new(),
-                probe: Probe {
-                    state: ProbeState::Up,
-                    since: SystemTime::UNIX_EPOCH,
-                    error: None,
-                    took: None,
-                },
-                draining: false,
-                leaving: false,
+                ..backend()
             };
             (key, backend)
         };
@@ -403,7 +415,7 @@ mod tests {
                 ..Options::default()
             },
             aliases: BTreeSet::new(),
-            backends: backends.iter().enumerate().map(backend).collect(),
+            backends: backends.iter().enumerate().map(member).collect(),
         }
     }
 

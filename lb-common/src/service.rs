@@ -186,6 +186,13 @@ pub struct Backend {
 
 const _: () = assert!(size_of::<Backend>() == 32);
 
+impl Backend {
+    /// Whether the address is an IPv4 one.
+    pub const fn is_v4(&self) -> bool {
+        self.address[0] == 0 && self.address[1] == 0 && self.address[2] == 0xffff_u32.to_be()
+    }
+}
+
 /// Value of `SUSPECTS`: written by the kernel, cleared by the agent when the index gets another meaning. Not
 /// part of [`Backend`], which the agent rewrites.
 #[repr(C)]

@@ -94,12 +94,12 @@ pub struct Trace {
     pub form: u8,
     /// [`Service::table`](crate::Service::table) of the element that decided; 0 without one.
     pub table: u32,
-    /// The view of that element.
-    pub view: u32,
     /// Index in `BACKENDS` of the address that was given; 0 for a refusal.
     pub backend: u32,
     /// Its generation; for a refusal, the [`Refusal`] as its integer.
     pub detail: u32,
+    /// Spare, zero.
+    pub spare: u32,
 }
 
 const _: () = assert!(size_of::<Trace>() == 72);

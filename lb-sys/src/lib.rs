@@ -4,3 +4,4 @@
 pub mod bpf;
 pub mod inherit;
 pub mod memory;
+pub mod netns;

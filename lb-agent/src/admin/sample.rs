@@ -147,6 +147,7 @@ pub(crate) fn key(node: &str, id: &str) -> InstanceKey {
 pub(crate) fn backend(address: &str) -> Backend {
     Backend {
         address: address.parse::<SocketAddr>().unwrap(),
+        reach: Default::default(),
         local: true,
         tags: Arc::default(),
         weight: 1,

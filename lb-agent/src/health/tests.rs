@@ -91,6 +91,7 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
         };
         let backend = Backend {
             address: *address,
+            reach: Default::default(),
             local: true,
             tags: Arc::default(),
             weight: 1,

@@ -12,6 +12,7 @@ use crate::{
 fn backend(address: &str, tags: &[&str]) -> Backend {
     Backend {
         address: address.parse().unwrap(),
+        reach: Default::default(),
         local: true,
         tags: Arc::new(tags.iter().map(ToString::to_string).collect()),
         weight: 1,

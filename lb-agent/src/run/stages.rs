@@ -184,8 +184,10 @@ pub(super) fn spawn(
     // What is made of the snapshot.
     let metrics = Arc::new(reconcile::Metrics::default());
     registry.register_collector(Box::new(reconcile_figures(metrics.clone())));
+    let (_, standings) = watch::channel(None);
     let channels = reconcile::Channels {
         snapshots: snapshots.clone(),
+        standings,
         suspects: suspects_in,
         stats,
         problems: map_problems_in,
