@@ -33,6 +33,9 @@ pub struct Installed {
     pub free_backends: FreeList,
     /// The last generation of each backend index that was ever used.
     pub generations: BTreeMap<u32, u32>,
+    /// The generation of the table that was published last. No two publications share one, whatever their tables: a
+    /// client that is to keep its backend is only checked against the slots when it meets another one.
+    pub published: u32,
 }
 
 /// A virtual endpoint in the maps.
@@ -116,6 +119,9 @@ impl Installed {
             found.addresses.contains_key(index) || found.references.contains_key(index)
         };
         found.free_backends = (1..room.backends).filter(|index| !used(index)).collect();
+        // Those of tables that are gone may have been higher.
+        let highest = found.services.values().map(|it| it.generation).max();
+        found.published = highest.unwrap_or(0).wrapping_add(1 << 16);
         found.free_tables = (1..room.services)
             .filter(|index| !tables.contains(index))
             .collect();

@@ -294,14 +294,12 @@ fn put_service(
         let how = (old.balance, old.flags, old.affinity_seconds);
         old.slots == slots && how == (balance, flags, affinity_seconds)
     };
-    let (table, half, generation, fresh) = match installed.services.get(&key) {
+    let generation = installed.published.wrapping_add(1).max(1);
+    let (table, half, fresh) = match installed.services.get(&key) {
         Some(old) if same(old) => return Ok(None),
         // Nobody has said yet that its backends are gone or bad: unknown is not empty.
         Some(old) if !complete && shrinks(old, &slots, endpoint.proven) => return Ok(None),
-        Some(old) => {
-            let generation = old.generation.wrapping_add(1).max(1);
-            (old.table, old.half ^ 1, generation, false)
-        }
+        Some(old) => (old.table, old.half ^ 1, false),
         None => {
             let Some(table) = installed.free_tables.take(now) else {
                 return Err(Problem::new(
@@ -310,7 +308,7 @@ fn put_service(
                 ));
             };
             installed.free_tables.untake(table);
-            (table, 0, 1, true)
+            (table, 0, true)
         }
     };
     let service = InstalledService {
@@ -355,6 +353,7 @@ impl Installed {
                 self.place(*address, backend, now);
             }
             Step::PutService { key, service, .. } => {
+                self.published = service.generation;
                 self.free_tables.claim(service.table);
                 // The new one first: what both name never counts as unreferenced.
                 self.refer(&service.slots);

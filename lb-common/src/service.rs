@@ -144,7 +144,7 @@ impl TryFrom<u32> for Balance {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Half {
-    /// Counts the publications of this table, starting at 1; 0 means never written.
+    /// Counts the publications of all tables, so that no two share one; 0 means never written.
     pub generation: u32,
     /// The endpoint that the half was written for. With the generation it tells a program that the
     /// service's value it read was overtaken: the kernel reuses the element of a replaced or removed entry.
