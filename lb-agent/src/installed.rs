@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::SocketAddrV4,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -19,10 +19,10 @@ pub struct Installed {
     /// Virtual endpoints.
     pub services: BTreeMap<ServiceKey, InstalledService>,
     /// Backends that may be named by a table or a flow.
-    pub backends: BTreeMap<SocketAddrV4, InstalledBackend>,
+    pub backends: BTreeMap<SocketAddr, InstalledBackend>,
     /// The same by index.
-    pub addresses: BTreeMap<u32, SocketAddrV4>,
-    /// How many tables name a backend index, if any does.
+    pub addresses: BTreeMap<u32, SocketAddr>,
+    /// How many tables name a backend index, or backends count their flows at it, if any do.
     references: BTreeMap<u32, usize>,
     /// Backend indexes that no table names, and since when. A program that still reads the last table that
     /// named one may be about to count a flow there.
@@ -33,6 +33,9 @@ pub struct Installed {
     pub free_backends: FreeList,
     /// The last generation of each backend index that was ever used.
     pub generations: BTreeMap<u32, u32>,
+    /// The generation of the table that was published last. No two publications share one, whatever their tables: a
+    /// client that is to keep its backend is only checked against the slots when it meets another one.
+    pub published: u32,
 }
 
 /// A virtual endpoint in the maps.
@@ -46,6 +49,10 @@ pub struct InstalledService {
     pub generation: u32,
     /// How a backend is chosen.
     pub balance: Balance,
+    /// For how many seconds a client keeps its backend; 0 means not at all.
+    pub affinity_seconds: u32,
+    /// [`lb_common::flag`]s.
+    pub flags: u32,
     /// Backend indexes in use by the live half.
     pub slots: Vec<u32>,
 }
@@ -57,6 +64,19 @@ pub struct InstalledBackend {
     pub id: BackendId,
     /// Its weight.
     pub weight: u16,
+    /// The id that its flows are counted at, which may be its own.
+    pub counted_at: BackendId,
+}
+
+impl InstalledBackend {
+    /// The index of another one that its flows are counted at, if there is one.
+    fn counted_elsewhere(&self) -> &[u32] {
+        if self.counted_at.index == self.id.index {
+            &[]
+        } else {
+            std::slice::from_ref(&self.counted_at.index)
+        }
+    }
 }
 
 impl Installed {
@@ -72,7 +92,7 @@ impl Installed {
     /// What the maps were found to hold at `now`, with room for so many services and backends.
     pub fn found(
         services: BTreeMap<ServiceKey, InstalledService>,
-        backends: BTreeMap<SocketAddrV4, InstalledBackend>,
+        backends: BTreeMap<SocketAddr, InstalledBackend>,
         generations: BTreeMap<u32, u32>,
         room: Room,
         now: Instant,
@@ -87,6 +107,9 @@ impl Installed {
             found.addresses.insert(backend.id.index, address);
             found.backends.insert(address, backend);
         }
+        for backend in found.backends.clone().into_values() {
+            found.refer(backend.counted_elsewhere());
+        }
         for (key, service) in services {
             found.refer(&service.slots);
             found.services.insert(key, service);
@@ -96,6 +119,9 @@ impl Installed {
             found.addresses.contains_key(index) || found.references.contains_key(index)
         };
         found.free_backends = (1..room.backends).filter(|index| !used(index)).collect();
+        // Those of tables that are gone may have been higher.
+        let highest = found.services.values().map(|it| it.generation).max();
+        found.published = highest.unwrap_or(0).wrapping_add(1 << 16);
         found.free_tables = (1..room.services)
             .filter(|index| !tables.contains(index))
             .collect();
@@ -106,17 +132,23 @@ impl Installed {
     /// program still reads one that does, and they have no open flow.
     pub fn freeable(
         &self,
-        keep: impl Fn(&SocketAddrV4) -> bool,
+        keep: impl Fn(&SocketAddr) -> bool,
         active: impl Fn(u32) -> u64,
         now: Instant,
-    ) -> Vec<SocketAddrV4> {
+    ) -> Vec<SocketAddr> {
         let rested = self
             .unreferenced
             .iter()
             .filter(|&(_, &since)| now.saturating_duration_since(since) >= REST);
         rested
             .filter_map(|(index, _)| Some((index, self.addresses.get(index)?)))
-            .filter(|&(&index, address)| !keep(address) && active(index) == 0)
+            .filter(|(index, address)| {
+                let counted_at = self
+                    .backends
+                    .get(address)
+                    .map_or(**index, |it| it.counted_at.index);
+                !keep(address) && active(**index) == 0 && active(counted_at) == 0
+            })
             .map(|(_, &address)| address)
             .collect()
     }
@@ -142,23 +174,26 @@ impl Installed {
     }
 
     /// Notes a backend that no table names yet.
-    pub(crate) fn place(&mut self, address: SocketAddrV4, backend: InstalledBackend, now: Instant) {
+    pub(crate) fn place(&mut self, address: SocketAddr, backend: InstalledBackend, now: Instant) {
         let index = backend.id.index;
         self.free_backends.claim(index);
         self.generations.insert(index, backend.id.generation);
         self.addresses.insert(index, address);
-        if self.backends.insert(address, backend).is_none() {
-            self.unreferenced.insert(index, now);
+        self.refer(backend.counted_elsewhere());
+        match self.backends.insert(address, backend) {
+            Some(old) => self.unrefer(old.counted_elsewhere(), now),
+            None => drop(self.unreferenced.insert(index, now)),
         }
     }
 
     /// Notes that a backend is gone.
-    pub(crate) fn displace(&mut self, address: &SocketAddrV4, now: Instant) {
+    pub(crate) fn displace(&mut self, address: &SocketAddr, now: Instant) {
         if let Some(backend) = self.backends.remove(address) {
             let index = backend.id.index;
             self.addresses.remove(&index);
             self.unreferenced.remove(&index);
             self.free_backends.give_back(index, now);
+            self.unrefer(backend.counted_elsewhere(), now);
         }
     }
 }

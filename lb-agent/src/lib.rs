@@ -35,4 +35,5 @@ pub mod snapshot;
 pub mod sockets;
 pub mod state_file;
 pub mod stats;
+pub mod views;
 pub mod vip;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     time::Instant,
 };
@@ -12,8 +12,8 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    Active, Backend, BackendId, Balance, Counters, Cursor, Event, Service, ServiceKey, Suspect,
-    Table, map,
+    Active, Backend, BackendId, Balance, Be16, Be32, Client, Counters, Cursor, Event, Latency,
+    Service, ServiceKey, Suspect, Table, Trace, map,
 };
 use thiserror::Error;
 
@@ -47,12 +47,17 @@ pub struct Maps {
     backends: Array<MapData, Backend>,
     suspects: Array<MapData, Suspect>,
     active: Array<MapData, Active>,
+    latencies: Array<MapData, Latency>,
+    clients: HashMap<MapData, u64, Client>,
     /// Of `SERVICES`: a hash does not tell its size.
     service_capacity: u32,
 }
 
 /// What the kernel tells about backends, as it happens.
 pub struct Events(RingBuf<MapData>);
+
+/// What the kernel tells about decisions, while somebody follows a service.
+pub struct Traces(RingBuf<MapData>);
 
 macro_rules! take {
     ($ebpf:expr, $name:expr) => {
@@ -71,7 +76,7 @@ impl Maps {
     ///
     /// # Errors
     /// When one is missing or of another kind.
-    pub fn open(programs: &mut Programs) -> Result<(Self, Events), Error> {
+    pub fn open(programs: &mut Programs) -> Result<(Self, Events, Traces), Error> {
         let service_capacity = programs.service_capacity();
         let ebpf = programs.ebpf();
         let maps = Self {
@@ -82,9 +87,12 @@ impl Maps {
             backends: take!(ebpf, map::BACKENDS)?,
             suspects: take!(ebpf, map::SUSPECTS)?,
             active: take!(ebpf, map::ACTIVE)?,
+            latencies: take!(ebpf, map::LATENCIES)?,
+            clients: take!(ebpf, map::CLIENTS)?,
             service_capacity,
         };
-        Ok((maps, Events(take!(ebpf, map::EVENTS)?)))
+        let events = Events(take!(ebpf, map::EVENTS)?);
+        Ok((maps, events, Traces(take!(ebpf, map::TRACES)?)))
     }
 
     /// How much the maps that belong together all have room for. An adopted map keeps its size, so they may
@@ -101,6 +109,7 @@ impl Maps {
                 .backends
                 .len()
                 .min(self.suspects.len())
+                .min(self.latencies.len())
                 .min(self.active.len()),
         }
     }
@@ -112,7 +121,7 @@ impl Maps {
     pub fn read_back(&self) -> Result<Installed, Error> {
         let room = self.room();
         let mut generations = BTreeMap::new();
-        let mut backends: BTreeMap<SocketAddrV4, InstalledBackend> = BTreeMap::new();
+        let mut backends: BTreeMap<SocketAddr, InstalledBackend> = BTreeMap::new();
         for index in 1..room.backends {
             let backend = self.raw_backend(index)?;
             if backend.generation != 0 {
@@ -139,7 +148,7 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses the read.
-    pub fn backend(&self, index: u32) -> Result<Option<(SocketAddrV4, InstalledBackend)>, Error> {
+    pub fn backend(&self, index: u32) -> Result<Option<(SocketAddr, InstalledBackend)>, Error> {
         Ok(installed_backend(index, self.raw_backend(index)?))
     }
 
@@ -184,6 +193,8 @@ impl Maps {
             half: service.half,
             generation: service.generation,
             balance: Balance::try_from(service.balance).unwrap_or(Balance::LeastConn),
+            affinity_seconds: service.affinity_seconds,
+            flags: service.flags,
             slots: half
                 .slots
                 .into_iter()
@@ -202,13 +213,22 @@ impl Maps {
                 address,
                 id,
                 weight,
+                counted_at,
                 fresh,
             } => {
                 if *fresh {
                     self.clear_suspicion(id.index)?;
+                    self.latencies
+                        .set(id.index, Latency::default(), 0)
+                        .map_err(failed("write", map::LATENCIES))?;
                 }
+                let backend = InstalledBackend {
+                    id: *id,
+                    weight: *weight,
+                    counted_at: *counted_at,
+                };
                 self.backends
-                    .set(id.index, backend_value(*address, *id, *weight), 0)
+                    .set(id.index, backend_value(*address, backend), 0)
                     .map_err(failed("write", map::BACKENDS))?;
             }
             Step::PutService {
@@ -223,7 +243,7 @@ impl Maps {
                     .tables
                     .get(&service.table, 0)
                     .map_err(failed("read", map::TABLES))?;
-                table.halves[(service.half & 1) as usize] = service.half(key.vip);
+                table.halves[(service.half & 1) as usize] = service.half(*key);
                 self.tables
                     .set(service.table, table, 0)
                     .map_err(failed("write", map::TABLES))?;
@@ -288,6 +308,44 @@ impl Maps {
             .until_ns)
     }
 
+    /// How connects to the address of a backend went.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn latency(&self, index: u32) -> Result<Latency, Error> {
+        self.latencies
+            .get(&index, 0)
+            .map_err(failed("read", map::LATENCIES))
+    }
+
+    /// Where the client with this network namespace cookie is said to stand.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn clients(&self) -> Result<BTreeMap<u64, Client>, Error> {
+        let clients = self.clients.iter();
+        clients
+            .collect::<Result<_, _>>()
+            .map_err(failed("read", map::CLIENTS))
+    }
+
+    /// Says where a client stands, or that it is not known.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_client(&mut self, cookie: u64, client: Option<Client>) -> Result<(), Error> {
+        match client {
+            Some(client) => self
+                .clients
+                .insert(cookie, client, 0)
+                .map_err(failed("write", map::CLIENTS)),
+            None => match self.clients.remove(&cookie) {
+                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+                Err(error) => Err(failed("remove from", map::CLIENTS)(error)),
+            },
+        }
+    }
+
     /// Figures of one table, summed over the CPUs.
     ///
     /// # Errors
@@ -297,14 +355,14 @@ impl Maps {
             .counters
             .get(&table, 0)
             .map_err(failed("read", map::COUNTERS))?;
-        Ok(per_cpu
-            .iter()
-            .fold(Counters::default(), |sum, cpu| Counters {
-                flows: sum.flows + cpu.flows,
-                refused: sum.refused + cpu.refused,
-                failed: sum.failed + cpu.failed,
-                spare: 0,
-            }))
+        Ok(per_cpu.iter().fold(Counters::default(), |mut sum, cpu| {
+            sum.flows += cpu.flows;
+            sum.failed += cpu.failed;
+            for (sum, cpu) in sum.refused.iter_mut().zip(cpu.refused) {
+                *sum += cpu;
+            }
+            sum
+        }))
     }
 
     /// How full the maps are.
@@ -335,14 +393,19 @@ impl Maps {
 }
 
 /// What a value of `BACKENDS` says; nothing if its index is free.
-fn installed_backend(index: u32, backend: Backend) -> Option<(SocketAddrV4, InstalledBackend)> {
-    let (ip, port) = (Ipv4Addr::from(backend.address.host()), backend.port.host());
+fn installed_backend(index: u32, backend: Backend) -> Option<(SocketAddr, InstalledBackend)> {
+    let mut octets = [0; 16];
+    for (bytes, word) in octets.chunks_exact_mut(4).zip(backend.address) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    let (ip, port) = (Ipv6Addr::from(octets).to_canonical(), backend.port.host());
     let generation = backend.generation;
     let installed = InstalledBackend {
         id: BackendId { index, generation },
         weight: backend.weight,
+        counted_at: BackendId::from_bits(backend.counted_at),
     };
-    (port != 0).then_some((SocketAddrV4::new(ip, port), installed))
+    (port != 0).then_some((SocketAddr::new(ip, port), installed))
 }
 
 impl Events {
@@ -356,6 +419,37 @@ impl Events {
             kind: word(8)?,
             table: word(12)?,
         })
+    }
+}
+
+impl Traces {
+    /// Takes the next decision, if one is waiting.
+    pub fn take(&mut self) -> Option<Trace> {
+        let item = self.0.next()?;
+        let bytes = |at: usize, many: usize| item.get(at..at + many);
+        let word = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
+        let long = |at| Some(u64::from_ne_bytes(bytes(at, 8)?.try_into().ok()?));
+        Some(Trace {
+            time_ns: long(0)?,
+            client: long(8)?,
+            socket: long(16)?,
+            process: long(24)?,
+            command: bytes(32, 16)?.try_into().ok()?,
+            vip: Be32::from_raw(word(48)?),
+            port: Be16::from_raw(u16::from_ne_bytes(bytes(52, 2)?.try_into().ok()?)),
+            proto: *item.get(54)?,
+            form: *item.get(55)?,
+            table: word(56)?,
+            backend: word(60)?,
+            detail: word(64)?,
+            spare: word(68)?,
+        })
+    }
+}
+
+impl AsRawFd for Traces {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

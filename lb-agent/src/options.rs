@@ -3,7 +3,7 @@
 //! Pure: registrations in, resolved options and problems out. A wrong option is reported and has no effect;
 //! it never breaks the service, nor another option. Which options there are stands in [`table`].
 
-mod access;
+pub mod access;
 pub mod table;
 mod value;
 
@@ -159,13 +159,6 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
         }
         for (name, text) in own {
             let setting = value::setting(&name, &text);
-            if setting.is_ok() && !table::acts(&name) {
-                let message = format!(
-                    "`{name}={}` has no effect yet: this version only reads it; do not rely on it",
-                    cut(&text)
-                );
-                resolved.report(service, message);
-            }
             match setting {
                 Err(Wrong { remedy, left }) => {
                     let effect = match &left {

@@ -3,13 +3,17 @@
 //! A backend is written before a table names it, a table before its service names it, and a backend is
 //! freed after no table and no flow names it: after every single step, each lookup gives a right answer.
 
-use std::{collections::BTreeSet, net::SocketAddrV4, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
-use lb_common::{Backend, BackendId, Be16, Be32, Half, SLOTS, Service, ServiceKey};
+use lb_common::{Backend, BackendId, Be16, Half, SLOTS, Service, ServiceKey};
 
 use crate::{
     catalog::Problem,
-    desired::{Desired, Endpoint},
+    desired::{Desired, Endpoint, Share},
     installed::{Installed, InstalledBackend, InstalledService},
 };
 
@@ -19,11 +23,13 @@ pub enum Step {
     /// A backend: new, or with another weight.
     PutBackend {
         /// Where flows go.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Its id.
         id: BackendId,
         /// Its weight.
         weight: u16,
+        /// The id that its flows are counted at.
+        counted_at: BackendId,
         /// Whether the index had another meaning before: its suspicion is cleared.
         fresh: bool,
     },
@@ -44,7 +50,7 @@ pub enum Step {
     /// A backend that nothing names any more.
     FreeBackend {
         /// Its address.
-        address: SocketAddrV4,
+        address: SocketAddr,
     },
 }
 
@@ -80,7 +86,7 @@ pub fn free(
     if !desired.complete {
         return Vec::new();
     }
-    let keep = |address: &SocketAddrV4| desired.backends.contains_key(address);
+    let keep = |address: &SocketAddr| desired.backends.contains_key(address);
     let gone = installed.freeable(keep, active, now).into_iter();
     gone.map(|address| Step::FreeBackend { address }).collect()
 }
@@ -89,7 +95,7 @@ pub fn free(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Todo {
     /// By address.
-    pub backends: BTreeSet<SocketAddrV4>,
+    pub backends: BTreeSet<SocketAddr>,
     /// By endpoint.
     pub services: BTreeSet<ServiceKey>,
 }
@@ -158,7 +164,8 @@ impl Round {
                 }
             }
         }
-        while let Some(key) = self.todo.services.pop_first() {
+        // From the last one: that of the host's view, whose flags tell of the others, comes after these.
+        while let Some(key) = self.todo.services.pop_last() {
             let Some(endpoint) = desired.services.get(&key) else {
                 self.gone.push(key);
                 continue;
@@ -206,38 +213,67 @@ impl Round {
 fn put_backend(
     installed: &mut Installed,
     desired: &Desired,
-    address: SocketAddrV4,
+    address: SocketAddr,
     active: impl Fn(u32) -> u64,
     now: Instant,
 ) -> Result<Option<Step>, Problem> {
-    let Some(&weight) = desired.backends.get(&address) else {
+    let Some(&Share { weight, counted_at }) = desired.backends.get(&address) else {
         // Whether it is freed is a question of time and of its flows.
         return Ok(None);
     };
-    let (id, fresh) = match installed.backends.get(&address) {
-        Some(backend) if backend.weight == weight => return Ok(None),
-        Some(backend) => (backend.id, false),
-        None => {
-            // An earlier version of the maps may have left flows behind that still count there.
-            let free = &mut installed.free_backends;
-            let Some(index) = free.take_if(now, |index| active(index) == 0) else {
-                return Err(Problem::new(
-                    format!("backend {address}"),
-                    "the map of backends is full; raise limits.backends, which takes effect once the pins are removed",
-                ));
-            };
-            free.untake(index);
-            let last = installed.generations.get(&index);
-            let generation = last.map_or(1, |last| last.wrapping_add(1).max(1));
-            (BackendId { index, generation }, true)
-        }
+    if counted_at != address && !installed.backends.contains_key(&counted_at) {
+        // What it refers to comes first. Alone, whatever that one is to be counted at: it is on its own way.
+        let (id, fresh) = id_for(installed, counted_at, &active, now)?;
+        return Ok(Some(Step::PutBackend {
+            address: counted_at,
+            id,
+            weight,
+            counted_at: id,
+            fresh,
+        }));
+    }
+    let known = installed.backends.get(&counted_at).map(|it| it.id);
+    let (id, fresh) = id_for(installed, address, &active, now)?;
+    let counted_at = known.unwrap_or(id);
+    let wanted = InstalledBackend {
+        id,
+        weight,
+        counted_at,
     };
+    if installed.backends.get(&address) == Some(&wanted) {
+        return Ok(None);
+    }
     Ok(Some(Step::PutBackend {
         address,
         id,
         weight,
+        counted_at,
         fresh,
     }))
+}
+
+/// The id of a backend, and whether it is a new one.
+fn id_for(
+    installed: &mut Installed,
+    address: SocketAddr,
+    active: impl Fn(u32) -> u64,
+    now: Instant,
+) -> Result<(BackendId, bool), Problem> {
+    if let Some(backend) = installed.backends.get(&address) {
+        return Ok((backend.id, false));
+    }
+    // An earlier version of the maps may have left flows behind that still count there.
+    let free = &mut installed.free_backends;
+    let Some(index) = free.take_if(now, |index| active(index) == 0) else {
+        return Err(Problem::new(
+            format!("backend {address}"),
+            "the map of backends is full; raise limits.backends, which takes effect once the pins are removed",
+        ));
+    };
+    free.untake(index);
+    let last = installed.generations.get(&index);
+    let generation = last.map_or(1, |last| last.wrapping_add(1).max(1));
+    Ok((BackendId { index, generation }, true))
 }
 
 fn put_service(
@@ -252,15 +288,18 @@ fn put_service(
         .filter_map(|address| installed.backends.get(address))
         .map(|backend| backend.id.index)
         .collect();
-    let balance = endpoint.balance;
-    let (table, half, generation, fresh) = match installed.services.get(&key) {
-        Some(old) if old.slots == slots && old.balance == balance => return Ok(None),
+    let (balance, flags) = (endpoint.balance, endpoint.flags);
+    let affinity_seconds = endpoint.affinity_seconds;
+    let same = |old: &InstalledService| {
+        let how = (old.balance, old.flags, old.affinity_seconds);
+        old.slots == slots && how == (balance, flags, affinity_seconds)
+    };
+    let generation = installed.published.wrapping_add(1).max(1);
+    let (table, half, fresh) = match installed.services.get(&key) {
+        Some(old) if same(old) => return Ok(None),
         // Nobody has said yet that its backends are gone or bad: unknown is not empty.
         Some(old) if !complete && shrinks(old, &slots, endpoint.proven) => return Ok(None),
-        Some(old) => {
-            let generation = old.generation.wrapping_add(1).max(1);
-            (old.table, old.half ^ 1, generation, false)
-        }
+        Some(old) => (old.table, old.half ^ 1, false),
         None => {
             let Some(table) = installed.free_tables.take(now) else {
                 return Err(Problem::new(
@@ -269,7 +308,7 @@ fn put_service(
                 ));
             };
             installed.free_tables.untake(table);
-            (table, 0, 1, true)
+            (table, 0, true)
         }
     };
     let service = InstalledService {
@@ -277,6 +316,8 @@ fn put_service(
         half,
         generation,
         balance,
+        affinity_seconds,
+        flags,
         slots,
     };
     Ok(Some(Step::PutService {
@@ -301,18 +342,18 @@ impl Installed {
                 address,
                 id,
                 weight,
+                counted_at,
                 ..
             } => {
-                self.place(
-                    *address,
-                    InstalledBackend {
-                        id: *id,
-                        weight: *weight,
-                    },
-                    now,
-                );
+                let backend = InstalledBackend {
+                    id: *id,
+                    weight: *weight,
+                    counted_at: *counted_at,
+                };
+                self.place(*address, backend, now);
             }
             Step::PutService { key, service, .. } => {
+                self.published = service.generation;
                 self.free_tables.claim(service.table);
                 // The new one first: what both name never counts as unreferenced.
                 self.refer(&service.slots);
@@ -340,15 +381,17 @@ impl InstalledService {
             count: u32::try_from(self.slots.len()).unwrap_or(SLOTS),
             generation: self.generation,
             balance: self.balance as u32,
+            flags: self.flags,
+            affinity_seconds: self.affinity_seconds,
             spare: 0,
         }
     }
 
-    /// The half of its table that the value names, for the endpoint of `vip`.
-    pub fn half(&self, vip: Be32) -> Half {
+    /// The half of its table that the value names, for the endpoint `owner`.
+    pub fn half(&self, owner: ServiceKey) -> Half {
         let mut half = Half {
             generation: self.generation,
-            vip,
+            owner,
             slots: [0; SLOTS as usize],
         };
         for (slot, &index) in half.slots.iter_mut().zip(self.slots.iter().cycle()) {
@@ -359,13 +402,21 @@ impl InstalledService {
 }
 
 /// The value of `BACKENDS` for a backend.
-pub fn backend_value(address: SocketAddrV4, id: BackendId, weight: u16) -> Backend {
+pub fn backend_value(address: SocketAddr, backend: InstalledBackend) -> Backend {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(ip.octets().chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
     Backend {
-        address: Be32::from_host((*address.ip()).into()),
+        address: words,
         port: Be16::from_host(address.port()),
-        weight: weight.max(1),
-        generation: id.generation,
-        spare: 0,
+        weight: backend.weight.max(1),
+        generation: backend.id.generation,
+        counted_at: backend.counted_at.to_bits(),
     }
 }
 

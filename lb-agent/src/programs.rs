@@ -4,14 +4,12 @@
 //! Links are replaced in place, so there is no moment without a program and none with two that both count.
 
 mod layout;
+mod links;
 
 use std::{
     fs, io,
     net::Ipv4Addr,
-    os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -19,12 +17,10 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::MapError,
     pin::PinError,
-    programs::{
-        CgroupAttachMode, Program, ProgramError,
-        links::{FdLink, LinkError},
-    },
+    programs::{Program, ProgramError, links::LinkError},
+    util::KernelVersion,
 };
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::{MAP_VERSION, map};
 use thiserror::Error;
 
@@ -32,9 +28,21 @@ use crate::catalog::Problem;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket"));
 
-/// The hooks, which are also the names of the programs and of the links' pins. `connect4` comes last:
-/// before it starts to count flows, everything that ends them is in place.
-pub const HOOKS: [&str; 4] = ["getpeername4", "sock_release", "sock_ops", "connect4"];
+/// The hooks that are always attached, which are also the names of the programs and of the links' pins. Those that
+/// begin flows come last: before they start to count, everything that ends flows is in place.
+pub const HOOKS: [&str; 8] = [
+    "getpeername4",
+    "getpeername6",
+    "sock_release",
+    "sock_ops",
+    "bind4",
+    "bind6",
+    "connect6",
+    "connect4",
+];
+
+/// The hooks that are attached only while there is a UDP service: they run for each datagram of every process.
+pub const DATAGRAM_HOOKS: [&str; 4] = ["recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6"];
 
 /// Where and for what the programs are loaded.
 #[derive(Clone, Debug)]
@@ -45,6 +53,8 @@ pub struct Config {
     pub cgroup: PathBuf,
     /// The VIP pool. Its first address is the agent's own.
     pub pool: Ipv4Net,
+    /// The pool of IPv6 VIPs, each with the host part of an IPv4 one; `None` serves no IPv6 VIP.
+    pub pool6: Option<Ipv6Net>,
     /// The agent's own address.
     pub own: Ipv4Addr,
     /// Capacity for virtual endpoints.
@@ -170,11 +180,25 @@ impl Programs {
             raw(config.pool.netmask()),
             raw(config.own),
         );
+        // Since commit eb166e522c77 these programs may ask which process runs them.
+        let knows_process = u32::from(
+            KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 10, 0)),
+        );
         let mut loader = EbpfLoader::new();
         loader
             .override_global("POOL_PREFIX", &prefix, true)
             .override_global("POOL_MASK", &mask, true)
-            .override_global("OWN_ADDRESS", &own, true);
+            .override_global("OWN_ADDRESS", &own, true)
+            .override_global("KNOWS_PROCESS", &knows_process, true);
+        // No address begins with the default, all ones.
+        let high = config.pool6.map_or([u32::MAX; 3], high_words);
+        for (name, word) in [
+            ("POOL6_HIGH0", &high[0]),
+            ("POOL6_HIGH1", &high[1]),
+            ("POOL6_HIGH2", &high[2]),
+        ] {
+            loader.override_global(name, word, true);
+        }
         let mut service_capacity = 0;
         let mut problems = Vec::new();
         for layout in layout::of(config.services, config.backends) {
@@ -212,7 +236,7 @@ impl Programs {
             loader.map_pin_path(layout.name, path);
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
-        for hook in HOOKS {
+        for hook in HOOKS.into_iter().chain(DATAGRAM_HOOKS) {
             load(&mut ebpf, hook)?;
         }
         Ok(Self {
@@ -249,53 +273,6 @@ impl Programs {
         self.service_capacity
     }
 
-    /// Attaches every program, in the place of an earlier agent's where there is one.
-    ///
-    /// # Errors
-    /// When the kernel refuses; programs attached until then stay.
-    pub fn attach(&mut self) -> Result<(), Error> {
-        let cgroup = fs::File::open(&self.cgroup)
-            .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?;
-        let id = cgroup
-            .metadata()
-            .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?
-            .ino();
-        let mut outdated = Vec::new();
-        for hook in HOOKS {
-            let path = self.pins.join(hook);
-            let program = self.ebpf.program_mut(hook).ok_or(Error::Missing(hook))?;
-            match adopt(program, hook, &path, id)? {
-                Adoption::Replaced => tracing::info!(hook, "adopted the attached program's link"),
-                adoption => {
-                    if let Adoption::Elsewhere(link) = adoption {
-                        fs::remove_file(&path)
-                            .map_err(Error::pin("remove the outdated link", &path))?;
-                        outdated.push(link);
-                    }
-                    let link = attach(program, hook, &cgroup)?;
-                    link.pin(&path).map_err(|source| Error::PinLink {
-                        program: hook,
-                        source,
-                    })?;
-                    tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
-                }
-            }
-            let link = lb_sys::bpf::object_get(&path)
-                .map_err(Error::pin("open the pinned link", &path))?;
-            self.links.push((hook, link));
-        }
-        if !outdated.is_empty() {
-            tracing::warn!(
-                "the configuration names another cgroup; open flows of the former one stay counted"
-            );
-        }
-        // Only now, when the new ones are in place, and first the one that begins flows.
-        while let Some(link) = outdated.pop() {
-            drop(link);
-        }
-        Ok(())
-    }
-
     /// The link of each attached hook: what measures the programs puts others in their place.
     pub fn links(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
         self.links.iter().map(|(hook, link)| (*hook, link.as_fd()))
@@ -313,6 +290,15 @@ impl Programs {
     }
 }
 
+/// The first twelve bytes of the pool, as raw integers.
+fn high_words(pool: Ipv6Net) -> [u32; 3] {
+    let octets = pool.network().octets();
+    let word = |at: usize| {
+        u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+    };
+    [word(0), word(4), word(8)]
+}
+
 fn load(ebpf: &mut Ebpf, hook: &'static str) -> Result<(), Error> {
     match ebpf.program_mut(hook) {
         Some(Program::CgroupSockAddr(program)) => program.load(),
@@ -324,72 +310,5 @@ fn load(ebpf: &mut Ebpf, hook: &'static str) -> Result<(), Error> {
         verb: "load",
         program: hook,
         source: Box::new(source),
-    })
-}
-
-/// What became of an earlier agent's link.
-enum Adoption {
-    /// There was none.
-    None,
-    /// It now runs our program.
-    Replaced,
-    /// It belongs to another cgroup, or to none any more.
-    Elsewhere(OwnedFd),
-}
-
-/// Puts `program` into the link pinned at `path`, if there is one and it is attached to `cgroup`.
-fn adopt(
-    program: &Program,
-    hook: &'static str,
-    path: &Path,
-    cgroup: u64,
-) -> Result<Adoption, Error> {
-    let link = match lb_sys::bpf::object_get(path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adoption::None),
-        Err(error) => return Err(Error::pin("open the pinned link", path)(error)),
-    };
-    if lb_sys::bpf::link_cgroup(link.as_fd()).map_err(Error::pin("read the pinned link", path))?
-        != cgroup
-    {
-        return Ok(Adoption::Elsewhere(link));
-    }
-    let descriptor = program.fd().map_err(|source| Error::Program {
-        verb: "use",
-        program: hook,
-        source: Box::new(source),
-    })?;
-    lb_sys::bpf::link_update(link.as_fd(), descriptor.as_fd())
-        .map_err(Error::pin("replace the program of the link", path))?;
-    Ok(Adoption::Replaced)
-}
-
-fn attach(program: &mut Program, hook: &'static str, cgroup: &fs::File) -> Result<FdLink, Error> {
-    // Single: cgroup links take no flags; links are multi-attach anyway.
-    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let refused = |source| Error::Program {
-        verb: "attach",
-        program: hook,
-        source: Box::new(source),
-    };
-    // The three kinds share method names, not a trait.
-    let link: Result<FdLink, LinkError> = match program {
-        Program::CgroupSockAddr(program) => {
-            let id = program.attach(cgroup, MODE).map_err(refused)?;
-            program.take_link(id).map_err(refused)?.try_into()
-        }
-        Program::CgroupSock(program) => {
-            let id = program.attach(cgroup, MODE).map_err(refused)?;
-            program.take_link(id).map_err(refused)?.try_into()
-        }
-        Program::SockOps(program) => {
-            let id = program.attach(cgroup, MODE).map_err(refused)?;
-            program.take_link(id).map_err(refused)?.try_into()
-        }
-        _ => return Err(Error::Missing(hook)),
-    };
-    link.map_err(|source| Error::Link {
-        program: hook,
-        source,
     })
 }

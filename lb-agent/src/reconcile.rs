@@ -7,9 +7,9 @@ mod audit;
 mod count;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::Ipv4Net;
-use lb_common::BackendId;
+use ipnet::{IpNet, Ipv4Net};
+use lb_common::{BackendId, Client, PROTO_UDP};
 use thiserror::Error;
 use tokio::{
     io::unix::AsyncFd,
@@ -30,13 +30,15 @@ use tokio_util::sync::CancellationToken;
 use self::{audit::Audit, count::Count};
 use crate::{
     catalog::{InstanceKey, Problem},
+    clients::Clients,
     desired::Wanted,
     installed::Installed,
     maps::{self, Events, Maps},
     plan::{Round, Step, Todo, free},
-    programs::Programs,
-    snapshot::{ServiceName, Snapshot, changes},
+    programs::{self, Programs},
+    snapshot::{Service, ServiceName, Snapshot, changes},
     stats::StatsRequest,
+    views::Views,
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
@@ -73,6 +75,8 @@ pub struct Metrics {
 pub struct Channels {
     /// What the maps should hold.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Who the clients are; `None` until that is known.
+    pub clients: watch::Receiver<Option<Arc<Clients>>>,
     /// Backends that the kernel saw fail, for the health stage to probe.
     pub suspects: mpsc::Sender<SocketAddr>,
     /// Requests for figures.
@@ -103,10 +107,17 @@ struct Stage {
     snapshot: Arc<Snapshot>,
     /// What it asks for.
     wanted: Wanted,
-    /// Where the maps may not yet hold that.
+    /// Who the clients are, nothing until that is known; and the ranges of addresses that services ask about.
+    clients: Option<Arc<Clients>>,
+    ranges: BTreeSet<IpNet>,
+    /// The views that these make.
+    views: Option<Arc<Views>>,
+    /// Where the maps say that clients stand.
+    told: BTreeMap<u64, Client>,
+    /// Where the maps may not yet hold what is wanted.
     todo: Todo,
     /// Who was behind an address that nobody names any more.
-    leaving: BTreeMap<SocketAddrV4, Vec<(ServiceName, InstanceKey)>>,
+    leaving: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
     audit: Audit,
     metrics: Arc<Metrics>,
 }
@@ -132,12 +143,17 @@ pub async fn run(
         backends = installed.backends.len(),
         "read back the maps"
     );
+    let told = maps.clients()?;
     let mut stage = Stage {
         programs,
         maps,
         installed,
         snapshot: Arc::default(),
         wanted: Wanted::new(pool),
+        clients: None,
+        ranges: BTreeSet::new(),
+        views: None,
+        told,
         todo: Todo::default(),
         leaving: BTreeMap::new(),
         audit: Audit::default(),
@@ -150,6 +166,7 @@ pub async fn run(
     let mut events = AsyncFd::new(events)?;
     // It may be there already.
     channels.snapshots.mark_changed();
+    channels.clients.mark_changed();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Figures on their way, and who waits for them.
@@ -164,6 +181,15 @@ pub async fn run(
                 let snapshot = channels.snapshots.borrow_and_update().clone();
                 if let Some(snapshot) = snapshot {
                     stage.adopt(snapshot);
+                    stage.settle(&channels);
+                }
+            }
+            // Without whoever says so, everybody stands on the host.
+            Ok(()) = channels.clients.changed() => {
+                let clients = channels.clients.borrow_and_update().clone();
+                if clients.is_some() {
+                    stage.clients = clients;
+                    stage.look();
                     stage.settle(&channels);
                 }
             }
@@ -206,6 +232,7 @@ pub async fn run(
 
 impl Stage {
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        self.ask_about(&snapshot);
         let was_complete = self.wanted.desired().complete;
         self.todo
             .extend(self.wanted.follow(&self.snapshot, &snapshot));
@@ -216,9 +243,7 @@ impl Stage {
         }
         for (name, old, new) in changes(&self.snapshot.services, &snapshot.services) {
             for (key, backend) in old.into_iter().flat_map(|service| &service.backends) {
-                let SocketAddr::V4(address) = backend.address else {
-                    continue;
-                };
+                let address = backend.address;
                 let stays = new.and_then(|service| service.backends.get(key));
                 if stays.is_none_or(|it| it.address != backend.address) {
                     let owners = self.leaving.entry(address).or_default();
@@ -229,6 +254,69 @@ impl Stage {
         self.leaving
             .retain(|address, _| !desired.backends.contains_key(address));
         self.snapshot = snapshot;
+    }
+
+    /// Goes over to where clients stand now.
+    fn look(&mut self) {
+        let Some(clients) = &self.clients else {
+            return;
+        };
+        let views = Arc::new(Views::new(clients, &self.ranges));
+        self.todo.extend(self.wanted.look(&self.snapshot, &views));
+        self.views = Some(views);
+    }
+
+    /// Which ranges of addresses services ask about, where that may have changed.
+    fn ask_about(&mut self, snapshot: &Snapshot) {
+        let asks = |service: Option<&Arc<Service>>| {
+            service.is_some_and(|it| it.options.access.nets().next().is_some())
+        };
+        let asked = changes(&self.snapshot.services, &snapshot.services)
+            .any(|(_, old, new)| asks(old) || asks(new));
+        if !asked {
+            return;
+        }
+        let services = snapshot.services.values();
+        let ranges = services.flat_map(|it| it.options.access.nets()).collect();
+        if self.ranges != ranges {
+            self.ranges = ranges;
+            self.look();
+        }
+    }
+
+    /// Tells the programs where clients stand: after the services are there that a new view sees.
+    fn tell_clients(&mut self) -> Result<(), maps::Error> {
+        let Some(views) = &self.views else {
+            return Ok(());
+        };
+        for (&cookie, &client) in &views.clients {
+            if self.told.get(&cookie) != Some(&client) {
+                self.maps.set_client(cookie, Some(client))?;
+                self.told.insert(cookie, client);
+            }
+        }
+        let gone: Vec<u64> = self
+            .told
+            .keys()
+            .filter(|cookie| !views.clients.contains_key(cookie))
+            .copied()
+            .collect();
+        for cookie in gone {
+            self.maps.set_client(cookie, None)?;
+            self.told.remove(&cookie);
+        }
+        Ok(())
+    }
+
+    /// The hooks that run for each datagram are there while a service needs them.
+    fn serve_datagrams(&mut self) -> Result<(), programs::Error> {
+        let wanted = self.wanted.desired();
+        let some = wanted.services.keys().any(|key| key.proto == PROTO_UDP);
+        // Unknown is not empty: an earlier agent's stay until all is known.
+        if some || wanted.complete {
+            self.programs.serve_datagrams(some)?;
+        }
+        Ok(())
     }
 
     /// Carries out what is to be done, up to the first step that the kernel refuses; the next tick tries again.
@@ -266,6 +354,14 @@ impl Stage {
         problems.extend_from_slice(self.programs.problems());
         problems.extend(unfit);
         problems.extend(refused.map(|(_, problem)| problem));
+        if settled && let Err(error) = self.tell_clients() {
+            let message = format!("{}; trying again", error_chain(&error));
+            problems.push(Problem::new("clients", message));
+        }
+        if settled && let Err(error) = self.serve_datagrams() {
+            let message = format!("{}; trying again", error_chain(&error));
+            problems.push(Problem::new("datagrams", message));
+        }
         channels.problems.send_if_modified(|old| {
             let changed = *old != problems;
             *old = problems;
@@ -317,10 +413,15 @@ impl Stage {
                 .get(address)
                 .is_some_and(|it| it.id == id)
         });
+        // Probed is the address that the host uses.
+        let known = known.and_then(|address| {
+            let counted_at = self.installed.backends.get(address)?.counted_at;
+            self.installed.addresses.get(&counted_at.index)
+        });
         if let Some(&address) = known {
             tracing::debug!(%address, "the kernel saw a connect fail");
             // Full: the health stage has enough to probe, and the mark stands in the kernel anyway.
-            let _ = suspects.try_send(address.into());
+            let _ = suspects.try_send(address);
         }
     }
 

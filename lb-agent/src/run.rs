@@ -82,11 +82,12 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
         pool: pool.net(),
+        pool6: pools.v6.map(vip::Pool6::net),
         own: pool.own(),
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
-    let (maps, events) = Maps::open(&mut programs)?;
+    let (maps, events, _traces) = Maps::open(&mut programs)?;
     programs.attach()?;
 
     let host_dns = config.dns.host.then(|| host_dns::Wanted {

@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalog::{Check, InstanceKey, Problem, SourceHealth},
+    catalog::{Check, InstanceKey, Problem, Reach, SourceHealth},
     options::{Local, Options},
 };
 
@@ -257,8 +257,10 @@ const LOCAL_FAVOUR: u32 = 16;
 /// One instance with both levels of health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// Where flows go.
+    /// Where flows go, from the host.
     pub address: SocketAddr,
+    /// How clients reach it that stand elsewhere.
+    pub reach: Reach,
     /// Whether it runs on this host.
     pub local: bool,
     /// Marks of the registration.
@@ -372,6 +374,7 @@ impl Backend {
     pub(crate) fn usable(address: SocketAddr) -> Self {
         Self {
             address,
+            reach: Reach::default(),
             local: true,
             tags: Arc::default(),
             weight: 1,
@@ -391,6 +394,13 @@ impl Backend {
 }
 
 impl Backend {
+    /// All addresses that flows may go to, from wherever their clients stand.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let others = self.reach.networks.values().chain(&self.reach.published);
+        let others = others.filter(|other| **other != self.address);
+        std::iter::once(self.address).chain(others.copied())
+    }
+
     /// Both levels and the operator's word, combined: usable is "the source says yes and so do we".
     pub fn state(&self) -> State {
         if self.leaving {
@@ -416,7 +426,7 @@ mod tests {
 
     /// A service of backends with these weights, those of this host marked.
     fn service(local: Local, backends: &[(u16, bool)]) -> Service {
-        let backend = |(id, &(weight, local)): (usize, &(u16, bool))| {
+        let member = |(id, &(weight, local)): (usize, &(u16, bool))| {
             let key = InstanceKey {
                 node: "n".to_owned(),
                 id: id.to_string(),
@@ -435,7 +445,7 @@ mod tests {
                 ..Options::default()
             },
             aliases: BTreeSet::new(),
-            backends: backends.iter().enumerate().map(backend).collect(),
+            backends: backends.iter().enumerate().map(member).collect(),
         }
     }
 

@@ -7,7 +7,9 @@
 mod kernel {
     mod adoption;
     mod balance;
+    mod clients;
     mod counts;
+    mod families;
     mod sockets;
     mod suspicion;
     mod world;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
 use lb_agent::{
-    desired::{Desired, Endpoint},
+    desired::{Desired, Endpoint, Share},
     maps::Maps,
     plan::plan,
     programs::{Config, Programs},
@@ -94,11 +94,12 @@ impl World {
             bpffs: BPFFS.into(),
             cgroup: self.hooked.clone(),
             pool: POOL.parse()?,
+            pool6: None,
             own: OWN,
             services: 64,
             backends: 64,
         })?;
-        let (mut maps, _) = Maps::open(&mut programs)?;
+        let (mut maps, ..) = Maps::open(&mut programs)?;
         let mut installed = maps.read_back()?;
         let (steps, _) = plan(&installed, &desired(), |_| 0, Instant::now());
         for step in &steps {
@@ -167,10 +168,14 @@ fn desired() -> Desired {
     };
     for (network, kind, place) in all_services() {
         let vip = vip(network, kind, place);
-        let slots = backends(network, kind, place).to_vec();
-        desired
-            .backends
-            .extend(slots.iter().map(|&address| (address, 1)));
+        let slots = backends(network, kind, place).map(SocketAddr::V4).to_vec();
+        desired.backends.extend(slots.iter().map(|&address| {
+            let share = Share {
+                weight: 1,
+                counted_at: address,
+            };
+            (address, share)
+        }));
         let key = ServiceKey::new(
             Be32::from_host((*vip.ip()).into()),
             ANY_PORT,
@@ -181,6 +186,8 @@ fn desired() -> Desired {
             proven: true,
             name: ServiceName::whole(vip.to_string()),
             balance: Balance::LeastConn,
+            affinity_seconds: 0,
+            flags: 0,
             slots,
         };
         desired.services.insert(key, endpoint);

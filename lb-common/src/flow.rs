@@ -3,8 +3,9 @@
 use crate::{Be16, Be32};
 
 /// Version of [`Record`] and [`Active`]. Old and new programs run side by side while links are swapped
-/// one by one, so a later version may only give meaning to spare bytes.
-pub const RECORD_VERSION: u8 = 1;
+/// one by one, so a later version may only give meaning to spare bytes. Version 1 left everything from
+/// [`Record::target`] on zero.
+pub const RECORD_VERSION: u8 = 2;
 
 /// A backend's id. It is never reused while pinned state lives: an index that is used again gets
 /// another generation.
@@ -39,15 +40,18 @@ impl BackendId {
 }
 
 /// Value of `RECORDS`: which VIP and which backend a client's socket was given.
+///
+/// 56 bytes: with four more the kernel's storage element would be 192 bytes instead of 128, which costs a connect
+/// more than all else here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// [`BackendId::to_bits`] while the flow is counted in `ACTIVE`, else 0. Exchanged atomically: whoever
-    /// takes the id out subtracts the flow, so it is subtracted once.
+    /// [`BackendId::to_bits`] of the backend that the flow is counted at in `ACTIVE` while it is, else 0. Exchanged
+    /// atomically: whoever takes the id out subtracts the flow, so it is subtracted once.
     pub backend: u64,
     /// Coarse monotonic nanoseconds at the connect.
     pub start_ns: u64,
-    /// The address the application connected to.
+    /// The IPv4 VIP that the application connected to, or that stands for its IPv6 VIP.
     pub vip: Be32,
     /// The port the application connected to.
     pub vip_port: Be16,
@@ -55,7 +59,8 @@ pub struct Record {
     pub proto: u8,
     /// [`RECORD_VERSION`] of the program that wrote the record.
     pub version: u8,
-    /// Where the flow really goes; `getpeername` answers the VIP only while this is the socket's peer.
+    /// Where the flow really goes; `getpeername` answers the VIP only while this is the socket's peer. The last
+    /// four bytes of an IPv6 address.
     pub address: Be32,
     /// Its port.
     pub port: Be16,
@@ -63,17 +68,34 @@ pub struct Record {
     pub failed: u16,
     /// [`crate::Service::table`] of the service.
     pub table: u32,
-    /// Spare, zero: room for the rest of an IPv6 VIP and address.
-    pub spare: [u32; 5],
+    /// Index in `BACKENDS` of the address in use; 0 in version 1, where it is the one in `backend`.
+    pub target: u32,
+    /// A [`Form`] as its integer.
+    pub form: u32,
+    /// The first twelve bytes of the peer's address, for an IPv6 socket; else zero.
+    pub high: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Record>() == 56);
+
+/// How an application wrote the VIP that it connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Form {
+    /// The address of an IPv4 socket.
+    V4 = 0,
+    /// `::ffff:` and the IPv4 VIP, on an IPv6 socket.
+    Mapped = 1,
+    /// The IPv6 VIP, whose host part is that of the IPv4 one.
+    V6 = 2,
+}
 
 /// Value of `ACTIVE`, the size of a cache line: every connect on every CPU writes one of these.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Active {
-    /// Flows that were given this backend and are not closed. Changed by atomic adds only.
+    /// Flows that were given this backend, by whichever of its addresses, and are not closed. Changed by atomic
+    /// adds only.
     pub flows: u64,
     /// Spare, zero.
     pub spare: [u64; 7],
@@ -85,7 +107,7 @@ const _: () = assert!(size_of::<Active>() == 64);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// [`BackendId::to_bits`] of the backend concerned.
+    /// [`BackendId::to_bits`] of the address concerned.
     pub backend: u64,
     /// An [`EventKind`] as its integer.
     pub kind: u32,

@@ -9,18 +9,21 @@
 mod bytes;
 mod flow;
 mod service;
+mod trace;
 #[cfg(feature = "user")]
 mod user;
 
 pub use bytes::{Be16, Be32};
-pub use flow::{Active, BackendId, Event, EventKind, RECORD_VERSION, Record};
+pub use flow::{Active, BackendId, Event, EventKind, Form, RECORD_VERSION, Record};
 pub use service::{
-    Backend, Balance, Cursor, HOST_VIEW, Half, SLOTS, Service, ServiceKey, Suspect, Table,
-    UnknownBalance,
+    Affinity, AffinityKey, Backend, Balance, Client, Cursor, FAMILY_ANY, FAMILY_V6, FIRST_OWN_VIEW,
+    HOST_VIEW, Half, INTERNAL_VIEW, OUTSIDE_VIEW, Peer, PeerKey, SLOTS, Service, ServiceKey,
+    Suspect, Table, UnknownBalance, flag,
 };
+pub use trace::{Counters, FIRST_BUCKET_MICROS, LATENCY_BUCKETS, Latency, Refusal, Trace};
 
 /// Version of all map layouts except [`Record`] and [`Active`]; part of the pin path.
-pub const MAP_VERSION: u32 = 1;
+pub const MAP_VERSION: u32 = 2;
 
 /// How long the kernel skips a backend that it saw fail, in nanoseconds of the coarse monotonic clock.
 pub const SUSPICION_NS: u64 = 10_000_000_000;
@@ -30,6 +33,9 @@ pub const ANY_PORT: Be16 = Be16::from_host(0);
 
 /// IANA protocol number of TCP.
 pub const PROTO_TCP: u8 = 6;
+
+/// IANA protocol number of UDP.
+pub const PROTO_UDP: u8 = 17;
 
 /// Names of the maps, which are also the names of their pins.
 pub mod map {
@@ -45,26 +51,20 @@ pub mod map {
     pub const CURSORS: &str = "CURSORS";
     /// `PERCPU_ARRAY`: table index to [`Counters`](crate::Counters).
     pub const COUNTERS: &str = "COUNTERS";
+    /// `ARRAY`: backend index to [`Latency`](crate::Latency).
+    pub const LATENCIES: &str = "LATENCIES";
+    /// `HASH`: cookie of a network namespace to [`Client`](crate::Client).
+    pub const CLIENTS: &str = "CLIENTS";
+    /// `LRU_HASH`: [`AffinityKey`](crate::AffinityKey) to [`Affinity`](crate::Affinity).
+    pub const AFFINITY: &str = "AFFINITY";
+    /// `LRU_HASH`: [`PeerKey`](crate::PeerKey) to [`Peer`](crate::Peer).
+    pub const PEERS: &str = "PEERS";
     /// `RINGBUF` of [`Event`](crate::Event).
     pub const EVENTS: &str = "EVENTS";
+    /// `RINGBUF` of [`Trace`](crate::Trace).
+    pub const TRACES: &str = "TRACES";
     /// `ARRAY`: backend index to [`Active`](crate::Active). Pinned outside the map version.
     pub const ACTIVE: &str = "ACTIVE";
     /// `SK_STORAGE`: socket to [`Record`](crate::Record). Pinned outside the map version.
     pub const RECORDS: &str = "RECORDS";
 }
-
-/// Value of `COUNTERS`: what happened to the connects of one table, counted per CPU.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Connects that were given a backend.
-    pub flows: u64,
-    /// Connects refused because no backend was usable.
-    pub refused: u64,
-    /// Connects that failed at the backend: refused, or the SYN went unanswered.
-    pub failed: u64,
-    /// Spare, zero.
-    pub spare: u64,
-}
-
-const _: () = assert!(size_of::<Counters>() == 32);

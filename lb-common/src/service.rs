@@ -8,7 +8,25 @@ pub const SLOTS: u32 = 1024;
 /// The view of the host itself and of every client that is not known to stand elsewhere.
 pub const HOST_VIEW: u32 = 0;
 
+/// The view of a container that shares no network with a service's instances, but reaches other hosts.
+pub const OUTSIDE_VIEW: u32 = 1;
+
+/// The view of a container that reaches nothing but its own networks, none of which an instance is on.
+pub const INTERNAL_VIEW: u32 = 2;
+
+/// The first view that stands for one set of clients.
+pub const FIRST_OWN_VIEW: u32 = 16;
+
+/// The family in the key of an element for every client; the backends of IPv4 sockets.
+pub const FAMILY_ANY: u8 = 0;
+
+/// The family in the key of an element for IPv6 sockets alone, where they can reach more than others.
+pub const FAMILY_V6: u8 = 6;
+
 /// Key of `SERVICES`: one virtual endpoint as one view sees it.
+///
+/// Every endpoint has an element for [`HOST_VIEW`] and [`FAMILY_ANY`]; its flags say whether there are others. An
+/// IPv6 VIP has the host part of the IPv4 one, so there is one key for both.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
@@ -18,8 +36,8 @@ pub struct ServiceKey {
     pub port: Be16,
     /// IANA protocol number (6 = TCP, 17 = UDP).
     pub proto: u8,
-    // The kernel hashes every byte of a key: padding is a field, private, zero in `new`.
-    _pad: u8,
+    /// [`FAMILY_ANY`] or [`FAMILY_V6`].
+    pub family: u8,
     /// Where the client stands: [`HOST_VIEW`] or a set of Docker networks.
     pub view: u32,
 }
@@ -27,15 +45,28 @@ pub struct ServiceKey {
 const _: () = assert!(size_of::<ServiceKey>() == 12);
 
 impl ServiceKey {
-    /// The key of `vip`:`port`/`proto` as `view` sees it.
+    /// The key of `vip`:`port`/`proto` as `view` sees it, for clients of every family.
     pub const fn new(vip: Be32, port: Be16, proto: u8, view: u32) -> Self {
         Self {
             vip,
             port,
             proto,
-            _pad: 0,
+            family: FAMILY_ANY,
             view,
         }
+    }
+
+    /// The same for IPv6 sockets alone.
+    pub const fn for_v6(self) -> Self {
+        Self {
+            family: FAMILY_V6,
+            ..self
+        }
+    }
+
+    /// The same as `view` sees it.
+    pub const fn seen_from(self, view: u32) -> Self {
+        Self { view, ..self }
     }
 }
 
@@ -53,11 +84,29 @@ pub struct Service {
     pub generation: u32,
     /// A [`Balance`] as its integer.
     pub balance: u32,
+    /// [`flag`]s.
+    pub flags: u32,
+    /// For how many seconds after its last flow a client keeps its backend; 0 means not at all.
+    pub affinity_seconds: u32,
     /// Spare, zero.
     pub spare: u32,
 }
 
-const _: () = assert!(size_of::<Service>() == 24);
+const _: () = assert!(size_of::<Service>() == 32);
+
+/// Bits of [`Service::flags`].
+pub mod flag {
+    /// Other views than this one may have an element of their own. Only in that of [`HOST_VIEW`](super::HOST_VIEW).
+    pub const VIEWS: u32 = 1;
+    /// IPv6 sockets have an element of their own.
+    pub const V6: u32 = 2;
+    /// There are usable backends, but none that this view reaches.
+    pub const NO_PATH: u32 = 4;
+    /// Clients of this view are not let in.
+    pub const DENIED: u32 = 8;
+    /// Somebody follows the decisions: each is written to `TRACES`.
+    pub const TRACE: u32 = 16;
+}
 
 /// How a backend is chosen from the slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +118,8 @@ pub enum Balance {
     RoundRobin = 1,
     /// One random slot.
     Random = 2,
+    /// The slot that the client hashes to.
+    Maglev = 3,
 }
 
 /// An integer that names no [`Balance`].
@@ -83,6 +134,7 @@ impl TryFrom<u32> for Balance {
             0 => Ok(Self::LeastConn),
             1 => Ok(Self::RoundRobin),
             2 => Ok(Self::Random),
+            3 => Ok(Self::Maglev),
             other => Err(UnknownBalance(other)),
         }
     }
@@ -92,11 +144,11 @@ impl TryFrom<u32> for Balance {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Half {
-    /// Counts the publications of this table, starting at 1; 0 means never written.
+    /// Counts the publications of all tables, so that no two share one; 0 means never written.
     pub generation: u32,
-    /// The virtual address that the half was written for. With the generation it tells a program that the
+    /// The endpoint that the half was written for. With the generation it tells a program that the
     /// service's value it read was overtaken: the kernel reuses the element of a replaced or removed entry.
-    pub vip: Be32,
+    pub owner: ServiceKey,
     /// Backend indexes: the first [`Service::count`] over and over, so that every read of a half that is
     /// being rewritten is still a backend.
     pub slots: [u32; SLOTS as usize],
@@ -111,25 +163,35 @@ pub struct Table {
     pub halves: [Half; 2],
 }
 
-const _: () = assert!(size_of::<Table>() == 2 * (8 + 4 * SLOTS as usize));
+const _: () = assert!(size_of::<Table>() == 2 * (16 + 4 * SLOTS as usize));
 
-/// Value of `BACKENDS`.
+/// Value of `BACKENDS`: one address of a backend. An instance that clients reach by several addresses has an
+/// element for each, of which one counts the flows of all.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
-    /// Where the flow really goes.
-    pub address: Be32,
+    /// Where the flow really goes, as an IPv6 address; an IPv4 one as `::ffff:a.b.c.d`. Four raw integers in
+    /// network order.
+    pub address: [u32; 4],
     /// Its port; 0 means that the index is free.
     pub port: Be16,
     /// Relative share, 1 to 65535; divides the active count in least-connections.
     pub weight: u16,
-    /// Second half of the backend's id. It stays when the index is freed, so that no id comes back.
+    /// Second half of the id. It stays when the index is freed, so that no id comes back.
     pub generation: u32,
-    /// Spare, zero.
-    pub spare: u32,
+    /// [`BackendId::to_bits`](crate::BackendId::to_bits) of the element that flows are counted at, which may be
+    /// this one.
+    pub counted_at: u64,
 }
 
-const _: () = assert!(size_of::<Backend>() == 16);
+const _: () = assert!(size_of::<Backend>() == 32);
+
+impl Backend {
+    /// Whether the address is an IPv4 one.
+    pub const fn is_v4(&self) -> bool {
+        self.address[0] == 0 && self.address[1] == 0 && self.address[2] == 0xffff_u32.to_be()
+    }
+}
 
 /// Value of `SUSPECTS`: written by the kernel, cleared by the agent when the index gets another meaning. Not
 /// part of [`Backend`], which the agent rewrites.
@@ -153,3 +215,104 @@ pub struct Cursor {
 }
 
 const _: () = assert!(size_of::<Cursor>() == 64);
+
+/// Value of `CLIENTS`, by network namespace cookie: where a client stands. Who is not there stands on the host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Its view, which services may have an element for.
+    pub view: u32,
+    /// The view of services that have none: [`OUTSIDE_VIEW`] or [`INTERNAL_VIEW`].
+    pub otherwise: u32,
+}
+
+const _: () = assert!(size_of::<Client>() == 8);
+
+/// Key of `AFFINITY`: a client of a service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffinityKey {
+    /// The cookie of its network namespace; of its socket for a datagram's.
+    pub client: u64,
+    /// The virtual address.
+    pub vip: Be32,
+    /// The virtual port; 0 where all ports of the address go to the same backend.
+    pub port: Be16,
+    /// IANA protocol number.
+    pub proto: u8,
+    // The kernel hashes every byte of a key.
+    _pad: u8,
+}
+
+const _: () = assert!(size_of::<AffinityKey>() == 16);
+
+impl AffinityKey {
+    /// The key of `client` at `vip`:`port`/`proto`.
+    pub const fn new(client: u64, vip: Be32, port: Be16, proto: u8) -> Self {
+        Self {
+            client,
+            vip,
+            port,
+            proto,
+            _pad: 0,
+        }
+    }
+}
+
+/// Value of `AFFINITY`: the backend that a client was given last. Valid while the service's slots name it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Affinity {
+    /// Index in `BACKENDS`.
+    pub backend: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// [`Service::generation`] when the slots were last seen to name it.
+    pub published: u32,
+    /// Coarse monotonic seconds at the last flow.
+    pub last_seconds: u32,
+}
+
+const _: () = assert!(size_of::<Affinity>() == 16);
+
+/// Key of `PEERS`: whom a socket sent a datagram to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerKey {
+    /// The cookie of the sending socket.
+    pub socket: u64,
+    /// As in [`Backend::address`].
+    pub address: [u32; 4],
+    /// The backend's port.
+    pub port: Be16,
+    // The kernel hashes every byte of a key.
+    _pad: [u16; 3],
+}
+
+const _: () = assert!(size_of::<PeerKey>() == 32);
+
+impl PeerKey {
+    /// The key of `socket` and the backend at `address`:`port`.
+    pub const fn new(socket: u64, address: [u32; 4], port: Be16) -> Self {
+        Self {
+            socket,
+            address,
+            port,
+            _pad: [0; 3],
+        }
+    }
+}
+
+/// Value of `PEERS`: what the application called it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The IPv4 VIP, or the one that stands for the IPv6 VIP.
+    pub vip: Be32,
+    /// Its port.
+    pub port: Be16,
+    /// A [`Form`](crate::Form) as its integer.
+    pub form: u16,
+}
+
+const _: () = assert!(size_of::<Peer>() == 8);

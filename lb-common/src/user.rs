@@ -1,6 +1,9 @@
 //! Lets aya copy the types in and out of maps. The orphan rule forces these into this crate.
 
-use crate::{Active, Backend, Counters, Cursor, Record, Service, ServiceKey, Suspect, Table};
+use crate::{
+    Active, Affinity, AffinityKey, Backend, Client, Counters, Cursor, Latency, Peer, PeerKey,
+    Record, Service, ServiceKey, Suspect, Table,
+};
 
 macro_rules! pod {
     ($($name:ident),*) => {
@@ -13,5 +16,19 @@ macro_rules! pod {
 }
 
 pod!(
-    Active, Backend, Counters, Cursor, Record, Service, ServiceKey, Suspect, Table
+    Active,
+    Affinity,
+    AffinityKey,
+    Backend,
+    Client,
+    Counters,
+    Cursor,
+    Latency,
+    Peer,
+    PeerKey,
+    Record,
+    Service,
+    ServiceKey,
+    Suspect,
+    Table
 );

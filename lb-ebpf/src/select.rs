@@ -11,6 +11,8 @@ use lb_common::{Balance, SLOTS};
 pub trait Slots {
     /// A uniformly random integer.
     fn random(&self) -> u32;
+    /// An integer that is the same for every flow of the client, and spread evenly over clients.
+    fn client(&self) -> u32;
     /// The service's turn: a number that grows by one with each call, across all CPUs.
     fn turn(&self) -> u64;
     /// The backend in `slot`, which may be up to twice [`SLOTS`]: the slots are a ring.
@@ -19,6 +21,9 @@ pub trait Slots {
     fn load(&self, backend: u32) -> Load;
     /// Whether the kernel saw the backend fail a moment ago.
     fn suspected(&self, backend: u32) -> bool;
+    /// The first backend after slot `first` of `count` that is not suspected: [`unsuspected_after`], as the verifier
+    /// likes it.
+    fn unsuspected_after(&self, first: u32, count: u32) -> Option<u32>;
 }
 
 /// How loaded a backend is, for least-connections.
@@ -46,6 +51,7 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
         )]
         Balance::RoundRobin => ((slots.turn() % turns) as u32, 0),
         Balance::LeastConn | Balance::Random => random_slot(slots.random(), count),
+        Balance::Maglev => random_slot(slots.client(), count),
     };
     let mut choice = slots.backend(first);
     let mut suspected = slots.suspected(choice);
@@ -60,7 +66,7 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
     }
     if suspected {
         cold_path();
-        unsuspected_after(first, count, slots).unwrap_or(choice)
+        slots.unsuspected_after(first, count).unwrap_or(choice)
     } else {
         choice
     }
@@ -71,7 +77,12 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
 /// A half is filled with its sequence of backends over and over, so the slots that follow `first` hold all
 /// of them without a jump back, which would multiply the states that the verifier walks through.
 #[inline(always)]
-fn unsuspected_after(first: u32, count: u32, slots: &impl Slots) -> Option<u32> {
+pub fn unsuspected_after(
+    first: u32,
+    count: u32,
+    backend: impl Fn(u32) -> u32,
+    suspected: impl Fn(u32) -> bool,
+) -> Option<u32> {
     // A sequence longer than half of the slots may meet the end of the half, where it is cut off.
     let steps = if count > SLOTS / 2 { SLOTS } else { count };
     // Bounded by a constant for the verifier.
@@ -79,8 +90,8 @@ fn unsuspected_after(first: u32, count: u32, slots: &impl Slots) -> Option<u32> 
         if step >= steps {
             break;
         }
-        let backend = slots.backend(first + step);
-        if !slots.suspected(backend) {
+        let backend = backend(first.wrapping_add(step));
+        if !suspected(backend) {
             return Some(backend);
         }
     }
@@ -121,6 +132,7 @@ mod tests {
     #[derive(Default)]
     struct Model {
         random: Cell<u32>,
+        client: u32,
         turn: Cell<u64>,
         loads: Vec<Load>,
         suspects: BTreeSet<u32>,
@@ -129,6 +141,9 @@ mod tests {
     impl Slots for Model {
         fn random(&self) -> u32 {
             self.random.get()
+        }
+        fn client(&self) -> u32 {
+            self.client
         }
         fn turn(&self) -> u64 {
             self.turn.replace(self.turn.get() + 1)
@@ -141,6 +156,14 @@ mod tests {
         }
         fn suspected(&self, backend: u32) -> bool {
             self.suspects.contains(&backend)
+        }
+        fn unsuspected_after(&self, first: u32, count: u32) -> Option<u32> {
+            unsuspected_after(
+                first,
+                count,
+                |slot| self.backend(slot),
+                |backend| self.suspected(backend),
+            )
         }
     }
 
@@ -167,6 +190,16 @@ mod tests {
             .map(|_| choose(Balance::RoundRobin, 3, &model))
             .collect();
         assert_eq!(visited, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_client_is_given_the_slot_it_hashes_to_whatever_the_load() {
+        let mut model = model(&[9, 0, 0, 0], &[]);
+        for (client, expect) in [(0, 1), (u32::MAX / 2 + 1, 3), (u32::MAX, 4)] {
+            model.client = client;
+            model.random.set(model.random.get().wrapping_add(77));
+            assert_eq!(choose(Balance::Maglev, 4, &model), expect);
+        }
     }
 
     #[test]
@@ -236,7 +269,7 @@ mod tests {
             trusted in prop::collection::btree_set(1..=SLOTS, 0..3),
             random: u32,
             turn: u32,
-            balance in prop::sample::select(vec![Balance::LeastConn, Balance::RoundRobin, Balance::Random]),
+            balance in prop::sample::select(vec![Balance::LeastConn, Balance::RoundRobin, Balance::Random, Balance::Maglev]),
         ) {
             let count = u32::try_from(flows.len()).unwrap();
             let suspects: Vec<_> = (1..=count).filter(|backend| !trusted.contains(backend)).collect();

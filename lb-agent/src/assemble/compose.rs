@@ -190,6 +190,7 @@ fn backend(
     let verdict = facts.verdicts.of(instance.address, check).cloned();
     Backend {
         address: instance.address,
+        reach: instance.reach.clone(),
         local: instance.local,
         tags: instance.tags.clone(),
         weight: stated.unwrap_or(instance.weight),

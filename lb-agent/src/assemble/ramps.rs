@@ -152,6 +152,7 @@ mod tests {
                 },
                 draining: false,
                 leaving: false,
+                reach: Default::default(),
                 ramp: FULL,
             };
             (key(id), backend)

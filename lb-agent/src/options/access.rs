@@ -30,12 +30,12 @@ pub enum Rule {
 }
 
 /// What is known of a client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Client<'c> {
     /// Whether it is in the network namespace of the host.
     pub host: bool,
-    /// All addresses that its flows may come from.
-    pub addresses: &'c BTreeSet<IpAddr>,
+    /// Whether one of the addresses that its flows may come from lies in a network.
+    pub lies_in: &'c dyn Fn(&IpNet) -> bool,
     /// The Docker networks that it is on, by name.
     pub networks: &'c BTreeSet<String>,
 }
@@ -47,6 +47,15 @@ impl Access {
         !matched(&self.deny) && (self.allow.is_empty() || matched(&self.allow))
     }
 
+    /// The networks that its rules ask about.
+    pub fn nets(&self) -> impl Iterator<Item = IpNet> {
+        let rules = self.allow.iter().chain(&self.deny);
+        rules.filter_map(|rule| match rule {
+            Rule::Net(net) => Some(*net),
+            Rule::Host | Rule::Network(_) | Rule::Nobody => None,
+        })
+    }
+
     /// Whether every client is let in, known or not.
     pub fn is_open(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
@@ -56,10 +65,7 @@ impl Access {
 impl Rule {
     fn matches(&self, client: &Client<'_>) -> bool {
         match self {
-            Self::Net(net) => client
-                .addresses
-                .iter()
-                .any(|address| net.contains(&address.to_canonical())),
+            Self::Net(net) => (client.lies_in)(net),
             Self::Host => client.host,
             Self::Network(name) => client.networks.contains(name),
             Self::Nobody => false,
@@ -166,15 +172,16 @@ mod tests {
             allow: list(allow),
             deny: list(deny),
         };
+        let parsed: Vec<IpAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
         let client = Client {
             host: networks == ["host"],
-            addresses: &addresses.iter().map(|it| it.parse().unwrap()).collect(),
+            lies_in: &|net| parsed.iter().any(|it| net.contains(&it.to_canonical())),
             networks: &networks.iter().map(ToString::to_string).collect(),
         };
         assert_eq!(
             access.admits(&client),
             admitted,
-            "{allow} not {deny}: {client:?}"
+            "{allow} not {deny}: {networks:?} {addresses:?}"
         );
     }
 
@@ -233,13 +240,11 @@ mod tests {
             allow: vec![Rule::Nobody],
             deny: Vec::new(),
         };
-        let nothing = (BTreeSet::new(), BTreeSet::new());
         for host in [true, false] {
-            let (addresses, networks) = (&nothing.0, &nothing.1);
             assert!(!access.admits(&Client {
                 host,
-                addresses,
-                networks
+                lies_in: &|_| true,
+                networks: &BTreeSet::new(),
             }));
         }
         assert!(!access.is_open() && Access::default().is_open());

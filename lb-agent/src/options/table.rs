@@ -50,22 +50,13 @@ pub(super) fn find(name: &str) -> Option<&'static Entry> {
     OPTIONS.iter().find(|entry| entry.names(name))
 }
 
-/// When the programs began to act on what only they can. Until they do, such an option is read, so that its mistakes
-/// are known, and reported: silence would say that a service is closed which is open.
-const PROGRAMS: Option<&str> = None;
-
-/// Whether stating the option `name` does something.
-pub(super) fn acts(name: &str) -> bool {
-    find(name).is_some_and(|entry| entry.since.is_some())
-}
-
 /// All options, those that act first.
 pub const OPTIONS: &[Entry] = &[
     Entry {
         name: "lb_balance",
         values: "`least-conn`, `round-robin`, `random`, `maglev`",
         default: "`least-conn`",
-        does: "how the kernel chooses a backend for a connect to the VIP; `maglev`, by the client's address, still does it by chance. The front always takes turns",
+        does: "how the kernel chooses a backend for a connect to the VIP; with `maglev`, by its network namespace, so that each client stays at one. The front always takes turns",
         since: Some("0.1.0"),
         read: Some(value::balance),
     },
@@ -113,7 +104,7 @@ pub const OPTIONS: &[Entry] = &[
         name: "lb_proto",
         values: "`tcp`, `udp`, `http`, `h2c`",
         default: "`tcp`; `udp` if all its instances have the tag `udp`",
-        does: "what the instances speak. With `udp` the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
+        does: "what the instances speak. With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
         since: Some("0.1.0"),
         read: Some(value::proto),
     },
@@ -138,7 +129,7 @@ pub const OPTIONS: &[Entry] = &[
         values: "whole seconds, or a number with `s`, `m` or `h`; at most a day; `0` or `off` for none",
         default: "`off`",
         does: "a client keeps its backend until so long after its last flow",
-        since: PROGRAMS,
+        since: Some("0.1.0"),
         read: Some(value::affinity),
     },
     Entry {
@@ -146,7 +137,7 @@ pub const OPTIONS: &[Entry] = &[
         values: "addresses, CIDR networks, `host`, `network:<Docker network>`, separated by commas or blanks",
         default: "everybody",
         does: "which clients are let in; all others are kept out",
-        since: PROGRAMS,
+        since: Some("0.1.0"),
         read: Some(value::allow),
     },
     Entry {
@@ -154,7 +145,7 @@ pub const OPTIONS: &[Entry] = &[
         values: "as for `lb_allow`",
         default: "nobody",
         does: "which clients are kept out; wins over `lb_allow`",
-        since: PROGRAMS,
+        since: Some("0.1.0"),
         read: Some(value::deny),
     },
     Entry::later("lb_auth", "the front asks for a password"),

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use lb_common::{ANY_PORT, Balance, HOST_VIEW, PROTO_TCP};
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,8 +11,15 @@ use crate::{
     snapshot::{self, ProbeState, ServiceName, Snapshot},
 };
 
-fn address(n: u8) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, n), 80)
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 80))
+}
+
+fn share(n: u8, weight: u16) -> Share {
+    Share {
+        weight,
+        counted_at: address(n),
+    }
 }
 
 fn key(n: u8) -> ServiceKey {
@@ -24,6 +31,8 @@ fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
     let endpoint = |n: &u8, members: &Vec<u8>| Endpoint {
         name: ServiceName::whole(format!("s{n}")),
         balance: Balance::LeastConn,
+        affinity_seconds: 0,
+        flags: 0,
         proven: true,
         slots: members.iter().copied().map(address).collect(),
     };
@@ -35,15 +44,15 @@ fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
         backends: services
             .values()
             .flatten()
-            .map(|&n| (address(n), 1))
+            .map(|&n| (address(n), share(n, 1)))
             .collect(),
         complete: true,
     }
 }
 
 /// What a lookup of each endpoint answers, through the indexes as a program would go.
-fn answers(installed: &Installed) -> BTreeMap<ServiceKey, Vec<SocketAddrV4>> {
-    let by_index: BTreeMap<u32, SocketAddrV4> = installed
+fn answers(installed: &Installed) -> BTreeMap<ServiceKey, Vec<SocketAddr>> {
+    let by_index: BTreeMap<u32, SocketAddr> = installed
         .backends
         .iter()
         .map(|(&address, backend)| (backend.id.index, address))
@@ -64,7 +73,7 @@ fn answers(installed: &Installed) -> BTreeMap<ServiceKey, Vec<SocketAddrV4>> {
         .collect()
 }
 
-fn wanted(desired: &Desired) -> BTreeMap<ServiceKey, Vec<SocketAddrV4>> {
+fn wanted(desired: &Desired) -> BTreeMap<ServiceKey, Vec<SocketAddr>> {
     desired
         .services
         .iter()
@@ -249,7 +258,7 @@ fn snapshot(services: &BTreeMap<u8, BTreeMap<u8, (u16, bool)>>, complete: bool) 
         } else {
             ProbeState::Down
         };
-        let mut backend = snapshot::Backend::usable(address(*n).into());
+        let mut backend = snapshot::Backend::usable(address(*n));
         backend.weight = weight;
         backend.probe.state = state;
         (key, backend)

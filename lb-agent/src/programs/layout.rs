@@ -5,7 +5,8 @@ use std::{fs, path::Path};
 
 use aya::maps::{MapInfo, MapType};
 use lb_common::{
-    Active, Backend, Counters, Cursor, Record, Service, ServiceKey, Suspect, Table, map,
+    Active, Affinity, AffinityKey, Backend, Client, Counters, Cursor, Latency, Peer, PeerKey,
+    Record, Service, ServiceKey, Suspect, Table, map,
 };
 
 use super::Error;
@@ -23,7 +24,7 @@ pub(super) struct Layout {
 }
 
 /// Every map, for so many virtual endpoints and backends.
-pub(super) fn of(services: u32, backends: u32) -> [Layout; 9] {
+pub(super) fn of(services: u32, backends: u32) -> [Layout; 14] {
     // Index 0 is never given out.
     let (services, backends) = (services.saturating_add(1), backends.saturating_add(1));
     let layout = |name, kind, key, value, capacity| Layout {
@@ -54,7 +55,24 @@ pub(super) fn of(services: u32, backends: u32) -> [Layout; 9] {
         ),
         array(map::BACKENDS, size_of::<Backend>(), backends),
         array(map::SUSPECTS, size_of::<Suspect>(), backends),
+        array(map::LATENCIES, size_of::<Latency>(), backends),
+        layout(map::CLIENTS, MapType::Hash, 8, size_of::<Client>(), 0),
+        layout(
+            map::AFFINITY,
+            MapType::LruHash,
+            size_of::<AffinityKey>(),
+            size_of::<Affinity>(),
+            0,
+        ),
+        layout(
+            map::PEERS,
+            MapType::LruHash,
+            size_of::<PeerKey>(),
+            size_of::<Peer>(),
+            0,
+        ),
         layout(map::EVENTS, MapType::RingBuf, 0, 0, 0),
+        layout(map::TRACES, MapType::RingBuf, 0, 0, 0),
         Layout {
             outlives_version: true,
             ..array(map::ACTIVE, size_of::<Active>(), backends)

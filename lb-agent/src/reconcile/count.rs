@@ -1,12 +1,6 @@
 //! The figures of the data plane, read from the maps slice by slice.
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, SocketAddrV4},
-    ops::Bound,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, ops::Bound, sync::Arc, time::Duration};
 
 use lb_common::ServiceKey;
 use nix::time::{ClockId, clock_gettime};
@@ -24,7 +18,7 @@ pub(super) struct Count {
     /// Whose backends are counted.
     snapshot: Arc<Snapshot>,
     /// [`Stage::leaving`] beside that snapshot: whoever leaves meanwhile counts once.
-    left: BTreeMap<SocketAddrV4, Vec<(ServiceName, InstanceKey)>>,
+    left: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
     part: Part,
 }
 
@@ -84,7 +78,7 @@ impl Count {
             let figures = self.stats.services.entry(endpoint.name.clone());
             let figures = figures.or_default();
             figures.flows += counters.flows;
-            figures.refused += counters.refused;
+            figures.refused += counters.refused.iter().sum::<u64>();
             figures.failed += counters.failed;
         }
         last
@@ -99,9 +93,7 @@ impl Count {
         let mut room = SLICE;
         for (name, service) in services {
             for (key, backend) in &service.backends {
-                if let SocketAddr::V4(address) = &backend.address
-                    && let Some(figures) = read(stage, address, now, false)
-                {
+                if let Some(figures) = read(stage, &backend.address, now, false) {
                     self.note(name, key, figures);
                 }
             }
@@ -135,11 +127,11 @@ impl Count {
     }
 }
 
-fn read(stage: &Stage, address: &SocketAddrV4, now: u64, leaving: bool) -> Option<BackendStats> {
-    let index = stage.installed.backends.get(address)?.id.index;
-    let suspected = stage.maps.suspected_until(index);
+fn read(stage: &Stage, address: &SocketAddr, now: u64, leaving: bool) -> Option<BackendStats> {
+    let backend = stage.installed.backends.get(address)?;
+    let suspected = stage.maps.suspected_until(backend.id.index);
     Some(BackendStats {
-        active: stage.maps.active(index).unwrap_or(0),
+        active: stage.maps.active(backend.counted_at.index).unwrap_or(0),
         suspect: suspected.is_ok_and(|until| until > now),
         leaving,
     })

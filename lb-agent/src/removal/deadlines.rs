@@ -100,11 +100,15 @@ impl Deadlines {
         let Some(vip) = old.vip else {
             return;
         };
-        for (key, backend) in &old.backends {
-            let address = backend.address;
-            let stays =
-                |it: &snapshot::Service| it.backends.values().any(|it| it.address == address);
-            if new.is_some_and(stays) {
+        let stay: BTreeSet<_> = new
+            .into_iter()
+            .flat_map(|new| new.backends.values())
+            .flat_map(snapshot::Backend::addresses)
+            .collect();
+        let backends = old.backends.iter();
+        for (key, address) in backends.flat_map(|(key, it)| it.addresses().map(move |at| (key, at)))
+        {
+            if stay.contains(&address) {
                 continue;
             }
             let pending = self.pending.entry(Target { vip, address });
@@ -123,11 +127,9 @@ impl Deadlines {
         let Some(vip) = service.vip else {
             return;
         };
-        for (key, backend) in &service.backends {
-            if !taken_out(backend.state()) {
-                continue;
-            }
-            let address = backend.address;
+        let out = service.backends.iter();
+        let out = out.filter(|(_, backend)| taken_out(backend.state()));
+        for (key, address) in out.flat_map(|(key, it)| it.addresses().map(move |at| (key, at))) {
             let pending = self.pending.entry(Target { vip, address });
             let pending = pending.or_insert_with(|| Pending::new(now, service.options.drain));
             pending.service = Some(name.clone());
@@ -225,10 +227,8 @@ fn takes_flows(service: &snapshot::Service) -> impl Iterator<Item = Target> {
     let backends = service.backends.values();
     backends
         .filter(|it| !taken_out(it.state()))
-        .filter_map(move |it| {
-            let address = it.address;
-            vip.map(|vip| Target { vip, address })
-        })
+        .flat_map(snapshot::Backend::addresses)
+        .filter_map(move |address| vip.map(|vip| Target { vip, address }))
 }
 
 /// Between two times that the flows of one backend are looked for.

@@ -213,6 +213,7 @@ pub(super) fn spawn(
     registry.register_collector(Box::new(reconcile_figures(metrics.clone())));
     let channels = reconcile::Channels {
         snapshots: snapshots.clone(),
+        clients: clients.clone(),
         suspects: suspects_in,
         stats,
         problems: map_problems_in,

@@ -46,6 +46,7 @@ pub(crate) fn snapshot() -> Snapshot {
 pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
     let backend = Backend {
         address: "10.0.0.1:80".parse().unwrap(),
+        reach: Default::default(),
         local: true,
         tags: Default::default(),
         weight: 1,

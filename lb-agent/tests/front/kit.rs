@@ -380,6 +380,7 @@ fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
     };
     let instance = Instance {
         address,
+        reach: Default::default(),
         local: true,
         tags: Arc::default(),
         weight: 1,

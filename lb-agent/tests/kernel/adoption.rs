@@ -148,7 +148,7 @@ fn a_backend_is_never_freed_under_a_connect_that_is_on_its_way_there() {
 fn a_pin_of_another_layout_is_refused() {
     let mut world = World::new();
     world.serve(VIP, Balance::LeastConn, &[NOBODY]);
-    let pins = world.pins().join("v1");
+    let pins = world.pins().join(format!("v{}", lb_common::MAP_VERSION));
     let swapped = world.netns.enter(|| {
         std::fs::remove_file(pins.join("SUSPECTS"))?;
         std::fs::rename(pins.join("CURSORS"), pins.join("SUSPECTS"))

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::MetadataExt as _,
 };
 
@@ -38,10 +38,10 @@ fn flows(sockets: &Sockets) -> Flows {
     wait(sockets.list(None)).unwrap()
 }
 
-fn target(vip: Ipv4Addr, backend: SocketAddrV4) -> Target {
+fn target(vip: Ipv4Addr, backend: SocketAddr) -> Target {
     Target {
         vip,
-        address: backend.into(),
+        address: backend,
     }
 }
 
@@ -89,7 +89,7 @@ fn a_flow_through_a_vip_is_seen_with_its_owner_and_a_direct_one_is_not() {
     let (listener, backend) = world.listen([127, 0, 1, 1]);
     world.serve(VIP, Balance::LeastConn, &[backend]);
     let through = Pair::new(&listener, world.connect(VIP, 80));
-    let _direct = Pair::new(&listener, world.connect(*backend.ip(), backend.port()));
+    let _direct = Pair::new(&listener, world.connect(backend.ip(), backend.port()));
 
     let flows = flows(&sockets(&world));
     let [flow] = &flows.listed[..] else {
@@ -97,7 +97,7 @@ fn a_flow_through_a_vip_is_seen_with_its_owner_and_a_direct_one_is_not() {
     };
     assert_eq!(flow.origin.vip, VIP);
     assert_eq!(flow.origin.vip_port, 80);
-    assert_eq!(flow.origin.address, backend.into());
+    assert_eq!(flow.origin.address, backend);
     assert_eq!(flow.origin.backend, world.installed.backends[&backend].id);
     assert_eq!(flow.local, through.client.local_addr().unwrap());
     assert_eq!((flow.protocol, flow.state), ("tcp", "established"));
@@ -133,7 +133,7 @@ fn only_flows_through_the_vip_to_the_backend_are_ended() {
     world.serve(VIP, Balance::LeastConn, &[backend]);
     world.serve(other_vip, Balance::LeastConn, &[backend, other]);
     let through = Pair::new(&listener, world.connect(VIP, 80));
-    let direct = Pair::new(&listener, world.connect(*backend.ip(), backend.port()));
+    let direct = Pair::new(&listener, world.connect(backend.ip(), backend.port()));
     world.serve(other_vip, Balance::LeastConn, &[backend]);
     let by_other_vip = Pair::new(&listener, world.connect(other_vip, 80));
     world.serve(VIP, Balance::LeastConn, &[other]);
@@ -165,7 +165,8 @@ fn an_ipv6_socket_that_talks_ipv4_past_a_vip_is_left_alone() {
     let _somebody = inhabit(&world.netns);
     let (listener, backend) = world.listen([127, 0, 1, 1]);
     world.serve(VIP, Balance::LeastConn, &[backend]);
-    let mapped = SocketAddr::from((backend.ip().to_ipv6_mapped(), backend.port()));
+    let mapped = Ipv4Addr::new(127, 0, 1, 1).to_ipv6_mapped();
+    let mapped = SocketAddr::from((mapped, backend.port()));
     let client = world.netns.enter(|| TcpStream::connect(mapped)).unwrap();
     let pair = Pair::new(&listener, client);
     let sockets = sockets(&world);
@@ -187,7 +188,7 @@ fn a_socket_that_went_from_a_vip_to_the_backend_itself_is_direct() {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
             let refused = socket.connect(&SocketAddr::from((VIP, 80)).into());
             assert!(refused.is_err(), "somebody listens there");
-            socket.connect(&SocketAddr::from(backend).into())?;
+            socket.connect(&backend.into())?;
             Ok::<_, io::Error>(socket)
         })
         .unwrap();

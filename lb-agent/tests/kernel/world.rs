@@ -3,21 +3,22 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::AsFd as _,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use lb_agent::{
-    desired::{Desired, Endpoint},
+    desired::{Desired, Endpoint, Share},
     installed::Installed,
-    maps::{Events, Maps},
+    maps::{Events, Maps, Traces},
     plan::plan,
     programs::{Config, Error, Programs, pin_root},
     snapshot::ServiceName,
 };
-use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, ServiceKey};
+use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, PROTO_UDP, ServiceKey};
 use lb_testkit::{Cgroup, Netns, eventually};
 
 /// A cgroup is joined by the whole process, so only one test at a time may have a world.
@@ -29,6 +30,9 @@ pub(super) const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The VIP that most tests use.
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
 
+/// The pool of its IPv6 twin.
+pub(super) const POOL6: &str = "fd62:6c62:76:1::/64";
+
 /// How long a test waits for what must come.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
@@ -37,8 +41,11 @@ pub(super) struct World {
     pub(super) programs: Programs,
     pub(super) maps: Maps,
     pub(super) events: Events,
+    pub(super) traces: Traces,
     pub(super) installed: Installed,
     desired: Desired,
+    /// Addresses whose flows are counted at another one.
+    pub(super) counted_at: BTreeMap<SocketAddr, SocketAddr>,
     config: Config,
     _membership: Membership,
     _folder: tempfile::TempDir,
@@ -65,22 +72,25 @@ impl World {
             bpffs: folder.path().to_owned(),
             cgroup: cgroup.path().to_owned(),
             pool: "198.18.0.0/16".parse().unwrap(),
+            pool6: Some(POOL6.parse().unwrap()),
             own: OWN,
             services: 64,
             backends: 64,
         };
-        let (programs, maps, events, installed) = load(&netns, &config);
+        let (programs, maps, events, traces, installed) = load(&netns, &config);
         let membership = Membership::join(cgroup);
         Self {
             netns,
             programs,
             maps,
             events,
+            traces,
             installed,
             desired: Desired {
                 complete: true,
                 ..Desired::default()
             },
+            counted_at: BTreeMap::new(),
             config,
             _membership: membership,
             _folder: folder,
@@ -90,7 +100,13 @@ impl World {
 
     /// What a restarted agent does: load anew, adopt the pins. The old agent's descriptors close.
     pub(super) fn restart(&mut self) {
-        (self.programs, self.maps, self.events, self.installed) = load(&self.netns, &self.config);
+        (
+            self.programs,
+            self.maps,
+            self.events,
+            self.traces,
+            self.installed,
+        ) = load(&self.netns, &self.config);
     }
 
     /// As [`World::restart`], for one that may be refused.
@@ -104,7 +120,7 @@ impl World {
     }
 
     /// Makes `vip` answer on every port with these backends.
-    pub(super) fn serve(&mut self, vip: Ipv4Addr, balance: Balance, backends: &[SocketAddrV4]) {
+    pub(super) fn serve(&mut self, vip: Ipv4Addr, balance: Balance, backends: &[SocketAddr]) {
         self.serve_on(vip, ANY_PORT, balance, backends);
     }
 
@@ -113,17 +129,37 @@ impl World {
         vip: Ipv4Addr,
         port: Be16,
         balance: Balance,
-        backends: &[SocketAddrV4],
+        backends: &[SocketAddr],
     ) {
         let key = ServiceKey::new(Be32::from_host(vip.into()), port, PROTO_TCP, HOST_VIEW);
-        let endpoint = Endpoint {
-            name: ServiceName::whole(vip.to_string()),
-            balance,
-            proven: true,
-            slots: backends.to_vec(),
-        };
+        self.put(key, endpoint(balance, backends));
+    }
+
+    /// Makes the maps hold `endpoint` for `key`.
+    pub(super) fn put(&mut self, key: ServiceKey, endpoint: Endpoint) {
+        let datagrams = key.proto == PROTO_UDP;
         self.desired.services.insert(key, endpoint);
         self.settle();
+        if datagrams {
+            let programs = &mut self.programs;
+            let attached = self.netns.enter(|| programs.serve_datagrams(true));
+            attached.unwrap().unwrap();
+        }
+    }
+
+    /// Makes the maps hold nothing for `key`.
+    pub(super) fn forget(&mut self, key: ServiceKey) {
+        self.desired.services.remove(&key);
+        self.settle();
+    }
+
+    /// The cookie of the namespace.
+    pub(super) fn cookie(&self) -> u64 {
+        let cookie = self.netns.enter(|| {
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            lb_sys::netns::cookie(socket.as_fd()).unwrap()
+        });
+        cookie.unwrap()
     }
 
     /// Takes every service away.
@@ -143,9 +179,16 @@ impl World {
             .services
             .values()
             .flat_map(|endpoint| &endpoint.slots);
+        let share = |counted_at| Share {
+            weight: 1,
+            counted_at,
+        };
         self.desired.backends = members
-            .map(|&address| (address, 1))
+            .map(|&address| (address, share(address)))
             .collect::<BTreeMap<_, _>>();
+        for (address, counted_at) in &self.counted_at {
+            self.desired.backends.insert(*address, share(*counted_at));
+        }
         let active = |index| self.maps.active(index).unwrap();
         let (steps, problems) = plan(&self.installed, &self.desired, active, now);
         assert_eq!(problems, vec![]);
@@ -155,30 +198,39 @@ impl World {
     }
 
     /// A listener on this loopback address of the namespace, port chosen by the kernel.
-    pub(super) fn listen(&self, address: [u8; 4]) -> (TcpListener, SocketAddrV4) {
+    pub(super) fn listen(&self, address: [u8; 4]) -> (TcpListener, SocketAddr) {
         let listener = self
             .netns
             .enter(|| TcpListener::bind((Ipv4Addr::from(address), 0)).unwrap())
             .unwrap();
-        let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else {
-            unreachable!("bound to IPv4")
-        };
+        let address = listener.local_addr().unwrap();
         (listener, address)
     }
 
-    pub(super) fn connect(&self, address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    pub(super) fn connect(
+        &self,
+        address: impl Into<IpAddr>,
+        port: u16,
+    ) -> std::io::Result<TcpStream> {
+        let address = address.into();
         self.netns
             .enter(|| TcpStream::connect((address, port)))
             .unwrap()
     }
 
-    pub(super) fn active(&self, backend: SocketAddrV4) -> u64 {
+    pub(super) fn active(&self, backend: SocketAddr) -> u64 {
         self.maps
-            .active(self.installed.backends[&backend].id.index)
+            .active(self.installed.backends[&backend].counted_at.index)
             .unwrap()
     }
 
-    pub(super) fn suspected(&self, backend: SocketAddrV4) -> bool {
+    /// The same; none for a backend that is gone.
+    pub(super) fn active_or_none(&self, backend: SocketAddr) -> u64 {
+        let known = self.installed.backends.contains_key(&backend);
+        if known { self.active(backend) } else { 0 }
+    }
+
+    pub(super) fn suspected(&self, backend: SocketAddr) -> bool {
         self.maps
             .suspected_until(self.installed.backends[&backend].id.index)
             .unwrap()
@@ -187,7 +239,7 @@ impl World {
 
     /// Waits until the backend has so many open flows: a close may be finished by the kernel later.
     #[track_caller]
-    pub(super) fn await_active(&self, backend: SocketAddrV4, flows: u64) {
+    pub(super) fn await_active(&self, backend: SocketAddr, flows: u64) {
         let settled = eventually(LIMIT, || match self.active(backend) {
             active if active == flows => Ok(()),
             active => Err(format!("{active} open flows instead of {flows}")),
@@ -196,16 +248,29 @@ impl World {
     }
 }
 
-/// An address of the namespace's loopback where nothing listens.
-pub(super) const NOBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 9, 9), 9);
+/// What the maps are to hold for a service with these backends.
+pub(super) fn endpoint(balance: Balance, backends: &[SocketAddr]) -> Endpoint {
+    Endpoint {
+        name: ServiceName::whole("tested"),
+        balance,
+        affinity_seconds: 0,
+        flags: 0,
+        proven: true,
+        slots: backends.to_vec(),
+    }
+}
 
-fn load(netns: &Netns, config: &Config) -> (Programs, Maps, Events, Installed) {
+/// An address of the namespace's loopback where nothing listens.
+pub(super) const NOBODY: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(127, 0, 9, 9), 9));
+
+fn load(netns: &Netns, config: &Config) -> (Programs, Maps, Events, Traces, Installed) {
     let loaded = netns.enter(|| {
         let mut programs = Programs::load(config).unwrap();
-        let (maps, events) = Maps::open(&mut programs).unwrap();
+        let (maps, events, traces) = Maps::open(&mut programs).unwrap();
         programs.attach().unwrap();
         let installed = maps.read_back().unwrap();
-        (programs, maps, events, installed)
+        (programs, maps, events, traces, installed)
     });
     loaded.unwrap()
 }

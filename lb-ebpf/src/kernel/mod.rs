@@ -22,6 +22,16 @@ pub unsafe fn add(target: *mut u64, value: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(target, value) };
 }
 
+/// The same for an integer of four bytes.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn add_u32(target: *mut u32, value: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(target, value) };
+}
+
 /// Adds `value` to the integer at `target`, across CPUs, and answers what it was.
 ///
 /// # Safety

@@ -71,6 +71,8 @@ fn backend(address: SocketAddr, is: Is) -> Backend {
         },
         draining: is == Draining,
         leaving: is == Leaving,
+        ramp: 100,
+        reach: Default::default(),
     }
 }
 

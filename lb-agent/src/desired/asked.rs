@@ -1,0 +1,302 @@
+//! What one service asks of the maps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use ipnet::Ipv4Net;
+use lb_common::{
+    ANY_PORT, Balance, Be16, Be32, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, PROTO_TCP, PROTO_UDP,
+    SLOTS, ServiceKey, flag,
+};
+
+use super::{
+    Endpoint, Share,
+    reach::{Viewpoint, reach},
+    slots::{by_hash, sequence},
+};
+use crate::{
+    catalog::{InstanceKey, Problem},
+    options::{
+        self, Options, Proto,
+        access::{Access, Client},
+    },
+    snapshot::{Backend, ProbeState, Service, ServiceName},
+    views::Views,
+};
+
+/// What one service asks of the maps.
+pub(super) struct Asked {
+    pub(super) endpoints: BTreeMap<ServiceKey, Endpoint>,
+    pub(super) backends: Vec<(SocketAddr, Share)>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Asked {
+    /// Nothing, as long as it has no VIP.
+    pub(super) fn new(
+        name: &ServiceName,
+        service: &Service,
+        views: &Views,
+        pool: Ipv4Net,
+    ) -> Option<Self> {
+        let vip = service.vip?;
+        let mut asked = Self {
+            endpoints: BTreeMap::new(),
+            backends: Vec::new(),
+            problems: Vec::new(),
+        };
+        let members = asked.members(name, service, pool);
+        let seen = Seen::new(name, service, &members);
+        let (by_view, counted) = seen.by_views(views);
+        for (at, share) in counted {
+            asked.backends.push((at, share));
+        }
+        for key in keys(vip, &service.options) {
+            for (&(view, v6), endpoint) in &by_view {
+                let key = key.seen_from(view);
+                let key = if v6 { key.for_v6() } else { key };
+                asked.endpoints.insert(key, endpoint.clone());
+            }
+        }
+        Some(asked)
+    }
+
+    /// The backends that flows can be sent to at all, with their shares.
+    fn members<'s>(
+        &mut self,
+        name: &ServiceName,
+        service: &'s Service,
+        pool: Ipv4Net,
+    ) -> Vec<(&'s Backend, u16)> {
+        let mut members = Vec::with_capacity(service.backends.len());
+        let mut usable = 0;
+        for (key, backend, share) in service.shares() {
+            match fit(backend.address, pool) {
+                Ok(()) => {
+                    usable += usize::from(backend.state().usable() && share > 0);
+                    members.push((backend, share));
+                }
+                Err(message) => self.problems.push(unfit(name, key, message)),
+            }
+        }
+        if usable > SLOTS as usize {
+            self.problems.push(Problem::new(
+                format!("service {name}"),
+                format!("only {SLOTS} of its {usable} usable instances take flows; register fewer"),
+            ));
+        }
+        members
+    }
+}
+
+fn unfit(name: &ServiceName, key: &InstanceKey, message: String) -> Problem {
+    Problem::new(format!("instance {key} of {name}"), message)
+}
+
+/// Whether the socket path can send flows there; else what to do about it.
+fn fit(address: SocketAddr, pool: Ipv4Net) -> Result<(), String> {
+    match address.ip().to_canonical() {
+        _ if address.port() == 0 => Err(format!("{address} has no port; register one")),
+        IpAddr::V4(ip) if pool.contains(&ip) => Err(format!(
+            "{address} lies in the VIP pool {pool}; register the instance's own address"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A service as clients see it.
+struct Seen<'s> {
+    access: &'s Access,
+    members: &'s [(&'s Backend, u16)],
+    /// An endpoint without slots.
+    bare: Endpoint,
+}
+
+/// By view, and by whether it is for IPv6 sockets alone.
+type ByView = BTreeMap<(u32, bool), Endpoint>;
+
+impl<'s> Seen<'s> {
+    fn new(name: &ServiceName, service: &'s Service, members: &'s [(&'s Backend, u16)]) -> Self {
+        let all = service.backends.values();
+        let bare = Endpoint {
+            name: name.clone(),
+            balance: balance(service.options.balance),
+            affinity_seconds: u32::try_from(service.options.affinity.as_secs()).unwrap_or(u32::MAX),
+            flags: 0,
+            proven: all
+                .map(|backend| backend.probe.state)
+                .all(|state| state != ProbeState::Starting),
+            slots: Vec::new(),
+        };
+        Self {
+            access: &service.options.access,
+            members,
+            bare,
+        }
+    }
+
+    /// What each view that must be told apart sees, and all addresses that are seen.
+    fn by_views(&self, views: &Views) -> (ByView, BTreeMap<SocketAddr, Share>) {
+        let mut counted = BTreeMap::new();
+        let mut by_view = ByView::new();
+        let host = self.from(Viewpoint::Host, &mut counted);
+        let mut others = ByView::new();
+        if self.divides() {
+            let mut fallback = BTreeMap::new();
+            for (number, outside) in [(OUTSIDE_VIEW, true), (INTERNAL_VIEW, false)] {
+                let found = self.from(Viewpoint::Elsewhere { outside }, &mut counted);
+                put(&mut others, number, &found, &host);
+                fallback.insert(outside, found);
+            }
+            for (&number, view) in &views.views {
+                let found = self.from(Viewpoint::Container(view), &mut counted);
+                put(&mut others, number, &found, &fallback[&view.outside]);
+            }
+        }
+        put_always(&mut by_view, HOST_VIEW, &host);
+        if !others.is_empty()
+            && let Some(host) = by_view.get_mut(&(HOST_VIEW, false))
+        {
+            host.flags |= flag::VIEWS;
+        }
+        by_view.append(&mut others);
+        (by_view, counted)
+    }
+
+    /// Whether it may look different from different places.
+    fn divides(&self) -> bool {
+        !self.access.is_open()
+            || self.members.iter().any(|(backend, _)| {
+                !backend.reach.networks.is_empty()
+                    || backend.address.ip().to_canonical().is_loopback()
+            })
+    }
+
+    /// The endpoint from one place: for every client, and for IPv6 sockets where these reach more.
+    fn from(
+        &self,
+        from: Viewpoint<'_>,
+        counted: &mut BTreeMap<SocketAddr, Share>,
+    ) -> (Endpoint, Option<Endpoint>) {
+        let admitted = admits(self.access, from);
+        let mut all = BTreeMap::new();
+        let mut usable = false;
+        for &(backend, share) in self.members {
+            let takes = backend.state().usable() && share > 0;
+            usable |= takes;
+            let Some(address) = reach(backend, from) else {
+                continue;
+            };
+            let at = Share {
+                weight: share.max(1),
+                counted_at: reach(backend, Viewpoint::Host).unwrap_or(address),
+            };
+            let known = counted.entry(address).or_insert(at);
+            known.weight = known.weight.max(at.weight);
+            if takes && admitted {
+                all.insert(address, share);
+            }
+        }
+        let v4: Vec<_> = all
+            .iter()
+            .filter(|(address, _)| address.ip().to_canonical().is_ipv4())
+            .map(|(&address, &share)| (address, share))
+            .collect();
+        let some_v6 = v4.len() < all.len();
+        let endpoint = |members: &[(SocketAddr, u16)]| {
+            let members = &members[..members.len().min(SLOTS as usize)];
+            let flags = match (admitted, usable && members.is_empty()) {
+                (false, _) => flag::DENIED,
+                (true, true) => flag::NO_PATH,
+                (true, false) => 0,
+            };
+            Endpoint {
+                slots: match self.bare.balance {
+                    Balance::Maglev => by_hash(members),
+                    _ => sequence(members),
+                },
+                flags,
+                ..self.bare.clone()
+            }
+        };
+        let mut any = endpoint(&v4);
+        let v6 = some_v6.then(|| endpoint(&all.into_iter().collect::<Vec<_>>()));
+        if v6.is_some() {
+            any.flags |= flag::V6;
+        }
+        (any, v6)
+    }
+}
+
+/// Whether clients there are let in. Nobody stands elsewhere without a view who is not.
+fn admits(access: &Access, from: Viewpoint<'_>) -> bool {
+    let nowhere = BTreeSet::new();
+    let client = match from {
+        Viewpoint::Elsewhere { .. } => return true,
+        Viewpoint::Host => Client {
+            host: true,
+            lies_in: &|net| LOOPBACK.iter().any(|address| net.contains(address)),
+            networks: &nowhere,
+        },
+        Viewpoint::Container(view) => Client {
+            host: false,
+            lies_in: &|net| view.ranges.contains(net),
+            networks: &view.networks,
+        },
+    };
+    access.admits(&client)
+}
+
+/// The addresses by which rules may mean the host, beside its name.
+const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+fn put(
+    by_view: &mut ByView,
+    view: u32,
+    found: &(Endpoint, Option<Endpoint>),
+    fallback: &(Endpoint, Option<Endpoint>),
+) {
+    if found != fallback {
+        put_always(by_view, view, found);
+    }
+}
+
+fn put_always(by_view: &mut ByView, view: u32, (any, v6): &(Endpoint, Option<Endpoint>)) {
+    by_view.insert((view, false), any.clone());
+    if let Some(v6) = v6 {
+        by_view.insert((view, true), v6.clone());
+    }
+}
+
+fn balance(balance: options::Balance) -> Balance {
+    match balance {
+        options::Balance::LeastConn => Balance::LeastConn,
+        options::Balance::RoundRobin => Balance::RoundRobin,
+        options::Balance::Random => Balance::Random,
+        options::Balance::Maglev => Balance::Maglev,
+    }
+}
+
+/// A service answers on every port, or on the named ones.
+fn keys(vip: Ipv4Addr, options: &Options) -> Vec<ServiceKey> {
+    let vip = Be32::from_host(vip.into());
+    let proto = match options.proto {
+        Proto::Udp => PROTO_UDP,
+        Proto::Tcp | Proto::Http | Proto::H2c => PROTO_TCP,
+    };
+    let key = |port| ServiceKey::new(vip, port, proto, HOST_VIEW);
+    if options.ports.is_empty() {
+        vec![key(ANY_PORT)]
+    } else {
+        options
+            .ports
+            .iter()
+            .map(|&port| key(Be16::from_host(port)))
+            .collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! Links: attached programs, pinned so that they outlive the agent, and replaced in place.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::Path,
+};
+
+use aya::programs::{
+    CgroupAttachMode, Program,
+    links::{FdLink, LinkError},
+};
+
+use super::{DATAGRAM_HOOKS, Error, HOOKS, Programs};
+
+impl Programs {
+    /// Attaches every program that is always attached, in the place of an earlier agent's where there is one.
+    ///
+    /// # Errors
+    /// When the kernel refuses; programs attached until then stay.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        for hook in DATAGRAM_HOOKS {
+            // What an earlier agent left attached gets this one's program, whether there still is a UDP service or not.
+            let path = self.pins.join(hook);
+            if fs::exists(&path).map_err(Error::pin("look for", &path))? {
+                self.attach_all(&[hook])?;
+            }
+        }
+        self.attach_all(&HOOKS)
+    }
+
+    /// Attaches the programs for datagrams, or takes them away.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was done until then stays, and the call can be repeated.
+    pub fn serve_datagrams(&mut self, wanted: bool) -> Result<(), Error> {
+        if wanted {
+            let attached = |hook| self.links.iter().any(|(name, _)| *name == hook);
+            let missing: Vec<_> = DATAGRAM_HOOKS
+                .into_iter()
+                .filter(|hook| !attached(*hook))
+                .collect();
+            return self.attach_all(&missing);
+        }
+        // First those that begin flows.
+        for hook in DATAGRAM_HOOKS.into_iter().rev() {
+            let Some(at) = self.links.iter().position(|(name, _)| *name == hook) else {
+                continue;
+            };
+            let path = self.pins.join(hook);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::pin("remove the link", &path)(error));
+                }
+                _ => drop(self.links.remove(at)),
+            }
+            tracing::info!(hook, "detached");
+        }
+        Ok(())
+    }
+
+    fn attach_all(&mut self, hooks: &[&'static str]) -> Result<(), Error> {
+        let cgroup = fs::File::open(&self.cgroup)
+            .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?;
+        let id = cgroup
+            .metadata()
+            .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?
+            .ino();
+        let mut outdated = Vec::new();
+        for &hook in hooks {
+            let path = self.pins.join(hook);
+            let program = self.ebpf.program_mut(hook).ok_or(Error::Missing(hook))?;
+            match adopt(program, hook, &path, id)? {
+                Adoption::Replaced => tracing::info!(hook, "adopted the attached program's link"),
+                adoption => {
+                    if let Adoption::Elsewhere(link) = adoption {
+                        fs::remove_file(&path)
+                            .map_err(Error::pin("remove the outdated link", &path))?;
+                        outdated.push(link);
+                    }
+                    let link = attach(program, hook, &cgroup)?;
+                    link.pin(&path).map_err(|source| Error::PinLink {
+                        program: hook,
+                        source,
+                    })?;
+                    tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
+                }
+            }
+            let link = lb_sys::bpf::object_get(&path)
+                .map_err(Error::pin("open the pinned link", &path))?;
+            self.links.push((hook, link));
+        }
+        if !outdated.is_empty() {
+            tracing::warn!(
+                "the configuration names another cgroup; open flows of the former one stay counted"
+            );
+        }
+        // Only now, when the new ones are in place, and first the one that begins flows.
+        while let Some(link) = outdated.pop() {
+            drop(link);
+        }
+        Ok(())
+    }
+}
+
+/// What became of an earlier agent's link.
+enum Adoption {
+    /// There was none.
+    None,
+    /// It now runs our program.
+    Replaced,
+    /// It belongs to another cgroup, or to none any more.
+    Elsewhere(OwnedFd),
+}
+
+/// Puts `program` into the link pinned at `path`, if there is one and it is attached to `cgroup`.
+fn adopt(
+    program: &Program,
+    hook: &'static str,
+    path: &Path,
+    cgroup: u64,
+) -> Result<Adoption, Error> {
+    let link = match lb_sys::bpf::object_get(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adoption::None),
+        Err(error) => return Err(Error::pin("open the pinned link", path)(error)),
+    };
+    if lb_sys::bpf::link_cgroup(link.as_fd()).map_err(Error::pin("read the pinned link", path))?
+        != cgroup
+    {
+        return Ok(Adoption::Elsewhere(link));
+    }
+    let descriptor = program.fd().map_err(|source| Error::Program {
+        verb: "use",
+        program: hook,
+        source: Box::new(source),
+    })?;
+    lb_sys::bpf::link_update(link.as_fd(), descriptor.as_fd())
+        .map_err(Error::pin("replace the program of the link", path))?;
+    Ok(Adoption::Replaced)
+}
+
+fn attach(program: &mut Program, hook: &'static str, cgroup: &fs::File) -> Result<FdLink, Error> {
+    // Single: cgroup links take no flags; links are multi-attach anyway.
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    let refused = |source| Error::Program {
+        verb: "attach",
+        program: hook,
+        source: Box::new(source),
+    };
+    // The three kinds share method names, not a trait.
+    let link: Result<FdLink, LinkError> = match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, MODE).map_err(refused)?;
+            program.take_link(id).map_err(refused)?.try_into()
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(cgroup, MODE).map_err(refused)?;
+            program.take_link(id).map_err(refused)?.try_into()
+        }
+        Program::SockOps(program) => {
+            let id = program.attach(cgroup, MODE).map_err(refused)?;
+            program.take_link(id).map_err(refused)?.try_into()
+        }
+        _ => return Err(Error::Missing(hook)),
+    };
+    link.map_err(|source| Error::Link {
+        program: hook,
+        source,
+    })
+}
