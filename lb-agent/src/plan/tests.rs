@@ -212,7 +212,8 @@ fn what_does_not_fit_is_reported_and_the_rest_goes_on() {
         .iter()
         .map(|problem| problem.subject.as_str())
         .collect();
-    assert_eq!(subjects, ["backend 10.0.0.2:80", "service s2"]);
+    // Backends from the first one, services from the last.
+    assert_eq!(subjects, ["backend 10.0.0.2:80", "service s1"]);
 }
 
 fn catalogs() -> impl Strategy<Value = Vec<BTreeMap<u8, Vec<u8>>>> {
