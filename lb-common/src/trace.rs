@@ -50,7 +50,7 @@ impl Refusal {
 
 /// Buckets of [`Latency`]. The first holds what took less than [`FIRST_BUCKET_MICROS`], each other one twice as much, the
 /// last one all the rest.
-pub const LATENCY_BUCKETS: usize = 12;
+pub const LATENCY_BUCKETS: u32 = 12;
 
 /// Upper bound of the first bucket, in microseconds.
 pub const FIRST_BUCKET_MICROS: u32 = 64;
@@ -65,7 +65,7 @@ pub struct Latency {
     /// Connects that failed.
     pub failed: u64,
     /// Handshakes that took so long.
-    pub buckets: [u32; LATENCY_BUCKETS],
+    pub buckets: [u32; LATENCY_BUCKETS as usize],
 }
 
 const _: () = assert!(size_of::<Latency>() == 64);

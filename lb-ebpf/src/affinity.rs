@@ -25,7 +25,6 @@ impl Seconds {
 /// A well-spread integer of a cookie: those of network namespaces follow one another. The finalizer of
 /// MurmurHash3's 64-bit variant, by Austin Appleby, who put it in the public domain.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the high half is as good")]
 pub const fn mix(cookie: u64) -> u32 {
     let mut x = cookie;
     x ^= x >> 33;

@@ -6,7 +6,7 @@ use lb_common::{FIRST_BUCKET_MICROS, LATENCY_BUCKETS};
 #[inline(always)]
 pub const fn bucket(micros: u32) -> u32 {
     let doublings = u32::BITS - (micros / FIRST_BUCKET_MICROS).leading_zeros();
-    let last = LATENCY_BUCKETS as u32 - 1;
+    let last = LATENCY_BUCKETS - 1;
     if doublings < last { doublings } else { last }
 }
 

@@ -23,7 +23,7 @@ use crate::{
         access::{Access, Client},
     },
     snapshot::{Backend, ProbeState, Service, ServiceName},
-    views::Views,
+    views::{View, Views},
 };
 
 /// What one service asks of the maps.
@@ -143,16 +143,19 @@ impl<'s> Seen<'s> {
         let mut by_view = ByView::new();
         let host = self.from(Viewpoint::Host, &mut counted);
         let mut others = ByView::new();
-        if self.divides() {
-            let mut fallback = BTreeMap::new();
-            for (number, outside) in [(OUTSIDE_VIEW, true), (INTERNAL_VIEW, false)] {
-                let found = self.from(Viewpoint::Elsewhere { outside }, &mut counted);
-                put(&mut others, number, &found, &host);
-                fallback.insert(outside, found);
+        for (number, outside) in [(OUTSIDE_VIEW, true), (INTERNAL_VIEW, false)] {
+            let mut there = views.views.iter().filter(|(_, it)| it.outside == outside);
+            // From an internal network nothing is reached that is not on it, wherever it is.
+            if there.clone().next().is_none() || outside && !self.divides() {
+                continue;
             }
-            for (&number, view) in &views.views {
-                let found = self.from(Viewpoint::Container(view), &mut counted);
-                put(&mut others, number, &found, &fallback[&view.outside]);
+            let fallback = self.from(Viewpoint::Elsewhere { outside }, &mut counted);
+            put(&mut others, number, &fallback, &host);
+            while let Some((&number, view)) = there.next() {
+                if self.tells_apart(view) {
+                    let found = self.from(Viewpoint::Container(view), &mut counted);
+                    put(&mut others, number, &found, &fallback);
+                }
             }
         }
         put_always(&mut by_view, HOST_VIEW, &host);
@@ -171,6 +174,16 @@ impl<'s> Seen<'s> {
             || self.members.iter().any(|(backend, _)| {
                 !backend.reach.networks.is_empty()
                     || backend.address.ip().to_canonical().is_loopback()
+            })
+    }
+
+    /// Whether it may look different from `view` than from elsewhere.
+    fn tells_apart(&self, view: &View) -> bool {
+        let networks = &view.networks;
+        !self.access.is_open()
+            || self.members.iter().any(|(backend, _)| {
+                let on = &backend.reach.networks;
+                backend.local && networks.iter().any(|name| on.contains_key(name))
             })
     }
 
@@ -300,3 +313,6 @@ fn keys(vip: Ipv4Addr, options: &Options) -> Vec<ServiceKey> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

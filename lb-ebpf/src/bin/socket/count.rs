@@ -42,13 +42,18 @@ pub(crate) fn fail(table: u32, target: u32) {
 /// Counts a handshake with the address `target`.
 #[inline(always)]
 pub(crate) fn established(target: u32, micros: u32) {
-    let bucket = bucket(micros) as usize;
+    let bucket = bucket(micros);
     if let Some(latency) = LATENCIES.get_ptr_mut(target) {
         // SAFETY: as in `count`; the bucket is below the number of them, which the verifier checks again.
         unsafe {
             add(&raw mut (*latency).micros, micros.into());
             if bucket < LATENCY_BUCKETS {
-                add_u32((&raw mut (*latency).buckets).cast::<u32>().add(bucket), 1);
+                add_u32(
+                    (&raw mut (*latency).buckets)
+                        .cast::<u32>()
+                        .add(bucket as usize),
+                    1,
+                );
             }
         }
     }

@@ -1,0 +1,206 @@
+use std::{sync::Arc, time::Duration};
+
+use super::*;
+use crate::{
+    catalog::{InstanceKey, Reach},
+    options::access::Rule,
+};
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A container on these networks, at `172.<network>.0.<n>:80`.
+fn container(n: u8, networks: &[(&str, u8)], published: Option<&str>) -> Backend {
+    let networks = networks.iter().map(|&(name, network)| {
+        let address = SocketAddr::from(([172, network, 0, n], 80));
+        (name.to_owned(), address)
+    });
+    let reach = Reach {
+        networks: networks.collect(),
+        published: published.map(at),
+    };
+    let own = reach.networks.values().next().copied();
+    Backend {
+        reach,
+        ..Backend::usable(own.unwrap())
+    }
+}
+
+fn service(backends: Vec<Backend>, access: Access) -> Service {
+    let key = |n: usize| InstanceKey {
+        node: "n".to_owned(),
+        id: n.to_string(),
+    };
+    Service {
+        vip: Some(Ipv4Addr::new(198, 18, 0, 7)),
+        options: Options {
+            access,
+            ..Options::default()
+        },
+        aliases: BTreeSet::new(),
+        backends: backends
+            .into_iter()
+            .enumerate()
+            .map(|(n, backend)| (key(n), backend))
+            .collect(),
+    }
+}
+
+fn view(networks: &[&str], outside: bool) -> View {
+    View {
+        networks: networks.iter().map(|&name| name.to_owned()).collect(),
+        outside,
+        ranges: BTreeSet::new(),
+    }
+}
+
+/// Views with the numbers 16, 17, …
+fn views(all: &[View]) -> Views {
+    Views {
+        views: (16..).zip(all.iter().cloned()).collect(),
+        clients: BTreeMap::new(),
+    }
+}
+
+/// What a client of each view is given: its slots and flags, by the fallbacks that the programs know.
+fn seen(service: &Service, views: &Views) -> BTreeMap<u32, (Vec<SocketAddr>, u32)> {
+    let name = ServiceName::whole("s");
+    let pool = "198.18.0.0/16".parse().unwrap();
+    let asked = Asked::new(&name, service, views, pool).unwrap();
+    let find = |number: u32| {
+        let mut found = asked.endpoints.iter();
+        found.find(|(key, _)| key.view == number && key.family == 0)
+    };
+    let host = find(HOST_VIEW).unwrap().1;
+    let all = views.views.iter().map(|(&number, view)| {
+        let otherwise = if view.outside {
+            OUTSIDE_VIEW
+        } else {
+            INTERNAL_VIEW
+        };
+        let own = find(number).or_else(|| find(otherwise));
+        let found = match own {
+            Some((_, found)) => {
+                assert_ne!(host.flags & flag::VIEWS, 0, "nobody would look for it");
+                found
+            }
+            None => host,
+        };
+        (number, (found.slots.clone(), found.flags & !flag::VIEWS))
+    });
+    let all: BTreeMap<_, _> = all.collect();
+    let mut all = all;
+    all.insert(HOST_VIEW, (host.slots.clone(), host.flags & !flag::VIEWS));
+    all
+}
+
+#[test]
+fn each_view_gets_the_addresses_that_it_reaches() {
+    let service = service(
+        vec![
+            container(2, &[("web", 18)], Some("10.1.1.1:8002")),
+            container(3, &[("web", 18)], None),
+        ],
+        Access::default(),
+    );
+    let views = views(&[
+        view(&["web"], true),
+        view(&["db"], true),
+        view(&["db"], false),
+        view(&["web"], false),
+    ]);
+    let own = vec![at("172.18.0.2:80"), at("172.18.0.3:80")];
+    let seen = seen(&service, &views);
+    assert_eq!(seen[&HOST_VIEW], (own.clone(), 0));
+    assert_eq!(seen[&16], (own.clone(), 0));
+    assert_eq!(seen[&17], (vec![at("10.1.1.1:8002")], 0));
+    assert_eq!(seen[&18], (vec![], flag::NO_PATH));
+    assert_eq!(seen[&19], (own, 0));
+}
+
+#[test]
+fn from_an_internal_network_another_host_is_not_reached() {
+    let mut remote = Backend::usable(at("10.2.2.2:80"));
+    remote.local = false;
+    let service = service(vec![remote], Access::default());
+    let views = views(&[view(&["web"], true), view(&["web"], false)]);
+    let seen = seen(&service, &views);
+    assert_eq!(seen[&16], (vec![at("10.2.2.2:80")], 0));
+    assert_eq!(seen[&17], (vec![], flag::NO_PATH));
+}
+
+#[test]
+fn without_clients_a_service_takes_one_endpoint() {
+    let backends = vec![container(2, &[("web", 18)], None)];
+    let service = service(backends, Access::default());
+    let name = ServiceName::whole("s");
+    let pool = "198.18.0.0/16".parse().unwrap();
+    let asked = Asked::new(&name, &service, &Views::default(), pool).unwrap();
+    assert_eq!(asked.endpoints.len(), 1);
+}
+
+#[test]
+fn who_is_not_let_in_is_told_so_and_the_others_are_served() {
+    let access = Access {
+        allow: Vec::new(),
+        deny: vec![Rule::Network("db".to_owned())],
+    };
+    let service = service(vec![Backend::usable(at("10.2.2.2:80"))], access);
+    let views = views(&[view(&["db"], true), view(&["web"], true)]);
+    let seen = seen(&service, &views);
+    assert_eq!(seen[&HOST_VIEW], (vec![at("10.2.2.2:80")], 0));
+    assert_eq!(seen[&16], (vec![], flag::DENIED));
+    assert_eq!(seen[&17], (vec![at("10.2.2.2:80")], 0));
+}
+
+#[test]
+fn ipv6_sockets_get_all_and_others_what_they_can_reach() {
+    let backends = ["10.2.2.2:80", "[fd00::2]:80"].map(|it| Backend::usable(at(it)));
+    let service = service(backends.to_vec(), Access::default());
+    let name = ServiceName::whole("s");
+    let pool = "198.18.0.0/16".parse().unwrap();
+    let asked = Asked::new(&name, &service, &Views::default(), pool).unwrap();
+    let by_family = |family| {
+        let mut all = asked.endpoints.iter();
+        all.find(|(key, _)| key.family == family).unwrap().1
+    };
+    assert_eq!(by_family(0).slots, [at("10.2.2.2:80")]);
+    assert_eq!(by_family(0).flags, flag::V6);
+    assert_eq!(by_family(6).slots, [at("10.2.2.2:80"), at("[fd00::2]:80")]);
+}
+
+#[test]
+fn a_clients_backend_is_kept_and_datagrams_have_endpoints_of_their_own() {
+    let mut service = service(vec![Backend::usable(at("10.2.2.2:53"))], Access::default());
+    service.options.affinity = Duration::from_secs(90);
+    service.options.proto = Proto::Udp;
+    service.options.ports = BTreeSet::from([53]);
+    let name = ServiceName::whole("s");
+    let pool = "198.18.0.0/16".parse().unwrap();
+    let asked = Asked::new(&name, &Arc::new(service), &Views::default(), pool).unwrap();
+    let (key, endpoint) = asked.endpoints.first_key_value().unwrap();
+    assert_eq!((key.proto, key.port.host()), (PROTO_UDP, 53));
+    assert_eq!(endpoint.affinity_seconds, 90);
+}
+
+#[test]
+fn flows_to_all_addresses_of_an_instance_count_at_the_one_that_the_host_uses() {
+    let backends = vec![container(
+        2,
+        &[("db", 19), ("web", 18)],
+        Some("10.1.1.1:8002"),
+    )];
+    let service = service(backends, Access::default());
+    let views = views(&[view(&["web"], true), view(&["other"], true)]);
+    let name = ServiceName::whole("s");
+    let pool = "198.18.0.0/16".parse().unwrap();
+    let asked = Asked::new(&name, &service, &views, pool).unwrap();
+    let own = at("172.19.0.2:80");
+    let addresses: BTreeSet<_> = asked.backends.iter().map(|(it, _)| *it).collect();
+    assert_eq!(
+        addresses,
+        BTreeSet::from([own, at("172.18.0.2:80"), at("10.1.1.1:8002")])
+    );
+    assert!(asked.backends.iter().all(|(_, it)| it.counted_at == own));
+}
