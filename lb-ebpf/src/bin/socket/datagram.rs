@@ -27,12 +27,12 @@ pub(crate) fn remember(socket: u64, wish: &Wish, choice: &Choice) {
         form: wish.form as u16,
     };
     // SAFETY: the value is copied out at once; one aligned word of eight bytes.
-    let known = unsafe { PEERS.get(&key) }.copied();
+    let known = unsafe { PEERS.get(key) }.copied();
     if known == Some(peer) {
         return;
     }
     // A full map gives up whom it has not seen for longest.
-    let _ = PEERS.insert(&key, peer, 0);
+    let _ = PEERS.insert(key, peer, 0);
     if known.is_none() {
         count(choice.service.table);
     }
@@ -47,7 +47,7 @@ pub(crate) fn called_sender(
 ) -> Option<(u32, Be16, bool)> {
     let key = PeerKey::new(socket_cookie(sa), address, port);
     // SAFETY: as in `remember`.
-    if let Some(peer) = unsafe { PEERS.get(&key) }.copied() {
+    if let Some(peer) = unsafe { PEERS.get(key) }.copied() {
         return Some((peer.vip.raw(), peer.port, peer.form == Form::V6 as u16));
     }
     // A connected socket has a record.
