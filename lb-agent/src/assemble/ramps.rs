@@ -122,13 +122,12 @@ const STEPS: u8 = 10;
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::SystemTime};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::{
-        catalog::SourceHealth,
         options::Options,
-        snapshot::{Backend, Probe, ProbeState, ServiceName},
+        snapshot::{Backend, ProbeState, ServiceName},
     };
 
     const OVER: Duration = Duration::from_secs(100);
@@ -136,25 +135,8 @@ mod tests {
     /// A snapshot in which `www` has these backends, usable or not.
     fn www(complete: bool, over: Duration, backends: &[(&str, bool)]) -> Snapshot {
         let backend = |&(id, up): &(&str, bool)| {
-            let state = if up { ProbeState::Up } else { ProbeState::Down };
-            let backend = Backend {
-                address: "10.0.0.1:80".parse().unwrap(),
-                local: true,
-                tags: Arc::default(),
-                weight: 1,
-                source: SourceHealth::Passing,
-                checks: Vec::new(),
-                probe: Probe {
-                    state,
-                    since: SystemTime::UNIX_EPOCH,
-                    error: None,
-                    took: None,
-                },
-                draining: false,
-                leaving: false,
-                reach: Default::default(),
-                ramp: FULL,
-            };
+            let mut backend = Backend::usable("10.0.0.1:80".parse().unwrap());
+            backend.probe.state = if up { ProbeState::Up } else { ProbeState::Down };
             (key(id), backend)
         };
         let service = Service {

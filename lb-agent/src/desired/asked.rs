@@ -144,14 +144,14 @@ impl<'s> Seen<'s> {
         let host = self.from(Viewpoint::Host, &mut counted);
         let mut others = ByView::new();
         for (number, outside) in [(OUTSIDE_VIEW, true), (INTERNAL_VIEW, false)] {
-            let mut there = views.views.iter().filter(|(_, it)| it.outside == outside);
+            let there = views.views.iter().filter(|(_, it)| it.outside == outside);
             // From an internal network nothing is reached that is not on it, wherever it is.
             if there.clone().next().is_none() || outside && !self.divides() {
                 continue;
             }
             let fallback = self.from(Viewpoint::Elsewhere { outside }, &mut counted);
             put(&mut others, number, &fallback, &host);
-            while let Some((&number, view)) = there.next() {
+            for (&number, view) in there {
                 if self.tells_apart(view) {
                     let found = self.from(Viewpoint::Container(view), &mut counted);
                     put(&mut others, number, &found, &fallback);

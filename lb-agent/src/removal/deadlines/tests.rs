@@ -1,7 +1,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::SystemTime,
 };
 
 use proptest::{collection::vec, prelude::*};
@@ -9,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     catalog::SourceHealth,
-    snapshot::{Backend, Probe, ProbeState, Service},
+    snapshot::{Backend, Service},
 };
 
 /// A backend of the service `www`, as the tests need it.
@@ -53,26 +52,14 @@ fn target(n: usize) -> Target {
 
 fn backend(address: SocketAddr, is: Is) -> Backend {
     Backend {
-        address,
-        local: false,
-        tags: Arc::default(),
-        weight: 1,
         source: match is {
             Critical => SourceHealth::Critical,
             Maintenance => SourceHealth::Maintenance,
             _ => SourceHealth::Passing,
         },
-        checks: Vec::new(),
-        probe: Probe {
-            state: ProbeState::Up,
-            since: SystemTime::UNIX_EPOCH,
-            error: None,
-            took: None,
-        },
         draining: is == Draining,
         leaving: is == Leaving,
-        ramp: 100,
-        reach: Default::default(),
+        ..Backend::usable(address)
     }
 }
 
