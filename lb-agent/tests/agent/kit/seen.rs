@@ -40,6 +40,11 @@ impl World {
         ask::http(&self.netns, FRONT, host, "/")
     }
 
+    /// Asks whoever answers at port 80 of `address` for `/` of `host`.
+    pub(crate) fn http(&self, address: Ipv4Addr, host: &str) -> io::Result<Answer> {
+        ask::http(&self.netns, (address, 80).into(), host, "/")
+    }
+
     pub(crate) fn report(&self) -> Report {
         let answer = self.page("/api/v1/snapshot").unwrap();
         Report(serde_json::from_str(&answer.body).unwrap())
