@@ -40,9 +40,25 @@ impl World {
         ask::http(&self.netns, FRONT, host, "/")
     }
 
-    /// Asks whoever answers at port 80 of `address` for `/` of `host`.
-    pub(crate) fn http(&self, address: Ipv4Addr, host: &str) -> io::Result<Answer> {
-        ask::http(&self.netns, (address, 80).into(), host, "/")
+    /// Waits until the front answers so for `/` of `host`.
+    #[track_caller]
+    pub(crate) fn await_front(&self, host: &str, fits: impl Fn(&Answer) -> bool) {
+        self.await_answer(FRONT, host, fits);
+    }
+
+    /// Waits until whoever listens at `address` answers so for `/` of `host`.
+    #[track_caller]
+    pub(crate) fn await_answer(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        fits: impl Fn(&Answer) -> bool,
+    ) {
+        let found = eventually(LIMIT, || match ask::http(&self.netns, address, host, "/") {
+            Ok(answer) if fits(&answer) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()));
     }
 
     pub(crate) fn report(&self) -> Report {
