@@ -193,7 +193,9 @@ impl Maps {
             let table = self.tables.get(&service.table, 0)?;
             let backend = table.halves[(service.half & 1) as usize].slots[0];
             let backend = self.backends.get(&backend, 0)?;
-            keys.insert(service_at(u32::from_be(backend.address[3]).into()), key);
+            // All are IPv4: the last four bytes.
+            let address = Ipv4Addr::from(u32::from_be(backend.address[3]));
+            keys.insert(service_at(address), key);
         }
         Ok(keys)
     }

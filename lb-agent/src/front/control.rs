@@ -62,12 +62,16 @@ pub(super) async fn send<T: Serialize>(
     to: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> io::Result<()> {
-    // In one buffer: the routes of a large catalog are ten megabytes.
+    to.write_all(&encode(message)?).await
+}
+
+/// One message as it is sent. In one buffer: the routes of a large catalog are ten megabytes.
+pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
     let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
     frame[..4].copy_from_slice(&length.to_be_bytes());
-    to.write_all(&frame).await
+    Ok(frame)
 }
 
 /// Waits for one message; `None` when the other side has closed. Not to be dropped in the middle.

@@ -18,6 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
+    io::AsyncWriteExt as _,
     process::Child,
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -25,6 +26,7 @@ use tokio::{
 
 use interface::workers;
 use living::{Living, greet};
+use sent::Sent;
 use telling::Telling;
 
 use super::control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION};
@@ -35,6 +37,7 @@ pub use interface::{End, Metrics, Outputs, SuperviseError, Supervisor};
 mod interface;
 mod listen;
 mod living;
+mod sent;
 mod telling;
 
 /// Listeners at `address`, one for each worker of the usual front.
@@ -233,7 +236,7 @@ impl Stage {
                 Ok(()) = followed.changed(), if sent.is_some() => {
                     if let Some(sent) = sent.take() {
                         self.follows(&sent);
-                        rested = sent.rested();
+                        rested = sent.rested(Instant::now());
                     }
                 }
                 () = sleep_until(until), if sent.is_some() => {
@@ -247,17 +250,18 @@ impl Stage {
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         continue;
                     };
-                    let this = Sent { complete: snapshot.complete, since, began: Instant::now() };
-                    has_routes |= this.complete;
-                    let order;
-                    (telling, order) = telling.order(snapshot).await?;
+                    let (complete, began) = (snapshot.complete, Instant::now());
+                    has_routes |= complete;
+                    let told;
+                    (telling, told) = telling.order(snapshot).await?;
                     self.show(&telling);
-                    if let Some(order) = order {
-                        timeout(ORDER, control::send(&mut front.orders, &order)).await??;
+                    let this = Sent { complete, since, began, cost: told.cost };
+                    if let Some(order) = told.order {
+                        timeout(ORDER, front.orders.write_all(&order)).await??;
                         sent = Some(this);
                     } else {
-                        self.routed(this.complete);
-                        rested = this.rested();
+                        self.routed(complete);
+                        rested = this.rested(Instant::now());
                     }
                 }
             }
@@ -360,35 +364,11 @@ impl Stage {
     }
 }
 
-/// Routes on their way to the front.
-struct Sent {
-    /// Whether their snapshot is complete.
-    complete: bool,
-    /// When that arrived.
-    since: Instant,
-    /// When it was looked at.
-    began: Instant,
-}
-
-impl Sent {
-    /// When the next may be looked at. Who changes a large catalog without a pause must not keep a CPU busy; a first
-    /// change is told at once, and where a change costs little hardly any waits.
-    fn rested(&self) -> Instant {
-        Instant::now() + (self.began.elapsed() * REST).min(LONGEST_REST)
-    }
-}
-
 /// The one variable that agent and front share.
 const LOG_LEVEL: &str = "LB_LOG";
 
 /// How long a front without routes waits for a complete snapshot before it takes an incomplete one.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// After a change has reached the front the stage rests this many times as long as that took.
-const REST: u32 = 4;
-
-/// At most so long.
-const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// How long a front may take to read an order, and then to follow it.
 const ORDER: Duration = Duration::from_secs(10);

@@ -108,8 +108,9 @@ async fn serve(start: Start) -> io::Result<()> {
 
 /// Purges and sweeps the pool and answers for the counters. Never ends.
 ///
-/// What the purge looks at grows with the catalog, while requests wait for it: it rests nine times as long as it took.
-/// Nothing depends on its moment, for no request goes where the table does not send it.
+/// What the purge looks at grows with the catalog, while requests wait for it: it rests nine times as long as it took,
+/// and under steady change it comes twice a second at most. Nothing depends on its moment, for no request goes where the
+/// table does not send it.
 async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sender<FrontStats>>) {
     let mut changes = worker.front.changed.subscribe();
     let mut sweep = interval(pool::SWEEP);
@@ -127,7 +128,7 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
                 worker.pool.keep(&table.addresses());
                 let labels = table.labels();
                 worker.counters.fold(|label| labels.contains(label));
-                rested = Instant::now() + began.elapsed() * 9;
+                rested = Instant::now() + (began.elapsed() * 9).max(PURGE_REST);
             }
             Some(asker) = figures.recv() => {
                 // Whoever asked may have lost interest.
@@ -269,6 +270,8 @@ fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static 
 
 const HEAD_LIMIT: usize = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
+/// The least time between two purges.
+const PURGE_REST: Duration = Duration::from_millis(500);
 /// How long a client that has sent nothing yet may take to begin when the front drains.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use crate::kit::{Instance, LIMIT, World, dns, greeting, service};
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 #[test]
-fn an_instance_that_is_the_front_itself_or_a_virtual_address_is_not_used() {
+fn requests_and_flows_through_an_instance_that_is_ours_go_in_no_circle() {
     let (world, a, vip) = World::with_one();
     let entry = |name: &str, address: &str, port: u16| {
         format!(
@@ -29,6 +29,13 @@ fn an_instance_that_is_the_front_itself_or_a_virtual_address_is_not_used() {
     for name in names {
         let answer = world.front(&format!("{name}.localhost")).unwrap();
         assert_eq!(answer.status, 503, "{name}: {answer:?}");
+    }
+    // A flow ends at the front, which answers as it always does.
+    let front = world.await_usable("own-front", &["own-front"]);
+    world.await_answer((front, 80).into(), "own-front.localhost", |answer| {
+        answer.status == 503
+    });
+    for name in ["own-vip", "everywhere", "everybody"] {
         let vip = world.report().vip(name);
         let reached = vip.map(|vip| world.connect(vip, 80));
         assert!(

@@ -1,11 +1,15 @@
 //! What a front is told of the routes: all of them first, and then what changes.
 
-use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::task::spawn_blocking;
 
 use super::{
-    super::{control::Order, table::Settings},
+    super::{
+        control::{Order, encode},
+        table::Settings,
+    },
     listen,
 };
 use crate::{
@@ -25,6 +29,14 @@ pub(super) struct Telling {
     has_told: bool,
 }
 
+/// What there is to say about a snapshot.
+pub(super) struct Told {
+    /// As it is sent; `None` if the routes stay as they are.
+    pub(super) order: Option<Vec<u8>>,
+    /// The CPU time that it took to find out.
+    pub(super) cost: Duration,
+}
+
 impl Telling {
     pub(super) fn new(config: RouteConfig, settings: Settings) -> Self {
         Self {
@@ -41,13 +53,10 @@ impl Telling {
         self.has_told
     }
 
-    /// What to say about `snapshot`; `None` if the routes stay as they are. On another thread, for the maps must not
-    /// wait for it.
-    pub(super) async fn order(
-        mut self,
-        snapshot: Arc<Snapshot>,
-    ) -> io::Result<(Self, Option<Order>)> {
+    /// What to say about `snapshot`. On another thread, for the maps must not wait for it.
+    pub(super) async fn order(mut self, snapshot: Arc<Snapshot>) -> io::Result<(Self, Told)> {
         let follow = move || {
+            let began = cpu_time()?;
             let addresses = &self.addresses | &listen::host_addresses();
             let change = self.follower.follow(&self.snapshot, &snapshot, &addresses);
             self.snapshot = snapshot;
@@ -56,13 +65,20 @@ impl Telling {
             } else {
                 (!change.is_empty()).then_some(Order::Change(change))
             };
-            (self, order)
+            let order = order.map(|order| encode(&order)).transpose()?;
+            let cost = cpu_time()?.saturating_sub(began);
+            Ok((self, Told { order, cost }))
         };
-        spawn_blocking(follow).await.map_err(io::Error::other)
+        spawn_blocking(follow).await.map_err(io::Error::other)?
     }
 
     /// What could not become a route.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.follower.problems()
     }
+}
+
+/// What this thread has used of a CPU so far.
+fn cpu_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }

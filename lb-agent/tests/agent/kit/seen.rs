@@ -40,6 +40,27 @@ impl World {
         ask::http(&self.netns, FRONT, host, "/")
     }
 
+    /// Waits until the front answers so for `/` of `host`.
+    #[track_caller]
+    pub(crate) fn await_front(&self, host: &str, fits: impl Fn(&Answer) -> bool) {
+        self.await_answer(FRONT, host, fits);
+    }
+
+    /// Waits until whoever listens at `address` answers so for `/` of `host`.
+    #[track_caller]
+    pub(crate) fn await_answer(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        fits: impl Fn(&Answer) -> bool,
+    ) {
+        let found = eventually(LIMIT, || match ask::http(&self.netns, address, host, "/") {
+            Ok(answer) if fits(&answer) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()));
+    }
+
     pub(crate) fn report(&self) -> Report {
         let answer = self.page("/api/v1/snapshot").unwrap();
         Report(serde_json::from_str(&answer.body).unwrap())
