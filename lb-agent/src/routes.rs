@@ -52,7 +52,7 @@ pub struct RoutesChange {
 /// A service, or a tagged part of one, behind at least one host name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteService {
-    /// [`ServiceName::label`]: its name on the page and in metrics.
+    /// [`ServiceName::label`](crate::snapshot::ServiceName::label): its name on the page and in metrics.
     pub label: Arc<str>,
     /// In the order of their keys.
     pub backends: Vec<RouteBackend>,

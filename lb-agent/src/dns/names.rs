@@ -11,7 +11,7 @@
 //! 5. something that others know.
 //!
 //! A service's ports are found under those names too, and as `_http._tcp.<name>` or `_<service>._tcp.<suffix>`
-//! (RFC 2782). Addresses of the pools have the names of their services; see [`reverse`](super::reverse).
+//! (RFC 2782). Addresses of the pools have the names of their services; see `reverse`.
 //!
 //! This never asks the network and holds no state but the table.
 
