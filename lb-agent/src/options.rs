@@ -42,6 +42,8 @@ pub struct Options {
     pub access: Access,
     /// `lb_proto`: what its instances speak.
     pub proto: Proto,
+    /// Whether those with the tag [`UDP`] speak UDP beside that: a DNS server answers at port 53 of both.
+    pub udp_by_tag: bool,
     /// `lb_slow_start`: how long a backend that came late takes to get its whole share; zero means no time.
     pub slow_start: Duration,
 }
@@ -58,7 +60,30 @@ impl Default for Options {
             affinity: Duration::ZERO,
             access: Access::default(),
             proto: Proto::Tcp,
+            udp_by_tag: false,
             slow_start: Duration::ZERO,
+        }
+    }
+}
+
+impl Options {
+    /// Whether its VIP answers TCP, and UDP.
+    pub fn speaks(&self) -> (bool, bool) {
+        let udp = self.proto == Proto::Udp;
+        (!udp, udp || self.udp_by_tag)
+    }
+
+    /// Whether an instance with these tags speaks UDP.
+    pub fn is_udp(&self, tags: &BTreeSet<String>) -> bool {
+        self.proto == Proto::Udp || self.udp_by_tag && tags.contains(UDP)
+    }
+
+    /// How our own probe asks an instance with these tags. What is asked of a TCP port says nothing of the UDP port
+    /// beside it.
+    pub fn check_of(&self, tags: &BTreeSet<String>) -> &CheckKind {
+        match self.udp_by_tag && tags.contains(UDP) {
+            true => &CheckKind::Off,
+            false => &self.check,
         }
     }
 }
@@ -178,7 +203,7 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
             }
         }
     }
-    resolved.assume(service, instances, &stated);
+    resolved.assume(instances, &stated);
     for (name, values) in stated {
         let others = values.iter().skip(1).map(|(text, _)| cut(text));
         let others: Vec<&str> = others.take(DISAGREEMENTS).collect();
@@ -234,24 +259,18 @@ fn state(stated: &mut Stated, name: String, text: String, setting: Setting) {
 impl Resolved {
     /// Sets what follows where nothing is stated: the protocol from the mark that registrators set, and whether to
     /// probe from the protocol.
-    fn assume(&mut self, service: &str, instances: &[Arc<Instance>], stated: &Stated) {
+    fn assume(&mut self, instances: &[Arc<Instance>], stated: &Stated) {
         let spoken = stated.get(PROTO).and_then(|values| values.first());
+        let marked = instances.iter().filter(|it| it.tags.contains(UDP)).count();
         match spoken {
-            Some((_, setting)) => setting.clone().apply(&mut self.options),
-            None => {
-                let marked = instances.iter().filter(|it| it.tags.contains(UDP));
-                let marked = marked.count();
-                if marked == instances.len() && marked > 0 {
-                    self.options.proto = Proto::Udp;
-                } else if marked > 0 {
-                    let message = format!(
-                        "the tag `{UDP}` of {marked} of its {} instances has no effect: a service is TCP or UDP; \
-                         give the UDP ones a name of their own",
-                        instances.len()
-                    );
-                    self.report(service, message);
-                }
+            Some((_, setting)) => {
+                setting.clone().apply(&mut self.options);
+                // HTTP is spoken over TCP, and HTTP/3 at the UDP port beside it. `tcp` and `udp` are said of all of them.
+                let beside = matches!(self.options.proto, Proto::Http | Proto::H2c);
+                self.options.udp_by_tag = beside && marked > 0;
             }
+            None if marked == instances.len() && marked > 0 => self.options.proto = Proto::Udp,
+            None => self.options.udp_by_tag = marked > 0,
         }
         // A connect says nothing of a UDP port.
         if self.options.proto == Proto::Udp {

@@ -179,7 +179,7 @@ fn backend(
     before: Option<&Backend>,
 ) -> Backend {
     let resolved = understood.resolved();
-    let check = &resolved.options.check;
+    let check = resolved.options.check_of(&instance.tags);
     let stated = resolved.weights.get(&instance.key).copied();
     // Without any drain, as nearly always, none is looked for.
     let draining = !facts.drains.is_empty()

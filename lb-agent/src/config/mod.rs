@@ -252,10 +252,11 @@ impl Config {
     pub fn load_from(args: &RunArgs, outside: Outside<'_>) -> Result<Self, Error> {
         let (file, mut mistakes) = Self::read_file(args.config.as_deref(), outside);
         let file_is_good = mistakes.is_empty();
-        let typed = RawConfig::from_args(args);
+        let variables = registrar::from_variables(outside.variable, &mut mistakes);
+        let typed = RawConfig::from_args(args).over(variables);
         let raw = typed.over(file.over(RawConfig::from_consul_variables(outside.variable)));
         match resolve(&raw, outside) {
-            Ok(config) if file_is_good => Ok(config),
+            Ok(config) if mistakes.is_empty() => Ok(config),
             Ok(_) => Err(Error { mistakes }),
             Err(error) => {
                 // What a broken file would have said is not known: do not complain that it is missing.

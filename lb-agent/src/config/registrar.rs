@@ -2,18 +2,19 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{RawConfig, resolve::Judge};
+use super::{Given, Origin, RawConfig, resolve::Judge};
 use crate::{
     options::parse_duration,
     registrar::{
-        Addressing, CONSULS_TAGS, Config, Deregister, HOST_REMEDY, Settings, Template, is_host_name,
+        Addressing, CONSULS_TAGS, Config, Deregister, HOST_REMEDY, Settings, Template,
+        is_host_name, tag_list,
     },
 };
 
 /// The registrar's configuration, whether it is enabled or not.
 pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Config {
     let default = Config::default();
-    let flag = |given: &Option<super::Given<bool>>| given.as_ref().is_some_and(|it| it.value);
+    let flag = |given: &Option<Given<bool>>| given.as_ref().is_some_and(|it| it.value);
     let ttl = raw.registrar_ttl.as_ref();
     let ttl = ttl.map(|_| judge.text(&raw.registrar_ttl, Duration::ZERO, span));
     let refresh = raw.registrar_ttl_refresh.as_ref();
@@ -73,6 +74,54 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Config {
             .into_iter()
             .collect(),
         deregister_on_exit: flag(&raw.registrar_deregister_on_exit),
+    }
+}
+
+/// What the variables say that stand for the flags of `lb-agent register`; `run` has no such flags. Text that is no
+/// truth value goes to `mistakes`.
+pub(super) fn from_variables(
+    variable: &dyn Fn(&str) -> Option<String>,
+    mistakes: &mut Vec<String>,
+) -> RawConfig {
+    let text = |name: &'static str| {
+        let value = variable(name).filter(|value| !value.is_empty())?;
+        let origin = Origin::Variable(name);
+        Some(Given { origin, value })
+    };
+    let list = |name| {
+        let Given { origin, value } = text(name)?;
+        let value = value.split(',').map(str::to_owned).collect();
+        Some(Given { origin, value })
+    };
+    let mut switch = |name| {
+        let Given { origin, value } = text(name)?;
+        let read = value.parse();
+        if read.is_err() {
+            mistakes.push(format!("{origin}: `{value}`: write true or false"));
+        }
+        let value = read.ok()?;
+        Some(Given { origin, value })
+    };
+    RawConfig {
+        registrar_internal: switch("LB_REGISTRAR_INTERNAL"),
+        registrar_explicit: switch("LB_REGISTRAR_EXPLICIT"),
+        registrar_deregister_on_exit: switch("LB_REGISTRAR_DEREGISTER_ON_EXIT"),
+        registrar_host: text("LB_REGISTRAR_HOST"),
+        registrar_ip: text("LB_REGISTRAR_IP"),
+        registrar_tagged_addresses: list("LB_REGISTRAR_TAGGED_ADDRESSES"),
+        registrar_networks: list("LB_REGISTRAR_NETWORKS"),
+        registrar_tags: text("LB_REGISTRAR_TAGS").map(|Given { origin, value }| {
+            let value = tag_list(&value);
+            Given { origin, value }
+        }),
+        registrar_attributes: list("LB_REGISTRAR_ATTRIBUTES"),
+        registrar_deregister: text("LB_REGISTRAR_DEREGISTER"),
+        registrar_drain: text("LB_REGISTRAR_DRAIN"),
+        registrar_resync: text("LB_REGISTRAR_RESYNC"),
+        registrar_ttl: text("LB_REGISTRAR_TTL"),
+        registrar_ttl_refresh: text("LB_REGISTRAR_TTL_REFRESH"),
+        registrar_adopt: list("LB_REGISTRAR_ADOPT"),
+        ..RawConfig::default()
     }
 }
 

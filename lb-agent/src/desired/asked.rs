@@ -19,7 +19,7 @@ use super::{
 use crate::{
     catalog::{InstanceKey, Problem},
     options::{
-        self, Options, Proto,
+        self, Options,
         access::{Access, Client},
     },
     snapshot::{Backend, ProbeState, Service, ServiceName},
@@ -48,16 +48,25 @@ impl Asked {
             problems: Vec::new(),
         };
         let members = asked.members(name, service, pool);
-        let seen = Seen::new(name, service, &members);
-        let (by_view, counted) = seen.by_views(views);
-        for (at, share) in counted {
-            asked.backends.push((at, share));
-        }
-        for key in keys(vip, &service.options) {
-            for (&(view, v6), endpoint) in &by_view {
-                let key = key.seen_from(view);
-                let key = if v6 { key.for_v6() } else { key };
-                asked.endpoints.insert(key, endpoint.clone());
+        for proto in protocols(&service.options) {
+            let speaks =
+                |backend: &Backend| service.options.is_udp(&backend.tags) == (proto == PROTO_UDP);
+            let members: Vec<_> = members
+                .iter()
+                .copied()
+                .filter(|(backend, _)| speaks(backend))
+                .collect();
+            asked.too_many(name, &members);
+            let seen = Seen::new(name, service, &members);
+            let (by_view, counted) = seen.by_views(views);
+            // An address that serves both protocols comes twice, which is counted as two owners.
+            asked.backends.extend(counted);
+            for key in keys(vip, &service.options.ports, proto) {
+                for (&(view, v6), endpoint) in &by_view {
+                    let key = key.seen_from(view);
+                    let key = if v6 { key.for_v6() } else { key };
+                    asked.endpoints.insert(key, endpoint.clone());
+                }
             }
         }
         Some(asked)
@@ -71,23 +80,25 @@ impl Asked {
         pool: Ipv4Net,
     ) -> Vec<(&'s Backend, u16)> {
         let mut members = Vec::with_capacity(service.backends.len());
-        let mut usable = 0;
         for (key, backend, share) in service.shares() {
             match fit(backend.address, pool) {
-                Ok(()) => {
-                    usable += usize::from(backend.state().usable() && share > 0);
-                    members.push((backend, share));
-                }
+                Ok(()) => members.push((backend, share)),
                 Err(message) => self.problems.push(unfit(name, key, message)),
             }
         }
+        members
+    }
+
+    fn too_many(&mut self, name: &ServiceName, members: &[(&Backend, u16)]) {
+        let usable = members.iter();
+        let usable = usable.filter(|(backend, share)| backend.state().usable() && *share > 0);
+        let usable = usable.count();
         if usable > SLOTS as usize {
             self.problems.push(Problem::new(
                 format!("service {name}"),
                 format!("only {SLOTS} of its {usable} usable instances take flows; register fewer"),
             ));
         }
-        members
     }
 }
 
@@ -295,19 +306,22 @@ fn balance(balance: options::Balance) -> Balance {
     }
 }
 
+/// The protocols that its VIP answers.
+fn protocols(options: &Options) -> impl Iterator<Item = u8> {
+    let (tcp, udp) = options.speaks();
+    [(tcp, PROTO_TCP), (udp, PROTO_UDP)]
+        .into_iter()
+        .filter_map(|(speaks, proto)| speaks.then_some(proto))
+}
+
 /// A service answers on every port, or on the named ones.
-fn keys(vip: Ipv4Addr, options: &Options) -> Vec<ServiceKey> {
+fn keys(vip: Ipv4Addr, ports: &BTreeSet<u16>, proto: u8) -> Vec<ServiceKey> {
     let vip = Be32::from_host(vip.into());
-    let proto = match options.proto {
-        Proto::Udp => PROTO_UDP,
-        Proto::Tcp | Proto::Http | Proto::H2c => PROTO_TCP,
-    };
     let key = |port| ServiceKey::new(vip, port, proto, HOST_VIEW);
-    if options.ports.is_empty() {
+    if ports.is_empty() {
         vec![key(ANY_PORT)]
     } else {
-        options
-            .ports
+        ports
             .iter()
             .map(|&port| key(Be16::from_host(port)))
             .collect()

@@ -113,10 +113,6 @@ pub fn catalog(
         let reading = registrations(container, containers, &settings);
         problems.extend(reading.problems);
         for registration in reading.registrations {
-            // The hooks balance TCP.
-            if registration.port.protocol != Protocol::Tcp {
-                continue;
-            }
             let name = registration.name.clone();
             match instance(
                 registration,
@@ -204,7 +200,10 @@ fn instance(
     let mut meta = registration.meta;
     // Our marks are for those who read Consul.
     meta.retain(|key, _| !key.starts_with("lb-"));
-    if let Some(probe) = registration.checks.iter().find_map(|it| probe(&it.kind)) {
+    // Consul asks the TCP port beside a UDP port; we ask where the instance is.
+    let is_tcp = registration.port.protocol == Protocol::Tcp;
+    let probes = registration.checks.iter().filter(|_| is_tcp);
+    if let Some(probe) = probes.filter_map(|it| probe(&it.kind)).next() {
         meta.entry("lb_check".to_owned()).or_insert(probe);
     }
     Ok(Instance {

@@ -114,7 +114,7 @@ mod tests {
 
     use super::{super::message::DATAGRAM_BYTES, *};
     use crate::{
-        options::Options,
+        options::{Options, Proto},
         snapshot::{Service, ServiceName, Snapshot},
         vip::Pools,
     };
@@ -140,12 +140,20 @@ mod tests {
                 backends: Default::default(),
             })
         };
+        let udp = |proto| {
+            let mut service = Service::clone(&service(Some(Ipv4Addr::new(198, 18, 7, 70))));
+            service.options.proto = proto;
+            service.options.udp_by_tag = proto == Proto::Tcp;
+            std::sync::Arc::new(service)
+        };
         let snapshot = Snapshot {
             answered: true,
             complete: true,
             services: [
                 (ServiceName::whole("www_hello"), service(Some(VIP))),
                 (ServiceName::whole("full"), service(None)),
+                (ServiceName::whole("udp_only"), udp(Proto::Udp)),
+                (ServiceName::whole("both"), udp(Proto::Tcp)),
             ]
             .into(),
             ..Snapshot::default()
@@ -243,11 +251,21 @@ mod tests {
         }
         for (name, kind) in [
             ("_http._udp.www.hello.", RecordType::SRV),
+            ("_dns._tcp.udp.only.", RecordType::SRV),
             ("_http._tcp.www.hello.", RecordType::A),
         ] {
             let answer = answered(&question(name, kind));
             assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
             assert_eq!(answer.answers.len(), 0, "{name}");
+        }
+        for name in [
+            "_dns._udp.udp.only.",
+            "udp_only.",
+            "_dns._udp.both.",
+            "_dns._tcp.both.",
+        ] {
+            let answer = answered(&question(name, RecordType::SRV));
+            assert_eq!(answer.answers.len(), 2, "{name}");
         }
         let full = question("_http._tcp.full.", RecordType::SRV);
         check_code(&full, ResponseCode::ServFail);

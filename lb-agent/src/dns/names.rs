@@ -98,7 +98,10 @@ enum Target {
 struct Known {
     name: ServiceName,
     vip: Option<Ipv4Addr>,
-    ports: Vec<u16>,
+    /// The ports at which it is reached over TCP, if it is.
+    tcp: Option<Vec<u16>>,
+    /// The same over UDP.
+    udp: Option<Vec<u16>>,
 }
 
 impl Names {
@@ -127,10 +130,12 @@ impl Names {
         let mut names = Self::unknown(pools, domains);
         names.answered = snapshot.answered;
         let known = |(name, service): (&ServiceName, &Arc<Service>)| {
+            let [tcp, udp] = ports(service);
             let known = Known {
                 name: name.clone(),
                 vip: service.vip,
-                ports: ports(service).into_iter().collect(),
+                tcp,
+                udp,
             };
             (Arc::new(known), Arc::clone(service))
         };
@@ -207,20 +212,27 @@ impl Names {
     }
 
     /// Where the service that `name` means is reached: asked by one of its own names, by such a name below
-    /// `_<anything>._tcp`, or as `_<service>._tcp.<suffix>`. `None` if it is no service, has no VIP, or is not
+    /// `_<anything>._tcp` or `_udp`, or as `_<service>._tcp.<suffix>`. `None` if it is no service, has no VIP, or is not
     /// reached by that protocol.
     pub fn ports(&self, name: &str) -> Option<Ports<'_>> {
-        let (known, target) = match self.known(name) {
-            Some(known) => (known, name.to_owned()),
+        let (known, ports, target) = match self.known(name) {
+            Some(known) => {
+                let ports = known.tcp.as_ref().or(known.udp.as_ref())?;
+                (known, ports, name.to_owned())
+            }
             None => {
                 let (protocol, known, target) = self.labelled(name)?;
-                (known, (protocol == "_tcp").then_some(target)?)
+                let ports = match protocol {
+                    "_udp" => &known.udp,
+                    _ => &known.tcp,
+                };
+                (known, ports.as_ref()?, target)
             }
         };
         let v4 = known.vip?;
         Some(Ports {
             target,
-            ports: &known.ports,
+            ports,
             v4,
             v6: self.pools.twin(v4),
         })
@@ -398,15 +410,21 @@ impl Found {
     }
 }
 
-/// The ports of `service`: those that it asks for, else those that its instances registered. Every one of them leads
-/// to all instances, so a few are enough where each instance has a port of its own.
-pub(super) fn ports(service: &Service) -> BTreeSet<u16> {
-    if !service.options.ports.is_empty() {
-        return service.options.ports.clone();
-    }
-    let registered = service.backends.values().map(|it| it.address.port());
-    let all: BTreeSet<u16> = registered.collect();
-    all.into_iter().take(PORT_LIMIT).collect()
+/// The ports at which `service` is reached over TCP and over UDP, if it is: those that it asks for, else those that its instances registered. Every one
+/// of them leads to all instances, so a few are enough where each instance has a port of its own.
+pub(super) fn ports(service: &Service) -> [Option<Vec<u16>>; 2] {
+    let options = &service.options;
+    let of = |udp| {
+        if !options.ports.is_empty() {
+            return options.ports.iter().copied().collect();
+        }
+        let backends = service.backends.values();
+        let speaking = backends.filter(|it| options.is_udp(&it.tags) == udp);
+        let all: BTreeSet<u16> = speaking.map(|it| it.address.port()).collect();
+        all.into_iter().take(PORT_LIMIT).collect()
+    };
+    let (tcp, udp) = options.speaks();
+    [tcp.then(|| of(false)), udp.then(|| of(true))]
 }
 
 /// Whether `name` is `zone` or a name within it.

@@ -174,9 +174,8 @@ fn follow(roster: &mut Roster, before: &Snapshot, after: &Snapshot) {
 }
 
 fn targets(service: &Arc<Service>) -> impl Iterator<Item = Target> {
-    let check = &service.options.check;
-    let addresses = service.backends.values().map(|backend| backend.address);
-    addresses.map(move |address| (address, check.clone()))
+    let backends = service.backends.values();
+    backends.map(|it| (it.address, service.options.check_of(&it.tags).clone()))
 }
 
 /// Bounds the descriptors in use; the rest waits for its turn.

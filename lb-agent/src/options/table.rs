@@ -103,8 +103,8 @@ pub const OPTIONS: &[Entry] = &[
     Entry {
         name: "lb_proto",
         values: "`tcp`, `udp`, `http`, `h2c`",
-        default: "`tcp`; `udp` if all its instances have the tag `udp`",
-        does: "what the instances speak. With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
+        default: "`tcp`; instances with the tag `udp` are UDP",
+        does: "what the instances speak; see [UDP](#udp). With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
         since: Some("0.1.0"),
         read: Some(value::proto),
     },

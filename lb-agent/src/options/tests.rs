@@ -3,8 +3,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use proptest::{collection, prelude::*};
 
 use super::{
-    Access, Balance, CheckKind, Local, Options, Proto, Resolved, Rule, is_dns_name, parse_duration,
-    resolve,
+    Access, Balance, CheckKind, Local, Options, Proto, Resolved, Rule, UDP, is_dns_name,
+    parse_duration, resolve,
 };
 use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
 
@@ -229,11 +229,34 @@ fn a_udp_service_is_not_probed_unless_it_says_so() {
 }
 
 #[test]
-fn the_mark_of_some_instances_makes_no_udp_service() {
-    let resolved = resolve("dns", &[instance(1, &[]), instance(2, &["udp"])]);
-    assert_eq!(resolved.options, Options::default());
-    let problem = resolved.problems.first().unwrap().to_string();
-    assert!(problem.contains("of 1 of its 2 instances"), "{problem}");
+fn the_mark_of_some_instances_makes_them_udp_beside_the_others() {
+    let both = |tags: [&[&str]; 2]| {
+        let resolved = resolve("dns", &[instance(1, tags[0]), instance(2, tags[1])]);
+        assert_eq!(resolved.problems, BTreeSet::new(), "{tags:?}");
+        resolved.options
+    };
+    let tag = BTreeSet::from([UDP.to_owned()]);
+    for tags in [
+        [&[][..], &["udp"][..]],
+        [&["lb_proto=http"], &["udp", "lb_proto=http"]],
+    ] {
+        let options = both(tags);
+        assert_eq!(options.speaks(), (true, true), "{tags:?}");
+        assert_eq!(
+            (options.is_udp(&tag), options.is_udp(&BTreeSet::new())),
+            (true, false)
+        );
+        let asked = (options.check_of(&tag), options.check_of(&BTreeSet::new()));
+        assert_eq!(asked, (&CheckKind::Off, &CheckKind::Tcp));
+    }
+    // These are said of all of them.
+    for (proto, speaks) in [
+        ("lb_proto=tcp", (true, false)),
+        ("lb_proto=udp", (false, true)),
+    ] {
+        let options = both([&[proto], &["udp", proto]]);
+        assert_eq!((options.speaks(), options.udp_by_tag), (speaks, false));
+    }
     let resolved = resolve("dns", &[instance(1, &["udp"]), instance(2, &["udp"])]);
     assert_eq!(resolved.options.proto, Proto::Udp);
     assert_eq!(resolve("dns", &[]).options.proto, Proto::Tcp);

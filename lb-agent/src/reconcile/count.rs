@@ -1,6 +1,12 @@
 //! The figures of the data plane, read from the maps slice by slice.
 
-use std::{collections::BTreeMap, net::SocketAddr, ops::Bound, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_common::ServiceKey;
 use nix::time::{ClockId, clock_gettime};
@@ -92,9 +98,12 @@ impl Count {
         let mut last = None;
         let mut room = SLICE;
         for (name, service) in services {
+            let mut counted = BTreeSet::new();
             for (key, backend) in &service.backends {
                 if let Some(figures) = read(stage, &backend.address, now, false) {
-                    self.note(name, key, figures);
+                    // TCP and UDP instances at one address share its count.
+                    let first = counted.insert(backend.address);
+                    self.note(name, key, figures, first);
                 }
             }
             last = Some(name);
@@ -112,16 +121,17 @@ impl Count {
         for (address, owners) in std::mem::take(&mut self.left) {
             for (name, key) in &owners {
                 if let Some(figures) = read(stage, &address, now, true) {
-                    self.note(name, key, figures);
+                    self.note(name, key, figures, true);
                 }
             }
         }
     }
 
-    fn note(&mut self, name: &ServiceName, key: &InstanceKey, read: BackendStats) {
+    /// Notes what was read of an instance; `first` of those that it was read for.
+    fn note(&mut self, name: &ServiceName, key: &InstanceKey, read: BackendStats, first: bool) {
         let services: &mut BTreeMap<ServiceName, ServiceStats> = &mut self.stats.services;
         let figures = services.entry(name.clone()).or_default();
-        figures.active += read.active;
+        figures.active += if first { read.active } else { 0 };
         // One that moved is where it is now.
         figures.backends.entry(key.clone()).or_insert(read);
     }

@@ -2,9 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::{config::Config, settings::Settings};
+use super::{
+    config::Config,
+    settings::{Addressing, Settings},
+};
 use crate::{
-    catalog::Problem, discover::consul::agent::Identity, docker::Containers, options::cut,
+    catalog::Problem,
+    discover::consul::agent::Identity,
+    docker::{Container, Containers, NetworkMode},
+    options::cut,
 };
 
 /// The settings with everything found out, and what is doubtful about that. `node` is `None` where the token may
@@ -63,6 +69,27 @@ pub(super) fn identify(
         let node = node.filter(|node| is_local(node))?;
         node.address.filter(|&ip| !is_container(ip, containers))
     };
+    let found = config.settings.published_address().or_else(of_agent);
+    let is_bound = |it: &Container| {
+        let everywhere = it
+            .published
+            .iter()
+            .any(|it| it.host_address.is_unspecified());
+        everywhere || it.network == NetworkMode::Host
+    };
+    if config.settings.addressing == Addressing::Published
+        && let Some(address) = found.filter(IpAddr::is_loopback)
+        && containers.values().any(|it| is_bound(it))
+    {
+        problems.push(Problem::new(
+            "registrar",
+            format!(
+                "published ports are registered at {address}, which containers and other hosts cannot reach: it is the \
+                 address of the Consul agent, or [registrar] ip; set [registrar] ip to an address of this host that they \
+                 reach, or internal to true"
+            ),
+        ));
+    }
     let settings = Settings {
         host_address: config.settings.host_address.or_else(of_agent),
         host,
@@ -106,7 +133,13 @@ fn is_container(ip: IpAddr, containers: &Containers) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        sync::Arc,
+    };
+
     use super::*;
+    use crate::docker::{Port, Protocol, Published, State};
 
     fn node(name: &str) -> Identity {
         Identity {
@@ -186,5 +219,55 @@ mod tests {
         assert_eq!(local.host_address, Some([192, 0, 2, 7].into()));
         let remote = host(None, Some(&node("b")), "a").0;
         assert_eq!(remote.host_address, None);
+    }
+
+    #[test]
+    fn a_loopback_address_is_told_where_a_port_would_be_registered_there() {
+        let agent = Identity {
+            address: Some([127, 0, 0, 1].into()),
+            ..node("a")
+        };
+        let container = |host_address: [u8; 4]| {
+            let port = Port {
+                number: 80,
+                protocol: Protocol::Tcp,
+            };
+            let container = Container {
+                id: "x".to_owned(),
+                name: "x".to_owned(),
+                image: "web".to_owned(),
+                created: 1,
+                environment: Vec::new(),
+                labels: BTreeMap::new(),
+                exposed: BTreeSet::new(),
+                published: vec![Published {
+                    port,
+                    host_address: host_address.into(),
+                    host_port: 8080,
+                }],
+                network: NetworkMode::Networks,
+                networks: BTreeMap::new(),
+                state: State::Running,
+                process: None,
+                health: None,
+            };
+            Containers::from([("x".to_owned(), Arc::new(container))])
+        };
+        let told = |config: &Config, containers: &Containers| {
+            let identified = identify(config, Some(&agent), "a", containers);
+            let (_, problems) = identified.unwrap();
+            problems.iter().map(ToString::to_string).collect::<String>()
+        };
+        let published = Config::default();
+        let everywhere = container([0, 0, 0, 0]);
+        let problem = told(&published, &everywhere);
+        assert!(problem.contains("set [registrar] ip"), "{problem}");
+        assert_eq!(told(&published, &container([192, 0, 2, 1])), "");
+        assert_eq!(told(&published, &Containers::new()), "");
+        let (mut internal, mut given) = (published.clone(), published);
+        internal.settings.addressing = Addressing::Internal;
+        given.settings.ip = Some([192, 0, 2, 7].into());
+        assert_eq!(told(&internal, &everywhere), "");
+        assert_eq!(told(&given, &everywhere), "");
     }
 }

@@ -39,6 +39,8 @@ pub struct Status {
     pub host: Option<String>,
     /// Services that the containers ask for.
     pub services: usize,
+    /// Containers that run, of which no port is registered.
+    pub left_out: usize,
     /// When Consul last held all of them.
     pub synced: Option<SystemTime>,
     /// Why Consul cannot be asked at the moment.
@@ -214,6 +216,7 @@ impl Registrar {
         let overdue = self.overdue(containers);
         let wished = wishes(containers, &overdue, &settings, self.config.deregister);
         status.services = wished.services.len();
+        status.left_out = wished.left_out;
         let services = i64::try_from(wished.services.len()).unwrap_or(i64::MAX);
         self.metrics.services.set(services);
         status.problems.extend(wished.problems.iter().cloned());

@@ -64,6 +64,8 @@ pub(super) struct Wishes {
     /// Containers whose services stay as they are.
     pub(super) kept: BTreeSet<String>,
     pub(super) problems: Vec<Problem>,
+    /// Containers that run and ask for nothing that could be registered.
+    pub(super) left_out: usize,
 }
 
 /// What the `containers` ask for. Those in `overdue` are ending for too long, and count as gone.
@@ -89,6 +91,7 @@ pub(super) fn wishes(
             State::Created | State::Ending | State::Exited(_) => continue,
         };
         let reading = registrations(container, containers, settings);
+        wishes.left_out += usize::from(reading.registrations.is_empty());
         wishes.problems.extend(reading.problems);
         for registration in reading.registrations {
             wishes.add(registration, container, phase);

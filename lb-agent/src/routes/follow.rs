@@ -203,6 +203,10 @@ fn backends(
     let mut backends = Vec::new();
     let mut problems = Vec::new();
     for (key, backend, share) in service.shares() {
+        // A request over TCP cannot reach it.
+        if service.options.is_udp(&backend.tags) {
+            continue;
+        }
         let address = backend.address;
         let circle = if config.is_own_listener(address) {
             "a listener of the front or the page itself"

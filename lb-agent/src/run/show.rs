@@ -56,19 +56,26 @@ pub(super) fn registrar_line(status: watch::Receiver<registrar::Status>) -> admi
         let status = status.borrow();
         let host = status.host.as_deref().unwrap_or("this host");
         let services = status.services;
+        let left_out = match status.left_out {
+            0 => String::new(),
+            left_out => format!(
+                "; {} without a registered port: `lb-agent register --dry-run` says why",
+                admin::text::count(left_out, "container")
+            ),
+        };
         let (mark, detail) = match (&status.error, status.synced) {
             (Some(error), _) => (Mark::Error, error.clone()),
             (None, None) => (Mark::Warning, "waits for the Docker Engine".to_owned()),
             (None, Some(_)) if !status.problems.is_empty() => (
                 Mark::Warning,
                 format!(
-                    "services of {host}: {services}, problems: {}",
+                    "services of {host}: {services}, problems: {}{left_out}",
                     status.problems.len()
                 ),
             ),
             (None, Some(_)) => (
                 Mark::Ok,
-                format!("services of {host} in Consul: {services}"),
+                format!("services of {host} in Consul: {services}{left_out}"),
             ),
         };
         Component::new("registrar", mark, detail)

@@ -245,7 +245,10 @@ async fn a_consul_that_is_away_is_named_with_the_remedy_and_found_when_it_comes(
     let error = state.error.unwrap();
     let expected = format!("cannot reach Consul at http://{}: ", consul.address());
     assert!(error.starts_with(&expected), "{error}");
-    assert!(error.ends_with("; start it or correct --consul"), "{error}");
+    assert!(
+        error.ends_with("; start it or correct its address"),
+        "{error}"
+    );
     consul.run().await;
     source
         .catalog(SOON, |catalog| ids(catalog, "a") == ["a1"])

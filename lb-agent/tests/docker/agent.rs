@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
+    net::{Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
+    thread,
 };
 
 use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use crate::kit::{LIMIT, engine, start};
@@ -136,6 +139,51 @@ fn a_flow_through_a_vip_ends_in_a_container_and_never_in_one_that_ended() {
     docker.docker(["unpause", "two"]).unwrap();
     agent.until_usable(&docker, "shop", &["two"]);
     assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+}
+
+/// A socket at the UDP port `port` in the network of the container `name`.
+fn bind_in(docker: &Docker, name: &str, port: u16) -> UdpSocket {
+    let pid = docker.docker(["inspect", "--format", "{{.State.Pid}}", name]);
+    let namespace = File::open(format!("/proc/{}/ns/net", pid.unwrap().trim())).unwrap();
+    let inside = move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+    };
+    // The socket stays in the namespace, the thread ends.
+    thread::spawn(inside).join().unwrap()
+}
+
+#[test]
+fn one_vip_leads_to_the_udp_port_and_the_tcp_port_of_a_container() {
+    let docker = engine();
+    let both = ["-l", "SERVICE_80_NAME=shop", "--expose", "80/udp"];
+    start(&docker, "one", &both);
+    let server = bind_in(&docker, "one", 80);
+    let mut agent = Agent::start(&docker);
+    let vip = agent.until_usable(&docker, "shop", &["one"]);
+    // The UDP instance is not probed, so the TCP one may be usable later.
+    let hello = eventually(LIMIT, || {
+        curl(&docker, Some(&agent.clients), &format!("http://{vip}/")).map_err(|it| it.to_string())
+    });
+    assert_eq!(hello.unwrap(), "hello");
+
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    let answering = thread::spawn(move || {
+        let mut buffer = [0; 16];
+        let (length, client) = server.recv_from(&mut buffer).unwrap();
+        server.send_to(b"datagram\n", client).unwrap();
+        buffer[..length].to_vec()
+    });
+    // `read` of bash would take the first byte and lose the rest of the datagram.
+    let take = "timeout 20 dd bs=64 count=1 <&3 2>/dev/null";
+    let ask = format!("exec 3<>/dev/udp/{vip}/80; echo asked >&3; {take}");
+    let told = Spawn::new("udp", "bash")
+        .args(["-c", &ask])
+        .netns(docker.netns())
+        .cgroup(&agent.clients)
+        .output();
+    assert_eq!(told.unwrap(), "datagram");
+    assert_eq!(answering.join().unwrap(), b"asked\n");
 }
 
 #[test]

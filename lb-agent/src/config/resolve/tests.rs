@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use crate::{
     config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs},
     discover::consul::Warning,
+    registrar::Addressing,
 };
 
 /// A command line, an environment and a disk of the test's own.
@@ -85,6 +86,32 @@ impl World {
 }
 
 const MOUNTS: &str = "35 22 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+#[test]
+fn the_variables_of_register_hold_for_run_too_above_the_file() {
+    let world = || {
+        World::new()
+            .flag("--registrar")
+            .flag("--consul=127.0.0.1:8500")
+            .flag("--docker=/run/d.sock")
+            .toml("[registrar]\ninternal = false\ndrain = \"1m\"\nip = \"192.0.2.1\"\n")
+    };
+    let config = world()
+        .variable("LB_REGISTRAR_INTERNAL", "true")
+        .variable("LB_REGISTRAR_DRAIN", "2m")
+        .variable("LB_REGISTRAR_NETWORKS", "a,b")
+        .variable("LB_REGISTRAR_TTL", "")
+        .config();
+    let registrar = config.registrar.unwrap();
+    assert_eq!(registrar.settings.addressing, Addressing::Internal);
+    assert_eq!(registrar.drain, Duration::from_secs(120));
+    assert_eq!(registrar.settings.networks, ["a", "b"]);
+    assert_eq!(registrar.settings.ip, Some([192, 0, 2, 1].into()));
+    let wrong = world().variable("LB_REGISTRAR_INTERNAL", "yes");
+    wrong.wrong(&[("LB_REGISTRAR_INTERNAL", "write true or false")]);
+    let wrong = world().variable("LB_REGISTRAR_RESYNC", "soon");
+    wrong.wrong(&[("LB_REGISTRAR_RESYNC", "such as 30s")]);
+}
 
 #[test]
 fn a_file_of_services_is_all_that_must_be_given() {

@@ -204,3 +204,70 @@ fn flows_to_all_addresses_of_an_instance_count_at_the_one_that_the_host_uses() {
     );
     assert!(asked.backends.iter().all(|(_, it)| it.counted_at == own));
 }
+
+/// The backends of `tags` at port 53 of 10.0.0.1, 10.0.0.2 and so on.
+fn dns(tags: &[&[&str]]) -> Service {
+    let backend = |(last, tags): (u8, &&[&str])| {
+        let address = SocketAddr::from(([10, 0, 0, last], 53));
+        let key = InstanceKey {
+            node: "n".to_owned(),
+            id: format!("{last}-{}", tags.len()),
+        };
+        let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
+        let tags = std::sync::Arc::new(tags);
+        (
+            key,
+            Backend {
+                tags,
+                ..Backend::usable(address)
+            },
+        )
+    };
+    Service {
+        vip: Some(Ipv4Addr::new(198, 18, 0, 7)),
+        options: Options::default(),
+        aliases: BTreeSet::new(),
+        backends: (1..).zip(tags).map(backend).collect(),
+    }
+}
+
+/// The slots of each endpoint, by protocol and port.
+fn slots(service: &Service) -> BTreeMap<(u8, u16), Vec<String>> {
+    let pool = "198.18.0.0/16".parse().unwrap();
+    let name = ServiceName::whole("dns");
+    let asked = Asked::new(&name, service, &Views::default(), pool).unwrap();
+    assert_eq!(asked.problems, []);
+    let of = |(key, it): (ServiceKey, Endpoint)| {
+        let slots = it.slots.iter().map(ToString::to_string).collect();
+        ((key.proto, key.port.host()), slots)
+    };
+    asked.endpoints.into_iter().map(of).collect()
+}
+
+#[test]
+fn one_vip_leads_to_udp_instances_over_udp_and_to_the_others_over_tcp() {
+    let mut service = dns(&[&[], &["udp"], &["udp"]]);
+    service.options.udp_by_tag = true;
+    let (one, two) = (
+        vec!["10.0.0.1:53".to_owned()],
+        ["10.0.0.2:53", "10.0.0.3:53"],
+    );
+    let two = two.map(str::to_owned).to_vec();
+    let any = BTreeMap::from([((PROTO_TCP, 0), one.clone()), ((PROTO_UDP, 0), two.clone())]);
+    assert_eq!(slots(&service), any);
+    service.options.ports.insert(5353);
+    let named = BTreeMap::from([((PROTO_TCP, 5353), one), ((PROTO_UDP, 5353), two)]);
+    assert_eq!(slots(&service), named);
+}
+
+#[test]
+fn without_that_option_the_tag_has_no_meaning_here() {
+    let mut service = dns(&[&[], &["udp"]]);
+    let both = ["10.0.0.1:53", "10.0.0.2:53"].map(str::to_owned).to_vec();
+    assert_eq!(
+        slots(&service),
+        BTreeMap::from([((PROTO_TCP, 0), both.clone())])
+    );
+    service.options.proto = options::Proto::Udp;
+    assert_eq!(slots(&service), BTreeMap::from([((PROTO_UDP, 0), both)]));
+}

@@ -63,7 +63,12 @@ fn well() -> Response {
 }
 
 fn forbidden() -> Response {
-    (StatusCode::FORBIDDEN, "ACL not found").into_response()
+    (StatusCode::FORBIDDEN, "Permission denied").into_response()
+}
+
+fn unknown_token() -> Response {
+    let text = "rpc error making call: ACL not found";
+    (StatusCode::FORBIDDEN, text).into_response()
 }
 
 fn client(addresses: &[&Address]) -> Client {
@@ -121,7 +126,7 @@ async fn one_that_speaks_says_more_than_one_that_is_away() {
         error
             .unwrap_err()
             .explain()
-            .contains("start it or correct --consul")
+            .contains("start it or correct its address")
     );
 }
 
@@ -185,6 +190,21 @@ async fn the_right_that_is_missing_is_named() {
         assert!(error.is_forbidden());
         assert!(error.explain().ends_with(right), "{}", error.explain());
     }
+}
+
+#[tokio::test]
+async fn a_token_that_consul_does_not_know_lacks_no_right() {
+    let server = Server::start(unknown_token).await;
+    let client = client(&[&server.address]);
+    let answer = client.request(Method::GET, &["catalog"], &[], None, AT_ONCE);
+    let error = answer.await.and_then(Answer::successful).unwrap_err();
+    let told = error.explain();
+    assert!(error.is_forbidden(), "{told}");
+    assert!(
+        told.contains("does not know this token: correct it"),
+        "{told}"
+    );
+    assert!(!told.contains("give a token with"), "{told}");
 }
 
 #[tokio::test]

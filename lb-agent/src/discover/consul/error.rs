@@ -117,10 +117,10 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => {
-                f.write_str("no answer in time; see whether it is overloaded, or correct --consul")
-            }
-            Self::Connect(text) => write!(f, "{text}; start it or correct --consul"),
+            Self::Silent => f.write_str(
+                "no answer in time; see whether it is overloaded, or correct its address",
+            ),
+            Self::Connect(text) => write!(f, "{text}; start it or correct its address"),
             Self::Certificate(text) => write!(
                 f,
                 "{text}; correct ca_file, tls_server_name, or cert_file and key_file"
@@ -192,6 +192,15 @@ impl RequestError {
     pub(crate) fn explain(&self) -> String {
         match self {
             Self::Unreachable { fault, .. } => format!("{self}: {fault}"),
+            // Rights do not help a token that Consul does not know.
+            Self::Refused { status, text, .. }
+                if *status == StatusCode::FORBIDDEN && text.contains("ACL not found") =>
+            {
+                format!(
+                    "{self}; Consul does not know this token: correct it, or see whether it was deleted or belongs \
+                     to another datacenter"
+                )
+            }
             Self::Refused { status, what, .. } if *status == StatusCode::FORBIDDEN => {
                 format!("{self}; give a token with {}", right(what))
             }
@@ -202,12 +211,12 @@ impl RequestError {
                 format!("{self}; see Consul's own log")
             }
             Self::Refused { status, .. } if status.is_redirection() => {
-                format!("{self}; it is not followed: correct --consul")
+                format!("{self}; it is not followed: correct the address of Consul")
             }
             Self::Refused { .. } => format!("{self}; correct the Consul settings"),
             Self::Hidden { what } => format!("{self}; give a token with {}", right(what)),
             Self::Malformed { source, .. } => {
-                format!("{self}: {source}; see whether --consul really names a Consul")
+                format!("{self}: {source}; see whether a Consul really is at that address")
             }
             Self::TooLarge { .. } => format!("{self}; it is not used"),
             Self::Token { source, .. } => format!("{self}: {source}; correct the token file"),

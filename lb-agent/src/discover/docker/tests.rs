@@ -110,6 +110,45 @@ fn labels_name_tag_weigh_and_set_options() {
 }
 
 #[test]
+fn a_udp_port_is_an_instance_of_its_own_and_is_not_probed_like_the_tcp_port_beside_it() {
+    let udp = |number| Port {
+        number,
+        protocol: Protocol::Udp,
+    };
+    let mut container = labelled(
+        web("a"),
+        &[
+            ("SERVICE_80_NAME", "shop"),
+            ("SERVICE_80_CHECK_HTTP", "/up"),
+        ],
+    );
+    container.exposed.insert(udp(80));
+    container.exposed.insert(udp(514));
+    let catalog = read(&all([container]));
+    let found = |name: &str| {
+        let of = |it: &Arc<Instance>| {
+            let (id, tags) = (it.key.id.clone(), (*it.tags).clone());
+            let check = it.meta.get("lb_check").cloned();
+            (id, it.address.to_string(), tags, check)
+        };
+        catalog.services[name].iter().map(of).collect::<Vec<_>>()
+    };
+    let tagged = BTreeSet::from(["udp".to_owned()]);
+    let at = |port: u16| format!("172.17.0.2:{port}");
+    let probe = Some("http /up".to_owned());
+    assert_eq!(
+        found("shop"),
+        [
+            ("host:web-a:80".to_owned(), at(80), BTreeSet::new(), probe),
+            ("host:web-a:80:udp".to_owned(), at(80), tagged.clone(), None),
+        ]
+    );
+    let log = ("host:web-a:514:udp".to_owned(), at(514), tagged, None);
+    assert_eq!(found("web-514"), [log]);
+    assert_eq!(catalog.problems, []);
+}
+
+#[test]
 fn only_a_running_and_healthy_container_passes() {
     use SourceHealth::{Critical, Maintenance, Passing};
     let unhealthy = Health::Unhealthy("no answer".to_owned());

@@ -455,3 +455,18 @@ fn an_alias_that_passes_for_what_is_gone_is_made_to_look_again() {
     carry_out(&mut held, &now);
     assert_eq!(steps(&alone, &held), []);
 }
+
+#[test]
+fn containers_that_run_and_register_nothing_are_counted() {
+    let portless = |id, state| Container {
+        exposed: BTreeSet::new(),
+        published: Vec::new(),
+        ..container(id, state)
+    };
+    let wished = wished(vec![
+        container("a", State::Running),
+        portless("b", State::Running),
+        portless("c", State::Exited(0)),
+    ]);
+    assert_eq!((wished.services.len(), wished.left_out), (1, 1));
+}
