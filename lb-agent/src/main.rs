@@ -4,6 +4,7 @@ mod preflight;
 mod register;
 mod resolver;
 mod run;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,10 @@ fn main() -> ExitCode {
                 Err(error) => refuse(&error.to_string()),
             }
         }
+        Command::Uninstall(args) => match args.places(cli.options.socket.as_deref()) {
+            Ok(places) => report(uninstall::run(&args, &places, cli.options.output)),
+            Err(error) => refuse(&error.to_string()),
+        },
         Command::Run(args) => {
             // Before anything else opens descriptors.
             let inherited = match Inherited::take() {

@@ -1,9 +1,12 @@
 //! The maps of the kernel programs: the only module that reads and writes them.
 
+pub(crate) mod previous;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
+    path::Path,
     time::Instant,
 };
 
@@ -49,6 +52,8 @@ pub struct Maps {
     active: Array<MapData, Active>,
     latencies: Array<MapData, Latency>,
     clients: HashMap<MapData, u64, Client>,
+    /// What an agent of the version before counted, if there was one.
+    former_counters: Option<previous::FormerCounters>,
     /// Of `SERVICES`: a hash does not tell its size.
     service_capacity: u32,
 }
@@ -72,14 +77,18 @@ macro_rules! take {
 }
 
 impl Maps {
-    /// Takes the maps out of the loaded object.
+    /// Takes the maps out of the loaded object. Those of the version before are copied into them, if an agent of it was
+    /// the last one.
     ///
     /// # Errors
-    /// When one is missing or of another kind.
+    /// When one is missing or of another kind, or cannot be copied.
     pub fn open(programs: &mut Programs) -> Result<(Self, Events, Traces), Error> {
         let service_capacity = programs.service_capacity();
+        let former = programs.to_take_over().map(Path::to_owned);
+        let former_counters = programs.former_counters().map(previous::counters);
+        let former_counters = former_counters.transpose()?;
         let ebpf = programs.ebpf();
-        let maps = Self {
+        let mut maps = Self {
             services: take!(ebpf, map::SERVICES)?,
             tables: take!(ebpf, map::TABLES)?,
             cursors: take!(ebpf, map::CURSORS)?,
@@ -89,9 +98,18 @@ impl Maps {
             active: take!(ebpf, map::ACTIVE)?,
             latencies: take!(ebpf, map::LATENCIES)?,
             clients: take!(ebpf, map::CLIENTS)?,
+            former_counters,
             service_capacity,
         };
         let events = Events(take!(ebpf, map::EVENTS)?);
+        if let Some(folder) = former
+            && !maps.take_over(&folder)?
+        {
+            tracing::warn!(
+                folder = %folder.display(),
+                "the maps of the version before are out of date and not taken over"
+            );
+        }
         Ok((maps, events, Traces(take!(ebpf, map::TRACES)?)))
     }
 
@@ -355,7 +373,10 @@ impl Maps {
             .counters
             .get(&table, 0)
             .map_err(failed("read", map::COUNTERS))?;
-        Ok(per_cpu.iter().fold(Counters::default(), |mut sum, cpu| {
+        let former = self.former_counters.as_ref();
+        let former = former.map(|former| previous::counted(former, table));
+        let before = former.transpose()?.unwrap_or_default();
+        Ok(per_cpu.iter().fold(before, |mut sum, cpu| {
             sum.flows += cpu.flows;
             sum.failed += cpu.failed;
             for (sum, cpu) in sum.refused.iter_mut().zip(cpu.refused) {
@@ -386,6 +407,9 @@ impl Maps {
         self.counters
             .set(table, zeroes, 0)
             .map_err(failed("write", map::COUNTERS))?;
+        if let Some(former) = &mut self.former_counters {
+            previous::clear(former, table, cpus)?;
+        }
         self.cursors
             .set(table, Cursor::default(), 0)
             .map_err(failed("write", map::CURSORS))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage, AddressProtocol},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
@@ -82,6 +82,69 @@ pub async fn take_pools(shares: &[Share]) -> Result<(), Error> {
     let result = take(&handle, shares).await;
     connection.abort();
     result
+}
+
+/// Takes away whatever an agent laid here, of any pool, and tells what that was; only tells it if `dry`. The routes go
+/// last: until then nothing for a pool can leave the host.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn give_back(dry: bool) -> Result<Vec<String>, Error> {
+    let (connection, handle, _) = new_connection()?;
+    let connection = tokio::spawn(connection);
+    let result = remove_ours(&handle, dry).await;
+    connection.abort();
+    result
+}
+
+async fn remove_ours(handle: &Handle, dry: bool) -> Result<Vec<String>, Error> {
+    let mut told = Vec::new();
+    for message in addresses(handle).await? {
+        let Some(address) = local(&message).filter(|_| is_ours(&message)) else {
+            continue;
+        };
+        let device = device(message.header.index);
+        if !dry {
+            let removal = handle.address().del(message).execute().await;
+            removal.map_err(failed("remove the agent's own address"))?;
+        }
+        told.push(format!("the address {address} on {device}"));
+    }
+    let any = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    for family in any {
+        // A kernel without IPv6 has no such routes and does not answer.
+        if matches!(family, IpNet::V6(_)) && !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
+            continue;
+        }
+        for route in routes(handle, family).await? {
+            let Some(pool) = destination(&route).filter(|_| route.header.protocol == OUR_PROTOCOL)
+            else {
+                continue;
+            };
+            if !dry {
+                let removal = handle.route().del(route).execute().await;
+                removal.map_err(failed("remove the route of the pool"))?;
+            }
+            told.push(format!("the unreachable route of {pool}"));
+        }
+    }
+    Ok(told)
+}
+
+/// All addresses of all devices.
+async fn addresses(handle: &Handle) -> Result<Vec<AddressMessage>, Error> {
+    let addresses = handle.address().get().execute();
+    addresses
+        .try_collect()
+        .await
+        .map_err(failed("list addresses"))
+}
+
+/// Whether an agent of ours laid this address.
+fn is_ours(message: &AddressMessage) -> bool {
+    message
+        .attributes
+        .contains(&AddressAttribute::Protocol(OUR_ADDRESSES))
 }
 
 async fn take(handle: &Handle, shares: &[Share]) -> Result<(), Error> {
@@ -236,17 +299,9 @@ async fn remove_outdated(handle: &Handle, shares: &[Share]) -> Result<(), Error>
             }
         }
     }
-    let addresses = handle.address().get().execute();
-    let addresses: Vec<AddressMessage> = addresses
-        .try_collect()
-        .await
-        .map_err(failed("list addresses"))?;
-    for message in addresses {
-        let ours = message
-            .attributes
-            .contains(&AddressAttribute::Protocol(OUR_ADDRESSES));
+    for message in addresses(handle).await? {
         let current = |address| shares.iter().any(|share| share.own == address);
-        if ours && !local(&message).is_some_and(current) {
+        if is_ours(&message) && !local(&message).is_some_and(current) {
             handle
                 .address()
                 .del(message)

@@ -64,6 +64,11 @@ pub(crate) fn privileges() -> Result<()> {
     )
 }
 
+/// Whether `folder` is a bpffs.
+pub(crate) fn is_bpffs(folder: &Path) -> bool {
+    statfs(folder).is_ok_and(|found| found.filesystem_type() == BPFFS)
+}
+
 /// Makes sure that `folder` is a bpffs; mounts one where there is none.
 pub(crate) fn bpffs(folder: &Path) -> Result<()> {
     let shown = folder.display();

@@ -5,6 +5,7 @@
 
 mod layout;
 mod links;
+mod versions;
 
 use std::{
     fs, io,
@@ -24,6 +25,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::{MAP_VERSION, map};
 use thiserror::Error;
 
+use self::versions::Previous;
 use crate::catalog::Problem;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket"));
@@ -101,6 +103,18 @@ pub enum Error {
         /// Which pin.
         path: PathBuf,
     },
+    /// Maps of a version that this agent does not know.
+    #[error(
+        "{path} holds maps of version {version}, and this agent takes over version {before} and its own, {MAP_VERSION}: \
+         start an agent that knows it, or run `lb-agent uninstall`, which forgets the open flows",
+        before = MAP_VERSION - 1
+    )]
+    Version {
+        /// The folder of its pins.
+        path: PathBuf,
+        /// Which one.
+        version: u32,
+    },
     /// A pinned map cannot be examined.
     #[error("cannot examine the pinned map {path}")]
     Examine {
@@ -141,6 +155,10 @@ pub struct Programs {
     pins: PathBuf,
     /// The links of the attached programs.
     links: Vec<(&'static str, OwnedFd)>,
+    /// The folders of this version's pins, and of those of the version before.
+    versioned: PathBuf,
+    previous: Option<Previous>,
+    former_counters: Option<PathBuf>,
     service_capacity: u32,
     problems: Vec<Problem>,
 }
@@ -173,6 +191,8 @@ impl Programs {
         for folder in [&versioned, &pins] {
             fs::create_dir_all(folder).map_err(Error::pin("create", folder))?;
         }
+        let previous = versions::look(&root)?;
+        let former_room = previous.as_ref().and_then(|previous| previous.room);
 
         let raw = |address: Ipv4Addr| u32::from(address).to_be();
         let (prefix, mask, own) = (
@@ -208,7 +228,12 @@ impl Programs {
                 &versioned
             };
             let path = folder.join(layout.name);
-            let capacity = layout.adopt(&path)?;
+            // What is taken over keeps its indexes, so it keeps its size.
+            let capacity = match (layout.pinned(&path)?, former_room) {
+                (Some(capacity), _) => capacity,
+                (None, Some(room)) => layout.room_of(room),
+                (None, None) => layout.capacity,
+            };
             let key = match layout.name {
                 map::SERVICES => Some("services"),
                 map::BACKENDS => Some("backends"),
@@ -244,6 +269,9 @@ impl Programs {
             cgroup: config.cgroup.clone(),
             pins,
             links: Vec::new(),
+            former_counters: versions::former_counters(&versioned, previous.as_ref())?,
+            versioned,
+            previous,
             service_capacity,
             problems,
         })
@@ -257,6 +285,17 @@ impl Programs {
     /// What of the configuration cannot take effect.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// The folder of the former version's maps, if they are still to be taken over.
+    pub(crate) fn to_take_over(&self) -> Option<&Path> {
+        let previous = self.previous.as_ref()?;
+        previous.room.map(|_| previous.folder.as_path())
+    }
+
+    /// The pin of what the former version counted, if there is one.
+    pub(crate) fn former_counters(&self) -> Option<&Path> {
+        self.former_counters.as_deref()
     }
 
     /// The map `RECORDS` once more, for whoever asks the kernel for sockets and their records.

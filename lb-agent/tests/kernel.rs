@@ -4,6 +4,9 @@
     reason = "an unmet expectation is the test's failure, in its helpers too"
 )]
 
+#[path = "support/former.rs"]
+mod former;
+
 mod kernel {
     mod adoption;
     mod balance;
@@ -12,5 +15,6 @@ mod kernel {
     mod families;
     mod sockets;
     mod suspicion;
+    mod upgrade;
     mod world;
 }

@@ -23,7 +23,7 @@ pub use self::terminal::Style;
 use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
-use crate::config::{RegisterArgs, ResolverArgs, RunArgs};
+use crate::config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs};
 use crate::front::ChildArgs;
 use crate::options::table::OPTIONS;
 
@@ -54,6 +54,8 @@ pub enum Command {
     Register(Box<RegisterArgs>),
     /// Makes the agent the resolver of this host's own processes, or undoes it.
     Resolver(ResolverArgs),
+    /// Takes the agent's data plane off this host.
+    Uninstall(UninstallArgs),
     /// Serves HTTP by Host name; started by `run`, without any capability.
     #[command(hide = true)]
     Front(ChildArgs),

@@ -13,6 +13,7 @@ mod registrar;
 mod resolve;
 mod resolver;
 mod secret;
+mod uninstall;
 
 use std::{
     fmt, io,
@@ -29,6 +30,7 @@ pub use register::{RegisterArgs, RegisterConfig, with_long_flags};
 pub use resolve::resolve;
 pub use resolver::{Action, InstallArgs, ResolverArgs};
 pub use secret::Secret;
+pub use uninstall::{Places, UninstallArgs};
 
 pub use crate::routes::Expose;
 

@@ -10,6 +10,10 @@ use lb_common::{
 };
 
 use super::Error;
+use crate::{
+    installed::Room,
+    maps::previous::{BackendWords, CounterWords, ServiceWords, TableWords},
+};
 
 /// One map as the programs know it.
 pub(super) struct Layout {
@@ -84,11 +88,51 @@ pub(super) fn of(services: u32, backends: u32) -> [Layout; 14] {
     ]
 }
 
+/// The maps of the version before, as far as they are read.
+pub(super) fn previous() -> [Layout; 6] {
+    let layout = |name, kind, key, value| Layout {
+        name,
+        outlives_version: false,
+        kind,
+        key,
+        value,
+        capacity: 0,
+    };
+    let array = |name, value| layout(name, MapType::Array, 4, value);
+    [
+        layout(
+            map::SERVICES,
+            MapType::Hash,
+            size_of::<ServiceKey>(),
+            size_of::<ServiceWords>(),
+        ),
+        array(map::TABLES, size_of::<TableWords>()),
+        array(map::CURSORS, size_of::<Cursor>()),
+        layout(
+            map::COUNTERS,
+            MapType::PerCpuArray,
+            4,
+            size_of::<CounterWords>(),
+        ),
+        array(map::BACKENDS, size_of::<BackendWords>()),
+        array(map::SUSPECTS, size_of::<Suspect>()),
+    ]
+}
+
 impl Layout {
-    /// The entries that the map pinned at `path` has or, if none is, is to have.
-    pub(super) fn adopt(&self, path: &Path) -> Result<u32, Error> {
+    /// The entries that it has to have where others have `room`.
+    pub(super) fn room_of(&self, room: Room) -> u32 {
+        match self.name {
+            map::SERVICES | map::TABLES | map::CURSORS | map::COUNTERS => room.services,
+            map::BACKENDS | map::SUSPECTS | map::LATENCIES => room.backends,
+            _ => self.capacity,
+        }
+    }
+
+    /// The entries of the map pinned at `path`, if there is one.
+    pub(super) fn pinned(&self, path: &Path) -> Result<Option<u32>, Error> {
         if !fs::exists(path).map_err(Error::pin("look for", path))? {
-            return Ok(self.capacity);
+            return Ok(None);
         }
         let info = MapInfo::from_pin(path).map_err(|source| Error::Examine {
             path: path.to_owned(),
@@ -98,7 +142,7 @@ impl Layout {
             && info.key_size() as usize == self.key
             && info.value_size() as usize == self.value;
         if same {
-            Ok(info.max_entries())
+            Ok(Some(info.max_entries()))
         } else {
             Err(Error::Layout {
                 path: path.to_owned(),

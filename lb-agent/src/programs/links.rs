@@ -14,10 +14,11 @@ use aya::programs::{
     links::{FdLink, LinkError},
 };
 
-use super::{DATAGRAM_HOOKS, Error, HOOKS, Programs};
+use super::{DATAGRAM_HOOKS, Error, HOOKS, Programs, versions};
 
 impl Programs {
-    /// Attaches every program that is always attached, in the place of an earlier agent's where there is one.
+    /// Attaches every program that is always attached, in the place of an earlier agent's where there is one. What the
+    /// maps of the version before hold has to be taken over before, by [`crate::maps::Maps::open`]; they go then.
     ///
     /// # Errors
     /// When the kernel refuses; programs attached until then stay.
@@ -29,7 +30,25 @@ impl Programs {
                 self.attach_all(&[hook])?;
             }
         }
-        self.attach_all(&HOOKS)
+        self.attach_all(&HOOKS)?;
+        self.retire_previous()
+    }
+
+    /// Attaches these hooks alone.
+    ///
+    /// # Errors
+    /// As [`Programs::attach`], of which this is a part: what comes after it is left to the next start.
+    pub fn attach_only(&mut self, hooks: &[&'static str]) -> Result<(), Error> {
+        self.attach_all(hooks)
+    }
+
+    /// Throws away the maps of the version before, whose programs no link runs any more.
+    fn retire_previous(&mut self) -> Result<(), Error> {
+        if let Some(previous) = self.previous.take() {
+            versions::retire(&previous.folder, &self.versioned)?;
+            tracing::info!(folder = %previous.folder.display(), "took over from the map version before");
+        }
+        Ok(())
     }
 
     /// Attaches the programs for datagrams, or takes them away.

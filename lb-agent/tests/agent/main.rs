@@ -2,6 +2,10 @@
 //! that they have.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+#[path = "../support/former.rs"]
+#[expect(dead_code, reason = "the tests of the programs use all of it")]
+mod former;
+
 mod appearance;
 mod bad_entries;
 mod bad_start;
@@ -10,8 +14,10 @@ mod changes;
 mod collisions;
 mod consul_tls;
 mod drains;
+mod kills;
 mod kit;
 mod life;
 mod limits;
 mod names;
 mod restarts;
+mod uninstall;

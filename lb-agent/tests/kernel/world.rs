@@ -54,6 +54,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::after(|_, _| ()).0
+    }
+
+    /// A world in which something was done before the programs were loaded.
+    pub(super) fn after<T>(before: impl FnOnce(&Netns, &Config) -> T) -> (Self, T) {
         let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let netns = Netns::new("kernel-test").unwrap();
         // First of all: nothing for the pool can leave.
@@ -77,9 +82,10 @@ impl World {
             services: 64,
             backends: 64,
         };
-        let (programs, maps, events, traces, installed) = load(&netns, &config);
         let membership = Membership::join(cgroup);
-        Self {
+        let done = before(&netns, &config);
+        let (programs, maps, events, traces, installed) = load(&netns, &config);
+        let world = Self {
             netns,
             programs,
             maps,
@@ -95,7 +101,8 @@ impl World {
             _membership: membership,
             _folder: folder,
             _guard: guard,
-        }
+        };
+        (world, done)
     }
 
     /// What a restarted agent does: load anew, adopt the pins. The old agent's descriptors close.

@@ -174,7 +174,7 @@ fn ipv6_sockets_get_all_and_others_what_they_can_reach() {
 fn a_clients_backend_is_kept_and_datagrams_have_endpoints_of_their_own() {
     let mut service = service(vec![Backend::usable(at("10.2.2.2:53"))], Access::default());
     service.options.affinity = Duration::from_secs(90);
-    service.options.proto = Proto::Udp;
+    service.options.proto = options::Proto::Udp;
     service.options.ports = BTreeSet::from([53]);
     let name = ServiceName::whole("s");
     let pool = "198.18.0.0/16".parse().unwrap();
@@ -214,7 +214,7 @@ fn dns(tags: &[&[&str]]) -> Service {
             id: format!("{last}-{}", tags.len()),
         };
         let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-        let tags = std::sync::Arc::new(tags);
+        let tags = Arc::new(tags);
         (
             key,
             Backend {

@@ -98,6 +98,20 @@ impl World {
         ask::connect(&self.netns, address, port)
     }
 
+    /// Runs `lb-agent uninstall` on this host, whose files lie in `root` of the world's folder.
+    pub(crate) fn uninstall(&self, flags: &[&str]) -> Asked {
+        let mut command = Command::new(BINARY);
+        command
+            .arg("--socket")
+            .arg(self.path("admin.sock"))
+            .args(["uninstall", "--config"])
+            .arg(self.config())
+            .arg("--root")
+            .arg(self.path("root"))
+            .args(flags);
+        Asked::of(&self.netns.enter(|| command.output()).unwrap().unwrap())
+    }
+
     /// Runs a command against the agent's socket.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Asked {
         let output = Command::new(BINARY)
@@ -106,11 +120,7 @@ impl World {
             .args(arguments)
             .output()
             .unwrap();
-        Asked {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Asked::of(&output)
     }
 
     /// The service `www_hello` is served by the instance `id`, to clients of its address and of the front.

@@ -59,7 +59,13 @@ impl Traffic {
 
     /// Ends it and returns what was wrong.
     pub(crate) fn failures(self) -> Vec<String> {
+        self.end().1
+    }
+
+    /// The same, with how many tries there were.
+    pub(crate) fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        let failures = self.thread.join().unwrap();
+        (self.asked.load(Ordering::Relaxed), failures)
     }
 }

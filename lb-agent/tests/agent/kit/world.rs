@@ -157,6 +157,11 @@ impl World {
         }
     }
 
+    /// The cgroup of the clients, which the agent balances.
+    pub(crate) fn clients(&self) -> PathBuf {
+        self.client.path().to_owned()
+    }
+
     /// The cgroup above those of the clients and of the agent.
     pub(crate) fn all_groups(&self) -> &Path {
         self.group.path()
