@@ -1,6 +1,7 @@
 //! What the maps should hold, as a pure function of the snapshot.
 
 mod asked;
+mod explain;
 mod reach;
 mod slots;
 
@@ -14,6 +15,7 @@ use ipnet::Ipv4Net;
 use lb_common::{Balance, ServiceKey};
 
 use self::asked::Asked;
+pub use self::explain::{By, Explained, Explanation, Way, explain};
 use crate::{
     catalog::Problem,
     plan::Todo,

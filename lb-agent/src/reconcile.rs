@@ -38,7 +38,7 @@ use crate::{
     programs::{self, Programs},
     snapshot::{Service, ServiceName, Snapshot, changes},
     stats::StatsRequest,
-    views::Views,
+    views::{Views, ranges},
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
@@ -276,8 +276,7 @@ impl Stage {
         if !asked {
             return;
         }
-        let services = snapshot.services.values();
-        let ranges = services.flat_map(|it| it.options.access.nets()).collect();
+        let ranges = ranges(snapshot);
         if self.ranges != ranges {
             self.ranges = ranges;
             self.look();

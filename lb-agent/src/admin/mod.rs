@@ -8,6 +8,7 @@ mod action;
 mod clients;
 mod components;
 pub(crate) mod compose;
+pub(crate) mod explain;
 pub mod figures;
 mod flows;
 mod guard;

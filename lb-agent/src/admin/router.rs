@@ -25,6 +25,7 @@ use super::{
     action::{self, Counts, refused},
     clients,
     compose::{Material, compose},
+    explain::{self, EXPLAIN_PATH},
     flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
     metrics,
@@ -84,6 +85,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(DRAIN_PATH, post(action::drain))
         .route(CLIENTS_PATH, get(clients::list))
         .route(FLOWS_PATH, get(flows::list))
+        .route(EXPLAIN_PATH, get(explain::tell))
         .route(VIPS_PATH, get(vips::list))
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))
@@ -188,7 +190,7 @@ impl Desk {
         })
     }
 
-    async fn read_stats(&self) -> Option<Stats> {
+    pub(super) async fn read_stats(&self) -> Option<Stats> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.stats.send(reply).await.ok()?;

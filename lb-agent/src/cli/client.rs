@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::admin::{
+    explain::{EXPLAIN_PATH, Told},
     report::{
         ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, FLOWS_PATH,
         FlowList, PIN_PATH, PinOrder, RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH,
@@ -107,6 +108,19 @@ impl Client {
             None => FLOWS_PATH.to_owned(),
             Some(service) => format!("{FLOWS_PATH}?service={}", escaped(service)),
         };
+        let answer = self.ask(Method::GET, &path, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
+    }
+
+    pub(super) async fn explain(
+        &self,
+        client: &str,
+        service: &str,
+        patience: Duration,
+    ) -> Result<Told, ClientError> {
+        let (client, service) = (escaped(client), escaped(service));
+        let path = format!("{EXPLAIN_PATH}?client={client}&service={service}");
         let answer = self.ask(Method::GET, &path, None, patience).await?;
         let body = self.success(answer)?;
         self.parse(&body)

@@ -4,6 +4,7 @@
 //! `-o json` is the agent's own and is kept.
 
 mod client;
+mod explain;
 mod show;
 mod terminal;
 
@@ -119,6 +120,16 @@ pub enum Ask {
         /// Only those of this service
         service: Option<String>,
     },
+    /// Tell what a connect of one client to a service would do now, and why
+    #[command(
+        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 www_hello\n  lb-agent explain 4711 db"
+    )]
+    Explain {
+        /// `host`, the name or id of a container, or the number of a process
+        client: String,
+        /// The service
+        service: String,
+    },
     /// Take backends out of service: no new flows, established ones are cut after `lb_drain` (30 s)
     #[command(
         after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
@@ -222,6 +233,10 @@ pub async fn perform(
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients(&client, options.output).await,
         Ask::Flows { service } => flows(&client, options.output, service.as_deref()).await,
+        Ask::Explain {
+            client: who,
+            service,
+        } => explain(&client, options.output, who, service).await,
         Ask::Vip(order) => vip(&client, options.output, order).await,
         Ask::Options => list_options(options.output),
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
@@ -359,6 +374,15 @@ async fn flows(client: &Client, output: Output, service: Option<&str>) -> Answer
     let text = match output {
         Output::Table => show::flows(&list),
         Output::Json => json(&list)?,
+    };
+    Ok((text, Exit::Fine))
+}
+
+async fn explain(client: &Client, output: Output, who: &str, service: &str) -> Answer {
+    let told = client.explain(who, service, PATIENCE).await?;
+    let text = match output {
+        Output::Table => explain::table_of(&told),
+        Output::Json => json(&told)?,
     };
     Ok((text, Exit::Fine))
 }

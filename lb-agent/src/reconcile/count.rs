@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, ops::Bound, sync::Arc, time::Duration};
 
-use lb_common::ServiceKey;
+use lb_common::{Refusal, ServiceKey};
 use nix::time::{ClockId, clock_gettime};
 
 use super::Stage;
 use crate::{
     catalog::InstanceKey,
     snapshot::{ServiceName, Snapshot},
-    stats::{BackendStats, ServiceStats, Stats},
+    stats::{BackendStats, Handshakes, ServiceStats, Stats},
 };
 
 /// Figures on their way. A slice of them takes about as long as a change does.
@@ -35,6 +35,12 @@ impl Count {
         let stats = Stats {
             maps: stage.maps.fill(&stage.installed),
             programs: stage.programs.attached().collect(),
+            unknown: stage
+                .maps
+                .counters(0)
+                .map_or(0, |it| it.refused[Refusal::Unknown as usize]),
+            clients: stage.told.len(),
+            views: stage.views.as_ref().map_or(0, |it| it.views.len()),
             ..Stats::default()
         };
         Self {
@@ -76,10 +82,7 @@ impl Count {
                 continue;
             };
             let figures = self.stats.services.entry(endpoint.name.clone());
-            let figures = figures.or_default();
-            figures.flows += counters.flows;
-            figures.refused += counters.refused.iter().sum::<u64>();
-            figures.failed += counters.failed;
+            figures.or_default().add(&counters);
         }
         last
     }
@@ -93,9 +96,7 @@ impl Count {
         let mut room = SLICE;
         for (name, service) in services {
             for (key, backend) in &service.backends {
-                if let Some(figures) = read(stage, &backend.address, now, false) {
-                    self.note(name, key, figures);
-                }
+                self.note(stage, name, key, backend.addresses(), (now, false));
             }
             last = Some(name);
             room = room.saturating_sub(1 + service.backends.len());
@@ -111,30 +112,51 @@ impl Count {
         let now = monotonic_nanos();
         for (address, owners) in std::mem::take(&mut self.left) {
             for (name, key) in &owners {
-                if let Some(figures) = read(stage, &address, now, true) {
-                    self.note(name, key, figures);
-                }
+                self.note(stage, name, key, [address].into_iter(), (now, true));
             }
         }
     }
 
-    fn note(&mut self, name: &ServiceName, key: &InstanceKey, read: BackendStats) {
+    /// Counts what is open at an instance, and how connects to each of its addresses went.
+    fn note(
+        &mut self,
+        stage: &Stage,
+        name: &ServiceName,
+        key: &InstanceKey,
+        addresses: impl Iterator<Item = SocketAddr>,
+        (now, leaving): (u64, bool),
+    ) {
+        let mut read = None;
+        for address in addresses {
+            let Some(backend) = stage.installed.backends.get(&address) else {
+                continue;
+            };
+            let index = backend.id.index;
+            // The first one counts the flows of all of them.
+            let read = read.get_or_insert_with(|| BackendStats {
+                active: stage.maps.active(backend.counted_at.index).unwrap_or(0),
+                leaving,
+                ..BackendStats::default()
+            });
+            if let Ok(latency) = stage.maps.latency(index) {
+                read.failed += latency.failed;
+                read.handshakes += Handshakes::from(&latency);
+            }
+            let suspected = stage.maps.suspected_until(index);
+            if suspected.is_ok_and(|until| until > now) {
+                read.suspect = true;
+                self.stats.suspects.insert(address);
+            }
+        }
+        let Some(read) = read else {
+            return;
+        };
         let services: &mut BTreeMap<ServiceName, ServiceStats> = &mut self.stats.services;
         let figures = services.entry(name.clone()).or_default();
         figures.active += read.active;
         // One that moved is where it is now.
         figures.backends.entry(key.clone()).or_insert(read);
     }
-}
-
-fn read(stage: &Stage, address: &SocketAddr, now: u64, leaving: bool) -> Option<BackendStats> {
-    let backend = stage.installed.backends.get(address)?;
-    let suspected = stage.maps.suspected_until(backend.id.index);
-    Some(BackendStats {
-        active: stage.maps.active(backend.counted_at.index).unwrap_or(0),
-        suspect: suspected.is_ok_and(|until| until > now),
-        leaving,
-    })
 }
 
 fn monotonic_nanos() -> u64 {
