@@ -7,6 +7,7 @@ mod client;
 mod explain;
 mod show;
 mod terminal;
+mod trace;
 
 use std::{
     io::{self, Write},
@@ -130,6 +131,17 @@ pub enum Ask {
         /// The service
         service: String,
     },
+    /// Show each decision for a service as the kernel takes it, until interrupted
+    #[command(
+        after_help = "Examples:\n  lb-agent trace www_hello\n  lb-agent trace www_hello --count 10 -o json\n\nJSON is one object a line."
+    )]
+    Trace {
+        /// The service
+        service: String,
+        /// End after so many decisions
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
     /// Take backends out of service: no new flows, established ones are cut after `lb_drain` (30 s)
     #[command(
         after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
@@ -230,6 +242,9 @@ pub async fn perform(
     let socket = options.socket.as_deref();
     let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let answered = match ask {
+        Ask::Trace { service, count } => {
+            trace::follow(&client, service, *count, options.output, out).await
+        }
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients(&client, options.output).await,
         Ask::Flows { service } => flows(&client, options.output, service.as_deref()).await,
@@ -282,6 +297,10 @@ enum Failure {
     NotKnown,
     #[error("there is no service {0:?}: see `lb-agent services`")]
     NoService(String),
+    #[error("the agent has ended, and the trace with it")]
+    Ended,
+    #[error("cannot print: {0}")]
+    Print(io::Error),
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

@@ -15,3 +15,4 @@ mod life;
 mod limits;
 mod names;
 mod restarts;
+mod seeing;
