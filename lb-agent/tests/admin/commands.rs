@@ -55,26 +55,29 @@ async fn a_trace_prints_what_is_told_and_how_much_is_missing() {
         service: "www_hello".to_owned(),
         count: Some(2),
     };
-    let asking = tokio::spawn(ask_at(agent.socket.clone(), Output::Json, ask));
-    let request = agent.traces.recv().await.unwrap();
-    assert_eq!(request.service.to_string(), "www_hello");
-    // Room for two: a third pushes the first one out.
-    let (out, hears) = broadcast::channel(2);
-    for port in 1..=3 {
-        let trace = Trace {
-            port: Be16::from_host(port),
-            proto: PROTO_TCP,
-            ..Trace::default()
-        };
-        let decision = Decision {
-            trace,
-            view: None,
-            address: None,
-        };
-        out.send(Told::Decision(decision)).unwrap();
-    }
-    request.reply.send(hears).unwrap();
-    let (exit, text, err) = asking.await.unwrap();
+    let asking = ask_at(agent.socket.clone(), Output::Json, ask);
+    let telling = async {
+        let request = agent.traces.recv().await.unwrap();
+        assert_eq!(request.service.to_string(), "www_hello");
+        // Room for two: a third pushes the first one out.
+        let (out, hears) = broadcast::channel(2);
+        for port in 1..=3 {
+            let trace = Trace {
+                port: Be16::from_host(port),
+                proto: PROTO_TCP,
+                ..Trace::default()
+            };
+            let decision = Decision {
+                trace,
+                view: None,
+                address: None,
+            };
+            out.send(Told::Decision(decision)).unwrap();
+        }
+        request.reply.send(hears).unwrap();
+        out
+    };
+    let ((exit, text, err), out) = tokio::join!(asking, telling);
     assert_eq!((exit, err.as_str()), (Exit::Fine, ""));
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
     let lines: Vec<serde_json::Value> = lines.collect();
@@ -285,7 +288,7 @@ async fn orders_about_vips_go_there_and_come_back() {
     let line = "POST /api/v1/vips/pin HTTP/1.1";
     let json = "Content-Type: application/json\r\n";
     let answer = agent.send(line, &agent.host(), json, body).await;
-    crate::agent::status(&answer, 403);
+    status(&answer, 403);
     agent.end().await;
 }
 
