@@ -1,19 +1,21 @@
 //! What the maps should hold, as a pure function of the snapshot.
 
 mod asked;
+mod explain;
 mod reach;
 mod slots;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::SocketAddr,
     sync::Arc,
 };
 
 use ipnet::Ipv4Net;
-use lb_common::{Balance, ServiceKey};
+use lb_common::{Balance, ServiceKey, flag};
 
 use self::asked::Asked;
+pub use self::explain::{By, Explained, Explanation, Way, explain};
 use crate::{
     catalog::Problem,
     plan::Todo,
@@ -81,6 +83,8 @@ pub struct Wanted {
     shares: BTreeMap<SocketAddr, BTreeMap<Share, usize>>,
     /// What the maps cannot hold, by service.
     problems: BTreeMap<ServiceName, Vec<Problem>>,
+    /// Services of which each decision is to be told.
+    traced: BTreeSet<ServiceName>,
 }
 
 impl Wanted {
@@ -92,6 +96,7 @@ impl Wanted {
             views: Arc::default(),
             shares: BTreeMap::new(),
             problems: BTreeMap::new(),
+            traced: BTreeSet::new(),
         }
     }
 
@@ -125,6 +130,23 @@ impl Wanted {
             all.map(|(name, it)| (name, Some(&**it), Some(&**it))),
             views,
         )
+    }
+
+    /// Wants each decision for a service told, or no more. Returns what that changes.
+    pub fn trace(&mut self, name: &ServiceName, wanted: bool) -> Todo {
+        if wanted {
+            self.traced.insert(name.clone());
+        } else {
+            self.traced.remove(name);
+        }
+        let mut todo = Todo::default();
+        for (key, endpoint) in &mut self.desired.services {
+            if endpoint.name == *name {
+                endpoint.flags = traced(endpoint.flags, wanted);
+                todo.services.insert(*key);
+            }
+        }
+        todo
     }
 
     fn go_over<'s>(
@@ -186,7 +208,9 @@ impl Wanted {
         if !asked.problems.is_empty() {
             self.problems.insert(name.clone(), asked.problems);
         }
-        for (key, endpoint) in asked.endpoints {
+        let wanted = self.traced.contains(name);
+        for (key, mut endpoint) in asked.endpoints {
+            endpoint.flags = traced(endpoint.flags, wanted);
             self.desired.services.insert(key, endpoint);
             todo.services.insert(key);
         }
@@ -195,5 +219,59 @@ impl Wanted {
             *shares.entry(share).or_default() += 1;
             todo.backends.insert(address);
         }
+    }
+}
+
+fn traced(flags: u32, wanted: bool) -> u32 {
+    if wanted {
+        flags | flag::TRACE
+    } else {
+        flags & !flag::TRACE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Backend;
+
+    #[test]
+    fn a_traced_service_stays_so_through_changes_until_nobody_wants_it() {
+        let name = ServiceName::whole("s");
+        let snapshot = |ports: &[u16]| {
+            let mut snapshot = Snapshot::default();
+            let mut service = Service {
+                vip: Some([198, 18, 0, 9].into()),
+                options: Default::default(),
+                aliases: BTreeSet::new(),
+                backends: BTreeMap::new(),
+            };
+            service.options.ports = ports.iter().copied().collect();
+            let key = crate::catalog::InstanceKey {
+                node: "n".to_owned(),
+                id: "a".to_owned(),
+            };
+            let backend = Backend::usable(([127, 0, 0, 1], 80).into());
+            service.backends.insert(key, backend);
+            snapshot.services.insert(name.clone(), service.into());
+            snapshot
+        };
+        let mut wanted = Wanted::new("198.18.0.0/16".parse().unwrap());
+        let (first, second) = (snapshot(&[80]), snapshot(&[81, 82]));
+        wanted.follow(&Snapshot::default(), &first);
+        let flags = |wanted: &Wanted| -> BTreeSet<u32> {
+            let all = wanted.desired().services.values();
+            all.map(|it| it.flags & flag::TRACE).collect()
+        };
+        assert_eq!(flags(&wanted), [0].into());
+        let todo = wanted.trace(&name, true);
+        // What listens on loopback looks different from elsewhere: every view's endpoint is traced.
+        assert_eq!(todo.services.len(), wanted.desired().services.len());
+        assert!(todo.services.len() > 1, "{todo:?}");
+        assert_eq!(flags(&wanted), [flag::TRACE].into());
+        wanted.follow(&first, &second);
+        assert_eq!(flags(&wanted), [flag::TRACE].into());
+        wanted.trace(&name, false);
+        assert_eq!(flags(&wanted), [0].into());
     }
 }

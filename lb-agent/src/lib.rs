@@ -35,5 +35,6 @@ pub mod snapshot;
 pub mod sockets;
 pub mod state_file;
 pub mod stats;
+pub mod trace;
 pub mod views;
 pub mod vip;

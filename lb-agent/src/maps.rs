@@ -379,6 +379,7 @@ impl Maps {
         Ok(per_cpu.iter().fold(before, |mut sum, cpu| {
             sum.flows += cpu.flows;
             sum.failed += cpu.failed;
+            sum.untold += cpu.untold;
             for (sum, cpu) in sum.refused.iter_mut().zip(cpu.refused) {
                 *sum += cpu;
             }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod count;
+mod tracers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,18 +28,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Audit, count::Count};
+use self::{audit::Audit, count::Count, tracers::Tracers};
 use crate::{
     catalog::{InstanceKey, Problem},
     clients::Clients,
     desired::Wanted,
     installed::Installed,
-    maps::{self, Events, Maps},
+    maps::{self, Events, Maps, Traces},
     plan::{Round, Step, Todo, free},
     programs::{self, Programs},
     snapshot::{Service, ServiceName, Snapshot, changes},
     stats::StatsRequest,
-    views::Views,
+    trace::TraceRequest,
+    views::{Views, ranges},
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
@@ -81,6 +83,8 @@ pub struct Channels {
     pub suspects: mpsc::Sender<SocketAddr>,
     /// Requests for figures.
     pub stats: mpsc::Receiver<StatsRequest>,
+    /// Requests to follow the decisions for a service.
+    pub traces: mpsc::Receiver<TraceRequest>,
     /// What did not fit into the maps.
     pub problems: watch::Sender<Vec<Problem>>,
     /// True once the first complete snapshot is in the maps.
@@ -93,8 +97,10 @@ pub struct Plane {
     pub programs: Programs,
     /// Their maps.
     pub maps: Maps,
-    /// What they tell.
+    /// What they tell of backends.
     pub events: Events,
+    /// What they tell of decisions.
+    pub traces: Traces,
     /// The VIP pool.
     pub pool: Ipv4Net,
 }
@@ -118,6 +124,7 @@ struct Stage {
     todo: Todo,
     /// Who was behind an address that nobody names any more.
     leaving: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
+    tracers: Tracers,
     audit: Audit,
     metrics: Arc<Metrics>,
 }
@@ -131,6 +138,7 @@ pub async fn run(
         programs,
         maps,
         events,
+        traces,
         pool,
     }: Plane,
     mut channels: Channels,
@@ -156,6 +164,7 @@ pub async fn run(
         told,
         todo: Todo::default(),
         leaving: BTreeMap::new(),
+        tracers: Tracers::default(),
         audit: Audit::default(),
         metrics,
     };
@@ -164,6 +173,8 @@ pub async fn run(
         reason = "`register` is unsafe; `Events` keeps its one descriptor for its whole life"
     )]
     let mut events = AsyncFd::new(events)?;
+    #[expect(deprecated, reason = "the same holds for `Traces`")]
+    let mut traces = AsyncFd::new(traces)?;
     // It may be there already.
     channels.snapshots.mark_changed();
     channels.clients.mark_changed();
@@ -204,6 +215,17 @@ pub async fn run(
                     stage.suspect(BackendId::from_bits(event.backend), &channels.suspects);
                 }
             }
+            ready = traces.readable_mut() => {
+                let mut ready = ready?;
+                for _ in 0..EVENTS_AT_ONCE {
+                    let Some(trace) = ready.get_inner_mut().take() else {
+                        ready.clear_ready();
+                        break;
+                    };
+                    stage.tell(trace);
+                }
+            }
+            Some(request) = channels.traces.recv() => stage.trace(request, &channels),
             request = channels.stats.recv(), if counting.is_none() => match request {
                 Some(reply) => counting = Some((Count::new(&stage), reply)),
                 None => return Ok(()),
@@ -224,6 +246,7 @@ pub async fn run(
                 if !stage.todo.is_empty() {
                     stage.settle(&channels);
                 }
+                stage.tick_tracers(&channels);
                 stage.audit(&channels);
             }
         }
@@ -276,8 +299,7 @@ impl Stage {
         if !asked {
             return;
         }
-        let services = snapshot.services.values();
-        let ranges = services.flat_map(|it| it.options.access.nets()).collect();
+        let ranges = ranges(snapshot);
         if self.ranges != ranges {
             self.ranges = ranges;
             self.look();

@@ -87,7 +87,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
-    let (maps, events, _traces) = Maps::open(&mut programs)?;
+    let (maps, events, traces) = Maps::open(&mut programs)?;
     programs.attach()?;
 
     let host_dns = config.dns.host.then(|| host_dns::Wanted {
@@ -110,6 +110,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
             programs,
             maps,
             events,
+            traces,
             pool: pool.net(),
         },
         &readiness,

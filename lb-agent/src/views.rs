@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use lb_common::{Client, FIRST_OWN_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
 
-use crate::clients::Clients;
+use crate::{clients::Clients, snapshot::Snapshot};
 
 /// What the clients of one view have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,11 @@ pub struct Views {
 }
 
 impl Views {
+    /// The views of these clients that the services of `snapshot` make.
+    pub fn of(clients: &Clients, snapshot: &Snapshot) -> Self {
+        Self::new(clients, &ranges(snapshot))
+    }
+
     /// The views of these clients, where services ask about these ranges of addresses.
     pub fn new(clients: &Clients, ranges: &BTreeSet<IpNet>) -> Self {
         let mut numbers: BTreeMap<View, Vec<u64>> = BTreeMap::new();
@@ -69,6 +74,12 @@ impl Views {
         }
         views
     }
+}
+
+/// The ranges of addresses that services ask about.
+pub fn ranges(snapshot: &Snapshot) -> BTreeSet<IpNet> {
+    let services = snapshot.services.values();
+    services.flat_map(|it| it.options.access.nets()).collect()
 }
 
 /// FNV-1a of everything that makes the view.

@@ -13,8 +13,10 @@ pub struct Counters {
     pub failed: u64,
     /// Flows refused, by [`Refusal`].
     pub refused: [u64; 4],
+    /// Decisions that were to be told but found no room in `TRACES`.
+    pub untold: u64,
     /// Spare, zero.
-    pub spare: [u64; 2],
+    pub spare: u64,
 }
 
 const _: () = assert!(size_of::<Counters>() == 64);

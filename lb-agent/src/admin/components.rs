@@ -45,10 +45,17 @@ fn data_plane(data_plane: Option<&DataPlane>) -> Component {
         );
         return Component::new(NAME, Mark::Error, detail);
     }
-    let hooks = match programs.len() {
+    let mut hooks = match programs.len() {
         0 => return Component::new(NAME, Mark::Error, "no hook is attached"),
         n => text::count(n, "hook"),
     };
+    if data_plane.clients > 0 {
+        let clients = text::count(data_plane.clients, "client");
+        hooks.push_str(&format!(
+            ", {clients} in {}",
+            text::count(data_plane.views, "view")
+        ));
+    }
     let fullest = data_plane.maps.iter().max_by_key(|(_, map)| map.percent());
     match fullest {
         None => Component::new(NAME, Mark::Ok, hooks),
@@ -205,6 +212,14 @@ mod tests {
     }
 
     #[test]
+    fn the_clients_that_are_told_apart_are_counted_with_their_views() {
+        let mut plane = sample_plane();
+        (plane.clients, plane.views) = (3, 1);
+        let line = data_plane(Some(&plane));
+        assert_eq!(line.detail, "1 hook, 3 clients in 1 view");
+    }
+
+    #[test]
     fn a_loose_hook_is_an_error_that_names_it() {
         let mut plane = sample_plane();
         plane.programs.insert("connect4".to_owned(), false);
@@ -258,6 +273,9 @@ mod tests {
         DataPlane {
             programs: [("sock_ops".to_owned(), true)].into(),
             maps: Default::default(),
+            unknown: 0,
+            clients: 0,
+            views: 0,
         }
     }
 }

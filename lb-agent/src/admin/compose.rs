@@ -18,7 +18,7 @@ use crate::{
     options::{Balance, CheckKind},
     removal,
     snapshot::{self, ServiceName, Snapshot, State},
-    stats::{BackendStats, ServiceStats, Stats},
+    stats::{BackendStats, Handshakes, ServiceStats, Stats},
     vip::Pools,
 };
 
@@ -127,6 +127,9 @@ fn data_plane(stats: &Stats) -> DataPlane {
             .iter()
             .map(|(name, map)| ((*name).to_owned(), fill(map)))
             .collect(),
+        unknown: stats.unknown,
+        clients: stats.clients,
+        views: stats.views,
     }
 }
 
@@ -173,9 +176,17 @@ fn service(
         usable: value.usable().count(),
         flows: stats.map(|stats| Flows {
             total: stats.flows,
-            refused: stats.refused,
+            refused: stats.refused.total(),
+            refusals: stats.refused,
             failed: stats.failed,
             active: stats.active,
+        }),
+        connects: stats.map(|stats| {
+            let mut all = Handshakes::default();
+            for backend in stats.backends.values() {
+                all += backend.handshakes;
+            }
+            all.into()
         }),
         leaving: gone
             .map(|(key, figures)| Leaving {
@@ -213,7 +224,10 @@ fn one_backend(
         state: backend.state(),
         draining: backend.draining,
         suspect: figures.map(|figures| figures.suspect),
+        ramp: backend.ramp,
         active: figures.map(|figures| figures.active),
+        failed: figures.map(|figures| figures.failed),
+        connects: figures.map(|figures| figures.handshakes.into()),
     }
 }
 
@@ -234,7 +248,7 @@ fn state(backends: &[Backend]) -> ServiceState {
     }
 }
 
-fn balance(balance: Balance) -> &'static str {
+pub(super) fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::LeastConn => "least-conn",
         Balance::RoundRobin => "round-robin",

@@ -17,7 +17,7 @@ pub struct Figure {
     pub name: &'static str,
     /// What it says, as a sentence.
     pub help: &'static str,
-    /// Whether it only grows.
+    /// What its samples are.
     pub kind: Kind,
     /// Its samples; with none, the metric is left out.
     pub samples: Vec<Sample>,
@@ -27,6 +27,17 @@ impl Figure {
     /// A counter: only grows while the agent lives.
     pub fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Self {
         let kind = Kind::Counter;
+        Self {
+            name,
+            help,
+            kind,
+            samples,
+        }
+    }
+
+    /// A histogram, of samples with buckets.
+    pub fn histogram(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Self {
+        let kind = Kind::Histogram;
         Self {
             name,
             help,
@@ -47,13 +58,15 @@ impl Figure {
     }
 }
 
-/// Whether a figure only grows.
+/// What the samples of a figure are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It does.
+    /// They only grow.
     Counter,
-    /// It does not.
+    /// The state of the moment.
     Gauge,
+    /// Sums, each with the counts in [`Sample::buckets`].
+    Histogram,
 }
 
 /// One value and its labels.
@@ -61,17 +74,25 @@ pub enum Kind {
 pub struct Sample {
     /// Label names and values. Never a client, never anything unbounded.
     pub labels: Vec<(&'static str, String)>,
-    /// The value.
+    /// The value; a histogram's sum.
     pub value: f64,
+    /// Of a histogram: for each bucket its upper bound and how many lie in it and in none before.
+    pub buckets: Vec<(f64, u64)>,
 }
 
 impl Sample {
+    /// The same with buckets, the last of which has no bound (`f64::INFINITY`).
+    pub fn in_buckets(self, buckets: Vec<(f64, u64)>) -> Self {
+        Self { buckets, ..self }
+    }
+
     /// A value with labels.
     pub fn labelled<const N: usize>(labels: [(&'static str, &str); N], value: f64) -> Self {
         let labels = labels.map(|(name, value)| (name, value.to_owned()));
         Self {
             labels: labels.into(),
             value,
+            buckets: Vec::new(),
         }
     }
 
@@ -80,6 +101,7 @@ impl Sample {
         Self {
             labels: Vec::new(),
             value,
+            buckets: Vec::new(),
         }
     }
 }
@@ -121,24 +143,30 @@ fn encode(figure: &Figure, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let kind = match figure.kind {
         Kind::Counter => MetricType::Counter,
         Kind::Gauge => MetricType::Gauge,
+        Kind::Histogram => MetricType::Histogram,
     };
     let mut metric = encoder.encode_descriptor(figure.name, figure.help, None, kind)?;
     for sample in &figure.samples {
         if sample.labels.is_empty() {
-            value(figure.kind, sample.value, &mut metric)?;
+            value(figure.kind, sample, &mut metric)?;
         } else {
             let labels = Labels(&sample.labels);
             let mut one = metric.encode_family(&labels)?;
-            value(figure.kind, sample.value, &mut one)?;
+            value(figure.kind, sample, &mut one)?;
         }
     }
     Ok(())
 }
 
-fn value(kind: Kind, value: f64, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+fn value(kind: Kind, sample: &Sample, metric: &mut MetricEncoder<'_>) -> fmt::Result {
     match kind {
-        Kind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(&value, None),
-        Kind::Gauge => metric.encode_gauge(&value),
+        Kind::Counter => metric.encode_counter::<NoLabelSet, f64, f64>(&sample.value, None),
+        Kind::Gauge => metric.encode_gauge(&sample.value),
+        Kind::Histogram => {
+            let buckets = &sample.buckets;
+            let count = buckets.iter().map(|(_, many)| many).sum();
+            metric.encode_histogram::<NoLabelSet>(sample.value, count, buckets, None)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lb_common::Refusal;
 use prometheus_client::{encoding::text, registry::Registry};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     figures::{Figure, Figures, Sample},
     report::{Report, Service, ServiceState},
 };
-use crate::{catalog::InstanceKey, snapshot::State};
+use crate::{catalog::InstanceKey, snapshot::State, stats::Handshakes};
 
 /// The text of `/metrics`: the figures of the report, of the process, and what the other stages
 /// registered.
@@ -37,7 +38,12 @@ fn figures(report: &Report) -> Vec<Figure> {
     let services = report.services.as_deref();
     let mut figures = about_the_agent(report);
     figures.extend(services.into_iter().flat_map(about_services));
-    figures.extend(services.into_iter().flat_map(about_flows));
+    let unknown = report.data_plane.as_ref().map(|plane| plane.unknown);
+    figures.extend(
+        services
+            .into_iter()
+            .flat_map(|all| about_flows(all, unknown)),
+    );
     figures.extend(about_the_data_plane(report));
     figures
 }
@@ -148,7 +154,7 @@ fn about_services(services: &[Service]) -> Vec<Figure> {
     ]
 }
 
-fn about_flows(services: &[Service]) -> Vec<Figure> {
+fn about_flows(services: &[Service], unknown: Option<u64>) -> Vec<Figure> {
     const SOCKET: (&str, &str) = ("path", "socket");
     let counted = services
         .iter()
@@ -158,16 +164,34 @@ fn about_flows(services: &[Service]) -> Vec<Figure> {
         let service = ("service", label);
         total.push(Sample::labelled([service, SOCKET], number(flows.total)));
         active.push(Sample::labelled([service, SOCKET], number(flows.active)));
-        let why = ("reason", "no_backend");
-        refused.push(Sample::labelled([service, why], number(flows.refused)));
+        for (reason, count) in flows.refusals.by_reason() {
+            let why = ("reason", reason);
+            refused.push(Sample::labelled([service, why], number(count)));
+        }
         failed.push(Sample::labelled([service], number(flows.failed)));
     }
+    let why = ("reason", Refusal::Unknown.as_str());
+    refused.extend(unknown.map(|count| Sample::labelled([why], number(count))));
+    let connects = services.iter().filter_map(|service| {
+        let connects = service.connects.as_ref()?;
+        let sum = number(connects.sum_microseconds) / 1e6;
+        let bounds = Handshakes::bounds().map(|micros| number(micros) / 1e6);
+        let bounds = bounds.chain([f64::INFINITY]);
+        let buckets = bounds.zip(connects.buckets).collect();
+        let labels = [("service", service.label.as_str())];
+        Some(Sample::labelled(labels, sum).in_buckets(buckets))
+    });
     vec![
+        Figure::histogram(
+            "lb_connect_duration_seconds",
+            "Time of the TCP handshakes with the backends of a service.",
+            connects.collect(),
+        ),
         Figure::counter("lb_flows", "Flows that were given a backend.", total),
         Figure::gauge("lb_flows_active", "Open flows.", active),
         Figure::counter(
-            "lb_refused",
-            "Connects refused for want of a usable backend.",
+            "lb_refused_flows",
+            "Flows refused, by reason; those to what nobody has are of no service.",
             refused,
         ),
         Figure::counter(
@@ -199,6 +223,11 @@ fn about_the_data_plane(report: &Report) -> Vec<Figure> {
             "lb_map_capacity",
             "Entries a kernel map has room for.",
             room.collect(),
+        ),
+        Figure::gauge(
+            "lb_views",
+            "Views that the clients of this host stand in, beside that of the host.",
+            vec![Sample::plain(length(plane.views))],
         ),
         Figure::gauge(
             "lb_program_attached",
@@ -281,8 +310,27 @@ mod tests {
         );
         has(
             &text,
-            "lb_refused_total{service=\"www_hello\",reason=\"no_backend\"} 3.0",
+            "lb_refused_flows_total{service=\"www_hello\",reason=\"no-backend\"} 2.0",
         );
+        has(
+            &text,
+            "lb_refused_flows_total{service=\"www_hello\",reason=\"denied\"} 1.0",
+        );
+        has(&text, "lb_refused_flows_total{reason=\"unknown\"} 17.0");
+        let connects = "lb_connect_duration_seconds";
+        let hello = "service=\"www_hello\"";
+        for (bound, count) in [
+            ("0.000064", 588),
+            ("0.000256", 588),
+            ("0.000512", 600),
+            ("+Inf", 600),
+        ] {
+            let line = format!("{connects}_bucket{{le=\"{bound}\",{hello}}} {count}");
+            has(&text, &line);
+        }
+        has(&text, &format!("{connects}_sum{{{hello}}} 0.024"));
+        has(&text, &format!("{connects}_count{{{hello}}} 600"));
+        has(&text, "lb_views 0.0");
         has(
             &text,
             "lb_backend_connect_failures_total{service=\"www_hello\"} 1.0",

@@ -8,6 +8,7 @@ mod action;
 mod clients;
 mod components;
 pub(crate) mod compose;
+pub(crate) mod explain;
 pub mod figures;
 mod flows;
 mod guard;
@@ -23,6 +24,7 @@ mod serve;
 mod socket;
 pub mod text;
 mod token;
+pub(crate) mod trace;
 mod vips;
 
 use std::{
@@ -57,7 +59,7 @@ use self::{
 };
 use crate::{
     clients::Clients, drain::DrainRequest, removal, snapshot::Snapshot, sockets::Sockets,
-    stats::StatsRequest, vip,
+    stats::StatsRequest, trace::TraceRequest, vip,
 };
 
 /// How the admin interface is set up.
@@ -77,6 +79,8 @@ pub struct Inputs {
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Asks the data plane for its figures.
     pub stats: mpsc::Sender<StatsRequest>,
+    /// Asks to follow the decisions for a service.
+    pub traces: mpsc::Sender<TraceRequest>,
     /// Asks for the open flows.
     pub sockets: Sockets,
     /// Whose flows will be cut.
@@ -210,6 +214,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
     Desk {
         snapshots: inputs.snapshots,
         stats: inputs.stats,
+        traces: inputs.traces,
         sockets: inputs.sockets,
         removal: inputs.removal,
         drains: inputs.drains,

@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     compose::age,
-    report::{Component, Mark, Report, Service, ServiceState},
+    report::{Component, Connects, Flows, Mark, Report, Service, ServiceState},
     text,
 };
 
@@ -125,6 +125,8 @@ fn overview(services: &[Service]) -> Markup {
                     th scope="col" { "flows" }
                     th scope="col" { "refused" }
                     th scope="col" { "failed" }
+                    th scope="col" { "p50" }
+                    th scope="col" { "p99" }
                     th scope="col" { "host names" }
                 }
             }
@@ -138,8 +140,11 @@ fn overview(services: &[Service]) -> Markup {
                         @let flows = service.flows;
                         td.n { (known(flows.map(|flows| flows.active))) }
                         td.n { (known(flows.map(|flows| flows.total))) }
-                        td.n { (known(flows.map(|flows| flows.refused))) }
+                        td.n title=[flows.map(refusals)] { (known(flows.map(|flows| flows.refused))) }
                         td.n { (known(flows.map(|flows| flows.failed))) }
+                        @let connects = service.connects.as_ref();
+                        td.n { (took(connects, |it| it.p50_microseconds)) }
+                        td.n { (took(connects, |it| it.p99_microseconds)) }
                         td { (hosts(service)) }
                     }
                 }
@@ -196,6 +201,22 @@ fn vips(service: &Service) -> String {
 
 fn known(value: Option<u64>) -> String {
     value.map_or_else(|| "?".to_owned(), |value| value.to_string())
+}
+
+/// The reasons of refusals.
+fn refusals(flows: Flows) -> String {
+    let reasons = flows.refusals.by_reason();
+    reasons
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .join(", ")
+}
+
+/// A percentile of connects; `?` when not known, nothing where none was measured.
+fn took(connects: Option<&Connects>, of: impl Fn(&Connects) -> Option<u64>) -> String {
+    match connects.map(of) {
+        None => "?".to_owned(),
+        Some(micros) => micros.map(text::microseconds).unwrap_or_default(),
+    }
 }
 
 fn hosts(service: &Service) -> Markup {

@@ -9,11 +9,13 @@ use std::{
     sync::Arc,
 };
 
+use lb_common::LATENCY_BUCKETS;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
-    snapshot::{ProbeState, State},
+    snapshot::{FULL, ProbeState, State},
+    stats::{Handshakes, Refusals},
 };
 
 /// Version of the report's meaning.
@@ -154,6 +156,9 @@ pub struct Service {
     pub usable: usize,
     /// The kernel's counts; `null` when the data plane did not answer.
     pub flows: Option<Flows>,
+    /// Flows that were established at its backends over TCP, and how long that took; `null` when not known.
+    #[serde(default)]
+    pub connects: Option<Connects>,
     /// Its backends.
     pub backends: Vec<Backend>,
     /// Backends that are gone from the catalog and live on for their open flows.
@@ -191,8 +196,11 @@ impl ServiceState {
 pub struct Flows {
     /// Connects that were given a backend.
     pub total: u64,
-    /// Connects refused for want of one.
+    /// Connects that were refused.
     pub refused: u64,
+    /// The same by reason.
+    #[serde(default)]
+    pub refusals: Refusals,
     /// Connects that failed at the backend.
     pub failed: u64,
     /// Open flows.
@@ -221,8 +229,48 @@ pub struct Backend {
     pub draining: bool,
     /// Whether the kernel saw it fail in the last ten seconds; `null` when not known.
     pub suspect: Option<bool>,
+    /// The percent of its share that it has under slow start; 100 for most.
+    #[serde(default = "full")]
+    pub ramp: u8,
     /// Open flows; `null` when not known.
     pub active: Option<u64>,
+    /// Connects that failed there; `null` when not known.
+    #[serde(default)]
+    pub failed: Option<u64>,
+    /// Flows that were established there over TCP, and how long that took; `null` when not known.
+    #[serde(default)]
+    pub connects: Option<Connects>,
+}
+
+fn full() -> u8 {
+    FULL
+}
+
+/// Handshakes, and how long they took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connects {
+    /// How many there were.
+    pub count: u64,
+    /// The sum of their times.
+    pub sum_microseconds: u64,
+    /// How many took less than 64 µs, how many of the others less than 128 µs, and so on; the last, all the rest.
+    pub buckets: [u64; LATENCY_BUCKETS],
+    /// Half of them took no longer, by estimation from the buckets; `null` without any.
+    pub p50_microseconds: Option<u64>,
+    /// So with 99 of 100.
+    pub p99_microseconds: Option<u64>,
+}
+
+impl From<Handshakes> for Connects {
+    fn from(all: Handshakes) -> Self {
+        Self {
+            count: all.count(),
+            sum_microseconds: all.micros,
+            buckets: all.buckets,
+            p50_microseconds: all.percentile(50),
+            p99_microseconds: all.percentile(99),
+        }
+    }
 }
 
 /// Level 1 of health.
@@ -264,6 +312,15 @@ pub struct DataPlane {
     pub programs: BTreeMap<String, bool>,
     /// How full the maps are.
     pub maps: BTreeMap<String, MapFill>,
+    /// Connects refused because nobody has the address of the pool, or not on that port.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Clients that are told apart from the host.
+    #[serde(default)]
+    pub clients: usize,
+    /// The views that these stand in.
+    #[serde(default)]
+    pub views: usize,
 }
 
 /// How full a map is.

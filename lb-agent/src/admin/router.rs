@@ -25,6 +25,7 @@ use super::{
     action::{self, Counts, refused},
     clients,
     compose::{Material, compose},
+    explain::{self, EXPLAIN_PATH},
     flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
     metrics,
@@ -35,6 +36,7 @@ use super::{
         CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH, Report,
         SNAPSHOT_PATH, VIPS_PATH,
     },
+    trace::{self, TRACE_PATH},
     vips,
 };
 use crate::{
@@ -44,6 +46,7 @@ use crate::{
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Stats, StatsRequest},
+    trace::TraceRequest,
     vip,
 };
 
@@ -52,6 +55,7 @@ use crate::{
 pub(super) struct Desk {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(super) stats: mpsc::Sender<StatsRequest>,
+    pub(super) traces: mpsc::Sender<TraceRequest>,
     pub(super) sockets: Sockets,
     pub(super) removal: watch::Receiver<removal::Status>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
@@ -84,6 +88,8 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(DRAIN_PATH, post(action::drain))
         .route(CLIENTS_PATH, get(clients::list))
         .route(FLOWS_PATH, get(flows::list))
+        .route(EXPLAIN_PATH, get(explain::tell))
+        .route(TRACE_PATH, get(trace::stream))
         .route(VIPS_PATH, get(vips::list))
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))
@@ -188,7 +194,7 @@ impl Desk {
         })
     }
 
-    async fn read_stats(&self) -> Option<Stats> {
+    pub(super) async fn read_stats(&self) -> Option<Stats> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.stats.send(reply).await.ok()?;

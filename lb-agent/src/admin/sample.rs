@@ -12,7 +12,7 @@ use crate::{
     options::{CheckKind, Options},
     removal,
     snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
-    stats::{BackendStats, MapFill, ServiceStats, Stats},
+    stats::{BackendStats, Handshakes, MapFill, Refusals, ServiceStats, Stats},
     vip::{Pool6, Pools},
 };
 
@@ -121,14 +121,26 @@ pub(crate) fn snapshot() -> Snapshot {
 }
 
 pub(crate) fn stats() -> Stats {
-    let active = |active, leaving| BackendStats {
-        active,
-        suspect: false,
-        leaving,
+    let active = |active, leaving| {
+        let mut handshakes = Handshakes::default();
+        handshakes.buckets[0] = 98 * active;
+        handshakes.buckets[3] = 2 * active;
+        handshakes.micros = 4000 * active;
+        BackendStats {
+            active,
+            failed: u64::from(leaving),
+            handshakes,
+            suspect: false,
+            leaving,
+        }
     };
     let hello = ServiceStats {
         flows: 1204,
-        refused: 3,
+        refused: Refusals {
+            no_backend: 2,
+            no_path: 0,
+            denied: 1,
+        },
         failed: 1,
         active: 6,
         backends: [
@@ -145,6 +157,8 @@ pub(crate) fn stats() -> Stats {
         ]
         .into(),
         programs: [("connect4", true), ("sock_ops", true)].into(),
+        unknown: 17,
+        ..Stats::default()
     }
 }
 

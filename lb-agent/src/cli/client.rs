@@ -8,18 +8,20 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, client::conn::http1, header};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 use crate::admin::{
+    explain::{EXPLAIN_PATH, Told},
     report::{
         ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, FLOWS_PATH,
         FlowList, PIN_PATH, PinOrder, RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH,
         VIPS_PATH,
     },
     text::visible,
+    trace::TRACE_PATH,
 };
 use crate::{clients, vip::Entry};
 
@@ -112,6 +114,19 @@ impl Client {
         self.parse(&body)
     }
 
+    pub(super) async fn explain(
+        &self,
+        client: &str,
+        service: &str,
+        patience: Duration,
+    ) -> Result<Told, ClientError> {
+        let (client, service) = (escaped(client), escaped(service));
+        let path = format!("{EXPLAIN_PATH}?client={client}&service={service}");
+        let answer = self.ask(Method::GET, &path, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
+    }
+
     pub(super) async fn vips(&self, patience: Duration) -> Result<Vec<Entry>, ClientError> {
         let answer = self.ask(Method::GET, VIPS_PATH, None, patience).await?;
         let body = self.success(answer)?;
@@ -132,6 +147,30 @@ impl Client {
         patience: Duration,
     ) -> Result<Vec<Entry>, ClientError> {
         self.change(RELEASE_PATH, order, patience).await
+    }
+
+    /// The decisions for a service, as they come.
+    pub(super) async fn trace(
+        &self,
+        service: &str,
+        patience: Duration,
+    ) -> Result<Lines, ClientError> {
+        let path = format!("{TRACE_PATH}?service={}", escaped(service));
+        let opened = timeout(patience, self.open(Method::GET, &path, None)).await;
+        let (answer, connection) = opened.unwrap_or_else(|_| Err(self.silent(patience)))?;
+        let lines = Lines {
+            body: answer,
+            _connection: connection,
+            read: Vec::new(),
+        };
+        if lines.body.status().is_success() {
+            return Ok(lines);
+        }
+        let status = lines.body.status();
+        let body = timeout(patience, lines.rest()).await;
+        let body = body.unwrap_or_else(|_| Ok(Bytes::new()));
+        let body = body.map_err(|error| self.broken(error))?;
+        Err(self.refused(status, &body))
     }
 
     async fn change<T: DeserializeOwned>(
@@ -169,12 +208,14 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), ClientError> {
         timeout(patience, self.exchange(method, path, body))
             .await
-            .unwrap_or_else(|_| {
-                Err(ClientError::Silent {
-                    socket: self.socket.clone(),
-                    patience,
-                })
-            })
+            .unwrap_or_else(|_| Err(self.silent(patience)))
+    }
+
+    fn silent(&self, patience: Duration) -> ClientError {
+        ClientError::Silent {
+            socket: self.socket.clone(),
+            patience,
+        }
     }
 
     async fn exchange(
@@ -183,6 +224,24 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        let (body, connection) = self.open(method, path, body).await?;
+        let lines = Lines {
+            body,
+            _connection: connection,
+            read: Vec::new(),
+        };
+        let status = lines.body.status();
+        let body = lines.rest().await.map_err(|error| self.broken(error))?;
+        Ok((status, body))
+    }
+
+    /// The head of an answer, its body to come, and the connection that it comes on.
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(Response<Incoming>, Connection), ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unreachable(error))?;
@@ -207,25 +266,28 @@ impl Client {
             .send_request(request)
             .await
             .map_err(|error| self.broken(error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES)
-            .collect()
-            .await
-            .map_err(|error| self.broken(error))?;
-        drop(sender);
-        connection.abort();
-        Ok((status, body.to_bytes()))
+        Ok((
+            answer,
+            Connection {
+                task: connection,
+                _sender: sender,
+            },
+        ))
     }
 
     fn success(&self, (status, body): (StatusCode, Bytes)) -> Result<Bytes, ClientError> {
         if status.is_success() {
             return Ok(body);
         }
-        let why = serde_json::from_slice::<Refused>(&body).map_or_else(
+        Err(self.refused(status, &body))
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        let why = serde_json::from_slice::<Refused>(body).map_or_else(
             |_| format!("the agent answered {status}"),
             |refused| refused.error,
         );
-        Err(ClientError::Refused { why })
+        ClientError::Refused { why }
     }
 
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
@@ -248,6 +310,51 @@ impl Client {
             socket: self.socket.clone(),
             why: why.to_string(),
         }
+    }
+}
+
+/// The task of a connection, which ends with this.
+struct Connection {
+    task: JoinHandle<hyper::Result<()>>,
+    _sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// An answer that comes line by line.
+pub(super) struct Lines {
+    body: Response<Incoming>,
+    /// Held as long as lines are to come.
+    _connection: Connection,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line without its end; `None` after the last.
+    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
+                let rest = self.read.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.read, rest);
+                line.pop();
+                return Some(line);
+            }
+            // An agent that ends, and one that breaks off, have no more to say.
+            let frame = self.body.body_mut().frame().await?.ok()?;
+            if let Ok(data) = frame.into_data() {
+                self.read.extend_from_slice(&data);
+            }
+        }
+    }
+
+    /// All of it at once.
+    async fn rest(self) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+        let body = Limited::new(self.body.into_body(), ANSWER_BYTES);
+        Ok(body.collect().await?.to_bytes())
     }
 }
 

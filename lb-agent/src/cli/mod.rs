@@ -4,8 +4,10 @@
 //! `-o json` is the agent's own and is kept.
 
 mod client;
+mod explain;
 mod show;
 mod terminal;
+mod trace;
 
 use std::{
     io::{self, Write},
@@ -121,6 +123,27 @@ pub enum Ask {
         /// Only those of this service
         service: Option<String>,
     },
+    /// Tell what a connect of one client to a service would do now, and why
+    #[command(
+        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 www_hello\n  lb-agent explain 4711 db"
+    )]
+    Explain {
+        /// `host`, the name or id of a container, or the number of a process
+        client: String,
+        /// The service
+        service: String,
+    },
+    /// Show each decision for a service as the kernel takes it, until interrupted
+    #[command(
+        after_help = "Examples:\n  lb-agent trace www_hello\n  lb-agent trace www_hello --count 10 -o json\n\nJSON is one object a line."
+    )]
+    Trace {
+        /// The service
+        service: String,
+        /// End after so many decisions
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
     /// Take backends out of service: no new flows, established ones are cut after `lb_drain` (30 s)
     #[command(
         after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
@@ -221,9 +244,16 @@ pub async fn perform(
     let socket = options.socket.as_deref();
     let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
     let answered = match ask {
+        Ask::Trace { service, count } => {
+            trace::follow(&client, service, *count, options.output, out).await
+        }
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients(&client, options.output).await,
         Ask::Flows { service } => flows(&client, options.output, service.as_deref()).await,
+        Ask::Explain {
+            client: who,
+            service,
+        } => explain(&client, options.output, who, service).await,
         Ask::Vip(order) => vip(&client, options.output, order).await,
         Ask::Options => list_options(options.output),
         Ask::Drain { target, undo } => drain(&client, options.output, target, *undo).await,
@@ -269,6 +299,10 @@ enum Failure {
     NotKnown,
     #[error("there is no service {0:?}: see `lb-agent services`")]
     NoService(String),
+    #[error("the agent has ended, and the trace with it")]
+    Ended,
+    #[error("cannot print: {0}")]
+    Print(io::Error),
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -361,6 +395,15 @@ async fn flows(client: &Client, output: Output, service: Option<&str>) -> Answer
     let text = match output {
         Output::Table => show::flows(&list),
         Output::Json => json(&list)?,
+    };
+    Ok((text, Exit::Fine))
+}
+
+async fn explain(client: &Client, output: Output, who: &str, service: &str) -> Answer {
+    let told = client.explain(who, service, PATIENCE).await?;
+    let text = match output {
+        Output::Table => explain::table_of(&told),
+        Output::Json => json(&told)?,
     };
     Ok((text, Exit::Fine))
 }

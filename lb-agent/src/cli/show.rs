@@ -9,13 +9,15 @@ use super::terminal::Style;
 use crate::{
     admin::{
         compose::age,
-        report::{Backend, Component, DrainAnswer, FlowList, Mark, Report, Service},
+        report::{
+            Backend, Component, Connects, DrainAnswer, FlowList, Flows, Mark, Report, Service,
+        },
         text::{self, visible},
     },
     catalog::{Problem, SourceHealth},
     clients::Client,
     options::table::Entry as OptionEntry,
-    snapshot::ProbeState,
+    snapshot::{FULL, ProbeState},
     vip::Entry,
 };
 
@@ -91,7 +93,7 @@ pub(super) fn status(report: &Report, style: Style) -> String {
 pub(super) fn services(services: &[&Service]) -> String {
     let mut table = table(&[
         "SERVICE", "STATE", "VIP", "VIP6", "PORTS", "USABLE", "ACTIVE", "FLOWS", "REFUSED",
-        "FAILED",
+        "FAILED", "P50", "P99",
     ]);
     for service in services {
         let flows = service.flows;
@@ -106,9 +108,11 @@ pub(super) fn services(services: &[&Service]) -> String {
             known(flows.map(|flows| flows.total)),
             known(flows.map(|flows| flows.refused)),
             known(flows.map(|flows| flows.failed)),
+            percentile(service.connects.as_ref(), |it| it.p50_microseconds),
+            percentile(service.connects.as_ref(), |it| it.p99_microseconds),
         ]);
     }
-    right(&mut table, 5..10);
+    right(&mut table, 5..12);
     finish(&table)
 }
 
@@ -132,6 +136,9 @@ pub(super) fn details(services: &[&Service], now_unix: u64) -> String {
         if !hosts.is_empty() {
             text.push_str(&format!("  hosts    {}\n", hosts.join(" ")));
         }
+        if let Some(flows) = service.flows {
+            text.push_str(&format!("  flows    {}\n", counted(&flows)));
+        }
         text.push('\n');
         text.push_str(&backends(&[service], now_unix));
         text
@@ -139,26 +146,53 @@ pub(super) fn details(services: &[&Service], now_unix: u64) -> String {
     each.collect::<Vec<_>>().join("\n")
 }
 
+fn counted(flows: &Flows) -> String {
+    let Flows {
+        total,
+        active,
+        failed,
+        ..
+    } = flows;
+    let mut text = format!(
+        "{total}, {active} active, {failed} failed, {} refused",
+        flows.refused
+    );
+    let reasons = flows.refusals.by_reason().into_iter();
+    let reasons: Vec<String> = reasons
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if !reasons.is_empty() {
+        text.push_str(&format!(" ({})", reasons.join(", ")));
+    }
+    text
+}
+
 /// A line for each backend, with the two levels of health and what they add up to.
 pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
     let mut table = table(&[
         "SERVICE", "ID", "NODE", "ADDRESS", "WEIGHT", "PROBE", "SINCE", "SOURCE", "STATE",
-        "ACTIVE", "WHY",
+        "ACTIVE", "FLOWS", "FAILED", "P50", "P99", "WHY",
     ]);
     for service in services {
         for backend in &service.backends {
             let since = age(now_unix, backend.probe.since_unix);
+            let connects = backend.connects.as_ref();
             table.add_row([
                 visible(&service.name).into_owned(),
                 visible(&backend.key.id).into_owned(),
                 visible(&backend.key.node).into_owned(),
                 backend.address.to_string(),
-                backend.weight.to_string(),
+                weight(backend),
                 probe(backend.probe.state).to_owned(),
                 text::duration(since),
                 source(backend.source.state).to_owned(),
                 backend.state.as_str().to_owned(),
                 known(backend.active),
+                known(connects.map(|it| it.count)),
+                known(backend.failed),
+                percentile(connects, |it| it.p50_microseconds),
+                percentile(connects, |it| it.p99_microseconds),
                 why(backend),
             ]);
         }
@@ -175,11 +209,15 @@ pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
                 blank(),
                 "leaving".to_owned(),
                 leaving.active.to_string(),
+                blank(),
+                blank(),
+                blank(),
+                blank(),
                 "no longer registered".to_owned(),
             ]);
         }
     }
-    right(&mut table, [4, 9]);
+    right(&mut table, [4, 9, 10, 11, 12, 13]);
     finish(&table)
 }
 
@@ -335,6 +373,23 @@ fn why(backend: &Backend) -> String {
     causes.join("; ")
 }
 
+/// The weight, and what slow start leaves of it.
+fn weight(backend: &Backend) -> String {
+    match backend.ramp {
+        FULL => backend.weight.to_string(),
+        ramp => format!("{} at {ramp} %", backend.weight),
+    }
+}
+
+/// `?` when it is not known, `-` when there is nothing to measure.
+fn percentile(connects: Option<&Connects>, of: impl Fn(&Connects) -> Option<u64>) -> String {
+    let micros = match connects.map(of) {
+        None => return "?".to_owned(),
+        Some(micros) => micros,
+    };
+    micros.map_or_else(|| "-".to_owned(), text::microseconds)
+}
+
 fn vip(service: &Service) -> String {
     service
         .vip
@@ -378,7 +433,7 @@ fn source(health: SourceHealth) -> &'static str {
 }
 
 /// No lines and no wrapping, so that the output can be cut and searched.
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -391,7 +446,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+pub(super) fn right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
     for index in columns {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -399,7 +454,7 @@ fn right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
     }
 }
 
-fn finish(table: &Table) -> String {
+pub(super) fn finish(table: &Table) -> String {
     let lines = table.lines();
     lines.map(|line| format!("{}\n", line.trim_end())).collect()
 }

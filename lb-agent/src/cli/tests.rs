@@ -177,11 +177,11 @@ fn status_is_fine_when_every_line_is() {
 fn services_are_a_table() {
     let text = text(services(&sample_report(), Output::Table, None));
     let expect = "\
-SERVICE        STATE     VIP          VIP6                 PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED
-db             refused   none         none                 5432      0/1       0      0        0       0
-www            ok        198.18.0.9   fd62:6c62:76:1::9    any       1/1       0      0        0       0
-www.world.dev  ok        198.18.0.9   fd62:6c62:76:1::9    any       1/1       0      0        0       0
-www_hello      degraded  198.18.12.7  fd62:6c62:76:1::c07  any       1/3       6   1204        3       1
+SERVICE        STATE     VIP          VIP6                 PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED    P50     P99
+db             refused   none         none                 5432      0/1       0      0        0       0      -       -
+www            ok        198.18.0.9   fd62:6c62:76:1::9    any       1/1       0      0        0       0      -       -
+www.world.dev  ok        198.18.0.9   fd62:6c62:76:1::9    any       1/1       0      0        0       0      -       -
+www_hello      degraded  198.18.12.7  fd62:6c62:76:1::c07  any       1/3       6   1204        3       1  32 µs  384 µs
 ";
     assert_eq!(text, expect);
 }
@@ -194,14 +194,23 @@ www_hello  degraded
   vip      198.18.12.7 and fd62:6c62:76:1::c07, ports any
   balance  least-conn, check http /
   hosts    http://www.hello.localhost/ www.hello
+  flows    1204, 6 active, 1 failed, 3 refused (no-backend 2, denied 1)
 
-SERVICE    ID    NODE  ADDRESS      WEIGHT  PROBE  SINCE  SOURCE   STATE     ACTIVE  WHY
-www_hello  a     file  10.0.0.1:80       1  up     41 s   passing  usable         4
-www_hello  b     file  10.0.0.2:80       1  down   41 s   passing  l4_down        0  connection refused
-www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining       0
-www_hello  gone  file                                              leaving        2  no longer registered
+SERVICE    ID    NODE  ADDRESS      WEIGHT  PROBE  SINCE  SOURCE   STATE     ACTIVE  FLOWS  FAILED    P50     P99  WHY
+www_hello  a     file  10.0.0.1:80       1  up     41 s   passing  usable         4    400       0  32 µs  384 µs
+www_hello  b     file  10.0.0.2:80       1  down   41 s   passing  l4_down        0      0       0      -       -  connection refused
+www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining       0      0       0      -       -
+www_hello  gone  file                                              leaving        2                                no longer registered
 ";
     assert_eq!(text, expect);
+}
+
+#[test]
+fn slow_start_shows_beside_the_weight() {
+    let mut report = sample_report();
+    report.services.as_mut().unwrap()[3].backends[0].ramp = 55;
+    let text = text(backends(&report, Output::Table, Some("www_hello")));
+    assert!(text.contains("  1 at 55 %  up"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod compose;
 mod namespaces;
+mod process;
 mod stage;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use process::{NoProcess, cookie_of};
 pub use stage::{Config, Error, Outputs, run};
 
 /// The clients that do not stand on the host.
@@ -49,6 +51,19 @@ pub struct Client {
 }
 
 impl Clients {
+    /// The client that is meant by the name of its container, or by the first digits of that container's id.
+    pub fn find(&self, meant: &str) -> Option<(u64, &Standing)> {
+        let find = |fits: &dyn Fn(&Standing) -> bool| {
+            let mut all = self.by_cookie.iter();
+            all.find(|(_, standing)| fits(standing))
+                .map(|(&cookie, standing)| (cookie, standing))
+        };
+        // As long as the engine's own short form, or it might be a number or a word.
+        let is_id = meant.len() >= 12;
+        find(&|it| it.name == meant)
+            .or_else(|| find(&|it| is_id && it.container.starts_with(meant)))
+    }
+
     /// All of them, by the name of the container.
     pub fn list(&self) -> Vec<Client> {
         let all = self.by_cookie.iter();

@@ -7,8 +7,8 @@ use std::{
 
 use ipnet::Ipv4Net;
 use lb_common::{
-    ANY_PORT, Balance, Be16, Be32, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, PROTO_TCP, PROTO_UDP,
-    SLOTS, ServiceKey, flag,
+    ANY_PORT, Balance, Be16, Be32, FAMILY_ANY, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, PROTO_TCP,
+    PROTO_UDP, SLOTS, ServiceKey, flag,
 };
 
 use super::{
@@ -72,6 +72,23 @@ impl Asked {
         Some(asked)
     }
 
+    /// The view whose endpoint decides for a client, as the kernel looks it up; `None` stands on the host.
+    pub(super) fn decides(&self, client: Option<lb_common::Client>) -> u32 {
+        let stands = client.map(|it| [it.view, it.otherwise]);
+        let seen = |view: &u32| self.endpoints.keys().any(|key| key.view == *view);
+        let mut stands = stands.into_iter().flatten();
+        stands.find(seen).unwrap_or(HOST_VIEW)
+    }
+
+    /// Its endpoint in a view, on whichever port, and the one for IPv6 sockets alone.
+    pub(super) fn endpoint(&self, view: u32) -> Option<(&Endpoint, Option<&Endpoint>)> {
+        let (key, any) = self
+            .endpoints
+            .iter()
+            .find(|(key, _)| key.view == view && key.family == FAMILY_ANY)?;
+        Some((any, self.endpoints.get(&key.for_v6())))
+    }
+
     /// The backends that flows can be sent to at all, with their shares.
     fn members<'s>(
         &mut self,
@@ -107,7 +124,7 @@ fn unfit(name: &ServiceName, key: &InstanceKey, message: String) -> Problem {
 }
 
 /// Whether the socket path can send flows there; else what to do about it.
-fn fit(address: SocketAddr, pool: Ipv4Net) -> Result<(), String> {
+pub(super) fn fit(address: SocketAddr, pool: Ipv4Net) -> Result<(), String> {
     match address.ip().to_canonical() {
         _ if address.port() == 0 => Err(format!("{address} has no port; register one")),
         IpAddr::V4(ip) if pool.contains(&ip) => Err(format!(
@@ -204,7 +221,7 @@ impl<'s> Seen<'s> {
         from: Viewpoint<'_>,
         counted: &mut BTreeMap<SocketAddr, Share>,
     ) -> (Endpoint, Option<Endpoint>) {
-        let admitted = admits(self.access, from);
+        let admitted = against(self.access, from).is_none();
         let mut all = BTreeMap::new();
         let mut usable = false;
         for &(backend, share) in self.members {
@@ -254,11 +271,11 @@ impl<'s> Seen<'s> {
     }
 }
 
-/// Whether clients there are let in. Nobody stands elsewhere without a view who is not.
-fn admits(access: &Access, from: Viewpoint<'_>) -> bool {
+/// Which rule keeps clients there out, if one does. Nobody stands elsewhere without a view whom one does.
+pub(super) fn against(access: &Access, from: Viewpoint<'_>) -> Option<String> {
     let nowhere = BTreeSet::new();
     let client = match from {
-        Viewpoint::Elsewhere { .. } => return true,
+        Viewpoint::Elsewhere { .. } => return None,
         Viewpoint::Host => Client {
             host: true,
             lies_in: &|net| LOOPBACK.iter().any(|address| net.contains(address)),
@@ -270,7 +287,7 @@ fn admits(access: &Access, from: Viewpoint<'_>) -> bool {
             networks: &view.networks,
         },
     };
-    access.admits(&client)
+    access.against(&client)
 }
 
 /// The addresses by which rules may mean the host, beside its name.

@@ -43,8 +43,22 @@ pub struct Client<'c> {
 impl Access {
     /// Whether `client` is let in.
     pub fn admits(&self, client: &Client<'_>) -> bool {
-        let matched = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(client));
-        !matched(&self.deny) && (self.allow.is_empty() || matched(&self.allow))
+        self.against(client).is_none()
+    }
+
+    /// What keeps `client` out, as it would be written; `None` if it is let in.
+    pub fn against(&self, client: &Client<'_>) -> Option<String> {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.matches(client)) {
+            return Some(format!("lb_deny={rule}"));
+        }
+        let allowed = self.allow.is_empty() || self.allow.iter().any(|rule| rule.matches(client));
+        let rules = || {
+            self.allow
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        (!allowed).then(|| format!("lb_allow={}", rules().join(",")))
     }
 
     /// The networks that its rules ask about.

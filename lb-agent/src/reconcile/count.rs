@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use lb_common::ServiceKey;
+use lb_common::{Refusal, ServiceKey};
 use nix::time::{ClockId, clock_gettime};
 
 use super::Stage;
 use crate::{
     catalog::InstanceKey,
     snapshot::{ServiceName, Snapshot},
-    stats::{BackendStats, ServiceStats, Stats},
+    stats::{BackendStats, Handshakes, ServiceStats, Stats},
 };
 
 /// Figures on their way. A slice of them takes about as long as a change does.
@@ -41,6 +41,12 @@ impl Count {
         let stats = Stats {
             maps: stage.maps.fill(&stage.installed),
             programs: stage.programs.attached().collect(),
+            unknown: stage
+                .maps
+                .counters(0)
+                .map_or(0, |it| it.refused[Refusal::Unknown as usize]),
+            clients: stage.told.len(),
+            views: stage.views.as_ref().map_or(0, |it| it.views.len()),
             ..Stats::default()
         };
         Self {
@@ -82,10 +88,7 @@ impl Count {
                 continue;
             };
             let figures = self.stats.services.entry(endpoint.name.clone());
-            let figures = figures.or_default();
-            figures.flows += counters.flows;
-            figures.refused += counters.refused.iter().sum::<u64>();
-            figures.failed += counters.failed;
+            figures.or_default().add(&counters);
         }
         last
     }
@@ -100,11 +103,9 @@ impl Count {
         for (name, service) in services {
             let mut counted = BTreeSet::new();
             for (key, backend) in &service.backends {
-                if let Some(figures) = read(stage, &backend.address, now, false) {
-                    // TCP and UDP instances at one address share its count.
-                    let first = counted.insert(backend.address);
-                    self.note(name, key, figures, first);
-                }
+                // TCP and UDP instances at one address share its count.
+                let first = counted.insert(backend.address);
+                self.note(stage, name, key, backend.addresses(), (now, false, first));
             }
             last = Some(name);
             room = room.saturating_sub(1 + service.backends.len());
@@ -120,31 +121,52 @@ impl Count {
         let now = monotonic_nanos();
         for (address, owners) in std::mem::take(&mut self.left) {
             for (name, key) in &owners {
-                if let Some(figures) = read(stage, &address, now, true) {
-                    self.note(name, key, figures, true);
-                }
+                self.note(stage, name, key, [address].into_iter(), (now, true, true));
             }
         }
     }
 
-    /// Notes what was read of an instance; `first` of those that it was read for.
-    fn note(&mut self, name: &ServiceName, key: &InstanceKey, read: BackendStats, first: bool) {
+    /// Counts what is open at an instance, and how connects to each of its addresses went; `first` of those that share
+    /// them.
+    fn note(
+        &mut self,
+        stage: &Stage,
+        name: &ServiceName,
+        key: &InstanceKey,
+        addresses: impl Iterator<Item = SocketAddr>,
+        (now, leaving, first): (u64, bool, bool),
+    ) {
+        let mut read = None;
+        for address in addresses {
+            let Some(backend) = stage.installed.backends.get(&address) else {
+                continue;
+            };
+            let index = backend.id.index;
+            // The first one counts the flows of all of them.
+            let read = read.get_or_insert_with(|| BackendStats {
+                active: stage.maps.active(backend.counted_at.index).unwrap_or(0),
+                leaving,
+                ..BackendStats::default()
+            });
+            if let Ok(latency) = stage.maps.latency(index) {
+                read.failed += latency.failed;
+                read.handshakes += Handshakes::from(&latency);
+            }
+            let suspected = stage.maps.suspected_until(index);
+            if suspected.is_ok_and(|until| until > now) {
+                read.suspect = true;
+                self.stats.suspects.insert(address);
+            }
+        }
+        let Some(read) = read else {
+            return;
+        };
         let services: &mut BTreeMap<ServiceName, ServiceStats> = &mut self.stats.services;
         let figures = services.entry(name.clone()).or_default();
         figures.active += if first { read.active } else { 0 };
         // One that moved is where it is now.
         figures.backends.entry(key.clone()).or_insert(read);
     }
-}
-
-fn read(stage: &Stage, address: &SocketAddr, now: u64, leaving: bool) -> Option<BackendStats> {
-    let backend = stage.installed.backends.get(address)?;
-    let suspected = stage.maps.suspected_until(backend.id.index);
-    Some(BackendStats {
-        active: stage.maps.active(backend.counted_at.index).unwrap_or(0),
-        suspect: suspected.is_ok_and(|until| until > now),
-        leaving,
-    })
 }
 
 fn monotonic_nanos() -> u64 {

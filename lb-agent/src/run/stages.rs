@@ -54,6 +54,7 @@ pub(super) fn spawn(
     let (snapshots_in, snapshots) = watch::channel(None);
     let (suspects_in, suspects) = mpsc::channel(1024);
     let (stats_in, stats) = mpsc::channel(16);
+    let (traces_in, traces) = mpsc::channel(16);
     let (drains_in, drains) = mpsc::channel(16);
     // Without an engine nobody tells which containers end; the last value of a channel without a sender stays.
     let (departed_in, departed) = watch::channel(Arc::default());
@@ -216,6 +217,7 @@ pub(super) fn spawn(
         clients: clients.clone(),
         suspects: suspects_in,
         stats,
+        traces,
         problems: map_problems_in,
         installed: installed_in,
     };
@@ -299,6 +301,7 @@ pub(super) fn spawn(
     let inputs = admin::Inputs {
         snapshots,
         stats: stats_in,
+        traces: traces_in,
         sockets,
         removal,
         drains: drains_in,

@@ -11,6 +11,7 @@ use lb_agent::{
     snapshot::Snapshot,
     sockets::Sockets,
     stats::StatsRequest,
+    trace::TraceRequest,
     vip,
 };
 use prometheus_client::registry::Registry;
@@ -34,6 +35,7 @@ pub(crate) struct Agent {
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) drains: mpsc::Receiver<DrainRequest>,
     pub(crate) vips: mpsc::Receiver<vip::Request>,
+    pub(crate) traces: mpsc::Receiver<TraceRequest>,
     pub(crate) clients: watch::Sender<Option<Arc<Clients>>>,
     pub(crate) stop: CancellationToken,
     stage: JoinHandle<Result<(), admin::Error>>,
@@ -55,6 +57,7 @@ impl Agent {
                 let _ = reply.send(figures());
             }
         });
+        let (traces_out, traces) = mpsc::channel(4);
         let (drains_out, drains) = mpsc::channel(4);
         let (vips_out, vips) = mpsc::channel(4);
         let readiness = Readiness::new(["maps", "listeners"]);
@@ -70,6 +73,7 @@ impl Agent {
         let inputs = Inputs {
             snapshots: snapshots_in,
             stats,
+            traces: traces_out,
             sockets: no_sockets(),
             removal: watch::channel(removal::Status::default()).1,
             drains: drains_out,
@@ -98,6 +102,7 @@ impl Agent {
             snapshots,
             drains,
             vips,
+            traces,
             clients,
             stop,
             stage,

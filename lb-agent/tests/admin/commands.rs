@@ -7,12 +7,14 @@ use lb_agent::{
     cli::{self, Ask, Exit, Options, Output, Style, Vip},
     clients::{Clients, Standing},
     drain::DrainOutcome,
+    trace::{Decision, Told},
     vip::{Entry, How, Order},
 };
-use tokio::sync::mpsc;
+use lb_common::{Be16, PROTO_TCP, Trace};
+use tokio::sync::{broadcast, mpsc};
 
 use crate::{
-    agent::{Agent, ask_at},
+    agent::{Agent, ask_at, status},
     values::key,
 };
 
@@ -43,6 +45,51 @@ async fn the_commands_ask_the_live_agent() {
     let (exit, out, err) = agent.ask(Output::Table, Ask::Services { name }).await;
     assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
     assert!(err.contains("there is no service \"nope\""), "{err}");
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_trace_prints_what_is_told_and_how_much_is_missing() {
+    let mut agent = Agent::start().await;
+    let ask = Ask::Trace {
+        service: "www_hello".to_owned(),
+        count: Some(2),
+    };
+    let asking = ask_at(agent.socket.clone(), Output::Json, ask);
+    let telling = async {
+        let request = agent.traces.recv().await.unwrap();
+        assert_eq!(request.service.to_string(), "www_hello");
+        // Room for two: a third pushes the first one out.
+        let (out, hears) = broadcast::channel(2);
+        for port in 1..=3 {
+            let trace = Trace {
+                port: Be16::from_host(port),
+                proto: PROTO_TCP,
+                ..Trace::default()
+            };
+            let decision = Decision {
+                trace,
+                view: None,
+                address: None,
+            };
+            out.send(Told::Decision(decision)).unwrap();
+        }
+        request.reply.send(hears).unwrap();
+        out
+    };
+    let ((exit, text, err), out) = tokio::join!(asking, telling);
+    assert_eq!((exit, err.as_str()), (Exit::Fine, ""));
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<serde_json::Value> = lines.collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[0]["lost"], 1);
+    assert_eq!(lines[1]["vip"], "0.0.0.0:2");
+    assert_eq!(lines[2]["refused"], "unknown");
+    // The command has gone: nobody is left to hear.
+    out.closed().await;
+
+    let answer = agent.get("/api/v1/trace?service=www_hello").await;
+    status(&answer, 403);
     agent.end().await;
 }
 
@@ -241,7 +288,7 @@ async fn orders_about_vips_go_there_and_come_back() {
     let line = "POST /api/v1/vips/pin HTTP/1.1";
     let json = "Content-Type: application/json\r\n";
     let answer = agent.send(line, &agent.host(), json, body).await;
-    crate::agent::status(&answer, 403);
+    status(&answer, 403);
     agent.end().await;
 }
 

@@ -225,7 +225,9 @@ async fn every_line_of_the_metrics_is_well_formed_and_names_no_client() {
         let (series, value) = line.rsplit_once(' ').unwrap();
         value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
         let name = series.split('{').next().unwrap();
-        let family = name.strip_suffix("_total").unwrap_or(name);
+        let suffixes = ["_total", "_bucket", "_sum", "_count"];
+        let family = suffixes.iter().find_map(|it| name.strip_suffix(it));
+        let family = family.unwrap_or(name);
         assert!(families.contains_key(family), "{line} has no TYPE");
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
         assert!(name.chars().all(legal), "{line}");
@@ -269,6 +271,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
     let inputs = Inputs {
         snapshots,
         stats: mpsc::channel(1).0,
+        traces: mpsc::channel(1).0,
         sockets: no_sockets(),
         removal: watch::channel(Default::default()).1,
         drains: mpsc::channel(1).0,

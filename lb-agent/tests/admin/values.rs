@@ -1,7 +1,6 @@
 //! The values that the test plays.
 
 use std::{
-    collections::BTreeMap,
     net::Ipv4Addr,
     time::{Duration, SystemTime},
 };
@@ -77,15 +76,14 @@ pub(crate) fn figures() -> Stats {
     };
     let hello = ServiceStats {
         flows: 12,
-        refused: 0,
-        failed: 0,
         active: 3,
         backends: [(key("a"), active)].into(),
+        ..ServiceStats::default()
     };
     Stats {
         services: [(ServiceName::whole("www_hello"), hello)].into(),
-        maps: BTreeMap::new(),
         programs: [("connect4", true)].into(),
+        ..Stats::default()
     }
 }
 

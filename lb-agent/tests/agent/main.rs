@@ -20,4 +20,5 @@ mod life;
 mod limits;
 mod names;
 mod restarts;
+mod seeing;
 mod uninstall;

@@ -216,6 +216,44 @@ fn the_agent_tells_its_clients_and_knows_the_host() {
 }
 
 #[test]
+fn what_a_container_would_get_is_explained() {
+    let docker = engine();
+    start(&docker, "one", &["-l", "SERVICE_NAME=shop"]);
+    docker.docker(["network", "create", "lb-away"]).unwrap();
+    start(&docker, "near", &["-l", "SERVICE_IGNORE=1"]);
+    start(
+        &docker,
+        "far",
+        &["-l", "SERVICE_IGNORE=1", "--net", "lb-away"],
+    );
+    let mut agent = Agent::start(&docker);
+    agent.until_usable(&docker, "shop", &["one"]);
+    let explain = |client: &str| {
+        let path = format!("/api/v1/explain?client={client}&service=shop");
+        let url = format!("http://127.0.0.1:9180{path}");
+        // Until the agent knows the client.
+        let answer = eventually(LIMIT, || curl(&docker, None, &url));
+        let answer = answer.unwrap_or_else(|late| panic!("{late}\n{}", read(&agent.log)));
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    for client in ["host", "near"] {
+        let told = explain(client);
+        assert_eq!(told["ways"][0]["choices"], 1, "{told}");
+        assert_eq!(told["backends"][0]["by"], "container", "{told}");
+        assert_eq!(told["backends"][0]["verdict"], "given", "{told}");
+    }
+    // Docker keeps its networks apart, and nothing is published.
+    let told = explain("far");
+    assert_eq!(
+        told["client"]["standing"]["networks"][0], "lb-away",
+        "{told}"
+    );
+    assert_eq!(told["view"], 1, "{told}");
+    assert_eq!(told["ways"][0]["refused"], "no-path", "{told}");
+    assert_eq!(told["backends"][0]["verdict"], "no-path", "{told}");
+}
+
+#[test]
 fn a_container_finds_services_by_short_names() {
     let docker = engine();
     start(&docker, "one", &["-l", "SERVICE_NAME=www_hello"]);

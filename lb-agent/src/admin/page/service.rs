@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{hosts, known, vips};
+use super::{hosts, known, took, vips};
 use crate::{
     admin::{
         compose::age,
@@ -10,7 +10,7 @@ use crate::{
         text,
     },
     catalog::SourceHealth,
-    snapshot::ProbeState,
+    snapshot::{FULL, ProbeState},
 };
 
 /// The section of one service. `own` is its anchor, `other` that of the other naming scheme; either is
@@ -62,6 +62,10 @@ fn table(service: &Service, now_unix: u64) -> Markup {
                     th scope="col" { "source" }
                     th scope="col" { "combined" }
                     th scope="col" { "open flows" }
+                    th scope="col" { "flows" }
+                    th scope="col" { "failed" }
+                    th scope="col" { "p50" }
+                    th scope="col" { "p99" }
                 }
             }
             tbody {
@@ -80,7 +84,10 @@ fn row(service: &Service, backend: &Backend, now_unix: u64) -> Markup {
         tr class=(state) {
             th scope="row" { (backend.key.id) " " small { (backend.key.node) } }
             td { (backend.address) }
-            td.n { (backend.weight) }
+            td.n {
+                (backend.weight)
+                @if backend.ramp < FULL { " at " (backend.ramp) " %" }
+            }
             td { (probe(&backend.probe, now_unix)) }
             td { (source(backend, &details_id)) }
             td.mark {
@@ -88,6 +95,11 @@ fn row(service: &Service, backend: &Backend, now_unix: u64) -> Markup {
                 @if backend.suspect == Some(true) { ", suspect" }
             }
             td.n { (known(backend.active)) }
+            @let connects = backend.connects.as_ref();
+            td.n { (known(connects.map(|it| it.count))) }
+            td.n { (known(backend.failed)) }
+            td.n { (took(connects, |it| it.p50_microseconds)) }
+            td.n { (took(connects, |it| it.p99_microseconds)) }
         }
     }
 }
@@ -99,6 +111,7 @@ fn leaving_row(leaving: &Leaving) -> Markup {
             td colspan="4" { "no longer registered; its open flows live on" }
             td.mark { "leaving" }
             td.n { (leaving.active) }
+            td colspan="4" {}
         }
     }
 }

@@ -327,4 +327,4 @@ fn files(folder: &Path) -> Vec<String> {
     names.collect()
 }
 
-pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");

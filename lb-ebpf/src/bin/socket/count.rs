@@ -26,6 +26,15 @@ pub(crate) fn refuse(table: u32, reason: Refusal) {
     }
 }
 
+/// Counts a decision that could not be told.
+#[inline(always)]
+pub(crate) fn untold(table: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(table) {
+        // SAFETY: as in `count`.
+        unsafe { add(&raw mut (*counters).untold, 1) };
+    }
+}
+
 /// Counts a flow that failed at the address `target`.
 #[inline(always)]
 pub(crate) fn fail(table: u32, target: u32) {

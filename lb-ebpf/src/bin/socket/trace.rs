@@ -8,6 +8,7 @@ use lb_common::{Refusal, Service, Trace, flag};
 
 use crate::{
     choose::{Choice, Wish, cookie},
+    count::untold,
     datagram::socket_cookie,
     kernel::now,
     maps::{KNOWS_PROCESS, TRACES},
@@ -57,6 +58,8 @@ fn tell(sa: *mut bpf_sock_addr, wish: &Wish, table: u32, backend: u32, detail: u
         trace.process = bpf_get_current_pid_tgid();
         trace.command = bpf_get_current_comm().unwrap_or_default();
     }
-    // Whoever reads too slowly misses some.
-    let _ = TRACES.output(trace, 0);
+    // Whoever reads too slowly misses some, and is told how many.
+    if TRACES.output(trace, 0).is_err() {
+        untold(table);
+    }
 }

@@ -1,0 +1,300 @@
+//! What a connect of one client to one service would do, and why.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use axum::{
+    Extension, Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    action::{Failed, refused},
+    compose::balance,
+    guard::Actor,
+    router::Desk,
+};
+use crate::{
+    clients::{Clients, Standing, cookie_of},
+    desired::{Explanation, explain},
+    snapshot::{Service, ServiceName, Snapshot},
+    stats::Stats,
+    views::{View, Views},
+    vip::Pools,
+};
+
+/// The path.
+pub(crate) const EXPLAIN_PATH: &str = "/api/v1/explain";
+
+/// What is asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// `host`, the name or id of a container, or the number of a process.
+    client: String,
+    /// The service.
+    service: String,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// Who would connect.
+    pub(crate) client: Who,
+    /// What to.
+    pub(crate) service: String,
+    /// Its virtual address.
+    pub(crate) vip: Ipv4Addr,
+    /// The IPv6 twin of that; `null` where IPv6 is not served.
+    pub(crate) vip6: Option<Ipv6Addr>,
+    /// The ports that it answers on; empty means every port.
+    pub(crate) ports: BTreeSet<u16>,
+    /// How a backend is chosen.
+    pub(crate) balance: String,
+    /// For how long a client keeps its backend; 0 means not at all.
+    pub(crate) affinity_seconds: u64,
+    /// Whether every source has answered: before that the kernel may hold more than is told here.
+    pub(crate) complete: bool,
+    /// Which view decides, and what becomes of each backend.
+    #[serde(flatten)]
+    pub(crate) explanation: Explanation,
+}
+
+/// A client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Who {
+    /// The process that was asked for.
+    pub(crate) pid: Option<u32>,
+    /// The cookie of its network namespace; `null` for the host's.
+    pub(crate) cookie: Option<u64>,
+    /// The container; `null` for what is in none, or in none that is known.
+    pub(crate) standing: Option<Standing>,
+    /// The number of its own view; `null` for that of the host.
+    pub(crate) view: Option<u32>,
+    /// The ranges that services ask about, of which it is in these.
+    pub(crate) ranges: BTreeSet<IpNet>,
+}
+
+impl Who {
+    fn host() -> Self {
+        Self {
+            pid: None,
+            cookie: None,
+            standing: None,
+            view: None,
+            ranges: BTreeSet::new(),
+        }
+    }
+
+    fn client((cookie, standing): (u64, &Standing)) -> Self {
+        Self {
+            cookie: Some(cookie),
+            standing: Some(standing.clone()),
+            ..Self::host()
+        }
+    }
+
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
+        self.standing.iter().flat_map(|it| &it.addresses)
+    }
+}
+
+/// `GET /api/v1/explain`. A process is told on the socket only: to look at it means to enter its namespace.
+pub(super) async fn tell(
+    State(desk): State<Desk>,
+    Extension(actor): Extension<Actor>,
+    wish: Result<Query<Wish>, QueryRejection>,
+) -> Response {
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
+    };
+    let clients = desk.clients.borrow().clone();
+    let who = match who(&wish.client, clients.as_deref(), &actor).await {
+        Ok(who) => who,
+        Err((status, why)) => return refused(status, why),
+    };
+    let Some(snapshot) = desk.snapshots.borrow().clone() else {
+        let why = "the agent does not know its services yet: see `lb-agent status`";
+        return refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+    };
+    let Some((name, service)) = meant(&snapshot, &wish.service) else {
+        let why = format!(
+            "there is no service {:?}: see `lb-agent services`",
+            wish.service
+        );
+        return refused(StatusCode::NOT_FOUND, why);
+    };
+    let Some(stats) = desk.read_stats().await else {
+        return Failed::Silent.answer();
+    };
+    let clients = clients.unwrap_or_default();
+    match told(
+        who,
+        (name, service),
+        (&snapshot, &clients),
+        &stats,
+        desk.pools,
+    ) {
+        Some(told) => Json(told).into_response(),
+        None => {
+            let why = format!("{name} has no virtual address yet: see `lb-agent status`");
+            refused(StatusCode::CONFLICT, why)
+        }
+    }
+}
+
+/// The one service that is meant: by the name shown, or by label.
+pub(super) fn meant<'s>(
+    snapshot: &'s Snapshot,
+    name: &str,
+) -> Option<(&'s ServiceName, &'s Service)> {
+    let mut services = snapshot.services.iter();
+    let found = services.find(|(it, _)| it.to_string() == name || it.label() == name);
+    found.map(|(name, service)| (name, &**service))
+}
+
+async fn who(
+    meant: &str,
+    clients: Option<&Clients>,
+    actor: &Actor,
+) -> Result<Who, (StatusCode, String)> {
+    if meant == "host" {
+        return Ok(Who::host());
+    }
+    let Some(clients) = clients else {
+        let why = "the Docker Engine has not told its containers yet: see `lb-agent status`";
+        return Err((StatusCode::SERVICE_UNAVAILABLE, why.to_owned()));
+    };
+    if let Some(found) = clients.find(meant) {
+        return Ok(Who::client(found));
+    }
+    let Ok(pid) = meant.parse() else {
+        let why = format!(
+            "no container {meant:?} has a network namespace of its own: see `lb-agent clients`, or say `host` for one \
+             that is in the host's"
+        );
+        return Err((StatusCode::NOT_FOUND, why));
+    };
+    if !matches!(actor, Actor::Local { .. }) {
+        let why = "processes are told on the host only: run `lb-agent explain` there";
+        return Err((StatusCode::FORBIDDEN, why.to_owned()));
+    }
+    let (cookie, own) = cookie_of(pid)
+        .await
+        .map_err(|error| (StatusCode::NOT_FOUND, error.to_string()))?;
+    Ok(Who {
+        pid: Some(pid),
+        cookie: (!own).then_some(cookie),
+        standing: clients.by_cookie.get(&cookie).cloned(),
+        ..Who::host()
+    })
+}
+
+fn told(
+    mut who: Who,
+    (name, service): (&ServiceName, &Service),
+    (snapshot, clients): (&Snapshot, &Clients),
+    stats: &Stats,
+    pools: Pools,
+) -> Option<Told> {
+    let views = Views::of(clients, snapshot);
+    let client = who.cookie.and_then(|it| views.clients.get(&it)).copied();
+    let own = client.and_then(|it| views.views.get(&it.view));
+    who.view = client.map(|it| it.view);
+    who.ranges = own
+        .map(|View { ranges, .. }| ranges.clone())
+        .unwrap_or_default();
+    let pool = pools.v4.net();
+    Some(Told {
+        client: who,
+        service: name.to_string(),
+        vip: service.vip?,
+        vip6: service.vip.and_then(|vip| pools.twin(vip)),
+        ports: service.options.ports.clone(),
+        balance: balance(service.options.balance).to_owned(),
+        affinity_seconds: service.options.affinity.as_secs(),
+        complete: snapshot.complete,
+        explanation: explain((name, service), client, &views, &stats.suspects, pool)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::sample;
+
+    fn clients() -> Clients {
+        let standing = Standing {
+            container: "c0ffee0123456789".to_owned(),
+            name: "web".to_owned(),
+            networks: ["front".to_owned()].into(),
+            addresses: [[172, 18, 0, 2].into()].into(),
+            outside: true,
+        };
+        Clients {
+            by_cookie: [(4107, standing)].into(),
+        }
+    }
+
+    const LOCAL: Actor = Actor::Local {
+        uid: 0,
+        allowed: true,
+    };
+
+    #[tokio::test]
+    async fn a_client_is_the_host_a_container_or_a_process() {
+        let clients = clients();
+        let cookie =
+            async |meant: &str| who(meant, Some(&clients), &LOCAL).await.map(|it| it.cookie);
+        assert_eq!(cookie("host").await, Ok(None));
+        assert_eq!(cookie("web").await, Ok(Some(4107)));
+        assert_eq!(cookie("c0ffee012345").await, Ok(Some(4107)));
+        assert_eq!(cookie(&std::process::id().to_string()).await, Ok(None));
+        for nobody in ["c0ffee", "webb", ""] {
+            let (status, why) = cookie(nobody).await.unwrap_err();
+            assert_eq!(status, StatusCode::NOT_FOUND, "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_is_not_told_over_tcp_and_nobody_while_the_clients_are_unknown() {
+        let remote = Actor::Remote {
+            peer: "127.0.0.1:4000".parse().unwrap(),
+            own: "127.0.0.1:9180".parse().unwrap(),
+        };
+        let pid = std::process::id().to_string();
+        let refusal = who(&pid, Some(&clients()), &remote).await.unwrap_err();
+        assert_eq!(refusal.0, StatusCode::FORBIDDEN);
+        let refusal = who("web", None, &LOCAL).await.unwrap_err();
+        assert_eq!(refusal.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(who("host", None, &LOCAL).await, Ok(Who::host()));
+    }
+
+    #[test]
+    fn what_is_told_has_the_addresses_and_the_view() {
+        let (snapshot, clients) = (sample::snapshot(), clients());
+        let found = meant(&snapshot, "www_hello").unwrap();
+        let web = Who::client(clients.find("web").unwrap());
+        let stats = Stats::default();
+        let pools = Pools::default();
+        let told = told(web, found, (&snapshot, &clients), &stats, pools).unwrap();
+        assert_eq!(told.vip, Ipv4Addr::new(198, 18, 12, 7));
+        assert!(told.client.view.is_some());
+        let verdicts = told.explanation.backends.iter();
+        let verdicts: Vec<_> = verdicts.map(|it| it.verdict.as_str()).collect();
+        assert_eq!(verdicts, ["given", "l4_down", "draining"]);
+        let db = meant(&snapshot, "db").unwrap();
+        assert_eq!(
+            super::told(Who::host(), db, (&snapshot, &clients), &stats, pools),
+            None
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! `trace`: prints each decision as it comes. It may never end, so its columns have fixed widths.
+
+use std::io::{self, Write};
+
+use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
+
+use super::{Answer, Exit, Failure, Output, PATIENCE, client::Client};
+use crate::admin::{
+    text::{visible, visible_json},
+    trace::{Decided, Line},
+};
+
+/// Prints the decisions for a service, as many as are wanted.
+pub(super) async fn follow(
+    client: &Client,
+    service: &str,
+    count: Option<u64>,
+    output: Output,
+    out: &mut dyn Write,
+) -> Answer {
+    let mut lines = client.trace(service, PATIENCE).await?;
+    let fine = Ok((String::new(), Exit::Fine));
+    // By the head the reader knows that decisions are told from now on.
+    if output == Output::Table && !print(out, HEAD)? {
+        return fine;
+    }
+    let mut left = count;
+    while left != Some(0) {
+        let line = lines.next().await.ok_or(Failure::Ended)?;
+        let said: Line = serde_json::from_slice(&line)?;
+        let text = match output {
+            Output::Table => row(&said),
+            Output::Json => {
+                let line = serde_json::to_string(&said)?;
+                format!("{}\n", visible_json(&line))
+            }
+        };
+        if !print(out, &text)? {
+            return fine;
+        }
+        if let (Line::Decision(_), Some(left)) = (said, &mut left) {
+            *left -= 1;
+        }
+    }
+    fine
+}
+
+/// Whether there is still a reader.
+fn print(out: &mut dyn Write, text: &str) -> Result<bool, Failure> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Print(error)),
+    }
+}
+
+const HEAD: &str = "TIME              PID  COMMAND          CONTAINER         VIEW        VIP                    PROTO  DECISION\n";
+
+fn row(line: &Line) -> String {
+    let decided = match line {
+        Line::Lost { lost } => {
+            return format!("{lost} decisions are missing here: they came too fast\n");
+        }
+        Line::Decision(decided) => decided,
+    };
+    let text = |text: &Option<String>, unknown: &str| {
+        let text = text.as_deref().map(|it| visible(it).into_owned());
+        text.unwrap_or_else(|| unknown.to_owned())
+    };
+    let pid = decided
+        .pid
+        .map_or_else(|| "?".to_owned(), |it| it.to_string());
+    format!(
+        "{:12}  {pid:>7}  {:15}  {:16}  {:10}  {:21}  {:5}  {}\n",
+        time(decided.at_unix_milliseconds),
+        text(&decided.command, "?"),
+        text(&decided.container, "-"),
+        view(decided.view),
+        decided.vip.to_string(),
+        decided.protocol,
+        decision(decided),
+    )
+}
+
+fn decision(decided: &Decided) -> String {
+    if let Some(reason) = &decided.refused {
+        return format!("refused: {}", visible(reason));
+    }
+    let gone = || "gone".to_owned();
+    let backend = decided.backend.as_deref();
+    let backend = backend.map_or_else(gone, |it| visible(it).into_owned());
+    let address = decided.address.map_or_else(gone, |it| it.to_string());
+    format!("{backend} at {address}")
+}
+
+fn view(view: Option<u32>) -> String {
+    match view {
+        Some(HOST_VIEW) => "host".to_owned(),
+        Some(OUTSIDE_VIEW) => "outside".to_owned(),
+        Some(INTERNAL_VIEW) => "internal".to_owned(),
+        Some(own) => own.to_string(),
+        None => "gone".to_owned(),
+    }
+}
+
+/// The time of day, in UTC.
+fn time(milliseconds: u64) -> String {
+    let (seconds, milliseconds) = (milliseconds / 1000, milliseconds % 1000);
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!(
+        "{hours:02}:{minutes:02}:{:02}.{milliseconds:03}",
+        seconds % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_decision_is_a_line_below_the_head() {
+        let granted = Decided {
+            at_unix_milliseconds: 1_700_000_000_042,
+            service: "www_hello".to_owned(),
+            pid: Some(4711),
+            command: Some("cu\u{1b}rl".to_owned()),
+            container: Some("web".to_owned()),
+            cookie: 4107,
+            view: Some(OUTSIDE_VIEW),
+            vip: "198.18.12.7:80".parse().unwrap(),
+            protocol: "tcp".to_owned(),
+            backend: Some("file/a".to_owned()),
+            address: Some("10.0.0.1:8080".parse().unwrap()),
+            refused: None,
+        };
+        let refused = Decided {
+            pid: None,
+            command: None,
+            container: None,
+            view: Some(HOST_VIEW),
+            backend: None,
+            address: None,
+            refused: Some("no-path".to_owned()),
+            ..granted.clone()
+        };
+        let lines = [
+            Line::Decision(granted.into()),
+            Line::Lost { lost: 5 },
+            Line::Decision(refused.into()),
+        ];
+        let text: String = lines.iter().map(row).collect();
+        let expect = "\
+TIME              PID  COMMAND          CONTAINER         VIEW        VIP                    PROTO  DECISION
+22:13:20.042     4711  cu\\u{1b}rl       web               outside     198.18.12.7:80         tcp    file/a at 10.0.0.1:8080
+5 decisions are missing here: they came too fast
+22:13:20.042        ?  ?                -                 host        198.18.12.7:80         tcp    refused: no-path
+";
+        assert_eq!(HEAD.to_owned() + &text, expect);
+    }
+}

@@ -1,0 +1,164 @@
+//! One service as several clients see it.
+
+use super::*;
+use crate::{
+    catalog::Reach,
+    clients::{Clients, Standing},
+    options::{Access, Options, Rule},
+    snapshot::{ProbeState, Snapshot},
+};
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A container on the network `web`, perhaps published.
+fn container(last: u8, published: bool) -> Backend {
+    let address = SocketAddr::from(([172, 18, 0, last], 80));
+    Backend {
+        reach: Reach {
+            networks: [("web".to_owned(), address)].into(),
+            published: published.then(|| SocketAddr::from(([10, 1, 1, 1], 8000 + u16::from(last)))),
+        },
+        ..Backend::usable(address)
+    }
+}
+
+fn service(backends: impl IntoIterator<Item = Backend>) -> Service {
+    let key = |n: usize| InstanceKey {
+        node: "n".to_owned(),
+        id: n.to_string(),
+    };
+    let backends = backends.into_iter().enumerate();
+    Service {
+        vip: Some([198, 18, 0, 9].into()),
+        options: Options::default(),
+        aliases: BTreeSet::new(),
+        backends: backends.map(|(n, backend)| (key(n), backend)).collect(),
+    }
+}
+
+/// The clients 1 on `web`, 2 on `other`, 3 on `other` that reaches nothing else.
+fn clients() -> Clients {
+    let standing = |network: &str, outside| Standing {
+        container: String::new(),
+        name: String::new(),
+        networks: [network.to_owned()].into(),
+        addresses: [[172, 19, 0, 9].into()].into(),
+        outside,
+    };
+    let all = [("web", true), ("other", true), ("other", false)];
+    let all = all.map(|(network, outside)| standing(network, outside));
+    Clients {
+        by_cookie: (1..).zip(all).collect(),
+    }
+}
+
+/// What `service` is to the client with this cookie, 0 for the host; and the endpoints that the maps get.
+fn explained(service: &Service, client: u64, suspects: &[&str]) -> Explanation {
+    let name = ServiceName::whole("s");
+    let mut snapshot = Snapshot::default();
+    snapshot
+        .services
+        .insert(name.clone(), service.clone().into());
+    let views = Views::of(&clients(), &snapshot);
+    let suspects = suspects.iter().map(|it| at(it)).collect();
+    let client = views.clients.get(&client).copied();
+    let pool = "198.18.0.0/16".parse().unwrap();
+    explain((&name, service), client, &views, &suspects, pool).unwrap()
+}
+
+fn verdicts(explanation: &Explanation) -> Vec<(&str, Option<By>, u32)> {
+    let all = explanation.backends.iter();
+    all.map(|it| (it.verdict.as_str(), it.by, it.share_permille))
+        .collect()
+}
+
+#[test]
+fn the_address_and_the_verdict_follow_from_where_the_client_stands() {
+    let service = service([container(2, true), container(3, false)]);
+    let own = ("given", Some(By::Container), 500);
+    let host = explained(&service, 0, &[]);
+    assert_eq!((host.view, verdicts(&host)), (HOST_VIEW, vec![own, own]));
+    // The host sees the same, and yet the view is another: outsiders see less.
+    assert_eq!(verdicts(&explained(&service, 1, &[])), [own, own]);
+    let other = explained(&service, 2, &[]);
+    assert_eq!(other.view, OUTSIDE_VIEW);
+    let published = ("given", Some(By::Published), 1000);
+    assert_eq!(verdicts(&other), [published, ("no-path", None, 0)]);
+    let inside = explained(&service, 3, &[]);
+    assert_eq!(inside.view, INTERNAL_VIEW);
+    assert_eq!(inside.ways[0].refused.as_deref(), Some("no-path"));
+    assert_eq!(verdicts(&inside), [("no-path", None, 0); 2]);
+}
+
+#[test]
+fn a_backend_that_takes_no_flow_is_told_with_the_cause() {
+    let backend = |address: &str| Backend::usable(at(address));
+    let mut down = backend("10.0.0.2:80");
+    down.probe.state = ProbeState::Down;
+    let service = service([
+        backend("10.0.0.1:80"),
+        down,
+        Backend {
+            weight: 0,
+            ..backend("10.0.0.3:80")
+        },
+        backend("198.18.3.3:80"),
+    ]);
+    let found = explained(&service, 0, &[]);
+    let verdicts = verdicts(&found);
+    let registered = Some(By::Registered);
+    assert_eq!(verdicts[0], ("given", registered, 1000));
+    assert_eq!(verdicts[1], ("l4_down", registered, 0));
+    assert_eq!(verdicts[2], ("weight 0", registered, 0));
+    assert!(verdicts[3].0.contains("VIP pool"), "{verdicts:?}");
+}
+
+#[test]
+fn who_is_kept_out_is_told_by_which_rule() {
+    let mut service = service([container(2, true)]);
+    service.options.access = Access {
+        allow: Vec::new(),
+        deny: vec![Rule::Host, Rule::Network("web".to_owned())],
+    };
+    for (client, rule) in [(0, "lb_deny=host"), (1, "lb_deny=network:web")] {
+        let found = explained(&service, client, &[]);
+        assert_eq!(found.denied.as_deref(), Some(rule));
+        assert_eq!(found.ways[0].refused.as_deref(), Some("denied"));
+        assert_eq!(verdicts(&found)[0].0, "denied");
+    }
+    let found = explained(&service, 2, &[]);
+    assert_eq!((found.denied.clone(), found.ways[0].choices), (None, 1));
+    service.options.access = Access {
+        allow: vec![Rule::Network("web".to_owned())],
+        deny: Vec::new(),
+    };
+    let found = explained(&service, 2, &[]);
+    assert_eq!(found.denied.as_deref(), Some("lb_allow=network:web"));
+}
+
+#[test]
+fn a_suspect_is_skipped_while_there_is_another() {
+    let service = service(["10.0.0.1:80", "10.0.0.2:80"].map(|it| Backend::usable(at(it))));
+    let found = explained(&service, 0, &["10.0.0.1:80"]);
+    assert_eq!(found.ways[0].choices, 1);
+    assert!(found.backends[0].suspect && !found.backends[1].suspect);
+    let all = ["10.0.0.1:80", "10.0.0.2:80"];
+    assert_eq!(explained(&service, 0, &all).ways[0].choices, 2);
+}
+
+#[test]
+fn an_address_of_the_other_family_is_for_its_sockets_alone() {
+    let service = service(["10.0.0.1:80", "[fd00::1]:80"].map(|it| Backend::usable(at(it))));
+    let found = explained(&service, 0, &[]);
+    let kinds: Vec<_> = found.ways.iter().map(|it| it.sockets.as_str()).collect();
+    assert_eq!(kinds, ["ipv4", "ipv6"]);
+    assert_eq!((found.ways[0].choices, found.ways[1].choices), (1, 2));
+    let registered = Some(By::Registered);
+    let expect = [
+        ("given", registered, 1000),
+        ("given to ipv6 sockets", registered, 500),
+    ];
+    assert_eq!(verdicts(&found), expect);
+}
