@@ -111,7 +111,7 @@ pub struct Handshakes {
     /// The sum of their times, in microseconds.
     pub micros: u64,
     /// How many took less than the bound of each bucket, and not less than the one before; the last has none.
-    pub buckets: [u64; LATENCY_BUCKETS],
+    pub buckets: [u64; LATENCY_BUCKETS as usize],
 }
 
 impl Handshakes {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn without_handshakes_there_is_no_percentile_and_the_last_bucket_has_no_end() {
         assert_eq!(Handshakes::default().percentile(50), None);
-        let slow = handshakes(&[(LATENCY_BUCKETS - 1, 3)]);
+        let slow = handshakes(&[(LATENCY_BUCKETS as usize - 1, 3)]);
         assert_eq!(slow.percentile(50), Handshakes::bounds().last());
         assert_eq!(slow.percentile(50), Some(65_536));
     }

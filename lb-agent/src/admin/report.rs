@@ -254,7 +254,7 @@ pub struct Connects {
     /// The sum of their times.
     pub sum_microseconds: u64,
     /// How many took less than 64 µs, how many of the others less than 128 µs, and so on; the last, all the rest.
-    pub buckets: [u64; LATENCY_BUCKETS],
+    pub buckets: [u64; LATENCY_BUCKETS as usize],
     /// Half of them took no longer, by estimation from the buckets; `null` without any.
     pub p50_microseconds: Option<u64>,
     /// So with 99 of 100.
