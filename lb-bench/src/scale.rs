@@ -193,7 +193,10 @@ impl Maps {
             let table = self.tables.get(&service.table, 0)?;
             let backend = table.halves[(service.half & 1) as usize].slots[0];
             let backend = self.backends.get(&backend, 0)?;
-            keys.insert(service_at(backend.address.host().into()), key);
+            keys.insert(
+                service_at(Ipv4Addr::from(u32::from_be(backend.address[3]))),
+                key,
+            );
         }
         Ok(keys)
     }
