@@ -8,8 +8,9 @@ use std::net::TcpStream;
 use anyhow::{Result, ensure};
 
 use crate::{
-    Effort, client,
-    hooks::{Hook, Hooks, Occupant, Runs},
+    Effort,
+    client::{self, Asker},
+    hooks::{HOOKS, Hook, Hooks, Occupant, Runs},
     server::{CHUNK, Kind, Network, Place, backends},
     statistics::median,
     world::{World, vip},
@@ -32,6 +33,14 @@ pub(crate) struct Costs {
     pub(crate) sock_ops: f64,
     /// All hooks together for a connection outside the pool, both ends.
     pub(crate) bystander: f64,
+    /// `connect6` to an IPv6 VIP with IPv6 backends.
+    pub(crate) connect6: f64,
+    /// `getpeername6` of its client.
+    pub(crate) getpeername6: f64,
+    /// `sendmsg4` for a datagram to a VIP, of a socket that sent others before.
+    pub(crate) sendmsg: f64,
+    /// `recvmsg4` for its answer.
+    pub(crate) recvmsg: f64,
 }
 
 /// Measures them.
@@ -48,7 +57,7 @@ pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> 
                 effort.cost_rounds
             );
         }
-        let mut readings = [[Runs::default(); 4]; 5];
+        let mut readings = Readings::default();
         let mut order = Setup::ALL;
         if number % 2 == 1 {
             order.reverse();
@@ -75,6 +84,10 @@ pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> 
         sock_release: over_rounds(|costs| costs.sock_release),
         sock_ops: over_rounds(|costs| costs.sock_ops),
         bystander: over_rounds(|costs| costs.bystander),
+        connect6: over_rounds(|costs| costs.connect6),
+        getpeername6: over_rounds(|costs| costs.getpeername6),
+        sendmsg: over_rounds(|costs| costs.sendmsg),
+        recvmsg: over_rounds(|costs| costs.recvmsg),
     })
 }
 
@@ -84,7 +97,7 @@ pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> 
 /// When the flow breaks, or the kernel refuses.
 pub(crate) fn transfer_runs(world: &mut World, hooks: &mut Hooks) -> Result<u64> {
     world.move_to(Place::Hooked)?;
-    let count = |runs: [Runs; 4]| runs.iter().map(|runs| runs.count).sum::<u64>();
+    let count = |runs: [Runs; HOOKS]| runs.iter().map(|runs| runs.count).sum::<u64>();
     let before = count(hooks.runs()?);
     let mut flow = TcpStream::connect(vip(Network::Bridge, Kind::Sink, Place::Hooked))?;
     client::send_chunk(&mut flow)?;
@@ -115,23 +128,37 @@ enum Setup {
     /// As for a client of a VIP, with a program that makes the record in the place of `connect4`. It goes to the
     /// same servers, by their own addresses.
     Record,
+    /// As [`Setup::Vip`], by IPv6 over the bridge.
+    Vip6,
+    /// The same directly, with empty programs.
+    Empty6,
+    /// The agent's programs and datagrams to a VIP, of one socket that is not connected.
+    Datagrams,
+    /// The same directly, with empty programs.
+    EmptyDatagrams,
 }
 
 impl Setup {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; SETUPS] = [
         Self::Vip,
         Self::VipEmpty,
         Self::Bystander,
         Self::Empty,
         Self::Record,
+        Self::Vip6,
+        Self::Empty6,
+        Self::Datagrams,
+        Self::EmptyDatagrams,
     ];
 
     /// What the kernel counts for [`CONNECTIONS`] connections.
-    fn read(self, hooks: &mut Hooks) -> Result<[Runs; 4]> {
+    fn read(self, hooks: &mut Hooks) -> Result<[Runs; HOOKS]> {
         let (connect4, others) = match self {
-            Self::Vip | Self::Bystander => (Occupant::Real, Occupant::Real),
+            Self::Vip | Self::Bystander | Self::Vip6 | Self::Datagrams => {
+                (Occupant::Real, Occupant::Real)
+            }
             Self::VipEmpty => (Occupant::Real, Occupant::Empty),
-            Self::Empty => (Occupant::Empty, Occupant::Empty),
+            Self::Empty | Self::Empty6 | Self::EmptyDatagrams => (Occupant::Empty, Occupant::Empty),
             Self::Record => (Occupant::Record, Occupant::Real),
         };
         for hook in Hook::ALL {
@@ -142,20 +169,36 @@ impl Setup {
             };
             hooks.put(hook, occupant)?;
         }
-        let place = if matches!(self, Self::Record) {
-            Place::Bare
-        } else {
-            Place::Hooked
+        let direct = |network, kind, place| backends(network, kind, place).to_vec();
+        let balanced = |network, kind| vec![vip(network, kind, Place::Bare)];
+        let targets = match self {
+            Self::Vip | Self::VipEmpty => balanced(Network::Loopback, Kind::Short),
+            Self::Bystander | Self::Empty => direct(Network::Loopback, Kind::Short, Place::Hooked),
+            Self::Record => direct(Network::Loopback, Kind::Short, Place::Bare),
+            Self::Vip6 => balanced(Network::Bridge6, Kind::Short),
+            Self::Empty6 => direct(Network::Bridge6, Kind::Short, Place::Bare),
+            Self::Datagrams => balanced(Network::Loopback, Kind::Datagram),
+            Self::EmptyDatagrams => direct(Network::Loopback, Kind::Datagram, Place::Bare),
         };
-        let direct = backends(Network::Loopback, Kind::Short, place);
+        let socket = client::datagram_socket()?;
+        if matches!(self, Self::Datagrams | Self::EmptyDatagrams) {
+            // The first one of a socket is remembered, which the others find done.
+            for &target in &targets {
+                Asker::Unconnected(target).ask(&socket)?;
+            }
+        }
         let before = hooks.runs()?;
-        for number in 0..CONNECTIONS as usize {
-            if matches!(self, Self::Vip | Self::VipEmpty) {
-                let stream = TcpStream::connect(vip(Network::Loopback, Kind::Short, Place::Bare))?;
-                stream.peer_addr()?;
-                client::finish(stream)?;
-            } else {
-                client::visit(direct[number % direct.len()])?;
+        for &target in targets.iter().cycle().take(CONNECTIONS as usize) {
+            match self {
+                Self::Vip | Self::VipEmpty | Self::Vip6 | Self::Empty6 => {
+                    let stream = TcpStream::connect(target)?;
+                    stream.peer_addr()?;
+                    client::finish(stream)?;
+                }
+                Self::Bystander | Self::Empty | Self::Record => client::visit(target)?,
+                Self::Datagrams | Self::EmptyDatagrams => {
+                    Asker::Unconnected(target).ask(&socket)?;
+                }
             }
         }
         let mut runs = hooks.runs()?;
@@ -166,8 +209,14 @@ impl Setup {
     }
 }
 
+/// What was counted, for each setup and each hook.
+type Readings = [[Runs; HOOKS]; SETUPS];
+
+/// How many setups there are.
+const SETUPS: usize = 9;
+
 /// The figures of one round. Pure.
-fn costs(readings: &[[Runs; 4]; 5]) -> Costs {
+fn costs(readings: &Readings) -> Costs {
     let each = |setup: Setup, hook: Hook| readings[setup as usize][hook as usize].each();
     let net = |setup, empty, hook| each(setup, hook) - each(empty, hook);
     let whole = |setup: Setup| {
@@ -185,6 +234,10 @@ fn costs(readings: &[[Runs; 4]; 5]) -> Costs {
         sock_release: net(Setup::Vip, Setup::VipEmpty, Hook::SockRelease),
         sock_ops: net(Setup::Vip, Setup::VipEmpty, Hook::SockOps),
         bystander: whole(Setup::Bystander) - whole(Setup::Empty),
+        connect6: net(Setup::Vip6, Setup::Empty6, Hook::Connect6),
+        getpeername6: net(Setup::Vip6, Setup::Empty6, Hook::Getpeername6),
+        sendmsg: net(Setup::Datagrams, Setup::EmptyDatagrams, Hook::Sendmsg4),
+        recvmsg: net(Setup::Datagrams, Setup::EmptyDatagrams, Hook::Recvmsg4),
     }
 }
 

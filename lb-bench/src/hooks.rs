@@ -8,31 +8,57 @@ use aya::{
     programs::Program,
     sys::{Stats, enable_stats},
 };
-use lb_agent::programs::{HOOKS, Programs};
+use lb_agent::programs::Programs;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 
-/// The hooks, in the order of [`HOOKS`].
+/// The hooks that run for flows and datagrams; those of `bind()` are not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
     Getpeername4,
+    Getpeername6,
     SockRelease,
     SockOps,
+    Recvmsg4,
+    Recvmsg6,
+    Sendmsg4,
+    Sendmsg6,
+    Connect6,
     Connect4,
 }
 
 impl Hook {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; HOOKS] = [
         Self::Getpeername4,
+        Self::Getpeername6,
         Self::SockRelease,
         Self::SockOps,
+        Self::Recvmsg4,
+        Self::Recvmsg6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Connect6,
         Self::Connect4,
     ];
 
     fn name(self) -> &'static str {
-        HOOKS[self as usize]
+        match self {
+            Self::Getpeername4 => "getpeername4",
+            Self::Getpeername6 => "getpeername6",
+            Self::SockRelease => "sock_release",
+            Self::SockOps => "sock_ops",
+            Self::Recvmsg4 => "recvmsg4",
+            Self::Recvmsg6 => "recvmsg6",
+            Self::Sendmsg4 => "sendmsg4",
+            Self::Sendmsg6 => "sendmsg6",
+            Self::Connect6 => "connect6",
+            Self::Connect4 => "connect4",
+        }
     }
 }
+
+/// How many.
+pub(crate) const HOOKS: usize = 10;
 
 /// What sits in a hook's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +99,7 @@ pub(crate) struct Hooks {
     bench: Ebpf,
     /// In the order of [`Hook::ALL`].
     links: Vec<OwnedFd>,
-    occupants: [Occupant; 4],
+    occupants: [Occupant; HOOKS],
     /// The kernel counts runs and their time while this is open.
     statistics: Option<OwnedFd>,
 }
@@ -105,7 +131,7 @@ impl Hooks {
             links: links.collect::<Result<_>>()?,
             agent,
             bench,
-            occupants: [Occupant::Real; 4],
+            occupants: [Occupant::Real; HOOKS],
             statistics: None,
         })
     }
@@ -141,8 +167,8 @@ impl Hooks {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn runs(&mut self) -> Result<[Runs; 4]> {
-        let mut all = [Runs::default(); 4];
+    pub(crate) fn runs(&mut self) -> Result<[Runs; HOOKS]> {
+        let mut all = [Runs::default(); HOOKS];
         for (hook, runs) in Hook::ALL.into_iter().zip(&mut all) {
             let occupant = self.occupants[hook as usize];
             let info = self.program(hook, occupant)?.info()?;

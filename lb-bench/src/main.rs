@@ -7,17 +7,22 @@
 mod client;
 mod costs;
 mod discovery;
+mod failover;
 mod hooks;
 mod kill;
 mod ratios;
 mod report;
+mod rivals;
 mod scale;
 mod server;
 mod statistics;
 mod subject;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -26,7 +31,13 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{hooks::Hooks, report::Report, server::Network, world::World};
+use crate::{
+    hooks::Hooks,
+    ratios::Comparison,
+    report::Report,
+    server::Network,
+    world::{FILLERS, World},
+};
 
 /// Measures the data plane.
 #[derive(Parser)]
@@ -38,8 +49,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Balanced connects against direct ones.
+    /// Balanced flows against direct ones, and against other balancers.
     Socket {
+        /// The folder with the packages of HAProxy and nftables.
+        #[arg(long, env = "LB_RIVALS", value_name = "DIR")]
+        rivals: PathBuf,
         /// A few seconds instead of a few minutes: shows that it works, proves nothing.
         #[arg(long)]
         quick: bool,
@@ -72,6 +86,18 @@ enum Command {
     },
     /// From a change in Consul to the kernel's map and the front's table.
     Discovery(discovery::Discovery),
+    /// What clients notice when a backend refuses, falls silent or is drained.
+    Failover {
+        /// Half a minute: shows that it works, proves little.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// A server of the failover, in a process of its own.
+    #[command(hide = true)]
+    Answer {
+        /// What it answers.
+        number: u8,
+    },
     /// The servers, in a process of their own.
     #[command(hide = true)]
     Serve {
@@ -90,6 +116,8 @@ struct Effort {
     slice: Duration,
     /// When to give up on narrower intervals.
     limit: Duration,
+    /// The same among many services.
+    limit_among_many: Duration,
     /// Rounds of the programs' own times.
     cost_rounds: usize,
 }
@@ -98,7 +126,8 @@ const FULL: Effort = Effort {
     // Two slices in each round make 250 of each variant.
     rounds: 125,
     slice: Duration::from_millis(50),
-    limit: Duration::from_secs(600),
+    limit: Duration::from_secs(390),
+    limit_among_many: Duration::from_secs(60),
     cost_rounds: 401,
 };
 
@@ -106,13 +135,16 @@ const QUICK: Effort = Effort {
     rounds: 5,
     slice: Duration::from_millis(20),
     limit: Duration::from_secs(10),
+    limit_among_many: Duration::from_secs(2),
     cost_rounds: 9,
 };
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Socket { quick } => socket(if quick { &QUICK } else { &FULL }),
+        Command::Socket { rivals, quick } => socket(&rivals, if quick { &QUICK } else { &FULL }),
         Command::Discovery(what) => discovery::run(&what),
+        Command::Failover { quick } => failover::run(quick),
+        Command::Answer { number } => failover::answer(number),
         Command::Serve { network, bare } => server::run(network, &bare),
         Command::Kill { packages, kills } => {
             let figures = kill::measure(&packages, kills)?;
@@ -136,18 +168,26 @@ fn main() -> Result<()> {
     }
 }
 
-fn socket(effort: &Effort) -> Result<()> {
+fn socket(rivals: &Path, effort: &Effort) -> Result<()> {
     let cpu = claim_core()?;
-    let report = World::inside(|mut world| {
-        let mut hooks = Hooks::new(world.programs()?)?;
-        let ratios = ratios::measure(&mut world, effort)?;
+    let (mut ratios, costs, runs_during_transfer) = World::inside(Some(rivals), |mut world| {
+        let mut hooks = Hooks::new(world.programs(0)?)?;
+        let few = &Comparison::AMONG_FEW;
+        let ratios = ratios::measure(&mut world, effort, few, effort.limit)?;
         // Not before: it would slow the hooks down.
         hooks.count()?;
         let runs_during_transfer = costs::transfer_runs(&mut world, &mut hooks)?;
         let costs = costs::measure(&mut world, &mut hooks, effort)?;
-        Report::new(&ratios, &costs, runs_during_transfer).context("nothing was measured")
+        Ok((ratios, costs, runs_during_transfer))
     })?;
-    report.print(cpu)
+    ratios.extend(World::inside(None, |mut world| {
+        // Held, because the programs go with it.
+        let _programs = world.programs(FILLERS)?;
+        let many = &Comparison::AMONG_MANY;
+        ratios::measure(&mut world, effort, many, effort.limit_among_many)
+    })?);
+    let report = Report::new(&ratios, &costs, runs_during_transfer);
+    report.context("nothing was measured")?.print(cpu)
 }
 
 /// Puts everything on one core, where no two parts of a connection can run side by side: so time is cost. And

@@ -4,16 +4,20 @@
 //! cancels drift, and only ratios within one such round count. One variant is the direct way once more: what its
 //! ratio is off from 1 is the noise that is left.
 
-use std::{net::TcpStream, time::Instant};
+use std::{
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     Effort,
-    client::{self, Turns},
+    client::{self, Asker, Turns},
+    rivals,
     server::{Kind, Network, Place, backends},
     statistics::Interval,
-    world::{World, vip},
+    world::{FILLERS, World, filler, vip},
 };
 
 /// What is compared.
@@ -29,16 +33,37 @@ pub(crate) enum Comparison {
     Bystander,
     /// As [`Comparison::ConnectRequestClose`], within one namespace: the most that can be seen of the hooks.
     ConnectRequestCloseOnLoopback,
+    /// Requests per second of a connected UDP socket.
+    Datagrams,
+    /// The same of one that is not connected.
+    UnconnectedDatagrams,
+    /// As [`Comparison::ConnectRequestClose`], to an IPv6 VIP with IPv6 backends.
+    Ipv6,
+    /// As [`Comparison::ConnectRequestClose`], against the same through HAProxy in TCP mode.
+    OverHaproxy,
+    /// As [`Comparison::ConnectRequestClose`], against the same through a rule of nftables.
+    OverNft,
+    /// As [`Comparison::ConnectRequestClose`], each connection to another one of many services.
+    ManyServices,
 }
 
 impl Comparison {
-    pub(crate) const ALL: [Self; 5] = [
+    /// What is compared among few services.
+    pub(crate) const AMONG_FEW: [Self; 10] = [
         Self::Throughput,
         Self::RequestResponse,
         Self::ConnectRequestClose,
         Self::Bystander,
         Self::ConnectRequestCloseOnLoopback,
+        Self::Datagrams,
+        Self::UnconnectedDatagrams,
+        Self::Ipv6,
+        Self::OverHaproxy,
+        Self::OverNft,
     ];
+
+    /// And among [`FILLERS`] more.
+    pub(crate) const AMONG_MANY: [Self; 1] = [Self::ManyServices];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -47,18 +72,72 @@ impl Comparison {
             Self::ConnectRequestClose => "connect+request+close",
             Self::Bystander => "bystander",
             Self::ConnectRequestCloseOnLoopback => "connect+request+close on loopback",
+            Self::Datagrams => "UDP, connected",
+            Self::UnconnectedDatagrams => "UDP, unconnected",
+            Self::Ipv6 => "connect+request+close, IPv6",
+            Self::OverHaproxy => "connect+request+close over HAProxy's",
+            Self::OverNft => "connect+request+close over nftables'",
+            Self::ManyServices => "connect+request+close, 10,000 services",
         }
     }
 
     /// The width at which the interval says enough. No hook runs while data flows, which the count of runs shows
-    /// better than any interval: throughput would need ten times the rounds for the same width.
+    /// better than any interval: throughput would need ten times the rounds for the same width. And what is far from
+    /// 1 need not be known as well.
     fn wanted_width(self) -> f64 {
         match self {
             Self::Throughput => 0.06,
-            Self::RequestResponse
-            | Self::ConnectRequestClose
-            | Self::Bystander
-            | Self::ConnectRequestCloseOnLoopback => 0.03,
+            Self::OverHaproxy | Self::OverNft => 0.1,
+            _ => 0.03,
+        }
+    }
+
+    /// Rounds, of those that the effort asks for, after which the interval may say enough. All could not have as many
+    /// in ten minutes.
+    fn least(self, rounds: usize) -> usize {
+        match self {
+            Self::Datagrams
+            | Self::UnconnectedDatagrams
+            | Self::Ipv6
+            | Self::OverHaproxy
+            | Self::OverNft => rounds.div_ceil(2),
+            _ => rounds,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Throughput => Kind::Sink,
+            Self::RequestResponse => Kind::Echo,
+            Self::Datagrams | Self::UnconnectedDatagrams => Kind::Datagram,
+            _ => Kind::Short,
+        }
+    }
+
+    fn network(self) -> Network {
+        match self {
+            Self::ConnectRequestCloseOnLoopback => Network::Loopback,
+            Self::Ipv6 => Network::Bridge6,
+            _ => Network::Bridge,
+        }
+    }
+
+    /// Where the client of a variant stands, and whom it turns to.
+    fn way(self, variant: Variant) -> (Place, Vec<SocketAddr>) {
+        let (network, kind) = (self.network(), self.kind());
+        let direct = |place| backends(network, kind, place).to_vec();
+        let balanced = || vec![vip(network, kind, Place::Hooked)];
+        match (self, variant) {
+            (Self::Bystander, Variant::Tried) => (Place::Hooked, direct(Place::Hooked)),
+            (Self::Bystander, _) => (Place::Bare, direct(Place::Bare)),
+            (Self::ManyServices, Variant::Tried) => {
+                (Place::Hooked, (0..FILLERS).map(filler).collect())
+            }
+            (_, Variant::Tried) => (Place::Hooked, balanced()),
+            // Whoever has a rival needs no hooks.
+            (Self::OverHaproxy, _) => (Place::Bare, vec![rivals::HAPROXY.into()]),
+            (Self::OverNft, _) => (Place::Bare, vec![rivals::NFT.into()]),
+            _ => (Place::Hooked, direct(Place::Hooked)),
         }
     }
 }
@@ -66,7 +145,7 @@ impl Comparison {
 /// Against what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    /// Direct; for bystanders, without hooks.
+    /// Direct; for bystanders, without hooks; or through a rival.
     Base,
     /// Through the VIP; for bystanders, with hooks.
     Tried,
@@ -88,6 +167,8 @@ fn order(round: usize) -> [Variant; 6] {
 pub(crate) struct Rounds {
     tried: Vec<f64>,
     control: Vec<f64>,
+    /// Whether more of them are not needed.
+    settled: bool,
 }
 
 impl Rounds {
@@ -117,41 +198,49 @@ impl Rounds {
     }
 
     fn suffice(&self, comparison: Comparison, least: usize) -> bool {
-        self.len() >= least
+        self.len() >= comparison.least(least)
             && self
                 .ratio()
                 .is_some_and(|ratio| ratio.width() <= comparison.wanted_width())
     }
 }
 
-/// Goes on until every interval is narrow enough or the time is over. Comparisons that need more rounds take turns,
-/// so that a noisy minute hits none of them alone.
+/// Goes on until every interval is narrow enough, or `limit` is over and each has the rounds it needs. Comparisons that
+/// need more rounds take turns, so that a noisy minute hits none of them alone.
 ///
 /// # Errors
 /// When a connection fails.
-pub(crate) fn measure(world: &mut World, effort: &Effort) -> Result<[(Comparison, Rounds); 5]> {
+pub(crate) fn measure(
+    world: &mut World,
+    effort: &Effort,
+    comparisons: &[Comparison],
+    limit: Duration,
+) -> Result<Vec<(Comparison, Rounds)>> {
     let start = Instant::now();
-    let mut results = Comparison::ALL.map(|comparison| (comparison, Rounds::default()));
-    for comparison in Comparison::ALL {
+    let mut results: Vec<_> = comparisons
+        .iter()
+        .map(|&comparison| (comparison, Rounds::default()))
+        .collect();
+    for &comparison in comparisons {
         // Caches, page tables and the allocator warm up.
         round(world, comparison, 0, effort)?;
     }
     for number in 0.. {
-        let late = number >= effort.rounds && start.elapsed() >= effort.limit;
-        // Intervals cost something to compute too.
-        let judging = number >= effort.rounds && number % RECHECK == 0;
+        let late = start.elapsed() >= limit;
         if number % RECHECK == 0 && number > 0 {
             progress(&results, number);
         }
-        let mut done = true;
+        // Intervals cost something to compute too.
+        let judging = number % RECHECK == 0 || late;
         for (comparison, rounds) in &mut results {
-            if late || (judging && rounds.suffice(*comparison, effort.rounds)) {
-                continue;
+            if judging && rounds.len() >= comparison.least(effort.rounds) {
+                rounds.settled |= late || rounds.suffice(*comparison, effort.rounds);
             }
-            done = false;
-            rounds.add(round(world, *comparison, number, effort)?);
+            if !rounds.settled {
+                rounds.add(round(world, *comparison, number, effort)?);
+            }
         }
-        if done {
+        if results.iter().all(|(_, rounds)| rounds.settled) {
             break;
         }
     }
@@ -182,34 +271,11 @@ fn slice(
     turn: usize,
     effort: &Effort,
 ) -> Result<f64> {
-    let kind = match comparison {
-        Comparison::Throughput => Kind::Sink,
-        Comparison::RequestResponse => Kind::Echo,
-        Comparison::ConnectRequestClose
-        | Comparison::Bystander
-        | Comparison::ConnectRequestCloseOnLoopback => Kind::Short,
-    };
-    let network = match comparison {
-        Comparison::ConnectRequestCloseOnLoopback => Network::Loopback,
-        _ => Network::Bridge,
-    };
-    let bystander = comparison == Comparison::Bystander;
-    let tried = variant == Variant::Tried;
-    let place = if bystander && !tried {
-        Place::Bare
-    } else {
-        Place::Hooked
-    };
+    let (place, targets) = comparison.way(variant);
     world.move_to(place)?;
-    let direct = backends(network, kind, place);
-    let balanced = [vip(network, kind, place)];
-    let targets: &[_] = if tried && !bystander {
-        &balanced
-    } else {
-        &direct
-    };
-    let mut targets = Turns::new(targets, turn);
-    let rate = match kind {
+    // Of many services each slice meets others.
+    let mut targets = Turns::new(&targets, turn * STRIDE);
+    let rate = match comparison.kind() {
         Kind::Short => client::visits(&mut targets, effort.slice),
         Kind::Echo => {
             let mut stream = TcpStream::connect(targets.next())?;
@@ -220,6 +286,18 @@ fn slice(
             let mut stream = TcpStream::connect(targets.next())?;
             client::send_chunk(&mut stream)?;
             client::sending(&mut stream, effort.slice)
+        }
+        Kind::Datagram => {
+            let socket = client::datagram_socket()?;
+            let server = targets.next();
+            let asker = if comparison == Comparison::Datagrams {
+                socket.connect(server)?;
+                Asker::Connected
+            } else {
+                Asker::Unconnected(server)
+            };
+            asker.ask(&socket)?;
+            asker.asking(&socket, effort.slice)
         }
     };
     Ok(rate?)
@@ -239,6 +317,9 @@ fn progress(results: &[(Comparison, Rounds)], number: usize) {
 
 /// Rounds between two looks at the intervals.
 const RECHECK: usize = 25;
+
+/// So many turns lie between the beginnings of two slices. Odd: both of two backends come first equally often.
+const STRIDE: usize = 997;
 
 #[cfg(test)]
 mod tests {
@@ -281,6 +362,7 @@ mod tests {
         let rounds = |ratios: &[f64]| Rounds {
             tried: ratios.to_vec(),
             control: vec![],
+            settled: false,
         };
         let suffice = |rounds: Rounds| rounds.suffice(Comparison::ConnectRequestClose, 3);
         assert!(suffice(rounds(&[0.98, 0.981, 0.979])));

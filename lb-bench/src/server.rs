@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     thread,
 };
@@ -31,10 +31,21 @@ pub(crate) enum Network {
     Bridge,
     /// Within one namespace: nothing is cheaper, so nothing shows the hooks more.
     Loopback,
+    /// As [`Network::Bridge`], with IPv6 addresses.
+    Bridge6,
 }
 
 impl Network {
-    pub(crate) const BOTH: [Self; 2] = [Self::Bridge, Self::Loopback];
+    pub(crate) const ALL: [Self; 3] = [Self::Bridge, Self::Loopback, Self::Bridge6];
+
+    /// The name by which [`run`] is asked for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Loopback => "loopback",
+            Self::Bridge6 => "bridge6",
+        }
+    }
 }
 
 /// What a server does.
@@ -46,34 +57,40 @@ pub(crate) enum Kind {
     Echo,
     /// One byte for every [`CHUNK`] bytes.
     Sink,
+    /// A datagram for every datagram.
+    Datagram,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Short, Self::Echo, Self::Sink];
+    pub(crate) const ALL: [Self; 4] = [Self::Short, Self::Echo, Self::Sink, Self::Datagram];
 
     fn port(self) -> u16 {
         match self {
             Self::Short => 7001,
             Self::Echo => 7002,
             Self::Sink => 7003,
+            Self::Datagram => 7004,
         }
     }
 }
 
-/// The message and the answer of [`Kind::Short`] and [`Kind::Echo`].
+/// The message and the answer of every kind but [`Kind::Sink`].
 pub(crate) type Message = [u8; 64];
 
 /// Bytes that [`Kind::Sink`] takes before it answers.
 pub(crate) const CHUNK: usize = 4 << 20;
 
 /// The addresses of the two servers of this kind whose sockets belong to `place`.
-pub(crate) fn backends(network: Network, kind: Kind, place: Place) -> [SocketAddrV4; 2] {
-    [2, 3].map(|host| {
+pub(crate) fn backends(network: Network, kind: Kind, place: Place) -> [SocketAddr; 2] {
+    [2_u8, 3].map(|host| {
         let address = match network {
-            Network::Bridge => Ipv4Addr::new(10, 76, place as u8, host),
-            Network::Loopback => Ipv4Addr::new(127, 0, place as u8, host),
+            Network::Bridge => Ipv4Addr::new(10, 76, place as u8, host).into(),
+            Network::Loopback => Ipv4Addr::new(127, 0, place as u8, host).into(),
+            Network::Bridge6 => {
+                Ipv6Addr::new(0xfd00, 0x6c62, 0x76, 0, 0, 0, place as u16, host.into()).into()
+            }
         };
-        SocketAddrV4::new(address, kind.port())
+        SocketAddr::new(address, kind.port())
     })
 }
 
@@ -84,6 +101,7 @@ pub(crate) fn backends(network: Network, kind: Kind, place: Place) -> [SocketAdd
 /// When an address is taken, or the cgroup refuses the process.
 pub(crate) fn run(network: Network, bare: &Path) -> Result<()> {
     let mut listeners = Vec::new();
+    let mut sockets = Vec::new();
     for place in Place::BOTH {
         if place == Place::Bare {
             fs::write(bare.join("cgroup.procs"), "0")
@@ -91,6 +109,12 @@ pub(crate) fn run(network: Network, bare: &Path) -> Result<()> {
         }
         for kind in Kind::ALL {
             for address in backends(network, kind, place) {
+                if kind == Kind::Datagram {
+                    let socket = UdpSocket::bind(address)
+                        .with_context(|| format!("cannot receive on {address}"))?;
+                    sockets.push(socket);
+                    continue;
+                }
                 let listener = TcpListener::bind(address)
                     .with_context(|| format!("cannot listen on {address}"))?;
                 listeners.push((kind, listener));
@@ -100,6 +124,9 @@ pub(crate) fn run(network: Network, bare: &Path) -> Result<()> {
     thread::scope(|scope| {
         for (kind, listener) in &listeners {
             scope.spawn(move || serve(*kind, listener));
+        }
+        for socket in &sockets {
+            scope.spawn(move || reply(socket));
         }
     });
     Ok(())
@@ -112,6 +139,18 @@ fn serve(kind: Kind, listener: &TcpListener) {
             Kind::Short => drop(short(stream)),
             Kind::Echo => drop(thread::spawn(move || echo(stream))),
             Kind::Sink => drop(thread::spawn(move || sink(stream))),
+            // It has a socket, and no listener.
+            Kind::Datagram => {}
+        }
+    }
+}
+
+fn reply(socket: &UdpSocket) {
+    let mut message: Message = [0; 64];
+    loop {
+        // A client that is gone makes the next call fail, not the one after it.
+        if let Ok((length, client)) = socket.recv_from(&mut message) {
+            drop(socket.send_to(&message[..length], client));
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use lb_agent::{
     desired::{Desired, Endpoint, Share},
     maps::Maps,
@@ -17,16 +17,26 @@ use lb_agent::{
     programs::{Config, Programs},
     snapshot::ServiceName,
 };
-use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, ServiceKey};
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, PROTO_UDP, ServiceKey, flag};
 use lb_testkit::{Cgroup, Netns, Spawn, eventually};
 
-use crate::server::{Kind, Network, Place, backends};
+use crate::{
+    client::Asker,
+    rivals::Rivals,
+    server::{Kind, Network, Place, backends},
+};
 
 /// In the namespace's own mounts: a bpf file system of ours covers the machine's.
 const BPFFS: &str = "/sys/fs/bpf";
 
 const POOL: &str = "198.18.0.0/16";
 const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// Of the IPv6 VIPs; each has the host part of an IPv4 one.
+const POOL6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 0);
+
+/// How many services there are beside the others, where there are many.
+pub(crate) const FILLERS: u16 = 10_000;
 
 /// How long the servers may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,20 +49,23 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Makes a world, runs `job` in it and takes it away.
+    /// Makes a world, runs `job` in it and takes it away. With `rivals`, the folder with their packages, they are there.
     ///
     /// # Errors
     /// When a part cannot be made, or `job` fails.
-    pub(crate) fn inside<T: Send>(job: impl FnOnce(Self) -> Result<T> + Send) -> Result<T> {
+    pub(crate) fn inside<T: Send>(
+        rivals: Option<&Path>,
+        job: impl FnOnce(Self) -> Result<T> + Send,
+    ) -> Result<T> {
         let [client, host, container] = [(); 3].map(|()| Netns::new("bench"));
         let (client, host, container) = (client?, host?, container?);
         // First of all: nothing for the pool can leave.
         client.ip(&format!(
-            "route add unreachable {POOL}\naddr add {OWN}/32 dev lo\n"
+            "route add unreachable {POOL}\nroute add unreachable {POOL6}/64\naddr add {OWN}/32 dev lo\n"
         ))?;
         client.mount_bpffs(Path::new(BPFFS))?;
         connect_by_bridge(&host, &client, &container)?;
-        for netns in [&client, &container] {
+        for netns in [&client, &host, &container] {
             // Closed connections would fill the table within seconds, and the search in it would be measured too.
             netns
                 .enter(|| fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "64"))?
@@ -60,52 +73,64 @@ impl World {
         }
         let (hooked, bare) = (Cgroup::new("bench")?, Cgroup::new("bench")?);
         let own = std::env::current_exe().context("cannot find this program")?;
-        let serve = |network, netns| {
+        let serve = |network: Network, netns| {
             Spawn::new("server", &own)
-                .args(["serve", network])
+                .args(["serve", network.name()])
                 .arg(bare.path())
                 .netns(netns)
                 .cgroup(&hooked)
                 .start()
         };
-        let _servers = [serve("bridge", &container)?, serve("loopback", &client)?];
+        let _servers = [
+            serve(Network::Bridge, &container)?,
+            serve(Network::Bridge6, &container)?,
+            serve(Network::Loopback, &client)?,
+        ];
+        let rivals = rivals
+            .map(|packages| Rivals::start(packages, &host, &client, &bare))
+            .transpose()?;
         let world = Self {
             membership: Membership::of_this_process(hooked.path())?,
             hooked: hooked.path().to_owned(),
             bare: bare.path().to_owned(),
         };
         client.enter(|| {
-            for address in
-                all_services().flat_map(|(network, kind, place)| backends(network, kind, place))
-            {
-                eventually(PATIENCE, || TcpStream::connect(address))
-                    .with_context(|| format!("the server on {address} does not come up"))?;
+            for (network, kind, place) in all_services() {
+                for address in backends(network, kind, place) {
+                    eventually(PATIENCE, || answers(kind, address))
+                        .with_context(|| format!("the server on {address} does not come up"))?;
+                }
+            }
+            if let Some(rivals) = &rivals {
+                rivals.await_ready()?;
             }
             job(world)
         })?
     }
 
-    /// Loads the agent's programs, fills their maps with a VIP for every kind of server, and attaches them.
+    /// Loads the agent's programs, fills their maps with a VIP for every kind of server and with so many others, and
+    /// attaches them.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn programs(&self) -> Result<Programs> {
+    pub(crate) fn programs(&self, fillers: u16) -> Result<Programs> {
         let mut programs = Programs::load(&Config {
             bpffs: BPFFS.into(),
             cgroup: self.hooked.clone(),
             pool: POOL.parse()?,
-            pool6: None,
+            pool6: Some(Ipv6Net::new(POOL6, 64)?),
             own: OWN,
-            services: 64,
+            services: 64 + u32::from(fillers),
             backends: 64,
         })?;
         let (mut maps, ..) = Maps::open(&mut programs)?;
         let mut installed = maps.read_back()?;
-        let (steps, _) = plan(&installed, &desired(), |_| 0, Instant::now());
+        let (steps, _) = plan(&installed, &desired(fillers), |_| 0, Instant::now());
         for step in &steps {
             maps.carry_out(step, &mut installed)?;
         }
         programs.attach()?;
+        programs.serve_datagrams(true)?;
         Ok(programs)
     }
 
@@ -118,9 +143,7 @@ impl World {
             Place::Hooked => &self.hooked,
             Place::Bare => &self.bare,
         };
-        join(group).with_context(|| format!("cannot join the cgroup {}", group.display()))?;
-        self.membership.left = true;
-        Ok(())
+        self.membership.move_to(group)
     }
 }
 
@@ -139,20 +162,58 @@ fn connect_by_bridge(host: &Netns, client: &Netns, container: &Netns) -> Result<
         for backend in backends(Network::Bridge, Kind::Short, place) {
             container.ip(&format!("addr add {}/{PREFIX} dev eth0\n", backend.ip()))?;
         }
+        for backend in backends(Network::Bridge6, Kind::Short, place) {
+            // Nobody else can have it: there is nothing to wait for.
+            container.ip(&format!("addr add {}/64 dev eth0 nodad\n", backend.ip()))?;
+        }
     }
+    client.ip("addr add fd00:6c62:76::ff02/64 dev eth0 nodad\n")?;
     Ok(())
 }
 
 const PREFIX: u8 = 16;
 
 /// The VIP in front of the servers of this kind and place.
-pub(crate) fn vip(network: Network, kind: Kind, place: Place) -> SocketAddrV4 {
+pub(crate) fn vip(network: Network, kind: Kind, place: Place) -> SocketAddr {
+    let vip = vip4(network, kind, place);
+    if network != Network::Bridge6 {
+        return (vip, 80).into();
+    }
+    let [.., third, last] = vip.octets();
+    let mut twin = POOL6.segments();
+    twin[7] = u16::from_be_bytes([third, last]);
+    (Ipv6Addr::from(twin), 80).into()
+}
+
+/// The same, or the one whose twin it is.
+fn vip4(network: Network, kind: Kind, place: Place) -> Ipv4Addr {
     let subnet = 1 + 2 * network as u8 + place as u8;
-    SocketAddrV4::new(Ipv4Addr::new(198, 18, subnet, 1 + kind as u8), 80)
+    Ipv4Addr::new(198, 18, subnet, 1 + kind as u8)
+}
+
+/// One of many more VIPs in front of the same servers as that for short connections over the bridge.
+pub(crate) fn filler(number: u16) -> SocketAddr {
+    let [third, last] = (0x4000 + number).to_be_bytes();
+    (Ipv4Addr::new(198, 18, third, last), 80).into()
+}
+
+/// Whether a server of this kind is there.
+fn answers(kind: Kind, address: SocketAddr) -> io::Result<()> {
+    if kind != Kind::Datagram {
+        return TcpStream::connect(address).map(drop);
+    }
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    socket.connect(address)?;
+    Asker::Connected.ask(&socket)
 }
 
 fn all_services() -> impl Iterator<Item = (Network, Kind, Place)> {
-    Network::BOTH.into_iter().flat_map(|network| {
+    Network::ALL.into_iter().flat_map(|network| {
         Kind::ALL.into_iter().flat_map(move |kind| {
             Place::BOTH
                 .into_iter()
@@ -161,14 +222,13 @@ fn all_services() -> impl Iterator<Item = (Network, Kind, Place)> {
     })
 }
 
-fn desired() -> Desired {
+fn desired(fillers: u16) -> Desired {
     let mut desired = Desired {
         complete: true,
         ..Desired::default()
     };
     for (network, kind, place) in all_services() {
-        let vip = vip(network, kind, place);
-        let slots = backends(network, kind, place).map(SocketAddr::V4).to_vec();
+        let slots = backends(network, kind, place).to_vec();
         desired.backends.extend(slots.iter().map(|&address| {
             let share = Share {
                 weight: 1,
@@ -176,27 +236,49 @@ fn desired() -> Desired {
             };
             (address, share)
         }));
-        let key = ServiceKey::new(
-            Be32::from_host((*vip.ip()).into()),
-            ANY_PORT,
-            PROTO_TCP,
-            HOST_VIEW,
-        );
-        let endpoint = Endpoint {
-            proven: true,
-            name: ServiceName::whole(vip.to_string()),
-            balance: Balance::LeastConn,
-            affinity_seconds: 0,
-            flags: 0,
-            slots,
+        let proto = match kind {
+            Kind::Datagram => PROTO_UDP,
+            _ => PROTO_TCP,
         };
-        desired.services.insert(key, endpoint);
+        let key = key(vip4(network, kind, place), proto);
+        if network == Network::Bridge6 {
+            // Who asks by IPv4 finds nothing there.
+            let mut none = endpoint(vec![]);
+            none.flags = flag::V6 | flag::NO_PATH;
+            desired.services.insert(key, none);
+            desired.services.insert(key.for_v6(), endpoint(slots));
+        } else {
+            desired.services.insert(key, endpoint(slots));
+        }
+    }
+    for number in 0..fillers {
+        if let SocketAddr::V4(vip) = filler(number) {
+            let slots = backends(Network::Bridge, Kind::Short, Place::Hooked).to_vec();
+            desired
+                .services
+                .insert(key(*vip.ip(), PROTO_TCP), endpoint(slots));
+        }
     }
     desired
 }
 
+fn key(vip: Ipv4Addr, proto: u8) -> ServiceKey {
+    ServiceKey::new(Be32::from_host(vip.into()), ANY_PORT, proto, HOST_VIEW)
+}
+
+fn endpoint(slots: Vec<SocketAddr>) -> Endpoint {
+    Endpoint {
+        proven: true,
+        name: ServiceName::whole("bench".to_owned()),
+        balance: Balance::LeastConn,
+        affinity_seconds: 0,
+        flags: 0,
+        slots,
+    }
+}
+
 /// Takes this process back to the cgroup it came from: the others are about to be emptied by force.
-struct Membership {
+pub(crate) struct Membership {
     home: PathBuf,
     top: PathBuf,
     left: bool,
@@ -204,7 +286,10 @@ struct Membership {
 
 impl Membership {
     /// `group` is one at the top of the tree.
-    fn of_this_process(group: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When this process is in no such tree.
+    pub(crate) fn of_this_process(group: &Path) -> Result<Self> {
         let groups =
             fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
         let home = groups
@@ -217,6 +302,16 @@ impl Membership {
             top: top.to_owned(),
             left: false,
         })
+    }
+
+    /// Lets this process open its sockets in `group` from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn move_to(&mut self, group: &Path) -> Result<()> {
+        join(group).with_context(|| format!("cannot join the cgroup {}", group.display()))?;
+        self.left = true;
+        Ok(())
     }
 }
 

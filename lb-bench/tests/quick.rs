@@ -1,4 +1,4 @@
-//! The short form of the bench, from beginning to end. Needs root.
+//! The short form of the bench, from beginning to end. Needs root, and the packages of the rivals in `LB_RIVALS`.
 
 use std::process::Command;
 
@@ -20,6 +20,12 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         "rr_ratio",
         "crr_ratio",
         "bystander_ratio",
+        "udp_ratio",
+        "udp_unconnected_ratio",
+        "ipv6_ratio",
+        "crr_at_10000_services",
+        "crr_over_haproxy_tcp",
+        "crr_over_nft",
     ] {
         let of = |part: &str| figures[name][part].as_f64().unwrap();
         let (low, median, high) = (of("low"), of("median"), of("high"));
@@ -36,6 +42,10 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         "sock_release_ns",
         "sock_ops_ns",
         "bystander_ns",
+        "connect6_ns",
+        "getpeername6_ns",
+        "sendmsg4_ns",
+        "recvmsg4_ns",
     ] {
         assert!(
             figures[name].as_f64().unwrap().is_finite(),
@@ -43,5 +53,5 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         );
     }
     assert_eq!(figures["runs_during_transfer"], 0);
-    assert_eq!(figures.len(), 12, "{last}");
+    assert_eq!(figures.len(), 22, "{last}");
 }

@@ -21,8 +21,8 @@ pub(crate) struct Bench {
 
 #[derive(Subcommand)]
 enum Subject {
-    /// Balanced connects against direct ones; the last line is one JSON object. Needs root, and up to fifteen
-    /// minutes.
+    /// Balanced flows against direct ones, HAProxy and nftables; the last line is one JSON object. Needs root, and up to
+    /// ten minutes.
     Socket {
         /// A short run: shows that it works, proves nothing.
         #[arg(long)]
@@ -31,6 +31,13 @@ enum Subject {
     /// From a change in a real Consul to the kernel's map and the front's table; the last line is one JSON object. Needs root, and about
     /// four minutes.
     Discovery {
+        /// A short run: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// What clients notice when a backend refuses, falls silent or is drained; the last line is one JSON object. Needs
+    /// root, and about a minute.
+    Failover {
         /// A short run: shows that it works, proves nothing.
         #[arg(long)]
         quick: bool,
@@ -48,7 +55,8 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let mut arguments: Vec<OsString> = Vec::new();
     let quick = match bench.subject {
         Subject::Socket { quick } => {
-            arguments.push("socket".into());
+            let rivals = packages::rivals(&tools())?;
+            arguments.extend(["socket".into(), "--rivals".into(), rivals.into()]);
             quick
         }
         Subject::Discovery { quick } => {
@@ -56,6 +64,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
             let docker = packages::docker(&tools())?;
             arguments.extend(["discovery".into(), "--consul".into(), consul.into()]);
             arguments.extend(["--docker".into(), docker.into()]);
+            quick
+        }
+        Subject::Failover { quick } => {
+            arguments.push("failover".into());
             quick
         }
     };
@@ -73,7 +85,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     say(if quick {
         "measuring for a moment"
     } else {
-        "measuring: this takes a few minutes on a quiet machine, up to fifteen on a busy one"
+        "measuring: this takes a few minutes on a quiet machine, up to ten on a busy one"
     });
     let mut measure = cargo();
     measure.arg("run").args(release).arg("--").args(arguments);

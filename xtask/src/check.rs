@@ -35,13 +35,15 @@ pub(crate) fn test() -> Result<()> {
     setup::test_programs()?;
     let consul = packages::consul(&tools())?;
     let docker = packages::docker(&tools())?;
+    let rivals = packages::rivals(&tools())?;
     for group in GROUPS {
         say(&format!("test {}", group.join(" ")));
         run(cargo()
             .args(["test", "--quiet", "--locked"])
             .args(group)
             .env("LB_CONSUL", &consul)
-            .env("LB_DOCKER", &docker))?;
+            .env("LB_DOCKER", &docker)
+            .env("LB_RIVALS", &rivals))?;
     }
     Ok(())
 }

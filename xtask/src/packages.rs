@@ -50,8 +50,13 @@ pub(crate) fn consul(tools: &Path) -> Result<PathBuf> {
 /// # Errors
 /// As [`ensure()`].
 pub(crate) fn docker(tools: &Path) -> Result<PathBuf> {
+    folder_of(tools, &DOCKER)
+}
+
+/// The folder with these packages of Bookworm, of each of which something must be there.
+fn folder_of(tools: &Path, packages: &[(&str, &str)]) -> Result<PathBuf> {
     let mut folder = PathBuf::new();
-    for (package, program) in DOCKER {
+    for (package, program) in packages {
         let root = ensure(tools, Suite::Bookworm, package)?;
         ensure!(
             root.join(program).exists(),
@@ -65,6 +70,27 @@ pub(crate) fn docker(tools: &Path) -> Result<PathBuf> {
     }
     Ok(folder)
 }
+
+/// The folder with the packages of what `bench socket` holds the agent against, each in a folder of its name: HAProxy and
+/// nftables, with the libraries that not every Debian has.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn rivals(tools: &Path) -> Result<PathBuf> {
+    folder_of(tools, &RIVALS)
+}
+
+/// What each package of the rivals is needed for.
+const RIVALS: [(&str, &str); 8] = [
+    ("haproxy", "usr/sbin/haproxy"),
+    ("liblua5.3-0", "usr/lib"),
+    ("libopentracing-c-wrapper0", "usr/lib"),
+    ("libopentracing1", "usr/lib"),
+    ("nftables", "usr/sbin/nft"),
+    ("libnftables1", "usr/lib"),
+    ("libnftnl11", "usr/lib"),
+    ("libmnl0", "usr/lib"),
+];
 
 /// The packages of the engine, with what is needed of each. What else they depend on is on every Debian.
 const DOCKER: [(&str, &str); 9] = [

@@ -50,6 +50,36 @@ pub fn empty_getpeername4(_ctx: SockAddrContext) -> i32 {
     PROCEED
 }
 
+#[cgroup_sock_addr(getpeername6)]
+pub fn empty_getpeername6(_ctx: SockAddrContext) -> i32 {
+    PROCEED
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn empty_connect6(_ctx: SockAddrContext) -> i32 {
+    PROCEED
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn empty_recvmsg4(_ctx: SockAddrContext) -> i32 {
+    PROCEED
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn empty_recvmsg6(_ctx: SockAddrContext) -> i32 {
+    PROCEED
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn empty_sendmsg4(_ctx: SockAddrContext) -> i32 {
+    PROCEED
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn empty_sendmsg6(_ctx: SockAddrContext) -> i32 {
+    PROCEED
+}
+
 #[cgroup_sock(sock_release)]
 pub fn empty_sock_release(_ctx: SockContext) -> i32 {
     PROCEED
