@@ -6,10 +6,16 @@
 
 mod kernel {
     mod adoption;
+    mod applications;
     mod balance;
     mod clients;
     mod counts;
     mod families;
+    mod full;
+    mod lookups;
+    mod model;
+    mod order;
+    mod resolvers;
     mod sockets;
     mod suspicion;
     mod world;
