@@ -11,7 +11,7 @@ use lb_agent::desired::{Desired, Endpoint};
 use lb_common::{BackendId, Balance, PROTO_TCP, PROTO_UDP, ServiceKey};
 
 use super::{
-    lookups::{Answer, Ask, Flow, PLACES, Servers, VIPS, refusal, seeded},
+    lookups::{Answer, Ask, Flow, PLACES, Servers, VIPS, add_service, refusal, seeded, share},
     world::World,
 };
 
@@ -69,12 +69,12 @@ impl Model {
                 let services = &mut self.desired.services;
                 services.retain(|key, _| last(key) != vip || key.proto != proto);
                 if rng.u8(..4) > 0 {
-                    servers.add_service(rng, &mut self.desired, vip, proto);
+                    add_service(rng, &servers.all, &mut self.desired, vip, proto);
                 }
-                servers.share(rng, &mut self.desired);
+                share(rng, &mut self.desired);
             }
             5 => self.desired = servers.desired(rng),
-            6 => servers.share(rng, &mut self.desired),
+            6 => share(rng, &mut self.desired),
             7 => self.suspect(rng, world),
             8 if !self.held.is_empty() => drop(self.held.swap_remove(rng.usize(..self.held.len()))),
             _ if rng.u8(..8) == 0 => world.restart(),
