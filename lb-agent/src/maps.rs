@@ -4,6 +4,7 @@ pub(crate) mod previous;
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     net::{Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     path::Path,
@@ -269,10 +270,9 @@ impl Maps {
                     .insert(*key, service.value(), 0)
                     .map_err(failed("write", map::SERVICES))?;
             }
-            Step::RemoveService { key } => match self.services.remove(key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(failed("remove from", map::SERVICES)(error)),
-            },
+            Step::RemoveService { key } => {
+                gone(self.services.remove(key)).map_err(failed("remove from", map::SERVICES))?;
+            }
             Step::FreeBackend { address } => {
                 if let Some(backend) = installed.backends.get(address) {
                     // The generation stays: the id never comes back.
@@ -357,11 +357,38 @@ impl Maps {
                 .clients
                 .insert(cookie, client, 0)
                 .map_err(failed("write", map::CLIENTS)),
-            None => match self.clients.remove(&cookie) {
-                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-                Err(error) => Err(failed("remove from", map::CLIENTS)(error)),
-            },
+            None => gone(self.clients.remove(&cookie)).map_err(failed("remove from", map::CLIENTS)),
         }
+    }
+
+    /// Says where all `clients` stand, of whom the maps hold `told`. Who does not fit stands on the host for the programs,
+    /// and keeps nobody else out.
+    ///
+    /// # Errors
+    /// The first of what the kernel refuses, when all the rest is done; to be tried again.
+    pub fn set_clients(
+        &mut self,
+        told: &mut BTreeMap<u64, Client>,
+        clients: &BTreeMap<u64, Client>,
+    ) -> Result<(), Error> {
+        let mut refused = Ok(());
+        // Those who are gone first: they leave room. No cookie ever comes back, so it is not the new ones' either.
+        let gone = told.keys().filter(|cookie| !clients.contains_key(cookie));
+        let gone: Vec<_> = gone.map(|&cookie| (cookie, None)).collect();
+        let come = clients.iter().map(|(&cookie, &it)| (cookie, Some(it)));
+        for (cookie, client) in gone.into_iter().chain(come) {
+            if told.get(&cookie) == client.as_ref() {
+                continue;
+            }
+            match self.set_client(cookie, client) {
+                Ok(()) => drop(match client {
+                    Some(client) => told.insert(cookie, client),
+                    None => told.remove(&cookie),
+                }),
+                Err(error) => refused = refused.and(Err(error)),
+            }
+        }
+        refused
     }
 
     /// Figures of one table, summed over the CPUs.
@@ -414,6 +441,18 @@ impl Maps {
         self.cursors
             .set(table, Cursor::default(), 0)
             .map_err(failed("write", map::CURSORS))
+    }
+}
+
+/// Whether the removal of a key left none: it may not have been there.
+fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        // aya answers a look-up with the other error, but this with the kernel's own.
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
     }
 }
 

@@ -157,14 +157,21 @@ impl Round {
         while let Some(address) = self.todo.backends.pop_first() {
             match put_backend(installed, desired, address, &active, now) {
                 Ok(None) => {}
-                Ok(step) => return step,
+                Ok(Some(step)) => {
+                    // What it refers to: its own turn comes when that is there.
+                    if !matches!(&step, Step::PutBackend { address: put, .. } if *put == address) {
+                        self.todo.backends.insert(address);
+                    }
+                    return Some(step);
+                }
                 Err(problem) => {
                     self.left.backends.insert(address);
                     self.problems.push(problem);
                 }
             }
         }
-        // From the last one: that of the host's view, whose flags tell of the others, comes after these.
+        // From the last one: whoever may be looked up first is there before what a program goes on from, so that no client
+        // meets what is meant for others.
         while let Some(key) = self.todo.services.pop_last() {
             let Some(endpoint) = desired.services.get(&key) else {
                 self.gone.push(key);

@@ -122,6 +122,8 @@ struct Stage {
     told: BTreeMap<u64, Client>,
     /// Where the maps may not yet hold what is wanted.
     todo: Todo,
+    /// Whether the kernel did not take where clients stand, or the hooks for datagrams.
+    refused: bool,
     /// Who was behind an address that nobody names any more.
     leaving: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
     tracers: Tracers,
@@ -163,6 +165,7 @@ pub async fn run(
         views: None,
         told,
         todo: Todo::default(),
+        refused: false,
         leaving: BTreeMap::new(),
         tracers: Tracers::default(),
         audit: Audit::default(),
@@ -243,7 +246,7 @@ pub async fn run(
             _ = tick.tick() => {
                 // What leaves may make room for what did not fit.
                 stage.free_leaving();
-                if !stage.todo.is_empty() {
+                if !stage.todo.is_empty() || stage.refused {
                     stage.settle(&channels);
                 }
                 stage.tick_tracers(&channels);
@@ -308,26 +311,10 @@ impl Stage {
 
     /// Tells the programs where clients stand: after the services are there that a new view sees.
     fn tell_clients(&mut self) -> Result<(), maps::Error> {
-        let Some(views) = &self.views else {
-            return Ok(());
-        };
-        for (&cookie, &client) in &views.clients {
-            if self.told.get(&cookie) != Some(&client) {
-                self.maps.set_client(cookie, Some(client))?;
-                self.told.insert(cookie, client);
-            }
+        match &self.views {
+            Some(views) => self.maps.set_clients(&mut self.told, &views.clients),
+            None => Ok(()),
         }
-        let gone: Vec<u64> = self
-            .told
-            .keys()
-            .filter(|cookie| !views.clients.contains_key(cookie))
-            .copied()
-            .collect();
-        for cookie in gone {
-            self.maps.set_client(cookie, None)?;
-            self.told.remove(&cookie);
-        }
-        Ok(())
     }
 
     /// The hooks that run for each datagram are there while a service needs them.
@@ -376,13 +363,19 @@ impl Stage {
         problems.extend_from_slice(self.programs.problems());
         problems.extend(unfit);
         problems.extend(refused.map(|(_, problem)| problem));
+        self.refused = false;
         if settled && let Err(error) = self.tell_clients() {
-            let message = format!("{}; trying again", error_chain(&error));
+            let message = format!(
+                "{}; some containers are taken for the host; trying again",
+                error_chain(&error)
+            );
             problems.push(Problem::new("clients", message));
+            self.refused = true;
         }
         if settled && let Err(error) = self.serve_datagrams() {
             let message = format!("{}; trying again", error_chain(&error));
             problems.push(Problem::new("datagrams", message));
+            self.refused = true;
         }
         channels.problems.send_if_modified(|old| {
             let changed = *old != problems;

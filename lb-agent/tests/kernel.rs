@@ -9,10 +9,16 @@ mod former;
 
 mod kernel {
     mod adoption;
+    mod applications;
     mod balance;
     mod clients;
     mod counts;
     mod families;
+    mod full;
+    mod lookups;
+    mod model;
+    mod order;
+    mod resolvers;
     mod sockets;
     mod suspicion;
     mod upgrade;

@@ -1,5 +1,7 @@
 //! Layouts that select a backend: service, table of slots, backend. Versioned by [`crate::MAP_VERSION`].
 
+use core::cmp::Ordering;
+
 use crate::{Be16, Be32};
 
 /// Slots in one half of a [`Table`]: a power of two, so that a masked index satisfies the verifier.
@@ -28,7 +30,7 @@ pub const FAMILY_V6: u8 = 6;
 /// Every endpoint has an element for [`HOST_VIEW`] and [`FAMILY_ANY`]; its flags say whether there are others. An
 /// IPv6 VIP has the host part of the IPv4 one, so there is one key for both.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {
     /// The virtual address.
     pub vip: Be32,
@@ -43,6 +45,21 @@ pub struct ServiceKey {
 }
 
 const _: () = assert!(size_of::<ServiceKey>() == 12);
+
+/// By endpoint, then as a look-up goes: the host's view, from which it goes on to another, and in each view the element
+/// for every client, from which it goes on to that for IPv6 sockets.
+impl Ord for ServiceKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = |it: &Self| (it.vip, it.port, it.proto, it.view, it.family);
+        order(self).cmp(&order(other))
+    }
+}
+
+impl PartialOrd for ServiceKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl ServiceKey {
     /// The key of `vip`:`port`/`proto` as `view` sees it, for clients of every family.

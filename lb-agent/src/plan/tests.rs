@@ -385,3 +385,24 @@ fn what_did_not_fit_is_tried_again_and_takes_the_room_that_others_leave() {
     assert_eq!(round.end(None), (Todo::default(), vec![]));
     assert_eq!(answers(&installed), wanted(&other));
 }
+
+#[test]
+fn an_address_comes_after_the_one_that_its_flows_are_counted_at_and_is_not_forgotten() {
+    let start = Instant::now();
+    let mut both = desired(&[(1, vec![1])].into());
+    // The published address, say, which is the lower one.
+    let share = |weight| Share {
+        weight,
+        counted_at: address(2),
+    };
+    both.backends = [(address(1), share(3)), (address(2), share(5))].into();
+    let mut installed = Installed::empty(8, 8);
+    settle(&mut installed, &both, 0, start);
+    assert_eq!(answers(&installed), wanted(&both));
+    let (published, own) = (
+        installed.backends[&address(1)],
+        installed.backends[&address(2)],
+    );
+    assert_eq!((published.weight, own.weight), (3, 5));
+    assert_eq!((published.counted_at, own.counted_at), (own.id, own.id));
+}

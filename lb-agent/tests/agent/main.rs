@@ -11,6 +11,7 @@ mod bad_entries;
 mod bad_start;
 mod bad_surroundings;
 mod changes;
+mod choices;
 mod collisions;
 mod consul_tls;
 mod drains;

@@ -14,16 +14,29 @@ use serde_json::Value;
 
 use crate::kit::{LIMIT, engine, start};
 
-/// The agent, and a cgroup of clients. Dropped before the engine whose host it is on.
-struct Agent {
+/// The agent, and a cgroup of clients on the host. Dropped before the engine whose host it is on.
+pub(crate) struct Agent {
     process: Process,
-    clients: Cgroup,
+    pub(crate) clients: Cgroup,
     _own: Cgroup,
     log: PathBuf,
 }
 
 impl Agent {
+    /// One whose hooks see the clients on the host alone.
     fn start(docker: &Docker) -> Self {
+        let clients = docker.cgroup().subgroup("clients").unwrap();
+        let hooked = clients.path().to_owned();
+        Self::start_on(docker, clients, &hooked)
+    }
+
+    /// One whose hooks see the engine's containers too.
+    pub(crate) fn start_for_all(docker: &Docker) -> Self {
+        let clients = docker.cgroup().subgroup("clients").unwrap();
+        Self::start_on(docker, clients, docker.cgroup().path())
+    }
+
+    fn start_on(docker: &Docker, clients: Cgroup, hooked: &Path) -> Self {
         let folder = docker.folder();
         let bpf = folder.join("bpf");
         fs::create_dir(&bpf).unwrap();
@@ -31,9 +44,8 @@ impl Agent {
         // Nothing that is sent to a VIP has a way out, whatever the agent does.
         let route = "route add unreachable 198.18.0.0/16 metric 4096\n";
         docker.netns().ip(route).unwrap();
-        let clients = docker.cgroup().subgroup("clients").unwrap();
         let own = docker.cgroup().subgroup("agent").unwrap();
-        let (place, cgroup) = (folder.display(), clients.path().display());
+        let (place, cgroup) = (folder.display(), hooked.display());
         let config = format!(
             "state_dir = \"{place}/state\"\nbpffs = \"{place}/bpf\"\ncgroup = \"{cgroup}\"\n\
              socket = \"{place}/admin.sock\"\n\
@@ -65,7 +77,12 @@ impl Agent {
     }
 
     /// The VIP of the service, once these instances of it are usable, and no others.
-    fn until_usable(&mut self, docker: &Docker, service: &str, instances: &[&str]) -> String {
+    pub(crate) fn until_usable(
+        &mut self,
+        docker: &Docker,
+        service: &str,
+        instances: &[&str],
+    ) -> String {
         let expected: BTreeSet<String> = instances.iter().map(|it| (*it).to_owned()).collect();
         let found = eventually(LIMIT, || {
             assert!(self.process.is_running(), "{}", read(&self.log));
@@ -92,12 +109,23 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// What the agent has said so far.
+    pub(crate) fn said(&self) -> String {
+        read(&self.log)
+    }
+}
+
 fn read(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }
 
 /// Asks from the engine's host, as one of `clients`.
-fn curl(docker: &Docker, clients: Option<&Cgroup>, url: &str) -> lb_testkit::Result<String> {
+pub(crate) fn curl(
+    docker: &Docker,
+    clients: Option<&Cgroup>,
+    url: &str,
+) -> lb_testkit::Result<String> {
     let curl = Spawn::new("curl", "curl")
         .args([
             "--silent",

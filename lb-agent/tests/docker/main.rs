@@ -10,3 +10,4 @@ mod faults;
 mod kit;
 mod life;
 mod networks;
+mod views;

@@ -7,8 +7,9 @@ use std::{
 };
 
 use lb_agent::plan::Step;
-use lb_common::{BackendId, Balance, Event, EventKind};
-use lb_testkit::{disconnect, eventually};
+use lb_common::{BackendId, Balance, Event, EventKind, SUSPICION_NS};
+use lb_testkit::{Netns, disconnect, eventually};
+use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
 
 use super::world::{LIMIT, NOBODY, VIP, World};
@@ -153,10 +154,126 @@ fn a_silent_backend_becomes_suspect_at_the_second_retransmission() {
     assert_eq!(world.active(SILENT), 1, "the flow goes on trying");
 }
 
+#[test]
+fn a_storm_of_aborted_connects_to_two_backends_never_has_the_service_refused() {
+    let mut world = World::new();
+    silence(&world);
+    let other = SocketAddr::from(([10, 99, 0, 2], 81));
+    let both = [SILENT, other];
+    world.serve(VIP, Balance::LeastConn, &both);
+    for round in 0..200 {
+        let sockets: Vec<_> = (0..8).map(|_| pending(&world)).collect();
+        let active: u64 = both.iter().map(|&it| world.active(it)).sum();
+        assert_eq!(active, 8, "round {round}");
+        for (number, socket) in sockets.iter().enumerate() {
+            // Some are dissolved, which looks like a refusal, and some are closed.
+            if number % 2 == 0 {
+                disconnect(socket).unwrap();
+            }
+        }
+        drop(sockets);
+        for backend in both {
+            world.await_active(backend, 0);
+        }
+    }
+    assert!(both.iter().all(|&it| world.suspected(it)));
+    let counters = world.maps.counters(only_table(&world)).unwrap();
+    let expected = (1600, 800, [0; 4]);
+    assert_eq!(
+        (counters.flows, counters.failed, counters.refused),
+        expected
+    );
+}
+
+#[test]
+fn a_client_without_a_path_takes_the_only_backend_from_nobody_else() {
+    let mut world = World::new();
+    // For others the address is one of their own.
+    world.netns.ip("addr add 10.99.0.2/32 dev lo\n").unwrap();
+    let (_listener, backend) = world.listen([10, 99, 0, 2]);
+    world.serve(VIP, Balance::LeastConn, &[backend]);
+    let poor = Netns::new("poor").unwrap();
+    poor.ip("route add unreachable 198.18.0.0/16\n").unwrap();
+    silence_in(&poor);
+    let waiting = pending_in(&poor);
+    let suspected = || match world.suspected(backend) {
+        true => Ok(()),
+        false => Err("not suspected yet"),
+    };
+    eventually(LIMIT, suspected).unwrap();
+    let flows: Vec<_> = (0..20).map(|_| world.connect(VIP, 80).unwrap()).collect();
+    assert_eq!(world.active(backend), 21);
+    drop((flows, waiting));
+    world.await_active(backend, 0);
+    let counters = world.maps.counters(only_table(&world)).unwrap();
+    assert_eq!((counters.failed, counters.refused), (1, [0; 4]));
+}
+
+#[test]
+fn a_suspicion_ends_by_itself_without_an_agent() {
+    let mut world = World::new();
+    let (left_listener, left) = world.listen([127, 0, 0, 2]);
+    let (right_listener, right) = world.listen([127, 0, 0, 3]);
+    world.serve(VIP, Balance::RoundRobin, &[left, right]);
+    let share = |world: &World| {
+        let flows: Vec<_> = (0..10).map(|_| world.connect(VIP, 80).unwrap()).collect();
+        // None stays in the backlog.
+        for (listener, backend) in [(&left_listener, left), (&right_listener, right)] {
+            (0..world.active(backend)).for_each(|_| drop(listener.accept().unwrap()));
+        }
+        let shares = (world.active(left), world.active(right));
+        drop(flows);
+        for backend in [left, right] {
+            world.await_active(backend, 0);
+        }
+        shares
+    };
+    assert_eq!(share(&world), (5, 5));
+    // As long as it lasts; three seconds of it are left.
+    world.suspect(left, 3);
+    assert_eq!(share(&world), (0, 10));
+    // Nobody touches the map from here on.
+    let over = || match share(&world) {
+        (5, 5) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually(LIMIT, over).unwrap();
+    assert!(world.suspected(left), "the mark is still written, and over");
+}
+
+#[test]
+fn a_mark_of_the_kernel_lasts_ten_seconds() {
+    let mut world = World::new();
+    world.serve(VIP, Balance::LeastConn, &[NOBODY]);
+    let before = coarse_now();
+    world.connect(VIP, 80).unwrap_err();
+    let after = coarse_now();
+    let until = world
+        .maps
+        .suspected_until(id(&world, NOBODY).index)
+        .unwrap();
+    assert!(
+        (before + SUSPICION_NS..=after + SUSPICION_NS).contains(&until),
+        "{until} after {before} to {after}"
+    );
+}
+
+fn coarse_now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
+    u64::try_from(Duration::from(now).as_nanos()).unwrap()
+}
+
+fn only_table(world: &World) -> u32 {
+    world.installed.services.values().next().unwrap().table
+}
+
 /// Gives the namespace a device behind which nobody answers.
 fn silence(world: &World) {
-    world
-        .netns
+    silence_in(&world.netns);
+}
+
+fn silence_in(netns: &Netns) {
+    netns
         .ip("link add lb-silent type veth peer name lb-peer\nlink set lb-silent up\nlink set lb-peer up\n\
              addr add 10.99.0.1/24 dev lb-silent\n\
              neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev lb-silent nud permanent\n")
@@ -165,8 +282,11 @@ fn silence(world: &World) {
 
 /// A socket whose connect to the VIP waits for an answer.
 fn pending(world: &World) -> Socket {
-    let socket = world
-        .netns
+    pending_in(&world.netns)
+}
+
+fn pending_in(netns: &Netns) -> Socket {
+    let socket = netns
         .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap())
         .unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -10,16 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{Array, Map, MapData};
 use lb_agent::{
+    catalog::Problem,
     desired::{Desired, Endpoint, Share},
     installed::Installed,
     maps::{Events, Maps, Traces},
-    plan::plan,
+    plan::{Step, plan},
     programs::{Config, Error, Programs, pin_root},
     snapshot::ServiceName,
 };
-use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, PROTO_UDP, ServiceKey};
+use lb_common::{
+    ANY_PORT, Balance, Be16, Be32, HOST_VIEW, MAP_VERSION, PROTO_TCP, PROTO_UDP, ServiceKey,
+    Suspect, map,
+};
 use lb_testkit::{Cgroup, Netns, eventually};
+use nix::time::{ClockId, clock_gettime};
 
 /// A cgroup is joined by the whole process, so only one test at a time may have a world.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -47,7 +53,7 @@ pub(super) struct World {
     /// Addresses whose flows are counted at another one.
     pub(super) counted_at: BTreeMap<SocketAddr, SocketAddr>,
     config: Config,
-    _membership: Membership,
+    membership: Membership,
     _folder: tempfile::TempDir,
     _guard: MutexGuard<'static, ()>,
 }
@@ -98,7 +104,7 @@ impl World {
             },
             counted_at: BTreeMap::new(),
             config,
-            _membership: membership,
+            membership,
             _folder: folder,
             _guard: guard,
         };
@@ -196,12 +202,58 @@ impl World {
         for (address, counted_at) in &self.counted_at {
             self.desired.backends.insert(*address, share(*counted_at));
         }
-        let active = |index| self.maps.active(index).unwrap();
-        let (steps, problems) = plan(&self.installed, &self.desired, active, now);
-        assert_eq!(problems, vec![]);
+        assert_eq!(self.bring_to(&self.desired.clone(), now), vec![]);
+    }
+
+    /// Brings the maps to `desired`, as if it were `now`; answers what did not fit.
+    pub(super) fn bring_to(&mut self, desired: &Desired, now: Instant) -> Vec<Problem> {
+        let (steps, problems) = self.steps_to(desired, now);
         for step in &steps {
-            self.maps.carry_out(step, &mut self.installed).unwrap();
+            self.carry_out(step);
         }
+        problems
+    }
+
+    /// The steps from what the maps hold to `desired`, and what will not fit.
+    pub(super) fn steps_to(&self, desired: &Desired, now: Instant) -> (Vec<Step>, Vec<Problem>) {
+        let active = |index| self.maps.active(index).unwrap();
+        plan(&self.installed, desired, active, now)
+    }
+
+    pub(super) fn carry_out(&mut self, step: &Step) {
+        self.maps.carry_out(step, &mut self.installed).unwrap();
+    }
+
+    /// Lets the kernel skip the backend for so long, counted from now; a negative time is over.
+    pub(super) fn suspect(&self, backend: SocketAddr, seconds: i64) {
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap());
+        let offset = Duration::from_secs(seconds.unsigned_abs());
+        let until = if seconds < 0 {
+            now.saturating_sub(offset)
+        } else {
+            now + offset
+        };
+        let until_ns = u64::try_from(until.as_nanos()).unwrap().max(1);
+        let index = self.installed.backends[&backend].id.index;
+        let mut suspects: Array<_, Suspect> = self.pinned(map::SUSPECTS).try_into().unwrap();
+        suspects.set(index, Suspect { until_ns }, 0).unwrap();
+    }
+
+    /// A map that the programs use, by its pin.
+    pub(super) fn pinned(&self, name: &str) -> Map {
+        let pin = self.pins().join(format!("v{MAP_VERSION}")).join(name);
+        let map = self.netns.enter(|| MapData::from_pin(pin)).unwrap();
+        Map::from_map_data(map.unwrap()).unwrap()
+    }
+
+    /// The cgroup that the hooks are attached to, and that this process is in.
+    pub(super) fn cgroup(&self) -> &Cgroup {
+        &self.membership.cgroup
+    }
+
+    /// The table of an endpoint.
+    pub(super) fn table(&self, key: &ServiceKey) -> u32 {
+        self.installed.services[key].table
     }
 
     /// A listener on this loopback address of the namespace, port chosen by the kernel.
@@ -285,7 +337,7 @@ fn load(netns: &Netns, config: &Config) -> (Programs, Maps, Events, Traces, Inst
 /// The test process in a cgroup; it goes back before the group is removed.
 struct Membership {
     home: PathBuf,
-    _cgroup: Cgroup,
+    cgroup: Cgroup,
 }
 
 impl Membership {
@@ -298,15 +350,69 @@ impl Membership {
         let top = cgroup.path().parent().unwrap();
         let home = top.join(own.trim_start_matches('/')).join("cgroup.procs");
         fs::write(cgroup.path().join("cgroup.procs"), "0").unwrap();
-        Self {
-            home,
-            _cgroup: cgroup,
-        }
+        Self { home, cgroup }
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         fs::write(&self.home, "0").unwrap();
+    }
+}
+
+/// A second set of programs with a pool of its own, attached to a child of the world's cgroup.
+pub(super) struct Nested {
+    pub(super) maps: Maps,
+    pub(super) installed: Installed,
+    _programs: Programs,
+    _folder: tempfile::TempDir,
+}
+
+impl Nested {
+    pub(super) fn new(world: &World, cgroup: &Cgroup, pool: &str) -> Self {
+        let route = format!("route add unreachable {pool}\n");
+        world.netns.ip(&route).unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("lb-test-")
+            .tempdir()
+            .unwrap();
+        world.netns.mount_bpffs(folder.path()).unwrap();
+        let pool: ipnet::Ipv4Net = pool.parse().unwrap();
+        let config = Config {
+            bpffs: folder.path().to_owned(),
+            cgroup: cgroup.path().to_owned(),
+            pool,
+            pool6: None,
+            own: Ipv4Addr::from(u32::from(pool.network()) + 1),
+            ..world.config.clone()
+        };
+        let (programs, maps, _, _, installed) = load(&world.netns, &config);
+        Self {
+            maps,
+            installed,
+            _programs: programs,
+            _folder: folder,
+        }
+    }
+
+    /// Makes its maps hold this endpoint alone.
+    pub(super) fn put(&mut self, key: ServiceKey, endpoint: Endpoint) {
+        let share = |&address: &SocketAddr| {
+            let share = Share {
+                weight: 1,
+                counted_at: address,
+            };
+            (address, share)
+        };
+        let desired = Desired {
+            backends: endpoint.slots.iter().map(share).collect(),
+            services: BTreeMap::from([(key, endpoint)]),
+            complete: true,
+        };
+        let (steps, problems) = plan(&self.installed, &desired, |_| 0, Instant::now());
+        assert_eq!(problems, vec![]);
+        for step in &steps {
+            self.maps.carry_out(step, &mut self.installed).unwrap();
+        }
     }
 }

@@ -1,0 +1,165 @@
+//! What a service looks like from where a container stands: real containers, real networks, real hooks.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use lb_testkit::{Docker, eventually};
+
+use crate::{
+    agent::{Agent, curl},
+    kit::{LIMIT, engine},
+};
+
+/// What a server runs: a page that tells where the client came from.
+const SERVER: &str = "/bin/busybox mkdir -p /www/cgi-bin && \
+    echo '#!/bin/sh' > /www/cgi-bin/peer && echo 'echo; echo $REMOTE_ADDR' >> /www/cgi-bin/peer && \
+    /bin/busybox chmod +x /www/cgi-bin/peer && exec /bin/busybox httpd -f -p 80 -h /www";
+
+fn run(docker: &Docker, name: &str, arguments: &[&str], command: &[&str]) {
+    let usual = ["run", "-d", "--stop-signal", "KILL", "--name", name];
+    let all = usual.iter().chain(arguments).chain(&["web"]).chain(command);
+    docker.docker(all).unwrap();
+}
+
+/// A server of the service of its own name on `network`.
+fn server(docker: &Docker, name: &str, network: &str, more: &[&str]) {
+    let label = format!("SERVICE_NAME={name}");
+    let usual = ["--net", network, "-l", &label];
+    run(
+        docker,
+        name,
+        &[&usual, more].concat(),
+        &["/bin/sh", "-c", SERVER],
+    );
+}
+
+/// A container that is no service.
+fn client(docker: &Docker, name: &str, network: &str) {
+    let ignored = ["--net", network, "-l", "SERVICE_IGNORE=1"];
+    run(docker, name, &ignored, &["/bin/busybox", "sleep", "1000"]);
+}
+
+/// The address of the container in the network.
+fn address(docker: &Docker, name: &str, network: &str) -> String {
+    let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+    docker
+        .docker(["inspect", "--format", &format, name])
+        .unwrap()
+}
+
+/// Whom the server sees when the container asks by the VIP.
+fn seen(docker: &Docker, client: &str, vip: &str) -> Result<String, String> {
+    // Not wget: without the files of a C library it does not get as far as its connect.
+    let ask =
+        format!("printf 'GET /cgi-bin/peer HTTP/1.0\\r\\n\\r\\n' | /bin/busybox nc -w 5 {vip} 80");
+    let said = docker.docker(["exec", client, "/bin/sh", "-c", &ask]);
+    let said = said.map_err(|error| error.to_string())?;
+    let last = said.lines().last().unwrap_or_default();
+    // The server may listen for both families.
+    let peer = last.trim_matches(['[', ']']).trim_start_matches("::ffff:");
+    peer.parse::<Ipv4Addr>().map_err(|_| said.clone())?;
+    Ok(peer.to_owned())
+}
+
+/// Waits until the container is seen as `peer`.
+#[track_caller]
+fn until_seen(docker: &Docker, agent: &Agent, client: &str, vip: &str, peer: &str) {
+    let found = eventually(LIMIT, || match seen(docker, client, vip) {
+        Ok(found) if found == peer => Ok(()),
+        other => Err(format!("{client} is seen as {other:?} instead of {peer}")),
+    });
+    found.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+}
+
+/// Waits until the container is refused, and then is at once.
+#[track_caller]
+fn until_refused(docker: &Docker, agent: &Agent, client: &str, vip: &str) {
+    let found = eventually(LIMIT, || match seen(docker, client, vip) {
+        Err(error) if error.contains("Connection refused") => Ok(()),
+        other => Err(format!("{client} gets {other:?} instead of a refusal")),
+    });
+    found.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+    let start = Instant::now();
+    let refused = seen(docker, client, vip).unwrap_err();
+    // Much less than the time that an unanswered connect would take; starting a process in a container takes most of it.
+    assert!(start.elapsed() < Duration::from_secs(4), "{refused}");
+}
+
+/// An engine with the networks `lb-near`, `lb-far` and, internal, `lb-inner`, whose host has an address for the others.
+fn networked() -> Docker {
+    let docker = engine();
+    // Towards nobody: so the host has an address that it calls its own.
+    let route = "route add default via 172.31.0.254 dev lb-docker0\n";
+    docker.netns().ip(route).unwrap();
+    for network in ["lb-near", "lb-far"] {
+        docker.docker(["network", "create", network]).unwrap();
+    }
+    let inner = ["network", "create", "--internal", "lb-inner"];
+    docker.docker(inner).unwrap();
+    docker
+}
+
+#[test]
+fn a_container_gets_the_address_that_it_reaches_from_where_it_stands() {
+    let docker = networked();
+    server(&docker, "published", "lb-near", &["-p", "8081:80"]);
+    server(&docker, "hidden", "lb-near", &[]);
+    server(&docker, "inner", "lb-inner", &[]);
+    for (name, network) in [
+        ("near", "lb-near"),
+        ("far", "lb-far"),
+        ("inside", "lb-inner"),
+    ] {
+        client(&docker, name, network);
+    }
+    let mut agent = Agent::start_for_all(&docker);
+    let [published, hidden, inner] =
+        ["published", "hidden", "inner"].map(|it| agent.until_usable(&docker, it, &[it]));
+
+    // On the same network: the container's own address, and the source is real.
+    let near = address(&docker, "near", "lb-near");
+    until_seen(&docker, &agent, "near", &published, &near);
+    until_seen(&docker, &agent, "near", &hidden, &near);
+    let inside = address(&docker, "inside", "lb-inner");
+    until_seen(&docker, &agent, "inside", &inner, &inside);
+    // On another one: where the host publishes it, or not at all.
+    let far = address(&docker, "far", "lb-far");
+    let by_host = eventually(LIMIT, || seen(&docker, "far", &published)).unwrap();
+    assert!(
+        by_host != near && by_host != far,
+        "it came past the host: {by_host}"
+    );
+    until_refused(&docker, &agent, "far", &hidden);
+    until_refused(&docker, &agent, "near", &inner);
+    // From an internal one nothing else is reached, published or not.
+    until_refused(&docker, &agent, "inside", &published);
+    until_refused(&docker, &agent, "inside", &hidden);
+    // The host reaches them all.
+    for vip in [&published, &hidden, &inner] {
+        let url = format!("http://{vip}/cgi-bin/peer");
+        curl(&docker, Some(&agent.clients), &url).unwrap();
+    }
+}
+
+#[test]
+fn a_container_that_joins_the_servers_network_reaches_it_and_no_more_when_it_leaves() {
+    let docker = networked();
+    server(&docker, "hidden", "lb-near", &[]);
+    client(&docker, "client", "lb-far");
+    let mut agent = Agent::start_for_all(&docker);
+    let vip = agent.until_usable(&docker, "hidden", &["hidden"]);
+    for _ in 0..2 {
+        until_refused(&docker, &agent, "client", &vip);
+        docker
+            .docker(["network", "connect", "lb-near", "client"])
+            .unwrap();
+        let its = address(&docker, "client", "lb-near");
+        until_seen(&docker, &agent, "client", &vip, &its);
+        docker
+            .docker(["network", "disconnect", "lb-near", "client"])
+            .unwrap();
+    }
+    until_refused(&docker, &agent, "client", &vip);
+}

@@ -1,0 +1,83 @@
+//! Each step of a plan on the real maps, and after each of them a lookup of everything.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use lb_agent::desired::Desired;
+use lb_common::{Client, Refusal};
+
+use super::{
+    lookups::{Answer, Ask, PLACES, Servers, refusal, seeded},
+    world::World,
+};
+
+/// What `desired` lets a client be answered.
+fn answers(
+    desired: &Desired,
+    ask: Ask,
+    place: Option<Client>,
+) -> (BTreeSet<SocketAddr>, Option<Refusal>) {
+    match ask.looked_up(&desired.services, place) {
+        None => (BTreeSet::new(), Some(Refusal::Unknown)),
+        Some(key) => {
+            let endpoint = &desired.services[&key];
+            let slots: BTreeSet<_> = endpoint.slots.iter().copied().collect();
+            let refused = slots.is_empty().then(|| refusal(endpoint));
+            (slots, refused)
+        }
+    }
+}
+
+#[test]
+fn after_every_step_each_lookup_is_answered_as_before_or_as_after() {
+    let mut rng = seeded();
+    let mut world = World::new();
+    let servers = Servers::start(&world);
+    let programs = &mut world.programs;
+    let attached = world.netns.enter(|| programs.serve_datagrams(true));
+    attached.unwrap().unwrap();
+    let cookie = world.cookie();
+    let mut before = Desired::default();
+    // What leaves has rested when the next round comes: it is freed in its course.
+    let mut now = Instant::now();
+    let mut freed = 0;
+    for round in 0..20 {
+        now += Duration::from_secs(10);
+        let after = servers.desired(&mut rng);
+        let (steps, problems) = world.steps_to(&after, now);
+        assert_eq!(problems, vec![]);
+        for (number, step) in steps.iter().enumerate() {
+            world.carry_out(step);
+            freed += usize::from(matches!(step, lb_agent::plan::Step::FreeBackend { .. }));
+            for place in PLACES {
+                world.maps.set_client(cookie, place).unwrap();
+                for ask in Ask::all().filter(|_| rng.u8(..3) == 0) {
+                    let (old, new) = (answers(&before, ask, place), answers(&after, ask, place));
+                    let context = || {
+                        format!(
+                            "round {round}, after the step {number}, {step:?}: {ask:?} from {place:?} \
+                             by {old:?}, then {new:?}"
+                        )
+                    };
+                    match servers.ask(&world, ask) {
+                        Answer::Backend(it, _) => {
+                            let allowed = old.0.contains(&it) || new.0.contains(&it);
+                            assert!(allowed, "{}: {it}", context());
+                            let there = world.installed.backends.contains_key(&it);
+                            assert!(there, "{}: {it} was freed", context());
+                        }
+                        Answer::Refused(reason) => {
+                            let allowed = [old.1, new.1].contains(&Some(reason));
+                            assert!(allowed, "{}: {reason:?}", context());
+                        }
+                    }
+                }
+            }
+        }
+        before = after;
+    }
+    assert!(freed > 0, "no backend was ever freed");
+}
