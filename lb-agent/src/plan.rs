@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{Backend, BackendId, Be16, Half, SLOTS, Service, ServiceKey};
+use lb_common::{Backend, BackendId, Be16, FAMILY_ANY, Half, SLOTS, Service, ServiceKey, flag};
 
 use crate::{
     catalog::Problem,
@@ -172,7 +172,23 @@ impl Round {
         }
         // From the last one: whoever may be looked up first is there before what a program goes on from, so that no client
         // meets what is meant for others.
-        while let Some(key) = self.todo.services.pop_last() {
+        while let Some(mut key) = self.todo.services.pop_last() {
+            let any = ServiceKey {
+                family: FAMILY_ANY,
+                ..key
+            };
+            // One for IPv6 sockets that its twin leads to already comes after that where the twin is to lead other views
+            // away from it.
+            let alone = |it: &InstalledService| it.flags & (flag::V6 | flag::VIEWS) == flag::V6;
+            let leads = |it: &Endpoint| it.flags & flag::VIEWS != 0;
+            if key != any
+                && installed.services.get(&any).is_some_and(alone)
+                && desired.services.get(&any).is_some_and(leads)
+                && self.todo.services.remove(&any)
+            {
+                self.todo.services.insert(key);
+                key = any;
+            }
             let Some(endpoint) = desired.services.get(&key) else {
                 self.gone.push(key);
                 continue;
