@@ -42,7 +42,7 @@ pub struct Options {
     pub access: Access,
     /// `lb_proto`: what its instances speak.
     pub proto: Proto,
-    /// Whether those with the tag [`UDP`] speak UDP beside that: a DNS server answers at port 53 of both.
+    /// Whether those with the tag `udp` speak UDP beside that: a DNS server answers at port 53 of both.
     pub udp_by_tag: bool,
     /// `lb_slow_start`: how long a backend that came late takes to get its whole share; zero means no time.
     pub slow_start: Duration,
