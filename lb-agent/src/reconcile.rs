@@ -187,7 +187,10 @@ pub async fn run(
     let mut counting = None;
     loop {
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                stage.end_tracers(&channels);
+                return Ok(());
+            }
             changed = channels.snapshots.changed() => {
                 if changed.is_err() {
                     return Ok(());
@@ -334,6 +337,7 @@ impl Stage {
         let mut round = Round::new(std::mem::take(&mut self.todo));
         let mut steps = 0_u64;
         let mut refused = None;
+        let mut told = None;
         while refused.is_none() {
             // An unreadable count keeps the backend: unknown is not zero.
             let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
@@ -341,6 +345,11 @@ impl Stage {
             let Some(step) = round.next(&mut self.installed, desired, active, started) else {
                 break;
             };
+            // Between the new elements and the end of the old ones: a client in a view without any would be taken
+            // for one of another view.
+            if matches!(step, Step::RemoveService { .. }) && told.is_none() {
+                told = Some(self.tell_clients());
+            }
             match self.carry_out(&step) {
                 Ok(()) => steps += 1,
                 Err(problem) => refused = Some((step, problem)),
@@ -364,7 +373,7 @@ impl Stage {
         problems.extend(unfit);
         problems.extend(refused.map(|(_, problem)| problem));
         self.refused = false;
-        if settled && let Err(error) = self.tell_clients() {
+        if settled && let Err(error) = told.unwrap_or_else(|| self.tell_clients()) {
             let message = format!(
                 "{}; some containers are taken for the host; trying again",
                 error_chain(&error)

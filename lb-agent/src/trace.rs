@@ -3,7 +3,7 @@
 //! The stage that owns the maps reads the kernel's ring itself: what a table and an index mean, it alone knows, and only
 //! at that moment.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::SystemTime};
 
 use lb_common::Trace;
 use tokio::sync::{broadcast, oneshot};
@@ -31,6 +31,8 @@ pub enum Told {
 /// A decision of the kernel, with what its numbers mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
+    /// When it was taken.
+    pub at: SystemTime,
     /// What the kernel told.
     pub trace: Trace,
     /// The view whose endpoint decided; `None` if that is gone.

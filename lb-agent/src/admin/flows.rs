@@ -94,7 +94,8 @@ fn told(flows: Flows, snapshot: &Snapshot) -> FlowList {
         let owner = by_vip.get(&flow.origin.vip);
         let backend = owner.and_then(|(_, service)| {
             let mut backends = service.backends.iter();
-            let found = backends.find(|(_, backend)| backend.address == flow.origin.address);
+            let found = backends
+                .find(|(_, backend)| backend.addresses().any(|it| it == flow.origin.address));
             found.map(|(key, _)| key.to_string())
         });
         let process = flow.process;

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use axum::{
@@ -15,7 +15,6 @@ use axum::{
 };
 use futures_util::stream;
 use lb_common::{Form, PROTO_UDP, Refusal, Trace};
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{broadcast, oneshot},
@@ -147,21 +146,20 @@ impl Desk {
         };
         let snapshot = self.snapshots.borrow().clone().unwrap_or_default();
         let clients = self.clients.borrow().clone().unwrap_or_default();
-        let at = moment(decision.trace.time_ns);
         let known = (&*snapshot, &*clients, self.pools);
-        Line::Decision(Box::new(decided(decision, name, known, at)))
+        Line::Decision(Box::new(decided(decision, name, known)))
     }
 }
 
 fn decided(
     Decision {
+        at,
         trace,
         view,
         address,
     }: Decision,
     name: &ServiceName,
     (snapshot, clients, pools): (&Snapshot, &Clients, Pools),
-    at: SystemTime,
 ) -> Decided {
     let service = snapshot.services.get(name);
     let backend = address.and_then(|address| {
@@ -216,14 +214,6 @@ fn reason(number: u32) -> String {
     reason.unwrap_or(Refusal::Unknown).as_str().to_owned()
 }
 
-/// The wall clock's time of a moment of the kernel's coarse one.
-fn moment(time_ns: u64) -> SystemTime {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
-    let now = now.map_or(Duration::ZERO, Duration::from);
-    let ago = now.saturating_sub(Duration::from_nanos(time_ns));
-    SystemTime::now() - ago
-}
-
 fn bytes(line: &Line) -> Bytes {
     // Numbers and texts: there is nothing that JSON has no form for.
     let mut text = serde_json::to_string(line).unwrap_or_default();
@@ -274,13 +264,14 @@ mod tests {
             ..Pools::default()
         };
         let decision = Decision {
+            at: sample::now(),
             trace,
             view: Some(1),
             address: address.map(|it| it.parse().unwrap()),
         };
         let name = ServiceName::whole("www_hello");
         let snapshot = sample::snapshot();
-        decided(decision, &name, (&snapshot, &clients, pools), sample::now())
+        decided(decision, &name, (&snapshot, &clients, pools))
     }
 
     #[test]

@@ -271,11 +271,14 @@ impl<'s> Seen<'s> {
     }
 }
 
-/// Which rule keeps clients there out, if one does. Nobody stands elsewhere without a view whom one does.
+/// Which rule keeps clients there out, if one does. Where there are rules, who has no view of its own is kept out: its
+/// element may not have found room in the maps.
 pub(super) fn against(access: &Access, from: Viewpoint<'_>) -> Option<String> {
     let nowhere = BTreeSet::new();
     let client = match from {
-        Viewpoint::Elsewhere { .. } => return None,
+        Viewpoint::Elsewhere { .. } => {
+            return (!access.is_open()).then(|| "clients that no view is known of".to_owned());
+        }
         Viewpoint::Host => Client {
             host: true,
             lies_in: &|net| LOOPBACK.iter().any(|address| net.contains(address)),

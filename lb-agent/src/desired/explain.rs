@@ -114,7 +114,10 @@ pub fn explain(
         Some(v6) => vec![way("ipv4", any, suspects), way("ipv6", v6, suspects)],
     };
     let (for_all, for_v6) = (slots(any), v6.map(slots).unwrap_or_default());
-    let denied = against(&service.options.access, from);
+    // By the client's own view, whichever element decides: several may keep it out.
+    let stands = client.and_then(|client| views.views.get(&client.view));
+    let stands = stands.map_or(from, Viewpoint::Container);
+    let denied = against(&service.options.access, stands);
     let backends = service.shares().map(|(key, backend, share)| {
         let address = reach(backend, from);
         let part = |slots: &BTreeMap<SocketAddr, u32>| slots.get(&address?).copied();

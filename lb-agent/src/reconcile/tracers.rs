@@ -1,8 +1,12 @@
 //! Whoever follows the decisions for a service: asks the programs to tell them, as long as somebody is there to hear.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use lb_common::{ANY_PORT, Be32, HOST_VIEW, ServiceKey, Trace};
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::broadcast;
 
 use super::{Channels, Stage};
@@ -58,12 +62,24 @@ impl Stage {
             backend.is_some_and(|it| it.id.generation == trace.detail)
         });
         let decision = Decision {
+            at: moment(trace.time_ns),
             trace,
             view: decided.map(|(key, _)| key.view),
             address: address.copied(),
         };
         // Nobody hears it any more: the next tick ends it.
         let _ = tracer.out.send(Told::Decision(decision));
+    }
+
+    /// Ends all: the maps outlive the agent, and nobody would hear.
+    pub(super) fn end_tracers(&mut self, channels: &Channels) {
+        let all = std::mem::take(&mut self.tracers).0;
+        for name in all.keys() {
+            self.todo.extend(self.wanted.trace(name, false));
+        }
+        if !all.is_empty() {
+            self.settle(channels);
+        }
     }
 
     /// Ends what nobody hears any more, and says what the kernel could not tell.
@@ -105,6 +121,14 @@ impl Stage {
         let services = self.wanted.desired().services.range(first..);
         services.take_while(move |(key, _)| key.vip == vip)
     }
+}
+
+/// The wall clock's time of a moment of the kernel's coarse one.
+fn moment(time_ns: u64) -> SystemTime {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
+    let now = now.map_or(Duration::ZERO, Duration::from);
+    let ago = now.saturating_sub(Duration::from_nanos(time_ns));
+    SystemTime::now() - ago
 }
 
 /// Decisions that wait for one who is slow to hear them; older ones are lost to it.

@@ -80,6 +80,8 @@ pub async fn run(
             }
         };
         let problem = tokio::select! {
+            // What has come back since is known before anything is cut.
+            biased;
             () = stop.cancelled() => return Ok(()),
             changed = channels.snapshots.changed() => {
                 if changed.is_err() {
@@ -166,9 +168,11 @@ impl Stage {
                 self.metrics.cut.fetch_add(ended, Ordering::Relaxed);
             }
             let now = Instant::now();
-            match outcome.failed.contains(target) {
+            let failed = outcome.failed.contains(target);
+            // Unknown is not empty: where a namespace could not be looked into, there may be more.
+            match failed || ended == 0 && outcome.sight.missed {
                 false => self.deadlines.ended(target, ended, now),
-                true if unsupported => self.deadlines.given_up(target),
+                true if failed && unsupported => self.deadlines.given_up(target),
                 true => self.deadlines.failed(target, now),
             }
         }

@@ -12,6 +12,7 @@ use std::{
 use super::{Hosts, Place, RouteBackend, RouteConfig, RouteService, Routes, RoutesChange};
 use crate::{
     catalog::Problem,
+    options::Proto,
     snapshot::{Service, ServiceName, Snapshot, changes, differences},
 };
 
@@ -169,9 +170,13 @@ impl Follower {
     }
 }
 
-/// Whether all that decides about names and VIPs is the same: who is there and exposed, its VIP and its aliases.
+/// Whether all that decides about names and VIPs is the same: who is there and exposed, its VIP, its aliases, and
+/// whether it speaks TCP at all.
 fn names_the_same(before: &Snapshot, after: &Snapshot) -> bool {
-    let decides = |service: &Service| (service.vip, service.options.expose);
+    let decides = |service: &Service| {
+        let options = &service.options;
+        (service.vip, options.expose, options.proto == Proto::Udp)
+    };
     changes(&before.services, &after.services).all(|(_, old, new)| match (old, new) {
         (Some(old), Some(new)) => decides(old) == decides(new) && old.aliases == new.aliases,
         _ => false,

@@ -164,9 +164,12 @@ impl Sockets {
 }
 
 fn serve(records: &OwnedFd, mut asked: mpsc::Receiver<Request>) {
-    // Whoever asked may have gone.
     while let Some(request) = asked.blocking_recv() {
         match request {
+            // Whoever asked has gone: a list that nobody waits for must not hold up the end of a drain.
+            Request::Targets(reply) if reply.is_closed() => {}
+            Request::End(_, reply) if reply.is_closed() => {}
+            Request::List(_, reply) if reply.is_closed() => {}
             Request::Targets(reply) => drop(reply.send(targets(records))),
             Request::End(targets, reply) => drop(reply.send(end(records, &targets))),
             Request::List(vips, reply) => drop(reply.send(list(records, vips.as_ref()))),

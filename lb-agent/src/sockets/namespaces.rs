@@ -21,6 +21,8 @@ pub struct Sight {
     pub hidden: usize,
     /// Why others were not looked into.
     pub blocked: Option<String>,
+    /// Whether that may go by: one that could not be looked into this time may hold flows.
+    pub missed: bool,
 }
 
 impl Sight {
@@ -96,6 +98,7 @@ fn visit(
                 Err(error) => {
                     let why = || format!("cannot look into a network namespace: {error}");
                     sight.blocked.get_or_insert_with(why);
+                    sight.missed = true;
                 }
             },
             Err(nix::Error::EPERM) => {
@@ -108,6 +111,7 @@ fn visit(
             Err(error) => {
                 let why = || format!("cannot enter a network namespace: {error}");
                 sight.blocked.get_or_insert_with(why);
+                sight.missed = true;
             }
         }
     }

@@ -68,6 +68,7 @@ async fn a_trace_prints_what_is_told_and_how_much_is_missing() {
                 ..Trace::default()
             };
             let decision = Decision {
+                at: std::time::SystemTime::UNIX_EPOCH,
                 trace,
                 view: None,
                 address: None,

@@ -409,15 +409,14 @@ fn refused(world: &World, before: [u64; 4], error: &io::Error, ask: Ask) -> Answ
         .filter(|&reason| after[reason as usize] != before[reason as usize]);
     let counted: Vec<_> = counted.collect();
     let total: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
-    // The route of the pool refuses datagrams that no service has a claim to; those without a connect are not counted.
+    // The route of the pool refuses datagrams that no service has a claim to; they are not counted.
     let by_route = matches!(
         error.kind(),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
     );
     let by_hook = error.kind() == io::ErrorKind::ConnectionRefused;
     let (reason, expected) = match (&counted[..], total) {
-        ([], 0) if ask.way.sends_only() => (Refusal::Unknown, by_route),
-        ([Refusal::Unknown], 1) if ask.way.proto() == PROTO_UDP => (Refusal::Unknown, by_route),
+        ([], 0) if ask.way.proto() == PROTO_UDP => (Refusal::Unknown, by_route),
         ([reason], 1) => (*reason, by_hook),
         _ => panic!("{ask:?}: {error}, and counted are {before:?} and then {after:?}"),
     };

@@ -7,8 +7,8 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32},
 };
 use lb_common::{
-    ANY_PORT, Affinity, AffinityKey, Backend, Balance, Be16, Be32, Form, HOST_VIEW, Refusal, SLOTS,
-    Service, ServiceKey, Table, flag,
+    ANY_PORT, Affinity, AffinityKey, Backend, Balance, Be16, Be32, Form, HOST_VIEW, PROTO_TCP,
+    Refusal, SLOTS, Service, ServiceKey, Table, flag,
 };
 use lb_ebpf::{Load, Seconds, Slots, mix, select, suspected, unsuspected_after};
 
@@ -52,7 +52,10 @@ pub(crate) enum Denial {
 pub(crate) fn choose(sa: *mut bpf_sock_addr, wish: &Wish) -> Result<Choice, Denial> {
     let Some((service, table)) = table_of(sa, wish) else {
         cold_path();
-        refuse(0, Refusal::Unknown);
+        // A UDP socket may go on: that is no refusal.
+        if wish.proto == PROTO_TCP {
+            refuse(0, Refusal::Unknown);
+        }
         return Err(Denial::Unknown);
     };
     let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS) else {
