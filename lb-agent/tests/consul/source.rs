@@ -297,7 +297,6 @@ async fn a_wiped_consul_empties_nothing_before_its_agents_had_time_to_register_a
             .is_some_and(|e| e.contains("went back in time"))
     };
     let state = source.until(BOUND, held).await;
-    let began = Instant::now();
     let catalog = state.catalog.unwrap();
     assert_eq!(
         (ids(&catalog, "a"), ids(&catalog, "b").len()),
@@ -313,7 +312,6 @@ async fn a_wiped_consul_empties_nothing_before_its_agents_had_time_to_register_a
     source
         .catalog(BOUND, |catalog| !catalog.services.contains_key("b"))
         .await;
-    assert!(began.elapsed() > Duration::from_secs(2));
     source.until(BOUND, |state| state.error.is_none()).await;
     source.end().await;
 }

@@ -1,9 +1,11 @@
 //! A real Consul on loopback for the tests, and nothing left of it afterwards.
 
 use std::{
+    collections::BTreeSet,
     net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -299,25 +301,25 @@ impl Drop for Consul {
 
 /// Ports that were free a moment ago.
 fn free_ports() -> Ports {
-    let mut taken = Vec::new();
-    let mut port = || {
-        let free = std::iter::repeat_with(free_port).find(|port| !taken.contains(port));
-        taken.extend(free);
-        free.unwrap()
-    };
     Ports {
-        http: port(),
-        https: port(),
-        server: port(),
-        serf_lan: port(),
-        serf_wan: port(),
+        http: free_port(),
+        https: free_port(),
+        server: free_port(),
+        serf_lan: free_port(),
+        serf_wan: free_port(),
     }
 }
 
-/// Below those that the kernel gives to whoever connects somewhere, which would take it until Consul listens.
+/// Below those that the kernel gives to whoever connects somewhere, which would take it until Consul listens. Never one
+/// that another test of this process was given: its Consul may not listen yet.
 fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let free = |port: &u16| {
-        TcpListener::bind(("127.0.0.1", *port)).is_ok()
+        GIVEN
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(*port)
+            && TcpListener::bind(("127.0.0.1", *port)).is_ok()
             && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
     };
     let mut chances = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
