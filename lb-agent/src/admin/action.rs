@@ -167,5 +167,19 @@ pub(super) fn refused(status: StatusCode, error: String) -> Response {
     (status, Json(Refused { error })).into_response()
 }
 
+/// The answer to who asks over the network for what names processes; `None` for the unix socket.
+pub(super) fn refused_from_afar(actor: &Actor, why: &str) -> Option<Response> {
+    match actor {
+        Actor::Local { .. } => None,
+        _ => Some(refused(StatusCode::FORBIDDEN, why.to_owned())),
+    }
+}
+
+/// The answer as long as there is no snapshot.
+pub(super) fn nothing_known() -> Response {
+    let why = "the agent does not know its services yet: see `lb-agent status`";
+    refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+}
+
 /// For the stage that owns drains to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

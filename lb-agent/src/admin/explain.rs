@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    action::{Failed, refused},
+    action::{Failed, nothing_known, refused},
     compose::balance,
     guard::Actor,
     router::Desk,
@@ -122,8 +122,7 @@ pub(super) async fn tell(
         Err((status, why)) => return refused(status, why),
     };
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        let why = "the agent does not know its services yet: see `lb-agent status`";
-        return refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+        return nothing_known();
     };
     let Some((name, service)) = meant(&snapshot, &wish.service) else {
         let why = format!(

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    action::{Failed, refused},
+    action::{Failed, nothing_known, refused, refused_from_afar},
     guard::Actor,
     report::{Flow, FlowList},
     router::Desk,
@@ -41,17 +41,16 @@ pub(super) async fn list(
     Extension(actor): Extension<Actor>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Response {
-    if !matches!(actor, Actor::Local { .. }) {
-        let why = "flows name the processes of this host: run `lb-agent flows` on it";
-        return refused(StatusCode::FORBIDDEN, why.to_owned());
+    let why = "flows name the processes of this host: run `lb-agent flows` on it";
+    if let Some(refusal) = refused_from_afar(&actor, why) {
+        return refusal;
     }
     let wish = match wish {
         Ok(Query(wish)) => wish,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        let why = "the agent does not know its services yet: see `lb-agent status`";
-        return refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+        return nothing_known();
     };
     let vips = match &wish.service {
         None => None,

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    action::{Failed, refused},
+    action::{Failed, nothing_known, refused, refused_from_afar},
     explain::meant,
     guard::Actor,
     router::Desk,
@@ -92,17 +92,16 @@ pub(super) async fn stream(
     Extension(actor): Extension<Actor>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Response {
-    if !matches!(actor, Actor::Local { .. }) {
-        let why = "a trace names the processes of this host: run `lb-agent trace` on it";
-        return refused(StatusCode::FORBIDDEN, why.to_owned());
+    let why = "a trace names the processes of this host: run `lb-agent trace` on it";
+    if let Some(refusal) = refused_from_afar(&actor, why) {
+        return refusal;
     }
     let wish = match wish {
         Ok(Query(wish)) => wish,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        let why = "the agent does not know its services yet: see `lb-agent status`";
-        return refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
+        return nothing_known();
     };
     let Some((name, _)) = meant(&snapshot, &wish.service) else {
         let why = format!(

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::UdpSocket,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use lb_agent::{
@@ -125,12 +128,11 @@ pub(super) fn clients_figures(
         let Some(clients) = clients.borrow().clone() else {
             return Vec::new();
         };
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let known = clients.by_cookie.len() as f64;
+        let known = clients.by_cookie.len();
         vec![Figure::gauge(
             "clients",
             "Network namespaces of containers whose connections are told from the host's.",
-            vec![Sample::plain(known)],
+            vec![Sample::plain(for_people(known as u64))],
         )]
     })
 }
@@ -142,9 +144,9 @@ pub(super) fn docker_figures(
         let engine = engine.borrow();
         let containers = engine.containers.as_ref().map_or(0, |all| all.len());
         let up = engine.containers.is_some() && engine.error.is_none();
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let gauge =
-            |name, help, value: usize| Figure::gauge(name, help, vec![Sample::plain(value as f64)]);
+        let gauge = |name, help, value: usize| {
+            Figure::gauge(name, help, vec![Sample::plain(for_people(value as u64))])
+        };
         vec![
             gauge(
                 "docker_up",
@@ -164,8 +166,6 @@ pub(super) fn reconcile_figures(
     metrics: Arc<reconcile::Metrics>,
 ) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
         vec![
             Figure::counter(
                 "reconcile_operations",
@@ -193,8 +193,6 @@ pub(super) fn routes_figures(
     metrics: Arc<front::Metrics>,
 ) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
         vec![
             Figure::counter(
                 "routes_changes",
@@ -214,8 +212,6 @@ pub(super) fn removal_figures(
     metrics: Arc<removal::Metrics>,
 ) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let value = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed) as f64;
         vec![
             Figure::counter(
                 "drain_cut_flows",
@@ -238,8 +234,6 @@ pub(super) fn front_figures(
         let Some(stats) = stats.borrow().clone() else {
             return Vec::new();
         };
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let value = |number: u64| number as f64;
         let requests = stats.requests.iter().map(|requests| {
             let service = if requests.service.is_empty() {
                 "_unmatched"
@@ -248,13 +242,13 @@ pub(super) fn front_figures(
             };
             Sample::labelled(
                 [("service", service), ("code", &requests.class)],
-                value(requests.count),
+                for_people(requests.count),
             )
         });
         let rejected = stats
             .rejected
             .iter()
-            .map(|(reason, count)| Sample::labelled([("reason", reason)], value(*count)));
+            .map(|(reason, count)| Sample::labelled([("reason", reason)], for_people(*count)));
         vec![
             Figure::counter(
                 "http_requests",
@@ -269,18 +263,29 @@ pub(super) fn front_figures(
             Figure::counter(
                 "http_retries",
                 "Attempts after a failed one of the same request.",
-                vec![Sample::plain(value(stats.retries))],
+                vec![Sample::plain(for_people(stats.retries))],
             ),
             Figure::gauge(
                 "http_client_connections",
                 "Client connections open now.",
-                vec![Sample::plain(value(stats.open))],
+                vec![Sample::plain(for_people(stats.open))],
             ),
             Figure::counter(
                 "http_backend_connections_opened",
                 "Connections opened to backends.",
-                vec![Sample::plain(value(stats.connects))],
+                vec![Sample::plain(for_people(stats.connects))],
             ),
         ]
     })
+}
+
+/// A count as metrics have it.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn for_people(count: u64) -> f64 {
+    count as f64
+}
+
+/// The same of one that a stage goes on counting.
+fn value(count: &AtomicU64) -> f64 {
+    for_people(count.load(Ordering::Relaxed))
 }

@@ -197,8 +197,19 @@ pub(super) struct Servers {
 }
 
 impl Servers {
+    /// A world that they are in, its hooks for datagrams attached, and the cookie of its namespace.
+    pub(super) fn with_datagrams() -> (World, Self, u64) {
+        let mut world = World::new();
+        let servers = Self::start(&world);
+        let programs = &mut world.programs;
+        let attached = world.netns.enter(|| programs.serve_datagrams(true));
+        attached.unwrap().unwrap();
+        let cookie = world.cookie();
+        (world, servers, cookie)
+    }
+
     /// Four of IPv4 and two of IPv6.
-    pub(super) fn start(world: &World) -> Self {
+    fn start(world: &World) -> Self {
         let four = (2..6).map(|last| IpAddr::from([127, 0, 0, last]));
         let six = [IpAddr::from(Ipv6Addr::LOCALHOST); 2];
         let listeners: Vec<_> = four.chain(six).map(|ip| serve(world, ip)).collect();

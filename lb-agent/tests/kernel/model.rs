@@ -32,12 +32,7 @@ struct Model {
 #[test]
 fn whatever_changes_the_kernel_answers_as_the_model_does() {
     let mut rng = seeded();
-    let mut world = World::new();
-    let servers = Servers::start(&world);
-    let programs = &mut world.programs;
-    let attached = world.netns.enter(|| programs.serve_datagrams(true));
-    attached.unwrap().unwrap();
-    let cookie = world.cookie();
+    let (mut world, servers, cookie) = Servers::with_datagrams();
     let mut model = Model::default();
     // Of the plans: what leaves has always rested when the next change comes.
     let mut now = Instant::now();

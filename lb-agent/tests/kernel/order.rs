@@ -34,12 +34,7 @@ fn answers(
 #[test]
 fn after_every_step_each_lookup_is_answered_as_before_or_as_after() {
     let mut rng = seeded();
-    let mut world = World::new();
-    let servers = Servers::start(&world);
-    let programs = &mut world.programs;
-    let attached = world.netns.enter(|| programs.serve_datagrams(true));
-    attached.unwrap().unwrap();
-    let cookie = world.cookie();
+    let (mut world, servers, cookie) = Servers::with_datagrams();
     let mut before = Desired::default();
     // What leaves has rested when the next round comes: it is freed in its course.
     let mut now = Instant::now();
