@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lb_common::{BackendId, Client, PROTO_UDP};
 use thiserror::Error;
 use tokio::{
@@ -41,6 +41,7 @@ use crate::{
     stats::StatsRequest,
     trace::TraceRequest,
     views::{Views, ranges},
+    vip::Pools,
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
@@ -101,8 +102,8 @@ pub struct Plane {
     pub events: Events,
     /// What they tell of decisions.
     pub traces: Traces,
-    /// The VIP pool.
-    pub pool: Ipv4Net,
+    /// Where VIPs are.
+    pub pools: Pools,
 }
 
 struct Stage {
@@ -141,7 +142,7 @@ pub async fn run(
         maps,
         events,
         traces,
-        pool,
+        pools,
     }: Plane,
     mut channels: Channels,
     metrics: Arc<Metrics>,
@@ -159,7 +160,7 @@ pub async fn run(
         maps,
         installed,
         snapshot: Arc::default(),
-        wanted: Wanted::new(pool),
+        wanted: Wanted::new(pools),
         clients: None,
         ranges: BTreeSet::new(),
         views: None,
