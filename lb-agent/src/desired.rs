@@ -11,7 +11,6 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
 use lb_common::{Balance, ServiceKey, flag};
 
 use self::asked::Asked;
@@ -21,6 +20,7 @@ use crate::{
     plan::Todo,
     snapshot::{Service, ServiceName, Snapshot, changes},
     views::Views,
+    vip::Pools,
 };
 
 /// What the maps should hold.
@@ -62,10 +62,10 @@ pub struct Endpoint {
 }
 
 impl Desired {
-    /// What the maps should hold for `snapshot`, and what of it they cannot. No backend may lie in `pool`: a VIP
+    /// What the maps should hold for `snapshot`, and what of it they cannot. No backend may lie in one of the `pools`: a VIP
     /// behind a VIP would never be reached, since hooks do not run twice.
-    pub fn new(snapshot: &Snapshot, pool: Ipv4Net) -> (Self, Vec<Problem>) {
-        let mut wanted = Wanted::new(pool);
+    pub fn new(snapshot: &Snapshot, pools: Pools) -> (Self, Vec<Problem>) {
+        let mut wanted = Wanted::new(pools);
         wanted.follow(&Snapshot::default(), snapshot);
         let problems = wanted.problems().cloned().collect();
         (wanted.desired, problems)
@@ -76,7 +76,7 @@ impl Desired {
 #[derive(Debug)]
 pub struct Wanted {
     desired: Desired,
-    pool: Ipv4Net,
+    pools: Pools,
     /// Where clients stand.
     views: Arc<Views>,
     /// How many services want an address with such a share: the highest counts.
@@ -88,11 +88,11 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Nothing yet. No backend may lie in `pool`.
-    pub fn new(pool: Ipv4Net) -> Self {
+    /// Nothing yet. No backend may lie in one of the `pools`.
+    pub fn new(pools: Pools) -> Self {
         Self {
             desired: Desired::default(),
-            pool,
+            pools,
             views: Arc::default(),
             shares: BTreeMap::new(),
             problems: BTreeMap::new(),
@@ -157,11 +157,11 @@ impl Wanted {
         let mut todo = Todo::default();
         let mut come = Vec::new();
         for (name, old, new) in changed {
-            let ask = |service, views| Asked::new(name, service, views, self.pool);
+            let ask = |service, views| Asked::new(name, service, views, self.pools);
             if let Some(asked) = old.and_then(|service| ask(service, &self.views)) {
                 self.forget(name, asked, &mut todo);
             }
-            let asked = new.and_then(|service| Asked::new(name, service, views, self.pool));
+            let asked = new.and_then(|service| Asked::new(name, service, views, self.pools));
             come.extend(asked.map(|asked| (name, asked)));
         }
         // After all have left: a VIP that one service hands to another stays.
@@ -256,7 +256,7 @@ mod tests {
             snapshot.services.insert(name.clone(), service.into());
             snapshot
         };
-        let mut wanted = Wanted::new("198.18.0.0/16".parse().unwrap());
+        let mut wanted = Wanted::new(Pools::default());
         let (first, second) = (snapshot(&[80, 443]), snapshot(&[81, 82]));
         wanted.follow(&Snapshot::default(), &first);
         let flags = |wanted: &Wanted| -> BTreeSet<u32> {

@@ -89,11 +89,13 @@ impl Installed {
         }
     }
 
-    /// What the maps were found to hold at `now`, with room for so many services and backends.
+    /// What the maps were found to hold at `now`, with room for so many services and backends. `generations` are the last
+    /// ones of backend indexes, `published` those of tables, of what was ever used.
     pub fn found(
         services: BTreeMap<ServiceKey, InstalledService>,
         backends: BTreeMap<SocketAddr, InstalledBackend>,
         generations: BTreeMap<u32, u32>,
+        published: &BTreeMap<u32, u32>,
         room: Room,
         now: Instant,
     ) -> Self {
@@ -118,13 +120,11 @@ impl Installed {
         let used = |index: &u32| {
             found.addresses.contains_key(index) || found.references.contains_key(index)
         };
-        found.free_backends = (1..room.backends).filter(|index| !used(index)).collect();
-        // Those of tables that are gone may have been higher.
-        let highest = found.services.values().map(|it| it.generation).max();
-        found.published = highest.unwrap_or(0).wrapping_add(1 << 16);
-        found.free_tables = (1..room.services)
-            .filter(|index| !tables.contains(index))
-            .collect();
+        let free = (1..room.backends).filter(|index| !used(index));
+        found.free_backends = FreeList::found(free, &found.generations, now);
+        found.published = published.values().copied().max().unwrap_or(0);
+        let free = (1..room.services).filter(|index| !tables.contains(index));
+        found.free_tables = FreeList::found(free, published, now);
         found
     }
 
@@ -224,6 +224,16 @@ impl FromIterator<u32> for FreeList {
 }
 
 impl FreeList {
+    /// The free `indexes` of maps that an earlier agent wrote. Those that were ever `used` begin to rest now: nobody knows
+    /// since when they are free.
+    fn found(indexes: impl Iterator<Item = u32>, used: &BTreeMap<u32, u32>, now: Instant) -> Self {
+        let (resting, rested): (Vec<_>, _) = indexes.partition(|index| used.contains_key(index));
+        Self {
+            rested: VecDeque::from(rested),
+            resting: resting.into_iter().map(|index| (now, index)).collect(),
+        }
+    }
+
     /// Takes an index that has rested, if there is one at `now`.
     pub fn take(&mut self, now: Instant) -> Option<u32> {
         while let Some(&(since, index)) = self.resting.front() {
@@ -299,6 +309,31 @@ mod tests {
         assert_eq!(free.take(start), Some(2));
         assert_eq!(free.take(start), None);
         assert_eq!(free.take(start + REST), Some(1));
+    }
+
+    #[test]
+    fn what_an_earlier_agent_used_rests_and_what_nobody_used_does_not() {
+        let start = Instant::now();
+        let used = BTreeMap::from([(1, 7)]);
+        let room = Room {
+            services: 3,
+            backends: 3,
+        };
+        let mut found = Installed::found(
+            BTreeMap::new(),
+            BTreeMap::new(),
+            used.clone(),
+            &used,
+            room,
+            start,
+        );
+        for free in [&mut found.free_tables, &mut found.free_backends] {
+            assert_eq!(free.take(start), Some(2));
+            assert_eq!(free.take(start), None);
+            assert_eq!(free.take(start + REST), Some(1));
+        }
+        // No later publication shares the generation of one that is gone.
+        assert_eq!(found.published, 7);
     }
 
     #[test]

@@ -154,10 +154,22 @@ impl Maps {
             let service = self.installed_service(service)?;
             services.insert(key, service);
         }
+        let mut published = BTreeMap::new();
+        for index in 1..room.services {
+            let table = self
+                .tables
+                .get(&index, 0)
+                .map_err(failed("read", map::TABLES))?;
+            let last = table.halves[0].generation.max(table.halves[1].generation);
+            if last != 0 {
+                published.insert(index, last);
+            }
+        }
         Ok(Installed::found(
             services,
             backends,
             generations,
+            &published,
             room,
             Instant::now(),
         ))

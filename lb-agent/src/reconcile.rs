@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use lb_common::{BackendId, Client, PROTO_UDP};
 use thiserror::Error;
 use tokio::{
@@ -41,10 +41,14 @@ use crate::{
     stats::StatsRequest,
     trace::TraceRequest,
     views::{Views, ranges},
+    vip::Pools,
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the hooks for datagrams stay after the last UDP service: as long as flows may by default.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// Events taken before everything else gets its turn again.
 const EVENTS_AT_ONCE: usize = 256;
@@ -101,8 +105,8 @@ pub struct Plane {
     pub events: Events,
     /// What they tell of decisions.
     pub traces: Traces,
-    /// The VIP pool.
-    pub pool: Ipv4Net,
+    /// Where VIPs are.
+    pub pools: Pools,
 }
 
 struct Stage {
@@ -124,6 +128,8 @@ struct Stage {
     todo: Todo,
     /// Whether the kernel did not take where clients stand, or the hooks for datagrams.
     refused: bool,
+    /// When a UDP service was there last, if the hooks for datagrams stay for a while after it.
+    lingers: Option<Instant>,
     /// Who was behind an address that nobody names any more.
     leaving: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
     tracers: Tracers,
@@ -141,7 +147,7 @@ pub async fn run(
         maps,
         events,
         traces,
-        pool,
+        pools,
     }: Plane,
     mut channels: Channels,
     metrics: Arc<Metrics>,
@@ -159,13 +165,14 @@ pub async fn run(
         maps,
         installed,
         snapshot: Arc::default(),
-        wanted: Wanted::new(pool),
+        wanted: Wanted::new(pools),
         clients: None,
         ranges: BTreeSet::new(),
         views: None,
         told,
         todo: Todo::default(),
         refused: false,
+        lingers: Some(Instant::now()),
         leaving: BTreeMap::new(),
         tracers: Tracers::default(),
         audit: Audit::default(),
@@ -249,7 +256,7 @@ pub async fn run(
             _ = tick.tick() => {
                 // What leaves may make room for what did not fit.
                 stage.free_leaving();
-                if !stage.todo.is_empty() || stage.refused {
+                if !stage.todo.is_empty() || stage.refused || stage.lingers.is_some() {
                     stage.settle(&channels);
                 }
                 stage.tick_tracers(&channels);
@@ -320,13 +327,19 @@ impl Stage {
         }
     }
 
-    /// The hooks that run for each datagram are there while a service needs them.
+    /// The hooks that run for each datagram are there while a service needs them, and a while longer: answers on their
+    /// way are to bear the name that was asked.
     fn serve_datagrams(&mut self) -> Result<(), programs::Error> {
         let wanted = self.wanted.desired();
-        let some = wanted.services.keys().any(|key| key.proto == PROTO_UDP);
+        if wanted.services.keys().any(|key| key.proto == PROTO_UDP) {
+            self.lingers = Some(Instant::now());
+            return self.programs.serve_datagrams(true);
+        }
+        let over = |since: Instant| since.elapsed() >= LINGER;
         // Unknown is not empty: an earlier agent's stay until all is known.
-        if some || wanted.complete {
-            self.programs.serve_datagrams(some)?;
+        if wanted.complete && self.lingers.is_some_and(over) {
+            self.programs.serve_datagrams(false)?;
+            self.lingers = None;
         }
         Ok(())
     }

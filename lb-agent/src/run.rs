@@ -111,7 +111,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
             maps,
             events,
             traces,
-            pool: pool.net(),
+            pools,
         },
         &readiness,
         &end,

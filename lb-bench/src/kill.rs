@@ -111,12 +111,13 @@ fn ask_to_kill(socket: &Path, name: &str) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// The slots of the only service: one for each instance that may be sent to.
+/// The slots of the only service: one for each instance that may be sent to. Of the views that tell it apart, the one that
+/// reaches most: an instance is gone when no view has it.
 fn instances(services: &Services) -> Result<u32> {
-    let Some(key) = services.keys().next() else {
-        return Ok(0);
-    };
-    Ok(services.get(&key?, 0)?.count)
+    services.iter().try_fold(0, |most, element| {
+        let (_, service) = element?;
+        Ok(most.max(service.count))
+    })
 }
 
 fn await_instances(bpffs: &Path, count: u32, agent: &mut Subject) -> Result<()> {

@@ -72,7 +72,8 @@ pub struct Record {
     pub target: u32,
     /// A [`Form`] as its integer.
     pub form: u32,
-    /// The first twelve bytes of the peer's address, for an IPv6 socket; else zero.
+    /// The first twelve bytes of the peer's address, as in [`Backend::address`](crate::Backend::address). Earlier versions
+    /// left them zero where `form` is [`Form::V4`].
     pub high: [u32; 3],
 }
 

@@ -57,6 +57,8 @@ pub mod map {
     pub const CLIENTS: &str = "CLIENTS";
     /// `LRU_HASH`: [`AffinityKey`](crate::AffinityKey) to [`Affinity`](crate::Affinity).
     pub const AFFINITY: &str = "AFFINITY";
+    /// The same for datagrams, whose clients are sockets.
+    pub const DATAGRAMS: &str = "DATAGRAMS";
     /// `LRU_HASH`: [`PeerKey`](crate::PeerKey) to [`Peer`](crate::Peer).
     pub const PEERS: &str = "PEERS";
     /// `RINGBUF` of [`Event`](crate::Event).

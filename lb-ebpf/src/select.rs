@@ -54,22 +54,26 @@ pub fn select(balance: Balance, count: NonZeroU32, slots: &impl Slots) -> u32 {
         Balance::Maglev => random_slot(slots.client(), count),
     };
     let mut choice = slots.backend(first);
-    let mut suspected = slots.suspected(choice);
+    let mut loser = choice;
     if matches!(balance, Balance::LeastConn) && count > 1 {
         // Another slot than the first: choosing the same one twice would be one random choice.
         let (after, _) = random_slot(rest, count - 1);
         let other = slots.backend(first + 1 + after);
-        let other_suspected = slots.suspected(other);
-        if suspected || (!other_suspected && less_loaded(slots.load(other), slots.load(choice))) {
-            (choice, suspected) = (other, other_suspected);
+        if less_loaded(slots.load(other), slots.load(choice)) {
+            choice = other;
+        } else {
+            loser = other;
         }
     }
-    if suspected {
-        cold_path();
-        slots.unsuspected_after(first, count).unwrap_or(choice)
-    } else {
-        choice
+    // Of the winner only: a suspicion is rare.
+    if !slots.suspected(choice) {
+        return choice;
     }
+    cold_path();
+    if !slots.suspected(loser) {
+        return loser;
+    }
+    slots.unsuspected_after(first, count).unwrap_or(choice)
 }
 
 /// The first backend after slot `first` that is not suspected. The rare path.

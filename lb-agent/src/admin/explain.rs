@@ -211,7 +211,6 @@ fn told(
     who.ranges = own
         .map(|View { ranges, .. }| ranges.clone())
         .unwrap_or_default();
-    let pool = pools.v4.net();
     Some(Told {
         client: who,
         service: name.to_string(),
@@ -221,7 +220,7 @@ fn told(
         balance: balance(service.options.balance).to_owned(),
         affinity_seconds: service.options.affinity.as_secs(),
         complete: snapshot.complete,
-        explanation: explain((name, service), client, &views, &stats.suspects, pool)?,
+        explanation: explain((name, service), client, &views, &stats.suspects, pools)?,
     })
 }
 

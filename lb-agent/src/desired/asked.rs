@@ -5,7 +5,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use ipnet::Ipv4Net;
 use lb_common::{
     ANY_PORT, Balance, Be16, Be32, FAMILY_ANY, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, PROTO_TCP,
     PROTO_UDP, SLOTS, ServiceKey, flag,
@@ -24,6 +23,7 @@ use crate::{
     },
     snapshot::{Backend, ProbeState, Service, ServiceName},
     views::{View, Views},
+    vip::Pools,
 };
 
 /// What one service asks of the maps.
@@ -39,7 +39,7 @@ impl Asked {
         name: &ServiceName,
         service: &Service,
         views: &Views,
-        pool: Ipv4Net,
+        pools: Pools,
     ) -> Option<Self> {
         let vip = service.vip?;
         let mut asked = Self {
@@ -47,7 +47,7 @@ impl Asked {
             backends: Vec::new(),
             problems: Vec::new(),
         };
-        let members = asked.members(name, service, pool);
+        let members = asked.members(name, service, pools);
         for proto in protocols(&service.options) {
             let speaks =
                 |backend: &Backend| service.options.is_udp(&backend.tags) == (proto == PROTO_UDP);
@@ -94,11 +94,11 @@ impl Asked {
         &mut self,
         name: &ServiceName,
         service: &'s Service,
-        pool: Ipv4Net,
+        pools: Pools,
     ) -> Vec<(&'s Backend, u16)> {
         let mut members = Vec::with_capacity(service.backends.len());
         for (key, backend, share) in service.shares() {
-            match fit(backend.address, pool) {
+            match fit(backend.address, pools) {
                 Ok(()) => members.push((backend, share)),
                 Err(message) => self.problems.push(unfit(name, key, message)),
             }
@@ -124,11 +124,11 @@ fn unfit(name: &ServiceName, key: &InstanceKey, message: String) -> Problem {
 }
 
 /// Whether the socket path can send flows there; else what to do about it.
-pub(super) fn fit(address: SocketAddr, pool: Ipv4Net) -> Result<(), String> {
+pub(super) fn fit(address: SocketAddr, pools: Pools) -> Result<(), String> {
     match address.ip().to_canonical() {
         _ if address.port() == 0 => Err(format!("{address} has no port; register one")),
-        IpAddr::V4(ip) if pool.contains(&ip) => Err(format!(
-            "{address} lies in the VIP pool {pool}; register the instance's own address"
+        ip if pools.contain(ip) => Err(format!(
+            "{address} lies in the VIP pool; register the instance's own address"
         )),
         _ => Ok(()),
     }

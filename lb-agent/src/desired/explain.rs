@@ -7,7 +7,6 @@ use std::{
     net::SocketAddr,
 };
 
-use ipnet::Ipv4Net;
 use lb_common::{Client, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, Refusal, flag};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +20,7 @@ use crate::{
     options::Local,
     snapshot::{Backend, Service, ServiceName},
     views::Views,
+    vip::Pools,
 };
 
 /// What a service is to a client.
@@ -89,15 +89,15 @@ impl By {
 }
 
 /// What `service` is to the client that stands there; `None` stands on the host. `suspects` are the addresses that the
-/// kernel skips now, and no backend may lie in `pool`. `None` as long as the service has no VIP.
+/// kernel skips now, and no backend may lie in one of the `pools`. `None` as long as the service has no VIP.
 pub fn explain(
     (name, service): (&ServiceName, &Service),
     client: Option<Client>,
     views: &Views,
     suspects: &BTreeSet<SocketAddr>,
-    pool: Ipv4Net,
+    pools: Pools,
 ) -> Option<Explanation> {
-    let asked = Asked::new(name, service, views, pool)?;
+    let asked = Asked::new(name, service, views, pools)?;
     let view = asked.decides(client);
     let from = match view {
         HOST_VIEW => Viewpoint::Host,
@@ -125,7 +125,7 @@ pub fn explain(
             (Some(given), _) => (given, "given".to_owned()),
             (None, Some(given)) => (given, "given to ipv6 sockets".to_owned()),
             (None, None) => {
-                let why = not_given(service, backend, share, (from, pool), denied.is_some());
+                let why = not_given(service, backend, share, (from, pools), denied.is_some());
                 (0, why)
             }
         };
@@ -186,10 +186,10 @@ fn not_given(
     service: &Service,
     backend: &Backend,
     share: u16,
-    (from, pool): (Viewpoint<'_>, Ipv4Net),
+    (from, pools): (Viewpoint<'_>, Pools),
     denied: bool,
 ) -> String {
-    if let Err(unfit) = fit(backend.address, pool) {
+    if let Err(unfit) = fit(backend.address, pools) {
         return unfit;
     }
     if !backend.state().usable() {

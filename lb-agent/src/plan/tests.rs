@@ -9,6 +9,7 @@ use crate::{
     desired::Wanted,
     options::Options,
     snapshot::{self, ProbeState, ServiceName, Snapshot},
+    vip::Pools,
 };
 
 fn address(n: u8) -> SocketAddr {
@@ -298,8 +299,8 @@ proptest! {
         ),
         unknown in 0..3_usize,
     ) {
-        let pool = "198.18.0.0/16".parse().unwrap();
-        let mut wanted = Wanted::new(pool);
+        let pools = Pools::default();
+        let mut wanted = Wanted::new(pools);
         let mut last = Snapshot::default();
         let mut todo = Todo::default();
         let mut installed = Installed::empty(64, 64);
@@ -309,7 +310,7 @@ proptest! {
             let next = snapshot(services, at >= unknown);
             todo.extend(wanted.follow(&last, &next));
             let desired = wanted.desired().clone();
-            prop_assert_eq!(&desired, &Desired::new(&next, pool).0);
+            prop_assert_eq!(&desired, &Desired::new(&next, pools).0);
             if next.complete && !last.complete {
                 todo = Todo::all(&installed, &desired);
             }

@@ -28,7 +28,7 @@ pub(super) struct Layout {
 }
 
 /// Every map, for so many virtual endpoints and backends.
-pub(super) fn of(services: u32, backends: u32) -> [Layout; 14] {
+pub(super) fn of(services: u32, backends: u32) -> [Layout; 15] {
     // Index 0 is never given out.
     let (services, backends) = (services.saturating_add(1), backends.saturating_add(1));
     let layout = |name, kind, key, value, capacity| Layout {
@@ -63,6 +63,13 @@ pub(super) fn of(services: u32, backends: u32) -> [Layout; 14] {
         layout(map::CLIENTS, MapType::Hash, 8, size_of::<Client>(), 0),
         layout(
             map::AFFINITY,
+            MapType::LruHash,
+            size_of::<AffinityKey>(),
+            size_of::<Affinity>(),
+            0,
+        ),
+        layout(
+            map::DATAGRAMS,
             MapType::LruHash,
             size_of::<AffinityKey>(),
             size_of::<Affinity>(),

@@ -1,15 +1,16 @@
 //! The count of open flows is exact, whatever ends a flow.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
 };
 
-use lb_common::Balance;
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_UDP, ServiceKey};
 use lb_testkit::disconnect;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::world::{NOBODY, VIP, World};
+use super::world::{NOBODY, OWN, VIP, World, endpoint};
 
 #[test]
 fn a_closed_flow_is_not_counted_and_a_copied_descriptor_counts_once() {
@@ -73,6 +74,62 @@ fn a_socket_that_leaves_its_vip_for_another_address_is_not_counted_and_sees_that
     socket.connect(&outside.into()).unwrap();
     world.await_active(backend, 0);
     assert_eq!(socket.peer_addr().unwrap().as_socket(), Some(outside));
+}
+
+#[test]
+fn a_udp_socket_that_is_connected_elsewhere_is_not_counted() {
+    let mut world = World::new();
+    let backend = SocketAddr::from(([127, 0, 0, 2], 53));
+    let key = ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, PROTO_UDP, HOST_VIEW);
+    world.put(key, endpoint(Balance::LeastConn, &[backend]));
+    let elsewhere: [SocketAddr; 3] = [
+        ([127, 0, 0, 3], 53).into(),
+        (OWN, 53).into(),
+        // As glibc's resolver asks for a route.
+        (VIP, 0).into(),
+    ];
+    for to in elsewhere {
+        let client = world
+            .netns
+            .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap())
+            .unwrap();
+        client.connect((VIP, 53)).unwrap();
+        assert_eq!(world.active(backend), 1);
+        // The route of the pool refuses the last one, after the hook.
+        let _ = client.connect(to);
+        assert_eq!(world.active(backend), 0, "{to}");
+        client.connect((VIP, 53)).unwrap();
+        assert_eq!(world.active(backend), 1, "{to}");
+        drop(client);
+        world.await_active(backend, 0);
+    }
+}
+
+#[test]
+fn a_flow_of_multipath_tcp_is_counted_as_long_as_it_is_open() {
+    let mut world = World::new();
+    let (listener, backend) = world.listen([127, 0, 0, 2]);
+    world.serve(VIP, Balance::LeastConn, &[backend]);
+    for _ in 0..3 {
+        let client = world
+            .netns
+            .enter(|| Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap());
+        let client = client.unwrap();
+        client.connect(&SocketAddr::from((VIP, 80)).into()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        // Its subflow is a socket of the kernel's own.
+        assert_eq!(world.active(backend), 1);
+        drop((client, server));
+        world.await_active(backend, 0);
+    }
+    world.serve(VIP, Balance::LeastConn, &[NOBODY]);
+    let client = world
+        .netns
+        .enter(|| Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap());
+    let error = client.unwrap().connect(&SocketAddr::from((VIP, 80)).into());
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    world.await_active(NOBODY, 0);
+    assert!(world.suspected(NOBODY));
 }
 
 #[test]

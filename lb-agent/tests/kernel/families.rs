@@ -258,6 +258,24 @@ fn an_ipv6_socket_gets_its_answers_from_the_form_of_the_vip_that_it_used() {
 }
 
 #[test]
+fn an_ipv6_socket_that_is_connected_by_an_ipv4_address_sees_it_in_its_mapped_form() {
+    let mut world = World::new();
+    let echo = Echo::new(&world, [127, 0, 0, 2].into());
+    world.put(key(PROTO_UDP), endpoint(Balance::Random, &[echo.address]));
+    let client = udp(&world, Ipv6Addr::UNSPECIFIED.into());
+    // Once by the IPv6 form, which leaves its marks in the record.
+    client.connect((VIP6, 53)).unwrap();
+    assert_eq!(client.peer_addr().unwrap(), (VIP6, 53).into());
+    client.connect((VIP, 53)).unwrap();
+    let mapped = SocketAddr::from((VIP.to_ipv6_mapped(), 53));
+    assert_eq!(client.peer_addr().unwrap(), mapped);
+    client.send(b"hello").unwrap();
+    echo.answer();
+    let (_, from) = client.recv_from(&mut [0; 64]).unwrap();
+    assert_eq!(from, mapped);
+}
+
+#[test]
 fn the_hooks_for_datagrams_come_and_go() {
     let mut world = World::new();
     let hooks = |world: &World| world.programs.attached().count();

@@ -145,7 +145,6 @@ impl Model {
         let slots = &endpoint.slots;
         let suspected = |it: &SocketAddr| self.suspects.contains(it);
         if endpoint.affinity_seconds > 0
-            && !ask.way.sends_only()
             && let Some((last, id)) = self.kept.get(&(ask.vip, key.proto))
             && slots.contains(last)
             && world.installed.backends[last].id == *id
@@ -198,7 +197,7 @@ impl Model {
         endpoint: &Endpoint,
         backend: SocketAddr,
     ) {
-        if endpoint.affinity_seconds > 0 && !ask.way.sends_only() {
+        if endpoint.affinity_seconds > 0 {
             let id = world.installed.backends[&backend].id;
             self.kept.insert((ask.vip, key.proto), (backend, id));
         } else if endpoint.balance == Balance::Maglev && self.suspects.is_empty() {

@@ -2,6 +2,7 @@
 
 use core::{
     ffi::c_void,
+    hint::cold_path,
     intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
     ptr,
 };
@@ -78,6 +79,32 @@ pub fn stored_or_new<T>(map: &SkStorage<T>, sk: *mut c_void) -> *mut T {
         )
     }
     .cast()
+}
+
+/// Puts the value of a hash map that `look` finds into `value`, whole; whether there is one. The kernel gives the element of a
+/// replaced or removed entry to another one at once, even while a program reads it: what is found after the read at the same
+/// place was there all the time.
+///
+/// Not an `Option`: LLVM would read what is in none, which the verifier refuses.
+#[inline(always)]
+pub fn settled<V: Copy>(look: impl Fn() -> Option<*const V>, value: &mut V) -> bool {
+    let Some(found) = look() else {
+        return false;
+    };
+    // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
+    *value = unsafe { *found };
+    let again = look();
+    if again == Some(found) {
+        return true;
+    }
+    cold_path();
+    // It has just been written, and a second time within nanoseconds is out of the question.
+    let Some(again) = again else {
+        return false;
+    };
+    // SAFETY: as above.
+    *value = unsafe { *again };
+    true
 }
 
 /// Nanoseconds of the coarse monotonic clock: a read costs a few instructions, not 40 ns.

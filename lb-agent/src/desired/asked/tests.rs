@@ -66,8 +66,8 @@ fn views(all: &[View]) -> Views {
 /// What a client of each view is given: its slots and flags, by the fallbacks that the programs know.
 fn seen(service: &Service, views: &Views) -> BTreeMap<u32, (Vec<SocketAddr>, u32)> {
     let name = ServiceName::whole("s");
-    let pool = "198.18.0.0/16".parse().unwrap();
-    let asked = Asked::new(&name, service, views, pool).unwrap();
+    let pools = Pools::default();
+    let asked = Asked::new(&name, service, views, pools).unwrap();
     let find = |number: u32| {
         let mut found = asked.endpoints.iter();
         found.find(|(key, _)| key.view == number && key.family == 0)
@@ -135,8 +135,8 @@ fn without_clients_a_service_takes_one_endpoint() {
     let backends = vec![container(2, &[("web", 18)], None)];
     let service = service(backends, Access::default());
     let name = ServiceName::whole("s");
-    let pool = "198.18.0.0/16".parse().unwrap();
-    let asked = Asked::new(&name, &service, &Views::default(), pool).unwrap();
+    let pools = Pools::default();
+    let asked = Asked::new(&name, &service, &Views::default(), pools).unwrap();
     assert_eq!(asked.endpoints.len(), 1);
 }
 
@@ -159,8 +159,8 @@ fn ipv6_sockets_get_all_and_others_what_they_can_reach() {
     let backends = ["10.2.2.2:80", "[fd00::2]:80"].map(|it| Backend::usable(at(it)));
     let service = service(backends.to_vec(), Access::default());
     let name = ServiceName::whole("s");
-    let pool = "198.18.0.0/16".parse().unwrap();
-    let asked = Asked::new(&name, &service, &Views::default(), pool).unwrap();
+    let pools = Pools::default();
+    let asked = Asked::new(&name, &service, &Views::default(), pools).unwrap();
     let by_family = |family| {
         let mut all = asked.endpoints.iter();
         all.find(|(key, _)| key.family == family).unwrap().1
@@ -177,8 +177,8 @@ fn a_clients_backend_is_kept_and_datagrams_have_endpoints_of_their_own() {
     service.options.proto = options::Proto::Udp;
     service.options.ports = BTreeSet::from([53]);
     let name = ServiceName::whole("s");
-    let pool = "198.18.0.0/16".parse().unwrap();
-    let asked = Asked::new(&name, &Arc::new(service), &Views::default(), pool).unwrap();
+    let pools = Pools::default();
+    let asked = Asked::new(&name, &Arc::new(service), &Views::default(), pools).unwrap();
     let (key, endpoint) = asked.endpoints.first_key_value().unwrap();
     assert_eq!((key.proto, key.port.host()), (PROTO_UDP, 53));
     assert_eq!(endpoint.affinity_seconds, 90);
@@ -194,8 +194,8 @@ fn flows_to_all_addresses_of_an_instance_count_at_the_one_that_the_host_uses() {
     let service = service(backends, Access::default());
     let views = views(&[view(&["web"], true), view(&["other"], true)]);
     let name = ServiceName::whole("s");
-    let pool = "198.18.0.0/16".parse().unwrap();
-    let asked = Asked::new(&name, &service, &views, pool).unwrap();
+    let pools = Pools::default();
+    let asked = Asked::new(&name, &service, &views, pools).unwrap();
     let own = at("172.19.0.2:80");
     let addresses: BTreeSet<_> = asked.backends.iter().map(|(it, _)| *it).collect();
     assert_eq!(
@@ -233,9 +233,9 @@ fn dns(tags: &[&[&str]]) -> Service {
 
 /// The slots of each endpoint, by protocol and port.
 fn slots(service: &Service) -> BTreeMap<(u8, u16), Vec<String>> {
-    let pool = "198.18.0.0/16".parse().unwrap();
+    let pools = Pools::default();
     let name = ServiceName::whole("dns");
-    let asked = Asked::new(&name, service, &Views::default(), pool).unwrap();
+    let asked = Asked::new(&name, service, &Views::default(), pools).unwrap();
     assert_eq!(asked.problems, []);
     let of = |(key, it): (ServiceKey, Endpoint)| {
         let slots = it.slots.iter().map(ToString::to_string).collect();

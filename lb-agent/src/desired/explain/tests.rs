@@ -64,8 +64,8 @@ fn explained(service: &Service, client: u64, suspects: &[&str]) -> Explanation {
     let views = Views::of(&clients(), &snapshot);
     let suspects = suspects.iter().map(|it| at(it)).collect();
     let client = views.clients.get(&client).copied();
-    let pool = "198.18.0.0/16".parse().unwrap();
-    explain((&name, service), client, &views, &suspects, pool).unwrap()
+    let pools = Pools::default();
+    explain((&name, service), client, &views, &suspects, pools).unwrap()
 }
 
 fn verdicts(explanation: &Explanation) -> Vec<(&str, Option<By>, u32)> {

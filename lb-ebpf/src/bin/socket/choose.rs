@@ -1,21 +1,24 @@
 //! From a VIP to a backend.
 
-use core::{hint::cold_path, num::NonZeroU32};
+use core::{hint::cold_path, num::NonZeroU32, ptr};
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
     helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32},
 };
 use lb_common::{
-    ANY_PORT, Affinity, AffinityKey, Backend, Balance, Be16, Be32, Form, HOST_VIEW, PROTO_TCP,
-    Refusal, SLOTS, Service, ServiceKey, Table, flag,
+    ANY_PORT, Affinity, AffinityKey, Backend, Balance, Be16, Be32, Client, Form, HOST_VIEW,
+    PROTO_TCP, Refusal, SLOTS, Service, ServiceKey, Table, flag,
 };
 use lb_ebpf::{Load, Seconds, Slots, mix, select, suspected, unsuspected_after};
 
 use crate::{
     count::{count, refuse},
-    kernel::{fetch_add, now},
-    maps::{ACTIVE, AFFINITY, BACKENDS, CLIENTS, CURSORS, SERVICES, SLOT_MASK, SUSPECTS, TABLES},
+    kernel::{fetch_add, now, settled},
+    maps::{
+        ACTIVE, AFFINITY, BACKENDS, CLIENTS, CURSORS, DATAGRAMS, SERVICES, SLOT_MASK, SUSPECTS,
+        Sticky, TABLES,
+    },
 };
 
 /// What a socket asks for.
@@ -66,8 +69,7 @@ pub(crate) fn choose(sa: *mut bpf_sock_addr, wish: &Wish) -> Result<Choice, Deni
     let index = if service.affinity_seconds == 0 {
         select(balance_of(&service), slots, &live)
     } else {
-        let client = AffinityKey::new(cookie(sa), wish.vip, ANY_PORT, wish.proto);
-        live.sticky(&client, service.affinity_seconds, slots)
+        live.affine(wish, slots)
     };
     let Some(backend) = BACKENDS.get(index).filter(|backend| taken(backend)) else {
         cold_path();
@@ -96,8 +98,12 @@ pub(crate) fn choose_for_datagram(
         return Err(refused(service));
     };
     let live = Live { sa, table, service };
-    let key = AffinityKey::new(socket, wish.vip, wish.port, wish.proto);
-    let index = live.sticky(&key, u32::MAX, slots);
+    let index = if service.affinity_seconds == 0 {
+        let socket = AffinityKey::new(socket, wish.vip, wish.port, wish.proto);
+        live.sticky(&DATAGRAMS, &socket, u32::MAX, slots)
+    } else {
+        live.affine(wish, slots)
+    };
     let Some(backend) = BACKENDS.get(index).filter(|backend| taken(backend)) else {
         return Err(refused(service));
     };
@@ -149,17 +155,25 @@ fn table_of(sa: *mut bpf_sock_addr, wish: &Wish) -> Option<(Service, *const Tabl
     }
     cold_path();
     // Its value was overtaken between the two look-ups: there is a newer one by now.
-    let mut service = service;
-    if !find_again(sa, wish, &mut service) {
+    let (mut key, mut service) = (key, service);
+    if !find_again(sa, wish, &mut key, &mut service) {
         return None;
     }
-    Some((service, TABLES.get_ptr(service.table)?))
+    let table = TABLES.get_ptr(service.table)?;
+    // Overtaken once more, within nanoseconds: no table is known to be the service's.
+    written_for(table, &service, &key).then_some((service, table))
 }
 
 /// [`find`] for the rare second time, which is not to make the first one longer.
 #[inline(never)]
-fn find_again(sa: *mut bpf_sock_addr, wish: &Wish, service: &mut Service) -> bool {
-    find(sa, wish).map(|(_, found)| *service = found).is_some()
+fn find_again(
+    sa: *mut bpf_sock_addr,
+    wish: &Wish,
+    key: &mut ServiceKey,
+    service: &mut Service,
+) -> bool {
+    let found = find(sa, wish).map(|found| (*key, *service) = found);
+    found.is_some()
 }
 
 /// A service answers on every port or on named ones, never on both: which look-up comes first is only a
@@ -175,25 +189,35 @@ fn find(sa: *mut bpf_sock_addr, wish: &Wish) -> Option<(ServiceKey, Service)> {
             element(&key)?
         }
     };
+    if service.flags & (flag::VIEWS | flag::V6) != 0 {
+        as_seen(sa, wish, &mut key, &mut service);
+    }
+    Some((key, service))
+}
+
+/// Goes on from the host's element to the one of the client's view, and to the one of its family. Not part of the
+/// caller: most services look the same from everywhere.
+#[inline(never)]
+fn as_seen(sa: *mut bpf_sock_addr, wish: &Wish, key: &mut ServiceKey, service: &mut Service) {
     if service.flags & flag::VIEWS != 0 {
-        // SAFETY: the value is copied out at once; it is one aligned word of eight bytes.
-        if let Some(client) = unsafe { CLIENTS.get(cookie(sa)) }.copied() {
+        let cookie = cookie(sa);
+        let mut client = Client::default();
+        if settled(|| CLIENTS.get_ptr(cookie), &mut client) {
             let own = key.seen_from(client.view);
             let otherwise = key.seen_from(client.otherwise);
             if let Some(found) = element(&own) {
-                (key, service) = (own, found);
+                (*key, *service) = (own, found);
             } else if let Some(found) = element(&otherwise) {
-                (key, service) = (otherwise, found);
+                (*key, *service) = (otherwise, found);
             }
         }
     }
     if service.flags & flag::V6 != 0 && !matches!(wish.form, Form::V4) {
         let six = key.for_v6();
         if let Some(found) = element(&six) {
-            (key, service) = (six, found);
+            (*key, *service) = (six, found);
         }
     }
-    Some((key, service))
 }
 
 #[inline(always)]
@@ -208,9 +232,13 @@ fn element(key: &ServiceKey) -> Option<Service> {
 fn written_for(table: *const Table, service: &Service, key: &ServiceKey) -> bool {
     // SAFETY: array values live as long as the map, which outlives the program; the half is masked.
     let half = unsafe { &raw const (*table).halves[(service.half & 1) as usize] };
-    // SAFETY: as above; aligned integers all.
-    let (generation, owner) = unsafe { ((*half).generation, (*half).owner) };
-    generation == service.generation && owner == *key
+    // A key is three aligned words, which are compared faster than its five fields.
+    // SAFETY: as above; any bytes are integers.
+    unsafe {
+        let owner: *const [u32; 3] = (&raw const (*half).owner).cast();
+        let key: *const [u32; 3] = ptr::from_ref(key).cast();
+        (*half).generation == service.generation && *owner == *key
+    }
 }
 
 /// The live maps as the choice reads them.
@@ -222,20 +250,32 @@ struct Live {
 }
 
 impl Live {
+    /// The backend of a client that is to keep it. Not part of the caller: few services ask for it.
+    #[inline(never)]
+    fn affine(&self, wish: &Wish, slots: NonZeroU32) -> u32 {
+        let client = AffinityKey::new(cookie(self.sa), wish.vip, ANY_PORT, wish.proto);
+        self.sticky(&AFFINITY, &client, self.service.affinity_seconds, slots)
+    }
+
     /// The backend that the client had, unless that was longer ago than `limit` seconds, it is gone or it is suspected
     /// while another is not; else a new one. Notes which.
     #[inline(always)]
-    fn sticky(&self, client: &AffinityKey, limit: u32, slots: NonZeroU32) -> u32 {
+    fn sticky(
+        &self,
+        clients: &'static Sticky,
+        client: &AffinityKey,
+        limit: u32,
+        slots: NonZeroU32,
+    ) -> u32 {
         let seconds = Seconds::from_nanos(now());
-        // SAFETY: the value is copied out at once; what the kernel may reuse meanwhile is checked against the slots.
-        let known = unsafe { AFFINITY.get(client) }.copied();
-        let mut kept = Affinity::default();
-        if let Some(last) = known
-            && seconds.within(Seconds(last.last_seconds), limit)
-            && self.still_named(&last, slots.get())
-            && !self.suspected(last.backend)
+        let mut known = Affinity::default();
+        let mut kept = known;
+        if settled(|| clients.get_ptr(client), &mut known)
+            && seconds.within(Seconds(known.last_seconds), limit)
+            && self.still_named(&known, slots.get())
+            && !self.suspected(known.backend)
         {
-            kept = last;
+            kept = known;
         }
         if kept.backend == 0 {
             kept.backend = select(balance_of(&self.service), slots, self);
@@ -245,9 +285,9 @@ impl Live {
         }
         kept.published = self.service.generation;
         kept.last_seconds = seconds.0;
-        if known != Some(kept) {
+        if known != kept {
             // A full map gives up whom it has not seen for longest; a failure costs this client its place.
-            let _ = AFFINITY.insert(client, kept, 0);
+            let _ = clients.insert(client, kept, 0);
         }
         kept.backend
     }

@@ -4,10 +4,11 @@ use core::{ffi::c_void, hint::cold_path};
 
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_addr},
+    helpers::generated::bpf_skc_to_mptcp_sock,
     programs::SockOpsContext,
 };
 use lb_common::{
-    BackendId, Be16, Be32, Event, EventKind, Form, RECORD_VERSION, Record, SUSPICION_NS,
+    Backend, BackendId, Be16, Be32, Event, EventKind, Form, RECORD_VERSION, Record, SUSPICION_NS,
 };
 use lb_ebpf::MAPPED_HIGH;
 
@@ -49,11 +50,8 @@ pub(crate) fn record(sa: *mut bpf_sock_addr, wish: &Wish, choice: &Choice) {
         (*record).table = choice.service.table;
         (*record).failed = 0;
         (*record).target = choice.index;
-        if !matches!(wish.form, Form::V4) {
-            // A socket's family never changes: an IPv4 one leaves these zero.
-            (*record).form = wish.form as u32;
-            (*record).high = [first, second, third];
-        }
+        (*record).form = wish.form as u32;
+        (*record).high = [first, second, third];
     }
     add_flow(BackendId::from_bits(counted_at).index);
     // SAFETY: as above.
@@ -118,6 +116,16 @@ pub(crate) fn release(record: *mut Record) -> u64 {
     old
 }
 
+/// The socket goes elsewhere: what its record still counts is given back. The callbacks of TCP tell that for TCP.
+#[inline(never)]
+pub(crate) fn leave(sa: *mut bpf_sock_addr) {
+    // SAFETY: the kernel passes a valid context.
+    let sk = unsafe { (*sa).__bindgen_anon_1.sk };
+    if let Some(record) = flow(sk.cast()) {
+        release(record);
+    }
+}
+
 /// A SYN is about to be sent.
 #[inline(always)]
 pub(crate) fn connecting(ctx: &SockOpsContext) {
@@ -165,11 +173,48 @@ pub(crate) fn connected(ctx: &SockOpsContext) {
     let Some(record) = flow(socket_of(ctx)) else {
         return;
     };
-    watch(ctx, ctx.cb_flags() & !HANDSHAKE_CALLBACKS);
+    let mut callbacks = ctx.cb_flags() & !HANDSHAKE_CALLBACKS;
+    if is_subflow(ctx) {
+        // It is a socket of the kernel's own, for which no `sock_release` runs.
+        callbacks |= BPF_SOCK_OPS_STATE_CB_FLAG;
+    }
+    watch(ctx, callbacks);
     // The kernel measures the handshake by itself, in eighths of a microsecond: no clock is read for it.
     // SAFETY: the kernel passes a valid context; storage of a live socket.
     let (micros, target) = unsafe { ((*ctx.ops).srtt_us >> 3, (*record).target) };
     established(target, micros);
+}
+
+/// Whether the socket is a subflow of Multipath TCP.
+#[inline(always)]
+fn is_subflow(ctx: &SockOpsContext) -> bool {
+    let sk = socket_of(ctx);
+    // SAFETY: a plain helper call; the verifier wants no null.
+    !sk.is_null() && unsafe { !bpf_skc_to_mptcp_sock(sk).is_null() }
+}
+
+/// A subflow of Multipath TCP is closed.
+#[inline(always)]
+pub(crate) fn closed(ctx: &SockOpsContext) {
+    if let Some(record) = flow(socket_of(ctx)) {
+        release(record);
+    }
+}
+
+/// The backend at the index `target`, if its address is the one in the record: the index of one that was taken out may have
+/// been given to another since.
+#[inline(always)]
+fn still_there(target: u32, record: *const Record) -> Option<&'static Backend> {
+    BACKENDS.get(target).filter(|backend| {
+        let [first, second, third, last] = backend.address;
+        // SAFETY: storage of a live socket.
+        unsafe {
+            backend.port == (*record).port
+                && last == (*record).address.raw()
+                // Records that an earlier version made have no more than this of an IPv4 socket.
+                && ((*record).form == Form::V4 as u32 || [first, second, third] == (*record).high)
+        }
+    })
 }
 
 /// A connect failed: the backend becomes suspect and the agent is told.
@@ -202,8 +247,11 @@ pub(crate) fn failed(ctx: &SockOpsContext, kind: EventKind) {
     } else {
         target
     };
+    let Some(backend) = still_there(index, record) else {
+        return;
+    };
     fail(table, index);
-    let (Some(suspect), Some(backend)) = (SUSPECTS.get_ptr_mut(index), BACKENDS.get(index)) else {
+    let Some(suspect) = SUSPECTS.get_ptr_mut(index) else {
         return;
     };
     let now = now();

@@ -41,7 +41,7 @@ use lb_ebpf::MAPPED_HIGH;
 use crate::{
     choose::{Choice, Denial, Wish, choose, choose_for_datagram},
     datagram::{called_sender, remember, socket_cookie},
-    flow::{called, called6, connected, connecting, failed, flow, record, release},
+    flow::{called, called6, closed, connected, connecting, failed, flow, leave, record, release},
     maps::{OWN_ADDRESS, pools},
 };
 
@@ -61,9 +61,19 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     let address = unsafe { (*ctx.sock_addr).user_ip4 };
     // The pool test comes first, before any other field is read: it is all that a bystander pays.
     if !pools().holds(address) {
-        return PROCEED;
+        return elsewhere(ctx.sock_addr);
     }
     connect_v4(ctx.sock_addr)
+}
+
+/// A connect to what is not ours. A UDP socket may have been connected to a VIP before.
+#[inline(always)]
+fn elsewhere(sa: *mut bpf_sock_addr) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    if unsafe { (*sa).protocol } == u32::from(PROTO_UDP) {
+        leave(sa);
+    }
+    PROCEED
 }
 
 /// The same for a destination in the pool. Not part of the entry, so that a bystander's few instructions lie
@@ -73,7 +83,7 @@ fn connect_v4(sa: *mut bpf_sock_addr) -> i32 {
     // SAFETY: the kernel passes a valid context; the verifier checks each field access.
     let address = unsafe { (*sa).user_ip4 };
     match connect(sa, address, Form::V4) {
-        Verdict::Pass => PROCEED,
+        Verdict::Pass => elsewhere(sa),
         Verdict::Refuse => refuse_connect(),
         Verdict::To(choice) => {
             rewrite_v4(sa, &choice);
@@ -86,7 +96,7 @@ fn connect_v4(sa: *mut bpf_sock_addr) -> i32 {
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
     if !may_be_ours(ctx.sock_addr) {
-        return PROCEED;
+        return elsewhere(ctx.sock_addr);
     }
     connect_v6(ctx.sock_addr)
 }
@@ -99,11 +109,11 @@ fn connect_v6(sa: *mut bpf_sock_addr) -> i32 {
         return if pools().holds_v6(address) {
             refuse_connect()
         } else {
-            PROCEED
+            elsewhere(sa)
         };
     };
     match connect(sa, vip, form) {
-        Verdict::Pass => PROCEED,
+        Verdict::Pass => elsewhere(sa),
         Verdict::Refuse => refuse_connect(),
         Verdict::To(choice) => {
             rewrite_v6(sa, &choice);
@@ -345,8 +355,11 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     } else if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
         connected(&ctx);
     } else if op == BPF_SOCK_OPS_STATE_CB {
-        if ctx.arg(0) == BPF_TCP_SYN_SENT && ctx.arg(1) == BPF_TCP_CLOSE {
+        if ctx.arg(1) != BPF_TCP_CLOSE {
+        } else if ctx.arg(0) == BPF_TCP_SYN_SENT {
             failed(&ctx, EventKind::Refused);
+        } else {
+            closed(&ctx);
         }
     } else if op == BPF_SOCK_OPS_RTO_CB {
         // `arg(0)` counts the retransmissions before this one, so the second one has 1.

@@ -70,9 +70,14 @@ pub(crate) static ACTIVE: Array<Active, 16384> = Array::new();
 pub(crate) static RECORDS: SkStorage<Record> = SkStorage::new();
 #[btf_map]
 pub(crate) static CLIENTS: HashMap<u64, Client, 4096> = HashMap::new();
-/// Shared by all CPUs: values are replaced whole.
+/// Who is to keep its backend, and which. Shared by all CPUs: values are replaced whole.
+pub(crate) type Sticky = LruHashMap<AffinityKey, Affinity, 16384>;
+
 #[btf_map]
-pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity, 16384> = LruHashMap::new();
+pub(crate) static AFFINITY: Sticky = Sticky::new();
+/// Apart from [`AFFINITY`]: sockets come and go so fast that clients would lose their places to them.
+#[btf_map]
+pub(crate) static DATAGRAMS: Sticky = Sticky::new();
 #[btf_map]
 pub(crate) static PEERS: LruHashMap<PeerKey, Peer, 16384> = LruHashMap::new();
 #[btf_map]
