@@ -4,6 +4,8 @@
     reason = "an unmet expectation is the test's failure, in its helpers too"
 )]
 
+#[path = "support/crowd.rs"]
+mod crowd;
 #[path = "support/former.rs"]
 mod former;
 

@@ -2,6 +2,8 @@
 //! that they have.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+#[path = "../support/crowd.rs"]
+mod crowd;
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod former;
