@@ -4,6 +4,8 @@
 
 #[path = "../support/crowd.rs"]
 mod crowd;
+#[path = "../support/ends.rs"]
+mod ends;
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod former;
