@@ -25,6 +25,7 @@ mod kernel {
     mod resolvers;
     mod sockets;
     mod suspicion;
+    mod updates;
     mod upgrade;
     mod world;
 }

@@ -115,7 +115,8 @@ impl Way {
         matches!(self, Self::UdpSent4 | Self::UdpSentMapped)
     }
 
-    fn address(self, vip: u8) -> IpAddr {
+    /// The VIP as a client names it that asks so.
+    pub(super) fn address(self, vip: u8) -> IpAddr {
         match self {
             Self::Tcp4 | Self::UdpConnected4 | Self::UdpSent4 => vip4(vip).into(),
             Self::Tcp6 | Self::UdpConnected6 => vip6(vip).into(),
@@ -364,7 +365,8 @@ pub(super) fn share(rng: &mut Rng, desired: &mut Desired) {
         .and_modify(|it| it.counted_at = root);
 }
 
-const BALANCES: [Balance; 4] = [
+/// Every way to balance.
+pub(super) const BALANCES: [Balance; 4] = [
     Balance::LeastConn,
     Balance::RoundRobin,
     Balance::Random,
