@@ -6,6 +6,8 @@
 
 #[path = "support/crowd.rs"]
 mod crowd;
+#[path = "support/dig.rs"]
+mod dig;
 #[path = "support/ends.rs"]
 mod ends;
 #[path = "support/former.rs"]
