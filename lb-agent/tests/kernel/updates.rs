@@ -284,7 +284,12 @@ impl Asked {
     fn ask(&self, mut rng: Rng, services: &[Changing]) {
         while !self.done.load(Ordering::Relaxed) {
             let service = rng.choice(services).unwrap();
-            let asked = match service.ask(*rng.choice(&Way::ALL).unwrap()) {
+            let way = *rng.choice(&Way::ALL).unwrap();
+            // All servers are of IPv4.
+            if !way.reaches(&service.servers[0].1) {
+                continue;
+            }
+            let asked = match service.ask(way) {
                 true => &self.served,
                 false => &self.refused,
             };
