@@ -4,6 +4,12 @@
     reason = "an unmet expectation is the test's failure, in its helpers too"
 )]
 
+#[path = "support/crowd.rs"]
+mod crowd;
+#[path = "support/dig.rs"]
+mod dig;
+#[path = "support/ends.rs"]
+mod ends;
 #[path = "support/former.rs"]
 mod former;
 
@@ -21,6 +27,7 @@ mod kernel {
     mod resolvers;
     mod sockets;
     mod suspicion;
+    mod updates;
     mod upgrade;
     mod world;
 }

@@ -36,6 +36,7 @@ pub(crate) fn test() -> Result<()> {
     let consul = packages::consul(&tools())?;
     let docker = packages::docker(&tools())?;
     let rivals = packages::rivals(&tools())?;
+    let dig = packages::dig(&tools())?;
     for group in GROUPS {
         say(&format!("test {}", group.join(" ")));
         run(cargo()
@@ -43,7 +44,8 @@ pub(crate) fn test() -> Result<()> {
             .args(group)
             .env("LB_CONSUL", &consul)
             .env("LB_DOCKER", &docker)
-            .env("LB_RIVALS", &rivals))?;
+            .env("LB_RIVALS", &rivals)
+            .env("LB_DIG", &dig))?;
     }
     Ok(())
 }

@@ -80,6 +80,30 @@ pub(crate) fn rivals(tools: &Path) -> Result<PathBuf> {
     folder_of(tools, &RIVALS)
 }
 
+/// The folder with the packages of `dig`, which tests ask resolvers with, each in a folder of its name: with the libraries
+/// that not every Debian has.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn dig(tools: &Path) -> Result<PathBuf> {
+    folder_of(tools, &DIG)
+}
+
+/// What each package of `dig` is needed for. The other libraries are those of curl as well.
+const DIG: [(&str, &str); 11] = [
+    ("bind9-dnsutils", "usr/bin/dig"),
+    ("bind9-libs", "usr/lib"),
+    ("libfstrm0", "usr/lib"),
+    ("libicu72", "usr/lib"),
+    ("libjemalloc2", "usr/lib"),
+    ("libjson-c5", "usr/lib"),
+    ("liblmdb0", "usr/lib"),
+    ("libmaxminddb0", "usr/lib"),
+    ("libprotobuf-c1", "usr/lib"),
+    ("libuv1", "usr/lib"),
+    ("libxml2", "usr/lib"),
+];
+
 /// What each package of the rivals is needed for.
 const RIVALS: [(&str, &str); 8] = [
     ("haproxy", "usr/sbin/haproxy"),

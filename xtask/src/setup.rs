@@ -45,6 +45,7 @@ pub(crate) fn everything() -> Result<()> {
     crate::packages::consul(&tools())?;
     crate::packages::docker(&tools())?;
     crate::packages::rivals(&tools())?;
+    crate::packages::dig(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
 }

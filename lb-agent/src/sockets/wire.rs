@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use lb_common::{BackendId, Record};
+use lb_common::{BackendId, Form, Record};
 
 /// A socket as the kernel names it: what it says of one is what it takes to end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +227,8 @@ fn origin(record: &[u8]) -> Option<Origin> {
     let port = |at: usize| Some(u16::from_be_bytes([*record.get(at)?, *record.get(at + 1)?]));
     let low = four(offset_of!(Record, address))?;
     let high: [u8; 12] = record.get(HIGH..HIGH + 12)?.try_into().ok()?;
-    let address = if high == [0; 12] {
+    // Not by the first bytes of the address: those of ::1 are zero as well.
+    let address = if four(offset_of!(Record, form))? == (Form::V4 as u32).to_ne_bytes() {
         IpAddr::from(low)
     } else {
         let mut all = [0; 16];
@@ -256,7 +257,7 @@ const fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-/// Where in a record the first twelve bytes of an IPv6 peer are; zero for an IPv4 one.
+/// Where in a record the first twelve bytes of an IPv6 socket's peer are.
 const HIGH: usize = 44;
 const _: () = assert!(HIGH + 12 == size_of::<Record>());
 

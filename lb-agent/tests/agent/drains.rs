@@ -2,14 +2,17 @@
 
 use std::{
     io::{self, Read as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
     path::Path,
     time::{Duration, Instant},
 };
 
 use lb_testkit::{Netns, Process, Spawn, eventually};
 
-use crate::kit::{Instance, LIMIT, World, connect, greeting, service};
+use crate::{
+    ends::Server,
+    kit::{Instance, LIMIT, World, connect, greeting, service},
+};
 
 /// How long the flows of a backend may go on here that is taken out.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -155,6 +158,55 @@ fn after_the_deadline_the_flows_of_a_drained_backend_are_cut_everywhere_and_dire
     // Those to `a`, and the one to `b`.
     assert!(metrics.contains("lb_drain_cut_flows_total 4"), "{metrics}");
     pair.world.finish();
+}
+
+#[test]
+fn flows_of_every_family_are_cut_and_direct_ones_go_on() {
+    let mut servers = None;
+    let world = World::with_services(|netns| {
+        let four = Server::start(netns, Ipv4Addr::new(127, 0, 1, 1));
+        let six = Server::start(netns, Ipv6Addr::LOCALHOST);
+        let service = |name: &str, server: &Server| {
+            let (ip, port) = (server.address.ip(), server.address.port());
+            format!(
+                "[[service]]\nname = \"{name}\"\n\
+                 options = {{ lb_drain = \"1s\", lb_check = \"off\" }}\n\
+                 [[service.instance]]\nid = \"{name}\"\naddress = \"{ip}\"\nport = {port}\n"
+            )
+        };
+        let services = service("four", &four) + &service("six", &six);
+        servers = Some((four, six));
+        services
+    });
+    let (four, six) = servers.unwrap();
+    let vips = |name: &str| {
+        let vip = world.await_usable(name, &[name]);
+        let vip6 = world.report().service(name).unwrap()["vip6"].clone();
+        (vip, serde_json::from_value::<Ipv6Addr>(vip6).unwrap())
+    };
+    let ((vip, vip6), (_, other6)) = (vips("four"), vips("six"));
+    let flows = [
+        (&four, IpAddr::from(vip)),
+        (&four, vip6.into()),
+        (&four, vip.to_ipv6_mapped().into()),
+        (&six, other6.into()),
+    ];
+    let flows = flows.map(|(server, named)| server.both(&world.netns, named));
+    let ordered = Instant::now();
+    for name in ["four", "six"] {
+        let asked = world.ask(&["drain", name]);
+        assert_eq!(asked.code, Some(0), "{asked:?}");
+    }
+    for [through, direct] in &flows {
+        through.assert_cut();
+        let took = ordered.elapsed();
+        assert!(took >= DRAIN, "after {took:?}");
+        direct.assert_works();
+    }
+    world.await_report(|report| report.0["cuts"].as_array()?.is_empty().then_some(()));
+    let metrics = world.page("/metrics").unwrap().body;
+    assert!(metrics.contains("lb_drain_cut_flows_total 4"), "{metrics}");
+    world.finish();
 }
 
 #[test]

@@ -1,12 +1,19 @@
 //! An agent that is killed at any moment, again and again, under load.
 
-use std::{net::Ipv4Addr, sync::Arc, thread, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
 
 use lb_testkit::{Netns, eventually};
 
 use crate::{
+    crowd::{Crowd, Echoes, MANY},
     former::Former,
-    kit::{Instance, LIMIT, Traffic, World, connect, greeting, service},
+    kit::{LIMIT, Traffic, World, connect, greeting},
 };
 
 /// How often the agent is killed.
@@ -19,6 +26,27 @@ fn flows(netns: &Arc<Netns>, vip: Ipv4Addr) -> Traffic {
         let stream = connect(&netns, vip, 80)?;
         greeting(&stream).map(drop)
     })
+}
+
+/// A services file with `www_hello`, served by all of these.
+fn service(echoes: &Echoes) -> String {
+    let instance = |at: &SocketAddrV4| {
+        let (ip, port) = (at.ip(), at.port());
+        format!("[[service.instance]]\nid = \"{port}\"\naddress = \"{ip}\"\nport = {port}\n")
+    };
+    let instances: String = echoes.addresses.iter().map(instance).collect();
+    format!("[[service]]\nname = \"www_hello\"\n{instances}")
+}
+
+/// The address of the service, once all of these are usable.
+fn await_usable(world: &World, echoes: &Echoes) -> Ipv4Addr {
+    let ids: BTreeSet<_> = echoes
+        .addresses
+        .iter()
+        .map(|it| it.port().to_string())
+        .collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    world.await_usable("www_hello", &ids)
 }
 
 /// Flows of the service: all that there were, and those that are open.
@@ -78,34 +106,43 @@ fn kill_and_start(world: &mut World, vip: Ipv4Addr, pins: &[&str]) -> u64 {
 }
 
 #[test]
-fn kills_at_any_moment_lose_no_connect_and_no_count() {
-    let (mut world, _instances, vip) = World::with_two();
-    let held: Vec<_> = (0..8).map(|_| world.connect(vip, 80).unwrap()).collect();
+fn kills_at_any_moment_lose_no_connect_no_flow_and_no_count() {
+    let mut echoes = None;
+    let mut world = World::with_services(|netns| service(echoes.insert(Echoes::start(netns, 2))));
+    let echoes = echoes.unwrap();
+    let vip = await_usable(&world, &echoes);
+    let held = Crowd::open(&world.netns, vip);
+    let many = MANY as u64;
     let front = world.children();
     let served = kill_and_start(&mut world, vip, &[]);
-    await_flows(&world, served + 8, 8);
-    for flow in &held {
-        greeting(flow).unwrap();
-    }
+    await_flows(&world, served + many, many);
+    held.assert_alive();
     assert_eq!(world.children(), front, "one front, the same");
+    // All of it at once: flows need nobody.
+    world.kill_all();
+    held.assert_alive();
+    world.start(&[]);
+    world.await_ready();
+    await_flows(&world, served + many, many);
+    held.assert_alive();
     drop(held);
-    await_flows(&world, served + 8, 0);
+    await_flows(&world, served + many, 0);
     world.await_fine();
     world.finish();
 }
 
 #[test]
-fn kills_during_a_change_of_map_version_lose_no_connect_and_no_count() {
+fn kills_during_a_change_of_map_version_lose_no_connect_no_flow_and_no_count() {
     let mut world = World::new();
     // As much as the former agent's maps have room for.
     let usual = world.usual();
     world.configure(&format!("{usual}[limits]\nservices = 31\nbackends = 31\n"));
-    let a = Instance::start(&world.netns, "a", [127, 0, 1, 1]);
-    world.publish(&service("www_hello", &[&a]));
+    let echoes = Echoes::start(&world.netns, 1);
+    world.publish(&service(&echoes));
     // Which address the service has: a first agent tells, and is taken away.
     world.start(&[]);
     world.await_ready();
-    let vip = world.await_usable("www_hello", &["a"]);
+    let vip = await_usable(&world, &echoes);
     world.terminate();
     assert_eq!(world.uninstall(&["--purge"]).code, Some(0));
     world
@@ -116,11 +153,12 @@ fn kills_during_a_change_of_map_version_lose_no_connect_and_no_count() {
     let former = world.netns.enter(|| {
         let own = [198, 18, 0, 1].into();
         let mut former = Former::start(&world.path("bpf"), &world.clients(), own);
-        former.backend(5, 3, Some(a.address()));
+        former.backend(5, 3, Some(echoes.addresses[0]));
         former.serve(vip, 6, 12, &[5]);
     });
     former.unwrap();
-    let held: Vec<_> = (0..8).map(|_| world.connect(vip, 80).unwrap()).collect();
+    let held = Crowd::open(&world.netns, vip);
+    let many = MANY as u64;
     // The new maps, made one by one and then filled; the first new links; the last one before that which begins
     // most flows; and what is done when all programs are replaced.
     let pins = [
@@ -131,13 +169,10 @@ fn kills_during_a_change_of_map_version_lose_no_connect_and_no_count() {
         "v2/FORMER_COUNTERS",
     ];
     let served = kill_and_start(&mut world, vip, &pins);
-    await_flows(&world, served + 8, 8);
-    for flow in &held {
-        greeting(flow).unwrap();
-        assert_eq!(flow.peer_addr().unwrap(), (vip, 80).into());
-    }
+    await_flows(&world, served + many, many);
+    held.assert_alive();
     drop(held);
-    await_flows(&world, served + 8, 0);
+    await_flows(&world, served + many, 0);
     let left = world
         .netns
         .enter(|| world.path("bpf/lb/v1").exists())

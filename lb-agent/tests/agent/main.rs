@@ -2,6 +2,12 @@
 //! that they have.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+#[path = "../support/crowd.rs"]
+mod crowd;
+#[path = "../support/dig.rs"]
+mod dig;
+#[path = "../support/ends.rs"]
+mod ends;
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod former;

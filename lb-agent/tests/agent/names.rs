@@ -15,7 +15,10 @@ use hickory_proto::{
     },
 };
 
-use crate::kit::{Instance, World, dns, dns_message, greeting, service};
+use crate::{
+    dig::dig,
+    kit::{Instance, World, dns, dns_message, greeting, service},
+};
 
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
@@ -109,6 +112,34 @@ fn the_resolver_and_the_unreachable_route_are_there_in_both_families() {
     let own = IpAddr::from([0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 1]);
     let answer = dns_message(&world.netns, own, "www.hello.", RecordType::A).unwrap();
     assert_eq!(answer.answers.len(), 1, "{answer}");
+    world.finish();
+}
+
+#[test]
+fn dig_is_answered_over_both_protocols_and_families() {
+    let (world, _instances) = world();
+    let report = world.report();
+    let vip = report.vip("api_v1").unwrap().to_string();
+    let vip6 = report.service("api_v1").unwrap()["vip6"].as_str().unwrap();
+    let twin = IpAddr::from([0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 1]);
+    for server in [RESOLVER.into(), twin] {
+        for protocol in ["UDP", "TCP"] {
+            for (kind, address) in [("A", &*vip), ("AAAA", vip6)] {
+                let records = dig(&world.netns, server, protocol, "api.v1", kind);
+                let [record] = &records[..] else {
+                    panic!("{records:?}");
+                };
+                let [name, _, class, found, data] = &record[..] else {
+                    panic!("{record:?}");
+                };
+                assert_eq!(
+                    [name, class, found, data],
+                    ["api.v1.", "IN", kind, address],
+                    "{server} over {protocol}"
+                );
+            }
+        }
+    }
     world.finish();
 }
 

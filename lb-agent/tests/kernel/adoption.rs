@@ -1,8 +1,7 @@
 //! A restarted agent takes over what is pinned: no flow and no count is lost.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -11,34 +10,29 @@ use std::{
 use lb_common::Balance;
 
 use super::world::{NOBODY, VIP, World};
+use crate::crowd::{Crowd, Echoes, MANY};
 
 #[test]
 fn a_restart_keeps_flows_counts_services_and_ids() {
     let mut world = World::new();
-    let (listener, backend) = world.listen([127, 0, 0, 2]);
-    world.serve(VIP, Balance::RoundRobin, &[backend]);
+    let echoes = Echoes::start(&world.netns, 4);
+    let backends: Vec<SocketAddr> = echoes.addresses.iter().map(|&it| it.into()).collect();
+    world.serve(VIP, Balance::RoundRobin, &backends);
     let before = world.installed.clone();
-    let mut flows: Vec<_> = (0..50)
-        .map(|_| {
-            let client = world.connect(VIP, 80).unwrap();
-            (client, listener.accept().unwrap().0)
-        })
-        .collect();
+    let crowd = Crowd::open(&world.netns, VIP);
     for _ in 0..4 {
         world.restart();
         assert_eq!(world.installed.services, before.services);
         assert_eq!(world.installed.backends, before.backends);
-        assert_eq!(world.active(backend), 50);
+        let active = backends.iter().map(|&it| world.active(it));
+        assert!(active.eq([MANY as u64 / 4; 4]));
     }
-    for (client, server) in &mut flows {
-        client.write_all(b"?").unwrap();
-        let mut byte = [0];
-        server.read_exact(&mut byte).unwrap();
-        assert_eq!(client.peer_addr().unwrap(), (VIP, 80).into());
-    }
+    crowd.assert_alive();
     assert!(world.programs.attached().all(|(_, attached)| attached));
-    drop(flows);
-    world.await_active(backend, 0);
+    drop(crowd);
+    for backend in backends {
+        world.await_active(backend, 0);
+    }
 }
 
 #[test]

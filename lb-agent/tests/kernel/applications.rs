@@ -18,7 +18,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Socket, Type};
 
-use super::world::{Nested, VIP, World, endpoint};
+use super::world::{Nested, VIP, VIP6, World, endpoint};
 
 fn tcp(world: &World, domain: Domain) -> Socket {
     let made = world
@@ -271,9 +271,6 @@ fn programs_attached_further_down_and_ours_leave_each_other_alone() {
     assert_eq!(nested.maps.active(index).unwrap(), 0);
     drop(nested);
 }
-
-/// The IPv6 VIP beside [`VIP`].
-const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 0x0707);
 
 #[test]
 fn a_client_without_ipv4_reaches_what_answers_over_ipv6_and_nothing_else() {

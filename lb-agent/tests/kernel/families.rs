@@ -9,10 +9,7 @@ use std::{
 use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, PROTO_UDP, ServiceKey, flag};
 use socket2::{Domain, Socket, Type};
 
-use super::world::{LIMIT, OWN, VIP, World, endpoint};
-
-/// The IPv6 VIP beside [`VIP`].
-const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 0x0707);
+use super::world::{LIMIT, OWN, VIP, VIP6, World, endpoint};
 
 fn key(proto: u8) -> ServiceKey {
     ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, proto, HOST_VIEW)

@@ -85,17 +85,19 @@ pub(super) enum Way {
     UdpConnected4,
     UdpConnected6,
     UdpSent4,
+    UdpSent6,
     UdpSentMapped,
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Tcp4,
         Self::Tcp6,
         Self::TcpMapped,
         Self::UdpConnected4,
         Self::UdpConnected6,
         Self::UdpSent4,
+        Self::UdpSent6,
         Self::UdpSentMapped,
     ];
 
@@ -108,17 +110,27 @@ impl Way {
 
     /// Whether it is given what IPv6 sockets reach. A datagram to a mapped address is an IPv4 one for the kernel.
     fn reaches_v6(self) -> bool {
-        matches!(self, Self::Tcp6 | Self::TcpMapped | Self::UdpConnected6)
+        matches!(
+            self,
+            Self::Tcp6 | Self::TcpMapped | Self::UdpConnected6 | Self::UdpSent6
+        )
     }
 
     pub(super) fn sends_only(self) -> bool {
-        matches!(self, Self::UdpSent4 | Self::UdpSentMapped)
+        matches!(self, Self::UdpSent4 | Self::UdpSent6 | Self::UdpSentMapped)
     }
 
-    fn address(self, vip: u8) -> IpAddr {
+    /// Whether the kernel lets it reach this backend, if that is chosen: no datagram to an IPv6 address becomes an IPv4
+    /// one.
+    pub(super) fn reaches(self, backend: &SocketAddr) -> bool {
+        self != Self::UdpSent6 || backend.is_ipv6()
+    }
+
+    /// The VIP as a client names it that asks so.
+    pub(super) fn address(self, vip: u8) -> IpAddr {
         match self {
             Self::Tcp4 | Self::UdpConnected4 | Self::UdpSent4 => vip4(vip).into(),
-            Self::Tcp6 | Self::UdpConnected6 => vip6(vip).into(),
+            Self::Tcp6 | Self::UdpConnected6 | Self::UdpSent6 => vip6(vip).into(),
             Self::TcpMapped | Self::UdpSentMapped => vip4(vip).to_ipv6_mapped().into(),
         }
     }
@@ -180,6 +192,8 @@ pub(super) enum Answer {
     /// Who was reached; with it the flow, while somebody holds it.
     Backend(SocketAddr, Flow),
     Refused(Refusal),
+    /// Somebody was chosen who is not reached in that way.
+    OutOfReach,
 }
 
 /// An open flow, or what is left of a datagram.
@@ -364,7 +378,8 @@ pub(super) fn share(rng: &mut Rng, desired: &mut Desired) {
         .and_modify(|it| it.counted_at = root);
 }
 
-const BALANCES: [Balance; 4] = [
+/// Every way to balance.
+pub(super) const BALANCES: [Balance; 4] = [
     Balance::LeastConn,
     Balance::RoundRobin,
     Balance::Random,
@@ -427,6 +442,7 @@ fn refused(world: &World, before: [u64; 4], error: &io::Error, ask: Ask) -> Answ
     );
     let by_hook = error.kind() == io::ErrorKind::ConnectionRefused;
     let (reason, expected) = match (&counted[..], total) {
+        ([], 0) if ask.way == Way::UdpSent6 && by_hook => return Answer::OutOfReach,
         ([], 0) if ask.way.proto() == PROTO_UDP => (Refusal::Unknown, by_route),
         ([reason], 1) => (*reason, by_hook),
         _ => panic!("{ask:?}: {error}, and counted are {before:?} and then {after:?}"),

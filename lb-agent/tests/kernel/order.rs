@@ -6,13 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_agent::desired::Desired;
-use lb_common::{Client, Refusal};
+use lb_agent::{desired::Desired, plan::Step};
+use lb_common::{Client, PROTO_TCP, PROTO_UDP, Refusal};
 
-use super::{
-    lookups::{Answer, Ask, PLACES, Servers, refusal, seeded},
-    world::World,
-};
+use super::lookups::{Answer, Ask, PLACES, Servers, refusal, seeded};
 
 /// What `desired` lets a client be answered.
 fn answers(
@@ -41,12 +38,24 @@ fn after_every_step_each_lookup_is_answered_as_before_or_as_after() {
     let mut freed = 0;
     for round in 0..20 {
         now += Duration::from_secs(10);
-        let after = servers.desired(&mut rng);
+        let mut after = servers.desired(&mut rng);
+        if rng.u8(..3) == 0 {
+            after.services.retain(|key, _| key.proto == PROTO_TCP);
+        }
         let (steps, problems) = world.steps_to(&after, now);
         assert_eq!(problems, vec![]);
-        for (number, step) in steps.iter().enumerate() {
-            world.carry_out(step);
-            freed += usize::from(matches!(step, lb_agent::plan::Step::FreeBackend { .. }));
+        // The last of all: the hooks for datagrams come or go.
+        for (number, step) in steps.iter().map(Some).chain([None]).enumerate() {
+            match step {
+                Some(step) => world.carry_out(step),
+                None => {
+                    let some = after.services.keys().any(|key| key.proto == PROTO_UDP);
+                    let programs = &mut world.programs;
+                    let served = world.netns.enter(|| programs.serve_datagrams(some));
+                    served.unwrap().unwrap();
+                }
+            }
+            freed += usize::from(matches!(step, Some(Step::FreeBackend { .. })));
             for place in PLACES {
                 world.maps.set_client(cookie, place).unwrap();
                 for ask in Ask::all().filter(|_| rng.u8(..3) == 0) {
@@ -63,6 +72,10 @@ fn after_every_step_each_lookup_is_answered_as_before_or_as_after() {
                             assert!(allowed, "{}: {it}", context());
                             let there = world.installed.backends.contains_key(&it);
                             assert!(there, "{}: {it} was freed", context());
+                        }
+                        Answer::OutOfReach => {
+                            let mut both = old.0.iter().chain(&new.0);
+                            assert!(both.any(|it| !ask.way.reaches(it)), "{}", context());
                         }
                         Answer::Refused(reason) => {
                             let allowed = [old.1, new.1].contains(&Some(reason));

@@ -1,8 +1,8 @@
-//! DNS behind VIPs: real questions, from a client of our own and from the C library.
+//! DNS behind VIPs: real questions, from a client of our own, from the C library and from `dig`.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     str::FromStr as _,
     sync::{
         Arc,
@@ -16,45 +16,65 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, Query},
     rr::{Name, RData, Record, RecordType, rdata::A},
 };
-use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_UDP, ServiceKey};
+use lb_common::{ANY_PORT, Balance, Be16, Be32, HOST_VIEW, PROTO_TCP, PROTO_UDP, ServiceKey, flag};
 use lb_testkit::Spawn;
+use socket2::SockRef;
 
-use super::world::{LIMIT, VIP, World, endpoint};
+use super::world::{LIMIT, VIP, VIP6, World, endpoint};
+use crate::dig::dig;
 
-/// A DNS server that gives one address to every name. Dropping it ends it.
+/// A DNS server over UDP and TCP that gives one address to every name. Dropping it ends it.
 struct Resolver {
     address: SocketAddr,
     done: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Resolver {
-    fn start(world: &World, ip: [u8; 4], answer: Ipv4Addr) -> Self {
-        let socket = world
-            .netns
-            .enter(|| UdpSocket::bind((Ipv4Addr::from(ip), 0)));
-        let socket = socket.unwrap().unwrap();
-        // So often it looks for its end.
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .unwrap();
-        let address = socket.local_addr().unwrap();
+    fn start(world: &World, ip: impl Into<IpAddr>, answer: Ipv4Addr) -> Self {
+        let ip = ip.into();
+        let bound = world.netns.enter(|| {
+            let tcp = TcpListener::bind((ip, 0))?;
+            let udp = UdpSocket::bind(tcp.local_addr()?)?;
+            // So often they look for their end.
+            let rest = Some(Duration::from_millis(20));
+            SockRef::from(&tcp).set_read_timeout(rest)?;
+            udp.set_read_timeout(rest)?;
+            Ok::<_, io::Error>((tcp, udp))
+        });
+        let (tcp, udp) = bound.unwrap().unwrap();
+        let address = tcp.local_addr().unwrap();
         let done = Arc::<AtomicBool>::default();
-        let seen = Arc::clone(&done);
-        let thread = thread::spawn(move || {
+        let [seen, seen_too] = [(); 2].map(|()| Arc::clone(&done));
+        let by_datagram = thread::spawn(move || {
             let mut room = [0; 512];
             while !seen.load(Ordering::Relaxed) {
-                let Ok((length, from)) = socket.recv_from(&mut room) else {
+                let Ok((length, from)) = udp.recv_from(&mut room) else {
                     continue;
                 };
                 let answer = answered(&room[..length], answer);
-                socket.send_to(&answer, from).unwrap();
+                udp.send_to(&answer, from).unwrap();
+            }
+        });
+        let by_stream = thread::spawn(move || {
+            while !seen_too.load(Ordering::Relaxed) {
+                let Ok((mut stream, _)) = tcp.accept() else {
+                    continue;
+                };
+                // Each message has its length before it.
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut question = vec![0; u16::from_be_bytes(length).into()];
+                stream.read_exact(&mut question).unwrap();
+                let answer = answered(&question, answer);
+                let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+                stream.write_all(&[&length[..], &answer].concat()).unwrap();
             }
         });
         Self {
             address,
             done,
-            thread: Some(thread),
+            threads: vec![by_datagram, by_stream],
         }
     }
 }
@@ -62,7 +82,9 @@ impl Resolver {
 impl Drop for Resolver {
     fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
-        drop(self.thread.take().map(JoinHandle::join));
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
     }
 }
 
@@ -202,4 +224,29 @@ fn the_c_library_resolves_through_a_vip_and_takes_the_next_one_when_the_first_is
         .unwrap()
         .refused;
     assert!(refused.iter().sum::<u64>() > 0, "the first was asked");
+}
+
+#[test]
+fn dig_asks_either_form_of_a_vip_over_either_protocol() {
+    let mut world = World::new();
+    let four = Resolver::start(&world, [127, 0, 0, 2], Ipv4Addr::new(10, 1, 1, 4));
+    // Over UDP the sockets of dig are for IPv6 alone, and reach no IPv4 backend.
+    let six = Resolver::start(&world, Ipv6Addr::LOCALHOST, Ipv4Addr::new(10, 1, 1, 6));
+    for proto in [PROTO_UDP, PROTO_TCP] {
+        let key = ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, proto, HOST_VIEW);
+        world.put(key.for_v6(), endpoint(Balance::LeastConn, &[six.address]));
+        let mut any = endpoint(Balance::LeastConn, &[four.address]);
+        any.flags = flag::V6;
+        world.put(key, any);
+    }
+    for (server, address, resolver) in [
+        (VIP.into(), "10.1.1.4", &four),
+        (VIP6.into(), "10.1.1.6", &six),
+    ] {
+        for protocol in ["UDP", "TCP"] {
+            let records = dig(&world.netns, server, protocol, "www.lb.test", "A");
+            assert_eq!(records, [["www.lb.test.", "60", "IN", "A", address]]);
+            world.await_active(resolver.address, 0);
+        }
+    }
 }

@@ -2,17 +2,20 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::fs::MetadataExt as _,
 };
 
-use lb_agent::sockets::{Flows, Sockets, Target};
-use lb_common::Balance;
+use lb_agent::{
+    desired::Endpoint,
+    sockets::{Flows, Sockets, Target},
+};
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, ServiceKey, flag};
 use lb_testkit::{Netns, Process, Spawn, eventually};
 
-use super::world::{LIMIT, VIP, World};
+use super::world::{LIMIT, VIP, VIP6, World, endpoint};
+use crate::ends::{Pair, Server};
 
 /// Somebody lives there, so that the namespace is found among those of the processes.
 fn inhabit(netns: &Netns) -> Process {
@@ -42,43 +45,6 @@ fn target(vip: Ipv4Addr, backend: SocketAddr) -> Target {
     Target {
         vip,
         address: backend,
-    }
-}
-
-/// Both ends of a flow, which works.
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Pair {
-    fn new(listener: &TcpListener, client: io::Result<TcpStream>) -> Self {
-        let client = client.unwrap();
-        let (server, _) = listener.accept().unwrap();
-        for end in [&client, &server] {
-            end.set_read_timeout(Some(LIMIT)).unwrap();
-        }
-        let pair = Self { client, server };
-        pair.assert_works();
-        pair
-    }
-
-    #[track_caller]
-    fn assert_works(&self) {
-        let mut byte = [0];
-        (&self.client).write_all(b"?").unwrap();
-        (&self.server).read_exact(&mut byte).unwrap();
-        (&self.server).write_all(b"!").unwrap();
-        (&self.client).read_exact(&mut byte).unwrap();
-        assert_eq!(byte, *b"!");
-    }
-
-    /// The client is told at once, and so is the server.
-    #[track_caller]
-    fn assert_cut(&self) {
-        let kind = |mut end: &TcpStream| end.read(&mut [0]).unwrap_err().kind();
-        assert_eq!(kind(&self.client), io::ErrorKind::ConnectionAborted);
-        assert_eq!(kind(&self.server), io::ErrorKind::ConnectionReset);
     }
 }
 
@@ -157,6 +123,42 @@ fn only_flows_through_the_vip_to_the_backend_are_ended() {
     // The count falls when the application has heard of it.
     drop(through.client);
     world.await_active(backend, 1);
+}
+
+/// Cuts a flow through the VIP, which `named` names, to `server`; a direct one there goes on.
+#[track_caller]
+fn assert_ends(world: &World, sockets: &Sockets, named: IpAddr, server: &Server) {
+    let [through, direct] = server.both(&world.netns, named);
+    assert_eq!(world.active(server.address), 1);
+    let gone = target(VIP, server.address);
+    let outcome = wait(sockets.end(BTreeSet::from([gone]))).unwrap();
+    assert_eq!(outcome.error, None);
+    assert_eq!(Vec::from_iter(outcome.ended), [(gone, 1)], "{named}");
+    through.assert_cut();
+    direct.assert_works();
+    drop(through);
+    world.await_active(server.address, 0);
+}
+
+#[test]
+fn flows_of_every_family_are_ended_and_direct_ones_go_on() {
+    let mut world = World::new();
+    let _somebody = inhabit(&world.netns);
+    let four = Server::start(&world.netns, Ipv4Addr::new(127, 0, 1, 1));
+    let six = Server::start(&world.netns, Ipv6Addr::LOCALHOST);
+    let sockets = sockets(&world);
+    let key = ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, PROTO_TCP, HOST_VIEW);
+    world.put(key, endpoint(Balance::LeastConn, &[four.address]));
+    for named in [VIP.into(), VIP6.into(), VIP.to_ipv6_mapped().into()] {
+        assert_ends(&world, &sockets, named, &four);
+    }
+    world.put(key.for_v6(), endpoint(Balance::LeastConn, &[six.address]));
+    let any = Endpoint {
+        flags: flag::V6,
+        ..endpoint(Balance::LeastConn, &[four.address])
+    };
+    world.put(key, any);
+    assert_ends(&world, &sockets, VIP6.into(), &six);
 }
 
 #[test]

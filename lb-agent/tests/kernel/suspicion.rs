@@ -12,7 +12,10 @@ use lb_testkit::{Netns, disconnect, eventually};
 use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
 
-use super::world::{LIMIT, NOBODY, VIP, World};
+use super::{
+    lookups::BALANCES,
+    world::{LIMIT, NOBODY, VIP, World},
+};
 
 /// An address behind a device that answers no ARP: a SYN to it goes unanswered. See [`silence`].
 const SILENT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 99, 0, 2), 80));
@@ -152,6 +155,38 @@ fn a_silent_backend_becomes_suspect_at_the_second_retransmission() {
         (id(&world, SILENT), EventKind::Unanswered as u32)
     );
     assert_eq!(world.active(SILENT), 1, "the flow goes on trying");
+}
+
+#[test]
+fn a_silent_backend_gets_no_flow_after_the_suspicion_while_another_one_answers() {
+    let mut world = World::new();
+    silence(&world);
+    let (listener, good) = world.listen([127, 0, 0, 2]);
+    world.serve(VIP, Balance::RoundRobin, &[SILENT, good]);
+    let _waiting = pending(&world);
+    assert_eq!((world.active(SILENT), world.active(good)), (1, 0));
+    let marked = || match world.suspected(SILENT) {
+        true => Ok(()),
+        false => Err("not suspected yet"),
+    };
+    eventually(LIMIT, marked).unwrap();
+    // Whatever is asked for, far within the time that the mark lasts.
+    for balance in BALANCES {
+        world.serve(VIP, balance, &[SILENT, good]);
+        let flows: Vec<_> = (0..40)
+            .map(|_| {
+                let client = world.connect(VIP, 80).unwrap();
+                (client, listener.accept().unwrap())
+            })
+            .collect();
+        assert_eq!(
+            (world.active(SILENT), world.active(good)),
+            (1, 40),
+            "{balance:?}"
+        );
+        drop(flows);
+        world.await_active(good, 0);
+    }
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +19,10 @@ use lb_common::{BackendId, Balance, Refusal};
 use lb_testkit::{Netns, eventually};
 
 use super::world::{LIMIT, OWN, VIP, World};
-use crate::former::{Former, ROOM, key};
+use crate::{
+    crowd::{Crowd, Echoes, MANY},
+    former::{Former, ROOM, key},
+};
 
 /// A VIP without a backend.
 const EMPTY: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 8);
@@ -39,50 +41,32 @@ const EMPTY_TABLE: u32 = 8;
 
 /// Two backends, and clients that connect all the time.
 struct Load {
-    backends: [SocketAddrV4; 2],
-    /// The clients are to end; the listeners, which have to outlive them, are to.
+    echoes: Echoes,
     done: Arc<AtomicBool>,
-    unneeded: Arc<AtomicBool>,
     /// Flows that were given a backend, all told.
     connects: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<()>>,
+    clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn listen(netns: &Netns) -> (Self, Vec<TcpListener>) {
-        let listeners: Vec<_> = [2, 3]
-            .map(|last| {
-                let bound = netns.enter(|| TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0)));
-                bound.unwrap().unwrap()
-            })
-            .into();
-        let address = |at: usize| match listeners[at].local_addr().unwrap() {
-            SocketAddr::V4(address) => address,
-            SocketAddr::V6(_) => unreachable!("bound to an IPv4 address"),
-        };
-        let load = Self {
-            backends: [address(0), address(1)],
+    fn new(netns: &Netns) -> Self {
+        Self {
+            echoes: Echoes::start(netns, 2),
             done: Arc::default(),
-            unneeded: Arc::default(),
             connects: Arc::default(),
-            threads: Vec::new(),
-        };
-        (load, listeners)
+            clients: Vec::new(),
+        }
     }
 
-    fn start(&mut self, netns: &Netns, listeners: &[TcpListener]) {
-        for listener in listeners {
-            let (listener, unneeded) = (listener.try_clone().unwrap(), Arc::clone(&self.unneeded));
-            self.threads.push(thread::spawn(move || {
-                while !unneeded.load(Ordering::Relaxed) {
-                    drop(listener.accept().unwrap());
-                }
-            }));
-        }
+    fn backends(&self) -> [SocketAddrV4; 2] {
+        [self.echoes.addresses[0], self.echoes.addresses[1]]
+    }
+
+    fn start(&mut self, netns: &Netns) {
         for _ in 0..2 {
             let (path, done) = (netns.path(), Arc::clone(&self.done));
             let connects = Arc::clone(&self.connects);
-            self.threads.push(thread::spawn(move || {
+            self.clients.push(thread::spawn(move || {
                 let namespace = fs::File::open(path).unwrap();
                 nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
                 while !done.load(Ordering::Relaxed) {
@@ -104,21 +88,11 @@ impl Load {
         served.unwrap();
     }
 
-    /// Ends the clients, then the listeners, and answers how many connects were served.
-    fn end(&mut self, netns: &Netns) -> u64 {
+    /// Ends the clients, and answers how many connects were served.
+    fn end(&mut self) -> u64 {
         self.done.store(true, Ordering::Relaxed);
-        let clients = self.threads.split_off(2);
-        let clients: Vec<_> = clients.into_iter().map(JoinHandle::join).collect();
-        self.unneeded.store(true, Ordering::Relaxed);
-        for backend in self.backends {
-            // Lets it see the end. Direct, so that nothing counts it.
-            drop(netns.enter(|| TcpStream::connect(backend)).unwrap());
-        }
-        for listener in self.threads.drain(..) {
-            listener.join().unwrap();
-        }
-        for client in clients {
-            client.unwrap();
+        for client in self.clients.drain(..) {
+            client.join().unwrap();
         }
         self.connects.load(Ordering::Relaxed)
     }
@@ -135,27 +109,6 @@ fn former(netns: &Netns, config: &Config, backends: [SocketAddrV4; 2]) -> Former
     former.serve(VIP, TABLE, 12, &[LEFT.index, RIGHT.index]);
     former.serve(EMPTY, EMPTY_TABLE, 3, &[]);
     former
-}
-
-fn flows(netns: &Netns, listeners: &[TcpListener], many: usize) -> Vec<(TcpStream, TcpStream)> {
-    let open = |at: usize| {
-        let client = netns.enter(|| TcpStream::connect((VIP, 80)));
-        (
-            client.unwrap().unwrap(),
-            listeners[at % 2].accept().unwrap().0,
-        )
-    };
-    (0..many).map(open).collect()
-}
-
-fn assert_alive(flows: &mut [(TcpStream, TcpStream)]) {
-    for (client, server) in flows {
-        client.write_all(b"?").unwrap();
-        let mut byte = [0];
-        server.set_read_timeout(Some(LIMIT)).unwrap();
-        server.read_exact(&mut byte).unwrap();
-        assert_eq!(client.peer_addr().unwrap(), (VIP, 80).into());
-    }
 }
 
 /// Ids, tables and generations are where the former agent put them.
@@ -193,49 +146,52 @@ fn assert_taken_over(world: &World, backends: [SocketAddrV4; 2]) {
 
 #[test]
 fn another_map_version_takes_over_under_load() {
-    let (mut world, (mut load, mut held)) = World::after(|netns, config| {
-        let (mut load, listeners) = Load::listen(netns);
-        drop(former(netns, config, load.backends));
-        let held = flows(netns, &listeners, 40);
-        load.start(netns, &listeners);
+    let (mut world, (mut load, held)) = World::after(|netns, config| {
+        let mut load = Load::new(netns);
+        drop(former(netns, config, load.backends()));
+        let held = Crowd::open(netns, VIP);
+        load.start(netns);
         load.await_more(50);
         (load, held)
     });
     load.await_more(200);
-    assert_taken_over(&world, load.backends);
-    assert_alive(&mut held);
+    assert_taken_over(&world, load.backends());
+    held.assert_alive();
     world.restart();
-    assert_taken_over(&world, load.backends);
+    assert_taken_over(&world, load.backends());
     load.await_more(50);
     assert!(world.connect(EMPTY, 80).is_err());
-    let served = load.end(&world.netns);
-    for backend in load.backends {
-        world.await_active(backend.into(), 20);
+    let served = load.end();
+    for backend in load.backends() {
+        world.await_active(backend.into(), MANY as u64 / 2);
     }
-    assert_alive(&mut held);
+    held.assert_alive();
     // Those before, those between and those after: each once.
-    assert_eq!(world.maps.counters(TABLE).unwrap().flows, served + 40);
+    assert_eq!(
+        world.maps.counters(TABLE).unwrap().flows,
+        served + MANY as u64
+    );
     let mut expect = [0; 4];
     expect[Refusal::NoBackend as usize] = 1;
     assert_eq!(world.maps.counters(EMPTY_TABLE).unwrap().refused, expect);
     drop(held);
-    for backend in load.backends {
+    for backend in load.backends() {
         world.await_active(backend.into(), 0);
     }
     // A new service does not begin with the figures of the one before.
     world.serve_nothing();
-    world.serve(VIP, Balance::Random, &[load.backends[0].into()]);
+    world.serve(VIP, Balance::Random, &[load.backends()[0].into()]);
     let table = world.installed.services[&key(VIP)].table;
     assert_eq!(world.maps.counters(table).unwrap().flows, 0);
 }
 
 #[test]
 fn a_change_of_version_that_was_interrupted_anywhere_is_completed_by_the_next_start() {
-    let (world, (mut load, mut held)) = World::after(|netns, config| {
-        let (mut load, listeners) = Load::listen(netns);
-        drop(former(netns, config, load.backends));
-        let mut held = flows(netns, &listeners, 40);
-        load.start(netns, &listeners);
+    let (world, (mut load, held)) = World::after(|netns, config| {
+        let mut load = Load::new(netns);
+        drop(former(netns, config, load.backends()));
+        let held = Crowd::open(netns, VIP);
+        load.start(netns);
         // What each try gets done before it dies: nothing but its maps, their content, some links, all links.
         for links in [
             None,
@@ -254,20 +210,23 @@ fn a_change_of_version_that_was_interrupted_anywhere_is_completed_by_the_next_st
                 })
                 .unwrap();
             load.await_more(50);
-            assert_alive(&mut held);
+            held.assert_alive();
         }
         (load, held)
     });
     load.await_more(50);
-    assert_taken_over(&world, load.backends);
-    assert_alive(&mut held);
-    let served = load.end(&world.netns);
-    for backend in load.backends {
-        world.await_active(backend.into(), 20);
+    assert_taken_over(&world, load.backends());
+    held.assert_alive();
+    let served = load.end();
+    for backend in load.backends() {
+        world.await_active(backend.into(), MANY as u64 / 2);
     }
-    assert_eq!(world.maps.counters(TABLE).unwrap().flows, served + 40);
+    assert_eq!(
+        world.maps.counters(TABLE).unwrap().flows,
+        served + MANY as u64
+    );
     drop(held);
-    for backend in load.backends {
+    for backend in load.backends() {
         world.await_active(backend.into(), 0);
     }
 }
@@ -275,9 +234,9 @@ fn a_change_of_version_that_was_interrupted_anywhere_is_completed_by_the_next_st
 #[test]
 fn what_the_former_agent_changed_after_a_try_that_failed_is_taken_over() {
     let gone = Ipv4Addr::new(198, 18, 7, 9);
-    let (world, (backends, _listeners)) = World::after(|netns, config| {
-        let (load, listeners) = Load::listen(netns);
-        let mut former = former(netns, config, load.backends);
+    let (world, load) = World::after(|netns, config| {
+        let load = Load::new(netns);
+        let mut former = former(netns, config, load.backends());
         former.serve(gone, 10, 1, &[LEFT.index]);
         netns
             .enter(|| {
@@ -287,9 +246,9 @@ fn what_the_former_agent_changed_after_a_try_that_failed_is_taken_over() {
             })
             .unwrap();
         former.remove(gone);
-        (load.backends, listeners)
+        load
     });
-    assert_taken_over(&world, backends);
+    assert_taken_over(&world, load.backends());
     assert!(world.connect(VIP, 80).is_ok());
     assert!(world.connect(gone, 80).is_err());
 }

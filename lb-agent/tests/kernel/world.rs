@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::AsFd as _,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -36,7 +36,10 @@ pub(super) const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The VIP that most tests use.
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
 
-/// The pool of its IPv6 twin.
+/// Its IPv6 twin.
+pub(super) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 0x0707);
+
+/// The pool of that.
 pub(super) const POOL6: &str = "fd62:6c62:76:1::/64";
 
 /// How long a test waits for what must come.

@@ -122,22 +122,22 @@ fn a_socket_without_a_record_or_whose_flow_is_over_is_none_of_ours() {
 #[test]
 fn an_ipv6_socket_is_read_in_full_and_one_that_talks_ipv4_as_ipv4() {
     let six = |address: &str| address.parse::<Ipv6Addr>().unwrap().octets();
-    let mut long = record(ID);
-    long[44..56].copy_from_slice(&six("fd00::")[..12]);
-    let bytes = socket_of(
-        AF_INET6,
-        six("fd00::2"),
-        six("fd00::a00:3"),
-        &storages(&long),
-    );
-    let flow = found(&bytes);
-    assert_eq!(flow.peer, "[fd00::a00:3]:8080".parse().unwrap());
-    assert_eq!(flow.origin.address, flow.peer);
+    let to = |form: Form, peer: [u8; 16]| {
+        let mut long = record(ID);
+        long[24..28].copy_from_slice(&peer[12..]);
+        long[40..44].copy_from_slice(&(form as u32).to_ne_bytes());
+        long[44..56].copy_from_slice(&peer[..12]);
+        long
+    };
+    for peer in ["fd00::a00:3", "::1"] {
+        let long = storages(&to(Form::V6, six(peer)));
+        let flow = found(&socket_of(AF_INET6, six("::2"), six(peer), &long));
+        assert_eq!(flow.peer, format!("[{peer}]:8080").parse().unwrap());
+        assert_eq!(flow.origin.address, flow.peer);
+    }
 
     let (local, peer) = (six("::ffff:10.0.0.2"), six("::ffff:10.0.0.3"));
-    let mut mapped = record(ID);
-    mapped[44..56].copy_from_slice(&peer[..12]);
-    for record in [record(ID), mapped] {
+    for record in [record(ID), to(Form::Mapped, peer)] {
         let bytes = socket_of(AF_INET6, local, peer, &storages(&record));
         let flow = found(&bytes);
         assert_eq!(flow.peer, "10.0.0.3:8080".parse().unwrap());

@@ -10,6 +10,10 @@ use std::{
 };
 
 use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use super::{Attempt, Instance, LIMIT, service};
@@ -237,6 +241,21 @@ impl World {
     /// Ends the agent in the middle of whatever it does.
     pub(crate) fn kill(&mut self) {
         self.agent.take().unwrap().kill().unwrap();
+    }
+
+    /// Ends the agent and all that it started, in the middle of whatever they do.
+    pub(crate) fn kill_all(&mut self) {
+        let children = self.children();
+        self.kill();
+        for child in children {
+            let child = Pid::from_raw(i32::try_from(child).unwrap());
+            kill(child, Signal::SIGKILL).unwrap();
+        }
+        let gone = eventually(LIMIT, || match self.children() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?} still run")),
+        });
+        gone.unwrap();
     }
 
     /// Nothing of the agent runs any more, and it never panicked.
