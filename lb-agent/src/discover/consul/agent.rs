@@ -41,7 +41,8 @@ pub(crate) struct Service {
     #[serde(rename = "Service")]
     pub(crate) name: String,
     pub(crate) address: String,
-    pub(crate) port: u16,
+    /// Any number: Consul looks at none, and others register here, too.
+    pub(crate) port: i64,
     #[serde(deserialize_with = "null_is_empty")]
     pub(crate) tags: Vec<String>,
     #[serde(deserialize_with = "null_is_empty")]
@@ -56,7 +57,8 @@ pub(crate) struct Service {
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct TaggedAddress {
     pub(crate) address: String,
-    pub(crate) port: u16,
+    /// Any number, as above.
+    pub(crate) port: i64,
 }
 
 /// Shares of a service.
@@ -336,7 +338,7 @@ pub(crate) fn body<'r>(
 pub(crate) fn tagged(addresses: &BTreeMap<String, SocketAddr>) -> BTreeMap<&str, TaggedAddress> {
     let addresses = addresses.iter();
     let addresses = addresses.map(|(tag, address)| {
-        let (address, port) = (address.ip().to_string(), address.port());
+        let (address, port) = (address.ip().to_string(), address.port().into());
         (&**tag, TaggedAddress { address, port })
     });
     addresses.collect()
