@@ -5,6 +5,9 @@
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod former;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the tests of Consul use the rest")]
+mod support;
 
 mod appearance;
 mod bad_entries;
@@ -19,6 +22,7 @@ mod kills;
 mod kit;
 mod life;
 mod limits;
+mod local;
 mod names;
 mod restarts;
 mod seeing;
