@@ -26,7 +26,8 @@ pub(crate) struct Agent {
 }
 
 /// Who the agent is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Itself")]
 pub(crate) struct Identity {
     /// The name of its node.
     pub(crate) node: String,
@@ -148,28 +149,7 @@ impl Agent {
 
     /// Who it is.
     pub(crate) async fn identity(&self) -> Result<Identity, RequestError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answered {
-            config: Settings,
-            #[serde(default)]
-            member: Member,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Settings {
-            node_name: String,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "PascalCase", default)]
-        struct Member {
-            addr: String,
-        }
-        let answered: Answered = self.read(&["agent", "self"]).await?;
-        Ok(Identity {
-            node: answered.config.node_name,
-            address: answered.member.addr.parse().ok(),
-        })
+        self.read(&["agent", "self"]).await
     }
 
     /// What it has registered.
@@ -255,6 +235,36 @@ impl Agent {
         let answer = self.client.request(Method::PUT, path, query, body, LIMIT);
         answer.await.and_then(Answer::successful)?;
         Ok(())
+    }
+}
+
+/// What the agent says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Itself {
+    config: Settings,
+    #[serde(default)]
+    member: Member,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Settings {
+    node_name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Member {
+    addr: String,
+}
+
+impl From<Itself> for Identity {
+    fn from(itself: Itself) -> Self {
+        Self {
+            node: itself.config.node_name,
+            address: itself.member.addr.parse().ok(),
+        }
     }
 }
 
