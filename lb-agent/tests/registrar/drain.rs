@@ -92,6 +92,25 @@ async fn consul_hears_of_the_stop_and_no_registration_undoes_it_until_the_end() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registrar_that_starts_while_a_container_ends_undoes_nothing() {
+    let mut world = World::new().await;
+    world.register(&["-internal"]);
+    world.run("one", &[]);
+    world.until(&["web h:one:80"]).await;
+    // As process 1 it is deaf to that.
+    world.docker(&["kill", "-s", "TERM", "one"]);
+    let maintenance = "_service_maintenance:h:one:80";
+    world.until_check(maintenance, Some("critical")).await;
+    world.register(&["-internal"]);
+    world.run("two", &[]);
+    world.until(&["web h:one:80", "web h:two:80"]).await;
+    world.until_check(maintenance, Some("critical")).await;
+    assert!(!world.log().contains("maintenance ends"), "{}", world.log());
+    world.docker(&["kill", "one"]);
+    world.until(&["web h:two:80"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flow_lives_through_the_drain_and_new_ones_are_refused() {
     let docker = engine();
     let socket = docker.folder().join("consul.sock");
