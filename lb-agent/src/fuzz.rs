@@ -3,15 +3,19 @@
 //! This exists for the tests and for `cargo xtask fuzz` only: the agent has none of it. A new target is a function
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
+mod consul;
 mod registrar;
 
 use std::sync::Arc;
 
+pub use consul::{
+    consul_checks, consul_keys, consul_listing, consul_names, consul_registered, consul_self,
+};
 pub use registrar::registrar;
 
 use crate::{
     catalog::{Catalog, Instance, InstanceKey, Problem, Reach, SourceHealth},
-    discover::{consul, file},
+    discover::file,
     dns::carried,
     options,
 };
@@ -21,8 +25,12 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("consul_checks", consul_checks),
+    ("consul_keys", consul_keys),
     ("consul_listing", consul_listing),
     ("consul_names", consul_names),
+    ("consul_registered", consul_registered),
+    ("consul_self", consul_self),
     ("host_names", host_names),
     ("options", options),
     ("registrar", registrar),
@@ -58,22 +66,6 @@ pub fn options(data: &[u8]) {
     // The order in which a source tells of instances means nothing.
     let reversed: Vec<_> = instances.iter().rev().cloned().collect();
     assert_eq!(options::resolve("fuzz", &reversed), resolved);
-}
-
-/// Consul's answer for one service.
-pub fn consul_listing(data: &[u8]) {
-    let Some((instances, problems)) = consul::fuzz::listing(data) else {
-        return;
-    };
-    let sorted = instances.is_sorted_by(|a, b| a.key < b.key);
-    assert!(sorted, "not in the order of their keys, or twice");
-    instances.iter().for_each(|it| usable(it));
-    problems.iter().for_each(named);
-}
-
-/// Consul's list of services.
-pub fn consul_names(data: &[u8]) {
-    consul::fuzz::names(data).iter().for_each(named);
 }
 
 /// A services file.

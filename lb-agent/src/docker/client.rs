@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Address, Config, Network, Networks,
-    event::{self, ACTIONS, Told},
+    event::{self, ACTIONS, Event, Told},
     inspect::{self, Inspected},
     time::nanoseconds,
 };
@@ -183,15 +183,39 @@ impl Client {
             .map_err(|source| RequestError::Garbage { path, source })
     }
 
+    /// The signals that containers were sent in that time, as far as the engine remembers, in its order. Times are in
+    /// nanoseconds since 1970 by the engine's clock, and `until` has passed.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub(super) async fn signals(&self, since: u64, until: u64) -> Result<Vec<Event>, RequestError> {
+        let filters = serde_json::json!({"type": ["container"], "event": ["kill"]});
+        let filters = escape(&filters.to_string());
+        let (since, until) = (seconds(since), seconds(until));
+        let path = format!("/events?since={since}&until={until}&filters={filters}");
+        let text = self.text(&path).await?;
+        let lines = text.split(|&byte| byte == b'\n');
+        let lines = lines.filter(|line| !line.trim_ascii().is_empty());
+        let told: Result<Vec<_>, _> = lines.map(event::parse).collect();
+        let told = told.map_err(|source| RequestError::Garbage {
+            path: EVENTS.to_owned(),
+            source,
+        })?;
+        let signals = told.into_iter().filter_map(|told| match told {
+            Some(Told::Container(event)) => Some(event),
+            _ => None,
+        });
+        Ok(signals.collect())
+    }
+
     /// The events from `since` on, a time in nanoseconds since 1970 by the engine's clock.
     ///
     /// # Errors
     /// When the engine does not begin to answer.
     pub(super) async fn events(&self, since: u64) -> Result<Events, RequestError> {
         let filters = serde_json::json!({"type": ["container", "network"], "event": ACTIONS});
-        let (seconds, rest) = (since / 1_000_000_000, since % 1_000_000_000);
-        let filters = escape(&filters.to_string());
-        let path = format!("/events?since={seconds}.{rest:09}&filters={filters}");
+        let (since, filters) = (seconds(since), escape(&filters.to_string()));
+        let path = format!("/events?since={since}&filters={filters}");
         let begun = self.within(&path, self.request(&path)).await?;
         Ok(Events {
             body: begun.into_body(),
@@ -268,6 +292,12 @@ impl Client {
             message: message(&text),
         })
     }
+}
+
+/// A time in nanoseconds as the engine takes it.
+fn seconds(nanoseconds: u64) -> String {
+    let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    format!("{seconds}.{rest:09}")
 }
 
 /// What the engine says in the body of a refusal, cut short.

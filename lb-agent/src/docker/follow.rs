@@ -122,7 +122,12 @@ impl Follower {
         // what happened since this time.
         let about = client.about().await?;
         self.name = about.name;
-        let mut events = client.events(about.time.unwrap_or_else(now)).await?;
+        let begun = about.time.unwrap_or_else(now);
+        // Who is ending is told by nothing but the signal, which may have been sent when nobody listened.
+        let sent = client.signals(begun.saturating_sub(LOOK_BACK), begun);
+        self.table
+            .happened_before(begun, sent.await?, Instant::now());
+        let mut events = client.events(begun).await?;
         let mut requests: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
         requests.push(list(&client, self.table.ids()));
         let mut listing = true;
@@ -296,6 +301,9 @@ fn now() -> u64 {
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+/// How long ago a signal may have been sent whose container still ends, in nanoseconds.
+const LOOK_BACK: u64 = 600 * 1_000_000_000;
 
 /// Requests at the same time; an engine answers each within milliseconds.
 const AT_ONCE: usize = 8;

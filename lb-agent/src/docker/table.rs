@@ -27,6 +27,8 @@ pub(super) struct Table {
     looking: BTreeMap<String, bool>,
     /// Those that a look failed for, and why.
     failed: BTreeMap<String, String>,
+    /// What was sent to containers that no look has found yet, in its order.
+    signals: BTreeMap<String, Vec<Sent>>,
     /// Of the first list, those not seen yet; `None` before it.
     first: Option<BTreeSet<String>>,
 }
@@ -44,6 +46,13 @@ struct Ending {
     /// By the engine's clock, in nanoseconds since 1970.
     signalled: u64,
     heard: Instant,
+}
+
+/// A signal, and what it means to who ends by it.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    signal: i32,
+    ending: Ending,
 }
 
 impl Table {
@@ -111,16 +120,16 @@ impl Table {
         } = event;
         if action == Action::Destroy {
             self.remove(&id, now);
+        } else if let Action::Kill(signal) = action {
+            let ending = Ending {
+                signalled: time,
+                heard: now,
+            };
+            self.signalled(&id, Sent { signal, ending }, now);
         } else if let Some(entry) = self.known.get_mut(&id) {
             // An event from before the last start is history.
             let timely = time >= entry.inspected.started;
             match action {
-                Action::Kill(signal) if timely && entry.inspected.ends_by(signal) => {
-                    entry.ending = Some(Ending {
-                        signalled: time,
-                        heard: now,
-                    });
-                }
                 Action::Die(code) if timely => {
                     entry.inspected.container.state = State::Exited(code);
                 }
@@ -132,6 +141,32 @@ impl Table {
             entry.show();
         }
         self.want(&id);
+    }
+
+    /// Takes in what containers were sent before `until`, by the engine's clock, when nobody listened. Whatever else
+    /// happened then, a look tells.
+    pub(super) fn happened_before(&mut self, until: u64, events: Vec<Event>, now: Instant) {
+        for event in events {
+            let Action::Kill(signal) = event.action else {
+                continue;
+            };
+            let age = Duration::from_nanos(until.saturating_sub(event.time));
+            let ending = Ending {
+                signalled: event.time,
+                heard: now.checked_sub(age).unwrap_or(now),
+            };
+            self.signalled(&event.container, Sent { signal, ending }, now);
+        }
+    }
+
+    fn signalled(&mut self, id: &str, sent: Sent, now: Instant) {
+        match self.known.get_mut(id) {
+            Some(entry) => {
+                entry.hear(sent, now);
+                entry.show();
+            }
+            None => self.signals.entry(id.to_owned()).or_default().push(sent),
+        }
     }
 
     /// The next container to look at.
@@ -168,6 +203,9 @@ impl Table {
                     ending: None,
                 });
                 entry.inspected = inspected;
+                for sent in self.signals.remove(id).into_iter().flatten() {
+                    entry.hear(sent, now);
+                }
                 entry.show();
             }
             Ok(None) => self.remove(id, now),
@@ -184,6 +222,8 @@ impl Table {
     pub(super) fn disconnected(&mut self) {
         self.looking.clear();
         self.waiting.clear();
+        // The next session asks for them.
+        self.signals.clear();
     }
 
     /// Looks again at what could not be read, and forgets what is over.
@@ -194,10 +234,9 @@ impl Table {
             self.want(&id);
         }
         for entry in self.known.values_mut() {
-            let limit = entry.inspected.stop_timeout + SURVIVED;
             if entry
                 .ending
-                .is_some_and(|it| now.saturating_duration_since(it.heard) > limit)
+                .is_some_and(|it| entry.inspected.survived(it, now))
             {
                 entry.ending = None;
                 entry.show();
@@ -219,6 +258,7 @@ impl Table {
             self.gone.insert(id.to_owned(), now);
         }
         self.failed.remove(id);
+        self.signals.remove(id);
         if let Some(first) = &mut self.first {
             first.remove(id);
         }
@@ -226,6 +266,16 @@ impl Table {
 }
 
 impl Entry {
+    /// Takes in what it was sent.
+    fn hear(&mut self, Sent { signal, ending }: Sent, now: Instant) {
+        let inspected = &self.inspected;
+        // An event from before the last start is history.
+        let timely = ending.signalled >= inspected.started;
+        if timely && inspected.ends_by(signal) && !inspected.survived(ending, now) {
+            self.ending = Some(ending);
+        }
+    }
+
     /// Makes `shown` of the rest; the same allocation for the same content.
     fn show(&mut self) {
         let inspected = &self.inspected;
@@ -248,6 +298,11 @@ impl Inspected {
     /// Whether a container that gets `signal` is about to end.
     fn ends_by(&self, signal: i32) -> bool {
         signal == self.stop_signal || matches!(signal, 9 | 15)
+    }
+
+    /// Whether it has lived for too long since then.
+    fn survived(&self, ending: Ending, now: Instant) -> bool {
+        now.saturating_duration_since(ending.heard) > self.stop_timeout + SURVIVED
     }
 }
 

@@ -49,7 +49,7 @@ pub fn registrar(data: &[u8]) {
 }
 
 /// The container that the lines of `text` describe, and the tags of every service.
-fn container(text: &str) -> (Container, Vec<&str>) {
+pub(super) fn container(text: &str) -> (Container, Vec<&str>) {
     let mut container = Container {
         id: "0123456789abcdef".repeat(4),
         name: "box".to_owned(),

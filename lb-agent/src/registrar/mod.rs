@@ -10,6 +10,8 @@ mod apply;
 mod checks;
 mod config;
 pub(crate) mod duration;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grammar;
 mod identity;
 pub mod meta;

@@ -218,7 +218,7 @@ fn registrator_host(id: &str) -> Option<&str> {
 fn is_as_asked(service: &Service, asked: &Registration) -> bool {
     service.name == asked.name
         && service.address.parse() == Ok(asked.address.ip())
-        && service.port == asked.address.port()
+        && service.port == i64::from(asked.address.port())
         && service.tags == asked.tags
         && service.meta == asked.meta
         && service.weights == weights(asked)

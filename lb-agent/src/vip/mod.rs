@@ -6,6 +6,8 @@
 //! before another has it. This stage never touches the data plane. The allocator belongs to [`run`].
 
 mod allocator;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod order;
 mod pool;
 mod pool6;

@@ -69,14 +69,8 @@ async fn follow(keys: &Keys, asked: &watch::Sender<bool>, news: &mpsc::Sender<Ne
         match keys.next(&mut cursor).await {
             Ok((keys, index)) => {
                 backoff.succeeded();
-                let records = keys
-                    .iter()
-                    .filter_map(|(key, value)| Some((key.parse().ok()?, owner(value))));
-                if news
-                    .send(News::Records(records.collect(), index))
-                    .await
-                    .is_err()
-                {
+                let records = News::Records(records(&keys), index);
+                if news.send(records).await.is_err() {
                     return;
                 }
             }
@@ -216,6 +210,13 @@ async fn within<T>(asked: impl Future<Output = Result<T, RequestError>>) -> Resu
 
 fn without_right(error: &RequestError) -> String {
     format!("{error}; give the token key_prefix \"lb-agent/\" write")
+}
+
+/// What the keys below [`PREFIX`] say.
+pub(super) fn records(keys: &BTreeMap<String, Vec<u8>>) -> Records {
+    let records = keys.iter();
+    let records = records.filter_map(|(key, value)| Some((key.parse().ok()?, owner(value))));
+    records.collect()
 }
 
 /// The value of a key that names `owner`.

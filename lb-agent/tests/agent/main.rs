@@ -11,6 +11,9 @@ mod ends;
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod former;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the tests of Consul use the rest")]
+mod support;
 
 mod appearance;
 mod bad_entries;
@@ -25,6 +28,7 @@ mod kills;
 mod kit;
 mod life;
 mod limits;
+mod local;
 mod names;
 mod restarts;
 mod seeing;

@@ -61,6 +61,12 @@ async fn a_body_that_ends_in_its_middle_is_no_answer() {
 }
 
 #[tokio::test]
+async fn truncated_json_is_no_answer() {
+    survives(Answer::Truncated, "EOF while parsing a list").await;
+    survives(Answer::TruncatedList, "EOF while parsing an object").await;
+}
+
+#[tokio::test]
 async fn a_hundred_megabytes_are_not_held_in_memory() {
     survives(Answer::Huge, "larger than 64 MiB").await;
 }

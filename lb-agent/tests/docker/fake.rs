@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) lists: watch::Sender<bool>,
     /// The stream of events of the last subscriber; dropped, it ends.
     events: watch::Sender<Option<mpsc::UnboundedSender<String>>>,
+    /// The events of the time before.
+    pub(crate) past: Arc<Mutex<Vec<String>>>,
     /// The versions that were asked for, in the path.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     oldest: &'static str,
@@ -53,6 +55,7 @@ impl Fake {
             containers: Arc::default(),
             lists: watch::Sender::new(true),
             events: watch::Sender::new(None),
+            past: Arc::default(),
             asked: Arc::default(),
             oldest,
             newest,
@@ -116,9 +119,14 @@ impl Fake {
     }
 
     pub(crate) fn tell(&self, id: &str, action: &str, attributes: &serde_json::Value) {
-        let event = json!({"Type": "container", "Action": action, "timeNano": NOW,
-                           "Actor": {"ID": id, "Attributes": attributes}});
-        self.say(&event.to_string());
+        self.say(&event(NOW, id, action, attributes));
+    }
+
+    /// Has sent `signal` to the container `id` some seconds before anybody asks for events.
+    pub(crate) fn sent(&self, id: &str, signal: &str, seconds: u64) {
+        let time = BEGUN - seconds * 1_000_000_000;
+        let sent = event(time, id, "kill", &json!({"signal": signal}));
+        self.world.past.lock().unwrap().push(sent);
     }
 
     /// Waits until somebody listens to the events.
@@ -133,6 +141,15 @@ impl Fake {
         self.world.events.send_replace(None);
     }
 }
+
+fn event(time: u64, id: &str, action: &str, attributes: &serde_json::Value) -> String {
+    let event = json!({"Type": "container", "Action": action, "timeNano": time,
+                       "Actor": {"ID": id, "Attributes": attributes}});
+    event.to_string()
+}
+
+/// What the clock says here, in nanoseconds since 1970.
+const BEGUN: u64 = 1_795_305_600_000_000_000;
 
 /// Later than every start of a container here.
 const NOW: u64 = 1_800_000_000_000_000_000;
@@ -173,7 +190,13 @@ async fn inspect(State(world): State<World>, Path((_, id)): Path<(String, String
 
 async fn events(State(world): State<World>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default();
-    assert!(query.contains("since=1795305600.000000000"), "{query}");
+    if query.contains("since=1795305000.000000000&until=1795305600.000000000&") {
+        return world.past.lock().unwrap().join("\n").into_response();
+    }
+    assert!(
+        query.contains("since=1795305600.000000000&filters"),
+        "{query}"
+    );
     let (sender, receiver) = mpsc::unbounded_channel();
     world.events.send_replace(Some(sender));
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async {

@@ -54,6 +54,32 @@ async fn what_happened_while_the_stream_was_cut_is_found_by_the_next_list() {
 }
 
 #[tokio::test]
+async fn a_container_that_began_to_end_when_nobody_listened_is_ending_from_the_first_word() {
+    let fake = Fake::start("1.12", "1.41");
+    for id in ["a", "b", "c", "d"] {
+        fake.put(id, "running");
+    }
+    fake.sent("a", "15", 5);
+    fake.sent("b", "15", 400);
+    fake.sent("c", "1", 5);
+    fake.sent("gone", "9", 5);
+    let mut follower = follow(&fake);
+    let known = follower.until(|engine| engine.containers.is_some()).await;
+    let ending = |id: &str| named(&known, id).unwrap().state == State::Ending;
+    assert_eq!(
+        ["a", "b", "c", "d"].map(ending),
+        [true, false, false, false]
+    );
+    assert!(follower.departed.borrow().contains("a"));
+    // The same when the stream was cut.
+    fake.sent("d", "15", 1);
+    fake.cut();
+    follower
+        .until_container("d", |it| it.state == State::Ending)
+        .await;
+}
+
+#[tokio::test]
 async fn garbage_in_the_stream_is_told_and_followed_by_a_new_list() {
     let fake = Fake::start("1.12", "1.41");
     fake.put("a", "running");

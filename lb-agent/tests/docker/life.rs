@@ -84,6 +84,27 @@ async fn a_container_that_was_told_to_stop_is_ending_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_was_told_to_stop_is_ending_to_who_looks_later_too() {
+    let docker = engine();
+    // As process 1 it is deaf to that.
+    start(&docker, "deaf", &[]);
+    start(&docker, "other", &[]);
+    docker.docker(["kill", "-s", "TERM", "deaf"]).unwrap();
+    docker.docker(["kill", "-s", "HUP", "other"]).unwrap();
+    let mut late = follow(&docker);
+    let known = late.until(|engine| engine.containers.is_some()).await;
+    let state = |name| named(&known, name).unwrap().state;
+    assert_eq!(
+        (state("deaf"), state("other")),
+        (State::Ending, State::Running)
+    );
+    docker.docker(["restart", "deaf"]).unwrap();
+    let mut later = follow(&docker);
+    let known = later.until(|engine| engine.containers.is_some()).await;
+    assert_eq!(named(&known, "deaf").unwrap().state, State::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_container_is_known_before_the_command_returns_for_long() {
     let docker = engine();
     let id = start(&docker, "victim", &[]);

@@ -46,6 +46,10 @@ pub(crate) enum Answer {
     Slow,
     /// A body that ends in its middle.
     Cut,
+    /// A whole body with a part of the JSON.
+    Truncated,
+    /// The same as an answer about the list of services, which has lost one.
+    TruncatedList,
     /// A hundred megabytes.
     Huge,
     /// A hundred megabytes that are small on the wire.
@@ -158,6 +162,9 @@ impl World {
 
 async fn services(State(world): State<World>, RawQuery(query): RawQuery) -> Response {
     let now = world.wait(query.as_deref()).await;
+    if now.1 == Answer::TruncatedList {
+        return indexed(now, "{\"consul\": [], \"a\": []").into_response();
+    }
     let query = query.unwrap_or_default();
     if now.1 == Answer::LostDuringWait && !query.contains("stale") {
         return (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response();
@@ -212,6 +219,10 @@ async fn health(
         Answer::Nonsense if name == "a" => indexed(now, "<html>").into_response(),
         Answer::Slow if name == "a" => indexed(now, slow()).into_response(),
         Answer::Cut if name == "a" => indexed(now, cut()).into_response(),
+        Answer::Truncated if name == "a" => {
+            let text = instance.to_string();
+            indexed(now, text[..text.len() - 1].to_owned()).into_response()
+        }
         Answer::Huge if name == "a" => indexed(now, huge()).into_response(),
         Answer::Bomb if name == "a" => {
             ([("Content-Encoding", "gzip")], indexed(now, bomb())).into_response()

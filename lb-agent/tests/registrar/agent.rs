@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::support::{BOUND, Consul};
 
 /// The agent, and a cgroup of clients. Dropped before the engine whose host it is on.
-struct Agent {
+pub(crate) struct Agent {
     process: Process,
-    clients: Cgroup,
+    pub(crate) clients: Cgroup,
     _own: Cgroup,
     log: PathBuf,
 }
 
 impl Agent {
-    fn start(docker: &Docker, consul: &str) -> Self {
+    pub(crate) fn start(docker: &Docker, consul: &str) -> Self {
         let folder = docker.folder();
         let bpf = folder.join("bpf");
         fs::create_dir(&bpf).unwrap();
@@ -60,7 +60,7 @@ impl Agent {
     }
 
     /// What `look` finds in the agent's API.
-    fn until<T>(&mut self, docker: &Docker, look: impl Fn(&Value) -> Option<T>) -> T {
+    pub(crate) fn until<T>(&mut self, docker: &Docker, look: impl Fn(&Value) -> Option<T>) -> T {
         let found = eventually(BOUND, || {
             assert!(self.process.is_running(), "{}", self.said());
             let url = "http://127.0.0.1:9180/api/v1/snapshot";
@@ -77,7 +77,11 @@ impl Agent {
 }
 
 /// Asks from the engine's host, as one of `clients`.
-fn curl(docker: &Docker, clients: Option<&Cgroup>, url: &str) -> lb_testkit::Result<String> {
+pub(crate) fn curl(
+    docker: &Docker,
+    clients: Option<&Cgroup>,
+    url: &str,
+) -> lb_testkit::Result<String> {
     let quiet = ["--silent", "--show-error", "--fail", "--noproxy", "*"];
     let curl = Spawn::new("curl", "curl")
         .args(quiet)
@@ -90,13 +94,13 @@ fn curl(docker: &Docker, clients: Option<&Cgroup>, url: &str) -> lb_testkit::Res
 }
 
 /// The service of this name that the agent knows.
-fn service<'r>(report: &'r Value, name: &str) -> Option<&'r Value> {
+pub(crate) fn service<'r>(report: &'r Value, name: &str) -> Option<&'r Value> {
     let services = report["services"].as_array()?;
     services.iter().find(|it| it["name"] == name)
 }
 
 /// The names of the services that Consul's agent has, when they are as `expect` says.
-async fn registered(consul: &Consul, expect: impl Fn(&[String]) -> bool) -> Vec<String> {
+pub(crate) async fn registered(consul: &Consul, expect: impl Fn(&[String]) -> bool) -> Vec<String> {
     let look = async || {
         let services = consul.get("agent/services").await;
         let services = services.as_object().unwrap().values();

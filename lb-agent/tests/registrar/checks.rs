@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    engine,
     kit::{World, config, container, poll},
     support::Consul,
 };
@@ -145,4 +146,49 @@ async fn a_script_is_ended_at_the_timeout_of_its_number() {
     world.has(&[]);
     world.until_ids(&[]).await;
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_healthcheck_of_a_real_container_is_followed_and_survives_a_registration() {
+    let mut world = engine::World::new().await;
+    world.register(&["-internal"]);
+    let fetch = "/bin/busybox wget -q -O - http://127.0.0.1/up || { echo nobody is up; false; }";
+    // Within the start period a failure is no verdict.
+    world.run(
+        "one",
+        &[
+            "--health-cmd",
+            fetch,
+            "--health-interval",
+            "200ms",
+            "--health-retries",
+            "2",
+            "--health-start-period",
+            "10m",
+        ],
+    );
+    world.until(&["web h:one:80"]).await;
+    let check = "service:h:one:80:docker";
+    world.until_output(check, "critical", "starting").await;
+    let page = [
+        "exec",
+        "one",
+        "/bin/busybox",
+        "cp",
+        "/www/index.html",
+        "/www/up",
+    ];
+    let gone = ["exec", "one", "/bin/busybox", "rm", "/www/up"];
+    world.docker(&page);
+    world.until_output(check, "passing", "healthy").await;
+    world.docker(&gone);
+    world.until_output(check, "critical", "nobody is up").await;
+    // Registered anew it is what it was.
+    world.docker(&["rename", "one", "two"]);
+    world.until(&["web h:two:80"]).await;
+    let check = "service:h:two:80:docker";
+    world.until_output(check, "critical", "nobody is up").await;
+    world.docker(&page.map(|word| if word == "one" { "two" } else { word }));
+    world.until_output(check, "passing", "healthy").await;
+    world.until_check("service:h:one:80:docker", None).await;
 }

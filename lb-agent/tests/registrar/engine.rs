@@ -28,15 +28,15 @@ pub(crate) fn engine() -> Docker {
 }
 
 /// An engine, a Consul, and the command between them. The command is ended with its test.
-struct World {
+pub(crate) struct World {
     register: Option<Child>,
-    consul: Consul,
-    docker: Docker,
+    pub(crate) consul: Consul,
+    pub(crate) docker: Docker,
     http: reqwest::Client,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self {
             register: None,
             consul: Consul::start_guarded().await,
@@ -60,7 +60,7 @@ impl World {
         command
     }
 
-    fn register(&mut self, flags: &[&str]) {
+    pub(crate) fn register(&mut self, flags: &[&str]) {
         self.end();
         let log = std::fs::File::options()
             .create(true)
@@ -79,20 +79,20 @@ impl World {
         }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.docker.folder().join("register.log")).unwrap_or_default()
     }
 
-    fn run(&self, name: &str, flags: &[&str]) {
+    pub(crate) fn run(&self, name: &str, flags: &[&str]) {
         let fixed = ["run", "-d", "--stop-signal", "KILL", "--name", name];
         self.docker(&[&fixed, flags, &["web"]].concat());
     }
 
-    fn docker(&self, arguments: &[&str]) -> String {
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
         tokio::task::block_in_place(|| self.docker.docker(arguments)).unwrap()
     }
 
-    async fn read(&self, path: &str) -> Value {
+    pub(crate) async fn read(&self, path: &str) -> Value {
         let url = format!("http://{}/v1/{path}", self.consul.address());
         let request = self.http.get(url).header("X-Consul-Token", MASTER);
         request.send().await.unwrap().json().await.unwrap()
@@ -115,7 +115,7 @@ impl World {
     }
 
     /// Waits until Consul holds exactly services with these names and ids.
-    async fn until(&self, expect: &[&str]) {
+    pub(crate) async fn until(&self, expect: &[&str]) {
         let expect: BTreeSet<String> = expect.iter().map(|it| (*it).to_owned()).collect();
         self.until_all(&expect).await;
     }
@@ -151,13 +151,27 @@ impl World {
     }
 
     /// Waits until the check `id` has this status.
-    async fn until_check(&self, id: &str, status: Option<&str>) {
+    pub(crate) async fn until_check(&self, id: &str, status: Option<&str>) {
         let look = async || {
             let checks = self.read("agent/checks").await;
             let now = checks[id]["Status"].as_str();
             match now == status {
                 true => Ok(()),
                 false => Err(format!("{id}: {now:?}\n{}", self.log())),
+            }
+        };
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| eventually(BOUND, || handle.block_on(look())).unwrap());
+    }
+
+    /// The same, with this in what the check printed.
+    pub(crate) async fn until_output(&self, id: &str, status: &str, part: &str) {
+        let look = async || {
+            let check = &self.read("agent/checks").await[id];
+            let output = check["Output"].as_str().unwrap_or_default();
+            match check["Status"] == status && output.contains(part) {
+                true => Ok(()),
+                false => Err(format!("{check:#}\n{}", self.log())),
             }
         };
         let handle = tokio::runtime::Handle::current();

@@ -3,6 +3,7 @@
 
 mod agent;
 mod checks;
+mod drain;
 mod engine;
 mod kit;
 mod life;

@@ -81,6 +81,22 @@ async fn an_id_that_somebody_else_has_is_told() {
 }
 
 #[tokio::test]
+async fn what_others_register_with_impossible_ports_costs_nobody_else_anything() {
+    let mut world = World::new(config()).await;
+    for (id, port) in [("below", -1_i64), ("above", 1 << 32)] {
+        let tagged = json!({"lan": {"Address": "10.99.0.1", "Port": port}});
+        let body = json!({"Name": "odd", "ID": id, "Port": port, "TaggedAddresses": tagged});
+        world.consul.put("agent/service/register", body).await;
+    }
+    world.has(&[container("one", &[])]);
+    world.until_ids(&["above", "below", "lb-test:one:80"]).await;
+    world.has(&[]);
+    world.until_ids(&["above", "below"]).await;
+    world.until_status(|status| status.error.is_none()).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn another_hosts_agent_is_told_and_a_registration_at_the_limits_is_taken() {
     let config = Config {
         host: Some("elsewhere".to_owned()),

@@ -26,7 +26,8 @@ pub(crate) struct Agent {
 }
 
 /// Who the agent is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Itself")]
 pub(crate) struct Identity {
     /// The name of its node.
     pub(crate) node: String,
@@ -41,7 +42,8 @@ pub(crate) struct Service {
     #[serde(rename = "Service")]
     pub(crate) name: String,
     pub(crate) address: String,
-    pub(crate) port: u16,
+    /// Any number: Consul looks at none, and others register here, too.
+    pub(crate) port: i64,
     #[serde(deserialize_with = "null_is_empty")]
     pub(crate) tags: Vec<String>,
     #[serde(deserialize_with = "null_is_empty")]
@@ -56,7 +58,8 @@ pub(crate) struct Service {
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct TaggedAddress {
     pub(crate) address: String,
-    pub(crate) port: u16,
+    /// Any number, as above.
+    pub(crate) port: i64,
 }
 
 /// Shares of a service.
@@ -146,28 +149,7 @@ impl Agent {
 
     /// Who it is.
     pub(crate) async fn identity(&self) -> Result<Identity, RequestError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answered {
-            config: Settings,
-            #[serde(default)]
-            member: Member,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Settings {
-            node_name: String,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "PascalCase", default)]
-        struct Member {
-            addr: String,
-        }
-        let answered: Answered = self.read(&["agent", "self"]).await?;
-        Ok(Identity {
-            node: answered.config.node_name,
-            address: answered.member.addr.parse().ok(),
-        })
+        self.read(&["agent", "self"]).await
     }
 
     /// What it has registered.
@@ -256,6 +238,36 @@ impl Agent {
     }
 }
 
+/// What the agent says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Itself {
+    config: Settings,
+    #[serde(default)]
+    member: Member,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Settings {
+    node_name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Member {
+    addr: String,
+}
+
+impl From<Itself> for Identity {
+    fn from(itself: Itself) -> Self {
+        Self {
+            node: itself.config.node_name,
+            address: itself.member.addr.parse().ok(),
+        }
+    }
+}
+
 /// A registration as Consul takes it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -336,7 +348,7 @@ pub(crate) fn body<'r>(
 pub(crate) fn tagged(addresses: &BTreeMap<String, SocketAddr>) -> BTreeMap<&str, TaggedAddress> {
     let addresses = addresses.iter();
     let addresses = addresses.map(|(tag, address)| {
-        let (address, port) = (address.ip().to_string(), address.port());
+        let (address, port) = (address.ip().to_string(), address.port().into());
         (&**tag, TaggedAddress { address, port })
     });
     addresses.collect()

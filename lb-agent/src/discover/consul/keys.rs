@@ -95,13 +95,9 @@ impl Keys {
             answer = self.client.read_keys(self.prefix, None).await?;
         }
         let answer = visible(answer)?;
-        let entries = entries(&answer)?;
+        let keys = below(self.prefix, &answer.body).map_err(|error| answer.malformed(error))?;
         cursor.index.answered(answer.index);
-        let others = entries.into_iter().filter_map(|entry| {
-            let key = entry.key.strip_prefix(self.prefix)?.to_owned();
-            (key != MARK).then_some((key, entry.value))
-        });
-        Ok((others.collect(), answer.index.unwrap_or(0)))
+        Ok((keys, answer.index.unwrap_or(0)))
     }
 
     /// Writes the mark, if it is not there.
@@ -118,7 +114,10 @@ impl Keys {
             visible(self.get(&self.path(MARK)).await?)?;
             return Ok(None);
         }
-        let entry = entries(&answer.successful()?)?.into_iter().next();
+        let answer = answer.successful()?;
+        let entries: Vec<Entry> =
+            serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))?;
+        let entry = entries.into_iter().next();
         Ok(entry.map(|entry| (entry.value, entry.modify_index)))
     }
 
@@ -189,8 +188,17 @@ fn visible(answer: Answer) -> Result<Answer, RequestError> {
     answer.successful()
 }
 
-fn entries(answer: &Answer) -> Result<Vec<Entry>, RequestError> {
-    serde_json::from_slice(&answer.body).map_err(|error| answer.malformed(error))
+/// Reads `/v1/kv/<prefix>`: the keys without the prefix, and their values.
+pub(super) fn below(
+    prefix: &str,
+    body: &[u8],
+) -> Result<BTreeMap<String, Vec<u8>>, serde_json::Error> {
+    let entries: Vec<Entry> = serde_json::from_slice(body)?;
+    let others = entries.into_iter().filter_map(|entry| {
+        let key = entry.key.strip_prefix(prefix)?.to_owned();
+        (key != MARK).then_some((key, entry.value))
+    });
+    Ok(others.collect())
 }
 
 #[cfg(test)]

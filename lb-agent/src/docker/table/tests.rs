@@ -103,6 +103,55 @@ fn a_stop_signal_marks_the_end_before_anybody_looks() {
 }
 
 #[test]
+fn a_signal_to_a_container_that_nobody_has_looked_at_counts_when_somebody_does() {
+    let now = Instant::now();
+    for (signal, time, expected) in [
+        (15, 20, State::Ending),
+        (1, 20, State::Running),
+        // From before its last start.
+        (15, 9, State::Running),
+    ] {
+        let mut table = Table::default();
+        table.list(&BTreeSet::new(), ids(&["a"]), now);
+        table.happened(event("a", time, Action::Kill(signal)), now);
+        look(&mut table, State::Running, 10, now);
+        assert_eq!(state(&table, "a"), Some(expected), "{signal} {time}");
+    }
+}
+
+#[test]
+fn what_was_sent_when_nobody_listened_counts_for_as_long_as_the_container_may_take() {
+    // Later than any time of these containers.
+    let now = Instant::now() + 2 * SURVIVED;
+    let limit = SURVIVED + Duration::from_secs(10);
+    let until = 10 + 2 * u64::try_from(limit.as_nanos()).unwrap();
+    for (age, expected) in [
+        (limit, State::Ending),
+        (limit + Duration::from_nanos(1), State::Running),
+    ] {
+        let time = until - u64::try_from(age.as_nanos()).unwrap();
+        let sent = || {
+            vec![
+                event("a", time, Action::Kill(15)),
+                event("a", time, Action::Other),
+            ]
+        };
+        let mut unknown = Table::default();
+        unknown.happened_before(until, sent(), now);
+        unknown.list(&BTreeSet::new(), ids(&["a"]), now);
+        look(&mut unknown, State::Running, 10, now);
+        let mut known = running(now);
+        known.happened_before(until, sent(), now);
+        for mut table in [unknown, known] {
+            assert_eq!(state(&table, "a"), Some(expected), "{age:?}");
+            // It has no more time than if somebody had listened.
+            table.pass(now + limit.saturating_sub(age) + Duration::from_nanos(1));
+            assert_eq!(state(&table, "a"), Some(State::Running));
+        }
+    }
+}
+
+#[test]
 fn a_restarted_container_is_back() {
     let now = Instant::now();
     let mut table = running(now);

@@ -83,7 +83,7 @@ fn carry_out(held: &mut Held, steps: &[Step]) {
             Step::Register(it) => {
                 let own = TaggedAddress {
                     address: it.address.ip().to_string(),
-                    port: it.address.port(),
+                    port: it.address.port().into(),
                 };
                 let asked = tagged(&it.tagged);
                 let asked = asked.into_iter().map(|(tag, at)| (tag.to_owned(), at));
@@ -91,7 +91,7 @@ fn carry_out(held: &mut Held, steps: &[Step]) {
                     tagged_addresses: asked.chain([("lan_ipv4".to_owned(), own)]).collect(),
                     name: it.name.clone(),
                     address: it.address.ip().to_string(),
-                    port: it.address.port(),
+                    port: it.address.port().into(),
                     tags: it.tags.clone(),
                     meta: it.meta.clone(),
                     weights: weights(it),
