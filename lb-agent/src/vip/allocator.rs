@@ -144,7 +144,12 @@ impl Allocator {
         taken.extend(self.left.keys());
         for (name, home) in crowded {
             if taken.len() >= self.pool.size() {
-                round.problems.push(self.full(name));
+                // A release must not cost the service that was there its last address.
+                let own = self.left.iter().find(|(_, left)| left.name == *name);
+                match own.filter(|(address, _)| !self.records.contains_key(address)) {
+                    Some((address, _)) => _ = round.claims.insert(*address, name.clone()),
+                    None => round.problems.push(self.full(name)),
+                }
                 continue;
             }
             let mut address = home;
@@ -316,17 +321,31 @@ impl Allocator {
         }
     }
 
-    /// Forgets the record of `address`, and whatever keeps it from others.
-    pub(super) fn release(&mut self, address: Ipv4Addr) {
+    /// Forgets the record of `address`. Whoever is there leaves it, and clients may remember that.
+    pub(super) fn release(&mut self, address: Ipv4Addr, now: Duration) {
         self.records.remove(&address);
         self.shared.remove(&address);
-        self.given.retain(|_, given| given.address != address);
-        self.left.remove(&address);
+        let (given, left) = (&mut self.given, &mut self.left);
+        given.retain(|name, given| {
+            let stays = given.address != address;
+            if !stays {
+                let name = name.clone();
+                left.insert(address, Left { name, since: now });
+            }
+            stays
+        });
+    }
+
+    /// Ends this quarantine of `address`, and none that began since.
+    pub(super) fn end_quarantine(&mut self, address: Ipv4Addr, quarantine: &Left) {
+        if self.left.get(&address) == Some(quarantine) {
+            self.left.remove(&address);
+        }
     }
 
     /// Takes in the records that all hosts share, from an answer with this index. They win over ours: hosts must
     /// agree.
-    pub(super) fn learn(&mut self, shared: Records, index: u64) {
+    pub(super) fn learn(&mut self, shared: Records, index: u64, now: Duration) {
         let owners: BTreeSet<_> = shared.values().flatten().map(|owner| &owner.name).collect();
         let mut released = Vec::new();
         self.records.retain(|address, owner| {
@@ -342,7 +361,7 @@ impl Allocator {
             !gone && !owners.contains(&owner.name)
         });
         for address in released {
-            self.release(address);
+            self.release(address, now);
         }
         for (address, owner) in &shared {
             let known = self.records.get(address).and_then(Option::as_ref);

@@ -273,12 +273,78 @@ fn the_address_that_a_service_moved_from_is_in_quarantine_too() {
 }
 
 #[test]
+fn a_released_pin_that_was_in_use_rests_before_another_service_has_its_address() {
+    for learnt in [false, true] {
+        let mut allocator = allocator("10.0.0.0/24", Records::new());
+        let (a, b, home) = twins(&allocator);
+        let pinned = Records::from([(home, Some(pin(300)))]);
+        allocator.learn(pinned.clone(), 50, NOW);
+        settled(&mut allocator, &names([300]));
+        if learnt {
+            // Of this host's own order, too: the store may tell of it before it has answered.
+            allocator.learn(Records::new(), 51, NOW);
+        }
+        allocator.release(home, NOW);
+        let released = settled(&mut allocator, &names([a, 300]));
+        assert!(!released.by_name.values().any(|vip| *vip == home));
+        assert_eq!(allocator.next_end(), Some(NOW + QUARANTINE));
+
+        // Whoever had it may have it again at once.
+        let mut again = allocator.clone();
+        again.learn(pinned, 52, NOW);
+        let round = settled(&mut again, &names([a, 300]));
+        assert_eq!(round.by_name[&name(300)], home);
+        let round = settled_at(&mut allocator, &names([a, 300, b]), NOW + QUARANTINE);
+        assert_eq!(round.by_name[&name(b)], home);
+    }
+}
+
+#[test]
+fn a_release_ends_the_quarantine_that_was_seen_and_no_later_one() {
+    let mut allocator = allocator("10.0.0.0/24", Records::new());
+    let (a, b, home) = twins(&allocator);
+    settled(&mut allocator, &names([b]));
+    settled(&mut allocator, &names([]));
+    let seen = allocator.left()[&home].clone();
+    let later = NOW + Duration::from_secs(1);
+    settled_at(&mut allocator, &names([b]), later);
+    settled_at(&mut allocator, &names([]), later);
+    allocator.end_quarantine(home, &seen);
+    assert_ne!(
+        settled_at(&mut allocator.clone(), &names([a]), later).by_name[&name(a)],
+        home
+    );
+    let seen = allocator.left()[&home].clone();
+    allocator.end_quarantine(home, &seen);
+    assert_eq!(
+        settled_at(&mut allocator, &names([a]), later).by_name[&name(a)],
+        home
+    );
+}
+
+#[test]
+fn a_release_in_a_full_pool_leaves_the_service_where_it_was() {
+    let mut allocator = allocator("10.0.0.0/29", Records::new());
+    let before = settled(&mut allocator, &names(0..5)).by_name;
+    let away = |(name, vip): &(&ServiceName, &Ipv4Addr)| allocator.pool.home("dc1", name) != **vip;
+    let (owner, vip) = before.iter().find(away).unwrap();
+    let pinned = Owner {
+        pinned: true,
+        ..Owner::new(owner.clone(), NOW)
+    };
+    allocator.record(*vip, pinned);
+    assert_eq!(settled(&mut allocator, &names(0..5)).by_name, before);
+    allocator.release(*vip, NOW);
+    assert_eq!(settled(&mut allocator, &names(0..5)).by_name, before);
+}
+
+#[test]
 fn a_record_that_only_this_host_knows_ends_with_the_quarantine_and_a_shared_one_stays() {
     let mut allocator = allocator("10.0.0.0/24", Records::new());
     let (a, b, _) = twins(&allocator);
     settled(&mut allocator, &names([a, b]));
     let shared = Ipv4Addr::new(10, 0, 0, 200);
-    allocator.learn(Records::from([(shared, Some(owner(300)))]), 5);
+    allocator.learn(Records::from([(shared, Some(owner(300)))]), 5, NOW);
     settled(&mut allocator, &names([300]));
     settled(&mut allocator, &names([]));
     assert_eq!(allocator.records().len(), 2);
@@ -338,7 +404,7 @@ fn a_pin_wins_over_hash_record_and_wish_and_a_withdrawn_one_leads_home() {
     );
     let round = settled(&mut allocator, &Names::from([(name(1), Some(pinned))]));
     assert_eq!(round.problems, []);
-    allocator.release(pinned);
+    allocator.release(pinned, NOW);
     assert_eq!(settled(&mut allocator, &names([1])).by_name[&name(1)], home);
 }
 
@@ -393,19 +459,19 @@ fn what_another_host_released_is_forgotten_and_what_a_wiped_store_lost_is_not() 
     let address = Ipv4Addr::new(10, 0, 0, 99);
     let home = allocator.pool.home("dc1", &name(1));
     let shared = Records::from([(address, Some(pin(1)))]);
-    allocator.learn(shared.clone(), 50);
+    allocator.learn(shared.clone(), 50, NOW);
     assert_eq!(
         settled(&mut allocator, &names([1])).by_name[&name(1)],
         address
     );
-    allocator.learn(Records::new(), 12);
+    allocator.learn(Records::new(), 12, NOW);
     assert_eq!(
         settled(&mut allocator, &names([1])).by_name[&name(1)],
         address
     );
     assert_eq!(allocator.unshared(&names([1])).len(), 1);
-    allocator.learn(shared, 14);
-    allocator.learn(Records::new(), 15);
+    allocator.learn(shared, 14, NOW);
+    allocator.learn(Records::new(), 15, NOW);
     assert_eq!(settled(&mut allocator, &names([1])).by_name[&name(1)], home);
     assert_eq!(allocator.unshared(&names([1])).len(), 0);
 }
@@ -419,7 +485,7 @@ fn shared_records_win_over_what_a_host_gave_by_itself() {
         (Ipv4Addr::new(10, 0, 0, 200), Some(owner(a))),
         (home, Some(owner(b))),
     ]);
-    allocator.learn(other_host, 1);
+    allocator.learn(other_host, 1, NOW);
     let round = allocator.allocate_now(&names([a, b]));
     assert_eq!(round.by_name[&name(b)], home);
     assert_eq!(round.by_name[&name(a)], Ipv4Addr::new(10, 0, 0, 200));
@@ -436,8 +502,8 @@ fn records_that_the_store_lost_are_kept_and_offered_again() {
     let mut allocator = allocator("10.0.0.0/24", Records::new());
     let (a, b, _) = twins(&allocator);
     let before = settled(&mut allocator, &names([a, b])).by_name;
-    allocator.learn(allocator.records().clone(), 90);
-    allocator.learn(Records::new(), 10);
+    allocator.learn(allocator.records().clone(), 90, NOW);
+    allocator.learn(Records::new(), 10, NOW);
     assert_eq!(allocator.allocate_now(&names([a, b])).by_name, before);
     assert_eq!(allocator.unshared(&names([a, b])).len(), 1);
     assert_eq!(allocator.unshared(&names([])).len(), 0);
@@ -447,7 +513,7 @@ fn records_that_the_store_lost_are_kept_and_offered_again() {
 fn a_record_that_cannot_be_read_blocks_its_address_and_nothing_else() {
     let mut allocator = allocator("10.0.0.0/24", Records::new());
     let home = allocator.pool.home("dc1", &name(1));
-    allocator.learn(Records::from([(home, None)]), 1);
+    allocator.learn(Records::from([(home, None)]), 1, NOW);
     let round = settled(&mut allocator, &names([1, 2]));
     assert_eq!(round.by_name[&name(1)], allocator.pool.after(home));
     assert!(
@@ -455,7 +521,7 @@ fn a_record_that_cannot_be_read_blocks_its_address_and_nothing_else() {
             .message
             .contains("deletes the key lb-agent/vip/")
     );
-    allocator.learn(Records::new(), 2);
+    allocator.learn(Records::new(), 2, NOW);
     assert_eq!(allocator.allocate_now(&names([1, 2])).problems, []);
 }
 
@@ -496,7 +562,7 @@ proptest! {
                 Happening::Pinned(n, last) => {
                     allocator.record(Ipv4Addr::new(10, 0, 0, last), pin(n));
                 }
-                Happening::Released(last) => allocator.release(Ipv4Addr::new(10, 0, 0, last)),
+                Happening::Released(last) => allocator.release(Ipv4Addr::new(10, 0, 0, last), now),
                 Happening::Passed(seconds) => now += Duration::from_secs(seconds.into()),
                 Happening::Wanted(numbers) => wanted = names(numbers),
                 Happening::Wished(n, last) => {
@@ -507,7 +573,7 @@ proptest! {
                     let records = records.into_iter();
                     let records = records
                         .map(|(last, n)| (Ipv4Addr::new(10, 0, 0, last), n.map(owner)));
-                    allocator.learn(records.collect(), index);
+                    allocator.learn(records.collect(), index, now);
                 }
             }
             let round = settled_at(&mut allocator, &wanted, now);
@@ -540,9 +606,9 @@ proptest! {
             seen.insert(n);
             settled(&mut two, &names(seen.iter().copied()));
         }
-        two.learn(one.records().clone(), 1);
-        one.learn(two.records().clone(), 2);
-        two.learn(one.records().clone(), 3);
+        two.learn(one.records().clone(), 1, NOW);
+        one.learn(two.records().clone(), 2, NOW);
+        two.learn(one.records().clone(), 3, NOW);
         prop_assert_eq!(settled(&mut one, &all).by_name, settled(&mut two, &all).by_name);
     }
 

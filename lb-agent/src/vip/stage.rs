@@ -56,7 +56,8 @@ pub(super) struct Change {
 #[derive(Clone)]
 enum What {
     Pin(Ipv4Addr, Owner),
-    Release(Entry),
+    /// The record, and the quarantine of an address that was not in use then.
+    Release(Entry, Option<Left>),
 }
 
 impl Stage {
@@ -183,7 +184,7 @@ impl Stage {
     }
 
     pub(super) async fn learn(&mut self, shared: Records, index: u64) -> Result<(), Error> {
-        self.allocator.learn(shared, index);
+        self.allocator.learn(shared, index, now());
         self.save().await
     }
 
@@ -210,7 +211,10 @@ impl Stage {
                 })
             }
             Order::Release { target } => {
-                order::may_release(&target, names, &self.allocator).map(What::Release)
+                order::may_release(&target, names, &self.allocator).map(|entry| {
+                    let quarantine = self.allocator.left().get(&entry.address).cloned();
+                    What::Release(entry, quarantine)
+                })
             }
         };
         let what = match what {
@@ -224,7 +228,7 @@ impl Stage {
         // What is recorded here alone is nothing to Consul.
         let keys = self.keys.clone().filter(|_| match &what {
             What::Pin(..) => true,
-            What::Release(entry) => records.contains_key(&entry.address),
+            What::Release(entry, _) => records.contains_key(&entry.address),
         });
         let Some(keys) = keys else {
             let result = Ok(());
@@ -245,7 +249,7 @@ impl Stage {
                     let former: Vec<_> = of_it.map(|(address, _)| *address).collect();
                     share::pin(&keys, *address, owner, &former).await
                 }
-                What::Release(entry) => {
+                What::Release(entry, _) => {
                     let owner = known.get(&entry.address).and_then(Option::as_ref);
                     share::release(&keys, entry.address, owner).await
                 }
@@ -279,10 +283,14 @@ impl Stage {
                 let mut entries = self.allocator.list(names).into_iter();
                 entries.find(|entry| entry.address == address)
             }
-            What::Release(entry) => {
+            What::Release(entry, quarantine) => {
                 let service = entry.service.as_deref().unwrap_or_default();
                 info!(service, vip = %entry.address, how = %entry.how, "VIP released by an operator");
-                self.allocator.release(entry.address);
+                // The store may have told of it already.
+                self.allocator.release(entry.address, now());
+                if let Some(quarantine) = quarantine {
+                    self.allocator.end_quarantine(entry.address, &quarantine);
+                }
                 Some(entry)
             }
         };

@@ -727,8 +727,14 @@ async fn a_pin_holds_on_every_host_until_any_of_them_releases_it() {
     one.release("a").await.unwrap();
     two.until("a", |vip| vip == home).await;
     one.until("a", |vip| vip == home).await;
-    let listed = two.order(Order::List).await.unwrap();
-    assert!(listed.iter().all(|it| it.how != How::Pin), "{listed:?}");
+    // Whichever host was told first, and by whom: nobody else gets what clients may remember.
+    for host in [&one, &two] {
+        let listed = host.order(Order::List).await.unwrap();
+        assert!(listed.iter().all(|it| it.how != How::Pin), "{listed:?}");
+        let resting = listed.iter().filter(|it| it.how == How::Quarantine);
+        let resting: Vec<_> = resting.map(|it| it.address).collect();
+        assert_eq!(resting, [first.min(second), first.max(second)]);
+    }
     one.end().await;
     two.end().await;
 }
