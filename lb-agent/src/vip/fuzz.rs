@@ -49,7 +49,7 @@ pub(crate) fn allocate(
     let (own, left) = (Records::new(), BTreeMap::new());
     let quarantine = Duration::from_secs(600);
     let mut allocator = Allocator::new(pool, "dc1".to_owned(), quarantine, own, left);
-    allocator.learn(records, 7);
+    allocator.learn(records, 7, Duration::ZERO);
     let round = allocator.allocate(&names, Duration::from_secs(1_000_000));
     Outcome {
         names,
