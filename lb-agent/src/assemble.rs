@@ -234,6 +234,8 @@ impl Stage {
     /// Puts the newest snapshot into the channel; wakes its readers only if something is to be done.
     fn publish(&mut self, mut facts: Facts) {
         let now = Instant::now();
+        // Whoever changed the drains waits for the next number, also where the change was undone meanwhile.
+        let awaited = !self.shows_drains(&facts.drains);
         facts.ramps = Arc::new(self.ramps.percents(now));
         let before = self.outputs.snapshots.borrow().clone();
         let last = self.facts.as_ref().zip(before.as_deref());
@@ -265,13 +267,20 @@ impl Stage {
         self.facts = Some(facts);
         self.outputs.snapshots.send_if_modified(|current| {
             let before = current.as_deref();
-            let changed = before != Some(&snapshot);
+            let changed = awaited || before != Some(&snapshot);
             if changed {
                 journal::record(before.filter(|it| it.is_known()), &snapshot);
             }
+            snapshot.number = number(before) + u64::from(changed);
             *current = Some(Arc::new(snapshot));
             changed
         });
+    }
+
+    /// Whether the last snapshot was made of these drains.
+    fn shows_drains(&self, drains: &Arc<BTreeSet<Drain>>) -> bool {
+        let facts = self.facts.as_ref();
+        facts.is_some_and(|facts| Arc::ptr_eq(&facts.drains, drains))
     }
 
     /// Answers an operator; whether the drains changed.
@@ -292,11 +301,21 @@ impl Stage {
     async fn drain(&mut self, request: &DrainRequest) -> Result<DrainOutcome, String> {
         let wanted = (&*request.service, request.backend.as_deref());
         let catalog = self.known.catalog();
-        let (set, outcome) =
+        let (set, matched) =
             drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
         self.drains.store(set).await?;
-        Ok(outcome)
+        let shown = self.shows_drains(&self.drains.set);
+        Ok(DrainOutcome {
+            matched,
+            draining: !request.undo,
+            snapshot: number(self.outputs.snapshots.borrow().as_deref()) + u64::from(!shown),
+        })
     }
+}
+
+/// The number of what the channel holds.
+fn number(current: Option<&Snapshot>) -> u64 {
+    current.map_or(0, |snapshot| snapshot.number)
 }
 
 /// Whether nothing but the time of the answers differs. A source keeps the allocation of what stays the same.

@@ -87,8 +87,8 @@ pub struct Channels {
     pub traces: mpsc::Receiver<TraceRequest>,
     /// What did not fit into the maps.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// True once the first complete snapshot is in the maps.
-    pub installed: watch::Sender<bool>,
+    /// The number of the last complete snapshot that is in the maps.
+    pub installed: watch::Sender<Option<u64>>,
 }
 
 /// The data plane, opened.
@@ -392,9 +392,10 @@ impl Stage {
             changed
         });
         if settled && self.wanted.desired().complete {
+            let number = Some(self.snapshot.number);
             channels
                 .installed
-                .send_if_modified(|done| !std::mem::replace(done, true));
+                .send_if_modified(|done| std::mem::replace(done, number) != number);
         }
     }
 

@@ -21,11 +21,13 @@ use crate::{
 
 /// Everything the agent knows at one moment.
 ///
-/// Two snapshots are equal when nothing would be done otherwise after one than after the other: mere figures
-/// for people ([`Source::updated`], [`Probe::took`]) do not count. The channel of snapshots always holds the
+/// Two snapshots are equal when nothing would be done otherwise after one than after the other: the number and mere
+/// figures for people ([`Source::updated`], [`Probe::took`]) do not count. The channel of snapshots always holds the
 /// newest one and wakes its readers only for one that differs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
+    /// Rises with each one that readers are woken for: by it they say how far they have come.
+    pub number: u64,
     /// Whether every source has had its first full answer: a name that is not here does not exist.
     pub answered: bool,
     /// Whether, beyond that, every backend in those first answers has had its first verdict by our own
@@ -39,6 +41,25 @@ pub struct Snapshot {
     /// The discovery sources, by name (`file`, `consul`).
     pub sources: BTreeMap<String, Source>,
 }
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            number: _,
+            answered,
+            complete,
+            services,
+            problems,
+            sources,
+        } = self;
+        (answered, complete) == (&other.answered, &other.complete)
+            && *services == other.services
+            && *problems == other.problems
+            && *sources == other.sources
+    }
+}
+
+impl Eq for Snapshot {}
 
 /// A discovery source, for people to read.
 #[derive(Clone, Debug, Default, Serialize)]

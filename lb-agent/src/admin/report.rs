@@ -362,6 +362,8 @@ pub struct DrainAnswer {
     pub matched: Vec<InstanceKey>,
     /// Whether they are drained now.
     pub draining: bool,
+    /// Where that is ordered but not in force yet, and when it will be is not known: `the maps`, `the front`.
+    pub not_yet_in: Vec<String>,
 }
 
 /// The answer to `GET /api/v1/flows`.

@@ -99,6 +99,7 @@ pub(crate) fn snapshot() -> Snapshot {
         backends: [(key("n1", "www-1"), backend("10.0.2.1:80"))].into(),
     };
     Snapshot {
+        number: 1,
         answered: true,
         complete: true,
         services: [

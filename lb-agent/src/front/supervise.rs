@@ -250,8 +250,9 @@ impl Stage {
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         continue;
                     };
-                    let (complete, began) = (snapshot.complete, Instant::now());
-                    has_routes |= complete;
+                    let complete = snapshot.complete.then_some(snapshot.number);
+                    let began = Instant::now();
+                    has_routes |= complete.is_some();
                     let told;
                     (telling, told) = telling.order(snapshot).await?;
                     self.show(&telling);
@@ -327,9 +328,10 @@ impl Stage {
         self.routed(sent.complete);
     }
 
-    fn routed(&self, complete: bool) {
-        let routed = &self.outputs.routed;
-        routed.send_if_modified(|routed| complete && !std::mem::replace(routed, true));
+    fn routed(&self, complete: Option<u64>) {
+        if complete.is_some() {
+            self.outputs.routed.send_replace(complete);
+        }
     }
 
     /// Whether an adopted front listens somewhere else than it should.

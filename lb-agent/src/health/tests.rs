@@ -100,6 +100,7 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
         backends: addresses.iter().map(backend).collect(),
     };
     Snapshot {
+        number: 1,
         answered,
         complete: false,
         services: BTreeMap::from([(ServiceName::whole("s"), Arc::new(service))]),

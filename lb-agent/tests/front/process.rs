@@ -77,7 +77,7 @@ impl Agent {
         let outputs = Outputs {
             stats: stats_out,
             problems: problems_out,
-            routed: watch::Sender::new(false),
+            routed: watch::Sender::new(None),
             metrics: metrics.clone(),
         };
         let run = supervise(config, listeners, snapshots_in, outputs, end.clone());
@@ -530,7 +530,7 @@ fn an_address_that_is_taken_is_one_clear_error() {
     let outputs = Outputs {
         stats: watch::Sender::new(None),
         problems: watch::Sender::new(Vec::new()),
-        routed: watch::Sender::new(false),
+        routed: watch::Sender::new(None),
         metrics: Arc::default(),
     };
     let run = supervise(config, vec![], snapshots, outputs, End::default());

@@ -95,8 +95,8 @@ pub struct Outputs {
     pub stats: watch::Sender<Option<FrontStats>>,
     /// What is wrong with routes, or with the front.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// True once requests follow the first complete routes.
-    pub routed: watch::Sender<bool>,
+    /// The number of the last complete snapshot whose routes requests follow.
+    pub routed: watch::Sender<Option<u64>>,
     /// The stage's own figures.
     pub metrics: Arc<Metrics>,
 }

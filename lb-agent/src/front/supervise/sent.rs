@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) struct Sent {
-    /// Whether their snapshot is complete.
-    pub(super) complete: bool,
+    /// The number of their snapshot, if that is complete.
+    pub(super) complete: Option<u64>,
     /// When that arrived.
     pub(super) since: Instant,
     /// When it was looked at.
@@ -41,7 +41,7 @@ mod tests {
         let began = Instant::now();
         let now = began + waited;
         let sent = Sent {
-            complete: true,
+            complete: None,
             since: began,
             began,
             cost,
