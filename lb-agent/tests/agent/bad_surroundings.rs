@@ -186,3 +186,47 @@ fn a_second_agent_with_nothing_in_common_but_the_pins_is_refused() {
     assert_eq!(world.await_usable("www_hello", &["a", "b"]), vip);
     world.finish();
 }
+
+#[test]
+fn a_second_agent_with_nothing_in_common_but_the_network_is_refused_and_so_is_uninstalling() {
+    let (mut world, _a, vip) = World::with_one();
+    let pins = world.path("pins");
+    fs::create_dir(&pins).unwrap();
+    world.netns.mount_bpffs(&pins).unwrap();
+    let place = |name| world.path(name).display().to_string();
+    let (state, pins, socket) = (place("other"), place("pins"), place("other.sock"));
+    let cgroup = world.all_groups().display().to_string();
+    let first = world.agent_id().to_string();
+    let before = world.network();
+    let attempt = world.attempt(&[
+        "--state-dir",
+        &state,
+        "--bpffs",
+        &pins,
+        "--cgroup",
+        &cgroup,
+        "--pool",
+        "198.19.0.0/16",
+        "--socket",
+        &socket,
+        "--front",
+        "127.0.0.1:81",
+        "--admin",
+        "127.0.0.1:9181",
+    ]);
+    attempt.expect(1, &["another agent", &first, "network namespace"]);
+    let elsewhere = ["--state-dir", &state, "--bpffs", &pins];
+    let refused = world.uninstall(&elsewhere);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains(&first), "{refused:?}");
+    let dry = world.uninstall(&[&["--dry-run"], &elsewhere[..]].concat());
+    assert!(dry.out.contains("an agent is running"), "{dry:?}");
+    assert_eq!(world.network(), before);
+    world.assert_serves(vip, "a");
+    // A front that outlives its agent does not hold the lock.
+    world.kill();
+    world.start(&[]);
+    world.await_ready();
+    world.assert_serves(vip, "a");
+    world.finish();
+}
