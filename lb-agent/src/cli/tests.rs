@@ -365,10 +365,7 @@ fn json_names_are_kept() {
 fn a_drain_that_is_not_in_force_yet_says_where_and_is_not_fine() {
     let mut answer = DrainAnswer {
         service: "www_hello".to_owned(),
-        matched: vec![crate::catalog::InstanceKey {
-            node: "file".to_owned(),
-            id: "a".to_owned(),
-        }],
+        matched: vec![sample::key("file", "a")],
         draining: true,
         not_yet_in: Vec::new(),
     };
