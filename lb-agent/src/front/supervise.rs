@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use interface::workers;
-use living::{Living, greet};
+use living::{Living, greet, is_nobody};
 use sent::Sent;
 use telling::Telling;
 
@@ -53,7 +53,8 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
 /// living front already does.
 ///
 /// # Errors
-/// When the first front cannot be started. Later failures are reported as problems and tried again.
+/// When the first front cannot be started. Later failures are reported as problems and tried again, and so is the silence
+/// of one that may be there.
 pub async fn supervise(
     config: Supervisor,
     inherited: Vec<TcpListener>,
@@ -84,8 +85,11 @@ pub async fn supervise(
                     stage.report(Some(format!("it ended ({error}) and is started again")));
                 }
             }
-            Err(error) if first => return Err(error),
+            Err(error) if first && !matches!(error, SuperviseError::Silent { .. }) => {
+                return Err(error);
+            }
             Err(error) => {
+                first = false;
                 let why = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, why, "no front");
                 stage.report(Some(format!("{error} ({})", why.unwrap_or_default())));
@@ -132,7 +136,15 @@ impl Stage {
                 // It drains, and its listeners stay open for as long as that takes. It may be gone by now.
                 let _ = kill(Pid::from_raw(hello.pid), Signal::SIGTERM);
             }
-            Err(error) => tracing::debug!(%error, "no living front"),
+            Err(error) if is_nobody(&error) => tracing::debug!(%error, "no living front"),
+            // Our own can be ended for sure, so that there is never a second one.
+            Err(error) if self.child.is_some() => {
+                tracing::warn!(%error, "replacing a silent front");
+            }
+            Err(source) => {
+                let path = self.config.control.clone();
+                return Err(SuperviseError::Silent { path, source });
+            }
         }
         self.end_child(Duration::ZERO).await;
         if self.listeners.is_empty() {

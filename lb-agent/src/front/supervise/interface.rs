@@ -73,6 +73,17 @@ pub enum SuperviseError {
         /// Why not.
         source: io::Error,
     },
+    /// A front may be there, and a second one would take half of its connections.
+    #[error(
+        "the front behind {} does not say hello, and is waited for; if it hangs, end that process (`lb-agent front`)",
+        path.display()
+    )]
+    Silent {
+        /// Its control socket.
+        path: PathBuf,
+        /// What came instead.
+        source: io::Error,
+    },
     /// The process cannot be started.
     #[error("cannot start the front")]
     Start(#[source] io::Error),
