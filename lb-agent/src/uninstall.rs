@@ -139,7 +139,15 @@ impl Work {
             }
             return Ok(());
         }
-        for done in host.uninstall()? {
+        let mut failed = None;
+        for done in host.uninstall() {
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
             match &done {
                 Done::Changed(path) => self.done.push((Verb::Restore, path.display().to_string())),
                 Done::SetAside(path) => self.left.push(format!(
@@ -152,7 +160,7 @@ impl Work {
                 self.left.push(remedy);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// The pins of links: with them the programs are detached. Those that begin flows go first.
