@@ -23,7 +23,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    diag::{Diag, Ended},
+    diag::{Blind, Diag, Ended},
     namespaces::Home,
     process::Wanted,
     wire::{ESTABLISHED, Found, UDP},
@@ -203,7 +203,7 @@ fn answer<T>(home: &Home, reply: Reply<T>, told: io::Result<T>) {
 }
 
 /// Tells every flow of one namespace.
-fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::Result<()> {
+fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::Result<Blind> {
     diag.list(records.as_fd(), |found| {
         // A record stays at a socket that was connected elsewhere since, past the VIP.
         if found.peer == found.origin.address {
@@ -227,7 +227,7 @@ fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Re
     let sight = namespaces::each(home, Path::new(PROC), |_| {
         let mut diag = Diag::open()?;
         let mut found = Vec::new();
-        look(&mut diag, records, |it| {
+        let blind = look(&mut diag, records, |it| {
             let target = target(&it);
             if targets.contains(&target) {
                 found.push((target, it.id));
@@ -247,7 +247,7 @@ fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Re
                 }
             }
         }
-        Ok(())
+        Ok(blind)
     })?;
     outcome.sight = sight;
     Ok(outcome)

@@ -12,6 +12,8 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+use super::diag::Blind;
+
 /// How much of the host was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
@@ -21,6 +23,8 @@ pub struct Sight {
     pub hidden: usize,
     /// Why others were not looked into.
     pub blocked: Option<String>,
+    /// Whether the kernel does not list the sockets of UDP.
+    pub without_udp: bool,
     /// Whether that may go by: one that could not be looked into this time may hold flows.
     pub missed: bool,
 }
@@ -34,7 +38,12 @@ impl Sight {
                 self.hidden
             )
         });
-        let causes: Vec<String> = self.blocked.iter().cloned().chain(hidden).collect();
+        let udp = self.without_udp.then(|| {
+            "those over UDP, which this kernel does not list: it lacks CONFIG_INET_UDP_DIAG"
+                .to_owned()
+        });
+        let causes = self.blocked.iter().cloned().chain(hidden).chain(udp);
+        let causes: Vec<String> = causes.collect();
         (!causes.is_empty()).then(|| causes.join("; "))
     }
 }
@@ -88,11 +97,12 @@ impl Home {
 pub(super) fn each(
     home: &mut Home,
     proc: &Path,
-    mut look: impl FnMut(u64) -> io::Result<()>,
+    mut look: impl FnMut(u64) -> io::Result<Blind>,
 ) -> io::Result<Sight> {
     let mut sight = Sight::default();
     sight.namespaces.insert(home.inode);
-    look(home.inode)?;
+    // The same kernel everywhere.
+    sight.without_udp = look(home.inode)?.udp;
     if fs::metadata("/proc/self/ns/pid")?.ino() != FIRST_PID_NAMESPACE {
         sight.blocked = Some(
             "the agent sees only the processes of its own container; give it the host's (pid: host)"
@@ -108,7 +118,7 @@ fn visit(
     home: &mut Home,
     proc: &Path,
     sight: &mut Sight,
-    look: &mut impl FnMut(u64) -> io::Result<()>,
+    look: &mut impl FnMut(u64) -> io::Result<Blind>,
 ) -> io::Result<()> {
     for entry in fs::read_dir(proc)? {
         let entry = entry?;
@@ -137,7 +147,7 @@ fn visit(
         }
         match home.leave(&file) {
             Ok(()) => match look(inode) {
-                Ok(()) => drop(sight.namespaces.insert(inode)),
+                Ok(_) => drop(sight.namespaces.insert(inode)),
                 Err(error) => {
                     let why = || format!("cannot look into a network namespace: {error}");
                     sight.blocked.get_or_insert_with(why);
@@ -174,6 +184,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_not_seen_is_told_with_its_cause() {
+        let mut sight = Sight::default();
+        assert_eq!(sight.limits(), None);
+        sight.without_udp = true;
+        sight.hidden = 2;
+        let told = sight.limits().unwrap();
+        for cause in ["CONFIG_INET_UDP_DIAG", "CAP_SYS_PTRACE"] {
+            assert!(told.contains(cause), "{told}");
+        }
+    }
+
+    #[test]
     fn a_thread_that_cannot_come_back_is_away_and_one_that_may_not_leave_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("1/ns");
@@ -200,7 +222,7 @@ mod tests {
             let mut seen = Vec::new();
             let sight = each(&mut home, folder.path(), |inode| {
                 seen.push(inode);
-                Ok(())
+                Ok(Blind::default())
             });
             assert_eq!(seen, [home.inode, foreign]);
             assert!(sight.is_ok() && !home.away);
@@ -209,7 +231,7 @@ mod tests {
                 if inode == foreign {
                     caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
                 }
-                Ok(())
+                Ok(Blind::default())
             });
             assert!(stranded.is_err() && home.away);
             assert_eq!(Home::here().unwrap().inode, foreign);
@@ -219,7 +241,7 @@ mod tests {
         let homely = thread::spawn(move || {
             caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap();
             let mut home = Home::here().unwrap();
-            let sight = each(&mut home, folder.path(), |_| Ok(())).unwrap();
+            let sight = each(&mut home, folder.path(), |_| Ok(Blind::default())).unwrap();
             assert!(!home.away);
             let limits = sight.limits().unwrap();
             assert!(limits.contains("CAP_SYS_ADMIN"), "{limits}");
