@@ -19,7 +19,7 @@ use crate::{
     removal::{self, Whose},
     snapshot::{self, ServiceName, Snapshot, State},
     sockets::Target,
-    stats::{BackendStats, Handshakes, ServiceStats, Stats},
+    stats::{BackendStats, ServiceStats, Stats},
     vip::Pools,
 };
 
@@ -194,13 +194,7 @@ fn service(
             failed: stats.failed,
             active: stats.active,
         }),
-        connects: stats.map(|stats| {
-            let mut all = Handshakes::default();
-            for backend in stats.backends.values() {
-                all += backend.handshakes;
-            }
-            all.into()
-        }),
+        connects: stats.map(|stats| stats.handshakes.into()),
         leaving: gone
             .map(|(key, figures)| Leaving {
                 key: key.clone(),
