@@ -18,9 +18,6 @@ pub(super) struct Sent {
 impl Sent {
     /// When the next may be looked at, if this is done `now`. Who changes a large catalog without a pause must not keep
     /// a CPU busy; a first change is told at once, and where a change costs little hardly any waits.
-    ///
-    /// CPU time is what counts: on a busy machine most of the time goes by in waiting for a CPU, and to rest for that as
-    /// well would only add to it.
     pub(super) fn rested(&self, now: Instant) -> Instant {
         now + (self.cost * REST).min(LONGEST_REST)
     }
