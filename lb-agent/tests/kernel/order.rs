@@ -9,10 +9,7 @@ use std::{
 use lb_agent::desired::Desired;
 use lb_common::{Client, Refusal};
 
-use super::{
-    lookups::{Answer, Ask, PLACES, Servers, refusal, seeded},
-    world::World,
-};
+use super::lookups::{Answer, Ask, PLACES, Servers, refusal, seeded};
 
 /// What `desired` lets a client be answered.
 fn answers(
