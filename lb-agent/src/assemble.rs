@@ -34,6 +34,7 @@ pub use ramps::Percents;
 
 use crate::{
     catalog::{Problem, SourceState},
+    cpu,
     drain::{DrainOutcome, DrainRequest},
     health::Verdicts,
     snapshot::Snapshot,
@@ -81,6 +82,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
         drains,
         ramps: Ramps::default(),
         next_step: None,
+        cost: Duration::ZERO,
         outputs,
     };
     let Inputs {
@@ -96,8 +98,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
     let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Not the runtime's clock: this is about work, not about waiting.
-        let began = std::time::Instant::now();
+        stage.cost = Duration::ZERO;
         if std::mem::take(&mut sources_changed) {
             stage.learn(&mut sources).await;
         }
@@ -106,7 +107,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
             for problems in &mut problems {
                 found.extend_from_slice(&problems.borrow_and_update());
             }
-            stage.publish(Facts {
+            let facts = Facts {
                 vips,
                 verdicts: verdicts.borrow_and_update().clone(),
                 drains: stage.drains.set.clone(),
@@ -114,12 +115,15 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
                 ramps: Arc::default(),
                 problems: found,
                 since: stage.since,
-            });
+            };
+            let began = cpu::time();
+            stage.publish(facts);
+            stage.cost += cpu::time().saturating_sub(began);
         }
 
         // Until the window has passed only three things matter: an operator waits for an answer, new VIPs answer
         // what was just published, and a container that ends must get no flow more.
-        let window = Instant::now() + window(began.elapsed());
+        let window = Instant::now() + window(stage.cost);
         let mut changed = false;
         loop {
             select! {
@@ -175,6 +179,8 @@ struct Stage {
     ramps: Ramps,
     /// When the next backend under slow start gets more of its share.
     next_step: Option<Instant>,
+    /// The CPU time that this round has taken.
+    cost: Duration,
     outputs: Outputs,
 }
 
@@ -190,10 +196,13 @@ impl Stage {
             self.known.refresh(&states);
             return;
         }
-        self.changed.extend(self.known.learn(&states));
+        let changed = cpu::measured(&mut self.cost, || self.known.learn(&states));
+        self.changed.extend(changed);
         self.since = SystemTime::now();
         if self.known.answered() {
-            let left = drains::after_leaving(&self.drains.set, self.known.catalog());
+            let left = cpu::measured(&mut self.cost, || {
+                drains::after_leaving(&self.drains.set, self.known.catalog())
+            });
             if let Err(error) = self.drains.store(left).await {
                 warn!(error, "drains of instances that left are kept");
             }
@@ -213,14 +222,17 @@ impl Stage {
                 changed
             });
         } else {
-            self.outputs.names.send_if_modified(|names| {
-                let wanted = self.known.names();
-                let changed = names.as_ref() != Some(wanted);
-                if changed {
-                    *names = Some(wanted.clone());
-                }
-                changed
-            });
+            let ask = || {
+                self.outputs.names.send_if_modified(|names| {
+                    let wanted = self.known.names();
+                    let changed = names.as_ref() != Some(wanted);
+                    if changed {
+                        *names = Some(wanted.clone());
+                    }
+                    changed
+                })
+            };
+            cpu::measured(&mut self.cost, ask);
         }
     }
 
@@ -234,6 +246,8 @@ impl Stage {
     /// Puts the newest snapshot into the channel; wakes its readers only if something is to be done.
     fn publish(&mut self, mut facts: Facts) {
         let now = Instant::now();
+        // Whoever changed the drains waits for the next number, also where the change was undone meanwhile.
+        let awaited = !self.shows_drains(&facts.drains);
         facts.ramps = Arc::new(self.ramps.percents(now));
         let before = self.outputs.snapshots.borrow().clone();
         let last = self.facts.as_ref().zip(before.as_deref());
@@ -265,13 +279,20 @@ impl Stage {
         self.facts = Some(facts);
         self.outputs.snapshots.send_if_modified(|current| {
             let before = current.as_deref();
-            let changed = before != Some(&snapshot);
+            let changed = awaited || before != Some(&snapshot);
             if changed {
                 journal::record(before.filter(|it| it.is_known()), &snapshot);
             }
+            snapshot.number = number(before) + u64::from(changed);
             *current = Some(Arc::new(snapshot));
             changed
         });
+    }
+
+    /// Whether the last snapshot was made of these drains.
+    fn shows_drains(&self, drains: &Arc<BTreeSet<Drain>>) -> bool {
+        let facts = self.facts.as_ref();
+        facts.is_some_and(|facts| Arc::ptr_eq(&facts.drains, drains))
     }
 
     /// Answers an operator; whether the drains changed.
@@ -292,11 +313,21 @@ impl Stage {
     async fn drain(&mut self, request: &DrainRequest) -> Result<DrainOutcome, String> {
         let wanted = (&*request.service, request.backend.as_deref());
         let catalog = self.known.catalog();
-        let (set, outcome) =
+        let (set, matched) =
             drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
         self.drains.store(set).await?;
-        Ok(outcome)
+        let shown = self.shows_drains(&self.drains.set);
+        Ok(DrainOutcome {
+            matched,
+            draining: !request.undo,
+            snapshot: number(self.outputs.snapshots.borrow().as_deref()) + u64::from(!shown),
+        })
     }
+}
+
+/// The number of what the channel holds.
+fn number(current: Option<&Snapshot>) -> u64 {
+    current.map_or(0, |snapshot| snapshot.number)
 }
 
 /// Whether nothing but the time of the answers differs. A source keeps the allocation of what stays the same.
@@ -342,8 +373,8 @@ async fn any_changed<'r, T: Send + Sync + 'r>(
     }
 }
 
-/// How long changes are gathered after a round that took `cost`: the stage then takes a fifth of one CPU at most, and
-/// where a round costs little hardly any change waits.
+/// How long changes are gathered after a round that took `cost` of CPU time: the stage then takes a fifth of one CPU at
+/// most, and where a round costs little hardly any change waits.
 fn window(cost: Duration) -> Duration {
     (cost * 4).clamp(SHORTEST_WINDOW, WINDOW)
 }

@@ -25,4 +25,6 @@ pub struct DrainOutcome {
     pub matched: Vec<InstanceKey>,
     /// Whether they are drained now.
     pub draining: bool,
+    /// The number of the first snapshot that says so.
+    pub snapshot: u64,
 }

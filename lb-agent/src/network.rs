@@ -148,17 +148,18 @@ fn is_ours(message: &AddressMessage) -> bool {
 }
 
 async fn take(handle: &Handle, shares: &[Share]) -> Result<(), Error> {
-    remove_outdated(handle, shares).await?;
+    // Who is refused leaves everything as it was: what an earlier agent laid for other pools is in force.
+    let addresses = addresses(handle).await?;
     for &Share { pool, own } in shares {
-        let address = foreign_address(handle, pool, own).await?;
-        if let Some(what) = address.or(foreign_route(handle, pool, own).await?) {
+        let address = foreign_address(&addresses, pool, own);
+        if let Some(what) = address.or(foreign_route(handle, &addresses, pool, own).await?) {
             return Err(Error::Taken { pool, what });
         }
     }
     for &Share { pool, own } in shares {
         lay(handle, pool, own).await?;
     }
-    Ok(())
+    remove_outdated(handle, shares).await
 }
 
 async fn lay(handle: &Handle, pool: IpNet, own: IpAddr) -> Result<(), Error> {
@@ -193,31 +194,28 @@ async fn lay(handle: &Handle, pool: IpNet, own: IpAddr) -> Result<(), Error> {
         .map_err(failed("put the agent's own address on lo"))
 }
 
-async fn foreign_address(
+fn foreign_address(addresses: &[AddressMessage], pool: IpNet, own: IpAddr) -> Option<String> {
+    addresses.iter().find_map(|message| {
+        let address = local(message)?;
+        let on_loopback = message.header.index == LOOPBACK_INDEX;
+        let ours = is_ours(message) || address == own && on_loopback;
+        let foreign = pool.contains(&address) && !ours;
+        foreign.then(|| {
+            let length = message.header.prefix_len;
+            let device = device(message.header.index);
+            format!("address {address}/{length} on {device}")
+        })
+    })
+}
+
+async fn foreign_route(
     handle: &Handle,
+    addresses: &[AddressMessage],
     pool: IpNet,
     own: IpAddr,
 ) -> Result<Option<String>, Error> {
-    let mut addresses = handle.address().get().execute();
-    while let Some(message) = addresses
-        .try_next()
-        .await
-        .map_err(failed("list addresses"))?
-    {
-        let ours = |address| address == own && message.header.index == LOOPBACK_INDEX;
-        if let Some(address) = local(&message)
-            && pool.contains(&address)
-            && !ours(address)
-        {
-            let length = message.header.prefix_len;
-            let device = device(message.header.index);
-            return Ok(Some(format!("address {address}/{length} on {device}")));
-        }
-    }
-    Ok(None)
-}
-
-async fn foreign_route(handle: &Handle, pool: IpNet, own: IpAddr) -> Result<Option<String>, Error> {
+    let of_former_pools = addresses.iter().filter(|it| is_ours(it)).filter_map(local);
+    let ours: Vec<IpNet> = of_former_pools.chain([own]).map(IpNet::from).collect();
     for route in routes(handle, pool).await? {
         let device = route
             .attributes
@@ -227,7 +225,7 @@ async fn foreign_route(handle: &Handle, pool: IpNet, own: IpAddr) -> Result<Opti
                 _ => None,
             });
         // The kernel makes a route of its own to an IPv6 address on `lo`.
-        let to_ourselves = |to: IpNet| to == IpNet::from(own) && device == Some(LOOPBACK_INDEX);
+        let to_ourselves = |to: IpNet| ours.contains(&to) && device == Some(LOOPBACK_INDEX);
         if let Some(destination) = destination(&route)
             && overlaps(destination, pool)
             && route.header.kind == RouteType::Unicast

@@ -1,8 +1,17 @@
 //! What must hold before the agent touches anything: each failure is one message with the remedy.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, TryLockError},
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixListener},
+        },
+    },
     path::Path,
 };
 
@@ -11,10 +20,12 @@ use caps::{CapSet, Capability};
 use nix::{
     mount::{MsFlags, mount},
     sys::{
+        socket::{getsockopt, sockopt::PeerCredentials},
         statfs::{CGROUP2_SUPER_MAGIC, FsType, statfs},
         utsname::uname,
     },
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS: FsType = FsType(0xcafe_4a11);
@@ -102,9 +113,9 @@ pub(crate) fn cgroup(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The right to write to a directory and what belongs to it, held until dropped.
+/// The right to write to a place and what belongs to it, held until dropped.
 pub(crate) struct Lock {
-    _file: File,
+    _held: OwnedFd,
 }
 
 /// Locks `folder` for this agent; it is made if it is missing.
@@ -140,7 +151,7 @@ pub(crate) fn lock_state(folder: &Path) -> Result<Lock> {
         .and_then(|()| file.rewind())
         .context("cannot write the lock file")?;
     writeln!(file, "{}", std::process::id()).context("cannot write the lock file")?;
-    Ok(Lock { _file: file })
+    Ok(Lock { _held: file.into() })
 }
 
 /// Locks the folder of the pins for this agent: two writers would each undo what the other did.
@@ -156,7 +167,39 @@ pub(crate) fn lock_pins(folder: &Path) -> Result<Lock> {
     if !locked(&file, folder)? {
         bail!("another agent works with the pins in {shown}; {ALONE}");
     }
-    Ok(Lock { _file: file })
+    Ok(Lock { _held: file.into() })
+}
+
+/// Locks this network namespace for this agent: of two, each would take away the other's routes and addresses. The lock
+/// is a name that is known in this namespace alone and goes with the process that has it.
+///
+/// # Errors
+/// When another agent holds it.
+pub(crate) fn lock_network() -> Result<Lock> {
+    let name = SocketAddr::from_abstract_name(NETWORK_LOCK);
+    match name.and_then(|name| UnixListener::bind_addr(&name)) {
+        Ok(listener) => Ok(Lock {
+            _held: listener.into(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let holder = network_holder().map_or("unknown".to_owned(), |id| id.to_string());
+            bail!("another agent (process {holder}) works in this network namespace; {ALONE}")
+        }
+        Err(error) => Err(error).context("cannot lock this network namespace"),
+    }
+}
+
+/// Whose the name is; only for the message.
+fn network_holder() -> Option<i32> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
+    // Nobody accepts there, so a call may find the queue full.
+    socket.set_nonblocking(true).ok()?;
+    let name = [b"\0", NETWORK_LOCK].concat();
+    let name = SockAddr::unix(OsStr::from_bytes(&name)).ok()?;
+    socket.connect(&name).ok()?;
+    let holder = getsockopt(&socket, PeerCredentials).ok()?.pid();
+    // 0 is a process that cannot be seen from here.
+    (holder != 0).then_some(holder)
 }
 
 fn locked(file: &File, path: &Path) -> Result<bool> {
@@ -170,5 +213,8 @@ fn locked(file: &File, path: &Path) -> Result<bool> {
 }
 
 /// The remedy when there are two.
-const ALONE: &str =
-    "stop it, or give this one another --state-dir, --bpffs, --cgroup, --pool and --socket";
+const ALONE: &str = "stop it; to run beside it, this one needs a network namespace, --state-dir, --bpffs, --cgroup, --pool \
+     and --socket of its own";
+
+/// The abstract name of a unix socket.
+const NETWORK_LOCK: &[u8] = b"lb-agent";

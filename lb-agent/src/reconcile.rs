@@ -4,6 +4,7 @@
 //! this is the short loop that does it. It never removes what it has not been told is gone.
 
 mod audit;
+mod books;
 mod count;
 mod tracers;
 
@@ -28,7 +29,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Audit, count::Count, tracers::Tracers};
+use self::{
+    audit::Audit,
+    books::{Books, Met},
+    count::Count,
+    tracers::Tracers,
+};
 use crate::{
     catalog::{InstanceKey, Problem},
     clients::Clients,
@@ -38,7 +44,7 @@ use crate::{
     plan::{Round, Step, Todo, free},
     programs::{self, Programs},
     snapshot::{Service, ServiceName, Snapshot, changes},
-    stats::StatsRequest,
+    stats::{Handshakes, StatsRequest},
     trace::TraceRequest,
     views::{Views, ranges},
     vip::Pools,
@@ -91,8 +97,8 @@ pub struct Channels {
     pub traces: mpsc::Receiver<TraceRequest>,
     /// What did not fit into the maps.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// True once the first complete snapshot is in the maps, or a stopgap while a source is away.
-    pub installed: watch::Sender<bool>,
+    /// The snapshot that is in the maps: [`Snapshot::reached`].
+    pub installed: watch::Sender<Option<u64>>,
 }
 
 /// The data plane, opened.
@@ -132,6 +138,7 @@ struct Stage {
     lingers: Option<Instant>,
     /// Who was behind an address that nobody names any more.
     leaving: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
+    books: Books,
     tracers: Tracers,
     audit: Audit,
     metrics: Arc<Metrics>,
@@ -174,6 +181,7 @@ pub async fn run(
         refused: false,
         lingers: Some(Instant::now()),
         leaving: BTreeMap::new(),
+        books: Books::default(),
         tracers: Tracers::default(),
         audit: Audit::default(),
         metrics,
@@ -278,6 +286,9 @@ impl Stage {
             self.todo = Todo::all(&self.installed, desired);
         }
         for (name, old, new) in changes(&self.snapshot.services, &snapshot.services) {
+            let met = |address| met(&self.maps, &self.installed, address);
+            self.books
+                .meet(name, new.map(|it| &**it), !was_complete, met);
             for (key, backend) in old.into_iter().flat_map(|service| &service.backends) {
                 let address = backend.address;
                 let stays = new.and_then(|service| service.backends.get(key));
@@ -347,6 +358,7 @@ impl Stage {
     /// Carries out what is to be done, up to the first step that the kernel refuses; the next tick tries again.
     fn settle(&mut self, channels: &Channels) {
         let started = Instant::now();
+        let endpoints = self.todo.services.clone();
         let mut round = Round::new(std::mem::take(&mut self.todo));
         let mut steps = 0_u64;
         let mut refused = None;
@@ -377,6 +389,12 @@ impl Stage {
                 .store(micros, Ordering::Relaxed);
             tracing::debug!(steps, micros, "changed the maps");
         }
+        for key in endpoints {
+            let table = self.installed.services.get(&key).map(|it| it.table);
+            let wanted = self.wanted.desired().services.get(&key);
+            let read = |table| self.maps.counters(table).unwrap_or_default();
+            self.books.hold(key, table, wanted.map(|it| &it.name), read);
+        }
         let installed = &self.installed;
         self.leaving
             .retain(|address, _| installed.backends.contains_key(address));
@@ -405,9 +423,10 @@ impl Stage {
             changed
         });
         if settled && self.is_all_in() {
+            let number = self.snapshot.reached();
             channels
                 .installed
-                .send_if_modified(|done| !std::mem::replace(done, true));
+                .send_if_modified(|done| std::mem::replace(done, number) != number);
         }
     }
 
@@ -490,6 +509,13 @@ impl Stage {
             Err(error) => tracing::warn!(error = error_chain(&error), "cannot read back the maps"),
         }
     }
+}
+
+/// The handshakes that the kernel has counted at this address.
+fn met(maps: &Maps, installed: &Installed, address: SocketAddr) -> Option<Met> {
+    let id = installed.backends.get(&address)?.id;
+    let latency = maps.latency(id.index).ok()?;
+    Some((id, Handshakes::from(&latency)))
 }
 
 /// The error and its causes on one line.

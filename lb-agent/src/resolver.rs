@@ -14,13 +14,21 @@ use lb_agent::{
 pub(crate) fn run(args: &ResolverArgs, wanted: Option<&Wanted>, output: Output) -> Result<()> {
     let host = Host::new(&args.root);
     let done = match (&args.action, wanted) {
-        (Action::Install(_), Some(wanted)) => vec![host.install(wanted)?],
-        (Action::Uninstall, _) => host.uninstall()?,
+        (Action::Install(_), Some(wanted)) => vec![host.install(wanted)],
+        (Action::Uninstall, _) => host.uninstall(),
         _ => Vec::new(),
     };
-    for done in &done {
+    let mut failed = None;
+    for done in done {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                failed.get_or_insert(error);
+                continue;
+            }
+        };
         // On the other stream: the answer may be JSON.
-        match done {
+        match &done {
             Done::Changed(path) => eprintln!("changed {}", path.display()),
             Done::SetAside(path) => eprintln!(
                 "{} was edited since; it is kept, and systemd-resolved does not read it there",
@@ -28,9 +36,12 @@ pub(crate) fn run(args: &ResolverArgs, wanted: Option<&Wanted>, output: Output) 
             ),
             Done::Nothing => {}
         }
-        if let Err(remedy) = host.reload(done) {
+        if let Err(remedy) = host.reload(&done) {
             eprintln!("lb-agent: {remedy}");
         }
+    }
+    if let Some(error) = failed {
+        return Err(error.into());
     }
     println!("{}", shown(&host.status()?, output));
     Ok(())

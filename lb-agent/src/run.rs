@@ -51,6 +51,7 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
     lb_sys::memory::keep_nothing();
     let _state = preflight::lock_state(&config.state_dir)?;
     let _pins = preflight::lock_pins(&programs::pin_root(&config.bpffs))?;
+    let _network = preflight::lock_network()?;
     tracing::info!(?config, "resolved configuration");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

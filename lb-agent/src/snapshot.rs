@@ -21,11 +21,13 @@ use crate::{
 
 /// Everything the agent knows at one moment.
 ///
-/// Two snapshots are equal when nothing would be done otherwise after one than after the other: mere figures
-/// for people ([`Source::updated`], [`Probe::took`]) do not count. The channel of snapshots always holds the
+/// Two snapshots are equal when nothing would be done otherwise after one than after the other: the number and mere
+/// figures for people ([`Source::updated`], [`Probe::took`]) do not count. The channel of snapshots always holds the
 /// newest one and wakes its readers only for one that differs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
+    /// Rises with each one that readers are woken for: by it they say how far they have come.
+    pub number: u64,
     /// Whether every source has had its first full answer: a name that is not here does not exist.
     pub answered: bool,
     /// Whether those that have not had one told what an earlier agent kept: all there is to go by, perhaps for long.
@@ -40,6 +42,38 @@ pub struct Snapshot {
     pub problems: Vec<Problem>,
     /// The discovery sources, by name (`file`, `consul`).
     pub sources: BTreeMap<String, Source>,
+}
+
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            number: _,
+            answered,
+            stopgap,
+            complete,
+            services,
+            problems,
+            sources,
+        } = self;
+        (answered, stopgap, complete) == (&other.answered, &other.stopgap, &other.complete)
+            && *services == other.services
+            && *problems == other.problems
+            && *sources == other.sources
+    }
+}
+
+impl Eq for Snapshot {}
+
+impl Snapshot {
+    /// What a stage has reached that acted on all of it: its number if it is complete, 0 if it is a stopgap, which takes
+    /// nothing away; `None` if it has to wait for more.
+    pub fn reached(&self) -> Option<u64> {
+        match (self.complete, self.stopgap) {
+            (true, _) => Some(self.number),
+            (false, true) => Some(0),
+            (false, false) => None,
+        }
+    }
 }
 
 /// A discovery source, for people to read.

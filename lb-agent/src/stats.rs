@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    ops::AddAssign,
+    ops::{AddAssign, SubAssign},
 };
 
 use lb_common::{Counters, FIRST_BUCKET_MICROS, LATENCY_BUCKETS, Latency, Refusal};
@@ -34,7 +34,8 @@ pub struct Stats {
     pub views: usize,
 }
 
-/// Figures of one service, since its table was first used.
+/// Figures of one service, since its table was first used. While the agent runs and the service is there, no count falls:
+/// what was counted at endpoints and backends that are gone stays in them.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceStats {
     /// Connects that were given a backend.
@@ -46,6 +47,8 @@ pub struct ServiceStats {
     /// Open flows to its backends, those that already left the service included. Flows are counted for each
     /// address: two services that share one each show all of its flows.
     pub active: u64,
+    /// How long connects to its backends took.
+    pub handshakes: Handshakes,
     /// The figures of each backend.
     pub backends: BTreeMap<InstanceKey, BackendStats>,
 }
@@ -94,7 +97,7 @@ impl Refusals {
 }
 
 impl ServiceStats {
-    /// Adds what was counted at one of its tables.
+    /// Adds what was counted for it.
     pub(crate) fn add(&mut self, counters: &Counters) {
         let refused = |reason: Refusal| counters.refused[reason as usize];
         self.flows += counters.flows;
@@ -149,6 +152,16 @@ impl AddAssign for Handshakes {
         self.micros += other.micros;
         for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
             *sum += bucket;
+        }
+    }
+}
+
+impl SubAssign for Handshakes {
+    /// Takes away what was counted before; never below zero.
+    fn sub_assign(&mut self, before: Self) {
+        self.micros = self.micros.saturating_sub(before.micros);
+        for (sum, bucket) in self.buckets.iter_mut().zip(before.buckets) {
+            *sum = sum.saturating_sub(bucket);
         }
     }
 }

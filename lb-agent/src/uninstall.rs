@@ -69,27 +69,34 @@ pub(crate) fn run(args: &UninstallArgs, places: &Places, output: Output) -> Resu
         done: Vec::new(),
         left: Vec::new(),
     };
-    let mut locks = Vec::new();
-    if args.dry_run {
-        // Without the locks, of which one is a file that would be written.
-        if root.is_dir()
-            && let Err(running) = preflight::lock_pins(&root)
-        {
+    // Not all of them if it is only to be told: one is a file that would be written.
+    let locks = match locks(places, &root, args.dry_run) {
+        Err(running) if args.dry_run => {
             work.left.push(format!("an agent is running: {running}"));
+            Vec::new()
         }
-    } else {
-        preflight::privileges()?;
-        if places.state_dir.is_dir() {
-            locks.push(preflight::lock_state(&places.state_dir)?);
-        }
-        if root.is_dir() {
-            locks.push(preflight::lock_pins(&root)?);
-        }
-    }
+        locks => locks?,
+    };
     let result = work.all(args, places, &root);
     println!("{}", work.shown(output));
     drop(locks);
     result
+}
+
+/// The locks of whatever is there. That of the network needs no flag, and so finds an agent that was given other places.
+fn locks(places: &Places, root: &Path, dry: bool) -> Result<Vec<preflight::Lock>> {
+    let mut locks = Vec::new();
+    if !dry {
+        preflight::privileges()?;
+        if places.state_dir.is_dir() {
+            locks.push(preflight::lock_state(&places.state_dir)?);
+        }
+    }
+    if root.is_dir() {
+        locks.push(preflight::lock_pins(root)?);
+    }
+    locks.push(preflight::lock_network()?);
+    Ok(locks)
 }
 
 impl Work {
@@ -132,7 +139,15 @@ impl Work {
             }
             return Ok(());
         }
-        for done in host.uninstall()? {
+        let mut failed = None;
+        for done in host.uninstall() {
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
             match &done {
                 Done::Changed(path) => self.done.push((Verb::Restore, path.display().to_string())),
                 Done::SetAside(path) => self.left.push(format!(
@@ -145,7 +160,7 @@ impl Work {
                 self.left.push(remedy);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// The pins of links: with them the programs are detached. Those that begin flows go first.

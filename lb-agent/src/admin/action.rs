@@ -14,11 +14,12 @@ use prometheus_client::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use tracing::{info, warn};
 
 use super::{
+    Follower,
     guard::Actor,
     report::{DrainAnswer, DrainOrder, Refused},
     router::Desk,
@@ -62,7 +63,7 @@ impl Counts {
     }
 }
 
-/// `POST /api/v1/drain`.
+/// `POST /api/v1/drain`. Answered when it is in force; if that takes too long, with 202 and where it is not.
 pub(super) async fn drain(
     State(desk): State<Desk>,
     Extension(actor): Extension<Actor>,
@@ -73,7 +74,8 @@ pub(super) async fn drain(
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
     let action = if order.undo { "undrain" } else { "drain" };
-    let outcome = ask(&desk.drains, &order).await;
+    let until = Instant::now() + PATIENCE;
+    let outcome = ask(&desk.drains, &order, until).await;
     let result = match &outcome {
         Ok(_) => "ok",
         Err(_) => "refused",
@@ -81,12 +83,21 @@ pub(super) async fn drain(
     desk.counts.count(action, result);
     audit(&actor, action, &order, &outcome);
     match outcome {
-        Ok(outcome) => Json(DrainAnswer {
-            service: order.service,
-            matched: outcome.matched,
-            draining: outcome.draining,
-        })
-        .into_response(),
+        Ok(outcome) => {
+            let not_yet_in = await_force(desk.followers, outcome.snapshot, until).await;
+            let status = if not_yet_in.is_empty() {
+                StatusCode::OK
+            } else {
+                StatusCode::ACCEPTED
+            };
+            let answer = DrainAnswer {
+                service: order.service,
+                matched: outcome.matched,
+                draining: outcome.draining,
+                not_yet_in,
+            };
+            (status, Json(answer)).into_response()
+        }
         Err(failed) => failed.answer(),
     }
 }
@@ -112,9 +123,23 @@ impl Failed {
     }
 }
 
+/// Waits until the snapshot of this number is in force everywhere; where it is not when the time is over.
+async fn await_force(followers: Vec<Follower>, number: u64, until: Instant) -> Vec<String> {
+    let mut late = Vec::new();
+    for (name, mut reached) in followers {
+        let reached = reached.wait_for(|reached| *reached >= Some(number));
+        // An error means that the stage ended, and the agent with it.
+        if !matches!(timeout_at(until, reached).await, Ok(Ok(_))) {
+            late.push(name.to_owned());
+        }
+    }
+    late
+}
+
 async fn ask(
     drains: &mpsc::Sender<DrainRequest>,
     order: &DrainOrder,
+    until: Instant,
 ) -> Result<DrainOutcome, Failed> {
     let (reply, answer) = oneshot::channel();
     let request = DrainRequest {
@@ -127,7 +152,7 @@ async fn ask(
         drains.send(request).await.ok()?;
         answer.await.ok()
     };
-    match timeout(PATIENCE, asked).await {
+    match timeout_at(until, asked).await {
         Ok(Some(outcome)) => outcome.map_err(Failed::Refused),
         Ok(None) | Err(_) => Err(Failed::Silent),
     }
@@ -181,5 +206,39 @@ pub(super) fn nothing_known() -> Response {
     refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }
 
-/// For the stage that owns drains to answer.
+/// For the stage that owns drains to answer, and for what it says to be in force. The command waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_is_in_force_when_everybody_follows_its_snapshot_and_who_is_late_is_named() {
+        let until = Instant::now() + PATIENCE;
+        let (maps_in, maps) = watch::channel(Some(6));
+        let (front_in, front) = watch::channel(None);
+        let followers = vec![("the maps", maps), ("the front", front)];
+        let mut waiting = pin!(await_force(followers.clone(), 7, until));
+        // A moment that is long enough for everything that is due by itself.
+        let mut early = async |told| {
+            let late = timeout_at(Instant::now() + PATIENCE / 10, &mut waiting).await;
+            assert!(late.is_err(), "{told}: {late:?}");
+        };
+        early("neither").await;
+        maps_in.send_replace(Some(7));
+        front_in.send_replace(Some(6));
+        early("not the front").await;
+        front_in.send_replace(Some(8));
+        assert_eq!(waiting.await, Vec::<String>::new());
+
+        assert_eq!(await_force(followers.clone(), 8, until).await, ["the maps"]);
+        assert_eq!(Instant::now(), until);
+        let late = await_force(followers, 9, until).await;
+        assert_eq!(late, ["the maps", "the front"]);
+    }
+}

@@ -126,7 +126,10 @@ pub(super) fn drains(report: &Report, limits: Option<String>) -> Component {
                 Some(n) => format!("{n} flows"),
             };
             let left = text::duration(age(cut.at_unix, report.now_unix));
-            format!("{} {} has {flows}, cut in {left}", cut.service, cut.key)
+            let key = cut.key.as_ref().map(ToString::to_string);
+            let address = || cut.address.map(|address| address.to_string());
+            let who = key.or_else(address).unwrap_or_default();
+            format!("{} {who} has {flows}, cut in {left}", cut.service)
         })
         .collect();
     let cuts: Vec<&str> = cuts.iter().map(String::as_str).collect();
@@ -255,17 +258,20 @@ mod tests {
         for (id, active) in [("c", Some(1)), ("d", Some(4)), ("e", None)] {
             report.cuts.push(Cut {
                 service: "www_hello".to_owned(),
-                key: crate::catalog::InstanceKey {
-                    node: "file".to_owned(),
-                    id: id.to_owned(),
-                },
+                key: Some(sample::key("file", id)),
+                address: None,
                 at_unix: report.now_unix + 12,
                 active,
             });
         }
+        report.cuts.push(Cut {
+            key: None,
+            address: Some(([10, 0, 0, 9], 80).into()),
+            ..report.cuts[2].clone()
+        });
         let line = drains(&report, Some("no right".to_owned()));
         let expect = "www_hello file/c has 1 flow, cut in 12 s, www_hello file/d has 4 flows, cut in 12 s, \
-             www_hello file/e has flows, cut in 12 s; flows that the agent cannot see end by themselves: no right";
+             www_hello file/e has flows, cut in 12 s, www_hello 10.0.0.9:80 has flows, cut in 12 s; flows that the agent cannot see end by themselves: no right";
         assert_eq!((line.mark, line.detail.as_str()), (Mark::Ok, expect));
     }
 

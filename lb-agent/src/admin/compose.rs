@@ -16,9 +16,10 @@ use super::{
 use crate::{
     catalog::InstanceKey,
     options::{Balance, CheckKind},
-    removal,
+    removal::{self, Whose},
     snapshot::{self, ServiceName, Snapshot, State},
-    stats::{BackendStats, Handshakes, ServiceStats, Stats},
+    sockets::Target,
+    stats::{BackendStats, ServiceStats, Stats},
     vip::Pools,
 };
 
@@ -86,18 +87,30 @@ fn unix(time: SystemTime) -> u64 {
 
 fn cuts(material: &Material<'_>) -> Vec<Cut> {
     let cuts = material.removal.cuts.iter();
-    cuts.map(|((service, key), at)| {
-        let figures = material.stats.map(|stats| {
-            let backends = stats.services.get(service).map(|it| &it.backends);
-            backends.and_then(|it| it.get(key)).copied()
-        });
-        Cut {
-            service: service.to_string(),
-            key: key.clone(),
-            at_unix: unix(*at),
-            // A data plane that answers, but does not name the backend, has freed it: no flow was left.
-            active: figures.map(|it| it.unwrap_or_default().active),
+    cuts.map(|(whose, at)| match whose {
+        Whose::Instance(service, key) => {
+            let figures = material.stats.map(|stats| {
+                let backends = stats.services.get(service).map(|it| &it.backends);
+                backends.and_then(|it| it.get(key)).copied()
+            });
+            Cut {
+                service: service.to_string(),
+                key: Some(key.clone()),
+                address: None,
+                at_unix: unix(*at),
+                // A data plane that answers, but does not name the backend, has freed it: no flow was left.
+                active: figures.map(|it| it.unwrap_or_default().active),
+            }
         }
+        Whose::Address(service, Target { vip, address }) => Cut {
+            service: service
+                .as_ref()
+                .map_or(vip.to_string(), ToString::to_string),
+            key: None,
+            address: Some(*address),
+            at_unix: unix(*at),
+            active: None,
+        },
     })
     .collect()
 }
@@ -181,13 +194,7 @@ fn service(
             failed: stats.failed,
             active: stats.active,
         }),
-        connects: stats.map(|stats| {
-            let mut all = Handshakes::default();
-            for backend in stats.backends.values() {
-                all += backend.handshakes;
-            }
-            all.into()
-        }),
+        connects: stats.map(|stats| stats.handshakes.into()),
         leaving: gone
             .map(|(key, figures)| Leaving {
                 key: key.clone(),
@@ -308,6 +315,46 @@ mod tests {
         let service = services.iter().find(|s| s.name == "www_hello").unwrap();
         assert_eq!(service.leaving[0].key.id, "gone");
         assert_eq!(service.leaving[0].active, 2);
+    }
+
+    #[test]
+    fn whose_flows_will_be_cut_is_told_by_instance_or_by_address() {
+        let (snapshot, stats) = (sample::snapshot(), sample::stats());
+        let www = ServiceName::whole("www_hello");
+        let key = sample::key("file", "gone");
+        let [vip, nobodys] = [7, 99].map(|last| Target {
+            vip: [198, 18, 12, last].into(),
+            address: ([10, 0, 0, 9], 80).into(),
+        });
+        let cuts = [
+            Whose::Instance(www.clone(), key.clone()),
+            Whose::Address(Some(www), vip),
+            Whose::Address(None, nobodys),
+        ];
+        let removal = removal::Status {
+            cuts: cuts.map(|whose| (whose, sample::now())).into(),
+            sight: None,
+        };
+        let material = Material {
+            removal: &removal,
+            ..sample::material(Some(&snapshot), Some(&stats))
+        };
+        let report = compose(material);
+        let told = report.cuts.iter();
+        let told: Vec<_> = told
+            .map(|it| (it.service.as_str(), it.key.clone(), it.address, it.active))
+            .collect();
+        let at = Some(vip.address);
+        assert_eq!(
+            told,
+            [
+                ("www_hello", Some(key), None, Some(2)),
+                ("198.18.12.99", None, at, None),
+                ("www_hello", None, at, None),
+            ]
+        );
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 
     #[test]

@@ -267,7 +267,7 @@ const KINDS: [&str; 8] = [
 ];
 
 /// Every state, in the order of causes.
-const STATES: [State; 7] = [
+const STATES: [State; 8] = [
     State::Usable,
     State::Starting,
     State::L4Down,
@@ -275,12 +275,16 @@ const STATES: [State; 7] = [
     State::ConsulCritical,
     State::Maintenance,
     State::Draining,
+    State::Leaving,
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{compose::compose, sample};
+    use crate::{
+        admin::{compose::compose, sample},
+        snapshot::ServiceName,
+    };
 
     fn text_of(report: &Report) -> String {
         let process = vec![Figure::counter("process_x", "X.", vec![Sample::plain(1.5)])];
@@ -342,6 +346,22 @@ mod tests {
         has(&text, "lb_config_refused_entries{kind=\"service\"} 1.0");
         has(&text, "process_x_total 1.5");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn an_instance_whose_container_ends_is_counted_as_every_other() {
+        let mut snapshot = sample::snapshot();
+        let hello = snapshot.services.get_mut(&ServiceName::whole("www_hello"));
+        let hello = std::sync::Arc::make_mut(hello.unwrap());
+        hello.backends.values_mut().for_each(|it| it.leaving = true);
+        let count = hello.backends.len();
+        let text = text_of(&compose(sample::material(Some(&snapshot), None)));
+        has(
+            &text,
+            &format!("lb_backends{{state=\"leaving\"}} {count}.0"),
+        );
+        let labels = "service=\"www_hello\",state=\"leaving\"";
+        has(&text, &format!("lb_service_backends{{{labels}}} {count}.0"));
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct Inputs {
     pub removal: watch::Receiver<removal::Status>,
     /// Passes drains on.
     pub drains: mpsc::Sender<DrainRequest>,
+    /// Where a drain must have come before it is in force.
+    pub followers: Vec<Follower>,
     /// Asks for the virtual addresses, and passes changes of them on.
     pub vips: mpsc::Sender<vip::Request>,
     /// Who the clients on this host are; `None` until the Docker Engine has answered.
@@ -106,6 +108,9 @@ pub struct Inputs {
 
 /// Reads the host names that the front serves.
 pub type HostNames = Box<dyn Fn() -> BTreeMap<String, Vec<String>> + Send + Sync>;
+
+/// What follows the snapshots, for people, and the number of the last complete one that is in force there.
+pub type Follower = (&'static str, watch::Receiver<Option<u64>>);
 
 /// Reads how a stage is.
 pub type ComponentLine = Box<dyn Fn() -> Component + Send + Sync>;
@@ -218,6 +223,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         sockets: inputs.sockets,
         removal: inputs.removal,
         drains: inputs.drains,
+        followers: inputs.followers,
         vips: inputs.vips,
         clients: inputs.clients,
         pools: inputs.pools,

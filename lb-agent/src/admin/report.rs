@@ -58,11 +58,13 @@ pub struct Report {
 /// A backend that was taken out, and the end of its flows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// Its service; that may be gone as well.
+    /// Its service, which may be gone as well; the VIP if nobody knows any more whose that was.
     pub service: String,
-    /// Who it is or was.
+    /// Who it is or was; absent if it left while no agent looked.
     #[serde(flatten)]
-    pub key: InstanceKey,
+    pub key: Option<InstanceKey>,
+    /// Where it was, in that case; else `null`.
+    pub address: Option<SocketAddr>,
     /// When its flows are cut, in seconds since 1970.
     pub at_unix: u64,
     /// Its open flows; `null` when not known.
@@ -362,6 +364,8 @@ pub struct DrainAnswer {
     pub matched: Vec<InstanceKey>,
     /// Whether they are drained now.
     pub draining: bool,
+    /// Where that is ordered but not in force yet, and when it will be is not known: `the maps`, `the front`.
+    pub not_yet_in: Vec<String>,
 }
 
 /// The answer to `GET /api/v1/flows`.

@@ -59,6 +59,7 @@ pub(super) struct Desk {
     pub(super) sockets: Sockets,
     pub(super) removal: watch::Receiver<removal::Status>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
+    pub(super) followers: Vec<super::Follower>,
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
     pub(super) pools: vip::Pools,

@@ -99,6 +99,7 @@ pub(crate) fn snapshot() -> Snapshot {
         backends: [(key("n1", "www-1"), backend("10.0.2.1:80"))].into(),
     };
     Snapshot {
+        number: 1,
         answered: true,
         stopgap: false,
         complete: true,
@@ -135,6 +136,9 @@ pub(crate) fn stats() -> Stats {
             leaving,
         }
     };
+    let (a, gone) = (active(4, false), active(2, true));
+    let mut handshakes = a.handshakes;
+    handshakes += gone.handshakes;
     let hello = ServiceStats {
         flows: 1204,
         refused: Refusals {
@@ -144,11 +148,8 @@ pub(crate) fn stats() -> Stats {
         },
         failed: 1,
         active: 6,
-        backends: [
-            (key("file", "a"), active(4, false)),
-            (key("file", "gone"), active(2, true)),
-        ]
-        .into(),
+        handshakes,
+        backends: [(key("file", "a"), a), (key("file", "gone"), gone)].into(),
     };
     Stats {
         services: [(ServiceName::whole("www_hello"), hello)].into(),

@@ -79,6 +79,7 @@ pub(super) fn compose(known: &Known, facts: &Facts, last: Option<Last<'_>>) -> S
     problems.sort();
     problems.dedup();
     Snapshot {
+        number: 0,
         answered: known.answered(),
         stopgap: known.stopgap(),
         complete: known.answered() && facts.verdicts.settled,

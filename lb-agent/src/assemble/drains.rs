@@ -7,7 +7,6 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     catalog::{Catalog, InstanceKey, Problem},
-    drain::DrainOutcome,
     snapshot::ServiceName,
     state_file,
 };
@@ -69,7 +68,7 @@ impl Drains {
     }
 }
 
-/// The set after one request, and what to answer.
+/// The set after one request, and the instances that it concerns.
 ///
 /// # Errors
 ///
@@ -79,7 +78,7 @@ pub(super) fn after_request(
     catalog: &Catalog,
     wanted: (&str, Option<&str>),
     undo: bool,
-) -> Result<(BTreeSet<Drain>, DrainOutcome), String> {
+) -> Result<(BTreeSet<Drain>, Vec<InstanceKey>), String> {
     let (service, instances) = find(catalog, wanted.0)?;
     let matched: Vec<InstanceKey> = match wanted.1 {
         None => instances,
@@ -95,8 +94,7 @@ pub(super) fn after_request(
             set.insert(drain);
         }
     }
-    let draining = !undo;
-    Ok((set, DrainOutcome { matched, draining }))
+    Ok((set, matched))
 }
 
 /// The set without the instances that left `catalog`, which must be complete: whatever comes back under an

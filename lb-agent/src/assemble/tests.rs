@@ -537,6 +537,30 @@ async fn what_was_kept_is_no_answer_and_ends_no_drain() {
     stage.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_answered_with_the_number_of_the_snapshot_that_shows_it() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    let number = stage.serve(WWW).await.number;
+    let ordered = stage.drain("www", Some("a"), false).await.unwrap();
+    assert_eq!(ordered.snapshot, number + 1);
+    let snapshot = stage.until(|it| it.number > number).await;
+    assert_eq!(snapshot.number, ordered.snapshot);
+    assert_eq!(drained(&snapshot), ["file/a"]);
+    // What is so already was shown already.
+    let again = stage.drain("www", Some("a"), false).await.unwrap();
+    assert_eq!(again.snapshot, ordered.snapshot);
+    // Within one window, so that nothing is changed in the end; whoever ordered it waits for a number all the same.
+    for undo in [true, false] {
+        let outcome = stage.drain("www", Some("a"), undo).await.unwrap();
+        assert_eq!(outcome.snapshot, ordered.snapshot + 1, "undo: {undo}");
+    }
+    let snapshot = stage.until(|it| it.number > ordered.snapshot).await;
+    assert_eq!(snapshot.number, ordered.snapshot + 1);
+    assert_eq!(drained(&snapshot), ["file/a"]);
+    stage.end().await;
+}
+
 #[tokio::test]
 async fn a_drain_of_something_unknown_names_what_there_is() {
     let directory = TempDir::new().unwrap();

@@ -144,7 +144,7 @@ pub enum Ask {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
-    /// Take backends out of service: no new flows, established ones are cut after `lb_drain` (30 s)
+    /// Take backends out of service: no new flows once it returns, established ones are cut after `lb_drain` (30 s)
     #[command(
         after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
     )]
@@ -205,7 +205,7 @@ pub enum Exit {
     Fine = 0,
     /// It failed.
     Failed = 1,
-    /// It worked, and something is degraded.
+    /// It worked, and something is degraded or not in force yet.
     Degraded = 3,
 }
 
@@ -431,12 +431,20 @@ async fn drain(client: &Client, output: Output, target: &str, undo: bool) -> Ans
         backend,
         undo,
     };
-    let answer: DrainAnswer = client.drain(&order, PATIENCE).await?;
+    drained(&client.drain(&order, PATIENCE).await?, output)
+}
+
+fn drained(answer: &DrainAnswer, output: Output) -> Answer {
     let text = match output {
-        Output::Table => show::drained(&answer),
-        Output::Json => json(&answer)?,
+        Output::Table => show::drained(answer),
+        Output::Json => json(answer)?,
     };
-    Ok((text, Exit::Fine))
+    let exit = if answer.not_yet_in.is_empty() {
+        Exit::Fine
+    } else {
+        Exit::Degraded
+    };
+    Ok((text, exit))
 }
 
 async fn healthcheck(client: &Client) -> Answer {

@@ -340,16 +340,25 @@ pub(super) fn options(entries: &[OptionEntry]) -> String {
 /// What a drain did.
 pub(super) fn drained(answer: &DrainAnswer) -> String {
     let service = visible(&answer.service);
-    let word = if answer.draining {
-        "draining   no new flows; established flows are cut after lb_drain"
-    } else {
-        "in service again"
+    let word = match (answer.not_yet_in.is_empty(), answer.draining) {
+        (true, true) => "draining   no new flows; established flows are cut after lb_drain",
+        (true, false) => "in service again",
+        (false, true) => "to be drained",
+        (false, false) => "to be in service again",
     };
     let line = |key: &crate::catalog::InstanceKey| {
         let key = key.to_string();
         format!("{service}  {}  {word}\n", visible(&key))
     };
-    answer.matched.iter().map(line).collect()
+    let mut text: String = answer.matched.iter().map(line).collect();
+    if !answer.not_yet_in.is_empty() {
+        let places: Vec<_> = answer.not_yet_in.iter().map(|it| visible(it)).collect();
+        text += &format!(
+            "ordered, but not yet in force in {}: see `lb-agent status`\n",
+            places.join(" and ")
+        );
+    }
+    text
 }
 
 /// Why a backend is not well, from the level that says so, in one line.

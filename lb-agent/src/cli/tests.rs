@@ -360,3 +360,24 @@ fn json_names_are_kept() {
     assert_eq!(status["ok"], false);
     assert_eq!(status["components"][0]["mark"], "ok");
 }
+
+#[test]
+fn a_drain_that_is_not_in_force_yet_says_where_and_is_not_fine() {
+    let mut answer = DrainAnswer {
+        service: "www_hello".to_owned(),
+        matched: vec![sample::key("file", "a")],
+        draining: true,
+        not_yet_in: Vec::new(),
+    };
+    let (text, exit) = drained(&answer, Output::Table).unwrap();
+    assert_eq!(exit, Exit::Fine);
+    let line =
+        "www_hello  file/a  draining   no new flows; established flows are cut after lb_drain\n";
+    assert_eq!(text, line);
+    answer.not_yet_in = vec!["the maps".to_owned(), "the front".to_owned()];
+    let (text, exit) = drained(&answer, Output::Table).unwrap();
+    assert_eq!(exit, Exit::Degraded);
+    let lines = "www_hello  file/a  to be drained\n\
+                 ordered, but not yet in force in the maps and the front: see `lb-agent status`\n";
+    assert_eq!(text, lines);
+}

@@ -82,10 +82,14 @@ impl Namespaces {
             .name("clients".to_owned())
             .spawn(move || {
                 while let Some((wanted, reply)) = asked.blocking_recv() {
-                    let found = wanted.iter().map(|it| cookie_of(&proc, it)).collect();
-                    // A thread that stayed would keep the last container's namespace alive.
-                    if let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
-                        tracing::warn!(%error, "cannot go back to the host's network namespace");
+                    let mut away = false;
+                    let each = wanted.iter();
+                    let found = each.map(|it| cookie_of(&proc, it, &mut away)).collect();
+                    // A thread that stayed would keep the last container's namespace alive. One that cannot go back ends,
+                    // and the stage with it.
+                    if away && let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
+                        tracing::error!(%error, "cannot go back to the host's network namespace");
+                        return;
                     }
                     // Nobody waits for it any more: the stage ends.
                     let _ = reply.send(found);
@@ -102,8 +106,8 @@ impl Namespaces {
     }
 }
 
-/// Leaves the thread in that namespace.
-fn cookie_of(proc: &Path, wanted: &Wanted) -> Result<u64, Fault> {
+/// Leaves the thread in that namespace, and says whether it is `away`.
+fn cookie_of(proc: &Path, wanted: &Wanted, away: &mut bool) -> Result<u64, Fault> {
     let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let process = open(&proc.join(wanted.pid.to_string()), folder, Mode::empty())?;
     let mut cgroups = String::new();
@@ -113,6 +117,7 @@ fn cookie_of(proc: &Path, wanted: &Wanted) -> Result<u64, Fault> {
     }
     let namespace = read(process.as_fd(), "ns/net")?;
     setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+    *away = true;
     Ok(cookie_here()?)
 }
 

@@ -1,9 +1,11 @@
 //! Who may ask: this host, and its neighbours on the networks that it has an address in.
 //!
 //! A private address alone says little: another tenant's machine may have one, and a resolver that answers
-//! it is open to it. Networks come and go with containers, so they are read anew when an unknown client asks.
+//! it is open to it. Networks come and go with containers, so they are read anew when an unknown client asks, and now
+//! and then when a known one does.
 
 use std::{
+    io,
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -23,7 +25,7 @@ pub(super) struct Access {
     pools: Pools,
     neighbours: Vec<IpNet>,
     allow: Vec<IpNet>,
-    networks: Box<dyn Fn() -> Vec<IpNet> + Send + Sync>,
+    networks: Box<dyn Fn() -> io::Result<Vec<IpNet>> + Send + Sync>,
     known: Mutex<Known>,
 }
 
@@ -31,7 +33,12 @@ pub(super) struct Access {
 #[derive(Default)]
 struct Known {
     networks: Vec<IpNet>,
+    /// When they were last asked for.
     read: Option<Instant>,
+    /// The same, for a client that none of them holds.
+    read_for_stranger: Option<Instant>,
+    /// Whether the kernel did not tell them the last time.
+    failed: bool,
 }
 
 impl Access {
@@ -45,7 +52,7 @@ impl Access {
         pools: Pools,
         neighbours: Vec<IpNet>,
         allow: Vec<IpNet>,
-        networks: impl Fn() -> Vec<IpNet> + Send + Sync + 'static,
+        networks: impl Fn() -> io::Result<Vec<IpNet>> + Send + Sync + 'static,
     ) -> Self {
         Self {
             pools,
@@ -69,16 +76,40 @@ impl Access {
 
     fn is_neighbour(&self, client: IpAddr, now: Instant) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if holds(&known.networks, client) {
-            return true;
+        let within = |limit, read| now.saturating_duration_since(read) < limit;
+        let stranger = !holds(&known.networks, client);
+        // Apart, so that a newcomer does not have to wait because a neighbour has just asked.
+        let fresh = if stranger {
+            known
+                .read_for_stranger
+                .is_some_and(|it| within(READ_EVERY, it))
+        } else {
+            known.read.is_some_and(|it| within(LEAVE_WITHIN, it))
+        };
+        if fresh {
+            return !stranger;
         }
-        let fresh = |read| now.saturating_duration_since(read) < READ_EVERY;
-        if known.read.is_some_and(fresh) {
-            return false;
-        }
-        known.networks = (self.networks)();
         known.read = Some(now);
+        if stranger {
+            known.read_for_stranger = Some(now);
+        }
+        known.learn((self.networks)());
         holds(&known.networks, client)
+    }
+}
+
+impl Known {
+    /// Unknown is not empty: what was known stays until the kernel tells something else.
+    fn learn(&mut self, told: io::Result<Vec<IpNet>>) {
+        let failed = told.is_err();
+        match told {
+            Ok(networks) => self.networks = networks,
+            Err(error) if !self.failed => {
+                warn!(%error, "the host's networks cannot be read; DNS goes by those known before");
+            }
+            Err(_) => {}
+        }
+        self.failed = failed;
     }
 }
 
@@ -87,14 +118,9 @@ fn holds(networks: &[IpNet], client: IpAddr) -> bool {
 }
 
 /// The networks of this host's devices, as the kernel tells them.
-fn host_networks() -> Vec<IpNet> {
-    match getifaddrs() {
-        Ok(devices) => devices.flat_map(|device| networks_of(&device)).collect(),
-        Err(error) => {
-            warn!(%error, "the host's networks cannot be read; only this host itself gets DNS answers");
-            Vec::new()
-        }
-    }
+fn host_networks() -> io::Result<Vec<IpNet>> {
+    let devices = getifaddrs()?;
+    Ok(devices.flat_map(|device| networks_of(&device)).collect())
 }
 
 /// The network of an address, and that of the other end where the device has one.
@@ -117,6 +143,9 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 
 /// An unknown client costs no more than one look at the devices in this time.
 const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the neighbours on a network that is gone may go on asking.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -154,7 +183,10 @@ mod tests {
 
     #[test]
     fn only_this_host_and_its_neighbours_may_ask() {
-        let networks = || nets(&["172.17.0.1/16", "fe80::5/64", "fd00::7/64", "192.0.2.9/24"]);
+        let networks = || {
+            let all = ["172.17.0.1/16", "fe80::5/64", "fd00::7/64", "192.0.2.9/24"];
+            Ok(nets(&all))
+        };
         let access = Access::with(
             pools(),
             private_networks(),
@@ -201,8 +233,8 @@ mod tests {
         let access = Access::with(pools(), private_networks(), Vec::new(), move || match count
             .fetch_add(1, Ordering::Relaxed)
         {
-            0 => nets(&["172.17.0.1/16"]),
-            _ => nets(&["172.17.0.1/16", "10.9.0.1/24"]),
+            0 => Ok(nets(&["172.17.0.1/16"])),
+            _ => Ok(nets(&["172.17.0.1/16", "10.9.0.1/24"])),
         });
         let begin = Instant::now();
         let newcomer = "10.9.0.2".parse().unwrap();
@@ -217,8 +249,28 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_is_gone_is_forgotten_and_one_that_cannot_be_read_is_not() {
+        let reads = AtomicUsize::new(0);
+        let access = Access::with(pools(), private_networks(), Vec::new(), move || match reads
+            .fetch_add(1, Ordering::Relaxed)
+        {
+            0 => Ok(nets(&["172.17.0.1/16"])),
+            1 => Err(io::ErrorKind::OutOfMemory.into()),
+            _ => Ok(nets(&["10.9.0.1/24"])),
+        });
+        let mut now = Instant::now();
+        let neighbour = "172.17.0.2".parse().unwrap();
+        assert!(access.allows(neighbour, now));
+        now += LEAVE_WITHIN;
+        assert!(access.allows(neighbour, now), "it was not told to be gone");
+        // A newcomer need not wait for the next look on account of a neighbour.
+        assert!(access.allows("10.9.0.2".parse().unwrap(), now));
+        assert!(!access.allows(neighbour, now + READ_EVERY));
+    }
+
+    #[test]
     fn the_kernel_tells_the_networks_of_this_host() {
-        let networks = host_networks();
+        let networks = host_networks().unwrap();
         assert!(holds(&networks, IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert!(!holds(&networks, [8, 8, 8, 8].into()), "{networks:?}");
     }

@@ -57,8 +57,6 @@ pub enum Found {
     NotYet,
     /// It lies under `consul.`: Consul may know.
     Consul,
-    /// It lies where nothing is but our own names, and is none of them.
-    Nobody,
     /// Others may know.
     Elsewhere,
 }
@@ -209,8 +207,6 @@ impl Names {
         }
         if !self.answered && self.may_be_ours(name) {
             Found::NotYet
-        } else if lies_under(name, APPENDED) {
-            Found::Nobody
         } else if lies_under(name, "consul") {
             Found::Consul
         } else {
@@ -442,7 +438,8 @@ fn lies_under(name: &str, zone: &str) -> bool {
 
 /// The zone in which Consul puts virtual addresses.
 const VIRTUAL: &str = "virtual.consul";
-/// What a host without a domain has in its list to append; nobody has it in DNS.
+/// What a host without a domain has in its list to append. Nobody has it at the root, but it is not set aside (RFC 6761,
+/// RFC 8375), and some networks serve names in it: what is no service there is theirs.
 const APPENDED: &str = "localdomain";
 const LOCALHOST: &str = "localhost";
 /// Registered ports that are told; the answer fits into a datagram.

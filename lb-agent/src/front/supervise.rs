@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use interface::workers;
-use living::{Living, greet};
+use living::{Living, greet, is_nobody};
 use sent::Sent;
 use telling::Telling;
 
@@ -53,7 +53,8 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
 /// living front already does.
 ///
 /// # Errors
-/// When the first front cannot be started. Later failures are reported as problems and tried again.
+/// When the first front cannot be started. Later failures are reported as problems and tried again, and so is the silence
+/// of one that may be there.
 pub async fn supervise(
     config: Supervisor,
     inherited: Vec<TcpListener>,
@@ -84,8 +85,11 @@ pub async fn supervise(
                     stage.report(Some(format!("it ended ({error}) and is started again")));
                 }
             }
-            Err(error) if first => return Err(error),
+            Err(error) if first && !matches!(error, SuperviseError::Silent { .. }) => {
+                return Err(error);
+            }
             Err(error) => {
+                first = false;
                 let why = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, why, "no front");
                 stage.report(Some(format!("{error} ({})", why.unwrap_or_default())));
@@ -132,7 +136,15 @@ impl Stage {
                 // It drains, and its listeners stay open for as long as that takes. It may be gone by now.
                 let _ = kill(Pid::from_raw(hello.pid), Signal::SIGTERM);
             }
-            Err(error) => tracing::debug!(%error, "no living front"),
+            Err(error) if is_nobody(&error) => tracing::debug!(%error, "no living front"),
+            // Our own can be ended for sure, so that there is never a second one.
+            Err(error) if self.child.is_some() => {
+                tracing::warn!(%error, "replacing a silent front");
+            }
+            Err(source) => {
+                let path = self.config.control.clone();
+                return Err(SuperviseError::Silent { path, source });
+            }
         }
         self.end_child(Duration::ZERO).await;
         if self.listeners.is_empty() {
@@ -247,23 +259,23 @@ impl Stage {
                     let snapshot = self.snapshots.borrow_and_update().clone();
                     // Unknown is not empty: a front with routes keeps them until all sources and probes have
                     // spoken. A new one waits a moment for that, its connections in the kernel's queue.
-                    let is_stopgap = snapshot.as_ref().is_some_and(|it| it.stopgap);
+                    let reached = snapshot.as_ref().and_then(|it| it.reached());
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
                         // Its routes are as new as anything that was kept.
-                        self.routed(has_routes && is_stopgap);
+                        self.routed(reached.filter(|_| has_routes));
                         continue;
                     };
-                    let (complete, began) = (snapshot.complete, Instant::now());
-                    has_routes |= complete;
+                    let began = Instant::now();
+                    has_routes |= snapshot.complete;
                     let told;
                     (telling, told) = telling.order(snapshot).await?;
                     self.show(&telling);
-                    let this = Sent { ready: complete || is_stopgap, since, began, cost: told.cost };
+                    let this = Sent { reached, since, began, cost: told.cost };
                     if let Some(order) = told.order {
                         timeout(ORDER, front.orders.write_all(&order)).await??;
                         sent = Some(this);
                     } else {
-                        self.routed(this.ready);
+                        self.routed(this.reached);
                         rested = this.rested(Instant::now());
                     }
                 }
@@ -327,12 +339,13 @@ impl Stage {
         metrics
             .last_duration_micros
             .store(micros, Ordering::Relaxed);
-        self.routed(sent.ready);
+        self.routed(sent.reached);
     }
 
-    fn routed(&self, ready: bool) {
-        let routed = &self.outputs.routed;
-        routed.send_if_modified(|routed| ready && !std::mem::replace(routed, true));
+    fn routed(&self, reached: Option<u64>) {
+        if reached.is_some() {
+            self.outputs.routed.send_replace(reached);
+        }
     }
 
     /// Whether an adopted front listens somewhere else than it should.

@@ -100,6 +100,7 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
         backends: addresses.iter().map(backend).collect(),
     };
     Snapshot {
+        number: 1,
         answered,
         stopgap: false,
         complete: false,

@@ -65,6 +65,12 @@ pub enum Error {
         /// What to do instead.
         remedy: String,
     },
+    /// Every second question for our names would go to somebody else.
+    #[error(
+        "{} has `options rotate`, so servers that do not know our names would be asked for them, too; take `rotate` out of \
+         that file and install again", .0.display()
+    )]
+    InTurn(PathBuf),
     /// Somebody else's file has our name.
     #[error("{} has lines that are not ours; move it away", .0.display())]
     Foreign(PathBuf),
@@ -96,7 +102,7 @@ impl Host {
     /// Makes the agent the resolver of the host's processes. To do it again changes nothing.
     ///
     /// # Errors
-    /// When another program would undo it, or a file cannot be written.
+    /// When another program would undo it, others would be asked for our names, or a file cannot be written.
     pub fn install(&self, wanted: &Wanted) -> Result<Done, Error> {
         match self.way(wanted.own)? {
             Way::Resolved => {
@@ -116,6 +122,9 @@ impl Host {
             }
             Way::File(old) => {
                 let path = self.resolv_conf();
+                if old.as_deref().is_some_and(text::asks_in_turn) {
+                    return Err(Error::InTurn(path));
+                }
                 let text = text::with_line(old.as_deref(), wanted.own);
                 if old.as_deref() == Some(&text) {
                     return Ok(Done::Nothing);
@@ -126,15 +135,13 @@ impl Host {
         }
     }
 
-    /// Undoes what [`Host::install`] did, whichever way that was, and keeps what others changed since.
-    ///
-    /// # Errors
-    /// When a file cannot be read or written.
-    pub fn uninstall(&self) -> Result<Vec<Done>, Error> {
-        Ok([self.remove_drop_in()?, self.remove_line()?]
+    /// Undoes what [`Host::install`] did, whichever way that was, and keeps what others changed since. Tells what was done
+    /// to each file, or why a file cannot be read or written; the other one is then undone all the same.
+    pub fn uninstall(&self) -> Vec<Result<Done, Error>> {
+        [self.remove_drop_in(), self.remove_line()]
             .into_iter()
-            .filter(|done| *done != Done::Nothing)
-            .collect())
+            .filter(|done| !matches!(done, Ok(Done::Nothing)))
+            .collect()
     }
 
     /// Whether the host's processes ask an agent.
@@ -264,13 +271,21 @@ impl Host {
     }
 }
 
-/// Who writes what a link leads to: resolvconf and NetworkManager have directories of their own.
+/// Who writes what a link leads to: these have directories of their own.
 fn writer_of_link(target: &Path) -> String {
     let shown = target.display().to_string();
-    [text::NETWORK_MANAGER, "resolvconf"]
-        .into_iter()
-        .find(|name| shown.contains(name))
-        .map_or_else(|| format!("whoever owns {shown}"), str::to_owned)
+    [
+        (text::NETWORK_MANAGER, text::NETWORK_MANAGER),
+        ("resolvconf", "resolvconf"),
+        ("connman", text::CONNMAN),
+        ("/wsl/", text::WSL),
+    ]
+    .into_iter()
+    .find(|(part, _)| shown.contains(part))
+    .map_or_else(
+        || format!("whoever owns {shown}"),
+        |(_, name)| name.to_owned(),
+    )
 }
 
 fn remedy(writer: &str, own: Ipv4Addr) -> String {
@@ -282,6 +297,12 @@ fn remedy(writer: &str, own: Ipv4Addr) -> String {
         ),
         text::DOCKER => "it is the file of this container alone; run the command on the host, or with --root and the \
              host's root directory"
+            .to_owned(),
+        text::DHCLIENT => format!(
+            "put `prepend domain-name-servers {own};` into /etc/dhcp/dhclient.conf and renew the lease"
+        ),
+        text::WSL => "put `[network]` and `generateResolvConf = false` into /etc/wsl.conf, run `wsl --shutdown` on Windows, \
+             make /etc/resolv.conf a file of your own with a server in it, and install again"
             .to_owned(),
         _ => format!(
             "let that program name {own} as the first server (resolvconf: a `nameserver {own}` line in \

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{Refusal, ServiceKey};
+use lb_common::Refusal;
 use nix::time::{ClockId, clock_gettime};
 
-use super::Stage;
+use super::{Stage, met};
 use crate::{
     catalog::InstanceKey,
     snapshot::{ServiceName, Snapshot},
@@ -28,9 +28,9 @@ pub(super) struct Count {
     part: Part,
 }
 
-/// What is counted next: what comes after this.
+/// What is counted next.
 enum Part {
-    Endpoints(Bound<ServiceKey>),
+    /// The services after this one.
     Services(Bound<ServiceName>),
     Leaving,
 }
@@ -53,17 +53,13 @@ impl Count {
             stats,
             snapshot: Arc::clone(&stage.snapshot),
             left: stage.leaving.clone(),
-            part: Part::Endpoints(Bound::Unbounded),
+            part: Part::Services(Bound::Unbounded),
         }
     }
 
     /// Counts the next slice; whether there is another one.
     pub(super) fn go_on(&mut self, stage: &Stage) -> bool {
         let part = match std::mem::replace(&mut self.part, Part::Leaving) {
-            Part::Endpoints(after) => match self.endpoints(stage, after) {
-                Some(last) => Part::Endpoints(Bound::Excluded(last)),
-                None => Part::Services(Bound::Unbounded),
-            },
             Part::Services(after) => match self.services(stage, after) {
                 Some(last) => Part::Services(Bound::Excluded(last)),
                 None => Part::Leaving,
@@ -77,23 +73,17 @@ impl Count {
         true
     }
 
-    /// Counts what flows through endpoints; the last of them, if there may be more.
-    fn endpoints(&mut self, stage: &Stage, after: Bound<ServiceKey>) -> Option<ServiceKey> {
-        let endpoints = &stage.wanted.desired().services;
-        let mut last = None;
-        for (key, endpoint) in endpoints.range((after, Bound::Unbounded)).take(SLICE) {
-            last = Some(*key);
-            let table = stage.installed.services.get(key).map(|it| it.table);
-            let Some(counters) = table.and_then(|table| stage.maps.counters(table).ok()) else {
-                continue;
-            };
-            let figures = self.stats.services.entry(endpoint.name.clone());
-            figures.or_default().add(&counters);
-        }
-        last
+    /// Tells all that a service has counted.
+    fn add_up(&mut self, stage: &Stage, name: &ServiceName) {
+        let read = |table| stage.maps.counters(table).unwrap_or_default();
+        let met = |address| met(&stage.maps, &stage.installed, address);
+        let (counters, handshakes) = stage.books.total(name, read, met);
+        let figures = self.stats.services.entry(name.clone()).or_default();
+        figures.add(&counters);
+        figures.handshakes += handshakes;
     }
 
-    /// Counts what is open at backends of services; the last of them, if there may be more.
+    /// Counts what services have counted, and what is open at their backends; the last of them, if there may be more.
     fn services(&mut self, stage: &Stage, after: Bound<ServiceName>) -> Option<ServiceName> {
         let snapshot = Arc::clone(&self.snapshot);
         let services = snapshot.services.range((after, Bound::Unbounded));
@@ -101,6 +91,7 @@ impl Count {
         let mut last = None;
         let mut room = SLICE;
         for (name, service) in services {
+            self.add_up(stage, name);
             let mut counted = BTreeSet::new();
             for (key, backend) in &service.backends {
                 // TCP and UDP instances at one address share its count.
@@ -108,7 +99,8 @@ impl Count {
                 self.note(stage, name, key, backend.addresses(), (now, false, first));
             }
             last = Some(name);
-            room = room.saturating_sub(1 + service.backends.len());
+            let looks = stage.books.endpoints(name) + service.backends.len();
+            room = room.saturating_sub(1 + looks);
             if room == 0 {
                 break;
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -71,16 +72,22 @@ impl Deadlines {
     }
 
     /// Notes the flows that were there before this agent. Those to what `snapshot`, which must be complete, does
-    /// not have went to a backend that left while nobody looked: their time begins now.
+    /// not have went to a backend that left while nobody looked: their time begins now. Not where nobody has their VIP
+    /// any more and the backend serves on: then it may be the VIP that left, for another one of the same service.
     pub fn adopt(&mut self, snapshot: &Snapshot, flows: &BTreeSet<Target>, now: Instant) {
         let mut alive = BTreeSet::new();
         let mut owners = BTreeMap::new();
+        let mut serving = BTreeSet::new();
         for (name, service) in &snapshot.services {
             alive.extend(takes_flows(service));
+            serving.extend(serving_at(service));
             owners.extend(service.vip.map(|vip| (vip, (name, service.options.drain))));
         }
         for target in flows.difference(&alive) {
             let owner = owners.get(&target.vip);
+            if owner.is_none() && serving.contains(&target.address) {
+                continue;
+            }
             let drain = owner.map_or(Options::default().drain, |(_, drain)| *drain);
             self.pending.entry(*target).or_insert_with(|| Pending {
                 service: owner.map(|(name, _)| (*name).clone()),
@@ -224,11 +231,15 @@ fn taken_out(state: State) -> bool {
 
 fn takes_flows(service: &snapshot::Service) -> impl Iterator<Item = Target> {
     let vip = service.vip;
+    serving_at(service).filter_map(move |address| vip.map(|vip| Target { vip, address }))
+}
+
+/// Where the backends are that may keep their flows.
+fn serving_at(service: &snapshot::Service) -> impl Iterator<Item = SocketAddr> {
     let backends = service.backends.values();
     backends
         .filter(|it| !taken_out(it.state()))
         .flat_map(snapshot::Backend::addresses)
-        .filter_map(move |address| vip.map(|vip| Target { vip, address }))
 }
 
 /// Between two times that the flows of one backend are looked for.

@@ -18,7 +18,7 @@ use std::{
 use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::deadlines::Deadlines;
+use self::deadlines::{Deadlines, Pending};
 use crate::{
     catalog::{InstanceKey, Problem},
     reconcile::error_chain,
@@ -39,9 +39,18 @@ pub struct Metrics {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// When the flows to which backends will be cut. Those that have none left are not here.
-    pub cuts: BTreeMap<(ServiceName, InstanceKey), SystemTime>,
+    pub cuts: BTreeMap<Whose, SystemTime>,
     /// Where flows are seen; `None` before the first look.
     pub sight: Option<Sight>,
+}
+
+/// Whose flows will be cut.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// Those of this instance of a service.
+    Instance(ServiceName, InstanceKey),
+    /// Those to an address. Who had it left while no agent looked; the service is known if it still has its VIP.
+    Address(Option<ServiceName>, Target),
 }
 
 /// What the stage reads and writes.
@@ -199,20 +208,27 @@ impl Stage {
 
     fn status(&self) -> Status {
         let (now, clock) = (Instant::now(), SystemTime::now());
-        let open = self.deadlines.pending().values();
-        let open = open.filter(|pending| pending.is_open());
-        let cuts = open.flat_map(|pending| {
+        let open = self.deadlines.pending().iter();
+        let open = open.filter(|(_, pending)| pending.is_open());
+        let cuts = open.flat_map(|(target, pending)| {
             let at = clock + pending.deadline().saturating_duration_since(now);
-            let instances = pending.service.iter().flat_map(|service| {
-                let one = |instance: &InstanceKey| (service.clone(), instance.clone());
-                pending.instances.iter().map(one)
-            });
-            instances.map(move |instance| (instance, at))
+            whose(target, pending).into_iter().map(move |it| (it, at))
         });
         Status {
             cuts: cuts.collect(),
             sight: self.sight.clone(),
         }
+    }
+}
+
+/// Every instance that had the address, or the address where that is not known.
+fn whose(target: &Target, pending: &Pending) -> Vec<Whose> {
+    let instances = pending.instances.iter().cloned();
+    match &pending.service {
+        Some(service) if !pending.instances.is_empty() => instances
+            .map(|instance| Whose::Instance(service.clone(), instance))
+            .collect(),
+        service => vec![Whose::Address(service.clone(), *target)],
     }
 }
 

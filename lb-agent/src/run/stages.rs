@@ -64,9 +64,10 @@ pub(super) fn spawn(
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (removal_problems_in, removal_problems) = watch::channel(Vec::new());
-    let (installed_in, installed) = watch::channel(false);
-    let (routed_in, routed) = watch::channel(false);
-    let mut conditions = vec![(IN_MAPS, installed)];
+    let (installed_in, installed) = watch::channel(None);
+    let (routed_in, routed) = watch::channel(None);
+    let mut conditions = vec![(IN_MAPS, installed.clone())];
+    let mut followers = vec![("the maps", installed)];
 
     let mut components: Vec<admin::ComponentLine> = Vec::new();
 
@@ -274,7 +275,8 @@ pub(super) fn spawn(
             outputs,
             end.clone(),
         );
-        conditions.push((ROUTED, routed));
+        conditions.push((ROUTED, routed.clone()));
+        followers.push(("the front", routed));
         stage("front", Box::pin(async { run.await.map_err(Into::into) }));
         registry.register_collector(Box::new(front_figures(front_stats.clone())));
         components.push(Box::new(move || front_line(front_stats.borrow().as_ref())));
@@ -305,6 +307,7 @@ pub(super) fn spawn(
         sockets,
         removal,
         drains: drains_in,
+        followers,
         vips: orders_in,
         clients,
         pools,
@@ -402,14 +405,14 @@ fn dns_config(config: &Config, pools: vip::Pools) -> Result<dns::Config> {
 
 /// Sets the conditions of readiness as they come true.
 async fn report_readiness(
-    mut conditions: Vec<(&'static str, watch::Receiver<bool>)>,
+    mut conditions: Vec<(&'static str, watch::Receiver<Option<u64>>)>,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<()> {
     for (condition, reached) in &mut conditions {
         tokio::select! {
             // An error means that the stage ended, which is told elsewhere.
-            reached = reached.wait_for(|reached| *reached) => if reached.is_ok() {
+            reached = reached.wait_for(Option::is_some) => if reached.is_ok() {
                 readiness.set(condition);
             },
             () = stop.cancelled() => return Ok(()),

@@ -25,6 +25,21 @@ pub(super) enum Ended {
     Before,
 }
 
+/// What the kernel does not list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Blind {
+    /// UDP: it lacks the module for that.
+    pub(super) udp: bool,
+}
+
+impl Blind {
+    /// That it does not know such sockets. Over IPv6 there are then none of ours: either the kernel has no IPv6, or it is
+    /// the same module as for IPv4.
+    fn note(&mut self, kind: Kind) {
+        self.udp |= kind.family == AF_INET && kind.protocol == UDP;
+    }
+}
+
 impl Diag {
     /// In the namespace of this thread.
     pub(super) fn open() -> io::Result<Self> {
@@ -38,22 +53,24 @@ impl Diag {
         })
     }
 
-    /// Tells every client's socket that has a record in the map `records`.
+    /// Tells every client's socket that has a record in the map `records`, and which kinds the kernel does not list.
     pub(super) fn list(
         &mut self,
         records: BorrowedFd<'_>,
         mut tell: impl FnMut(Found),
-    ) -> io::Result<()> {
+    ) -> io::Result<Blind> {
         let records = u32::try_from(records.as_raw_fd()).map_err(io::Error::other)?;
+        let mut blind = Blind::default();
         for kind in KINDS {
             let listed = self.ask(&wire::list(kind, records), kind.protocol, &mut tell);
             match listed {
-                // A kernel without IPv6 or without the module for UDP has no such socket of ours.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && kind != KINDS[0] => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && kind != KINDS[0] => {
+                    blind.note(kind);
+                }
                 listed => listed?,
             }
         }
-        Ok(())
+        Ok(blind)
     }
 
     /// Ends one socket: its owner gets ECONNABORTED, its peer a reset.
@@ -116,3 +133,18 @@ const NETLINK_SOCK_DIAG: i32 = 4;
 const ROOM: usize = 64 * 1024;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_does_not_know_udp_over_ipv4_leaves_flows_unseen() {
+        let unseen = KINDS.map(|kind| {
+            let mut blind = Blind::default();
+            blind.note(kind);
+            blind.udp
+        });
+        assert_eq!(unseen, [false, false, true, false]);
+    }
+}

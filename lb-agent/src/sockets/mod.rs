@@ -23,7 +23,8 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    diag::{Diag, Ended},
+    diag::{Blind, Diag, Ended},
+    namespaces::Home,
     process::Wanted,
     wire::{ESTABLISHED, Found, UDP},
 };
@@ -125,9 +126,10 @@ impl Sockets {
     /// When there can be no more threads.
     pub fn start(records: OwnedFd) -> io::Result<Self> {
         let (asking, asked) = mpsc::channel(WAITING);
+        let home = Home::here()?;
         thread::Builder::new()
             .name("lb-sockets".to_owned())
-            .spawn(move || serve(&records, asked))?;
+            .spawn(move || serve(home, &records, asked))?;
         Ok(Self(asking))
     }
 
@@ -163,22 +165,45 @@ impl Sockets {
     }
 }
 
-fn serve(records: &OwnedFd, mut asked: mpsc::Receiver<Request>) {
+fn serve(mut home: Home, records: &OwnedFd, mut asked: mpsc::Receiver<Request>) {
     while let Some(request) = asked.blocking_recv() {
+        let home = &mut home;
         match request {
             // Whoever asked has gone: a list that nobody waits for must not hold up the end of a drain.
             Request::Targets(reply) if reply.is_closed() => {}
             Request::End(_, reply) if reply.is_closed() => {}
             Request::List(_, reply) if reply.is_closed() => {}
-            Request::Targets(reply) => drop(reply.send(targets(records))),
-            Request::End(targets, reply) => drop(reply.send(end(records, &targets))),
-            Request::List(vips, reply) => drop(reply.send(list(records, vips.as_ref()))),
+            Request::Targets(reply) => {
+                let told = targets(home, records);
+                answer(home, reply, told);
+            }
+            Request::End(targets, reply) => {
+                let told = end(home, records, &targets);
+                answer(home, reply, told);
+            }
+            Request::List(vips, reply) => {
+                let told = list(home, records, vips.as_ref());
+                answer(home, reply, told);
+            }
+        }
+        if home.away {
+            tracing::error!(
+                "the thread that lists sockets cannot go back to its network namespace"
+            );
+            return;
         }
     }
 }
 
+/// Answers whoever waits, unless the thread could not come back: that it ends is then the answer.
+fn answer<T>(home: &Home, reply: Reply<T>, told: io::Result<T>) {
+    if !home.away {
+        drop(reply.send(told));
+    }
+}
+
 /// Tells every flow of one namespace.
-fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::Result<()> {
+fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::Result<Blind> {
     diag.list(records.as_fd(), |found| {
         // A record stays at a socket that was connected elsewhere since, past the VIP.
         if found.peer == found.origin.address {
@@ -187,9 +212,9 @@ fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::
     })
 }
 
-fn targets(records: &OwnedFd) -> io::Result<(BTreeSet<Target>, Sight)> {
+fn targets(home: &mut Home, records: &OwnedFd) -> io::Result<(BTreeSet<Target>, Sight)> {
     let mut targets = BTreeSet::new();
-    let sight = namespaces::each(Path::new(PROC), |_| {
+    let sight = namespaces::each(home, Path::new(PROC), |_| {
         look(&mut Diag::open()?, records, |found| {
             targets.insert(target(&found));
         })
@@ -197,12 +222,12 @@ fn targets(records: &OwnedFd) -> io::Result<(BTreeSet<Target>, Sight)> {
     Ok((targets, sight))
 }
 
-fn end(records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Result<Outcome> {
+fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
-    let sight = namespaces::each(Path::new(PROC), |_| {
+    let sight = namespaces::each(home, Path::new(PROC), |_| {
         let mut diag = Diag::open()?;
         let mut found = Vec::new();
-        look(&mut diag, records, |it| {
+        let blind = look(&mut diag, records, |it| {
             let target = target(&it);
             if targets.contains(&target) {
                 found.push((target, it.id));
@@ -222,17 +247,21 @@ fn end(records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Result<Outcome> {
                 }
             }
         }
-        Ok(())
+        Ok(blind)
     })?;
     outcome.sight = sight;
     Ok(outcome)
 }
 
-fn list(records: &OwnedFd, vips: Option<&BTreeSet<Ipv4Addr>>) -> io::Result<Flows> {
+fn list(
+    home: &mut Home,
+    records: &OwnedFd,
+    vips: Option<&BTreeSet<Ipv4Addr>>,
+) -> io::Result<Flows> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?);
     let mut flows = Flows::default();
     let mut owners = Vec::new();
-    flows.sight = namespaces::each(Path::new(PROC), |netns| {
+    flows.sight = namespaces::each(home, Path::new(PROC), |netns| {
         look(&mut Diag::open()?, records, |found| {
             if vips.is_some_and(|vips| !vips.contains(&found.origin.vip)) {
                 return;

@@ -34,6 +34,7 @@ pub(crate) struct Agent {
     pub(crate) readiness: Readiness,
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) drains: mpsc::Receiver<DrainRequest>,
+    pub(crate) in_maps: watch::Sender<Option<u64>>,
     pub(crate) vips: mpsc::Receiver<vip::Request>,
     pub(crate) traces: mpsc::Receiver<TraceRequest>,
     pub(crate) clients: watch::Sender<Option<Arc<Clients>>>,
@@ -59,6 +60,7 @@ impl Agent {
         });
         let (traces_out, traces) = mpsc::channel(4);
         let (drains_out, drains) = mpsc::channel(4);
+        let (in_maps, in_maps_in) = watch::channel(Some(1));
         let (vips_out, vips) = mpsc::channel(4);
         let readiness = Readiness::new(["maps", "listeners"]);
         let mut registry = Registry::with_prefix("lb");
@@ -77,6 +79,7 @@ impl Agent {
             sockets: no_sockets(),
             removal: watch::channel(removal::Status::default()).1,
             drains: drains_out,
+            followers: vec![("the maps", in_maps_in)],
             vips: vips_out,
             clients: clients_in,
             readiness: readiness.clone(),
@@ -101,6 +104,7 @@ impl Agent {
             readiness,
             snapshots,
             drains,
+            in_maps,
             vips,
             traces,
             clients,

@@ -202,6 +202,7 @@ async fn a_drain_by_command_goes_there_and_comes_back() {
         let outcome = DrainOutcome {
             matched: vec![key("a")],
             draining: true,
+            snapshot: 1,
         };
         request.reply.send(Ok(outcome)).unwrap();
         let request = drains.recv().await.unwrap();

@@ -147,12 +147,15 @@ async fn a_drain_with_the_token_reaches_the_stage_that_owns_it() {
         let outcome = DrainOutcome {
             matched: vec![key("a")],
             draining: true,
+            snapshot: 2,
         };
         request.reply.send(Ok(outcome)).unwrap();
+        agent.in_maps.send_replace(Some(2));
     };
     let (answer, ()) = tokio::join!(agent.post_drain(&headers), stage);
     status(&answer, 200);
     assert!(answer.contains(r#""draining":true"#), "{answer}");
+    assert!(answer.contains(r#""not_yet_in":[]"#), "{answer}");
     let metrics = agent.get("/metrics").await;
     let line = r#"lb_admin_actions_total{action="drain",result="ok"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
@@ -275,6 +278,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         sockets: no_sockets(),
         removal: watch::channel(Default::default()).1,
         drains: mpsc::channel(1).0,
+        followers: Vec::new(),
         vips: mpsc::channel(1).0,
         clients: watch::channel(None).1,
         readiness: Readiness::new([]),

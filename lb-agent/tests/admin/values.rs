@@ -23,6 +23,7 @@ pub(crate) fn snapshot() -> Snapshot {
         }];
     }
     Snapshot {
+        number: 1,
         answered: true,
         stopgap: false,
         complete: true,

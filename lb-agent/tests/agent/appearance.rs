@@ -9,7 +9,7 @@ use std::{
 use lb_testkit::eventually;
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::kit::{LIMIT, World, greeting};
+use crate::kit::{Instance, LIMIT, Report, World, greeting, service};
 
 #[test]
 fn status_ends_with_0_when_fine_3_when_degraded_and_1_without_an_agent() {
@@ -109,6 +109,50 @@ fn health_readiness_and_metrics_are_pages_and_the_counts_are_exact() {
         let flows = &report.service("www_hello")?["flows"];
         (flows["active"] == 0 && flows["total"] == 5).then_some(())
     });
+    world.finish();
+}
+
+#[test]
+fn what_a_service_has_counted_stays_when_a_port_and_an_instance_of_it_go() {
+    let mut instance = None;
+    let on_ports = |ports: &str, instance: &Instance| {
+        let options = format!("options = {{ lb_port = \"{ports}\" }}\n[[service.instance]]");
+        service("www_hello", &[instance]).replace("[[service.instance]]", &options)
+    };
+    let world = World::with_services(|netns| {
+        let a = instance.insert(Instance::start(netns, "a", [127, 0, 1, 1]));
+        on_ports("80,81", a)
+    });
+    let vip = world.await_usable("www_hello", &["a"]);
+    let flow = |port, id: &str| {
+        let flow = world.connect(vip, port).unwrap();
+        assert_eq!(greeting(&flow).unwrap(), id);
+    };
+    let counted = |report: &Report| report.service("www_hello")?["flows"]["total"].as_u64();
+    let connected = || {
+        let metrics = world.page("/metrics").unwrap().body;
+        let name = "lb_connect_duration_seconds_count{service=\"www_hello\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{metrics}")).to_owned()
+    };
+    for (port, flows) in [(80, 3), (81, 2)] {
+        (0..flows).for_each(|_| flow(port, "a"));
+    }
+    assert_eq!(counted(&world.report()), Some(5));
+    assert_eq!(connected(), "5");
+
+    let b = Instance::start(&world.netns, "b", [127, 0, 1, 2]);
+    world.publish(&on_ports("80", &b));
+    world.await_usable("www_hello", &["b"]);
+    world.await_report(|report| {
+        let endpoints = &report.0["data_plane"]["maps"]["SERVICES"]["entries"];
+        (*endpoints == 1).then_some(())
+    });
+    assert_eq!(counted(&world.report()), Some(5));
+    assert_eq!(connected(), "5");
+    flow(80, "b");
+    assert_eq!(counted(&world.report()), Some(6));
+    assert_eq!(connected(), "6");
     world.finish();
 }
 

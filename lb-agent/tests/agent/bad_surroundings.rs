@@ -143,6 +143,29 @@ fn a_pool_that_somebody_else_uses_is_not_taken() {
 }
 
 #[test]
+fn an_agent_that_is_refused_another_pool_leaves_the_former_one_in_force() {
+    let (mut world, _a, vip) = World::with_one();
+    world.terminate();
+    let link =
+        "link add lb-vpn type veth peer name lb-peer\nlink set lb-peer up\nlink set lb-vpn up\n";
+    world.netns.ip(link).unwrap();
+    world.netns.ip("addr add 198.19.9.9/24 dev lb-vpn").unwrap();
+    let before = world.network();
+    let attempt = world.attempt(&["--pool", "198.19.0.0/16"]);
+    attempt.expect(1, &["198.19.9", "lb-vpn", "pool"]);
+    assert_eq!(world.network(), before);
+    assert_eq!(greeting(&world.connect(vip, 80).unwrap()).unwrap(), "a");
+    // A pool around the former one finds nothing but its traces in the way.
+    world.netns.ip("link del lb-vpn").unwrap();
+    world.start(&["--pool", "198.16.0.0/13"]);
+    world.await_ready();
+    let network = world.network();
+    assert!(network.contains("unreachable 198.16.0.0/13"), "{network}");
+    assert!(!network.contains("198.18.0.0/16"), "{network}");
+    world.finish();
+}
+
+#[test]
 fn a_second_agent_is_refused_and_the_first_does_not_notice() {
     let (mut world, _a, vip) = World::with_one();
     let first = world.agent_id().to_string();
@@ -184,5 +207,49 @@ fn a_second_agent_with_nothing_in_common_but_the_pins_is_refused() {
     let b = Instance::start(&world.netns, "b", [127, 0, 1, 2]);
     world.publish(&service("www_hello", &[&a, &b]));
     assert_eq!(world.await_usable("www_hello", &["a", "b"]), vip);
+    world.finish();
+}
+
+#[test]
+fn a_second_agent_with_nothing_in_common_but_the_network_is_refused_and_so_is_uninstalling() {
+    let (mut world, _a, vip) = World::with_one();
+    let pins = world.path("pins");
+    fs::create_dir(&pins).unwrap();
+    world.netns.mount_bpffs(&pins).unwrap();
+    let place = |name| world.path(name).display().to_string();
+    let (state, pins, socket) = (place("other"), place("pins"), place("other.sock"));
+    let cgroup = world.all_groups().display().to_string();
+    let first = world.agent_id().to_string();
+    let before = world.network();
+    let attempt = world.attempt(&[
+        "--state-dir",
+        &state,
+        "--bpffs",
+        &pins,
+        "--cgroup",
+        &cgroup,
+        "--pool",
+        "198.19.0.0/16",
+        "--socket",
+        &socket,
+        "--front",
+        "127.0.0.1:81",
+        "--admin",
+        "127.0.0.1:9181",
+    ]);
+    attempt.expect(1, &["another agent", &first, "network namespace"]);
+    let elsewhere = ["--state-dir", &state, "--bpffs", &pins];
+    let refused = world.uninstall(&elsewhere);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains(&first), "{refused:?}");
+    let dry = world.uninstall(&[&["--dry-run"], &elsewhere[..]].concat());
+    assert!(dry.out.contains("an agent is running"), "{dry:?}");
+    assert_eq!(world.network(), before);
+    world.assert_serves(vip, "a");
+    // A front that outlives its agent does not hold the lock.
+    world.kill();
+    world.start(&[]);
+    world.await_ready();
+    world.assert_serves(vip, "a");
     world.finish();
 }

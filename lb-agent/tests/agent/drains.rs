@@ -267,6 +267,31 @@ fn what_left_while_no_agent_looked_has_its_whole_time_from_the_next_start() {
 }
 
 #[test]
+fn what_left_while_no_agent_looked_is_shown_with_the_end_of_its_flows() {
+    let mut pair = Pair::new();
+    let gone = pair.a.address().to_string();
+    pair.world.terminate();
+    // Nothing is left that says what it had asked for, or how it was called.
+    pair.world.publish(&service("www_hello", &[&pair.b]));
+    pair.world.start(&[]);
+    pair.world.await_ready();
+    pair.world.await_report(|report| {
+        let cuts = report.0["cuts"].as_array()?;
+        let shown = cuts.iter().find(|cut| cut["address"] == gone)?;
+        (shown["service"] == "www_hello").then_some(())
+    });
+    let status = pair.world.ask(&["status"]);
+    assert!(
+        status
+            .out
+            .contains(&format!("www_hello {gone} has flows, cut in")),
+        "{status:?}"
+    );
+    assert_eq!(greeting(&pair.to_a).unwrap(), "a");
+    pair.world.finish();
+}
+
+#[test]
 fn flows_are_listed_with_the_process_and_the_namespace_of_their_client() {
     let pair = Pair::new();
     let Pair { world, vip, .. } = &pair;

@@ -77,7 +77,7 @@ impl Agent {
         let outputs = Outputs {
             stats: stats_out,
             problems: problems_out,
-            routed: watch::Sender::new(false),
+            routed: watch::Sender::new(None),
             metrics: metrics.clone(),
         };
         let run = supervise(config, listeners, snapshots_in, outputs, end.clone());
@@ -347,11 +347,15 @@ fn a_front_follows_one_change_after_the_other_and_says_so() {
     agent.stop();
 }
 
-/// A front that writes down which orders it gets, and says that it follows them.
-fn listening_front(path: &Path) -> mpsc::Receiver<String> {
+/// A front that writes down which orders it gets, and says that it follows them. It begins when it is `ready`.
+fn listening_front(
+    path: &Path,
+    ready: impl FnOnce(&UnixListener) + Send + 'static,
+) -> mpsc::Receiver<String> {
     let control = UnixListener::bind(path).unwrap();
     let (order, orders) = mpsc::channel();
     std::thread::spawn(move || {
+        ready(&control);
         let (mut agent, _) = control.accept().unwrap();
         let mut receive = {
             let mut agent = agent.try_clone().unwrap();
@@ -383,7 +387,7 @@ fn listening_front(path: &Path) -> mpsc::Receiver<String> {
 #[test]
 fn routes_that_have_not_changed_are_not_sent_again() {
     let directory = tempfile::tempdir().unwrap();
-    let orders = listening_front(&directory.path().join("front.sock"));
+    let orders = listening_front(&directory.path().join("front.sock"), |_| {});
     let agent = Agent::start(directory.path(), vec![]);
     let [one, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let next = || orders.recv_timeout(PATIENCE).unwrap();
@@ -418,6 +422,31 @@ fn routes_that_have_not_changed_are_not_sent_again() {
     agent.stop();
     assert_eq!(next(), "\"drain\"");
     assert!(orders.recv().is_err());
+}
+
+#[test]
+fn a_front_that_is_slow_to_say_hello_gets_no_second_one_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("front.sock");
+    let (wake, awake) = mpsc::channel::<()>();
+    let orders = listening_front(&path, move |control| {
+        drop(control.accept().unwrap());
+        awake.recv().unwrap();
+    });
+    let agent = Agent::start(directory.path(), vec![]);
+    eventually("its silence is told", || {
+        let problems = agent.problems.borrow();
+        let told = problems.iter().any(|it| it.message.contains("hello"));
+        told.then_some(())
+    });
+    agent.publish(snapshot(&[]));
+    wake.send(()).unwrap();
+    let first = orders.recv_timeout(PATIENCE).unwrap();
+    assert!(first.starts_with("{\"routes\""), "{first}");
+    eventually("all is well", || {
+        agent.problems.borrow().is_empty().then_some(())
+    });
+    agent.stop();
 }
 
 #[test]
@@ -530,7 +559,7 @@ fn an_address_that_is_taken_is_one_clear_error() {
     let outputs = Outputs {
         stats: watch::Sender::new(None),
         problems: watch::Sender::new(Vec::new()),
-        routed: watch::Sender::new(false),
+        routed: watch::Sender::new(None),
         metrics: Arc::default(),
     };
     let run = supervise(config, vec![], snapshots, outputs, End::default());

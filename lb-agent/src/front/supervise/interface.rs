@@ -73,6 +73,17 @@ pub enum SuperviseError {
         /// Why not.
         source: io::Error,
     },
+    /// A front may be there, and a second one would take half of its connections.
+    #[error(
+        "the front behind {} does not say hello, and is waited for; if it hangs, end that process (`lb-agent front`)",
+        path.display()
+    )]
+    Silent {
+        /// Its control socket.
+        path: PathBuf,
+        /// What came instead.
+        source: io::Error,
+    },
     /// The process cannot be started.
     #[error("cannot start the front")]
     Start(#[source] io::Error),
@@ -95,8 +106,8 @@ pub struct Outputs {
     pub stats: watch::Sender<Option<FrontStats>>,
     /// What is wrong with routes, or with the front.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// True once requests follow the first complete routes, or the best there are while a source is away.
-    pub routed: watch::Sender<bool>,
+    /// The snapshot whose routes requests follow: [`Snapshot::reached`].
+    pub routed: watch::Sender<Option<u64>>,
     /// The stage's own figures.
     pub metrics: Arc<Metrics>,
 }

@@ -40,5 +40,10 @@ pub(super) async fn greet(control: &Path) -> io::Result<Living> {
     timeout(HELLO, greeting).await?
 }
 
+/// Whether a greeting failed because nobody is behind the control socket, or there is none.
+pub(super) fn is_nobody(error: &io::Error) -> bool {
+    [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind())
+}
+
 /// How long a front may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);

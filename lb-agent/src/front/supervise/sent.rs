@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) struct Sent {
-    /// Whether the front is ready with them.
-    pub(super) ready: bool,
+    /// [`Snapshot::reached`](crate::snapshot::Snapshot::reached) of what it was made of.
+    pub(super) reached: Option<u64>,
     /// When that arrived.
     pub(super) since: Instant,
     /// When it was looked at.
@@ -18,9 +18,6 @@ pub(super) struct Sent {
 impl Sent {
     /// When the next may be looked at, if this is done `now`. Who changes a large catalog without a pause must not keep
     /// a CPU busy; a first change is told at once, and where a change costs little hardly any waits.
-    ///
-    /// CPU time is what counts: on a busy machine most of the time goes by in waiting for a CPU, and to rest for that as
-    /// well would only add to it.
     pub(super) fn rested(&self, now: Instant) -> Instant {
         now + (self.cost * REST).min(LONGEST_REST)
     }
@@ -41,7 +38,7 @@ mod tests {
         let began = Instant::now();
         let now = began + waited;
         let sent = Sent {
-            ready: true,
+            reached: None,
             since: began,
             began,
             cost,

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -14,6 +13,7 @@ use super::{
 };
 use crate::{
     catalog::Problem,
+    cpu,
     routes::{Follower, RouteConfig},
     snapshot::Snapshot,
 };
@@ -56,7 +56,7 @@ impl Telling {
     /// What to say about `snapshot`. On another thread, for the maps must not wait for it.
     pub(super) async fn order(mut self, snapshot: Arc<Snapshot>) -> io::Result<(Self, Told)> {
         let follow = move || {
-            let began = cpu_time()?;
+            let began = cpu::time();
             let addresses = &self.addresses | &listen::host_addresses();
             let change = self.follower.follow(&self.snapshot, &snapshot, &addresses);
             self.snapshot = snapshot;
@@ -66,7 +66,7 @@ impl Telling {
                 (!change.is_empty()).then_some(Order::Change(change))
             };
             let order = order.map(|order| encode(&order)).transpose()?;
-            let cost = cpu_time()?.saturating_sub(began);
+            let cost = cpu::time().saturating_sub(began);
             Ok((self, Told { order, cost }))
         };
         spawn_blocking(follow).await.map_err(io::Error::other)?
@@ -76,9 +76,4 @@ impl Telling {
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.follower.problems()
     }
-}
-
-/// What this thread has used of a CPU so far.
-fn cpu_time() -> io::Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }

@@ -233,6 +233,29 @@ fn flows_of_a_former_agents_time_have_their_whole_time_from_now() {
 }
 
 #[test]
+fn a_flow_whose_vip_is_nobodys_any_more_is_spared_as_long_as_its_backend_serves_somebody() {
+    let start = Instant::now();
+    let moved = |n| Target {
+        vip: vip(99),
+        address: address(n),
+    };
+    // The part has no VIP yet.
+    let mut part = service(8, DRAIN, &[Gone, Gone, Usable]);
+    part.vip = None;
+    let snapshot = with(vec![
+        (name(), service(7, DRAIN, &[Usable, Draining])),
+        (ServiceName::part("www", "hello"), part),
+    ]);
+    let flows = BTreeSet::from([0, 1, 2, 3].map(moved));
+    // Of a VIP that somebody has it is known that this one is not behind it.
+    let known = BTreeSet::from([target(2)]);
+    let mut deadlines = Deadlines::default();
+    deadlines.adopt(&snapshot, &(&flows | &known), start);
+    let pending: Vec<_> = deadlines.pending().keys().copied().collect();
+    assert_eq!(pending, [target(2), moved(1), moved(3)]);
+}
+
+#[test]
 fn it_looks_again_until_nothing_is_found_and_stragglers_have_come() {
     let mut deadlines = check(&[&[Usable], &[Gone]], &[(0, 11)]);
     let due = deadlines.next().unwrap();

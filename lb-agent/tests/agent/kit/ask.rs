@@ -71,14 +71,22 @@ pub(crate) fn http(
     host: &str,
     path: &str,
 ) -> io::Result<Answer> {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+    exchange(netns, address, &head, "")
+}
+
+/// Sends one request, whose head lacks only what ends it, on a connection of its own.
+pub(crate) fn exchange(
+    netns: &Netns,
+    address: SocketAddr,
+    head: &str,
+    body: &str,
+) -> io::Result<Answer> {
     let mut stream = netns
         .enter(|| TcpStream::connect_timeout(&address, LIMIT))
         .unwrap()?;
     stream.set_read_timeout(Some(LIMIT))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "{head}Connection: close\r\n\r\n{body}")?;
     let mut stream = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {

@@ -1,7 +1,7 @@
 //! How a world is looked at from outside: pages, the front, plain flows, commands.
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
 };
@@ -33,6 +33,17 @@ impl World {
     /// Gets a page of the admin.
     pub(crate) fn page(&self, path: &str) -> io::Result<Answer> {
         ask::http(&self.netns, ADMIN, "127.0.0.1:9180", path)
+    }
+
+    /// Posts an order to the admin, as a program does that shows the token.
+    pub(crate) fn post(&self, path: &str, order: &str) -> io::Result<Answer> {
+        let token = fs::read_to_string(self.path("state/admin.token"))?;
+        let (token, length) = (token.trim(), order.len());
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {ADMIN}\r\nX-LB-Action: 1\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n"
+        );
+        ask::exchange(&self.netns, ADMIN, &head, order)
     }
 
     /// Asks the front for `/` of `host`.
