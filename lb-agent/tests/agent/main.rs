@@ -11,6 +11,12 @@ mod ends;
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod former;
+#[path = "../support/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "the tests of what talks with Consul use all of it"
+)]
+mod support;
 
 mod appearance;
 mod bad_entries;
@@ -25,6 +31,7 @@ mod kills;
 mod kit;
 mod life;
 mod limits;
+mod maintenance;
 mod names;
 mod restarts;
 mod seeing;
