@@ -67,7 +67,7 @@ impl Pair {
 }
 
 /// A flow that this instance serves.
-fn flow_to(world: &World, vip: Ipv4Addr, id: &str) -> TcpStream {
+pub(crate) fn flow_to(world: &World, vip: Ipv4Addr, id: &str) -> TcpStream {
     let found = eventually(LIMIT, || {
         let flow = world.connect(vip, 80).unwrap();
         match greeting(&flow).unwrap() {
@@ -80,12 +80,12 @@ fn flow_to(world: &World, vip: Ipv4Addr, id: &str) -> TcpStream {
 
 /// Waits for the end of a flow on which nothing comes, and says what the client was told.
 #[track_caller]
-fn end_of(mut flow: &TcpStream) -> io::ErrorKind {
+pub(crate) fn end_of(mut flow: &TcpStream) -> io::ErrorKind {
     flow.set_read_timeout(Some(LIMIT)).unwrap();
     flow.read(&mut [0]).unwrap_err().kind()
 }
 
-const CUT: io::ErrorKind = io::ErrorKind::ConnectionAborted;
+pub(crate) const CUT: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 
 /// A container, as far as the network goes.
 fn container(world: &World) -> Netns {

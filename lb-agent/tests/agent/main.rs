@@ -29,6 +29,7 @@ mod kit;
 mod life;
 mod limits;
 mod local;
+mod maintenance;
 mod names;
 mod restarts;
 mod seeing;
