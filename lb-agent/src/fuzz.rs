@@ -4,6 +4,7 @@
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
 mod consul;
+mod docker;
 mod registrar;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub use consul::{
     consul_checks, consul_keys, consul_listing, consul_names, consul_registered, consul_self,
 };
+pub use docker::{docker_container, docker_events};
 pub use registrar::registrar;
 
 use crate::{
@@ -31,6 +33,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("consul_names", consul_names),
     ("consul_registered", consul_registered),
     ("consul_self", consul_self),
+    ("docker_container", docker_container),
+    ("docker_events", docker_events),
     ("host_names", host_names),
     ("options", options),
     ("registrar", registrar),

@@ -71,16 +71,18 @@ pub(super) fn parse(text: &[u8]) -> Result<Inspected, serde_json::Error> {
         container,
         started,
         stop_signal: stop_signal.unwrap_or(SIGTERM),
-        stop_timeout: raw
-            .config
-            .stop_timeout
-            .map_or(STOP_TIMEOUT, Duration::from_secs),
+        stop_timeout: raw.config.stop_timeout.map_or(STOP_TIMEOUT, stop_timeout),
     })
 }
 
 /// The engine's defaults.
 const SIGTERM: i32 = 15;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Below zero the engine waits for ever.
+fn stop_timeout(seconds: i64) -> Duration {
+    u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs)
+}
 
 fn network_mode(text: &str) -> NetworkMode {
     match text {
@@ -221,7 +223,7 @@ struct RawConfig {
     labels: Option<BTreeMap<String, String>>,
     exposed_ports: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     stop_signal: Option<String>,
-    stop_timeout: Option<u64>,
+    stop_timeout: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -351,6 +353,19 @@ mod tests {
             State::Exited(3)
         );
         assert_eq!(small("paused", "none").container.state, State::Paused);
+    }
+
+    #[test]
+    fn a_container_may_have_all_the_time_to_end() {
+        let read = |seconds: &str| {
+            let text = format!(
+                r#"{{"Id":"a","Name":"/a","State":{{}},"Config":{{"StopTimeout":{seconds}}}}}"#
+            );
+            parse(text.as_bytes()).unwrap().stop_timeout
+        };
+        assert_eq!(read("0"), Duration::ZERO);
+        assert_eq!(read("-1"), Duration::MAX);
+        assert_eq!(read("null"), STOP_TIMEOUT);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod container;
 mod engine;
 mod event;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod inspect;
 mod table;
 mod time;

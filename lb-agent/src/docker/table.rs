@@ -302,7 +302,8 @@ impl Inspected {
 
     /// Whether it has lived for too long since then.
     fn survived(&self, ending: Ending, now: Instant) -> bool {
-        now.saturating_duration_since(ending.heard) > self.stop_timeout + SURVIVED
+        let limit = self.stop_timeout.saturating_add(SURVIVED);
+        now.saturating_duration_since(ending.heard) > limit
     }
 }
 

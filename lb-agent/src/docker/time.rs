@@ -43,7 +43,8 @@ fn offset_seconds(text: &str) -> Option<i64> {
         return Some(0);
     }
     let (hours, minutes) = text.get(1..)?.split_once(':')?;
-    let seconds = hours.parse::<i64>().ok()? * 3_600 + minutes.parse::<i64>().ok()? * 60;
+    let number = |text: &str| text.parse::<u8>().ok().map(i64::from);
+    let seconds = number(hours)? * 3_600 + number(minutes)? * 60;
     Some(if text.starts_with('-') {
         -seconds
     } else {
@@ -84,6 +85,7 @@ mod tests {
             ("0001-01-01T00:00:00Z", Some(0)),
             ("2026-13-01T00:00:00Z", None),
             ("2026-11-22", None),
+            ("2026-11-22T20:12:00+9223372036854775807:00", None),
             ("", None),
         ] {
             assert_eq!(nanoseconds(text), expected, "{text}");

@@ -120,7 +120,7 @@ fn published(text: &str) -> Option<Published> {
 }
 
 /// Consul takes all of it, and people can read what is told.
-fn acceptable(reading: &Reading) {
+pub(super) fn acceptable(reading: &Reading) {
     reading.problems.iter().for_each(readable);
     let mut ids = BTreeSet::new();
     for registration in &reading.registrations {

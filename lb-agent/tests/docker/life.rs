@@ -105,6 +105,20 @@ async fn a_container_that_was_told_to_stop_is_ending_to_who_looks_later_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_may_take_for_ever_to_end_is_read() {
+    let docker = engine();
+    start(&docker, "patient", &["--stop-timeout", "-1"]);
+    let mut follower = follow(&docker);
+    let known = follower.until(|engine| engine.containers.is_some()).await;
+    assert_eq!(named(&known, "patient").unwrap().state, State::Running);
+    assert_eq!(known.error, None);
+    docker.docker(["kill", "-s", "TERM", "patient"]).unwrap();
+    follower
+        .until_container("patient", |it| it.state == State::Ending)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_container_is_known_before_the_command_returns_for_long() {
     let docker = engine();
     let id = start(&docker, "victim", &[]);
