@@ -16,12 +16,16 @@ use axum::{
     extract::{Path, RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use flate2::{Compression, write::GzEncoder};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+mod agent;
+
+use agent::Agent;
 
 /// How the fake answers about service `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,7 @@ pub(crate) enum Answer {
 pub(crate) struct Fake {
     port: u16,
     world: World,
+    pub(crate) agent: Agent,
     server: JoinHandle<()>,
 }
 
@@ -80,7 +85,10 @@ impl Fake {
             asked: Arc::default(),
             version: watch::Sender::new("1.8.7"),
         };
+        let agent = Agent::default();
         let routes = Router::new()
+            .route("/v1/agent/{*what}", any(agent::answer))
+            .with_state(agent.clone())
             .route("/v1/catalog/services", get(services))
             .route("/v1/health/service/{name}", get(health))
             .route("/v1/agent/self", get(itself))
@@ -94,6 +102,7 @@ impl Fake {
         Self {
             port,
             world,
+            agent,
             server,
         }
     }

@@ -69,6 +69,17 @@ pub(crate) fn container(name: &str, words: &[(&str, &str)]) -> Container {
     }
 }
 
+/// An engine that has exactly these containers.
+pub(crate) fn engine(containers: &[Container]) -> Engine {
+    let containers = containers.iter();
+    let containers = containers.map(|it| (it.id.clone(), Arc::new(it.clone())));
+    Engine {
+        name: Some("lb-test".to_owned()),
+        containers: Some(Arc::new(containers.collect())),
+        ..Engine::default()
+    }
+}
+
 impl World {
     pub(crate) async fn new(config: Config) -> Self {
         Self::at(Consul::start().await, config, None).await
@@ -124,14 +135,7 @@ impl World {
 
     /// Says that the engine has exactly these containers.
     pub(crate) fn has(&self, containers: &[Container]) {
-        let containers = containers
-            .iter()
-            .map(|it| (it.id.clone(), Arc::new(it.clone())));
-        self.engine.send_replace(Engine {
-            name: Some("lb-test".to_owned()),
-            containers: Some(Arc::new(containers.collect())),
-            ..Engine::default()
-        });
+        self.engine.send_replace(engine(containers));
     }
 
     pub(crate) async fn read(&self, path: &str) -> Value {

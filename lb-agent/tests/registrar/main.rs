@@ -4,10 +4,14 @@
 mod agent;
 mod checks;
 mod engine;
+#[path = "../fake/mod.rs"]
+#[expect(dead_code, reason = "tests of the source use the rest")]
+mod fake;
 mod kit;
 mod life;
 mod repair;
 mod rights;
+mod scopes;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "other tests of Consul use the rest")]
 mod support;
