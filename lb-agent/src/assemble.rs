@@ -310,7 +310,7 @@ fn says_the_same(
             (None, None) => true,
             _ => false,
         };
-        catalogs && before.error == now.error
+        catalogs && before.kept == now.kept && before.error == now.error
     };
     before.len() == now.len()
         && before

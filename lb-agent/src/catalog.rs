@@ -134,6 +134,8 @@ impl fmt::Display for Problem {
 pub struct SourceState {
     /// The last good catalog; `None` until the first full answer.
     pub catalog: Option<Arc<Catalog>>,
+    /// Whether that catalog was kept on disk by an earlier agent. What is not in it may be there all the same.
+    pub kept: bool,
     /// When the last good answer came, which may have said nothing new: this moves without waking anybody.
     pub updated: Option<SystemTime>,
     /// Why the source cannot be read at the moment; the last good catalog goes on serving.

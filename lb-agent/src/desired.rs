@@ -57,6 +57,8 @@ pub struct Endpoint {
     pub flags: u32,
     /// Whether all its backends have been probed often enough to be judged.
     pub proven: bool,
+    /// Every address of its service's backends that somebody sees, usable or not, in order.
+    pub named: Arc<[SocketAddr]>,
     /// The sequence of backends that fills its slots; empty when none is usable.
     pub slots: Vec<SocketAddr>,
 }

@@ -9,7 +9,9 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{Backend, BackendId, Be16, FAMILY_ANY, Half, SLOTS, Service, ServiceKey, flag};
+use lb_common::{
+    Backend, BackendId, Balance, Be16, FAMILY_ANY, Half, SLOTS, Service, ServiceKey, flag,
+};
 
 use crate::{
     catalog::Problem,
@@ -307,10 +309,16 @@ fn put_service(
     now: Instant,
 ) -> Result<Option<Step>, Problem> {
     let named = endpoint.slots.iter();
-    let slots: Vec<u32> = named
+    let mut slots: Vec<u32> = named
         .filter_map(|address| installed.backends.get(address))
         .map(|backend| backend.id.index)
         .collect();
+    if !complete && let Some(old) = installed.services.get(&key) {
+        match grown(installed, old, slots, endpoint) {
+            Some(grown) => slots = grown,
+            None => return Ok(None),
+        }
+    }
     let (balance, flags) = (endpoint.balance, endpoint.flags);
     let affinity_seconds = endpoint.affinity_seconds;
     let same = |old: &InstalledService| {
@@ -320,8 +328,6 @@ fn put_service(
     let generation = installed.published.wrapping_add(1).max(1);
     let (table, half, fresh) = match installed.services.get(&key) {
         Some(old) if same(old) => return Ok(None),
-        // Nobody has said yet that its backends are gone or bad: unknown is not empty.
-        Some(old) if !complete && shrinks(old, &slots, endpoint.proven) => return Ok(None),
         Some(old) => (old.table, old.half ^ 1, false),
         None => {
             let Some(table) = installed.free_tables.take(now) else {
@@ -350,11 +356,26 @@ fn put_service(
     }))
 }
 
-/// Whether `slots` would take backends away that were there, without anybody's word against them: none is
-/// left, or not all have been probed yet.
-fn shrinks(old: &InstalledService, slots: &[u32], proven: bool) -> bool {
-    let emptied = slots.is_empty() && !old.slots.is_empty();
-    emptied || (!proven && old.slots.iter().any(|index| !slots.contains(index)))
+/// What `slots` are as long as a source has not answered: with all that `old` has and nobody names, for unknown is not
+/// empty. `None` if that cannot be, or if not all that they would lose have been probed yet.
+fn grown(
+    installed: &Installed,
+    old: &InstalledService,
+    mut slots: Vec<u32>,
+    endpoint: &Endpoint,
+) -> Option<Vec<u32>> {
+    let stay: BTreeSet<u32> = slots.iter().copied().collect();
+    let lost = old.slots.iter().filter(|index| !stay.contains(index));
+    let is_named = |index: &&u32| {
+        let address = installed.addresses.get(index);
+        address.is_some_and(|address| endpoint.named.binary_search(address).is_ok())
+    };
+    let (named, unnamed): (Vec<u32>, Vec<u32>) = lost.partition(is_named);
+    // A longer table of hashes would send nearly everybody elsewhere.
+    let may_grow = endpoint.balance != Balance::Maglev || slots.is_empty();
+    let fits = unnamed.is_empty() || may_grow && slots.len() + unnamed.len() <= SLOTS as usize;
+    slots.extend(unnamed);
+    (fits && (endpoint.proven || named.is_empty())).then_some(slots)
 }
 
 impl Installed {

@@ -87,7 +87,7 @@ pub struct Channels {
     pub traces: mpsc::Receiver<TraceRequest>,
     /// What did not fit into the maps.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// True once the first complete snapshot is in the maps.
+    /// True once the first complete snapshot is in the maps, or a stopgap while a source is away.
     pub installed: watch::Sender<bool>,
 }
 
@@ -391,11 +391,19 @@ impl Stage {
             *old = problems;
             changed
         });
-        if settled && self.wanted.desired().complete {
+        if settled && self.is_all_in() {
             channels
                 .installed
                 .send_if_modified(|done| !std::mem::replace(done, true));
         }
+    }
+
+    /// Whether the maps hold what there is to hold: after the first complete snapshot, or, while a source is away,
+    /// all that was kept and was probed.
+    fn is_all_in(&self) -> bool {
+        let wanted = self.wanted.desired();
+        let is_proven = || wanted.services.values().all(|endpoint| endpoint.proven);
+        wanted.complete || self.snapshot.stopgap && is_proven()
     }
 
     /// Carries one step out.

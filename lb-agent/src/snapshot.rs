@@ -28,6 +28,8 @@ use crate::{
 pub struct Snapshot {
     /// Whether every source has had its first full answer: a name that is not here does not exist.
     pub answered: bool,
+    /// Whether those that have not had one told what an earlier agent kept: all there is to go by, perhaps for long.
+    pub stopgap: bool,
     /// Whether, beyond that, every backend in those first answers has had its first verdict by our own
     /// probes. Before that nothing that the maps already hold may be removed: unknown is not empty.
     pub complete: bool,

@@ -273,6 +273,7 @@ fn endpoint(slots: Vec<SocketAddr>) -> Endpoint {
         balance: Balance::LeastConn,
         affinity_seconds: 0,
         flags: 0,
+        named: Default::default(),
         slots,
     }
 }

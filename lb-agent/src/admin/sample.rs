@@ -100,6 +100,7 @@ pub(crate) fn snapshot() -> Snapshot {
     };
     Snapshot {
         answered: true,
+        stopgap: false,
         complete: true,
         services: [
             (ServiceName::whole("www_hello"), hello.into()),

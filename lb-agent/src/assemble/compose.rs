@@ -80,6 +80,7 @@ pub(super) fn compose(known: &Known, facts: &Facts, last: Option<Last<'_>>) -> S
     problems.dedup();
     Snapshot {
         answered: known.answered(),
+        stopgap: known.stopgap(),
         complete: known.answered() && facts.verdicts.settled,
         services,
         problems,

@@ -23,6 +23,7 @@ pub(super) struct Known {
     services: BTreeMap<Arc<str>, Arc<Understood>>,
     sources: BTreeMap<String, Source>,
     answered: bool,
+    stopgap: bool,
     names: Arc<Names>,
     /// The services with something wrong.
     troubled: BTreeSet<Arc<str>>,
@@ -74,7 +75,9 @@ impl Known {
             let named = named.flat_map(|(name, it)| it.names(name).map(|name| it.wished(name)));
             self.names = Arc::new(named.collect());
         }
-        self.answered = sources.values().all(|it| it.catalog.is_some());
+        let heard = sources.values().all(|it| it.catalog.is_some());
+        self.stopgap = heard && sources.values().any(|it| it.kept);
+        self.answered = heard && !self.stopgap;
         self.refresh(sources);
         changed
     }
@@ -109,6 +112,11 @@ impl Known {
     /// Whether every source has answered.
     pub(super) fn answered(&self) -> bool {
         self.answered
+    }
+
+    /// Whether those that have not told what was kept of an earlier answer.
+    pub(super) fn stopgap(&self) -> bool {
+        self.stopgap
     }
 
     /// Every service and part, with the virtual address that its registration wishes for.

@@ -35,7 +35,7 @@ fn state(text: &str) -> SourceState {
     SourceState {
         catalog: Some(Arc::new(parse(text).unwrap())),
         updated: Some(SystemTime::UNIX_EPOCH),
-        error: None,
+        ..SourceState::default()
     }
 }
 
@@ -508,6 +508,32 @@ async fn drains_outlive_the_agent_and_end_with_their_instance() {
     stage.serve(WWW).await;
     let two = |it: &Snapshot| it.services[&ServiceName::whole("www")].backends.len() == 2;
     assert_eq!(drained(&*stage.until(two).await), Vec::<String>::new());
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_is_no_answer_and_ends_no_drain() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    stage.drain("www", Some("b"), false).await.unwrap();
+    stage.end().await;
+
+    let mut stage = Stage::start(directory.path());
+    let (without_b, _) = WWW.rsplit_once("[[service.instance]]").unwrap();
+    let kept = SourceState {
+        kept: true,
+        ..state(without_b)
+    };
+    stage.source.send_replace(kept);
+    let snapshot = stage.until(|it| it.services.len() == 2).await;
+    assert!(snapshot.stopgap && !snapshot.answered && !snapshot.complete);
+    stage.source.send_replace(state(WWW));
+    let snapshot = stage.until(|it| it.answered).await;
+    assert_eq!(
+        (snapshot.stopgap, drained(&snapshot)),
+        (false, vec!["file/b".to_owned()])
+    );
     stage.end().await;
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -60,12 +61,18 @@ impl Asked {
             let seen = Seen::new(name, service, &members);
             let (by_view, counted) = seen.by_views(views);
             // An address that serves both protocols comes twice, which is counted as two owners.
+            let named: Arc<[_]> = counted.keys().copied().collect();
             asked.backends.extend(counted);
             for key in keys(vip, &service.options.ports, proto) {
                 for (&(view, v6), endpoint) in &by_view {
                     let key = key.seen_from(view);
                     let key = if v6 { key.for_v6() } else { key };
-                    asked.endpoints.insert(key, endpoint.clone());
+                    let named = Arc::clone(&named);
+                    let endpoint = Endpoint {
+                        named,
+                        ..endpoint.clone()
+                    };
+                    asked.endpoints.insert(key, endpoint);
                 }
             }
         }
@@ -156,6 +163,7 @@ impl<'s> Seen<'s> {
             proven: all
                 .map(|backend| backend.probe.state)
                 .all(|state| state != ProbeState::Starting),
+            named: Arc::default(),
             slots: Vec::new(),
         };
         Self {

@@ -72,7 +72,7 @@ fn after_reading(
             return SourceState {
                 catalog: Some(catalog),
                 updated: Some(SystemTime::now()),
-                error: None,
+                ..SourceState::default()
             };
         }
         Ok(Err(wrong)) => format!("{path} is wrong: {wrong}"),

@@ -195,7 +195,7 @@ fn names_the_same(before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
         (None, None) => true,
         (Some(before), Some(after)) => {
             let mut services = changes(&before.services, &after.services);
-            before.answered == after.answered
+            (before.answered, before.stopgap) == (after.answered, after.stopgap)
                 && services.all(|(_, old, new)| match (old, new) {
                     (Some(old), Some(new)) => {
                         (old.vip, &old.aliases) == (new.vip, &new.aliases)

@@ -34,6 +34,7 @@ pub struct Names {
     pools: Pools,
     domains: Vec<String>,
     answered: bool,
+    stopgap: bool,
     table: HashMap<String, Target>,
     /// The name that a VIP has: the first that its service got.
     pointers: HashMap<Ipv4Addr, String>,
@@ -116,6 +117,7 @@ impl Names {
             pools,
             domains,
             answered: false,
+            stopgap: false,
             table: HashMap::new(),
             pointers: HashMap::new(),
             problems: Vec::new(),
@@ -128,7 +130,7 @@ impl Names {
     /// then the alphabetically first service wins, and the whole of a service before a tagged part.
     pub fn new(snapshot: &Snapshot, pools: Pools, domains: &[String]) -> Self {
         let mut names = Self::unknown(pools, domains);
-        names.answered = snapshot.answered;
+        (names.answered, names.stopgap) = (snapshot.answered, snapshot.stopgap);
         let known = |(name, service): (&ServiceName, &Arc<Service>)| {
             let [tcp, udp] = ports(service);
             let known = Known {
@@ -160,6 +162,11 @@ impl Names {
     /// Whether every source has answered, so that what is not in the table does not exist.
     pub fn answered(&self) -> bool {
         self.answered
+    }
+
+    /// Whether the sources that have not answered may be away for long.
+    pub fn stopgap(&self) -> bool {
+        self.stopgap
     }
 
     /// Names that are claimed twice, or mean something else than their service expects.

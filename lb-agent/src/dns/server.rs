@@ -251,9 +251,11 @@ impl Server {
         } = ask;
         let mut reply = self.forwarder.ask(&request, via).await;
         // The upstreams deny what they do not know. It may still turn out to be a service of ours, and
-        // "no such name" would be remembered by the asker.
+        // "no such name" would be remembered by the asker. Not while a source is away, which may be for long: a
+        // name that does not look like ours hardly ever is.
         let denied = reply.message.metadata.response_code == ResponseCode::NXDomain;
-        if denied && via == Via::Upstreams && !self.names.load().answered() {
+        let names = self.names.load();
+        if denied && via == Via::Upstreams && !names.answered() && !names.stopgap() {
             reply = request.reply(ResponseCode::ServFail);
         }
         self.count(reply, started)

@@ -247,7 +247,10 @@ impl Stage {
                     let snapshot = self.snapshots.borrow_and_update().clone();
                     // Unknown is not empty: a front with routes keeps them until all sources and probes have
                     // spoken. A new one waits a moment for that, its connections in the kernel's queue.
+                    let is_stopgap = snapshot.as_ref().is_some_and(|it| it.stopgap);
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
+                        // Its routes are as new as anything that was kept.
+                        self.routed(has_routes && is_stopgap);
                         continue;
                     };
                     let (complete, began) = (snapshot.complete, Instant::now());
@@ -255,12 +258,12 @@ impl Stage {
                     let told;
                     (telling, told) = telling.order(snapshot).await?;
                     self.show(&telling);
-                    let this = Sent { complete, since, began, cost: told.cost };
+                    let this = Sent { ready: complete || is_stopgap, since, began, cost: told.cost };
                     if let Some(order) = told.order {
                         timeout(ORDER, front.orders.write_all(&order)).await??;
                         sent = Some(this);
                     } else {
-                        self.routed(complete);
+                        self.routed(this.ready);
                         rested = this.rested(Instant::now());
                     }
                 }
@@ -324,12 +327,12 @@ impl Stage {
         metrics
             .last_duration_micros
             .store(micros, Ordering::Relaxed);
-        self.routed(sent.complete);
+        self.routed(sent.ready);
     }
 
-    fn routed(&self, complete: bool) {
+    fn routed(&self, ready: bool) {
         let routed = &self.outputs.routed;
-        routed.send_if_modified(|routed| complete && !std::mem::replace(routed, true));
+        routed.send_if_modified(|routed| ready && !std::mem::replace(routed, true));
     }
 
     /// Whether an adopted front listens somewhere else than it should.

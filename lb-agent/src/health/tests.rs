@@ -101,6 +101,7 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
     };
     Snapshot {
         answered,
+        stopgap: false,
         complete: false,
         services: BTreeMap::from([(ServiceName::whole("s"), Arc::new(service))]),
         problems: Vec::new(),

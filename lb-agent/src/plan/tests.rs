@@ -34,6 +34,7 @@ fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
         affinity_seconds: 0,
         flags: 0,
         proven: true,
+        named: named(members),
         slots: members.iter().copied().map(address).collect(),
     };
     Desired {
@@ -48,6 +49,12 @@ fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
             .collect(),
         complete: true,
     }
+}
+
+fn named(members: &[u8]) -> Arc<[SocketAddr]> {
+    let mut named: Vec<_> = members.iter().copied().map(address).collect();
+    named.sort();
+    named.into()
 }
 
 /// What a lookup of each endpoint answers, through the indexes as a program would go.
@@ -187,6 +194,43 @@ fn an_index_comes_back_with_another_generation_and_not_while_flows_count_there()
 }
 
 #[test]
+fn a_source_that_has_not_answered_may_name_what_nobody_else_does() {
+    let now = Instant::now();
+    let mut installed = Installed::empty(8, 8);
+    settle(
+        &mut installed,
+        &desired(&[(1, vec![1, 2, 3])].into()),
+        0,
+        now,
+    );
+    // One is bad, one is named by nobody, one is new.
+    let mut next = desired(&[(1, vec![1, 4])].into());
+    next.complete = false;
+    for endpoint in next.services.values_mut() {
+        endpoint.named = named(&[1, 2, 4]);
+    }
+    settle(&mut installed, &next, 0, now);
+    let slots = |installed: &Installed| answers(installed)[&key(1)].clone();
+    assert_eq!(slots(&installed), [1, 4, 3].map(address));
+    // All that is named is bad, and what is not named goes on.
+    for endpoint in next.services.values_mut() {
+        endpoint.slots = Vec::new();
+    }
+    settle(&mut installed, &next, 0, now);
+    assert_eq!(slots(&installed), [3].map(address));
+    // Nobody is moved to another place of a table of hashes for it.
+    for endpoint in next.services.values_mut() {
+        endpoint.balance = Balance::Maglev;
+        endpoint.slots = [1, 4].map(address).to_vec();
+    }
+    settle(&mut installed, &next, 0, now);
+    assert_eq!(slots(&installed), [3].map(address));
+    next.complete = true;
+    settle(&mut installed, &next, 0, now);
+    assert_eq!(slots(&installed), [1, 4].map(address));
+}
+
+#[test]
 fn an_unproven_backend_takes_nobody_out_of_the_slots() {
     let now = Instant::now();
     let mut installed = Installed::empty(8, 8);
@@ -195,6 +239,7 @@ fn an_unproven_backend_takes_nobody_out_of_the_slots() {
     first.complete = false;
     for endpoint in first.services.values_mut() {
         endpoint.proven = false;
+        endpoint.named = named(&[1, 2]);
     }
     assert_eq!(settle(&mut installed, &first, 0, now), vec![]);
     for endpoint in first.services.values_mut() {
@@ -304,7 +349,7 @@ proptest! {
         let mut todo = Todo::default();
         let mut installed = Installed::empty(64, 64);
         let mut now = Instant::now();
-        let mut before = BTreeMap::new();
+        let mut before: BTreeMap<ServiceKey, Vec<SocketAddr>> = BTreeMap::new();
         for (at, (services, refused)) in moments.iter().enumerate() {
             let next = snapshot(services, at >= unknown);
             todo.extend(wanted.follow(&last, &next));
@@ -326,7 +371,15 @@ proptest! {
                     steps += 1;
                     installed.apply(&step, now);
                     for (key, members) in answers(&installed) {
-                        prop_assert!(before.get(&key) == Some(&members) || after.get(&key) == Some(&members));
+                        let (before, after) = (before.get(&key), after.get(&key));
+                        // As long as a source has not answered, also with what nobody names.
+                        let added = after.is_some_and(|after| {
+                            let rest = members.strip_prefix(&after[..]);
+                            let rest = rest.filter(|_| !next.complete);
+                            let was = |it: &SocketAddr| before.is_some_and(|them| them.contains(it));
+                            rest.is_some_and(|rest| rest.iter().all(was))
+                        });
+                        prop_assert!(before == Some(&members) || after == Some(&members) || added);
                     }
                 }
                 let (left, problems) = round.end(failed.as_ref());

@@ -1,11 +1,13 @@
 //! A successor that finds something else than its predecessor left: what serves goes on serving.
 
-use std::{fs, net::Ipv4Addr};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, time::SystemTime};
 
 use hickory_proto::op::ResponseCode;
+use lb_agent::discover::consul;
 use lb_testkit::eventually;
+use serde_json::json;
 
-use crate::kit::{LIMIT, World, dns, greeting, service};
+use crate::kit::{Instance, LIMIT, World, dns, greeting, service};
 
 #[test]
 fn a_services_file_that_is_wrong_at_a_restart_takes_nothing_away() {
@@ -37,6 +39,75 @@ fn a_services_file_that_is_wrong_at_a_restart_takes_nothing_away() {
     world.await_ready();
     assert_eq!(world.await_usable("www_hello", &["a"]), vip);
     assert_eq!(greeting(&flow).unwrap(), "a");
+    world.finish();
+}
+
+/// Leaves in the state directory that the Consul at `address` had the service `name` by `instance`.
+fn keep(world: &World, address: &str, name: &str, instance: &Instance) {
+    let services = lb_agent::discover::file::parse(&service(name, &[instance])).unwrap();
+    let services: BTreeMap<_, Vec<_>> = services
+        .services
+        .iter()
+        .map(|(name, instances)| (name.to_string(), instances.iter().map(|it| &**it).collect()))
+        .collect();
+    let consul =
+        json!({"addresses": [address], "datacenter": null, "namespace": null, "partition": null});
+    let kept = json!({"consul": consul, "updated": SystemTime::now(), "services": services});
+    let file = consul::file_in(&world.path("state"));
+    fs::write(file, json!({"version": 1, "value": kept}).to_string()).unwrap();
+}
+
+#[test]
+fn what_was_kept_of_a_consul_that_is_away_is_served_and_takes_nothing_away() {
+    let mut instances = Vec::new();
+    let mut world = World::with_services(|netns| {
+        for (id, last) in [("a", 1), ("b", 2), ("c", 3)] {
+            instances.push(Instance::start(netns, id, [127, 0, 1, last]));
+        }
+        service("www_hello", &[&instances[0]]) + &service("old", &[&instances[1]])
+    });
+    let [www, old] =
+        [("www_hello", "a"), ("old", "b")].map(|(name, id)| world.await_usable(name, &[id]));
+    let serves = |world: &World, vip, id: &str| {
+        assert_eq!(greeting(&world.connect(vip, 80).unwrap()).unwrap(), id);
+    };
+    world.kill();
+    // Nobody names `old` any more who can be asked; the Consul may.
+    world.publish(&service("www_hello", &[&instances[0]]));
+    keep(&world, "http://127.0.0.1:8501", "shop", &instances[2]);
+    let usual = world.usual();
+    world.configure(&format!(
+        "{usual}[sources.consul]\naddress = \"127.0.0.1:8501\"\n"
+    ));
+    world.start(&[]);
+    world.await_ready();
+    let shop = world.await_usable("shop", &["c"]);
+    serves(&world, shop, "c");
+    serves(&world, www, "a");
+    serves(&world, old, "b");
+    assert_eq!(world.front("www.hello").unwrap().body, "a");
+    let resolver = Ipv4Addr::new(198, 18, 0, 1);
+    let (_, addresses) = dns(&world.netns, resolver, "shop.").unwrap();
+    assert_eq!(addresses, [shop]);
+    // Not known is not "does not exist".
+    let (code, _) = dns(&world.netns, resolver, "old.").unwrap();
+    assert_ne!(code, ResponseCode::NXDomain);
+    // What is known goes its way.
+    assert_eq!(world.ask(&["drain", "www_hello/a"]).code, Some(0));
+    let refused = eventually(LIMIT, || match world.connect(www, 80) {
+        Ok(_) => Err("it still takes flows"),
+        Err(_) => Ok(()),
+    });
+    refused.unwrap();
+    assert_eq!(world.ask(&["drain", "www_hello/a", "--undo"]).code, Some(0));
+
+    // The same for a front that has no routes yet.
+    world.terminate();
+    world.start(&[]);
+    world.await_ready();
+    world.await_front("shop.localhost", |answer| answer.body == "c");
+    world.await_front("www.hello", |answer| answer.body == "a");
+    serves(&world, old, "b");
     world.finish();
 }
 

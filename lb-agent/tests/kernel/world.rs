@@ -309,12 +309,15 @@ impl World {
 
 /// What the maps are to hold for a service with these backends.
 pub(super) fn endpoint(balance: Balance, backends: &[SocketAddr]) -> Endpoint {
+    let mut named = backends.to_vec();
+    named.sort();
     Endpoint {
         name: ServiceName::whole("tested"),
         balance,
         affinity_seconds: 0,
         flags: 0,
         proven: true,
+        named: named.into(),
         slots: backends.to_vec(),
     }
 }

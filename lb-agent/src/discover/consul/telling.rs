@@ -53,6 +53,7 @@ pub(super) fn publish(
         if let Some(catalog) = catalog {
             state.catalog = Some(Arc::new(catalog));
         }
+        state.kept = state.catalog.is_some() && !table.is_complete();
         // Before the first full answer there is nothing whose age could be told, but for what was kept. A
         // later one that says nothing new wakes nobody: with many services there are dozens a second.
         if !table.is_complete() {

@@ -95,7 +95,7 @@ pub struct Outputs {
     pub stats: watch::Sender<Option<FrontStats>>,
     /// What is wrong with routes, or with the front.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// True once requests follow the first complete routes.
+    /// True once requests follow the first complete routes, or the best there are while a source is away.
     pub routed: watch::Sender<bool>,
     /// The stage's own figures.
     pub metrics: Arc<Metrics>,

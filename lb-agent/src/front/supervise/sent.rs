@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) struct Sent {
-    /// Whether their snapshot is complete.
-    pub(super) complete: bool,
+    /// Whether the front is ready with them.
+    pub(super) ready: bool,
     /// When that arrived.
     pub(super) since: Instant,
     /// When it was looked at.
@@ -41,7 +41,7 @@ mod tests {
         let began = Instant::now();
         let now = began + waited;
         let sent = Sent {
-            complete: true,
+            ready: true,
             since: began,
             began,
             cost,
