@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../fake/mod.rs"]
+#[expect(dead_code, reason = "tests of the registrar use the rest")]
 mod fake;
 #[path = "../support/mod.rs"]
 mod support;
