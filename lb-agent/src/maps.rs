@@ -16,7 +16,7 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    Active, Backend, BackendId, Balance, Be16, Be32, Client, Counters, Cursor, Event, Latency,
+    Active, Affinity, AffinityKey, Backend, BackendId, Balance, Be16, Be32, Client, Counters, Cursor, Event, Latency,
     Service, ServiceKey, Suspect, Table, Trace, map,
 };
 use thiserror::Error;
@@ -53,6 +53,7 @@ pub struct Maps {
     active: Array<MapData, Active>,
     latencies: Array<MapData, Latency>,
     clients: HashMap<MapData, u64, Client>,
+    affinity: HashMap<MapData, AffinityKey, Affinity>,
     /// What an agent of the version before counted, if there was one.
     former_counters: Option<previous::FormerCounters>,
     /// Of `SERVICES`: a hash does not tell its size.
@@ -99,6 +100,7 @@ impl Maps {
             active: take!(ebpf, map::ACTIVE)?,
             latencies: take!(ebpf, map::LATENCIES)?,
             clients: take!(ebpf, map::CLIENTS)?,
+            affinity: take!(ebpf, map::AFFINITY)?,
             former_counters,
             service_capacity,
         };
@@ -357,6 +359,18 @@ impl Maps {
         clients
             .collect::<Result<_, _>>()
             .map_err(failed("read", map::CLIENTS))
+    }
+
+    /// The backend that a client was given last, where that is to be kept.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn affinity(&self, client: &AffinityKey) -> Result<Option<Affinity>, Error> {
+        match self.affinity.get(client, 0) {
+            Ok(kept) => Ok(Some(kept)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed("read", map::AFFINITY)(error)),
+        }
     }
 
     /// Says where a client stands, or that it is not known.

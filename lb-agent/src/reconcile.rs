@@ -6,6 +6,7 @@
 mod audit;
 mod books;
 mod count;
+mod kept;
 mod tracers;
 
 use std::{
@@ -44,7 +45,7 @@ use crate::{
     plan::{Round, Step, Todo, free},
     programs::{self, Programs},
     snapshot::{Service, ServiceName, Snapshot, changes},
-    stats::{Handshakes, StatsRequest},
+    stats::{Handshakes, KeptRequest, StatsRequest},
     trace::TraceRequest,
     views::{Views, ranges},
     vip::Pools,
@@ -95,6 +96,8 @@ pub struct Channels {
     pub stats: mpsc::Receiver<StatsRequest>,
     /// Requests to follow the decisions for a service.
     pub traces: mpsc::Receiver<TraceRequest>,
+    /// Requests for where a client is kept.
+    pub kept: mpsc::Receiver<KeptRequest>,
     /// What did not fit into the maps.
     pub problems: watch::Sender<Vec<Problem>>,
     /// The snapshot that is in the maps: [`Snapshot::reached`].
@@ -246,6 +249,7 @@ pub async fn run(
                     stage.tell(trace);
                 }
             }
+            Some(request) = channels.kept.recv() => stage.kept(request),
             Some(request) = channels.traces.recv() => stage.trace(request, &channels),
             request = channels.stats.recv(), if counting.is_none() => match request {
                 Some(reply) => counting = Some((Count::new(&stage), reply)),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     ops::{AddAssign, SubAssign},
 };
 
@@ -14,6 +14,27 @@ use crate::{catalog::InstanceKey, snapshot::ServiceName};
 
 /// Asks the reconcile stage for the current figures.
 pub type StatsRequest = oneshot::Sender<Stats>;
+
+/// Asks where a client of a service with affinity is kept.
+pub struct KeptRequest {
+    /// The cookie of its network namespace.
+    pub client: u64,
+    /// The service's virtual address.
+    pub vip: Ipv4Addr,
+    /// Where it is told: for each protocol at most one, none where the next flow may go anywhere.
+    pub reply: oneshot::Sender<Vec<Kept>>,
+}
+
+/// The backend that a client is kept at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// `tcp` or `udp`.
+    pub proto: String,
+    /// Where its next flow goes, unless that is suspected.
+    pub address: SocketAddr,
+    /// How long ago it began its last flow.
+    pub seconds_ago: u32,
+}
 
 /// The data plane's figures at one moment.
 #[derive(Clone, Debug, Default)]

@@ -21,10 +21,10 @@ use super::{
     router::Desk,
 };
 use crate::{
-    clients::{Clients, Standing, cookie_of},
+    clients::{Clients, Standing, cookie_here, cookie_of},
     desired::{Explanation, explain},
     snapshot::{Service, ServiceName, Snapshot},
-    stats::Stats,
+    stats::{Kept, Stats},
     views::{View, Views},
     vip::Pools,
 };
@@ -59,6 +59,8 @@ pub(crate) struct Told {
     pub(crate) balance: String,
     /// For how long a client keeps its backend; 0 means not at all.
     pub(crate) affinity_seconds: u64,
+    /// Where the client is kept, by protocol; nothing where its next flow may go to any backend that is given.
+    pub(crate) kept: Vec<Kept>,
     /// Whether every source has answered: before that the kernel may hold more than is told here.
     pub(crate) complete: bool,
     /// Which view decides, and what becomes of each backend.
@@ -142,7 +144,18 @@ pub(super) async fn tell(
         &stats,
         desk.pools,
     ) {
-        Some(told) => Json(told).into_response(),
+        Some(mut told) => {
+            if told.affinity_seconds > 0 {
+                let Some(cookie) = told.client.cookie.or_else(|| cookie_here().ok()) else {
+                    return Failed::Silent.answer();
+                };
+                match desk.read_kept(cookie, told.vip).await {
+                    Some(kept) => told.kept = kept,
+                    None => return Failed::Silent.answer(),
+                }
+            }
+            Json(told).into_response()
+        }
         None => {
             let why = format!("{name} has no virtual address yet: see `lb-agent status`");
             refused(StatusCode::CONFLICT, why)
@@ -219,6 +232,7 @@ fn told(
         ports: service.options.ports.clone(),
         balance: balance(service.options.balance).to_owned(),
         affinity_seconds: service.options.affinity.as_secs(),
+        kept: Vec::new(),
         complete: snapshot.complete,
         explanation: explain((name, service), client, &views, &stats.suspects, pools)?,
     })

@@ -59,7 +59,7 @@ use self::{
 };
 use crate::{
     clients::Clients, drain::DrainRequest, removal, snapshot::Snapshot, sockets::Sockets,
-    stats::StatsRequest, trace::TraceRequest, vip,
+    stats::{KeptRequest, StatsRequest}, trace::TraceRequest, vip,
 };
 
 /// How the admin interface is set up.
@@ -81,6 +81,8 @@ pub struct Inputs {
     pub stats: mpsc::Sender<StatsRequest>,
     /// Asks to follow the decisions for a service.
     pub traces: mpsc::Sender<TraceRequest>,
+    /// Asks where a client is kept.
+    pub kept: mpsc::Sender<KeptRequest>,
     /// Asks for the open flows.
     pub sockets: Sockets,
     /// Whose flows will be cut.
@@ -220,6 +222,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         snapshots: inputs.snapshots,
         stats: inputs.stats,
         traces: inputs.traces,
+        kept: inputs.kept,
         sockets: inputs.sockets,
         removal: inputs.removal,
         drains: inputs.drains,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -45,7 +46,7 @@ use crate::{
     removal,
     snapshot::Snapshot,
     sockets::Sockets,
-    stats::{Stats, StatsRequest},
+    stats::{Kept, KeptRequest, Stats, StatsRequest},
     trace::TraceRequest,
     vip,
 };
@@ -56,6 +57,7 @@ pub(super) struct Desk {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(super) stats: mpsc::Sender<StatsRequest>,
     pub(super) traces: mpsc::Sender<TraceRequest>,
+    pub(super) kept: mpsc::Sender<KeptRequest>,
     pub(super) sockets: Sockets,
     pub(super) removal: watch::Receiver<removal::Status>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
@@ -193,6 +195,17 @@ impl Desk {
             pools: self.pools,
             components,
         })
+    }
+
+    /// Where a client of the service with this address is kept; nothing if nobody says so.
+    pub(super) async fn read_kept(&self, client: u64, vip: Ipv4Addr) -> Option<Vec<Kept>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            let request = KeptRequest { client, vip, reply };
+            self.kept.send(request).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(PATIENCE, asked).await.ok().flatten()
     }
 
     pub(super) async fn read_stats(&self) -> Option<Stats> {

@@ -30,6 +30,13 @@ pub(super) fn table_of(told: &Told) -> String {
             told.affinity_seconds
         );
         lines.push(("affinity", detail));
+        for kept in &told.kept {
+            let detail = format!(
+                "{} by {}, its last flow began {} s ago",
+                kept.address, kept.proto, kept.seconds_ago
+            );
+            lines.push(("kept at", detail));
+        }
     }
     if !told.complete {
         let detail = "not every source has answered: the kernel may still serve more than this";
@@ -151,6 +158,7 @@ mod tests {
         catalog::InstanceKey,
         clients::Standing,
         desired::{By, Explanation},
+        stats::Kept,
     };
 
     fn told() -> Told {
@@ -186,6 +194,11 @@ mod tests {
             ports: [80].into(),
             balance: "least-conn".to_owned(),
             affinity_seconds: 60,
+            kept: vec![Kept {
+                proto: "tcp".to_owned(),
+                address: ([10, 0, 0, 1], 8080).into(),
+                seconds_ago: 7,
+            }],
             complete: true,
             explanation: Explanation {
                 view: OUTSIDE_VIEW,
@@ -212,6 +225,7 @@ service   www_hello, VIP 198.18.12.7, ports 80, least-conn
 view      that of clients decides that share no network with the service, but reach others; its own is 70
 next      one of 1 backend
 affinity  a client keeps its backend for 60 s after its last flow
+kept at   10.0.0.1:8080 by tcp, its last flow began 7 s ago
 
 ID  NODE  ADDRESS        BY          SHARE  VERDICT
 a   file  10.0.0.1:8080  published  33.3 %  given

@@ -15,6 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use namespaces::cookie_here;
 pub use process::{NoProcess, cookie_of};
 pub use stage::{Config, Error, Outputs, run};
 

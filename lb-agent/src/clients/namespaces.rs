@@ -126,8 +126,8 @@ fn read(folder: BorrowedFd<'_>, name: &str) -> nix::Result<OwnedFd> {
     openat(folder, name, how, Mode::empty())
 }
 
-/// The cookie of the namespace that this thread is in.
-fn cookie_here() -> io::Result<u64> {
+/// The cookie of the namespace that this thread is in: the host's, for all but the one that enters others.
+pub(crate) fn cookie_here() -> io::Result<u64> {
     // The cheapest socket there is, and never in any namespace's list of ports.
     let socket = UnixDatagram::unbound()?;
     lb_sys::netns::cookie(socket.as_fd())

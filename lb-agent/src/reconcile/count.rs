@@ -161,7 +161,7 @@ impl Count {
     }
 }
 
-fn monotonic_nanos() -> u64 {
+pub(super) fn monotonic_nanos() -> u64 {
     let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE) else {
         return 0;
     };

@@ -116,7 +116,7 @@ impl Stage {
         counters.map(|it| it.untold).sum()
     }
 
-    fn endpoints_of(&self, vip: Be32) -> impl Iterator<Item = (&ServiceKey, &Endpoint)> {
+    pub(super) fn endpoints_of(&self, vip: Be32) -> impl Iterator<Item = (&ServiceKey, &Endpoint)> {
         let first = ServiceKey::new(vip, ANY_PORT, 0, HOST_VIEW);
         let services = self.wanted.desired().services.range(first..);
         services.take_while(move |(key, _)| key.vip == vip)

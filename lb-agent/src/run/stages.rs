@@ -55,6 +55,7 @@ pub(super) fn spawn(
     let (suspects_in, suspects) = mpsc::channel(1024);
     let (stats_in, stats) = mpsc::channel(16);
     let (traces_in, traces) = mpsc::channel(16);
+    let (kept_in, kept) = mpsc::channel(16);
     let (drains_in, drains) = mpsc::channel(16);
     // Without an engine nobody tells which containers end; the last value of a channel without a sender stays.
     let (departed_in, departed) = watch::channel(Arc::default());
@@ -219,6 +220,7 @@ pub(super) fn spawn(
         suspects: suspects_in,
         stats,
         traces,
+        kept,
         problems: map_problems_in,
         installed: installed_in,
     };
@@ -304,6 +306,7 @@ pub(super) fn spawn(
         snapshots,
         stats: stats_in,
         traces: traces_in,
+        kept: kept_in,
         sockets,
         removal,
         drains: drains_in,

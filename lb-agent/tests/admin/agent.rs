@@ -76,6 +76,7 @@ impl Agent {
             snapshots: snapshots_in,
             stats,
             traces: traces_out,
+            kept: mpsc::channel(1).0,
             sockets: no_sockets(),
             removal: watch::channel(removal::Status::default()).1,
             drains: drains_out,

@@ -275,6 +275,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         snapshots,
         stats: mpsc::channel(1).0,
         traces: mpsc::channel(1).0,
+        kept: mpsc::channel(1).0,
         sockets: no_sockets(),
         removal: watch::channel(Default::default()).1,
         drains: mpsc::channel(1).0,

@@ -101,6 +101,10 @@ fn with_affinity_a_client_meets_the_instance_that_it_met_before() {
     for _ in 0..3 {
         assert_eq!(met(&world, vip, 10), kept);
     }
+    let told = world.ask(&["explain", "host", "www_hello"]);
+    let at = if kept.contains("a") { &a } else { &b };
+    let line = format!("kept at   {} by tcp, its last flow began ", at.address());
+    assert!(told.out.contains(&line), "{told:?}");
     // It ends: the other one takes over, and keeps the client when the first is back.
     let (gone, other) = match kept.contains("a") {
         true => (a, b),
