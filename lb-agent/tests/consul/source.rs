@@ -740,6 +740,35 @@ async fn a_pin_holds_on_every_host_until_any_of_them_releases_it() {
 }
 
 #[tokio::test]
+async fn a_release_leaves_no_lower_index_once_consul_has_forgotten_it() {
+    let consul = Consul::start().await;
+    let mut vip = Vip::start(&consul.address());
+    vip.want(["a", "b"]);
+    let before = vip.all(2).await;
+    let mut pool = (2..15).map(|last| Ipv4Addr::new(10, 0, 0, last));
+    let mut free = || {
+        pool.find(|it| before.values().all(|vip| vip != it))
+            .unwrap()
+    };
+    // What is left is not forgotten: the highest index of a key.
+    let newest = async || {
+        let keys = consul.get("kv/lb-agent/vip?recurse").await;
+        let keys = keys.as_array().unwrap().iter();
+        keys.map(|it| it["ModifyIndex"].as_u64().unwrap())
+            .max()
+            .unwrap()
+    };
+    // Twice, since a value that stays the same is no write.
+    for service in ["a", "b"] {
+        vip.pin(service, free()).await.unwrap();
+        let with_it = newest().await;
+        vip.release(service).await.unwrap();
+        assert!(newest().await > with_it);
+    }
+    vip.end().await;
+}
+
+#[tokio::test]
 async fn two_hosts_that_pin_one_address_at_once_do_not_both_have_their_way() {
     let consul = Consul::start().await;
     let (mut one, mut two) = (Vip::start(&consul.address()), Vip::start(&consul.address()));
@@ -802,6 +831,30 @@ async fn a_token_without_rights_to_the_store_is_told_only_when_it_matters() {
         assert!(text.contains("key_prefix \"lb-agent/\" write"), "{text}");
         vip.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_release_that_the_token_may_not_write_is_refused_with_the_right() {
+    let consul = Consul::start_guarded().await;
+    let key = "kv/lb-agent/vip/10.0.0.14";
+    let record = json!({"version": 1, "service": "other", "pinned": true});
+    consul.put(key, record).await;
+    let mut with = config(&consul.address());
+    with.token = Some(token(&consul, "key_prefix \"lb-agent/\" { policy = \"read\" }").await);
+    let vip = Vip::start_as(with);
+    let known = async {
+        while vip.order(Order::List).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(BOUND, known).await.unwrap();
+    let refused = vip.release("other").await.unwrap_err();
+    assert!(
+        refused.contains("key_prefix \"lb-agent/\" write"),
+        "{refused}"
+    );
+    assert_eq!(consul.get(key).await.as_array().unwrap().len(), 1);
+    vip.end().await;
 }
 
 fn free_beside(taken: Ipv4Addr) -> Ipv4Addr {

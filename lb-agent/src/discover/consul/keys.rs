@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -51,6 +52,7 @@ struct Entry {
 /// Who writes, or reads one key, waits for so long at most.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// A key below the prefix that tells an empty store from one that the token may not read: Consul answers 404 to both.
+/// It also keeps the index of all keys from going back.
 const MARK: &str = "readable";
 
 fn decoded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
@@ -146,20 +148,53 @@ impl Keys {
     }
 
     /// Deletes a key that has `index`; false if it has another one.
+    ///
+    /// The index of all keys is that of the newest one, and of what was deleted for a while only. So the mark is
+    /// written with each deletion: an index that goes back is then a store that was restored or wiped.
     pub(crate) async fn delete(&self, key: &str, index: u64) -> Result<bool, RequestError> {
-        let (path, index) = (self.path(key), index.to_string());
-        let query = [("cas", &*index)];
-        let deleted = self
+        // Consul takes a write of the same value for none.
+        let news = BASE64_STANDARD.encode(format!("without {key} of {index}"));
+        let operations = json!([
+            self.operation(json!({"Verb": "delete-cas", "Key": self.whole(key), "Index": index})),
+            self.operation(json!({"Verb": "set", "Key": self.whole(MARK), "Value": news})),
+        ]);
+        let body = Some(operations.to_string().into_bytes());
+        let mut answer = self
             .client
-            .request(Method::DELETE, &path, &query, None, self.limit())
-            .await?
-            .successful()?;
-        Ok(deleted.body.trim_ascii() == b"true")
+            .request(Method::PUT, &["txn"], &[], body, self.limit())
+            .await?;
+        if answer.status == StatusCode::CONFLICT {
+            let is_forbidden = String::from_utf8_lossy(&answer.body).contains("Permission denied");
+            if !is_forbidden {
+                return Ok(false);
+            }
+            answer.status = StatusCode::FORBIDDEN;
+        }
+        answer.successful()?;
+        Ok(true)
+    }
+
+    /// One operation of a transaction, where all else is asked for.
+    fn operation(&self, mut operation: Value) -> Value {
+        let config = self.client.config();
+        for (key, scope) in [
+            ("Namespace", &config.namespace),
+            ("Partition", &config.partition),
+        ] {
+            if let Some(scope) = scope {
+                operation[key] = json!(scope);
+            }
+        }
+        json!({"KV": operation})
     }
 
     /// For one server.
     fn limit(&self) -> Duration {
         self.client.share_of(PATIENCE)
+    }
+
+    fn whole(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
     }
 
     /// The slashes of a key are part of the path.
@@ -170,10 +205,9 @@ impl Keys {
 
     /// Creates a key; false if it exists already.
     pub(crate) async fn create(&self, key: &str, value: Vec<u8>) -> Result<bool, RequestError> {
-        let key = format!("{}{key}", self.prefix);
         let answer = self
             .client
-            .create_key(&key, value, self.limit())
+            .create_key(&self.whole(key), value, self.limit())
             .await?
             .successful()?;
         Ok(answer.body.trim_ascii() == b"true")
