@@ -1,7 +1,7 @@
 //! Namespaces and partitions: asked of a Consul that knows them, refused otherwise.
 
 use lb_agent::{
-    catalog::SourceState,
+    catalog::{Catalog, SourceState},
     discover::consul::{Config, Token},
 };
 
@@ -44,6 +44,31 @@ async fn a_scope_is_told_as_unknown_until_consul_is_upgraded() {
         assert!(query.contains("ns=team&partition=part"), "{query}");
     }
     source.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_local_in_another_datacenter_whatever_its_node_and_host_are_called() {
+    for (datacenter, host, local) in [
+        (None, None, true),
+        (Some("DC1"), None, true),
+        (Some("dc2"), None, false),
+        (Some("dc2"), Some("h"), false),
+    ] {
+        let fake = Fake::start().await;
+        let mut source = Source::start(Config {
+            datacenter: datacenter.map(str::to_owned),
+            host: host.map(str::to_owned),
+            ..config(&fake.address())
+        });
+        let known = |catalog: &Catalog| ids(catalog, "a") == ["a1"];
+        let catalog = source.catalog(BOUND, known).await;
+        assert_eq!(catalog.services["a"][0].local, local, "{datacenter:?}");
+        for (_, query) in fake.asked() {
+            let asked = query.split('&').find_map(|it| it.strip_prefix("dc="));
+            assert_eq!(asked, datacenter, "{query}");
+        }
+        source.end().await;
+    }
 }
 
 /// A source that has seen the one instance of `a` in a namespace of a Consul of this version.

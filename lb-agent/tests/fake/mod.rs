@@ -198,7 +198,7 @@ async fn health(
     let stale = query.is_some_and(|query| query.contains("stale"));
     let instance = json!([{
         "Node": {"Node": "n", "Address": "10.99.0.1"},
-        "Service": {"ID": format!("{name}1"), "Port": 1}
+        "Service": {"ID": format!("{name}1"), "Port": 1, "Meta": {"lb-registrar": "h"}}
     }]);
     match now.1 {
         // The service `consul` lies in another namespace.
@@ -282,7 +282,7 @@ fn bomb() -> Vec<u8> {
 
 async fn itself(State(world): State<World>) -> Json<Value> {
     let version = *world.version.borrow();
-    Json(json!({"Config": {"Version": version, "NodeName": "fake", "Datacenter": "dc1"}}))
+    Json(json!({"Config": {"Version": version, "NodeName": "n", "Datacenter": "dc1"}}))
 }
 
 async fn own_token(State(world): State<World>) -> Response {

@@ -138,7 +138,7 @@ impl Shared {
             .is_ok()
     }
 
-    /// Learns which node the Consul agent is: its instances are local.
+    /// Learns which node the Consul agent is: its instances are local, unless another datacenter is asked about.
     async fn identify(&self) -> Option<Result<(), String>> {
         if !self.client.asks_own_agent() {
             // Its instances are not local; what our own agent said stays true.
@@ -156,13 +156,15 @@ impl Shared {
             // Whatever it is, the list of services shows it, too.
             Err(_) => return None,
         };
-        let node = Some(agent.node);
-        let known = self.standpoint.load_full();
-        if known.node != node {
-            let known = Standpoint::clone(&known);
-            self.standpoint
-                .store(Arc::new(Standpoint { node, ..known }));
-        }
+        let config = self.client.config();
+        // The names of nodes and hosts are unique within a datacenter only.
+        let is_foreign = |asked: &String| !asked.eq_ignore_ascii_case(&agent.datacenter);
+        let is_own = !config.datacenter.as_ref().is_some_and(is_foreign);
+        self.standpoint.store(Arc::new(Standpoint {
+            node: Some(agent.node).filter(|_| is_own),
+            host: config.host.clone().filter(|_| is_own),
+            warning: config.warning,
+        }));
         Some(Ok(()))
     }
 }
