@@ -223,7 +223,7 @@ impl Client {
 
     async fn ask(&self, mut question: Question<'_>) -> Result<Answer, RequestError> {
         self.reload_if_told();
-        let servers = self.servers.load_full();
+        let mut servers = self.servers.load_full();
         let is_of_agent = question.path.first() == Some(&"agent");
         let mut at = servers.current().0;
         let (mut turn, mut refusal, mut is_repeated) = (0, None, false);
@@ -234,6 +234,14 @@ impl Client {
                 // It failed somebody else, and who waits there would notice much later.
                 () = servers.left(at), if question.hold.is_some() => {
                     question.hold = None;
+                    at = servers.current().0;
+                    continue;
+                }
+                // The token may be another one, with other rights.
+                () = self.told_to_reload(), if question.hold.is_some() && self.has_token_file() => {
+                    self.reload_if_told();
+                    question.hold = None;
+                    servers = self.servers.load_full();
                     at = servers.current().0;
                     continue;
                 }
@@ -426,6 +434,10 @@ impl Client {
             // Nobody is left who could.
             std::future::pending::<()>().await;
         }
+    }
+
+    fn has_token_file(&self) -> bool {
+        matches!(self.config.token, Some(Token::File(_)))
     }
 
     /// Reads the certificates again if somebody wants that. Requests in flight end on their old connections.

@@ -20,6 +20,15 @@ struct Server {
 
 impl Server {
     async fn start(answer: fn() -> Response) -> Self {
+        Self::start_with(answer, false).await
+    }
+
+    /// One that answers no blocking query.
+    async fn start_holding() -> Self {
+        Self::start_with(well, true).await
+    }
+
+    async fn start_with(answer: fn() -> Response, holds: bool) -> Self {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
@@ -31,8 +40,14 @@ impl Server {
                     line = format!("{line} {}", value.to_str().unwrap());
                 }
             }
+            let waits = holds && line.contains("index=");
             log.lock().unwrap().push(line);
-            async move { answer() }
+            async move {
+                match waits {
+                    true => std::future::pending().await,
+                    false => answer(),
+                }
+            }
         });
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         Self {
@@ -236,6 +251,39 @@ async fn a_token_file_is_read_at_every_request_and_an_empty_one_is_no_anonymity(
     assert_eq!(
         server.asked(),
         ["GET /v1/catalog one", "GET /v1/catalog two"]
+    );
+}
+
+#[tokio::test]
+async fn who_waits_asks_again_with_the_new_token_when_told() {
+    let server = Server::start_holding().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "one").unwrap();
+    let reload = watch::Sender::default();
+    let mut config = Config::new(server.address.clone());
+    config.token = Some(Token::File(file.clone()));
+    config.reload = reload.subscribe();
+    let client = Client::new(config).unwrap();
+    let held = client.read(&["catalog"], Some(7), Consistency::Stale);
+    let told = async {
+        while server.asked().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::write(&file, "two").unwrap();
+        reload.send_replace(());
+    };
+    let both = async { tokio::join!(held, told) };
+    let (held, ()) = tokio::time::timeout(Duration::from_secs(5), both)
+        .await
+        .unwrap();
+    assert_eq!(held.unwrap().status, StatusCode::OK);
+    assert_eq!(
+        server.asked(),
+        [
+            "GET /v1/catalog?stale=&index=7&wait=55000ms one",
+            "GET /v1/catalog?stale= two"
+        ]
     );
 }
 
