@@ -81,6 +81,7 @@ impl Shared {
         let standpoint = Standpoint {
             node: None,
             host: config.host.clone(),
+            foreign: false,
             warning: config.warning,
         };
         Self {
@@ -163,6 +164,7 @@ impl Shared {
         self.standpoint.store(Arc::new(Standpoint {
             node: Some(agent.node).filter(|_| is_own),
             host: config.host.clone().filter(|_| is_own),
+            foreign: !is_own,
             warning: config.warning,
         }));
         Some(Ok(()))

@@ -56,6 +56,8 @@ pub(super) struct Standpoint {
     pub(super) node: Option<String>,
     /// Who this host is to the registrar.
     pub(super) host: Option<String>,
+    /// Whether another datacenter is asked about. Consul puts the address there that leads to it in the first place.
+    pub(super) foreign: bool,
     pub(super) warning: Warning,
 }
 
@@ -244,7 +246,7 @@ impl Listing {
             self.problems
                 .push(Problem::new(format!("instance {key}"), text));
         };
-        let place = match place(&node, &service) {
+        let place = match place(&node, &service, standpoint.foreign) {
             Ok(place) => place,
             Err(text) => return wrong(text),
         };
@@ -317,8 +319,15 @@ fn usable(checks: &[Check], weights: Option<&Weights>, policy: Warning) -> (Sour
 }
 
 /// Where the instance listens: the service's own address, else its node's. Where Consul knows several, the
-/// IPv4 one, then the IPv6 one, and a host name last.
-fn place(node: &Node, service: &Service) -> Result<Place, String> {
+/// IPv4 one, then the IPv6 one, and a host name last. Without a port, the tagged address that has one.
+fn place(node: &Node, service: &Service, foreign: bool) -> Result<Place, String> {
+    let is_without = service.port.is_none_or(|port| port == 0);
+    if let Some((ip, number)) = tagged_with_port(service).filter(|_| is_without) {
+        return Ok(Place::At(SocketAddr::new(
+            reachable(ip)?,
+            port(Some(number))?,
+        )));
+    }
     let own = service
         .address
         .as_deref()
@@ -340,7 +349,8 @@ fn place(node: &Node, service: &Service) -> Result<Place, String> {
             )),
         }
     };
-    let known = [Some(plain), by_key("lan_ipv4"), by_key("lan_ipv6")];
+    let lan = |key| by_key(key).filter(|_| !foreign);
+    let known = [Some(plain), lan("lan_ipv4"), lan("lan_ipv6")];
     let parsed: Vec<(IpAddr, Option<i64>)> = known
         .into_iter()
         .flatten()
@@ -359,9 +369,21 @@ fn place(node: &Node, service: &Service) -> Result<Place, String> {
         }
         return Ok(Place::Named(text.to_owned(), port(service.port)?));
     };
-    let fallback = by_key("lan_ipv4").and_then(|(_, port)| port);
-    let port = port(registered.filter(|port| *port != 0).or(fallback))?;
-    Ok(Place::At(SocketAddr::new(reachable(ip)?, port)))
+    Ok(Place::At(SocketAddr::new(
+        reachable(ip)?,
+        port(registered)?,
+    )))
+}
+
+/// The nearest tagged address with a port of its own.
+fn tagged_with_port(service: &Service) -> Option<(IpAddr, i64)> {
+    let tagged = service.tagged_addresses.as_ref()?;
+    let keys = ["lan_ipv4", "lan", "lan_ipv6", "wan_ipv4", "wan", "wan_ipv6"];
+    keys.into_iter().find_map(|key| {
+        let TaggedAddress { address, port } = tagged.get(key)?;
+        let ip = address.as_ref()?.parse().ok()?;
+        Some((ip, port.filter(|port| *port != 0)?))
+    })
 }
 
 fn is_host_name(text: &str) -> bool {

@@ -170,12 +170,42 @@ fn an_instance_without_a_port_is_left_out_unless_a_tagged_address_gives_one() {
     assert!(
         left_out(|entry| entry["Service"]["Port"] = json!(70_000)).contains("between 1 and 65535")
     );
-    let instance = one(|entry| {
-        entry["Service"]["Port"] = json!(0);
-        entry["Service"]["TaggedAddresses"] =
-            json!({"lan_ipv4": {"Address": "10.0.0.9", "Port": 81}});
-    });
-    assert_eq!(instance.address, "10.0.0.9:81".parse().unwrap());
+    let with = |own: &str, tagged: Value| {
+        let instance = one(|entry| {
+            entry["Service"]["Address"] = json!(own);
+            entry["Service"]["Port"] = json!(0);
+            entry["Service"]["TaggedAddresses"] = tagged;
+        });
+        instance.address.to_string()
+    };
+    let at = |address: &str, port: u16| json!({"Address": address, "Port": port});
+    let ipv4 = json!({"lan_ipv4": at("10.0.0.9", 81), "wan": at("192.0.2.9", 82)});
+    assert_eq!(with("10.0.0.9", ipv4), "10.0.0.9:81");
+    // Consul itself adds some without.
+    let lan = json!({"lan_ipv4": at("10.0.0.9", 0), "lan": at("10.0.0.8", 81)});
+    assert_eq!(with("10.0.0.9", lan), "10.0.0.8:81");
+    let wan = json!({"lan": at("10.0.0.8", 0), "wan": at("192.0.2.9", 82)});
+    assert_eq!(with("db.test", wan), "192.0.2.9:82");
+}
+
+#[test]
+fn in_another_datacenter_the_address_is_the_one_that_consul_puts_in_the_first_place() {
+    let entry = json!([{
+        "Node": {"Node": "n1", "Address": "2001:db8::1"},
+        "Service": {
+            "ID": "www-1", "Service": "www", "Address": "2001:db8::9", "Port": 80,
+            "TaggedAddresses": {"lan_ipv4": {"Address": "10.0.0.9", "Port": 80}}
+        },
+    }])
+    .to_string();
+    for (foreign, address) in [(false, "10.0.0.9:80"), (true, "[2001:db8::9]:80")] {
+        let standpoint = Standpoint {
+            foreign,
+            ..Standpoint::default()
+        };
+        let listing = listing("www", entry.as_bytes(), &standpoint).unwrap();
+        assert_eq!(listing.instances[0].address.to_string(), address);
+    }
 }
 
 #[test]
