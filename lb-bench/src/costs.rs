@@ -3,20 +3,23 @@
 //! An empty program reads 70 to 140 ns by itself, most of it the clock. So each figure is net of an empty program
 //! in the same link and the same round, and a figure is the median over the rounds.
 
-use std::net::TcpStream;
+use std::{
+    borrow::Cow,
+    net::{SocketAddr, TcpStream},
+};
 
 use anyhow::{Result, ensure};
 
 use crate::{
     Effort,
-    client::{self, Asker},
+    client::{self, Asker, Turns},
     hooks::{HOOKS, Hook, Hooks, Occupant, Runs},
     server::{CHUNK, Kind, Network, Place, backends},
     statistics::median,
-    world::{World, vip},
+    world::{FILLERS, World, filler, vip},
 };
 
-/// Nanoseconds, net of an empty program.
+/// Nanoseconds, net of an empty program. Not a number where the setups for one were not in place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Costs {
     /// `connect4` to a VIP.
@@ -43,12 +46,43 @@ pub(crate) struct Costs {
     pub(crate) recvmsg: f64,
 }
 
+/// Whose VIPs the clients turn to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Among {
+    /// The one for short connections.
+    Few,
+    /// Each connection another of [`FILLERS`], in front of the same servers.
+    Many,
+}
+
+impl Among {
+    fn vips(self) -> Vec<SocketAddr> {
+        match self {
+            Self::Few => vec![vip(Network::Loopback, Kind::Short, Place::Bare)],
+            Self::Many => (0..FILLERS).map(filler).collect(),
+        }
+    }
+
+    fn setups(self) -> &'static [Setup] {
+        match self {
+            Self::Few => &Setup::ALL,
+            Self::Many => &Setup::OF_THE_PATH,
+        }
+    }
+}
+
 /// Measures them.
 ///
 /// # Errors
 /// When a connection fails, or the kernel refuses.
-pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> Result<Costs> {
+pub(crate) fn measure(
+    world: &mut World,
+    hooks: &mut Hooks,
+    effort: &Effort,
+    among: Among,
+) -> Result<Costs> {
     world.move_to(Place::Hooked)?;
+    let vips = among.vips();
     let mut rounds = Vec::new();
     for number in 0..=effort.cost_rounds {
         if number % 100 == 1 {
@@ -58,12 +92,12 @@ pub(crate) fn measure(world: &mut World, hooks: &mut Hooks, effort: &Effort) -> 
             );
         }
         let mut readings = Readings::default();
-        let mut order = Setup::ALL;
+        let mut order = among.setups().to_vec();
         if number % 2 == 1 {
             order.reverse();
         }
         for setup in order {
-            readings[setup as usize] = setup.read(hooks)?;
+            readings[setup as usize] = setup.read(hooks, &vips, number)?;
         }
         // The first round warms up.
         if number > 0 {
@@ -151,8 +185,11 @@ impl Setup {
         Self::EmptyDatagrams,
     ];
 
-    /// What the kernel counts for [`CONNECTIONS`] connections.
-    fn read(self, hooks: &mut Hooks) -> Result<[Runs; HOOKS]> {
+    /// Those that tell what a new flow pays, and a bystander.
+    const OF_THE_PATH: [Self; 4] = [Self::Vip, Self::Bystander, Self::Empty, Self::Record];
+
+    /// What the kernel counts for [`CONNECTIONS`] connections, those to a VIP to `vips` in turn.
+    fn read(self, hooks: &mut Hooks, vips: &[SocketAddr], round: usize) -> Result<[Runs; HOOKS]> {
         let (connect4, others) = match self {
             Self::Vip | Self::Bystander | Self::Vip6 | Self::Datagrams => {
                 (Occupant::Real, Occupant::Real)
@@ -169,10 +206,10 @@ impl Setup {
             };
             hooks.put(hook, occupant)?;
         }
-        let direct = |network, kind, place| backends(network, kind, place).to_vec();
-        let balanced = |network, kind| vec![vip(network, kind, Place::Bare)];
+        let direct = |network, kind, place| Cow::from(backends(network, kind, place).to_vec());
+        let balanced = |network, kind| Cow::from(vec![vip(network, kind, Place::Bare)]);
         let targets = match self {
-            Self::Vip | Self::VipEmpty => balanced(Network::Loopback, Kind::Short),
+            Self::Vip | Self::VipEmpty => Cow::from(vips),
             Self::Bystander | Self::Empty => direct(Network::Loopback, Kind::Short, Place::Hooked),
             Self::Record => direct(Network::Loopback, Kind::Short, Place::Bare),
             Self::Vip6 => balanced(Network::Bridge6, Kind::Short),
@@ -183,12 +220,15 @@ impl Setup {
         let socket = client::datagram_socket()?;
         if matches!(self, Self::Datagrams | Self::EmptyDatagrams) {
             // The first one of a socket is remembered, which the others find done.
-            for &target in &targets {
+            for &target in &*targets {
                 Asker::Unconnected(target).ask(&socket)?;
             }
         }
+        // Of many, each reading meets others.
+        let mut targets = Turns::new(&targets, round * CONNECTIONS as usize);
         let before = hooks.runs()?;
-        for &target in targets.iter().cycle().take(CONNECTIONS as usize) {
+        for _ in 0..CONNECTIONS {
+            let target = targets.next();
             match self {
                 Self::Vip | Self::VipEmpty | Self::Vip6 | Self::Empty6 => {
                     let stream = TcpStream::connect(target)?;

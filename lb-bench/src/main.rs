@@ -32,11 +32,12 @@ use nix::{
 };
 
 use crate::{
+    costs::{Among, Costs},
     hooks::Hooks,
     ratios::Comparison,
     report::Report,
-    server::Network,
-    world::{FILLERS, World},
+    server::{Network, Place},
+    world::World,
 };
 
 /// Measures the data plane.
@@ -170,24 +171,38 @@ fn main() -> Result<()> {
 
 fn socket(rivals: &Path, effort: &Effort) -> Result<()> {
     let cpu = claim_core()?;
-    let (mut ratios, costs, runs_during_transfer) = World::inside(Some(rivals), |mut world| {
-        let mut hooks = Hooks::new(world.programs(0)?)?;
+    let (mut ratios, few) = World::inside(Some(rivals), |mut world| {
+        let hooks = Hooks::new(world.programs(None)?)?;
         let few = &Comparison::AMONG_FEW;
         let ratios = ratios::measure(&mut world, effort, few, effort.limit)?;
-        // Not before: it would slow the hooks down.
-        hooks.count()?;
-        let runs_during_transfer = costs::transfer_runs(&mut world, &mut hooks)?;
-        let costs = costs::measure(&mut world, &mut hooks, effort)?;
-        Ok((ratios, costs, runs_during_transfer))
+        Ok((ratios, own_times(&mut world, hooks, effort, Among::Few)?))
     })?;
-    ratios.extend(World::inside(None, |mut world| {
-        // Held, because the programs go with it.
-        let _programs = world.programs(FILLERS)?;
+    let (ratios_among_many, many) = World::inside(None, |mut world| {
+        let programs = world.programs(Some((Network::Bridge, Place::Hooked)))?;
         let many = &Comparison::AMONG_MANY;
-        ratios::measure(&mut world, effort, many, effort.limit_among_many)
-    })?);
-    let report = Report::new(&ratios, &costs, runs_during_transfer);
+        let ratios = ratios::measure(&mut world, effort, many, effort.limit_among_many)?;
+        drop(programs);
+        // The same services lead to where the programs' own times are measured.
+        let hooks = Hooks::new(world.programs(Some((Network::Loopback, Place::Bare)))?)?;
+        Ok((ratios, own_times(&mut world, hooks, effort, Among::Many)?))
+    })?;
+    ratios.extend(ratios_among_many);
+    let report = Report::new(&ratios, &few, &many);
     report.context("nothing was measured")?.print(cpu)
+}
+
+/// What the programs cost by the kernel's own count, and their runs while a gigabyte flows.
+fn own_times(
+    world: &mut World,
+    mut hooks: Hooks,
+    effort: &Effort,
+    among: Among,
+) -> Result<(Costs, u64)> {
+    // Not before the ratios: it slows the hooks down.
+    hooks.count()?;
+    let runs_during_transfer = costs::transfer_runs(world, &mut hooks)?;
+    let costs = costs::measure(world, &mut hooks, effort, among)?;
+    Ok((costs, runs_during_transfer))
 }
 
 /// Puts everything on one core, where no two parts of a connection can run side by side: so time is cost. And

@@ -43,8 +43,12 @@ pub(crate) enum Comparison {
     OverHaproxy,
     /// As [`Comparison::ConnectRequestClose`], against the same through a rule of nftables.
     OverNft,
+    /// As [`Comparison::RequestResponse`], with many more services in the maps.
+    RequestResponseAmongMany,
     /// As [`Comparison::ConnectRequestClose`], each connection to another one of many services.
-    ManyServices,
+    ConnectRequestCloseAmongMany,
+    /// As [`Comparison::Bystander`], with many more services in the maps.
+    BystanderAmongMany,
 }
 
 impl Comparison {
@@ -63,7 +67,11 @@ impl Comparison {
     ];
 
     /// And among [`FILLERS`] more.
-    pub(crate) const AMONG_MANY: [Self; 1] = [Self::ManyServices];
+    pub(crate) const AMONG_MANY: [Self; 3] = [
+        Self::RequestResponseAmongMany,
+        Self::ConnectRequestCloseAmongMany,
+        Self::BystanderAmongMany,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -77,7 +85,9 @@ impl Comparison {
             Self::Ipv6 => "connect+request+close, IPv6",
             Self::OverHaproxy => "connect+request+close over HAProxy's",
             Self::OverNft => "connect+request+close over nftables'",
-            Self::ManyServices => "connect+request+close, 10,000 services",
+            Self::RequestResponseAmongMany => "request/response, 10,000 services",
+            Self::ConnectRequestCloseAmongMany => "connect+request+close, 10,000 services",
+            Self::BystanderAmongMany => "bystander, 10,000 services",
         }
     }
 
@@ -100,7 +110,8 @@ impl Comparison {
             | Self::UnconnectedDatagrams
             | Self::Ipv6
             | Self::OverHaproxy
-            | Self::OverNft => rounds.div_ceil(2),
+            | Self::OverNft
+            | Self::BystanderAmongMany => rounds.div_ceil(2),
             _ => rounds,
         }
     }
@@ -108,7 +119,7 @@ impl Comparison {
     fn kind(self) -> Kind {
         match self {
             Self::Throughput => Kind::Sink,
-            Self::RequestResponse => Kind::Echo,
+            Self::RequestResponse | Self::RequestResponseAmongMany => Kind::Echo,
             Self::Datagrams | Self::UnconnectedDatagrams => Kind::Datagram,
             _ => Kind::Short,
         }
@@ -128,9 +139,11 @@ impl Comparison {
         let direct = |place| backends(network, kind, place).to_vec();
         let balanced = || vec![vip(network, kind, Place::Hooked)];
         match (self, variant) {
-            (Self::Bystander, Variant::Tried) => (Place::Hooked, direct(Place::Hooked)),
-            (Self::Bystander, _) => (Place::Bare, direct(Place::Bare)),
-            (Self::ManyServices, Variant::Tried) => {
+            (Self::Bystander | Self::BystanderAmongMany, Variant::Tried) => {
+                (Place::Hooked, direct(Place::Hooked))
+            }
+            (Self::Bystander | Self::BystanderAmongMany, _) => (Place::Bare, direct(Place::Bare)),
+            (Self::ConnectRequestCloseAmongMany, Variant::Tried) => {
                 (Place::Hooked, (0..FILLERS).map(filler).collect())
             }
             (_, Variant::Tried) => (Place::Hooked, balanced()),

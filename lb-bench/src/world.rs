@@ -108,19 +108,20 @@ impl World {
         })?
     }
 
-    /// Loads the agent's programs, fills their maps with a VIP for every kind of server and with so many others, and
-    /// attaches them.
+    /// Loads the agent's programs, fills their maps with a VIP for every kind of server and, where it is asked for, with
+    /// [`FILLERS`] more in front of the servers for short connections there, and attaches them. What an earlier call
+    /// left is taken over.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn programs(&self, fillers: u16) -> Result<Programs> {
+    pub(crate) fn programs(&self, fillers: Option<(Network, Place)>) -> Result<Programs> {
         let mut programs = Programs::load(&Config {
             bpffs: BPFFS.into(),
             cgroup: self.hooked.clone(),
             pool: POOL.parse()?,
             pool6: Some(Ipv6Net::new(POOL6, 64)?),
             own: OWN,
-            services: 64 + u32::from(fillers),
+            services: 64 + u32::from(fillers.map_or(0, |_| FILLERS)),
             backends: 64,
         })?;
         let (mut maps, ..) = Maps::open(&mut programs)?;
@@ -191,7 +192,7 @@ fn vip4(network: Network, kind: Kind, place: Place) -> Ipv4Addr {
     Ipv4Addr::new(198, 18, subnet, 1 + kind as u8)
 }
 
-/// One of many more VIPs in front of the same servers as that for short connections over the bridge.
+/// One of the many more VIPs.
 pub(crate) fn filler(number: u16) -> SocketAddr {
     let [third, last] = (0x4000 + number).to_be_bytes();
     (Ipv4Addr::new(198, 18, third, last), 80).into()
@@ -222,7 +223,7 @@ fn all_services() -> impl Iterator<Item = (Network, Kind, Place)> {
     })
 }
 
-fn desired(fillers: u16) -> Desired {
+fn desired(fillers: Option<(Network, Place)>) -> Desired {
     let mut desired = Desired {
         complete: true,
         ..Desired::default()
@@ -251,9 +252,12 @@ fn desired(fillers: u16) -> Desired {
             desired.services.insert(key, endpoint(slots));
         }
     }
-    for number in 0..fillers {
+    let Some((network, place)) = fillers else {
+        return desired;
+    };
+    for number in 0..FILLERS {
         if let SocketAddr::V4(vip) = filler(number) {
-            let slots = backends(Network::Bridge, Kind::Short, Place::Hooked).to_vec();
+            let slots = backends(network, Kind::Short, place).to_vec();
             desired
                 .services
                 .insert(key(*vip.ip(), PROTO_TCP), endpoint(slots));

@@ -23,7 +23,9 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         "udp_ratio",
         "udp_unconnected_ratio",
         "ipv6_ratio",
+        "rr_at_10000_services",
         "crr_at_10000_services",
+        "bystander_at_10000_services",
         "crr_over_haproxy_tcp",
         "crr_over_nft",
     ] {
@@ -46,6 +48,10 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         "getpeername6_ns",
         "sendmsg4_ns",
         "recvmsg4_ns",
+        "hook_ns_at_10000_services",
+        "record_ns_at_10000_services",
+        "miss_ns_at_10000_services",
+        "bystander_ns_at_10000_services",
     ] {
         assert!(
             figures[name].as_f64().unwrap().is_finite(),
@@ -53,5 +59,6 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         );
     }
     assert_eq!(figures["runs_during_transfer"], 0);
-    assert_eq!(figures.len(), 22, "{last}");
+    assert_eq!(figures["runs_during_transfer_at_10000_services"], 0);
+    assert_eq!(figures.len(), 29, "{last}");
 }
