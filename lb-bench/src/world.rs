@@ -46,6 +46,8 @@ pub(crate) struct World {
     membership: Membership,
     hooked: PathBuf,
     bare: PathBuf,
+    /// Where this process opens its sockets, once it was told.
+    place: Option<Place>,
 }
 
 impl World {
@@ -93,6 +95,7 @@ impl World {
             membership: Membership::of_this_process(hooked.path())?,
             hooked: hooked.path().to_owned(),
             bare: bare.path().to_owned(),
+            place: None,
         };
         client.enter(|| {
             for (network, kind, place) in all_services() {
@@ -140,11 +143,17 @@ impl World {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn move_to(&mut self, place: Place) -> Result<()> {
+        // The kernel takes milliseconds for a move, even for one that leads nowhere.
+        if self.place == Some(place) {
+            return Ok(());
+        }
         let group = match place {
             Place::Hooked => &self.hooked,
             Place::Bare => &self.bare,
         };
-        self.membership.move_to(group)
+        self.membership.move_to(group)?;
+        self.place = Some(place);
+        Ok(())
     }
 }
 
