@@ -127,9 +127,9 @@ const FULL: Effort = Effort {
     // Two slices in each round make 250 of each variant.
     rounds: 125,
     slice: Duration::from_millis(50),
-    limit: Duration::from_secs(390),
-    limit_among_many: Duration::from_secs(60),
-    cost_rounds: 401,
+    limit: Duration::from_secs(360),
+    limit_among_many: Duration::from_secs(90),
+    cost_rounds: 251,
 };
 
 const QUICK: Effort = Effort {

@@ -1,10 +1,12 @@
-//! How fast the balanced way is against the direct one.
+//! How fast the balanced way is against the direct one, and against what else could balance.
 //!
 //! Single figures of these machines spread by half. So the variants take turns for a moment each, in an order that
 //! cancels drift, and only ratios within one such round count. One variant is the direct way once more: what its
 //! ratio is off from 1 is the noise that is left.
 
 use std::{
+    collections::BTreeMap,
+    io,
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -14,7 +16,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     Effort,
     client::{self, Asker, Turns},
-    rivals,
+    rivals::Rival,
     server::{Kind, Network, Place, backends},
     statistics::Interval,
     world::{FILLERS, World, filler, vip},
@@ -39,10 +41,6 @@ pub(crate) enum Comparison {
     UnconnectedDatagrams,
     /// As [`Comparison::ConnectRequestClose`], to an IPv6 VIP with IPv6 backends.
     Ipv6,
-    /// As [`Comparison::ConnectRequestClose`], against the same through HAProxy in TCP mode.
-    OverHaproxy,
-    /// As [`Comparison::ConnectRequestClose`], against the same through a rule of nftables.
-    OverNft,
     /// As [`Comparison::RequestResponse`], with many more services in the maps.
     RequestResponseAmongMany,
     /// As [`Comparison::ConnectRequestClose`], each connection to another one of many services.
@@ -53,7 +51,7 @@ pub(crate) enum Comparison {
 
 impl Comparison {
     /// What is compared among few services.
-    pub(crate) const AMONG_FEW: [Self; 10] = [
+    pub(crate) const AMONG_FEW: [Self; 8] = [
         Self::Throughput,
         Self::RequestResponse,
         Self::ConnectRequestClose,
@@ -62,8 +60,6 @@ impl Comparison {
         Self::Datagrams,
         Self::UnconnectedDatagrams,
         Self::Ipv6,
-        Self::OverHaproxy,
-        Self::OverNft,
     ];
 
     /// And among [`FILLERS`] more.
@@ -83,21 +79,29 @@ impl Comparison {
             Self::Datagrams => "UDP, connected",
             Self::UnconnectedDatagrams => "UDP, unconnected",
             Self::Ipv6 => "connect+request+close, IPv6",
-            Self::OverHaproxy => "connect+request+close over HAProxy's",
-            Self::OverNft => "connect+request+close over nftables'",
             Self::RequestResponseAmongMany => "request/response, 10,000 services",
             Self::ConnectRequestCloseAmongMany => "connect+request+close, 10,000 services",
             Self::BystanderAmongMany => "bystander, 10,000 services",
         }
     }
 
+    /// Through whom the same is done in the same rounds.
+    pub(crate) fn rivals(self) -> &'static [Rival] {
+        match self {
+            Self::Throughput | Self::RequestResponse | Self::ConnectRequestClose | Self::Ipv6 => {
+                &Rival::ALL
+            }
+            // HAProxy has no UDP.
+            Self::Datagrams | Self::UnconnectedDatagrams => &[Rival::Nft],
+            _ => &[],
+        }
+    }
+
     /// The width at which the interval says enough. No hook runs while data flows, which the count of runs shows
-    /// better than any interval: throughput would need ten times the rounds for the same width. And what is far from
-    /// 1 need not be known as well.
+    /// better than any interval: throughput would need ten times the rounds for the same width.
     fn wanted_width(self) -> f64 {
         match self {
             Self::Throughput => 0.06,
-            Self::OverHaproxy | Self::OverNft => 0.1,
             _ => 0.03,
         }
     }
@@ -106,11 +110,10 @@ impl Comparison {
     /// in ten minutes.
     fn least(self, rounds: usize) -> usize {
         match self {
-            Self::Datagrams
+            Self::ConnectRequestCloseOnLoopback
+            | Self::Datagrams
             | Self::UnconnectedDatagrams
             | Self::Ipv6
-            | Self::OverHaproxy
-            | Self::OverNft
             | Self::BystanderAmongMany => rounds.div_ceil(2),
             _ => rounds,
         }
@@ -148,31 +151,63 @@ impl Comparison {
             }
             (_, Variant::Tried) => (Place::Hooked, balanced()),
             // Whoever has a rival needs no hooks.
-            (Self::OverHaproxy, _) => (Place::Bare, vec![rivals::HAPROXY.into()]),
-            (Self::OverNft, _) => (Place::Bare, vec![rivals::NFT.into()]),
+            (_, Variant::Rival(rival)) => (Place::Bare, vec![rival.address(network, kind)]),
             _ => (Place::Hooked, direct(Place::Hooked)),
+        }
+    }
+
+    /// One slice: its rate.
+    fn rate(self, targets: &mut Turns<'_>, slice: Duration) -> io::Result<f64> {
+        match self.kind() {
+            Kind::Short => client::visits(targets, slice),
+            Kind::Echo => {
+                let mut stream = TcpStream::connect(targets.next())?;
+                client::exchange(&mut stream)?;
+                client::exchanges(&mut stream, slice)
+            }
+            Kind::Sink => {
+                let mut stream = TcpStream::connect(targets.next())?;
+                client::send_chunk(&mut stream)?;
+                client::sending(&mut stream, slice)
+            }
+            Kind::Datagram => {
+                let socket = client::datagram_socket()?;
+                let server = targets.next();
+                let asker = if self == Self::Datagrams {
+                    socket.connect(server)?;
+                    Asker::Connected
+                } else {
+                    Asker::Unconnected(server)
+                };
+                asker.ask(&socket)?;
+                asker.asking(&socket, slice)
+            }
         }
     }
 }
 
-/// Against what.
+/// What takes turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    /// Direct; for bystanders, without hooks; or through a rival.
+    /// Direct; for bystanders, without hooks.
     Base,
     /// Through the VIP; for bystanders, with hooks.
     Tried,
     /// What the base is, once more.
     Control,
+    /// Through somebody else.
+    Rival(Rival),
 }
 
-/// The variants and then the same backwards: a steady drift is the same for all. Who comes first changes from round
-/// to round, because what ran before still shows.
-fn order(round: usize) -> [Variant; 6] {
-    let mut variants = [Variant::Base, Variant::Tried, Variant::Control];
-    variants.rotate_left(round % 3);
-    let [first, second, third] = variants;
-    [first, second, third, third, second, first]
+/// The variants and then the same backwards: a steady drift is the same for all. Each round has an order of its own,
+/// the same in every run, because what ran before still shows: over all rounds everybody comes after everybody else.
+fn order(rivals: &[Rival], round: usize) -> Vec<Variant> {
+    let mut variants = vec![Variant::Base, Variant::Tried, Variant::Control];
+    variants.extend(rivals.iter().copied().map(Variant::Rival));
+    fastrand::Rng::with_seed(round as u64).shuffle(&mut variants);
+    let back: Vec<_> = variants.iter().rev().copied().collect();
+    variants.extend(back);
+    variants
 }
 
 /// The ratios of the rounds of one comparison.
@@ -180,20 +215,31 @@ fn order(round: usize) -> [Variant; 6] {
 pub(crate) struct Rounds {
     tried: Vec<f64>,
     control: Vec<f64>,
+    /// The tried way over each rival.
+    over: BTreeMap<Rival, Vec<f64>>,
     /// Whether more of them are not needed.
     settled: bool,
 }
 
 impl Rounds {
     /// Takes the rates of one round.
-    fn add(&mut self, rates: [(Variant, f64); 6]) {
+    fn add(&mut self, rates: &[(Variant, f64)]) {
         let sum = |wanted: Variant| -> f64 {
             let slices = rates.iter().filter(|(variant, _)| *variant == wanted);
             slices.map(|(_, rate)| rate).sum()
         };
-        let base = sum(Variant::Base);
-        self.tried.push(sum(Variant::Tried) / base);
+        let (base, tried) = (sum(Variant::Base), sum(Variant::Tried));
+        self.tried.push(tried / base);
         self.control.push(sum(Variant::Control) / base);
+        for rival in Rival::ALL {
+            if rates
+                .iter()
+                .any(|(variant, _)| *variant == Variant::Rival(rival))
+            {
+                let over = tried / sum(Variant::Rival(rival));
+                self.over.entry(rival).or_default().push(over);
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -205,16 +251,24 @@ impl Rounds {
         Interval::of(&self.tried)
     }
 
+    /// The tried way over a rival that took part.
+    pub(crate) fn over(&self, rival: Rival) -> Option<Interval> {
+        Interval::of(self.over.get(&rival)?)
+    }
+
     /// The base over itself.
     pub(crate) fn control(&self) -> Option<Interval> {
         Interval::of(&self.control)
     }
 
     fn suffice(&self, comparison: Comparison, least: usize) -> bool {
+        let narrow = |ratio: Option<Interval>, wanted: f64| {
+            ratio.is_some_and(|ratio| ratio.width() <= wanted * ratio.median.max(1.0))
+        };
+        let wanted = comparison.wanted_width();
         self.len() >= comparison.least(least)
-            && self
-                .ratio()
-                .is_some_and(|ratio| ratio.width() <= comparison.wanted_width())
+            && narrow(self.ratio(), wanted)
+            && (comparison.rivals().iter()).all(|&rival| narrow(self.over(rival), 2.0 * wanted))
     }
 }
 
@@ -250,7 +304,7 @@ pub(crate) fn measure(
                 rounds.settled |= late || rounds.suffice(*comparison, effort.rounds);
             }
             if !rounds.settled {
-                rounds.add(round(world, *comparison, number, effort)?);
+                rounds.add(&round(world, *comparison, number, effort)?);
             }
         }
         if results.iter().all(|(_, rounds)| rounds.settled) {
@@ -266,15 +320,17 @@ fn round(
     comparison: Comparison,
     number: usize,
     effort: &Effort,
-) -> Result<[(Variant, f64); 6]> {
-    let mut rates = order(number).map(|variant| (variant, 0.0));
-    for (position, (variant, rate)) in rates.iter_mut().enumerate() {
+) -> Result<Vec<(Variant, f64)>> {
+    let order = order(comparison.rivals(), number);
+    let half = order.len() / 2;
+    let slices = order.into_iter().enumerate().map(|(position, variant)| {
         // Both slices of a variant, and all variants, meet each backend equally often.
-        let turn = number + usize::from(position >= 3);
-        *rate = slice(world, comparison, *variant, turn, effort)
+        let turn = number + usize::from(position >= half);
+        let rate = slice(world, comparison, variant, turn, effort)
             .with_context(|| format!("{} failed ({variant:?})", comparison.name()))?;
-    }
-    Ok(rates)
+        Ok((variant, rate))
+    });
+    slices.collect()
 }
 
 fn slice(
@@ -288,30 +344,10 @@ fn slice(
     world.move_to(place)?;
     // Of many services each slice meets others.
     let mut targets = Turns::new(&targets, turn * STRIDE);
-    let rate = match comparison.kind() {
-        Kind::Short => client::visits(&mut targets, effort.slice),
-        Kind::Echo => {
-            let mut stream = TcpStream::connect(targets.next())?;
-            client::exchange(&mut stream)?;
-            client::exchanges(&mut stream, effort.slice)
-        }
-        Kind::Sink => {
-            let mut stream = TcpStream::connect(targets.next())?;
-            client::send_chunk(&mut stream)?;
-            client::sending(&mut stream, effort.slice)
-        }
-        Kind::Datagram => {
-            let socket = client::datagram_socket()?;
-            let server = targets.next();
-            let asker = if comparison == Comparison::Datagrams {
-                socket.connect(server)?;
-                Asker::Connected
-            } else {
-                Asker::Unconnected(server)
-            };
-            asker.ask(&socket)?;
-            asker.asking(&socket, effort.slice)
-        }
+    let mut run = || comparison.rate(&mut targets, effort.slice);
+    let rate = match variant {
+        Variant::Rival(rival) => world.as_client_of(rival, run)?,
+        _ => run(),
     };
     Ok(rate?)
 }
@@ -345,41 +381,75 @@ mod tests {
             Variant::Base => 100.0,
             Variant::Tried => 95.0,
             Variant::Control => 101.0,
+            Variant::Rival(Rival::Haproxy) => 38.0,
+            Variant::Rival(Rival::Nft) => 76.0,
         };
-        rounds.add(order(0).map(|variant| (variant, rate(variant))));
+        let rates = |rivals| {
+            order(rivals, 0)
+                .into_iter()
+                .map(|variant| (variant, rate(variant)))
+        };
+        rounds.add(&rates(&[Rival::Nft]).collect::<Vec<_>>());
         assert_eq!(rounds.tried, [0.95]);
         assert_eq!(rounds.control, [1.01]);
+        assert_eq!(rounds.over, BTreeMap::from([(Rival::Nft, vec![1.25])]));
+        rounds.add(&rates(&Rival::ALL).collect::<Vec<_>>());
+        assert_eq!(rounds.over[&Rival::Haproxy], [2.5]);
     }
 
     #[test]
     fn a_steady_drift_changes_no_ratio_whoever_comes_first() {
-        for round in 0..3 {
-            let mut rates = order(round).map(|variant| (variant, 0.0));
-            for ((_, rate), drifted) in rates.iter_mut().zip([10.0, 11.0, 12.0, 13.0, 14.0, 15.0]) {
-                *rate = drifted;
-            }
+        for round in 0..10 {
+            let rates: Vec<_> = order(&Rival::ALL, round)
+                .into_iter()
+                .zip((10..).map(f64::from))
+                .collect();
+            assert_eq!(rates.len(), 10);
             let mut rounds = Rounds::default();
-            rounds.add(rates);
+            rounds.add(&rates);
             assert_eq!((rounds.tried[0], rounds.control[0]), (1.0, 1.0));
+            assert_eq!(rounds.over[&Rival::Haproxy], rounds.over[&Rival::Nft]);
         }
     }
 
     #[test]
-    fn every_variant_comes_first_equally_often() {
-        let first = [0, 1, 2].map(|round| order(round)[0]);
-        assert_eq!(first, [Variant::Base, Variant::Tried, Variant::Control]);
+    fn everybody_comes_after_everybody_else_about_equally_often() {
+        let mut times = BTreeMap::<String, usize>::new();
+        for round in 0..125 {
+            for pair in order(&Rival::ALL, round).windows(2) {
+                *times.entry(format!("{pair:?}")).or_default() += 1;
+            }
+        }
+        // In 125 rounds each of the 20 pairs of two has 50 turns if all have as many, and the middle one of five 25.
+        assert_eq!(times.len(), 25);
+        assert!(
+            times.values().all(|times| (15..75).contains(times)),
+            "{times:?}"
+        );
     }
 
     #[test]
     fn rounds_suffice_when_they_are_many_and_the_interval_is_narrow() {
         let rounds = |ratios: &[f64]| Rounds {
             tried: ratios.to_vec(),
-            control: vec![],
-            settled: false,
+            ..Rounds::default()
         };
-        let suffice = |rounds: Rounds| rounds.suffice(Comparison::ConnectRequestClose, 3);
+        let suffice = |rounds: Rounds| rounds.suffice(Comparison::Bystander, 3);
         assert!(suffice(rounds(&[0.98, 0.981, 0.979])));
         assert!(!suffice(rounds(&[0.98, 0.981])), "too few");
         assert!(!suffice(rounds(&[0.9, 0.98, 1.1])), "too wide");
+    }
+
+    #[test]
+    fn rounds_do_not_suffice_while_the_interval_over_a_rival_is_wide() {
+        let rounds = |over: &[f64]| Rounds {
+            tried: vec![0.98, 0.981, 0.979],
+            over: BTreeMap::from([(Rival::Nft, over.to_vec())]),
+            ..Rounds::default()
+        };
+        let suffice = |rounds: Rounds| rounds.suffice(Comparison::Datagrams, 3);
+        assert!(suffice(rounds(&[3.0, 3.1, 2.98])), "of what it is");
+        assert!(!suffice(rounds(&[1.0, 1.1, 0.98])));
+        assert!(!suffice(rounds(&[])));
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     costs::Costs,
     ratios::{Comparison, Rounds},
+    rivals::Rival,
     statistics::Interval,
 };
 
@@ -27,8 +28,16 @@ struct Figures {
     rr_at_10000_services: Interval,
     crr_at_10000_services: Interval,
     bystander_at_10000_services: Interval,
+    throughput_over_haproxy_tcp: Interval,
+    rr_over_haproxy_tcp: Interval,
     crr_over_haproxy_tcp: Interval,
+    ipv6_over_haproxy_tcp: Interval,
+    throughput_over_nft: Interval,
+    rr_over_nft: Interval,
     crr_over_nft: Interval,
+    udp_over_nft: Interval,
+    udp_unconnected_over_nft: Interval,
+    ipv6_over_nft: Interval,
     hook_ns: f64,
     record_ns: f64,
     miss_ns: f64,
@@ -57,6 +66,8 @@ pub(crate) struct Report {
 /// What stands behind one ratio.
 struct Compared {
     comparison: Comparison,
+    /// Over whom, unless it is over the direct way.
+    rival: Option<Rival>,
     ratio: Interval,
     control: Interval,
     rounds: usize,
@@ -70,21 +81,31 @@ impl Report {
         (costs, runs_during_transfer): &(Costs, u64),
         (costs_among_many, runs_among_many): &(Costs, u64),
     ) -> Option<Self> {
-        let compared = |(comparison, rounds): &(Comparison, Rounds)| {
-            Some(Compared {
-                comparison: *comparison,
-                ratio: rounds.ratio()?.rounded(),
-                control: rounds.control()?.rounded(),
-                rounds: rounds.len(),
-            })
-        };
-        let comparisons = results.iter().map(compared).collect::<Option<Vec<_>>>()?;
-        let ratio = |wanted: Comparison| {
-            let found = comparisons
-                .iter()
-                .find(|compared| compared.comparison == wanted);
+        let mut comparisons = Vec::new();
+        for (comparison, rounds) in results {
+            let rivals = comparison.rivals().iter().copied().map(Some);
+            for rival in [None].into_iter().chain(rivals) {
+                let ratio = match rival {
+                    None => rounds.ratio()?,
+                    Some(rival) => rounds.over(rival)?,
+                };
+                comparisons.push(Compared {
+                    comparison: *comparison,
+                    rival,
+                    ratio: ratio.rounded(),
+                    control: rounds.control()?.rounded(),
+                    rounds: rounds.len(),
+                });
+            }
+        }
+        let find = |comparison: Comparison, rival: Option<Rival>| {
+            let mut all = comparisons.iter();
+            let found = all.find(|row| (row.comparison, row.rival) == (comparison, rival));
             found.map(|compared| compared.ratio)
         };
+        let ratio = |comparison| find(comparison, None);
+        let over_haproxy = |comparison| find(comparison, Some(Rival::Haproxy));
+        let over_nft = |comparison| find(comparison, Some(Rival::Nft));
         let tenth = |nanoseconds: f64| (nanoseconds * 10.0).round() / 10.0;
         let figures = Figures {
             throughput_ratio: ratio(Comparison::Throughput)?,
@@ -97,8 +118,16 @@ impl Report {
             rr_at_10000_services: ratio(Comparison::RequestResponseAmongMany)?,
             crr_at_10000_services: ratio(Comparison::ConnectRequestCloseAmongMany)?,
             bystander_at_10000_services: ratio(Comparison::BystanderAmongMany)?,
-            crr_over_haproxy_tcp: ratio(Comparison::OverHaproxy)?,
-            crr_over_nft: ratio(Comparison::OverNft)?,
+            throughput_over_haproxy_tcp: over_haproxy(Comparison::Throughput)?,
+            rr_over_haproxy_tcp: over_haproxy(Comparison::RequestResponse)?,
+            crr_over_haproxy_tcp: over_haproxy(Comparison::ConnectRequestClose)?,
+            ipv6_over_haproxy_tcp: over_haproxy(Comparison::Ipv6)?,
+            throughput_over_nft: over_nft(Comparison::Throughput)?,
+            rr_over_nft: over_nft(Comparison::RequestResponse)?,
+            crr_over_nft: over_nft(Comparison::ConnectRequestClose)?,
+            udp_over_nft: over_nft(Comparison::Datagrams)?,
+            udp_unconnected_over_nft: over_nft(Comparison::UnconnectedDatagrams)?,
+            ipv6_over_nft: over_nft(Comparison::Ipv6)?,
             hook_ns: tenth(costs.hook),
             record_ns: tenth(costs.record),
             miss_ns: tenth(costs.miss),
@@ -157,21 +186,25 @@ impl Report {
         ]);
         for compared in &self.comparisons {
             let ratio = compared.ratio;
-            let (goal, met) = match compared.comparison {
-                Comparison::RequestResponse | Comparison::RequestResponseAmongMany => {
+            let (goal, met) = match (compared.rival, compared.comparison) {
+                (Some(_), _) => ("interval above 1.0", Some(ratio.low > 1.0)),
+                (_, Comparison::RequestResponse | Comparison::RequestResponseAmongMany) => {
                     ("interval reaches 1.0", Some(ratio.high >= 1.0))
                 }
-                Comparison::ConnectRequestClose | Comparison::ConnectRequestCloseAmongMany => (
-                    "interval reaches 0.97, at most 0.03 wide",
-                    Some(ratio.high >= 0.97 && ratio.width() <= 0.03),
-                ),
-                Comparison::OverHaproxy | Comparison::OverNft => {
-                    ("interval above 1.0", Some(ratio.low > 1.0))
+                (_, Comparison::ConnectRequestClose | Comparison::ConnectRequestCloseAmongMany) => {
+                    (
+                        "interval reaches 0.97, at most 0.03 wide",
+                        Some(ratio.high >= 0.97 && ratio.width() <= 0.03),
+                    )
                 }
                 _ => ("", None),
             };
+            let name = compared.comparison.name();
             table.add_row([
-                compared.comparison.name().to_owned(),
+                match compared.rival {
+                    None => name.to_owned(),
+                    Some(rival) => format!("{name}, over {}", rival.name()),
+                },
                 format!("{:.4}", ratio.median),
                 span(ratio),
                 goal.to_owned(),

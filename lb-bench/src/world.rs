@@ -22,7 +22,7 @@ use lb_testkit::{Cgroup, Netns, Spawn, eventually};
 
 use crate::{
     client::Asker,
-    rivals::Rivals,
+    rivals::{Rival, Rivals},
     server::{Kind, Network, Place, backends},
 };
 
@@ -48,6 +48,7 @@ pub(crate) struct World {
     bare: PathBuf,
     /// Where this process opens its sockets, once it was told.
     place: Option<Place>,
+    rivals: Option<Rivals>,
 }
 
 impl World {
@@ -68,10 +69,7 @@ impl World {
         client.mount_bpffs(Path::new(BPFFS))?;
         connect_by_bridge(&host, &client, &container)?;
         for netns in [&client, &host, &container] {
-            // Closed connections would fill the table within seconds, and the search in it would be measured too.
-            netns
-                .enter(|| fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "64"))?
-                .context("cannot limit the closed connections that wait")?;
+            limit_closed(netns)?;
         }
         let (hooked, bare) = (Cgroup::new("bench")?, Cgroup::new("bench")?);
         let own = std::env::current_exe().context("cannot find this program")?;
@@ -89,13 +87,14 @@ impl World {
             serve(Network::Loopback, &client)?,
         ];
         let rivals = rivals
-            .map(|packages| Rivals::start(packages, &host, &client, &bare))
+            .map(|packages| Rivals::start(packages, &host, &bare))
             .transpose()?;
         let world = Self {
             membership: Membership::of_this_process(hooked.path())?,
             hooked: hooked.path().to_owned(),
             bare: bare.path().to_owned(),
             place: None,
+            rivals,
         };
         client.enter(|| {
             for (network, kind, place) in all_services() {
@@ -104,7 +103,7 @@ impl World {
                         .with_context(|| format!("the server on {address} does not come up"))?;
                 }
             }
-            if let Some(rivals) = &rivals {
+            if let Some(rivals) = &world.rivals {
                 rivals.await_ready()?;
             }
             job(world)
@@ -155,15 +154,54 @@ impl World {
         self.place = Some(place);
         Ok(())
     }
+
+    /// Runs `job` where the clients of `rival` are.
+    ///
+    /// # Errors
+    /// When this world has no rivals, or their clients' namespace cannot be entered.
+    pub(crate) fn as_client_of<T: Send>(
+        &self,
+        rival: Rival,
+        job: impl FnOnce() -> T + Send,
+    ) -> Result<T> {
+        let rivals = self.rivals.as_ref().context("there are no rivals")?;
+        rivals.as_client_of(rival, job)
+    }
+}
+
+/// Closed connections would fill the table within seconds, and the search in it would be measured too.
+///
+/// # Errors
+/// When the namespace does not take the limit.
+pub(crate) fn limit_closed(netns: &Netns) -> Result<()> {
+    set(netns, "ipv4/tcp_max_tw_buckets", "64")
+}
+
+/// Sets what is there to be set below `/proc/sys/net` of `netns`: a kernel without a feature has nothing to turn off.
+///
+/// # Errors
+/// When the kernel refuses the value.
+pub(crate) fn set(netns: &Netns, name: &str, value: &str) -> Result<()> {
+    let file = Path::new("/proc/sys/net").join(name);
+    netns
+        .enter(|| match file.exists() {
+            true => fs::write(&file, value),
+            false => Ok(()),
+        })?
+        .with_context(|| format!("cannot set {}", file.display()))
 }
 
 /// Puts `client` and `container` on a bridge in `host`, as Docker does with two containers.
 fn connect_by_bridge(host: &Netns, client: &Netns, container: &Netns) -> Result<()> {
-    let bridge = Ipv4Net::new(Ipv4Addr::new(10, 76, 255, 1), PREFIX)?;
-    host.add_bridge("lb-bridge", bridge)?;
+    host.add_bridge("lb-bridge", Ipv4Net::new(BRIDGE, PREFIX)?)?;
+    host.ip(&format!("addr add {BRIDGE6}/64 dev lb-bridge nodad\n"))?;
+    for family in ["iptables", "ip6tables"] {
+        // What crosses the bridge has nothing to do with the host's filters.
+        set(host, &format!("bridge/bridge-nf-call-{family}"), "0")?;
+    }
     let plug = |leaf, port, address| {
         let address = Ipv4Net::new(address, PREFIX)?;
-        host.plug("lb-bridge", port, leaf, address, bridge.addr())?;
+        host.plug("lb-bridge", port, leaf, address, BRIDGE)?;
         anyhow::Ok(())
     };
     plug(client, "lb-client", Ipv4Addr::new(10, 76, 255, 2))?;
@@ -181,7 +219,12 @@ fn connect_by_bridge(host: &Netns, client: &Netns, container: &Netns) -> Result<
     Ok(())
 }
 
-const PREFIX: u8 = 16;
+/// The bridge's own addresses.
+pub(crate) const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 76, 255, 1);
+pub(crate) const BRIDGE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x6c62, 0x76, 0, 0, 0, 0, 0xff01);
+
+/// The length of its IPv4 prefix.
+pub(crate) const PREFIX: u8 = 16;
 
 /// The VIP in front of the servers of this kind and place.
 pub(crate) fn vip(network: Network, kind: Kind, place: Place) -> SocketAddr {
@@ -208,7 +251,10 @@ pub(crate) fn filler(number: u16) -> SocketAddr {
 }
 
 /// Whether a server of this kind is there.
-fn answers(kind: Kind, address: SocketAddr) -> io::Result<()> {
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn answers(kind: Kind, address: SocketAddr) -> io::Result<()> {
     if kind != Kind::Datagram {
         return TcpStream::connect(address).map(drop);
     }

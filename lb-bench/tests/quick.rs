@@ -26,8 +26,16 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
         "rr_at_10000_services",
         "crr_at_10000_services",
         "bystander_at_10000_services",
+        "throughput_over_haproxy_tcp",
+        "rr_over_haproxy_tcp",
         "crr_over_haproxy_tcp",
+        "ipv6_over_haproxy_tcp",
+        "throughput_over_nft",
+        "rr_over_nft",
         "crr_over_nft",
+        "udp_over_nft",
+        "udp_unconnected_over_nft",
+        "ipv6_over_nft",
     ] {
         let of = |part: &str| figures[name][part].as_f64().unwrap();
         let (low, median, high) = (of("low"), of("median"), of("high"));
@@ -60,5 +68,5 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
     }
     assert_eq!(figures["runs_during_transfer"], 0);
     assert_eq!(figures["runs_during_transfer_at_10000_services"], 0);
-    assert_eq!(figures.len(), 29, "{last}");
+    assert_eq!(figures.len(), 37, "{last}");
 }
