@@ -16,8 +16,8 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    Active, Affinity, AffinityKey, Backend, BackendId, Balance, Be16, Be32, Client, Counters, Cursor, Event, Latency,
-    Service, ServiceKey, Suspect, Table, Trace, map,
+    Active, Affinity, AffinityKey, Backend, BackendId, Balance, Be16, Be32, Client, Counters,
+    Cursor, Event, Latency, Service, ServiceKey, Suspect, Table, Trace, map,
 };
 use thiserror::Error;
 

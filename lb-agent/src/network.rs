@@ -20,7 +20,7 @@ use thiserror::Error;
 /// The mark of our own routes among those of others: "l" for lb. Not taken in iproute2's table of protocols.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(108);
 
-/// The same mark on addresses; kept since Linux 5.18, the oldest one that is served.
+/// The same mark on addresses; kept since Linux 5.18.
 const OUR_ADDRESSES: AddressProtocol = AddressProtocol::Other(108);
 
 /// `lo` is always the first device of a network namespace.

@@ -364,6 +364,10 @@ fn grown(
     mut slots: Vec<u32>,
     endpoint: &Endpoint,
 ) -> Option<Vec<u32>> {
+    if endpoint.flags & flag::DENIED != 0 {
+        // Nobody is let in, whoever its backends are.
+        return Some(slots);
+    }
     let stay: BTreeSet<u32> = slots.iter().copied().collect();
     let lost = old.slots.iter().filter(|index| !stay.contains(index));
     let is_named = |index: &&u32| {

@@ -30,8 +30,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS: FsType = FsType(0xcafe_4a11);
 
-/// The oldest kernel that lets a connect hook choose the error (`bpf_set_retval`).
-const OLDEST_KERNEL: (u32, u32) = (5, 18);
+/// The oldest kernel that lets a connect hook choose the error (`bpf_set_retval`, 5.18) and knows the subflows of Multipath TCP
+/// (`bpf_skc_to_mptcp_sock`, commit 3bc253c2e652).
+const OLDEST_KERNEL: (u32, u32) = (5, 19);
 
 /// Refuses a kernel that is too old.
 pub(crate) fn kernel() -> Result<()> {

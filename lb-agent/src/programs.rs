@@ -70,7 +70,7 @@ pub struct Config {
 pub enum Error {
     /// The kernel refuses the programs or maps.
     #[error(
-        "the kernel does not take the programs; it must be Linux 5.18 or newer with BTF, and the agent needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or CAP_SYS_ADMIN)"
+        "the kernel does not take the programs; it must be Linux 5.19 or newer with BTF, and the agent needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or CAP_SYS_ADMIN)"
     )]
     Load(#[from] Box<EbpfError>),
     /// One program cannot be loaded or attached.

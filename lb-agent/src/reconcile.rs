@@ -137,7 +137,7 @@ struct Stage {
     todo: Todo,
     /// Whether the kernel did not take where clients stand, or the hooks for datagrams.
     refused: bool,
-    /// When a UDP service was there last, if the hooks for datagrams stay for a while after it.
+    /// Since when there is no UDP service, while the hooks for datagrams stay for a while.
     lingers: Option<Instant>,
     /// Who was behind an address that nobody names any more.
     leaving: BTreeMap<SocketAddr, Vec<(ServiceName, InstanceKey)>>,
@@ -182,7 +182,7 @@ pub async fn run(
         told,
         todo: Todo::default(),
         refused: false,
-        lingers: Some(Instant::now()),
+        lingers: None,
         leaving: BTreeMap::new(),
         books: Books::default(),
         tracers: Tracers::default(),
@@ -298,6 +298,8 @@ impl Stage {
                 let stays = new.and_then(|service| service.backends.get(key));
                 if stays.is_none_or(|it| it.address != backend.address) {
                     let owners = self.leaving.entry(address).or_default();
+                    // Mostly the only one.
+                    owners.reserve_exact(1);
                     owners.push((name.clone(), key.clone()));
                 }
             }
@@ -347,12 +349,14 @@ impl Stage {
     fn serve_datagrams(&mut self) -> Result<(), programs::Error> {
         let wanted = self.wanted.desired();
         if wanted.services.keys().any(|key| key.proto == PROTO_UDP) {
-            self.lingers = Some(Instant::now());
+            self.lingers = None;
             return self.programs.serve_datagrams(true);
         }
-        let over = |since: Instant| since.elapsed() >= LINGER;
         // Unknown is not empty: an earlier agent's stay until all is known.
-        if wanted.complete && self.lingers.is_some_and(over) {
+        if !wanted.complete || !self.programs.serves_datagrams() {
+            return Ok(());
+        }
+        if self.lingers.get_or_insert_with(Instant::now).elapsed() >= LINGER {
             self.programs.serve_datagrams(false)?;
             self.lingers = None;
         }

@@ -65,14 +65,10 @@ impl PartialEq for Snapshot {
 impl Eq for Snapshot {}
 
 impl Snapshot {
-    /// What a stage has reached that acted on all of it: its number if it is complete, 0 if it is a stopgap, which takes
-    /// nothing away; `None` if it has to wait for more.
+    /// What a stage has reached that acted on all of it: its number if it is complete, or a stopgap while a source is away;
+    /// `None` if it has to wait for more.
     pub fn reached(&self) -> Option<u64> {
-        match (self.complete, self.stopgap) {
-            (true, _) => Some(self.number),
-            (false, true) => Some(0),
-            (false, false) => None,
-        }
+        (self.complete || self.stopgap).then_some(self.number)
     }
 }
 

@@ -58,8 +58,14 @@ use self::{
     token::Token,
 };
 use crate::{
-    clients::Clients, drain::DrainRequest, removal, snapshot::Snapshot, sockets::Sockets,
-    stats::{KeptRequest, StatsRequest}, trace::TraceRequest, vip,
+    clients::Clients,
+    drain::DrainRequest,
+    removal,
+    snapshot::Snapshot,
+    sockets::Sockets,
+    stats::{KeptRequest, StatsRequest},
+    trace::TraceRequest,
+    vip,
 };
 
 /// How the admin interface is set up.

@@ -21,7 +21,7 @@ use super::{
     inspect::Inspected,
     table::{Table, short},
 };
-use crate::discover::consul::backoff::Backoff;
+use crate::{discover::consul::backoff::Backoff, reconcile::error_chain};
 
 /// Why the stage ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +125,15 @@ impl Follower {
         let begun = about.time.unwrap_or_else(now);
         // Who is ending is told by nothing but the signal, which may have been sent when nobody listened.
         let sent = client.signals(begun.saturating_sub(LOOK_BACK), begun);
-        self.table
-            .happened_before(begun, sent.await?, Instant::now());
+        let sent = sent.await.unwrap_or_else(|error| {
+            // A hint: without it a container that is ending takes flows until it ends.
+            warn!(
+                error = error_chain(&error),
+                "cannot ask the engine for past signals"
+            );
+            Vec::new()
+        });
+        self.table.happened_before(begun, sent, Instant::now());
         let mut events = client.events(begun).await?;
         let mut requests: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
         requests.push(list(&client, self.table.ids()));

@@ -261,8 +261,10 @@ impl Stage {
                     // spoken. A new one waits a moment for that, its connections in the kernel's queue.
                     let reached = snapshot.as_ref().and_then(|it| it.reached());
                     let Some(snapshot) = snapshot.filter(|it| it.complete || (it.is_known() && !has_routes && !patient)) else {
-                        // Its routes are as new as anything that was kept.
-                        self.routed(reached.filter(|_| has_routes));
+                        // Its routes are as new as anything that was kept, but not made of this.
+                        if has_routes && reached.is_some() && self.outputs.routed.borrow().is_none() {
+                            self.routed(Some(0));
+                        }
                         continue;
                     };
                     let began = Instant::now();

@@ -51,6 +51,13 @@ impl Programs {
         Ok(())
     }
 
+    /// Whether programs for datagrams are attached.
+    pub fn serves_datagrams(&self) -> bool {
+        self.links
+            .iter()
+            .any(|(hook, _)| DATAGRAM_HOOKS.contains(hook))
+    }
+
     /// Attaches the programs for datagrams, or takes them away.
     ///
     /// # Errors

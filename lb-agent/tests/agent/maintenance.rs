@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     drains::{CUT, end_of, flow_to},
-    kit::{Instance, World, greeting, service},
+    kit::{Instance, LIMIT, World, greeting, service},
     support::Consul,
 };
 
@@ -30,7 +30,7 @@ fn assert_followed(world: &World, vip: Ipv4Addr, say: impl Fn(bool)) {
         });
         let flow = |_| greeting(&world.connect(vip, 80).unwrap()).unwrap();
         // What is shown may be in the maps a moment later.
-        let moved = eventually(DRAIN, || match (0..20).map(flow).collect::<Vec<_>>() {
+        let moved = eventually(LIMIT, || match (0..20).map(flow).collect::<Vec<_>>() {
             met if met == ["b"; 20] => Ok(()),
             met => Err(format!("{met:?}")),
         });

@@ -31,6 +31,8 @@ pub(crate) fn listing(
     let standpoint = Standpoint {
         node: node.map(str::to_owned),
         host: host.map(str::to_owned),
+        // Who has no name here asks about elsewhere.
+        foreign: node.is_none() && host.is_none(),
         warning,
     };
     let listing = parse::listing("fuzz", body, &standpoint).ok()?;

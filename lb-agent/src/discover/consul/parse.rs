@@ -322,7 +322,7 @@ fn usable(checks: &[Check], weights: Option<&Weights>, policy: Warning) -> (Sour
 /// IPv4 one, then the IPv6 one, and a host name last. Without a port, the tagged address that has one.
 fn place(node: &Node, service: &Service, foreign: bool) -> Result<Place, String> {
     let is_without = service.port.is_none_or(|port| port == 0);
-    if let Some((ip, number)) = tagged_with_port(service).filter(|_| is_without) {
+    if let Some((ip, number)) = tagged_with_port(service, foreign).filter(|_| is_without) {
         return Ok(Place::At(SocketAddr::new(
             reachable(ip)?,
             port(Some(number))?,
@@ -375,10 +375,13 @@ fn place(node: &Node, service: &Service, foreign: bool) -> Result<Place, String>
     )))
 }
 
-/// The nearest tagged address with a port of its own.
-fn tagged_with_port(service: &Service) -> Option<(IpAddr, i64)> {
+/// The nearest tagged address with a port of its own; from another datacenter only those of the WAN are reached.
+fn tagged_with_port(service: &Service, foreign: bool) -> Option<(IpAddr, i64)> {
     let tagged = service.tagged_addresses.as_ref()?;
     let keys = ["lan_ipv4", "lan", "lan_ipv6", "wan_ipv4", "wan", "wan_ipv6"];
+    let keys = keys
+        .into_iter()
+        .filter(|key| !foreign || key.starts_with("wan"));
     keys.into_iter().find_map(|key| {
         let TaggedAddress { address, port } = tagged.get(key)?;
         let ip = address.as_ref()?.parse().ok()?;

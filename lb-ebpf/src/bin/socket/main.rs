@@ -83,7 +83,7 @@ fn connect_v4(sa: *mut bpf_sock_addr) -> i32 {
     // SAFETY: the kernel passes a valid context; the verifier checks each field access.
     let address = unsafe { (*sa).user_ip4 };
     match connect(sa, address, Form::V4) {
-        Verdict::Pass => elsewhere(sa),
+        Verdict::Pass => PROCEED,
         Verdict::Refuse => refuse_connect(),
         Verdict::To(choice) => {
             rewrite_v4(sa, &choice);
@@ -113,7 +113,7 @@ fn connect_v6(sa: *mut bpf_sock_addr) -> i32 {
         };
     };
     match connect(sa, vip, form) {
-        Verdict::Pass => elsewhere(sa),
+        Verdict::Pass => PROCEED,
         Verdict::Refuse => refuse_connect(),
         Verdict::To(choice) => {
             rewrite_v6(sa, &choice);
@@ -136,8 +136,10 @@ fn connect(sa: *mut bpf_sock_addr, address: u32, form: Form) -> Verdict {
     // SAFETY: the kernel passes a valid context; the verifier checks each field access.
     let (port, protocol) = unsafe { ((*sa).user_port, (*sa).protocol) };
     if address == OWN_ADDRESS.load() {
+        elsewhere(sa);
         return Verdict::Pass;
     }
+    // What else passes meets the route of the pool, which refuses it: a UDP socket then stays where it was connected.
     let port = port_of(port);
     let proto = if protocol == u32::from(PROTO_TCP) {
         PROTO_TCP
