@@ -7,7 +7,7 @@ mod slots;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -42,6 +42,14 @@ pub struct Share {
     pub weight: u16,
     /// The address of the same instance that its flows are counted at.
     pub counted_at: SocketAddr,
+}
+
+impl Share {
+    /// Before all others.
+    const LEAST: Self = Self {
+        weight: 0,
+        counted_at: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+    };
 }
 
 /// One virtual endpoint.
@@ -82,7 +90,7 @@ pub struct Wanted {
     /// Where clients stand.
     views: Arc<Views>,
     /// How many services want an address with such a share: the highest counts.
-    shares: BTreeMap<SocketAddr, BTreeMap<Share, usize>>,
+    shares: BTreeMap<(SocketAddr, Share), usize>,
     /// What the maps cannot hold, by service.
     problems: BTreeMap<ServiceName, Vec<Problem>>,
     /// Services of which each decision is to be told.
@@ -171,12 +179,8 @@ impl Wanted {
             self.note(name, asked, &mut todo);
         }
         for &address in &todo.backends {
-            let shares = self
-                .shares
-                .get(&address)
-                .and_then(|all| all.last_key_value());
-            match shares {
-                Some((&share, _)) => drop(self.desired.backends.insert(address, share)),
+            match self.highest(address) {
+                Some(share) => drop(self.desired.backends.insert(address, share)),
                 None => drop(self.desired.backends.remove(&address)),
             }
         }
@@ -191,15 +195,10 @@ impl Wanted {
             todo.services.insert(key);
         }
         for (address, share) in asked.backends {
-            if let Entry::Occupied(mut shares) = self.shares.entry(address) {
-                if let Entry::Occupied(mut times) = shares.get_mut().entry(share) {
-                    *times.get_mut() -= 1;
-                    if *times.get() == 0 {
-                        times.remove();
-                    }
-                }
-                if shares.get().is_empty() {
-                    shares.remove();
+            if let Entry::Occupied(mut times) = self.shares.entry((address, share)) {
+                *times.get_mut() -= 1;
+                if *times.get() == 0 {
+                    times.remove();
                 }
             }
             todo.backends.insert(address);
@@ -217,10 +216,16 @@ impl Wanted {
             todo.services.insert(key);
         }
         for (address, share) in asked.backends {
-            let shares = self.shares.entry(address).or_default();
-            *shares.entry(share).or_default() += 1;
+            *self.shares.entry((address, share)).or_default() += 1;
             todo.backends.insert(address);
         }
+    }
+
+    /// The highest share that a service wants for `address`, if one does.
+    fn highest(&self, address: SocketAddr) -> Option<Share> {
+        let shares = self.shares.range((address, Share::LEAST)..);
+        let shares = shares.map_while(|(&(at, share), _)| (at == address).then_some(share));
+        shares.last()
     }
 }
 

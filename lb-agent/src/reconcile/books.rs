@@ -28,16 +28,16 @@ struct Book {
     /// What was counted at endpoints that are gone.
     closed: Counters,
     /// Where its backends are, with what had been counted there before they were its own.
-    backends: BTreeMap<SocketAddr, Option<Met>>,
+    backends: BTreeMap<SocketAddr, Option<Box<Met>>>,
     /// What was counted at backends that left.
     parted: Handshakes,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Endpoint {
     table: u32,
-    /// What had been counted there for another service.
-    before: Counters,
+    /// What had been counted there for another service, if it was another's.
+    before: Option<Box<Counters>>,
 }
 
 /// The handshakes with a backend, as the kernel has counted them so far.
@@ -68,11 +68,7 @@ impl Books {
         // Nobody clears a table that only changes hands.
         let taken_over = held == Some(table);
         self.close(key, &read);
-        let before = if taken_over {
-            read(table)
-        } else {
-            Counters::default()
-        };
+        let before = taken_over.then(|| Box::new(read(table)));
         let book = self.by_name.entry(name.clone()).or_default();
         book.endpoints.insert(key, Endpoint { table, before });
         self.owners.insert(key, name.clone());
@@ -86,8 +82,7 @@ impl Books {
         if let Some(book) = self.by_name.get_mut(&owner)
             && let Some(endpoint) = book.endpoints.remove(&key)
         {
-            let counted = less(read(endpoint.table), endpoint.before);
-            book.closed = sum(book.closed, counted);
+            book.closed = sum(book.closed, endpoint.counted(&read));
         }
     }
 
@@ -114,12 +109,17 @@ impl Books {
         book.backends.retain(|address, before| {
             let stays = there.contains(address);
             if !stays {
-                *parted += since(met(*address), *before);
+                *parted += since(met(*address), before.as_deref());
             }
             stays
         });
         for address in there {
-            let before = || if adopting { None } else { met(address) };
+            // Mostly none: it has come just now.
+            let counted = |met: &Met| met.1.count() > 0;
+            let before = || match adopting {
+                true => None,
+                false => met(address).filter(counted).map(Box::new),
+            };
             book.backends.entry(address).or_insert_with(before);
         }
     }
@@ -136,11 +136,11 @@ impl Books {
         };
         let endpoints = book.endpoints.values();
         let counted = endpoints.fold(book.closed, |all, endpoint| {
-            sum(all, less(read(endpoint.table), endpoint.before))
+            sum(all, endpoint.counted(&read))
         });
         let mut handshakes = book.parted;
         for (address, before) in &book.backends {
-            handshakes += since(met(*address), *before);
+            handshakes += since(met(*address), before.as_deref());
         }
         (counted, handshakes)
     }
@@ -154,14 +154,24 @@ impl Books {
 }
 
 /// What was counted at a backend since; all of it if that is another one than before.
-fn since(now: Option<Met>, before: Option<Met>) -> Handshakes {
+fn since(now: Option<Met>, before: Option<&Met>) -> Handshakes {
     let Some((id, mut now)) = now else {
         return Handshakes::default();
     };
-    if let Some((_, before)) = before.filter(|(former, _)| *former == id) {
+    if let Some(&(_, before)) = before.filter(|(former, _)| *former == id) {
         now -= before;
     }
     now
+}
+
+impl Endpoint {
+    fn counted(&self, read: impl Fn(u32) -> Counters) -> Counters {
+        let now = read(self.table);
+        match &self.before {
+            Some(before) => less(now, **before),
+            None => now,
+        }
+    }
 }
 
 fn sum(one: Counters, other: Counters) -> Counters {

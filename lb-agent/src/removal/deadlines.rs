@@ -19,7 +19,7 @@ pub struct Pending {
     /// Whose backend it is or was; `None` if nobody here remembers.
     pub service: Option<ServiceName>,
     /// Which instances had its address.
-    pub instances: BTreeSet<InstanceKey>,
+    pub instances: Vec<InstanceKey>,
     /// When it was taken out.
     pub since: Instant,
     /// How long flows may go on after that. What leaves the catalog takes its options with it, so this is the last
@@ -37,6 +37,14 @@ impl Pending {
     /// When its flows end.
     pub fn deadline(&self) -> Instant {
         self.since + self.drain
+    }
+
+    fn belongs_to(&mut self, instance: &InstanceKey) {
+        if !self.instances.contains(instance) {
+            // Mostly the only one.
+            self.instances.reserve_exact(1);
+            self.instances.push(instance.clone());
+        }
     }
 
     /// Whether its flows are still to end.
@@ -69,6 +77,7 @@ impl Deadlines {
         for target in alive {
             self.pending.remove(&target);
         }
+        self.forget_done();
     }
 
     /// Notes the flows that were there before this agent. Those to what `snapshot`, which must be complete, does
@@ -123,10 +132,9 @@ impl Deadlines {
                 service: Some(name.clone()),
                 ..Pending::new(now, old.options.drain)
             });
-            pending.instances.insert(key.clone());
+            pending.belongs_to(key);
             pending.registered = false;
         }
-        self.forget_done();
     }
 
     /// Backends that a service still has, but not for new flows.
@@ -140,7 +148,7 @@ impl Deadlines {
             let pending = self.pending.entry(Target { vip, address });
             let pending = pending.or_insert_with(|| Pending::new(now, service.options.drain));
             pending.service = Some(name.clone());
-            pending.instances.insert(key.clone());
+            pending.belongs_to(key);
             pending.registered = true;
             if pending.drain != service.options.drain {
                 pending.drain = service.options.drain;
@@ -207,7 +215,7 @@ impl Pending {
     fn new(since: Instant, drain: Duration) -> Self {
         Self {
             service: None,
-            instances: BTreeSet::new(),
+            instances: Vec::new(),
             since,
             drain,
             registered: false,

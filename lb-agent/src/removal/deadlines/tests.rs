@@ -174,7 +174,7 @@ fn a_service_that_leaves_takes_its_options_with_it_and_they_are_remembered() {
     let pending = &deadlines.pending()[&target(0)];
     assert_eq!(pending.drain, Duration::from_secs(3));
     assert_eq!(pending.service, Some(name()));
-    assert_eq!(pending.instances, BTreeSet::from([key(0)]));
+    assert_eq!(pending.instances, [key(0)]);
 }
 
 #[test]
