@@ -163,6 +163,63 @@ mod tests {
         assert_eq!(found, [Err(Fault::NotThere)]);
     }
 
+    /// What the process 7 is found to be where its `cgroup` file says this.
+    fn judged(cgroups: &str, container: &str) -> Result<u64, Fault> {
+        let proc = tempfile::tempdir().unwrap();
+        let process = proc.path().join("7");
+        std::fs::create_dir_all(process.join("ns")).unwrap();
+        std::fs::write(process.join("cgroup"), cgroups).unwrap();
+        let network = process.join("ns/net");
+        std::os::unix::fs::symlink("/proc/thread-self/ns/net", network).unwrap();
+        cookie_of(proc.path(), &wanted(container, 7))
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_cgroup_wherever_the_engine_puts_it() {
+        let id = "4f1c9ab0".repeat(8);
+        let other = "4f1c9ab1".repeat(8);
+        let own = cookie_here().unwrap();
+        for (host, cgroups) in [
+            ("unified, driver cgroupfs", "0::/docker/ID\n"),
+            (
+                "unified, driver systemd",
+                "0::/system.slice/docker-ID.scope\n",
+            ),
+            (
+                "unified, seen from a cgroup namespace",
+                "0::/../docker-ID.scope\n",
+            ),
+            (
+                "unified, without root",
+                "0::/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope\n",
+            ),
+            (
+                "unified, with a group of its own making",
+                "0::/system.slice/docker-ID.scope/init.scope\n",
+            ),
+            (
+                "hybrid, driver cgroupfs",
+                "11:pids:/docker/ID\n4:cpu,cpuacct:/docker/ID\n1:name=systemd:/docker/ID\n0::/docker/ID\n",
+            ),
+            (
+                "hybrid, not in the second tree",
+                "11:pids:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n",
+            ),
+            (
+                "hybrid, driver systemd",
+                "11:pids:/system.slice/docker-ID.scope\n1:name=systemd:/system.slice/docker-ID.scope\n\
+                 0::/system.slice/containerd.service\n",
+            ),
+        ] {
+            let of = |id: &str| cgroups.replace("ID", id);
+            assert_eq!(judged(&of(&id), &id), Ok(own), "{host}");
+            assert_eq!(judged(&of(&other), &id), Err(Fault::NotThere), "{host}");
+        }
+        for stranger in ["0::/init.scope\n", "0::/\n", "1:name=systemd:/\n0::/\n", ""] {
+            assert_eq!(judged(stranger, &id), Err(Fault::NotThere), "{stranger}");
+        }
+    }
+
     #[test]
     fn what_the_kernel_refuses_is_told_apart_from_what_is_gone() {
         assert_eq!(Fault::from(Errno::ESRCH), Fault::NotThere);
