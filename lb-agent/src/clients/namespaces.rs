@@ -171,7 +171,7 @@ mod tests {
         std::fs::write(process.join("cgroup"), cgroups).unwrap();
         let network = process.join("ns/net");
         std::os::unix::fs::symlink("/proc/thread-self/ns/net", network).unwrap();
-        cookie_of(proc.path(), &wanted(container, 7))
+        cookie_of(proc.path(), &wanted(container, 7), &mut false)
     }
 
     #[test]
