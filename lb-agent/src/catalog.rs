@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::SystemTime,
 };
 
@@ -30,7 +30,7 @@ pub struct Instance {
     /// Where it says that it listens.
     pub address: SocketAddr,
     /// How clients that stand elsewhere reach it, if they cannot reach `address`.
-    pub reach: Reach,
+    pub reach: Arc<Reach>,
     /// Whether it runs on this host.
     pub local: bool,
     /// The full id of the Docker container that it runs in, where that is known.
@@ -58,6 +58,18 @@ pub struct Reach {
     pub networks: BTreeMap<String, SocketAddr>,
     /// Where its host publishes it.
     pub published: Option<SocketAddr>,
+}
+
+impl Reach {
+    /// Behind a pointer; nothing, as nearly every instance has it, is the same one everywhere.
+    pub fn shared(self) -> Arc<Self> {
+        static NOTHING: LazyLock<Arc<Reach>> = LazyLock::new(Arc::default);
+        if self == **NOTHING {
+            NOTHING.clone()
+        } else {
+            Arc::new(self)
+        }
+    }
 }
 
 /// Identifies an instance for as long as it is registered. A service id alone is unique per Consul agent

@@ -109,7 +109,7 @@ fn instance(registered: u64) -> Instance {
             id: registered.to_string(),
         },
         address: ([10, 0, 0, 1], 80).into(),
-        reach: Reach::default(),
+        reach: Reach::default().shared(),
         local: true,
         container: None,
         tags: Default::default(),

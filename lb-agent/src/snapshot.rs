@@ -292,7 +292,7 @@ pub struct Backend {
     /// Where flows go, from the host.
     pub address: SocketAddr,
     /// How clients reach it that stand elsewhere.
-    pub reach: Reach,
+    pub reach: Arc<Reach>,
     /// Whether it runs on this host.
     pub local: bool,
     /// Marks of the registration.
@@ -406,7 +406,7 @@ impl Backend {
     pub(crate) fn usable(address: SocketAddr) -> Self {
         Self {
             address,
-            reach: Reach::default(),
+            reach: Reach::default().shared(),
             local: true,
             tags: Arc::default(),
             weight: 1,

@@ -73,7 +73,8 @@ mod tests {
                     ("web".to_owned(), at("172.18.0.2:80")),
                 ]),
                 published: published.map(at),
-            },
+            }
+            .shared(),
             ..Backend::usable(at("172.18.0.2:80"))
         }
     }

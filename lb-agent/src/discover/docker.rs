@@ -212,7 +212,7 @@ fn instance(
             id: registration.id,
         },
         address: SocketAddr::new(ip, address.port()),
-        reach,
+        reach: reach.shared(),
         local: true,
         container: Some(registration.container),
         tags: Arc::new(registration.tags.into_iter().collect()),

@@ -15,7 +15,7 @@ fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
             id: registered.to_string(),
         },
         address: "10.0.0.1:80".parse().unwrap(),
-        reach: Reach::default(),
+        reach: Reach::default().shared(),
         local: true,
         container: None,
         tags: tags

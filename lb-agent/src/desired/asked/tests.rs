@@ -22,7 +22,7 @@ fn container(n: u8, networks: &[(&str, u8)], published: Option<&str>) -> Backend
     };
     let own = reach.networks.values().next().copied();
     Backend {
-        reach,
+        reach: reach.shared(),
         ..Backend::usable(own.unwrap())
     }
 }

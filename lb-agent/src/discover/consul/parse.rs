@@ -282,7 +282,7 @@ impl Listing {
         let instance = Arc::new(Instance {
             key,
             address,
-            reach: marks.reach,
+            reach: marks.reach.shared(),
             local,
             container: marks.container,
             tags: service.tags.unwrap_or_default().into(),

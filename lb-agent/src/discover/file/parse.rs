@@ -281,7 +281,7 @@ impl Entries<'_> {
                 id,
             },
             address,
-            reach: Reach::default(),
+            reach: Reach::default().shared(),
             local: true,
             container: None,
             tags: if tags.is_empty() {
