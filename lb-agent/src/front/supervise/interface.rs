@@ -106,7 +106,7 @@ pub struct Outputs {
     pub stats: watch::Sender<Option<FrontStats>>,
     /// What is wrong with routes, or with the front.
     pub problems: watch::Sender<Vec<Problem>>,
-    /// The snapshot whose routes requests follow: [`Snapshot::reached`].
+    /// The snapshot whose routes requests follow: [`Snapshot::reached`](crate::snapshot::Snapshot::reached).
     pub routed: watch::Sender<Option<u64>>,
     /// The stage's own figures.
     pub metrics: Arc<Metrics>,
