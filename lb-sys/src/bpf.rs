@@ -1,4 +1,5 @@
-//! `bpf(2)` commands for pinned links. aya 0.14 attaches cgroup links but cannot replace their program.
+//! `bpf(2)` commands that aya 0.14 lacks: it cannot replace the program of a cgroup link, nor read the storage of a
+//! socket.
 
 use std::{
     ffi::CString,
@@ -10,10 +11,12 @@ use std::{
     path::Path,
 };
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
+const BPF_MAP_TYPE_SK_STORAGE: u32 = 24;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads (`include/uapi/linux/bpf.h`).
 #[repr(C)]
@@ -108,20 +111,63 @@ struct InfoByFd {
     info: u64,
 }
 
+/// The head of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_MAP_LOOKUP_ELEM` reads.
+#[repr(C)]
+struct Lookup {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// What `socket` has in `map`, a map of socket storage; `None` if that is nothing.
+///
+/// # Errors
+/// What the kernel answers, for example when `map` is of another kind.
+pub fn stored(map: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
+    let info: MapInfo = info(map)?;
+    if info.kind != BPF_MAP_TYPE_SK_STORAGE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is no map of socket storage",
+        ));
+    }
+    let key = socket.as_raw_fd();
+    let mut value = vec![0_u8; usize::try_from(info.value_size).map_err(io::Error::other)?];
+    let mut attr = Lookup {
+        map_fd: u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?,
+        pad: 0,
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: `attr` is what the command reads. The key of such a map is a descriptor, its values have as many bytes as
+    // the kernel just said, and both live until the call returns.
+    match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The id of the cgroup (the inode number of its directory) that a cgroup link is attached to; 0 once that
 /// cgroup is gone and the kernel has detached the link.
 ///
 /// # Errors
 /// What the kernel answers.
 pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut info = CgroupLinkInfo::default();
-    let mut attr = InfoByFd {
-        bpf_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
-        info_len: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: `attr` is what the command reads and writes; `info` has `info_len` bytes and lives until it returns.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let info: CgroupLinkInfo = info(link)?;
     if info.kind != BPF_LINK_TYPE_CGROUP {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -130,3 +176,22 @@ pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     }
     Ok(info.cgroup_id)
 }
+
+/// What the kernel says of an object.
+fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::default();
+    let mut attr = InfoByFd {
+        bpf_fd: u32::try_from(object.as_raw_fd()).map_err(io::Error::other)?,
+        info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `attr` is what the command reads and writes; `info` has `info_len` bytes, of which any will do, and lives
+    // until it returns.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info)
+}
+
+/// The head of what the kernel says of a kind of object: integers, of which any bits will do.
+trait Info: Default {}
+impl Info for CgroupLinkInfo {}
+impl Info for MapInfo {}

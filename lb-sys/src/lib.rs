@@ -5,3 +5,4 @@ pub mod bpf;
 pub mod inherit;
 pub mod memory;
 pub mod netns;
+pub mod process;

@@ -8,7 +8,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::wire::{self, AF_INET, AF_INET6, Found, Kind, Message, SocketId, TCP, UDP};
+use super::wire::{self, AF_INET, AF_INET6, Kind, Message, SocketId, TCP, UDP};
 
 /// A netlink socket, which belongs to the namespace that it was opened in.
 pub(super) struct Diag {
@@ -53,11 +53,11 @@ impl Diag {
         })
     }
 
-    /// Tells every client's socket that has a record in the map `records`, and which kinds the kernel does not list.
+    /// Tells every client's socket that has a record in the map `records` or may have one, and which kinds the kernel does not list.
     pub(super) fn list(
         &mut self,
         records: BorrowedFd<'_>,
-        mut tell: impl FnMut(Found),
+        mut tell: impl FnMut(Message),
     ) -> io::Result<Blind> {
         let records = u32::try_from(records.as_raw_fd()).map_err(io::Error::other)?;
         let mut blind = Blind::default();
@@ -89,17 +89,16 @@ impl Diag {
         &mut self,
         question: &[u8],
         protocol: u8,
-        mut tell: impl FnMut(Found),
+        mut tell: impl FnMut(Message),
     ) -> io::Result<()> {
         self.socket.write_all(question)?;
         loop {
             let length = self.socket.read(&mut self.room)?;
             for message in wire::messages(&self.room[..length], protocol) {
                 match message.map_err(io::Error::other)? {
-                    Message::Found(found) => tell(found),
-                    Message::Other => {}
                     Message::End(0) => return Ok(()),
                     Message::End(error) => return Err(io::Error::from_raw_os_error(error)),
+                    socket => tell(socket),
                 }
             }
         }

@@ -7,6 +7,7 @@
 mod diag;
 mod namespaces;
 mod process;
+mod untold;
 mod wire;
 
 use std::{
@@ -26,7 +27,7 @@ use self::{
     diag::{Blind, Diag, Ended},
     namespaces::Home,
     process::Wanted,
-    wire::{ESTABLISHED, Found, UDP},
+    wire::{ESTABLISHED, Found, Message, Socket, UDP},
 };
 pub use self::{namespaces::Sight, process::Process, wire::Origin};
 
@@ -202,55 +203,94 @@ fn answer<T>(home: &Home, reply: Reply<T>, told: io::Result<T>) {
     }
 }
 
-/// Tells every flow of one namespace.
-fn look(diag: &mut Diag, records: &OwnedFd, mut tell: impl FnMut(Found)) -> io::Result<Blind> {
-    diag.list(records.as_fd(), |found| {
-        // A record stays at a socket that was connected elsewhere since, past the VIP.
-        if found.peer == found.origin.address {
-            tell(found);
-        }
+/// Tells every flow of one namespace, and the sockets that may be one.
+fn look(
+    diag: &mut Diag,
+    records: &OwnedFd,
+    mut tell: impl FnMut(Found),
+    mut ask: impl FnMut(Socket),
+) -> io::Result<Blind> {
+    diag.list(records.as_fd(), |message| match message {
+        Message::Found(found) if goes_there(&found) => tell(found),
+        Message::Untold(socket) => ask(socket),
+        _ => {}
     })
+}
+
+/// A record stays at a socket that was connected elsewhere since, past the VIP.
+fn goes_there(found: &Found) -> bool {
+    found.socket.peer == found.origin.address
 }
 
 fn targets(home: &mut Home, records: &OwnedFd) -> io::Result<(BTreeSet<Target>, Sight)> {
     let mut targets = BTreeSet::new();
-    let sight = namespaces::each(home, Path::new(PROC), |_| {
-        look(&mut Diag::open()?, records, |found| {
+    let mut untold = Vec::new();
+    let mut sight = namespaces::each(home, Path::new(PROC), |_| {
+        let tell = |found| {
             targets.insert(target(&found));
-        })
+        };
+        let ask = |socket| untold.push(((), socket));
+        look(&mut Diag::open()?, records, tell, ask)
     })?;
+    let asked = untold::ask(records, untold, Path::new(PROC), &mut sight);
+    let asked = asked.iter().filter(|(_, found)| goes_there(found));
+    targets.extend(asked.map(|(_, found)| target(found)));
     Ok((targets, sight))
 }
 
 fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
-    let sight = namespaces::each(home, Path::new(PROC), |_| {
+    let addresses: BTreeSet<_> = targets.iter().map(|it| it.address).collect();
+    // A conversation is with one namespace, wherever this thread is.
+    let mut diags = Vec::new();
+    let mut untold = Vec::new();
+    let mut sight = namespaces::each(home, Path::new(PROC), |_| {
         let mut diag = Diag::open()?;
         let mut found = Vec::new();
-        let blind = look(&mut diag, records, |it| {
-            let target = target(&it);
-            if targets.contains(&target) {
-                found.push((target, it.id));
+        let known = untold.len();
+        let ask = |socket: Socket| {
+            if addresses.contains(&socket.peer) {
+                untold.push((diags.len(), socket));
             }
-        })?;
-        for (target, id) in found {
-            match diag.destroy(&id) {
-                Ok(Ended::Now) => *outcome.ended.entry(target).or_default() += 1,
-                Ok(Ended::Before) => {}
-                Err(error) => {
-                    outcome.failed.insert(target);
-                    let failure = match error.kind() {
-                        io::ErrorKind::Unsupported => Failure::Unsupported,
-                        _ => Failure::Refused(error.to_string()),
-                    };
-                    outcome.error.get_or_insert(failure);
-                }
-            }
+        };
+        let blind = look(&mut diag, records, |it| found.push(it), ask)?;
+        for it in found {
+            outcome.end(&mut diag, &it, targets);
+        }
+        if untold.len() > known {
+            diags.push(diag);
         }
         Ok(blind)
     })?;
+    for (diag, found) in untold::ask(records, untold, Path::new(PROC), &mut sight) {
+        if goes_there(&found) {
+            outcome.end(&mut diags[diag], &found, targets);
+        }
+    }
     outcome.sight = sight;
     Ok(outcome)
+}
+
+impl Outcome {
+    /// Ends the flow if it goes to one of `targets`.
+    fn end(&mut self, diag: &mut Diag, found: &Found, targets: &BTreeSet<Target>) {
+        let target = target(found);
+        if !targets.contains(&target) {
+            return;
+        }
+        match diag.destroy(&found.socket.id) {
+            Ok(Ended::Now) => *self.ended.entry(target).or_default() += 1,
+            Ok(Ended::Before) => {}
+            Err(error) => {
+                self.failed.insert(target);
+                let failure = match error.kind() {
+                    io::ErrorKind::Unsupported => Failure::Unsupported,
+                    _ => Failure::Refused(error.to_string()),
+                };
+                self.error.get_or_insert(failure);
+            }
+        }
+    }
 }
 
 fn list(
@@ -261,33 +301,42 @@ fn list(
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?);
     let mut flows = Flows::default();
     let mut owners = Vec::new();
-    flows.sight = namespaces::each(home, Path::new(PROC), |netns| {
-        look(&mut Diag::open()?, records, |found| {
-            if vips.is_some_and(|vips| !vips.contains(&found.origin.vip)) {
-                return;
-            }
-            if flows.listed.len() >= LISTED {
-                flows.left_out += 1;
-                return;
-            }
-            let start = Duration::from_nanos(found.origin.start_ns);
-            flows.listed.push(Flow {
-                netns,
-                protocol: protocol(&found),
-                state: state(&found),
-                uid: found.uid,
-                local: found.local,
-                origin: found.origin,
-                age: now.saturating_sub(start),
-                process: None,
-            });
-            owners.push(found.inode);
-        })
+    let mut add = |netns, found: &Found| {
+        if vips.is_some_and(|vips| !vips.contains(&found.origin.vip)) {
+            return;
+        }
+        if flows.listed.len() >= LISTED {
+            flows.left_out += 1;
+            return;
+        }
+        let start = Duration::from_nanos(found.origin.start_ns);
+        flows.listed.push(Flow {
+            netns,
+            protocol: protocol(found),
+            state: state(found),
+            uid: found.socket.uid,
+            local: found.socket.local,
+            origin: found.origin,
+            age: now.saturating_sub(start),
+            process: None,
+        });
+        owners.push(found.socket.inode);
+    };
+    let mut untold = Vec::new();
+    let mut sight = namespaces::each(home, Path::new(PROC), |netns| {
+        let ask = |socket| untold.push((netns, socket));
+        look(&mut Diag::open()?, records, |found| add(netns, &found), ask)
     })?;
+    for (netns, found) in untold::ask(records, untold, Path::new(PROC), &mut sight) {
+        if goes_there(&found) {
+            add(netns, &found);
+        }
+    }
+    flows.sight = sight;
     let mut wanted = Wanted::new(owners.iter().copied());
     wanted.search(Path::new(PROC));
     for (flow, inode) in flows.listed.iter_mut().zip(owners) {
-        flow.process = wanted.take(inode);
+        flow.process = wanted.process(inode).cloned();
     }
     Ok(flows)
 }
@@ -300,14 +349,14 @@ fn target(found: &Found) -> Target {
 }
 
 fn protocol(found: &Found) -> &'static str {
-    match found.id.kind.protocol {
+    match found.socket.id.kind.protocol {
         UDP => "udp",
         _ => "tcp",
     }
 }
 
 fn state(found: &Found) -> &'static str {
-    match found.state {
+    match found.socket.state {
         ESTABLISHED => "established",
         2 => "syn-sent",
         3 => "syn-recv",

@@ -1,6 +1,6 @@
 //! Which process has a socket open, and in which container it runs: from `/proc`.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs, os::fd::RawFd, path::Path};
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,15 @@ pub struct Process {
 
 /// Sockets, by inode, and who has them open.
 pub(super) struct Wanted {
-    owners: HashMap<u32, Option<Process>>,
+    owners: HashMap<u32, Option<Owner>>,
     open: usize,
+}
+
+/// Who has a socket open, and as which descriptor.
+#[derive(Clone)]
+struct Owner {
+    process: Process,
+    descriptor: RawFd,
 }
 
 impl Wanted {
@@ -43,8 +50,14 @@ impl Wanted {
     }
 
     /// Who has the socket open.
-    pub(super) fn take(&mut self, inode: u32) -> Option<Process> {
-        self.owners.get(&inode).cloned().flatten()
+    pub(super) fn process(&self, inode: u32) -> Option<&Process> {
+        Some(&self.owners.get(&inode)?.as_ref()?.process)
+    }
+
+    /// Which process has the socket open, and as which descriptor.
+    pub(super) fn place(&self, inode: u32) -> Option<(u32, RawFd)> {
+        let owner = self.owners.get(&inode)?.as_ref()?;
+        Some((owner.process.pid, owner.descriptor))
     }
 
     fn look_at(&mut self, pid: u32, folder: &Path) {
@@ -58,8 +71,14 @@ impl Wanted {
             let Some(owner) = inode.and_then(|inode| self.owners.get_mut(&inode)) else {
                 continue;
             };
-            if owner.is_none() {
-                *owner = Some(process.get_or_insert_with(|| read(pid, folder)).clone());
+            let number = descriptor.file_name();
+            let number = number.to_str().and_then(|name| name.parse().ok());
+            if let (None, Some(descriptor)) = (&owner, number) {
+                let process = process.get_or_insert_with(|| read(pid, folder)).clone();
+                *owner = Some(Owner {
+                    process,
+                    descriptor,
+                });
                 self.open -= 1;
             }
         }
@@ -137,10 +156,11 @@ mod tests {
         let inode = socket_inode(link.to_str().unwrap()).unwrap();
         let mut wanted = Wanted::new([inode, 0].into_iter());
         wanted.look_at(std::process::id(), Path::new("/proc/self"));
-        let owner = wanted.take(inode).unwrap();
+        let owner = wanted.process(inode).unwrap();
         assert_eq!(owner.pid, std::process::id());
         assert_ne!(owner.command, "");
-        assert_eq!(wanted.take(0), None);
+        assert_eq!(wanted.place(inode), Some((owner.pid, one.as_raw_fd())));
+        assert_eq!((wanted.process(0), wanted.place(0)), (None, None));
     }
 
     #[test]

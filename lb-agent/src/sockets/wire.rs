@@ -41,9 +41,9 @@ pub struct Origin {
     pub address: SocketAddr,
 }
 
-/// A socket that has a record.
+/// A socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Socket {
     pub(super) id: SocketId,
     /// The kernel's number of its state.
     pub(super) state: u8,
@@ -51,6 +51,12 @@ pub(super) struct Found {
     pub(super) inode: u32,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
+}
+
+/// A socket that has a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) socket: Socket,
     pub(super) origin: Origin,
 }
 
@@ -59,6 +65,8 @@ pub(super) struct Found {
 pub(super) enum Message {
     /// A socket with a record whose flow is not over.
     Found(Found),
+    /// A socket that may have one: of those of UDP the kernel does not tell what is stored at them.
+    Untold(Socket),
     /// A socket that is none of ours.
     Other,
     /// The end of an answer, with an error number or 0.
@@ -158,9 +166,10 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 /// `inet_diag_msg` and what follows it.
 fn socket(bytes: &[u8], protocol: u8) -> Option<Message> {
     let head = bytes.get(..DIAG_MESSAGE)?;
-    let Some(origin) = origin_in(&bytes[DIAG_MESSAGE..])? else {
+    let origin = origin_in(&bytes[DIAG_MESSAGE..])?;
+    if origin.is_none() && protocol != UDP {
         return Some(Message::Other);
-    };
+    }
     let kind = Kind {
         family: head[0],
         protocol,
@@ -176,15 +185,18 @@ fn socket(bytes: &[u8], protocol: u8) -> Option<Message> {
         };
         Some(SocketAddr::new(address, port))
     };
-    Some(Message::Found(Found {
+    let socket = Socket {
         id: SocketId { kind, raw },
         state: head[1],
         uid: u32_at(head, 64)?,
         inode: u32_at(head, 68)?,
         local: end(0, 4)?,
         peer: end(2, 20)?,
-        origin,
-    }))
+    };
+    Some(match origin {
+        Some(origin) => Message::Found(Found { socket, origin }),
+        None => Message::Untold(socket),
+    })
 }
 
 /// What the record among a socket's attributes says, if there is one whose flow is not over.
@@ -199,8 +211,7 @@ fn origin_in(attributes: &[u8]) -> Option<Option<Origin>> {
     let Some(value) = attribute(storage, STORAGE_MAP_VALUE)? else {
         return Some(None);
     };
-    let origin = origin(value)?;
-    Some((origin.backend != BackendId::default()).then_some(origin))
+    origin(value)
 }
 
 /// The value of the first attribute of `kind`; the outer `None` if they are cut short.
@@ -216,8 +227,8 @@ fn attribute(mut bytes: &[u8], kind: u16) -> Option<Option<&[u8]>> {
     Some(None)
 }
 
-/// A [`Record`] as the kernel copied it.
-fn origin(record: &[u8]) -> Option<Origin> {
+/// A [`Record`] as the kernel copied it, unless its flow is over; the outer `None` if it is cut short.
+pub(super) fn origin(record: &[u8]) -> Option<Option<Origin>> {
     let record = record.get(..size_of::<Record>())?;
     let four = |at: usize| <[u8; 4]>::try_from(record.get(at..at + 4)?).ok();
     let long = |at: usize| {
@@ -236,13 +247,14 @@ fn origin(record: &[u8]) -> Option<Origin> {
         all[12..].copy_from_slice(&low);
         IpAddr::from(all).to_canonical()
     };
-    Some(Origin {
+    let origin = Origin {
         backend: BackendId::from_bits(long(offset_of!(Record, backend))?),
         start_ns: long(offset_of!(Record, start_ns))?,
         vip: Ipv4Addr::from(four(offset_of!(Record, vip))?),
         vip_port: port(offset_of!(Record, vip_port))?,
         address: SocketAddr::new(address, port(offset_of!(Record, port))?),
-    })
+    };
+    Some((origin.backend != BackendId::default()).then_some(origin))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

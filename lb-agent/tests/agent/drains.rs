@@ -8,6 +8,7 @@ use std::{
 };
 
 use lb_testkit::{Netns, Process, Spawn, eventually};
+use socket2::Type;
 
 use crate::{
     ends::Server,
@@ -160,40 +161,54 @@ fn after_the_deadline_the_flows_of_a_drained_backend_are_cut_everywhere_and_dire
     pair.world.finish();
 }
 
+/// A service of its own name at this address, with [`DRAIN`].
+fn at(name: &str, proto: &str, server: &Server) -> String {
+    let (ip, port) = (server.address.ip(), server.address.port());
+    format!(
+        "[[service]]\nname = \"{name}\"\n\
+         options = {{ lb_drain = \"1s\", lb_proto = \"{proto}\", lb_check = \"off\" }}\n\
+         [[service.instance]]\nid = \"{name}\"\naddress = \"{ip}\"\nport = {port}\n"
+    )
+}
+
 #[test]
-fn flows_of_every_family_are_cut_and_direct_ones_go_on() {
+fn flows_of_every_family_and_protocol_are_cut_and_direct_ones_go_on() {
     let mut servers = None;
     let world = World::with_services(|netns| {
         let four = Server::start(netns, Ipv4Addr::new(127, 0, 1, 1));
         let six = Server::start(netns, Ipv6Addr::LOCALHOST);
-        let service = |name: &str, server: &Server| {
-            let (ip, port) = (server.address.ip(), server.address.port());
-            format!(
-                "[[service]]\nname = \"{name}\"\n\
-                 options = {{ lb_drain = \"1s\", lb_check = \"off\" }}\n\
-                 [[service.instance]]\nid = \"{name}\"\naddress = \"{ip}\"\nport = {port}\n"
-            )
-        };
-        let services = service("four", &four) + &service("six", &six);
-        servers = Some((four, six));
-        services
+        let [four, six] = servers.insert([four, six]);
+        [
+            at("tcp4", "tcp", four),
+            at("tcp6", "tcp", six),
+            at("udp4", "udp", four),
+            at("udp6", "udp", six),
+        ]
+        .concat()
     });
-    let (four, six) = servers.unwrap();
+    let [four, six] = servers.unwrap();
     let vips = |name: &str| {
         let vip = world.await_usable(name, &[name]);
         let vip6 = world.report().service(name).unwrap()["vip6"].clone();
         (vip, serde_json::from_value::<Ipv6Addr>(vip6).unwrap())
     };
-    let ((vip, vip6), (_, other6)) = (vips("four"), vips("six"));
-    let flows = [
-        (&four, IpAddr::from(vip)),
-        (&four, vip6.into()),
-        (&four, vip.to_ipv6_mapped().into()),
-        (&six, other6.into()),
-    ];
-    let flows = flows.map(|(server, named)| server.both(&world.netns, named));
+    let mut flows = Vec::new();
+    for (kind, name4, name6) in [
+        (Type::STREAM, "tcp4", "tcp6"),
+        (Type::DGRAM, "udp4", "udp6"),
+    ] {
+        let ((vip, vip6), (_, other6)) = (vips(name4), vips(name6));
+        for (server, named) in [
+            (&four, IpAddr::from(vip)),
+            (&four, vip6.into()),
+            (&four, vip.to_ipv6_mapped().into()),
+            (&six, other6.into()),
+        ] {
+            flows.push(server.both(&world.netns, kind, named));
+        }
+    }
     let ordered = Instant::now();
-    for name in ["four", "six"] {
+    for name in ["tcp4", "tcp6", "udp4", "udp6"] {
         let asked = world.ask(&["drain", name]);
         assert_eq!(asked.code, Some(0), "{asked:?}");
     }
@@ -205,7 +220,7 @@ fn flows_of_every_family_are_cut_and_direct_ones_go_on() {
     }
     world.await_report(|report| report.0["cuts"].as_array()?.is_empty().then_some(()));
     let metrics = world.page("/metrics").unwrap().body;
-    assert!(metrics.contains("lb_drain_cut_flows_total 4"), "{metrics}");
+    assert!(metrics.contains("lb_drain_cut_flows_total 8"), "{metrics}");
     world.finish();
 }
 

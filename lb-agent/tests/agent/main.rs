@@ -7,6 +7,7 @@ mod crowd;
 #[path = "../support/dig.rs"]
 mod dig;
 #[path = "../support/ends.rs"]
+#[expect(dead_code, reason = "the tests of the programs use all of it")]
 mod ends;
 #[path = "../support/former.rs"]
 #[expect(dead_code, reason = "the tests of the programs use all of it")]

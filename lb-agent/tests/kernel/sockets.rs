@@ -11,8 +11,9 @@ use lb_agent::{
     desired::Endpoint,
     sockets::{Flows, Sockets, Target},
 };
-use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, ServiceKey, flag};
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, PROTO_UDP, ServiceKey, flag};
 use lb_testkit::{Netns, Process, Spawn, eventually};
+use socket2::Type;
 
 use super::world::{LIMIT, VIP, VIP6, World, endpoint};
 use crate::ends::{Pair, Server};
@@ -65,7 +66,8 @@ fn a_flow_through_a_vip_is_seen_with_its_owner_and_a_direct_one_is_not() {
     assert_eq!(flow.origin.vip_port, 80);
     assert_eq!(flow.origin.address, backend);
     assert_eq!(flow.origin.backend, world.installed.backends[&backend].id);
-    assert_eq!(flow.local, through.client.local_addr().unwrap());
+    let local = through.client.local_addr().unwrap();
+    assert_eq!(Some(flow.local), local.as_socket());
     assert_eq!((flow.protocol, flow.state), ("tcp", "established"));
     assert!(flow.age < LIMIT, "{flow:?}");
     assert!(flows.sight.namespaces.contains(&flow.netns));
@@ -127,38 +129,49 @@ fn only_flows_through_the_vip_to_the_backend_are_ended() {
 
 /// Cuts a flow through the VIP, which `named` names, to `server`; a direct one there goes on.
 #[track_caller]
-fn assert_ends(world: &World, sockets: &Sockets, named: IpAddr, server: &Server) {
-    let [through, direct] = server.both(&world.netns, named);
+fn assert_ends(world: &World, sockets: &Sockets, kind: Type, named: IpAddr, server: &Server) {
+    let [through, direct] = server.both(&world.netns, kind, named);
     assert_eq!(world.active(server.address), 1);
     let gone = target(VIP, server.address);
+    let seen = flows(sockets).listed;
+    let [flow] = &seen[..] else {
+        panic!("{named}: {seen:#?}");
+    };
+    let protocol = if kind == Type::STREAM { "tcp" } else { "udp" };
+    assert_eq!((flow.protocol, flow.state), (protocol, "established"));
+    assert_eq!(flow.process.as_ref().unwrap().pid, std::process::id());
+    assert_eq!(wait(sockets.targets()).unwrap().0, BTreeSet::from([gone]));
     let outcome = wait(sockets.end(BTreeSet::from([gone]))).unwrap();
     assert_eq!(outcome.error, None);
     assert_eq!(Vec::from_iter(outcome.ended), [(gone, 1)], "{named}");
     through.assert_cut();
     direct.assert_works();
+    assert_eq!(flows(sockets).listed, [], "{named}");
     drop(through);
     world.await_active(server.address, 0);
 }
 
 #[test]
-fn flows_of_every_family_are_ended_and_direct_ones_go_on() {
+fn flows_of_every_family_and_protocol_are_ended_and_direct_ones_go_on() {
     let mut world = World::new();
     let _somebody = inhabit(&world.netns);
     let four = Server::start(&world.netns, Ipv4Addr::new(127, 0, 1, 1));
     let six = Server::start(&world.netns, Ipv6Addr::LOCALHOST);
     let sockets = sockets(&world);
-    let key = ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, PROTO_TCP, HOST_VIEW);
-    world.put(key, endpoint(Balance::LeastConn, &[four.address]));
-    for named in [VIP.into(), VIP6.into(), VIP.to_ipv6_mapped().into()] {
-        assert_ends(&world, &sockets, named, &four);
+    for (kind, proto) in [(Type::STREAM, PROTO_TCP), (Type::DGRAM, PROTO_UDP)] {
+        let key = ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, proto, HOST_VIEW);
+        world.put(key, endpoint(Balance::LeastConn, &[four.address]));
+        for named in [VIP.into(), VIP6.into(), VIP.to_ipv6_mapped().into()] {
+            assert_ends(&world, &sockets, kind, named, &four);
+        }
+        world.put(key.for_v6(), endpoint(Balance::LeastConn, &[six.address]));
+        let any = Endpoint {
+            flags: flag::V6,
+            ..endpoint(Balance::LeastConn, &[four.address])
+        };
+        world.put(key, any);
+        assert_ends(&world, &sockets, kind, VIP6.into(), &six);
     }
-    world.put(key.for_v6(), endpoint(Balance::LeastConn, &[six.address]));
-    let any = Endpoint {
-        flags: flag::V6,
-        ..endpoint(Balance::LeastConn, &[four.address])
-    };
-    world.put(key, any);
-    assert_ends(&world, &sockets, VIP6.into(), &six);
 }
 
 #[test]
@@ -187,7 +200,7 @@ fn a_socket_that_went_from_a_vip_to_the_backend_itself_is_direct() {
     let socket = world
         .netns
         .enter(|| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, Type::STREAM, None)?;
             let refused = socket.connect(&SocketAddr::from((VIP, 80)).into());
             assert!(refused.is_err(), "somebody listens there");
             socket.connect(&backend.into())?;

@@ -90,9 +90,10 @@ fn found(bytes: &[u8]) -> Found {
 fn a_socket_with_a_record_is_found_with_what_it_takes_to_end_it() {
     let bytes = socket_of(AF_INET, four(2), four(3), &storages(&record(ID)));
     let found = found(&bytes);
-    assert_eq!(found.local, "10.0.0.2:4000".parse().unwrap());
-    assert_eq!(found.peer, "10.0.0.3:8080".parse().unwrap());
-    assert_eq!((found.uid, found.inode), (1000, 4711));
+    let socket = found.socket;
+    assert_eq!(socket.local, "10.0.0.2:4000".parse().unwrap());
+    assert_eq!(socket.peer, "10.0.0.3:8080".parse().unwrap());
+    assert_eq!((socket.uid, socket.inode), (1000, 4711));
     assert_eq!(
         found.origin,
         Origin {
@@ -103,7 +104,7 @@ fn a_socket_with_a_record_is_found_with_what_it_takes_to_end_it() {
             address: "10.0.0.3:8080".parse().unwrap(),
         }
     );
-    let order = destroy(&found.id);
+    let order = destroy(&socket.id);
     assert_eq!(order.len(), MESSAGE_HEAD + 8 + SOCKET_ID);
     assert_eq!(order[16..18], [AF_INET, TCP]);
     // As the kernel sent it, cookie included.
@@ -120,6 +121,18 @@ fn a_socket_without_a_record_or_whose_flow_is_over_is_none_of_ours() {
 }
 
 #[test]
+fn a_udp_socket_without_a_record_may_have_one_all_the_same() {
+    let bytes = socket_of(AF_INET, four(2), four(3), &[]);
+    match messages(&bytes, UDP).collect::<Vec<_>>()[..] {
+        [Ok(Message::Untold(socket))] => {
+            assert_eq!(socket.peer, "10.0.0.3:8080".parse().unwrap());
+            assert_eq!(socket.inode, 4711);
+        }
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn an_ipv6_socket_is_read_in_full_and_one_that_talks_ipv4_as_ipv4() {
     let six = |address: &str| address.parse::<Ipv6Addr>().unwrap().octets();
     let to = |form: Form, peer: [u8; 16]| {
@@ -132,16 +145,16 @@ fn an_ipv6_socket_is_read_in_full_and_one_that_talks_ipv4_as_ipv4() {
     for peer in ["fd00::a00:3", "::1"] {
         let long = storages(&to(Form::V6, six(peer)));
         let flow = found(&socket_of(AF_INET6, six("::2"), six(peer), &long));
-        assert_eq!(flow.peer, format!("[{peer}]:8080").parse().unwrap());
-        assert_eq!(flow.origin.address, flow.peer);
+        assert_eq!(flow.socket.peer, format!("[{peer}]:8080").parse().unwrap());
+        assert_eq!(flow.origin.address, flow.socket.peer);
     }
 
     let (local, peer) = (six("::ffff:10.0.0.2"), six("::ffff:10.0.0.3"));
     for record in [record(ID), to(Form::Mapped, peer)] {
         let bytes = socket_of(AF_INET6, local, peer, &storages(&record));
         let flow = found(&bytes);
-        assert_eq!(flow.peer, "10.0.0.3:8080".parse().unwrap());
-        assert_eq!(flow.origin.address, flow.peer);
+        assert_eq!(flow.socket.peer, "10.0.0.3:8080".parse().unwrap());
+        assert_eq!(flow.origin.address, flow.socket.peer);
     }
 }
 
