@@ -160,3 +160,55 @@ fn without_checks_an_instance_that_does_not_answer_costs_a_connect_now_and_then(
     world.await_usable("www_hello", &["a", "b"]);
     world.finish();
 }
+
+#[test]
+fn an_instance_that_comes_back_gets_its_share_in_steps() {
+    let (world, [a, b], vip) = World::with_two();
+    let all = service("www_hello", &[&a, &b]);
+    let address = b.address();
+    // A new process takes its place, while this is asked for. The port tells when that is known.
+    let come_back = |b: Instance, time: &str, port: u16| {
+        let options = format!(
+            "lb_slow_start = \"{time}\", lb_balance = \"round-robin\", lb_port = \"{port}\""
+        );
+        let options = format!("options = {{ {options} }}\n[[service.instance]]");
+        world.publish(&all.replacen("[[service.instance]]", &options, 1));
+        world.await_report(|report| {
+            let ports = report.service("www_hello")?["ports"].as_array()?;
+            ports.iter().eq([port]).then_some(())
+        });
+        drop(b);
+        world.await_usable("www_hello", &["a"]);
+        let b = Instance::start_at(&world.netns, "b", address);
+        world.await_usable("www_hello", &["a", "b"]);
+        b
+    };
+    let share = || {
+        let told = world.ask(&["explain", "host", "www_hello", "-o", "json"]);
+        let told = told.json();
+        let mut backends = told["backends"].as_array().unwrap().iter();
+        let b = backends.find(|it| it["address"] == address.to_string());
+        b.unwrap()["share_permille"].as_u64().unwrap()
+    };
+    let met_by_b = |port: u16, flows: usize| {
+        let flow = |_| greeting(&world.connect(vip, port).unwrap()).unwrap();
+        (0..flows).map(flow).filter(|met| met == "b").count()
+    };
+    let b = come_back(b, "1h", 80);
+    // A tenth of what the other one has.
+    assert_eq!(share(), 90);
+    assert_eq!(met_by_b(80, 110), 10);
+    let _b = come_back(b, "4s", 81);
+    let mut shares = Vec::new();
+    let whole = eventually(LIMIT, || {
+        let now = share();
+        shares.push(now);
+        (now == 500).then_some(()).ok_or(now)
+    });
+    whole.unwrap();
+    assert!(shares.is_sorted(), "{shares:?}");
+    shares.dedup();
+    assert!(shares.len() > 3, "{shares:?}");
+    assert_eq!(met_by_b(81, 20), 10);
+    world.finish();
+}

@@ -170,7 +170,7 @@ fn a_flow_through_a_vip_ends_in_a_container_and_never_in_one_that_ended() {
 }
 
 /// A socket at the UDP port `port` in the network of the container `name`.
-fn bind_in(docker: &Docker, name: &str, port: u16) -> UdpSocket {
+pub(crate) fn bind_in(docker: &Docker, name: &str, port: u16) -> UdpSocket {
     let pid = docker.docker(["inspect", "--format", "{{.State.Pid}}", name]);
     let namespace = File::open(format!("/proc/{}/ns/net", pid.unwrap().trim())).unwrap();
     let inside = move || {

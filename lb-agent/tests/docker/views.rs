@@ -1,15 +1,17 @@
 //! What a service looks like from where a container stands: real containers, real networks, real hooks.
 
 use std::{
-    net::Ipv4Addr,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use lb_testkit::{Docker, eventually};
 
 use crate::{
-    agent::{Agent, curl},
-    kit::{LIMIT, engine},
+    agent::{Agent, bind_in, curl},
+    kit::{LIMIT, engine, start},
 };
 
 /// What a server runs: a page that tells where the client came from.
@@ -17,14 +19,14 @@ const SERVER: &str = "/bin/busybox mkdir -p /www/cgi-bin && \
     echo '#!/bin/sh' > /www/cgi-bin/peer && echo 'echo; echo $REMOTE_ADDR' >> /www/cgi-bin/peer && \
     /bin/busybox chmod +x /www/cgi-bin/peer && exec /bin/busybox httpd -f -p 80 -h /www";
 
-fn run(docker: &Docker, name: &str, arguments: &[&str], command: &[&str]) {
+pub(crate) fn run(docker: &Docker, name: &str, arguments: &[&str], command: &[&str]) {
     let usual = ["run", "-d", "--stop-signal", "KILL", "--name", name];
     let all = usual.iter().chain(arguments).chain(&["web"]).chain(command);
     docker.docker(all).unwrap();
 }
 
 /// A server of the service of its own name on `network`.
-fn server(docker: &Docker, name: &str, network: &str, more: &[&str]) {
+pub(crate) fn server(docker: &Docker, name: &str, network: &str, more: &[&str]) {
     let label = format!("SERVICE_NAME={name}");
     let usual = ["--net", network, "-l", &label];
     run(
@@ -36,13 +38,13 @@ fn server(docker: &Docker, name: &str, network: &str, more: &[&str]) {
 }
 
 /// A container that is no service.
-fn client(docker: &Docker, name: &str, network: &str) {
+pub(crate) fn client(docker: &Docker, name: &str, network: &str) {
     let ignored = ["--net", network, "-l", "SERVICE_IGNORE=1"];
     run(docker, name, &ignored, &["/bin/busybox", "sleep", "1000"]);
 }
 
 /// The address of the container in the network.
-fn address(docker: &Docker, name: &str, network: &str) -> String {
+pub(crate) fn address(docker: &Docker, name: &str, network: &str) -> String {
     let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
     docker
         .docker(["inspect", "--format", &format, name])
@@ -65,7 +67,7 @@ fn seen(docker: &Docker, client: &str, vip: &str) -> Result<String, String> {
 
 /// Waits until the container is seen as `peer`.
 #[track_caller]
-fn until_seen(docker: &Docker, agent: &Agent, client: &str, vip: &str, peer: &str) {
+pub(crate) fn until_seen(docker: &Docker, agent: &Agent, client: &str, vip: &str, peer: &str) {
     let found = eventually(LIMIT, || match seen(docker, client, vip) {
         Ok(found) if found == peer => Ok(()),
         other => Err(format!("{client} is seen as {other:?} instead of {peer}")),
@@ -75,7 +77,7 @@ fn until_seen(docker: &Docker, agent: &Agent, client: &str, vip: &str, peer: &st
 
 /// Waits until the container is refused, and then is at once.
 #[track_caller]
-fn until_refused(docker: &Docker, agent: &Agent, client: &str, vip: &str) {
+pub(crate) fn until_refused(docker: &Docker, agent: &Agent, client: &str, vip: &str) {
     let found = eventually(LIMIT, || match seen(docker, client, vip) {
         Err(error) if error.contains("Connection refused") => Ok(()),
         other => Err(format!("{client} gets {other:?} instead of a refusal")),
@@ -88,7 +90,7 @@ fn until_refused(docker: &Docker, agent: &Agent, client: &str, vip: &str) {
 }
 
 /// An engine with the networks `lb-near`, `lb-far` and, internal, `lb-inner`, whose host has an address for the others.
-fn networked() -> Docker {
+pub(crate) fn networked() -> Docker {
     let docker = engine();
     // Towards nobody: so the host has an address that it calls its own.
     let route = "route add default via 172.31.0.254 dev lb-docker0\n";
@@ -162,4 +164,53 @@ fn a_container_that_joins_the_servers_network_reaches_it_and_no_more_when_it_lea
             .unwrap();
     }
     until_refused(&docker, &agent, "client", &vip);
+}
+
+/// Sends the file `told` to whoever asks for it by TFTP, one after the other. Answers who did.
+fn send_files(server: UdpSocket, clients: usize) -> JoinHandle<BTreeSet<IpAddr>> {
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    thread::spawn(move || {
+        let mut seen = BTreeSet::new();
+        while seen.len() < clients {
+            let mut room = [0; 512];
+            let (length, client) = server.recv_from(&mut room).unwrap();
+            // Only a request to read begins a transfer; the rest are acknowledgements.
+            if room[..length].starts_with(b"\0\x01told\0") {
+                server.send_to(b"\0\x03\0\x01told\n", client).unwrap();
+                seen.insert(client.ip());
+            }
+        }
+        seen
+    })
+}
+
+/// What the container is told by TFTP at the VIP. Its client never connects its socket.
+fn told(docker: &Docker, client: &str, vip: &str) -> lb_testkit::Result<String> {
+    let ask = format!("/bin/busybox tftp -g -r told -l /got {vip} && /bin/busybox cat /got");
+    docker.docker(["exec", client, "/bin/sh", "-c", &ask])
+}
+
+#[test]
+fn datagrams_of_a_container_go_where_it_reaches_the_server_or_nowhere() {
+    let docker = networked();
+    let file = ["-l", "SERVICE_69_NAME=files", "-l", "SERVICE_80_IGNORE=yes"];
+    let usual = ["--net", "lb-near", "--expose", "69/udp"];
+    start(&docker, "server", &[&file[..], &usual].concat());
+    for network in ["near", "far"] {
+        client(&docker, network, &format!("lb-{network}"));
+    }
+    let mut agent = Agent::start_for_all(&docker);
+    let vip = agent.until_usable(&docker, "files", &["server"]);
+    let sending = send_files(bind_in(&docker, "server", 69), 1);
+    let near = eventually(LIMIT, || told(&docker, "near", &vip));
+    let near = near.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+    assert_eq!(near, "told");
+    // By its own address, and from its own.
+    let own = address(&docker, "near", "lb-near").parse().unwrap();
+    assert_eq!(sending.join().unwrap(), BTreeSet::from([own]));
+    let far = eventually(LIMIT, || match told(&docker, "far", &vip) {
+        Err(error) if error.to_string().contains("Connection refused") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    far.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
 }

@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use aya::maps::HashMap;
 use lb_agent::desired::Endpoint;
 use lb_common::{
-    ANY_PORT, Balance, Be32, Client, FIRST_OWN_VIEW, HOST_VIEW, OUTSIDE_VIEW, PROTO_TCP, Refusal,
-    ServiceKey, flag,
+    ANY_PORT, Affinity, AffinityKey, Balance, Be32, Client, FIRST_OWN_VIEW, HOST_VIEW,
+    OUTSIDE_VIEW, PROTO_TCP, Refusal, ServiceKey, flag, map,
 };
 
 use super::world::{VIP, World, endpoint};
@@ -136,6 +137,42 @@ fn a_client_keeps_its_backend_as_long_as_that_is_there() {
     assert_eq!(chosen(&world)[first], 11);
     assert!(chosen(&world).contains(&5), "{:?}", chosen(&world));
     drop((held, listeners));
+}
+
+#[test]
+fn a_client_that_was_away_for_longer_than_it_is_kept_gets_the_next_backend() {
+    let mut world = World::new();
+    let (listeners, backends): (Vec<_>, Vec<_>) =
+        (2..6).map(|n| world.listen([127, 0, 0, n])).unzip();
+    let kept = Endpoint {
+        affinity_seconds: 60,
+        ..endpoint(Balance::RoundRobin, &backends)
+    };
+    world.put(KEY, kept);
+    let chosen = |world: &World| -> Vec<u64> {
+        let _flow = world.connect(VIP, 80).unwrap();
+        backends.iter().map(|&it| world.active(it)).collect()
+    };
+    // The last flow becomes one of long ago.
+    let key = AffinityKey::new(world.cookie(), KEY.vip, ANY_PORT, PROTO_TCP);
+    let age = |world: &World, seconds: u32| {
+        let pinned = world.pinned(map::AFFINITY);
+        let mut kept: HashMap<_, AffinityKey, Affinity> = pinned.try_into().unwrap();
+        let mut last = kept.get(&key, 0).unwrap();
+        last.last_seconds = last.last_seconds.wrapping_sub(seconds);
+        kept.insert(key, last, 0).unwrap();
+    };
+    assert_eq!(chosen(&world), [1, 0, 0, 0]);
+    for _ in 0..3 {
+        // Each flow is the last one of those that follow.
+        age(&world, 50);
+        assert_eq!(chosen(&world), [1, 0, 0, 0]);
+    }
+    age(&world, 70);
+    for _ in 0..3 {
+        assert_eq!(chosen(&world), [0, 1, 0, 0]);
+    }
+    drop(listeners);
 }
 
 #[test]
