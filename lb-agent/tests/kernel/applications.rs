@@ -2,7 +2,7 @@
 
 use std::{
     io::{IoSlice, IoSliceMut, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -104,40 +104,81 @@ fn a_connect_that_does_not_block_is_counted_from_its_start_and_works() {
     world.await_active(backend, 0);
 }
 
-#[test]
-fn data_in_the_first_packet_reaches_a_backend_through_a_vip() {
-    let mut world = World::new();
-    let allow = || std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "1027");
-    world.netns.enter(allow).unwrap().unwrap();
-    let (listener, backend) = world.listen([127, 0, 0, 2]);
-    world.serve(VIP, Balance::LeastConn, &[backend]);
-    // The first one fetches the cookie that the others send their data with.
+/// How many servers of the namespace were sent data with the SYN.
+fn fast_opens(world: &World) -> u64 {
+    let read = || std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let text = world.netns.enter(read).unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut both = names.split(' ').zip(values.split(' '));
+    let (_, value) = both
+        .find(|(name, _)| *name == "TCPFastOpenPassive")
+        .unwrap();
+    value.parse().unwrap()
+}
+
+/// Sends data with the SYN to `vip`, whose backend this is, and then to nobody.
+fn assert_first_packets(world: &mut World, vip: IpAddr, key: ServiceKey, listener: &TcpListener) {
+    let backend = listener.local_addr().unwrap();
+    let vip = SocketAddr::from((vip, 80));
+    let domain = Domain::for_address(vip);
+    world.put(key, endpoint(Balance::LeastConn, &[backend]));
+    let before = fast_opens(world);
+    // The first one may have to fetch the cookie that the others send their data with.
     for round in 0..3 {
-        let socket = tcp(&world, Domain::IPV4);
+        let socket = tcp(world, domain);
         let sent = if round < 2 {
-            socket.send_to_with_flags(b"hello", &vip().into(), nix::libc::MSG_FASTOPEN)
+            socket.send_to_with_flags(b"hello", &vip.into(), nix::libc::MSG_FASTOPEN)
         } else {
             // The other way: a connect that only notes the address, and a first write that connects.
             setsockopt(&socket, sockopt::TcpFastOpenConnect, &true).unwrap();
-            socket.connect(&vip().into()).unwrap();
+            socket.connect(&vip.into()).unwrap();
             socket.send(b"hello")
         };
-        assert_eq!(sent.unwrap(), 5, "round {round}");
+        assert_eq!(sent.unwrap(), 5, "{vip}, round {round}");
         let (mut server, _) = listener.accept().unwrap();
         let mut heard = [0; 5];
         server.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"hello");
-        assert_eq!(world.active(backend), 1, "round {round}");
-        assert_eq!(socket.peer_addr().unwrap().as_socket(), Some(vip()));
+        assert_eq!(world.active(backend), 1, "{vip}, round {round}");
+        assert_eq!(socket.peer_addr().unwrap().as_socket(), Some(vip));
         drop(socket);
         world.await_active(backend, 0);
     }
-    assert_eq!(flows(&world), 3);
-    world.serve(VIP, Balance::LeastConn, &[]);
-    let refused = tcp(&world, Domain::IPV4);
-    let refused = refused.send_to_with_flags(b"?", &vip().into(), nix::libc::MSG_FASTOPEN);
+    assert!(fast_opens(world) >= before + 2, "{vip}");
+    let table = world.table(&key);
+    assert_eq!(world.maps.counters(table).unwrap().flows, 3);
+    world.put(key, endpoint(Balance::LeastConn, &[]));
+    let refused = tcp(world, domain);
+    let refused = refused.send_to_with_flags(b"?", &vip.into(), nix::libc::MSG_FASTOPEN);
     let refused = refused.unwrap_err().raw_os_error();
     assert_eq!(refused, Some(nix::libc::ECONNREFUSED));
+}
+
+#[test]
+fn data_in_the_first_packet_reaches_a_backend_through_a_vip() {
+    let mut world = World::new();
+    // Of both families.
+    let allow = || std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "1027");
+    world.netns.enter(allow).unwrap().unwrap();
+    let key = ServiceKey::new(Be32::from_host(VIP.into()), ANY_PORT, PROTO_TCP, HOST_VIEW);
+    let (four, _) = world.listen([127, 0, 0, 2]);
+    for vip in [VIP.into(), VIP6.into(), VIP.to_ipv6_mapped().into()] {
+        assert_first_packets(&mut world, vip, key, &four);
+        world.forget(key);
+    }
+    let mut any = endpoint(Balance::LeastConn, &[]);
+    any.flags = flag::V6;
+    world.put(key, any);
+    let six = world
+        .netns
+        .enter(|| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)));
+    assert_first_packets(
+        &mut world,
+        VIP6.into(),
+        key.for_v6(),
+        &six.unwrap().unwrap(),
+    );
 }
 
 #[test]

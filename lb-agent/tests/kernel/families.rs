@@ -96,20 +96,31 @@ fn nobody_can_bind_to_a_vip_but_the_agent_to_its_own_address() {
     // Without the hook this would be allowed.
     world
         .netns
-        .enter(|| std::fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1").unwrap())
+        .enter(|| {
+            for family in ["ipv4", "ipv6"] {
+                let allowed = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+                std::fs::write(allowed, "1").unwrap();
+            }
+        })
         .unwrap();
-    let bind = |address: IpAddr| {
-        world
-            .netns
-            .enter(|| TcpListener::bind((address, 0)))
-            .unwrap()
+    let bind = |kind, address: IpAddr| {
+        let address = SocketAddr::from((address, 0));
+        let bound = world.netns.enter(|| {
+            let socket = Socket::new(Domain::for_address(address), kind, None)?;
+            socket.bind(&address.into())
+        });
+        bound.unwrap()
     };
-    for vip in [VIP.into(), VIP6.into(), VIP.to_ipv6_mapped().into()] {
-        let error = bind(vip).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable, "{vip}");
+    let own6 = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 1);
+    for kind in [Type::STREAM, Type::DGRAM] {
+        for vip in [VIP.into(), VIP6.into(), VIP.to_ipv6_mapped().into()] {
+            let error = bind(kind, vip).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrNotAvailable, "{vip}");
+        }
+        for own in [OWN.into(), own6.into(), OWN.to_ipv6_mapped().into()] {
+            bind(kind, own).unwrap();
+        }
     }
-    bind(OWN.into()).unwrap();
-    bind(OWN.to_ipv6_mapped().into()).unwrap();
 }
 
 /// An echo server for datagrams on this loopback address. It ends with the test.
