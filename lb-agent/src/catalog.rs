@@ -73,13 +73,23 @@ impl Reach {
 }
 
 /// Identifies an instance for as long as it is registered. A service id alone is unique per Consul agent
-/// only.
+/// only. Many stages keep one for each instance, so copies share their texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceKey {
     /// The Consul node, or `file`.
-    pub node: String,
+    pub node: Arc<str>,
     /// The service id.
-    pub id: String,
+    pub id: Arc<str>,
+}
+
+impl InstanceKey {
+    /// The instance that `node` knows as `id`.
+    pub fn new(node: impl Into<Arc<str>>, id: impl Into<Arc<str>>) -> Self {
+        Self {
+            node: node.into(),
+            id: id.into(),
+        }
+    }
 }
 
 impl fmt::Display for InstanceKey {

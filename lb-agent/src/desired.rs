@@ -254,10 +254,7 @@ mod tests {
                 backends: BTreeMap::new(),
             };
             service.options.ports = ports.iter().copied().collect();
-            let key = crate::catalog::InstanceKey {
-                node: "n".to_owned(),
-                id: "a".to_owned(),
-            };
+            let key = crate::catalog::InstanceKey::new("n", "a");
             let backend = Backend::usable(([127, 0, 0, 1], 80).into());
             service.backends.insert(key, backend);
             snapshot.services.insert(name.clone(), service.into());

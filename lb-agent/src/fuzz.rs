@@ -104,10 +104,7 @@ pub fn host_names(data: &[u8]) {
 
 fn instance(registered: u64) -> Instance {
     Instance {
-        key: InstanceKey {
-            node: "fuzz".to_owned(),
-            id: registered.to_string(),
-        },
+        key: InstanceKey::new("fuzz", registered.to_string()),
         address: ([10, 0, 0, 1], 80).into(),
         reach: Reach::default().shared(),
         local: true,

@@ -459,10 +459,7 @@ mod tests {
     /// A service of backends with these weights, those of this host marked.
     fn service(local: Local, backends: &[(u16, bool)]) -> Service {
         let member = |(id, &(weight, local)): (usize, &(u16, bool))| {
-            let key = InstanceKey {
-                node: "n".to_owned(),
-                id: id.to_string(),
-            };
+            let key = InstanceKey::new("n", id.to_string());
             let backend = Backend {
                 local,
                 weight,

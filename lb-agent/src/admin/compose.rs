@@ -313,7 +313,7 @@ mod tests {
         let report = compose(sample::material(Some(&snapshot), Some(&stats)));
         let services = report.services.unwrap();
         let service = services.iter().find(|s| s.name == "www_hello").unwrap();
-        assert_eq!(service.leaving[0].key.id, "gone");
+        assert_eq!(&*service.leaving[0].key.id, "gone");
         assert_eq!(service.leaving[0].active, 2);
     }
 

@@ -165,10 +165,7 @@ pub(crate) fn stats() -> Stats {
 }
 
 pub(crate) fn key(node: &str, id: &str) -> InstanceKey {
-    InstanceKey {
-        node: node.to_owned(),
-        id: id.to_owned(),
-    }
+    InstanceKey::new(node, id)
 }
 
 pub(crate) fn backend(address: &str) -> Backend {

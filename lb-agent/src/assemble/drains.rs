@@ -132,7 +132,7 @@ fn find(catalog: &Catalog, name: &str) -> Result<(String, Vec<InstanceKey>), Str
 }
 
 fn pick(service: &str, instances: &[InstanceKey], backend: &str) -> Result<InstanceKey, String> {
-    let called = |key: &&InstanceKey| key.id == backend || key.to_string() == backend;
+    let called = |key: &&InstanceKey| *key.id == *backend || key.to_string() == backend;
     let mut found = instances.iter().filter(called);
     match (found.next(), found.next()) {
         (Some(key), None) => Ok(key.clone()),

@@ -160,10 +160,7 @@ mod tests {
     }
 
     fn key(id: &str) -> InstanceKey {
-        InstanceKey {
-            node: "n".to_owned(),
-            id: id.to_owned(),
-        }
+        InstanceKey::new("n", id)
     }
 
     /// Ramps that know `a` from the agent's start, and the snapshot of it.

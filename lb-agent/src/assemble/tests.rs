@@ -238,10 +238,7 @@ fn a_source_that_fails_goes_on_serving_and_says_so() {
 fn drain(service: &str, id: &str) -> Drain {
     Drain {
         service: service.to_owned(),
-        instance: crate::catalog::InstanceKey {
-            node: "file".to_owned(),
-            id: id.to_owned(),
-        },
+        instance: crate::catalog::InstanceKey::new("file", id),
     }
 }
 

@@ -163,10 +163,7 @@ mod tests {
 
     fn told() -> Told {
         let backend = |id: &str, address: Option<&str>, by, share, verdict: &str| Explained {
-            key: InstanceKey {
-                node: "file".to_owned(),
-                id: id.to_owned(),
-            },
+            key: InstanceKey::new("file", id),
             address: address.map(|it| it.parse().unwrap()),
             by,
             share_permille: share,

@@ -315,7 +315,7 @@ fn hostile_names_do_not_reach_the_terminal() {
     let mut report = sample_report();
     let services_of = report.services.as_mut().unwrap();
     services_of[0].name = "a\x1b]0;owned\x07".to_owned();
-    services_of[0].backends[0].key.id = "b\u{9b}2J\nrow".to_owned();
+    services_of[0].backends[0].key.id = "b\u{9b}2J\nrow".into();
     services_of[0].backends[0].source.checks[0].output = "\x1b[2J".to_owned();
     report.problems[0].message = "x\ry".to_owned();
     for output in [Output::Table, Output::Json] {

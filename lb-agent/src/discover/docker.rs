@@ -207,10 +207,7 @@ fn instance(
         meta.entry("lb_check".to_owned()).or_insert(probe);
     }
     Ok(Instance {
-        key: InstanceKey {
-            node: settings.host.clone(),
-            id: registration.id,
-        },
+        key: InstanceKey::new(settings.host.clone(), registration.id),
         address: SocketAddr::new(ip, address.port()),
         reach: reach.shared(),
         local: true,

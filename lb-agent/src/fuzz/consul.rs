@@ -58,7 +58,7 @@ pub fn consul_listing(data: &[u8]) {
     assert_eq!(plain.len(), listing.len());
     for (plain, read) in plain.iter().zip(&listing) {
         assert!(!plain.local, "of nobody's node and nobody's registrar");
-        let of_node = node == Some(&plain.key.node);
+        let of_node = node == Some(&*plain.key.node);
         assert!(read.local || !of_node);
         assert!(!read.local || of_node || host.is_some());
         let health = match plain.health {

@@ -85,10 +85,7 @@ impl Stage {
 
 fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
     let backend = |address: &SocketAddr| {
-        let key = InstanceKey {
-            node: "n".to_owned(),
-            id: address.to_string(),
-        };
+        let key = InstanceKey::new("n", address.to_string());
         let mut backend = Backend::usable(*address);
         backend.probe.state = ProbeState::Starting;
         (key, backend)

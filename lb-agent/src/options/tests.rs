@@ -10,10 +10,7 @@ use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
 
 fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
     Arc::new(Instance {
-        key: InstanceKey {
-            node: "n".to_owned(),
-            id: registered.to_string(),
-        },
+        key: InstanceKey::new("n", registered.to_string()),
         address: "10.0.0.1:80".parse().unwrap(),
         reach: Reach::default().shared(),
         local: true,

@@ -296,10 +296,7 @@ proptest! {
 /// A snapshot of these services: which instances each has, and of each its weight and whether it is usable.
 fn snapshot(services: &BTreeMap<u8, BTreeMap<u8, (u16, bool)>>, complete: bool) -> Snapshot {
     let backend = |(n, &(weight, usable)): (&u8, &(u16, bool))| {
-        let key = InstanceKey {
-            node: "n".to_owned(),
-            id: n.to_string(),
-        };
+        let key = InstanceKey::new("n", n.to_string());
         let state = if usable {
             ProbeState::Up
         } else {

@@ -218,10 +218,7 @@ mod tests {
 
     fn service(backends: &[u8]) -> Service {
         let backend = |n: &u8| {
-            let key = crate::catalog::InstanceKey {
-                node: "n".to_owned(),
-                id: n.to_string(),
-            };
+            let key = crate::catalog::InstanceKey::new("n", n.to_string());
             (key, Backend::usable(address(*n)))
         };
         Service {

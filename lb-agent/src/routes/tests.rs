@@ -17,10 +17,7 @@ fn backend(address: &str, tags: &[&str]) -> Backend {
 
 fn service(aliases: &[&str], backends: &[Backend]) -> Service {
     let keyed = backends.iter().enumerate().map(|(id, backend)| {
-        let key = InstanceKey {
-            node: "n".into(),
-            id: id.to_string(),
-        };
+        let key = InstanceKey::new("n", id.to_string());
         (key, backend.clone())
     });
     Service {

@@ -90,8 +90,5 @@ pub(crate) fn figures() -> Stats {
 }
 
 pub(crate) fn key(id: &str) -> InstanceKey {
-    InstanceKey {
-        node: "file".to_owned(),
-        id: id.to_owned(),
-    }
+    InstanceKey::new("file", id)
 }

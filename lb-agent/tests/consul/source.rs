@@ -87,7 +87,7 @@ pub(crate) fn ids<'a>(catalog: &'a Catalog, service: &str) -> Vec<&'a str> {
         .get(service)
         .into_iter()
         .flat_map(|it| it.iter());
-    instances.map(|instance| instance.key.id.as_str()).collect()
+    instances.map(|instance| &*instance.key.id).collect()
 }
 
 fn health(catalog: &Catalog, service: &str) -> Option<SourceHealth> {

@@ -374,10 +374,7 @@ pub(crate) fn routes(snapshot: &Snapshot) -> RoutesChange {
 }
 
 fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
-    let key = InstanceKey {
-        node: "test".into(),
-        id: id.to_string(),
-    };
+    let key = InstanceKey::new("test", id.to_string());
     let instance = Instance {
         address,
         reach: Default::default(),

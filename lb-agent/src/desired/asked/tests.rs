@@ -28,10 +28,7 @@ fn container(n: u8, networks: &[(&str, u8)], published: Option<&str>) -> Backend
 }
 
 fn service(backends: Vec<Backend>, access: Access) -> Service {
-    let key = |n: usize| InstanceKey {
-        node: "n".to_owned(),
-        id: n.to_string(),
-    };
+    let key = |n: usize| InstanceKey::new("n", n.to_string());
     Service {
         vip: Some(Ipv4Addr::new(198, 18, 0, 7)),
         options: Options {
@@ -209,10 +206,7 @@ fn flows_to_all_addresses_of_an_instance_count_at_the_one_that_the_host_uses() {
 fn dns(tags: &[&[&str]]) -> Service {
     let backend = |(last, tags): (u8, &&[&str])| {
         let address = SocketAddr::from(([10, 0, 0, last], 53));
-        let key = InstanceKey {
-            node: "n".to_owned(),
-            id: format!("{last}-{}", tags.len()),
-        };
+        let key = InstanceKey::new("n", format!("{last}-{}", tags.len()));
         let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
         let tags = Arc::new(tags);
         (

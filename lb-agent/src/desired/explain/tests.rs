@@ -26,10 +26,7 @@ fn container(last: u8, published: bool) -> Backend {
 }
 
 fn service(backends: impl IntoIterator<Item = Backend>) -> Service {
-    let key = |n: usize| InstanceKey {
-        node: "n".to_owned(),
-        id: n.to_string(),
-    };
+    let key = |n: usize| InstanceKey::new("n", n.to_string());
     let backends = backends.into_iter().enumerate();
     Service {
         vip: Some([198, 18, 0, 9].into()),

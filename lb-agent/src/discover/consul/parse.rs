@@ -238,10 +238,7 @@ impl Listing {
             service,
             checks,
         } = entry;
-        let key = InstanceKey {
-            node: node.node.clone(),
-            id: service.id.clone(),
-        };
+        let key = InstanceKey::new(node.node.clone(), service.id.clone());
         let mut wrong = |text| {
             self.problems
                 .push(Problem::new(format!("instance {key}"), text));
@@ -270,7 +267,7 @@ impl Listing {
         checks.sort_by(|a, b| a.check_id.cmp(&b.check_id));
         let checks: Vec<_> = checks.into_iter().map(check).collect();
         let (health, weight) = usable(&checks, service.weights.as_ref(), standpoint.warning);
-        let local = standpoint.node.as_ref() == Some(&key.node)
+        let local = standpoint.node.as_deref() == Some(&*key.node)
             || marks.registrar.is_some() && marks.registrar == standpoint.host;
         let (address, host) = match place {
             Place::At(address) => (address, None),

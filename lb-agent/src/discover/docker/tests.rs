@@ -127,7 +127,7 @@ fn a_udp_port_is_an_instance_of_its_own_and_is_not_probed_like_the_tcp_port_besi
     let catalog = read(&all([container]));
     let found = |name: &str| {
         let of = |it: &Arc<Instance>| {
-            let (id, tags) = (it.key.id.clone(), (*it.tags).clone());
+            let (id, tags) = (it.key.id.to_string(), (*it.tags).clone());
             let check = it.meta.get("lb_check").cloned();
             (id, it.address.to_string(), tags, check)
         };

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use crate::{
@@ -149,7 +149,7 @@ fn service(reader: &mut Reader, mut table: Table<'_>, common: &mut Common) -> Op
         met: 0,
         problems: Vec::new(),
     };
-    let mut instances: BTreeMap<String, Arc<Instance>> = BTreeMap::new();
+    let mut instances: BTreeMap<Arc<str>, Arc<Instance>> = BTreeMap::new();
     for table in table.tables(reader, "instance") {
         let line = table.line;
         let Some(instance) = entries.instance(reader, table) else {
@@ -276,10 +276,7 @@ impl Entries<'_> {
             }
         };
         Some(Instance {
-            key: InstanceKey {
-                node: NODE.to_owned(),
-                id,
-            },
+            key: InstanceKey::new(node(), id),
             address,
             reach: Reach::default().shared(),
             local: true,
@@ -354,6 +351,12 @@ fn read_health(health: Option<Lined<String>>) -> Result<SourceHealth, String> {
 
 /// The node of every instance in the file.
 const NODE: &str = "file";
+
+/// [`NODE`] as one text for all.
+fn node() -> Arc<str> {
+    static SHARED: LazyLock<Arc<str>> = LazyLock::new(|| NODE.into());
+    SHARED.clone()
+}
 
 #[cfg(test)]
 mod tests;

@@ -29,10 +29,7 @@ fn name() -> ServiceName {
 }
 
 fn key(n: usize) -> InstanceKey {
-    InstanceKey {
-        node: "n".to_owned(),
-        id: n.to_string(),
-    }
+    InstanceKey::new("n", n.to_string())
 }
 
 fn vip(last: u8) -> Ipv4Addr {

@@ -26,7 +26,7 @@ fn left_out(instance: &str, subject: &str, part: &str) {
         "[[service]]\nname = \"db\"\ninstance = [\n{{ id = \"good\", address = \"10.0.0.1\", port = 1 }},\n{instance}]\n"
     ));
     assert_eq!(catalog.services["db"].len(), 1);
-    assert_eq!(catalog.services["db"][0].key.id, "good");
+    assert_eq!(&*catalog.services["db"][0].key.id, "good");
     let [problem] = &catalog.problems[..] else {
         panic!("{:?}", catalog.problems);
     };
