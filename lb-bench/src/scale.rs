@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
 use lb_common::{Backend, ServiceKey, Table, map};
 use lb_testkit::{Cgroup, Netns};
@@ -143,18 +143,19 @@ fn await_full(
     agent: &mut Subject,
 ) -> Result<Duration> {
     await_count(bpffs, file.services.len(), agent)?;
-    let took = began.elapsed();
     let maps = Maps::open(bpffs)?;
-    for entry in maps.services.iter() {
-        let (_, service) = entry?;
-        let instances = file.services[0].len();
-        ensure!(
-            service.count as usize == instances,
-            "a service came with {} of {instances} instances",
-            service.count
-        );
-    }
-    Ok(took)
+    let instances = file.services[0].len();
+    agent
+        .wait_until(Duration::from_millis(5), || {
+            for entry in maps.services.iter() {
+                if entry?.1.count as usize != instances {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .with_context(|| format!("not every service comes to {instances} instances"))?;
+    Ok(began.elapsed())
 }
 
 fn await_count(bpffs: &Path, count: usize, agent: &mut Subject) -> Result<()> {
