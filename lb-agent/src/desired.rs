@@ -15,6 +15,8 @@ use lb_common::{Balance, ServiceKey, flag};
 
 use self::asked::Asked;
 pub use self::explain::{By, Explained, Explanation, Way, explain};
+#[cfg(test)]
+pub(crate) use self::slots::by_hash;
 use crate::{
     catalog::Problem,
     plan::Todo,
@@ -33,6 +35,8 @@ pub struct Desired {
     pub backends: BTreeMap<SocketAddr, Share>,
     /// Whether an endpoint that is not here may be removed: every source has answered.
     pub complete: bool,
+    /// Whether it is known where clients stand.
+    pub located: bool,
 }
 
 /// How an address takes part in least-connections.
@@ -132,7 +136,8 @@ impl Wanted {
 
     /// Goes over to other `views` of the same `snapshot`.
     pub fn look(&mut self, snapshot: &Snapshot, views: &Arc<Views>) -> Todo {
-        if self.views == *views {
+        let first = !std::mem::replace(&mut self.desired.located, true);
+        if self.views == *views && !first {
             return Todo::default();
         }
         let all = snapshot.services.iter();

@@ -3,15 +3,15 @@
 //! A backend is written before a table names it, a table before its service names it, and a backend is
 //! freed after no table and no flow names it: after every single step, each lookup gives a right answer.
 
+mod unknown;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
-use lb_common::{
-    Backend, BackendId, Balance, Be16, FAMILY_ANY, Half, SLOTS, Service, ServiceKey, flag,
-};
+use lb_common::{Backend, BackendId, Be16, FAMILY_ANY, Half, SLOTS, Service, ServiceKey, flag};
 
 use crate::{
     catalog::Problem,
@@ -103,6 +103,17 @@ pub struct Todo {
 }
 
 impl Todo {
+    /// With the views that `desired` no more has of services that are looked at, for as long as it is not complete: one
+    /// that an earlier agent had is known to nobody else.
+    pub fn with_former_views(mut self, installed: &Installed, desired: &Desired) -> Self {
+        let former = installed.services.keys().filter(|key| {
+            self.services.contains(&unknown::of_host(**key)) && !desired.services.contains_key(key)
+        });
+        let former: Vec<_> = former.copied().collect();
+        self.services.extend(former);
+        self
+    }
+
     /// Everywhere.
     pub fn all(installed: &Installed, desired: &Desired) -> Self {
         let services = desired.services.keys().chain(installed.services.keys());
@@ -209,8 +220,14 @@ impl Round {
             }
         }
         while let Some(key) = self.gone.pop() {
-            if desired.complete && installed.services.contains_key(&key) {
+            let Some(old) = installed.services.get(&key) else {
+                continue;
+            };
+            if desired.complete {
                 return Some(Step::RemoveService { key });
+            }
+            if let Some(step) = unknown::superseded(installed, old, desired, key) {
+                return Some(step);
             }
         }
         None
@@ -314,7 +331,7 @@ fn put_service(
         .map(|backend| backend.id.index)
         .collect();
     if !complete && let Some(old) = installed.services.get(&key) {
-        match grown(installed, old, slots, endpoint) {
+        match unknown::grown(installed, old, slots, endpoint) {
             Some(grown) => slots = grown,
             None => return Ok(None),
         }
@@ -325,7 +342,7 @@ fn put_service(
         let how = (old.balance, old.flags, old.affinity_seconds);
         old.slots == slots && how == (balance, flags, affinity_seconds)
     };
-    let generation = installed.published.wrapping_add(1).max(1);
+    let generation = installed.next_generation();
     let (table, half, fresh) = match installed.services.get(&key) {
         Some(old) if same(old) => return Ok(None),
         Some(old) => (old.table, old.half ^ 1, false),
@@ -356,33 +373,12 @@ fn put_service(
     }))
 }
 
-/// What `slots` are as long as a source has not answered: with all that `old` has and nobody names, for unknown is not
-/// empty. `None` if that cannot be, or if not all that they would lose have been probed yet.
-fn grown(
-    installed: &Installed,
-    old: &InstalledService,
-    mut slots: Vec<u32>,
-    endpoint: &Endpoint,
-) -> Option<Vec<u32>> {
-    if endpoint.flags & flag::DENIED != 0 {
-        // Nobody is let in, whoever its backends are.
-        return Some(slots);
-    }
-    let stay: BTreeSet<u32> = slots.iter().copied().collect();
-    let lost = old.slots.iter().filter(|index| !stay.contains(index));
-    let is_named = |index: &&u32| {
-        let address = installed.addresses.get(index);
-        address.is_some_and(|address| endpoint.named.binary_search(address).is_ok())
-    };
-    let (named, unnamed): (Vec<u32>, Vec<u32>) = lost.partition(is_named);
-    // A longer table of hashes would send nearly everybody elsewhere.
-    let may_grow = endpoint.balance != Balance::Maglev || slots.is_empty();
-    let fits = unnamed.is_empty() || may_grow && slots.len() + unnamed.len() <= SLOTS as usize;
-    slots.extend(unnamed);
-    (fits && (endpoint.proven || named.is_empty())).then_some(slots)
-}
-
 impl Installed {
+    /// The generation of the table that is published next.
+    fn next_generation(&self) -> u32 {
+        self.published.wrapping_add(1).max(1)
+    }
+
     /// Notes a step that the kernel has taken.
     pub fn apply(&mut self, step: &Step, now: Instant) {
         match step {

@@ -282,8 +282,8 @@ impl Stage {
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.ask_about(&snapshot);
         let was_complete = self.wanted.desired().complete;
-        self.todo
-            .extend(self.wanted.follow(&self.snapshot, &snapshot));
+        let todo = self.wanted.follow(&self.snapshot, &snapshot);
+        self.look_at(todo);
         let desired = self.wanted.desired();
         if desired.complete && !was_complete {
             // What was withheld and what nobody names were only passed over until now.
@@ -315,8 +315,17 @@ impl Stage {
             return;
         };
         let views = Arc::new(Views::new(clients, &self.ranges));
-        self.todo.extend(self.wanted.look(&self.snapshot, &views));
+        let todo = self.wanted.look(&self.snapshot, &views);
+        self.look_at(todo);
         self.views = Some(views);
+    }
+
+    fn look_at(&mut self, todo: Todo) {
+        let desired = self.wanted.desired();
+        self.todo.extend(match desired.complete {
+            true => todo,
+            false => todo.with_former_views(&self.installed, desired),
+        });
     }
 
     /// Which ranges of addresses services ask about, where that may have changed.

@@ -7,7 +7,7 @@ use lb_common::SLOTS;
 use crate::maglev::{Member, Size, table};
 
 /// The slots of Maglev's table. A member is its address, which is the same on every host.
-pub(super) fn by_hash(members: &[(SocketAddr, u16)]) -> Vec<SocketAddr> {
+pub(crate) fn by_hash(members: &[(SocketAddr, u16)]) -> Vec<SocketAddr> {
     let names: Vec<String> = members.iter().map(|(it, _)| it.to_string()).collect();
     let shares: Vec<Member<'_>> = names
         .iter()

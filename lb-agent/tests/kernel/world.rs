@@ -414,6 +414,7 @@ impl Nested {
             backends: endpoint.slots.iter().map(share).collect(),
             services: BTreeMap::from([(key, endpoint)]),
             complete: true,
+            ..Desired::default()
         };
         let (steps, problems) = plan(&self.installed, &desired, |_| 0, Instant::now());
         assert_eq!(problems, vec![]);
