@@ -477,12 +477,26 @@ impl Stage {
             active,
             Instant::now(),
         );
+        let mut gone = BTreeMap::new();
         for step in steps {
+            let counted = match &step {
+                Step::FreeBackend { address } => self.counted(*address),
+                _ => None,
+            };
             // A refused step is logged and counted, and tried again.
             if self.carry_out(&step).is_err() {
                 break;
             }
+            gone.extend(counted);
         }
+        self.books.free(&gone);
+    }
+
+    /// What the kernel has counted at this address, with the failures.
+    fn counted(&self, address: SocketAddr) -> Option<(SocketAddr, (Met, u64))> {
+        let id = self.installed.backends.get(&address)?.id;
+        let latency = self.maps.latency(id.index).ok()?;
+        Some((address, ((id, Handshakes::from(&latency)), latency.failed)))
     }
 
     fn suspect(&self, id: BackendId, suspects: &mpsc::Sender<SocketAddr>) {

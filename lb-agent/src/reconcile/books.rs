@@ -29,8 +29,17 @@ struct Book {
     closed: Counters,
     /// Where its backends are, with what had been counted there before they were its own.
     backends: BTreeMap<SocketAddr, Option<Box<Met>>>,
-    /// What was counted at backends that left.
+    /// What was counted at backends that left, and at those of `freed`.
     parted: Handshakes,
+    /// What was counted at addresses of its backends before the maps held them no more. Mostly none.
+    freed: BTreeMap<SocketAddr, Freed>,
+}
+
+/// What was counted at an address that the maps do not hold any more, whosever it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Freed {
+    pub(super) failed: u64,
+    pub(super) handshakes: Handshakes,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +122,7 @@ impl Books {
             }
             stays
         });
+        book.freed.retain(|address, _| there.contains(address));
         for address in there {
             // Mostly none: it has come just now.
             let counted = |met: &Met| met.1.count() > 0;
@@ -122,6 +132,32 @@ impl Books {
             };
             book.backends.entry(address).or_insert_with(before);
         }
+    }
+
+    /// Goes over to maps without these addresses, at each of which so much was counted, and so many failures. They may still
+    /// be a service's: nobody needs all the addresses of an instance.
+    pub(super) fn free(&mut self, gone: &BTreeMap<SocketAddr, (Met, u64)>) {
+        if gone.is_empty() {
+            return;
+        }
+        for book in self.by_name.values_mut() {
+            for (address, before) in &mut book.backends {
+                let Some((met, failed)) = gone.get(address) else {
+                    continue;
+                };
+                book.parted += since(Some(*met), before.as_deref());
+                // Whatever comes to the address next has another id.
+                *before = None;
+                let freed = book.freed.entry(*address).or_default();
+                freed.failed += failed;
+                freed.handshakes += met.1;
+            }
+        }
+    }
+
+    /// What was counted at an address of a service before the maps held it no more, if it came to that.
+    pub(super) fn freed(&self, name: &ServiceName, address: SocketAddr) -> Option<&Freed> {
+        self.by_name.get(name)?.freed.get(&address)
     }
 
     /// All that a service has counted. `read` and `met` as above.
@@ -317,6 +353,33 @@ mod tests {
         assert_eq!(count(&books, 1, shaken(2, 3)), 8 + 3);
     }
 
+    #[test]
+    fn an_address_that_no_view_needs_any_more_leaves_what_was_counted_there() {
+        let mut books = Books::default();
+        let total = |books: &Books, met: Option<Met>| {
+            let (_, handshakes) = books.total(&name(1), |_| counted(0), |_| met);
+            handshakes.count()
+        };
+        let gone = |met| BTreeMap::from([(address(1), (met, 2))]);
+        books.meet(&name(1), Some(&service(&[1, 2])), false, |_| {
+            Some(shaken(1, 4))
+        });
+        books.free(&gone(shaken(1, 9)));
+        assert_eq!(total(&books, None), 5);
+        // The instance shows all that was counted at its address.
+        let freed = books.freed(&name(1), address(1)).unwrap();
+        assert_eq!((freed.failed, freed.handshakes.count()), (2, 9));
+        assert_eq!(books.freed(&name(1), address(2)), None);
+        // It is needed again, and not once more.
+        books.free(&gone(shaken(2, 3)));
+        assert_eq!(total(&books, None), 5 + 3);
+        let freed = books.freed(&name(1), address(1)).unwrap();
+        assert_eq!((freed.failed, freed.handshakes.count()), (4, 12));
+        books.meet(&name(1), Some(&service(&[2])), false, |_| None);
+        assert_eq!(total(&books, None), 5 + 3);
+        assert_eq!(books.freed(&name(1), address(1)), None);
+    }
+
     #[derive(Clone, Debug)]
     enum Event {
         /// Through an endpoint.
@@ -327,6 +390,8 @@ mod tests {
         Hold(usize, Option<u8>),
         /// These are behind the service now.
         Meet(u8, Vec<u8>),
+        /// Nobody needed the address for a while.
+        Free(usize),
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -336,6 +401,7 @@ mod tests {
             (0..3_usize).prop_map(Event::Handshake),
             (0..3_usize, option::of(service())).prop_map(|(n, of)| Event::Hold(n, of)),
             (service(), vec(0..3_u8, 0..3)).prop_map(|(of, all)| Event::Meet(of, all)),
+            (0..3_usize).prop_map(Event::Free),
         ]
     }
 
@@ -344,7 +410,7 @@ mod tests {
         #[test]
         fn every_count_is_kept_for_whose_it_was(events in vec(any_event(), 0..40)) {
             let mut books = Books::default();
-            let (mut tables, mut backends) = ([0_u64; 3], [0_u64; 3]);
+            let (mut tables, mut backends) = ([0_u64; 3], [(1, 0_u64); 3]);
             let mut owners: [Option<u8>; 3] = [None; 3];
             let mut behind: [Vec<u8>; 2] = Default::default();
             let mut expect = [(0, 0); 2];
@@ -358,7 +424,7 @@ mod tests {
                         expect[usize::from(of)].0 += 1;
                     },
                     Event::Handshake(n) => {
-                        backends[n] += 1;
+                        backends[n].1 += 1;
                         for (of, behind) in behind.iter().enumerate() {
                             expect[of].1 += u64::from(behind.iter().any(|it| usize::from(*it) == n));
                         }
@@ -378,6 +444,13 @@ mod tests {
                         books.meet(&name(of), Some(&service(&all)), false, |at| shaken_at(at, &backends));
                         behind[usize::from(of)] = all;
                     }
+                    Event::Free(n) => {
+                        let at = address(u8::try_from(n).unwrap());
+                        let met = shaken_at(at, &backends).unwrap();
+                        books.free(&BTreeMap::from([(at, (met, 0))]));
+                        // Its next one is another.
+                        backends[n] = (backends[n].0 + 1, 0);
+                    }
                 }
                 for (of, expect) in (0..).zip(expect) {
                     let read = |table: u32| counted(tables[table as usize]);
@@ -388,8 +461,12 @@ mod tests {
         }
     }
 
-    fn shaken_at(at: SocketAddr, backends: &[u64]) -> Option<Met> {
+    /// The generation and the count of each.
+    fn shaken_at(at: SocketAddr, backends: &[(u32, u64)]) -> Option<Met> {
         let found = (0..).zip(backends).find(|(n, _)| address(*n) == at);
-        found.map(|(n, count)| shaken(n.into(), *count))
+        found.map(|(n, &(generation, count))| {
+            let (id, handshakes) = shaken(n.into(), count);
+            (BackendId { generation, ..id }, handshakes)
+        })
     }
 }

@@ -128,18 +128,26 @@ impl Count {
         addresses: impl Iterator<Item = SocketAddr>,
         (now, leaving, first): (u64, bool, bool),
     ) {
-        let mut read = None;
+        let mut read = BackendStats {
+            leaving,
+            ..BackendStats::default()
+        };
+        // The first one counts the flows of all of them.
+        let mut active = None;
+        let mut known = false;
         for address in addresses {
+            if let Some(freed) = stage.books.freed(name, address) {
+                known = true;
+                read.failed += freed.failed;
+                read.handshakes += freed.handshakes;
+            }
             let Some(backend) = stage.installed.backends.get(&address) else {
                 continue;
             };
+            known = true;
             let index = backend.id.index;
-            // The first one counts the flows of all of them.
-            let read = read.get_or_insert_with(|| BackendStats {
-                active: stage.maps.active(backend.counted_at.index).unwrap_or(0),
-                leaving,
-                ..BackendStats::default()
-            });
+            let count = || stage.maps.active(backend.counted_at.index).unwrap_or(0);
+            active.get_or_insert_with(count);
             if let Ok(latency) = stage.maps.latency(index) {
                 read.failed += latency.failed;
                 read.handshakes += Handshakes::from(&latency);
@@ -150,9 +158,10 @@ impl Count {
                 self.stats.suspects.insert(address);
             }
         }
-        let Some(read) = read else {
+        if !known {
             return;
-        };
+        }
+        read.active = active.unwrap_or(0);
         let services: &mut BTreeMap<ServiceName, ServiceStats> = &mut self.stats.services;
         let figures = services.entry(name.clone()).or_default();
         figures.active += if first { read.active } else { 0 };
