@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,8 @@ impl Pending {
 #[derive(Clone, Debug, Default)]
 pub struct Deadlines {
     pending: BTreeMap<Target, Pending>,
+    /// Which services may have had a VIP before the one that they have now: their flows through it go on. Mostly none.
+    former: BTreeMap<Ipv4Addr, BTreeSet<ServiceName>>,
 }
 
 impl Deadlines {
@@ -65,12 +67,24 @@ impl Deadlines {
         let mut alive = BTreeSet::new();
         for (name, old, new) in changes(&before.services, &after.services) {
             let (old, new) = (old.map(|it| &**it), new.map(|it| &**it));
+            let vip = new.and_then(|it| it.vip);
             if let Some(old) = old {
-                self.left(name, old, new, now);
+                if let Some(moved) = old.vip.filter(|it| Some(*it) != vip) {
+                    self.former.entry(moved).or_default().insert(name.clone());
+                }
+                self.left(name, old, (after, new), now);
             }
+            self.former.retain(|former, names| {
+                if new.is_none() || vip == Some(*former) {
+                    names.remove(name);
+                }
+                !names.is_empty()
+            });
             if let Some(new) = new {
-                self.drained(name, new, now);
-                alive.extend(takes_flows(new));
+                self.drained(name, new, after, now);
+                for vip in self.vips(name, vip) {
+                    alive.extend(serving_at(new).map(|address| Target { vip, address }));
+                }
             }
         }
         // Last: whatever another service or instance does with an address, one that takes flows there counts.
@@ -86,15 +100,19 @@ impl Deadlines {
     pub fn adopt(&mut self, snapshot: &Snapshot, flows: &BTreeSet<Target>, now: Instant) {
         let mut alive = BTreeSet::new();
         let mut owners = BTreeMap::new();
-        let mut serving = BTreeSet::new();
+        let mut serving: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (name, service) in &snapshot.services {
             alive.extend(takes_flows(service));
-            serving.extend(serving_at(service));
+            for address in serving_at(service) {
+                serving.entry(address).or_default().push(name);
+            }
             owners.extend(service.vip.map(|vip| (vip, (name, service.options.drain))));
         }
         for target in flows.difference(&alive) {
             let owner = owners.get(&target.vip);
-            if owner.is_none() && serving.contains(&target.address) {
+            if let (None, Some(names)) = (owner, serving.get(&target.address)) {
+                let former = self.former.entry(target.vip).or_default();
+                former.extend(names.iter().copied().cloned());
                 continue;
             }
             let drain = owner.map_or(Options::default().drain, |(_, drain)| *drain);
@@ -105,17 +123,34 @@ impl Deadlines {
         }
     }
 
-    /// Backends that `old` had and `new` has not.
+    /// The VIPs that flows of a service go through, which has this one now.
+    fn vips(&self, name: &ServiceName, vip: Option<Ipv4Addr>) -> BTreeSet<Ipv4Addr> {
+        let former = self.former.iter();
+        let former = former.filter(|(_, names)| names.contains(name));
+        former.map(|(vip, _)| *vip).chain(vip).collect()
+    }
+
+    /// Whether the flows to `target` may be those of another service than `name`: one of them has the VIP, the other had it.
+    fn is_shared(&self, name: &ServiceName, target: &Target, after: &Snapshot) -> bool {
+        let Some(former) = self.former.get(&target.vip) else {
+            return false;
+        };
+        after.services.iter().any(|(other, service)| {
+            other != name
+                && (service.vip == Some(target.vip) || former.contains(other))
+                && serving_at(service).any(|address| address == target.address)
+        })
+    }
+
+    /// Backends that `old` had and `new`, a service of the snapshot `after`, has not.
     fn left(
         &mut self,
         name: &ServiceName,
         old: &snapshot::Service,
-        new: Option<&snapshot::Service>,
+        (after, new): (&Snapshot, Option<&snapshot::Service>),
         now: Instant,
     ) {
-        let Some(vip) = old.vip else {
-            return;
-        };
+        let vips = self.vips(name, old.vip);
         let stay: BTreeSet<_> = new
             .into_iter()
             .flat_map(|new| new.backends.values())
@@ -127,33 +162,49 @@ impl Deadlines {
             if stay.contains(&address) {
                 continue;
             }
-            let pending = self.pending.entry(Target { vip, address });
-            let pending = pending.or_insert_with(|| Pending {
-                service: Some(name.clone()),
-                ..Pending::new(now, old.options.drain)
-            });
-            pending.belongs_to(key);
-            pending.registered = false;
+            for &vip in &vips {
+                let target = Target { vip, address };
+                if self.is_shared(name, &target, after) {
+                    continue;
+                }
+                let pending = self.pending.entry(target);
+                let pending = pending.or_insert_with(|| Pending {
+                    service: Some(name.clone()),
+                    ..Pending::new(now, old.options.drain)
+                });
+                pending.belongs_to(key);
+                pending.registered = false;
+            }
         }
     }
 
-    /// Backends that a service still has, but not for new flows.
-    fn drained(&mut self, name: &ServiceName, service: &snapshot::Service, now: Instant) {
-        let Some(vip) = service.vip else {
-            return;
-        };
+    /// Backends that a service of the snapshot `after` still has, but not for new flows.
+    fn drained(
+        &mut self,
+        name: &ServiceName,
+        service: &snapshot::Service,
+        after: &Snapshot,
+        now: Instant,
+    ) {
+        let vips = self.vips(name, service.vip);
         let out = service.backends.iter();
         let out = out.filter(|(_, backend)| taken_out(backend.state()));
         for (key, address) in out.flat_map(|(key, it)| it.addresses().map(move |at| (key, at))) {
-            let pending = self.pending.entry(Target { vip, address });
-            let pending = pending.or_insert_with(|| Pending::new(now, service.options.drain));
-            pending.service = Some(name.clone());
-            pending.belongs_to(key);
-            pending.registered = true;
-            if pending.drain != service.options.drain {
-                pending.drain = service.options.drain;
-                if pending.next.is_some() && pending.failures == 0 {
-                    pending.next = Some(pending.deadline().max(now));
+            for &vip in &vips {
+                let target = Target { vip, address };
+                if self.is_shared(name, &target, after) {
+                    continue;
+                }
+                let pending = self.pending.entry(target);
+                let pending = pending.or_insert_with(|| Pending::new(now, service.options.drain));
+                pending.service = Some(name.clone());
+                pending.belongs_to(key);
+                pending.registered = true;
+                if pending.drain != service.options.drain {
+                    pending.drain = service.options.drain;
+                    if pending.next.is_some() && pending.failures == 0 {
+                        pending.next = Some(pending.deadline().max(now));
+                    }
                 }
             }
         }
