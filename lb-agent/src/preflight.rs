@@ -1,31 +1,24 @@
 //! What must hold before the agent touches anything: each failure is one message with the remedy.
 
 use std::{
-    ffi::OsStr,
     fs::{self, File, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::{
-        fd::OwnedFd,
-        linux::net::SocketAddrExt as _,
-        unix::{
-            ffi::OsStrExt as _,
-            net::{SocketAddr, UnixListener},
-        },
-    },
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
     path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
 use caps::{CapSet, Capability};
+use lb_agent::sockets;
 use nix::{
     mount::{MsFlags, mount},
     sys::{
-        socket::{getsockopt, sockopt::PeerCredentials},
         statfs::{CGROUP2_SUPER_MAGIC, FsType, statfs},
         utsname::uname,
     },
 };
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS: FsType = FsType(0xcafe_4a11);
@@ -172,35 +165,46 @@ pub(crate) fn lock_pins(folder: &Path) -> Result<Lock> {
 }
 
 /// Locks this network namespace for this agent: of two, each would take away the other's routes and addresses. The lock
-/// is a name that is known in this namespace alone and goes with the process that has it.
+/// is a port of a socket that nobody reads: it is known in this namespace alone, goes with the process that has it, and is
+/// one of those that only root may take, so nobody else can keep an agent from starting.
 ///
 /// # Errors
-/// When another agent holds it.
+/// When another agent holds it, or this one may not take it.
 pub(crate) fn lock_network() -> Result<Lock> {
-    let name = SocketAddr::from_abstract_name(NETWORK_LOCK);
-    match name.and_then(|name| UnixListener::bind_addr(&name)) {
-        Ok(listener) => Ok(Lock {
-            _held: listener.into(),
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
+    let bound = socket.and_then(|socket| {
+        // Also while the loopback device is down.
+        socket.set_freebind_v4(true)?;
+        socket.bind(&NETWORK_LOCK.into())?;
+        Ok(socket)
+    });
+    match bound {
+        Ok(socket) => Ok(Lock {
+            _held: socket.into(),
         }),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let holder = network_holder().map_or("unknown".to_owned(), |id| id.to_string());
-            bail!("another agent (process {holder}) works in this network namespace; {ALONE}")
+            bail!(
+                "another agent (process {holder}) works in this network namespace, where it has UDP port {NETWORK_LOCK}; {ALONE}"
+            )
         }
-        Err(error) => Err(error).context("cannot lock this network namespace"),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "cannot lock this network namespace by UDP port {NETWORK_LOCK}; run it as root, or with CAP_NET_BIND_SERVICE"
+            )
+        }),
     }
 }
 
-/// Whose the name is; only for the message.
-fn network_holder() -> Option<i32> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
-    // Nobody accepts there, so a call may find the queue full.
-    socket.set_nonblocking(true).ok()?;
-    let name = [b"\0", NETWORK_LOCK].concat();
-    let name = SockAddr::unix(OsStr::from_bytes(&name)).ok()?;
-    socket.connect(&name).ok()?;
-    let holder = getsockopt(&socket, PeerCredentials).ok()?.pid();
-    // 0 is a process that cannot be seen from here.
-    (holder != 0).then_some(holder)
+/// Whose the port is; only for the message.
+fn network_holder() -> Option<u32> {
+    let (ip, port) = (NETWORK_LOCK.ip(), NETWORK_LOCK.port());
+    let address = format!("{:08X}:{port:04X}", u32::from_ne_bytes(ip.octets()));
+    let list = fs::read_to_string("/proc/thread-self/net/udp").ok()?;
+    let mut sockets = list.lines().map(|line| line.split_ascii_whitespace());
+    let mut line = sockets.find(|line| line.clone().nth(1) == Some(&address))?;
+    let inode = line.nth(9)?.parse().ok()?;
+    Some(sockets::owner(inode)?.pid)
 }
 
 fn locked(file: &File, path: &Path) -> Result<bool> {
@@ -217,5 +221,33 @@ fn locked(file: &File, path: &Path) -> Result<bool> {
 const ALONE: &str = "stop it; to run beside it, this one needs a network namespace, --state-dir, --bpffs, --cgroup, --pool \
      and --socket of its own";
 
-/// The abstract name of a unix socket.
-const NETWORK_LOCK: &[u8] = b"lb-agent";
+/// An address that nobody uses, and a port that nobody but root may take.
+const NETWORK_LOCK: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 108, 98, 1), 1);
+
+#[cfg(test)]
+mod tests {
+    use std::{process, thread};
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    #[test]
+    fn a_network_namespace_is_locked_for_one_agent_and_by_nobody_who_is_not_root() {
+        // Namespaces and rights belong to a thread.
+        let alone = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let lock = lock_network().unwrap();
+            let refused = format!("{:#}", lock_network().map(drop).unwrap_err());
+            for word in [process::id().to_string(), "127.108.98.1:1".to_owned()] {
+                assert!(refused.contains(&word), "{refused}");
+            }
+            drop(lock);
+            drop(lock_network().unwrap());
+            caps::drop(None, CapSet::Effective, Capability::CAP_NET_BIND_SERVICE).unwrap();
+            let refused = format!("{:#}", lock_network().map(drop).unwrap_err());
+            assert!(refused.contains("CAP_NET_BIND_SERVICE"), "{refused}");
+        });
+        alone.join().unwrap();
+    }
+}

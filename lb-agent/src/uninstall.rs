@@ -72,7 +72,9 @@ pub(crate) fn run(args: &UninstallArgs, places: &Places, output: Output) -> Resu
     // Not all of them if it is only to be told: one is a file that would be written.
     let locks = match locks(places, &root, args.dry_run) {
         Err(running) if args.dry_run => {
-            work.left.push(format!("an agent is running: {running}"));
+            work.left.push(format!(
+                "an agent is running, or cannot be looked for: {running:#}"
+            ));
             Vec::new()
         }
         locks => locks?,

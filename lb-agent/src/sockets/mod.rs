@@ -341,6 +341,13 @@ fn list(
     Ok(flows)
 }
 
+/// A process that has the socket with this inode open, if any can be seen.
+pub fn owner(inode: u32) -> Option<Process> {
+    let mut wanted = Wanted::new([inode].into_iter());
+    wanted.search(Path::new(PROC));
+    wanted.process(inode).cloned()
+}
+
 fn target(found: &Found) -> Target {
     Target {
         vip: found.origin.vip,
