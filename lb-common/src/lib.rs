@@ -1,7 +1,7 @@
 //! What the kernel programs and the agent must agree on: map keys and values, and their constants.
 //!
 //! The kernel compares keys byte by byte and its maps outlive the agent, so these types hold integers
-//! only, with explicit padding, a byte order in the type, and asserted sizes. There is no logic here.
+//! only, with explicit padding, a byte order in the type, and asserted sizes. The only logic here is which slot is a client's.
 //! A changed layout bumps [`MAP_VERSION`], which is part of the pin path; [`Record`] and [`Active`] are
 //! shared by every version and carry [`RECORD_VERSION`] instead.
 #![no_std]
@@ -9,6 +9,7 @@
 mod bytes;
 mod flow;
 mod service;
+mod slot;
 mod trace;
 #[cfg(feature = "user")]
 mod user;
@@ -20,6 +21,7 @@ pub use service::{
     HOST_VIEW, Half, INTERNAL_VIEW, OUTSIDE_VIEW, Peer, PeerKey, SLOTS, Service, ServiceKey,
     Suspect, Table, UnknownBalance, flag,
 };
+pub use slot::{mix, random_slot};
 pub use trace::{Counters, FIRST_BUCKET_MICROS, LATENCY_BUCKETS, Latency, Refusal, Trace};
 
 /// Version of all map layouts except [`Record`] and [`Active`]; part of the pin path.

@@ -9,9 +9,9 @@ mod latency;
 mod select;
 mod vip;
 
-pub use affinity::{Seconds, mix};
+pub use affinity::Seconds;
 pub use latency::bucket;
-pub use select::{Load, Slots, less_loaded, random_slot, select, unsuspected_after};
+pub use select::{Load, Slots, less_loaded, select, unsuspected_after};
 pub use vip::{MAPPED_HIGH, Pools};
 
 /// Whether a mark that lasts until `until_ns` still counts at the moment that `now_ns` tells. The clock

@@ -5,7 +5,7 @@ use core::{
     num::{NonZeroU32, NonZeroU64},
 };
 
-use lb_common::{Balance, SLOTS};
+use lb_common::{Balance, SLOTS, random_slot};
 
 /// What the choice reads. A backend is its index.
 pub trait Slots {
@@ -100,18 +100,6 @@ pub fn unsuspected_after(
         }
     }
     None
-}
-
-/// Maps a random integer to 0..count by its high bits: a multiplication instead of a division. The second is what
-/// is left of it, a random integer again, good for one more slot: a call of the kernel's generator is dear.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the product is below count << 32, and its lower half is wanted"
-)]
-pub const fn random_slot(random: u32, count: u32) -> (u32, u32) {
-    let product = random as u64 * count as u64;
-    ((product >> 32) as u32, product as u32)
 }
 
 /// Whether `a` carries fewer flows for its weight than `b`. The flow about to be added counts, so that

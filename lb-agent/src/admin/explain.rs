@@ -137,8 +137,11 @@ pub(super) async fn tell(
         return Failed::Silent.answer();
     };
     let clients = clients.unwrap_or_default();
+    let Some(cookie) = who.cookie.or_else(|| cookie_here().ok()) else {
+        return Failed::Silent.answer();
+    };
     match told(
-        who,
+        (who, cookie),
         (name, service),
         (&snapshot, &clients),
         &stats,
@@ -146,9 +149,6 @@ pub(super) async fn tell(
     ) {
         Some(mut told) => {
             if told.affinity_seconds > 0 {
-                let Some(cookie) = told.client.cookie.or_else(|| cookie_here().ok()) else {
-                    return Failed::Silent.answer();
-                };
                 match desk.read_kept(cookie, told.vip).await {
                     Some(kept) => told.kept = kept,
                     None => return Failed::Silent.answer(),
@@ -211,7 +211,7 @@ async fn who(
 }
 
 fn told(
-    mut who: Who,
+    (mut who, cookie): (Who, u64),
     (name, service): (&ServiceName, &Service),
     (snapshot, clients): (&Snapshot, &Clients),
     stats: &Stats,
@@ -234,7 +234,13 @@ fn told(
         affinity_seconds: service.options.affinity.as_secs(),
         kept: Vec::new(),
         complete: snapshot.complete,
-        explanation: explain((name, service), client, &views, &stats.suspects, pools)?,
+        explanation: explain(
+            (name, service),
+            (client, Some(cookie)),
+            &views,
+            &stats.suspects,
+            pools,
+        )?,
     })
 }
 
@@ -297,7 +303,7 @@ mod tests {
         let web = Who::client(clients.find("web").unwrap());
         let stats = Stats::default();
         let pools = Pools::default();
-        let told = told(web, found, (&snapshot, &clients), &stats, pools).unwrap();
+        let told = told((web, 4107), found, (&snapshot, &clients), &stats, pools).unwrap();
         assert_eq!(told.vip, Ipv4Addr::new(198, 18, 12, 7));
         assert!(told.client.view.is_some());
         let verdicts = told.explanation.backends.iter();
@@ -305,7 +311,7 @@ mod tests {
         assert_eq!(verdicts, ["given", "l4_down", "draining"]);
         let db = meant(&snapshot, "db").unwrap();
         assert_eq!(
-            super::told(Who::host(), db, (&snapshot, &clients), &stats, pools),
+            super::told((Who::host(), 1), db, (&snapshot, &clients), &stats, pools),
             None
         );
     }

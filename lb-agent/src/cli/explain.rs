@@ -122,9 +122,13 @@ fn next(way: &Way) -> String {
         "ipv6" => "an IPv6 socket: ",
         _ => "",
     };
-    match &way.refused {
-        Some(reason) => format!("{sockets}refused: {}", visible(reason)),
-        None => format!("{sockets}one of {}", text::count(way.choices, "backend")),
+    let choices = text::count(way.choices, "backend");
+    match (&way.refused, way.leads_to) {
+        (Some(reason), _) => format!("{sockets}refused: {}", visible(reason)),
+        (None, Some(address)) => {
+            format!("{sockets}{address}, where the client's hash leads, one of {choices}")
+        }
+        (None, None) => format!("{sockets}one of {choices}"),
     }
 }
 
@@ -204,6 +208,7 @@ mod tests {
                     sockets: "every".to_owned(),
                     refused: None,
                     choices: 1,
+                    leads_to: None,
                 }],
                 backends: vec![
                     backend("a", Some("10.0.0.1:8080"), published, 333, "given"),
@@ -230,6 +235,14 @@ b   file  10.0.0.1:8081  published  66.6 %  given, suspect: a connect failed; sk
 c   file  none                       0.0 %  no-path
 ";
         assert_eq!(table_of(&told()), expect);
+    }
+
+    #[test]
+    fn where_a_hash_leads_is_told() {
+        let mut told = told();
+        told.explanation.ways[0].leads_to = Some(([10, 0, 0, 1], 8080).into());
+        let line = "next      10.0.0.1:8080, where the client's hash leads, one of 1 backend\n";
+        assert!(table_of(&told).contains(line), "{}", table_of(&told));
     }
 
     #[test]

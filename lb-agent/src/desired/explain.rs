@@ -7,7 +7,9 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{Client, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, Refusal, flag};
+use lb_common::{
+    Balance, Client, HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW, Refusal, SLOTS, flag, mix, random_slot,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -45,6 +47,8 @@ pub struct Way {
     pub refused: Option<String>,
     /// How many addresses the next connect may go to: suspected ones only if all of them are.
     pub choices: usize,
+    /// Which of them it goes to, where the client's hash says it.
+    pub leads_to: Option<SocketAddr>,
 }
 
 /// What becomes of one backend.
@@ -88,11 +92,12 @@ impl By {
     }
 }
 
-/// What `service` is to the client that stands there; `None` stands on the host. `suspects` are the addresses that the
-/// kernel skips now, and no backend may lie in one of the `pools`. `None` as long as the service has no VIP.
+/// What `service` is to the client that stands there, `None` on the host, in the network namespace with the `cookie`, if
+/// that is known. `suspects` are the addresses that the kernel skips now, and no backend may lie in one of the `pools`.
+/// `None` as long as the service has no VIP.
 pub fn explain(
     (name, service): (&ServiceName, &Service),
-    client: Option<Client>,
+    (client, cookie): (Option<Client>, Option<u64>),
     views: &Views,
     suspects: &BTreeSet<SocketAddr>,
     pools: Pools,
@@ -109,9 +114,10 @@ pub fn explain(
             .map_or(Viewpoint::Host, Viewpoint::Container),
     };
     let (any, v6) = asked.endpoint(view)?;
+    let way = |sockets, endpoint| way(sockets, endpoint, cookie, suspects);
     let ways = match v6 {
-        None => vec![way("every", any, suspects)],
-        Some(v6) => vec![way("ipv4", any, suspects), way("ipv6", v6, suspects)],
+        None => vec![way("every", any)],
+        Some(v6) => vec![way("ipv4", any), way("ipv6", v6)],
     };
     let (for_all, for_v6) = (slots(any), v6.map(slots).unwrap_or_default());
     // By the client's own view, whichever element decides: several may keep it out.
@@ -146,7 +152,12 @@ pub fn explain(
     })
 }
 
-fn way(sockets: &str, endpoint: &Endpoint, suspects: &BTreeSet<SocketAddr>) -> Way {
+fn way(
+    sockets: &str,
+    endpoint: &Endpoint,
+    cookie: Option<u64>,
+    suspects: &BTreeSet<SocketAddr>,
+) -> Way {
     let all: BTreeSet<_> = endpoint.slots.iter().collect();
     let sound = all.iter().filter(|it| !suspects.contains(*it)).count();
     let refused = all.is_empty().then(|| {
@@ -164,7 +175,24 @@ fn way(sockets: &str, endpoint: &Endpoint, suspects: &BTreeSet<SocketAddr>) -> W
         sockets: sockets.to_owned(),
         refused,
         choices: if sound == 0 { all.len() } else { sound },
+        leads_to: cookie
+            .filter(|_| endpoint.balance == Balance::Maglev)
+            .and_then(|cookie| hashed(&endpoint.slots, cookie, suspects)),
     }
+}
+
+/// Where a table of hashes leads the client, as the programs choose.
+fn hashed(
+    slots: &[SocketAddr],
+    cookie: u64,
+    suspects: &BTreeSet<SocketAddr>,
+) -> Option<SocketAddr> {
+    let (first, _) = random_slot(mix(cookie), u32::try_from(slots.len()).ok()?);
+    let (first, ring) = (usize::try_from(first).ok()?, SLOTS as usize);
+    let choice = *slots.get(first)?;
+    // The half of a table is filled with the slots over and over, and goes on at its beginning.
+    let mut after = (first..first + ring).map(|slot| slots[slot % ring % slots.len()]);
+    Some(after.find(|it| !suspects.contains(it)).unwrap_or(choice))
 }
 
 /// The thousandths of the slots that each address has, at least one.

@@ -11,7 +11,7 @@ use lb_testkit::eventually;
 use crate::kit::{Instance, LIMIT, World, greeting, service};
 
 /// A services file with one service of these instances and options.
-fn with_options(name: &str, instances: &[&Instance], options: &str) -> String {
+pub(super) fn with_options(name: &str, instances: &[&Instance], options: &str) -> String {
     let options = format!("options = {{ {options} }}\n[[service.instance]]");
     service(name, instances).replacen("[[service.instance]]", &options, 1)
 }

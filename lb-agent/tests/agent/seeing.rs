@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
@@ -11,7 +11,10 @@ use lb_common::{MAP_VERSION, Service, ServiceKey, flag, map};
 use lb_testkit::{Netns, Spawn, eventually};
 use serde_json::Value;
 
-use crate::kit::{BINARY, LIMIT, World};
+use crate::{
+    choices::with_options,
+    kit::{BINARY, LIMIT, World},
+};
 
 /// A running `lb-agent trace`.
 struct Trace {
@@ -198,6 +201,39 @@ fn what_a_connect_would_do_is_explained() {
     });
     let drained = drained.unwrap();
     assert_eq!(drained.matches("draining\n").count(), 2, "{drained}");
+    world.finish();
+}
+
+#[test]
+fn where_the_hash_of_a_client_leads_is_what_the_kernel_decides() {
+    let (world, [a, b], vip) = World::with_two();
+    world.publish(&with_options(
+        "www_hello",
+        &[&a, &b],
+        "lb_balance = \"maglev\"",
+    ));
+    let next = |client: &str| {
+        let asked = world.ask(&["explain", client, "www_hello", "-o", "json"]);
+        let told: Value = serde_json::from_str(&asked.out).unwrap();
+        told["ways"][0]["leads_to"].as_str().map(str::to_owned)
+    };
+    eventually(LIMIT, || next("host").ok_or("not yet")).unwrap();
+    let clients = [(); 6].map(|()| Netns::new("agent-test-client").unwrap());
+    let mut trace = Trace::start(&world, &["trace", "www_hello", "--count", "6"]);
+    assert!(trace.line().starts_with("TIME "));
+    for client in &clients {
+        let process = Spawn::new("client", "sleep").arg("1000").netns(client);
+        let mut process = process.start().unwrap();
+        let address = next(&process.id().to_string()).unwrap();
+        process.kill().unwrap();
+        // From there no backend is reached, but one is chosen.
+        drop(client.enter(|| TcpStream::connect((vip, 80))).unwrap());
+        let line = trace.line();
+        assert!(
+            line.ends_with(&format!(" at {address}\n")),
+            "{line}{address}"
+        );
+    }
     world.finish();
 }
 

@@ -61,9 +61,10 @@ fn explained(service: &Service, client: u64, suspects: &[&str]) -> Explanation {
         .insert(name.clone(), service.clone().into());
     let views = Views::of(&clients(), &snapshot);
     let suspects = suspects.iter().map(|it| at(it)).collect();
+    let cookie = Some(client);
     let client = views.clients.get(&client).copied();
     let pools = Pools::default();
-    explain((&name, service), client, &views, &suspects, pools).unwrap()
+    explain((&name, service), (client, cookie), &views, &suspects, pools).unwrap()
 }
 
 fn verdicts(explanation: &Explanation) -> Vec<(&str, Option<By>, u32)> {
@@ -159,4 +160,31 @@ fn an_address_of_the_other_family_is_for_its_sockets_alone() {
         ("given to ipv6 sockets", registered, 500),
     ];
     assert_eq!(verdicts(&found), expect);
+}
+
+#[test]
+fn a_hash_leads_a_client_to_one_backend_and_past_the_suspected_ones() {
+    let backends = (1..=5).map(|n| Backend::usable(([10, 0, 0, n], 80).into()));
+    let mut service = service(backends);
+    let leads_to = |service: &Service, suspects: &[&str]| {
+        let found = explained(service, 1, suspects);
+        let [way] = &found.ways[..] else {
+            panic!("{found:?}");
+        };
+        way.leads_to
+    };
+    assert_eq!(leads_to(&service, &[]), None);
+    service.options.balance = crate::options::Balance::Maglev;
+    let first = leads_to(&service, &[]).unwrap();
+    let second = leads_to(&service, &[&first.to_string()]).unwrap();
+    assert_ne!(first, second);
+    let all = (1..=5).map(|n| format!("10.0.0.{n}:80"));
+    let all: Vec<_> = all.collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    // All of them are: then nobody is skipped.
+    assert_eq!(leads_to(&service, &all), Some(first));
+    let others: Vec<_> = all[1..].to_vec();
+    assert_eq!(leads_to(&service, &others), Some(at(all[0])));
+    service.backends.clear();
+    assert_eq!(leads_to(&service, &[]), None);
 }

@@ -8,9 +8,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     ANY_PORT, Affinity, AffinityKey, Backend, Balance, Be16, Be32, Client, Form, HOST_VIEW,
-    PROTO_TCP, Refusal, SLOTS, Service, ServiceKey, Table, flag,
+    PROTO_TCP, Refusal, SLOTS, Service, ServiceKey, Table, flag, mix,
 };
-use lb_ebpf::{Load, Seconds, Slots, mix, select, suspected, unsuspected_after};
+use lb_ebpf::{Load, Seconds, Slots, select, suspected, unsuspected_after};
 
 use crate::{
     count::{count, refuse},
