@@ -244,6 +244,7 @@ fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Re
     // A conversation is with one namespace, wherever this thread is.
     let mut diags = Vec::new();
     let mut untold = Vec::new();
+    let mut asked = Sight::default();
     let mut sight = namespaces::each(home, Path::new(PROC), |_| {
         let mut diag = Diag::open()?;
         let mut found = Vec::new();
@@ -260,18 +261,37 @@ fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Re
         if untold.len() > known {
             diags.push(diag);
         }
+        if diags.len() >= TALKING {
+            let untold = std::mem::take(&mut untold);
+            let found = untold::ask(records, untold, Path::new(PROC), &mut asked);
+            outcome.end_all(&mut diags, &found, targets);
+        }
         Ok(blind)
     })?;
-    for (diag, found) in untold::ask(records, untold, Path::new(PROC), &mut sight) {
-        if goes_there(&found) {
-            outcome.end(&mut diags[diag], &found, targets);
-        }
-    }
+    let found = untold::ask(records, untold, Path::new(PROC), &mut asked);
+    outcome.end_all(&mut diags, &found, targets);
+    sight.blocked = sight.blocked.or(asked.blocked);
+    sight.missed |= asked.missed;
     outcome.sight = sight;
     Ok(outcome)
 }
 
 impl Outcome {
+    /// Ends those flows that go to one of `targets`, each in its namespace, and the conversations with these.
+    fn end_all(
+        &mut self,
+        diags: &mut Vec<Diag>,
+        found: &[(usize, Found)],
+        targets: &BTreeSet<Target>,
+    ) {
+        for (diag, found) in found {
+            if goes_there(found) {
+                self.end(&mut diags[*diag], found, targets);
+            }
+        }
+        diags.clear();
+    }
+
     /// Ends the flow if it goes to one of `targets`.
     fn end(&mut self, diag: &mut Diag, found: &Found, targets: &BTreeSet<Target>) {
         let target = target(found);
@@ -379,6 +399,9 @@ fn state(found: &Found) -> &'static str {
 
 /// Flows that are listed at most.
 pub const LISTED: usize = 10_000;
+
+/// Namespaces that are talked with at once: each costs a descriptor.
+const TALKING: usize = 64;
 
 /// Requests that may wait for the thread.
 const WAITING: usize = 16;

@@ -305,4 +305,4 @@ const DIAG_BPF_STORAGE: u16 = 1;
 const STORAGE_MAP_VALUE: u16 = 3;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -7,6 +7,23 @@ const TCP4: Kind = Kind {
     protocol: TCP,
 };
 
+/// A connected one.
+pub(in crate::sockets) fn udp_socket(inode: u32, peer: SocketAddr) -> Socket {
+    let kind = Kind {
+        family: AF_INET,
+        protocol: UDP,
+    };
+    let raw = [0; SOCKET_ID];
+    Socket {
+        id: SocketId { kind, raw },
+        state: ESTABLISHED,
+        uid: 0,
+        inode,
+        local: peer,
+        peer,
+    }
+}
+
 /// An attribute, padded.
 fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap();
