@@ -35,8 +35,8 @@ pub struct Desired {
     pub backends: BTreeMap<SocketAddr, Share>,
     /// Whether an endpoint that is not here may be removed: every source has answered.
     pub complete: bool,
-    /// Whether it is known where clients stand.
-    pub located: bool,
+    /// Whether it is not known yet where clients stand: an earlier agent's views are not gone for that.
+    pub unlocated: bool,
 }
 
 /// How an address takes part in least-connections.
@@ -104,8 +104,12 @@ pub struct Wanted {
 impl Wanted {
     /// Nothing yet. No backend may lie in one of the `pools`.
     pub fn new(pools: Pools) -> Self {
+        let desired = Desired {
+            unlocated: true,
+            ..Desired::default()
+        };
         Self {
-            desired: Desired::default(),
+            desired,
             pools,
             views: Arc::default(),
             shares: BTreeMap::new(),
@@ -136,7 +140,7 @@ impl Wanted {
 
     /// Goes over to other `views` of the same `snapshot`.
     pub fn look(&mut self, snapshot: &Snapshot, views: &Arc<Views>) -> Todo {
-        let first = !std::mem::replace(&mut self.desired.located, true);
+        let first = std::mem::take(&mut self.desired.unlocated);
         if self.views == *views && !first {
             return Todo::default();
         }

@@ -210,7 +210,7 @@ impl Round {
             if !endpoint.slots.iter().all(known) {
                 self.left.services.insert(key);
             }
-            match put_service(installed, desired.complete, key, endpoint, now) {
+            match put_service(installed, desired, key, endpoint, now) {
                 Ok(None) => {}
                 Ok(step) => return step,
                 Err(problem) => {
@@ -223,7 +223,10 @@ impl Round {
             let Some(old) = installed.services.get(&key) else {
                 continue;
             };
-            if desired.complete {
+            // What nobody knows stays: services that a source may have, and views of clients that may be there.
+            let known = desired.complete
+                && !(desired.unlocated && desired.services.contains_key(&unknown::of_host(key)));
+            if known {
                 return Some(Step::RemoveService { key });
             }
             if let Some(step) = unknown::superseded(installed, old, desired, key) {
@@ -320,7 +323,7 @@ fn id_for(
 
 fn put_service(
     installed: &mut Installed,
-    complete: bool,
+    desired: &Desired,
     key: ServiceKey,
     endpoint: &Endpoint,
     now: Instant,
@@ -330,13 +333,16 @@ fn put_service(
         .filter_map(|address| installed.backends.get(address))
         .map(|backend| backend.id.index)
         .collect();
-    if !complete && let Some(old) = installed.services.get(&key) {
-        match unknown::grown(installed, old, slots, endpoint) {
-            Some(grown) => slots = grown,
-            None => return Ok(None),
+    let (balance, mut flags) = (endpoint.balance, endpoint.flags);
+    if let Some(old) = installed.services.get(&key) {
+        if !desired.complete {
+            match unknown::grown(installed, old, slots, endpoint) {
+                Some(grown) => slots = grown,
+                None => return Ok(None),
+            }
         }
+        flags |= unknown::leading(old, desired);
     }
-    let (balance, flags) = (endpoint.balance, endpoint.flags);
     let affinity_seconds = endpoint.affinity_seconds;
     let same = |old: &InstalledService| {
         let how = (old.balance, old.flags, old.affinity_seconds);

@@ -317,7 +317,10 @@ impl Stage {
         let views = Arc::new(Views::new(clients, &self.ranges));
         let todo = self.wanted.look(&self.snapshot, &views);
         self.look_at(todo);
-        self.views = Some(views);
+        if self.views.replace(views).is_none() {
+            // An earlier agent's views stayed until now.
+            self.todo = Todo::all(&self.installed, self.wanted.desired());
+        }
     }
 
     fn look_at(&mut self, todo: Todo) {

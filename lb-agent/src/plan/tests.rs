@@ -49,7 +49,7 @@ fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
             .map(|&n| (address(n), share(n, 1)))
             .collect(),
         complete: true,
-        located: true,
+        unlocated: false,
     }
 }
 
@@ -350,26 +350,58 @@ fn a_view_of_an_earlier_agent_loses_what_is_bad_and_keeps_what_is_unknown() {
     // The third is unknown, the first is bad.
     assert_eq!(found(&[1, 3, 2], &later(&[2], &[1, 2])), kept(&[3, 2]));
     assert_eq!(found(&[3, 2], &later(&[2], &[1, 2])), kept(&[3, 2]));
-    // Nobody has said yet which are bad, or where clients stand, or what there is.
+    // Nobody has said yet which are bad, or what there is.
     let mut unproven = later(&[2], &[1, 2, 3]);
-    let mut unlocated = unproven.clone();
     for endpoint in unproven.services.values_mut() {
         endpoint.proven = false;
     }
-    unlocated.located = false;
-    let unknown = Desired {
-        located: true,
-        ..Desired::default()
-    };
-    for next in [unproven, unlocated, unknown] {
+    for next in [unproven, Desired::default()] {
         assert_eq!(found(&[1, 3], &next), kept(&[1, 3]));
     }
+    // Nor where clients stand: who is in that view is not sent elsewhere.
+    let mut unlocated = later(&[2, 3], &[1, 2, 3]);
+    unlocated.unlocated = true;
+    assert_eq!(found(&[1, 3], &unlocated), kept(&[3]));
     // Nobody is let in, whoever its backends are.
     let mut denied = later(&[2], &[1, 2]);
     for endpoint in denied.services.values_mut() {
         endpoint.flags = flag::DENIED;
     }
     assert_eq!(found(&[1, 3], &denied), None);
+    denied.unlocated = true;
+    assert_eq!(found(&[1, 3], &denied), kept(&[1, 3]));
+}
+
+#[test]
+fn the_views_of_an_earlier_agent_lead_on_until_it_is_known_where_clients_stand() {
+    let now = Instant::now();
+    let view = key(1).seen_from(7);
+    let mut before = desired(&[(1, vec![1, 2])].into());
+    let mut own = before.services[&key(1)].clone();
+    own.slots = vec![address(2)];
+    before.services.insert(view, own);
+    let host = before.services.get_mut(&key(1)).unwrap();
+    host.flags = flag::VIEWS | flag::V6;
+    let flags = |installed: &Installed| installed.services[&key(1)].flags;
+    let mut installed = Installed::empty(8, 8);
+    settle(&mut installed, &before, 0, now);
+    let mut next = desired(&[(1, vec![1, 2, 3])].into());
+    next.unlocated = true;
+    next.complete = false;
+    settle(&mut installed, &next, 0, now);
+    assert_eq!(flags(&installed), flag::VIEWS | flag::V6);
+    next.complete = true;
+    settle(&mut installed, &next, 0, now);
+    assert_eq!(flags(&installed), flag::VIEWS);
+    assert_eq!(answers(&installed)[&view], [address(2)]);
+    let mut gone = desired(&[(2, vec![2])].into());
+    gone.unlocated = true;
+    let mut without = installed.clone();
+    settle(&mut without, &gone, 0, now);
+    assert_eq!(Vec::from_iter(without.services.keys().copied()), [key(2)]);
+    next.unlocated = false;
+    settle(&mut installed, &next, 0, now);
+    assert_eq!((flags(&installed), installed.services.len()), (0, 1));
 }
 
 #[test]

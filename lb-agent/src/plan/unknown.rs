@@ -1,5 +1,5 @@
-//! What becomes of tables as long as a source has not answered: unknown is not empty, so what nobody names stays; what is
-//! known to be bad goes all the same. Pure.
+//! What becomes of tables as long as a source has not answered, or nobody has said where clients stand: unknown is not
+//! empty, so what nobody names stays; what is known to be bad goes all the same. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +39,18 @@ pub(super) fn grown(
     }
 }
 
-/// What to do about an endpoint that `desired` has not, although its service: clients in that view see by now what others
-/// see. Nothing where that is not known.
+/// The flags of `old` that stay: those that lead to endpoints which stay, or to nothing.
+pub(super) fn leading(old: &InstalledService, desired: &Desired) -> u32 {
+    let stay = match (desired.complete, desired.unlocated) {
+        (true, false) => 0,
+        (true, true) => flag::VIEWS,
+        (false, _) => flag::VIEWS | flag::V6,
+    };
+    old.flags & stay
+}
+
+/// What to do about an endpoint that `desired` has not, although its service: clients there see by now what others see,
+/// unless it is not known where they are. Nothing where that cannot be told.
 pub(super) fn superseded(
     installed: &Installed,
     old: &InstalledService,
@@ -48,15 +58,16 @@ pub(super) fn superseded(
     key: ServiceKey,
 ) -> Option<Step> {
     let host = desired.services.get(&of_host(key))?;
-    if !desired.located || !host.proven {
-        return None;
-    }
     let views = desired.services.range(of_host(key)..);
     let views = views.take_while(|(it, _)| of_host(**it) == of_host(key));
-    let is_known = |index: &u32| is_named(installed, host, *index);
     // Where there are rules, who has no endpoint of its own is kept out.
     let rules = views.clone().any(|(_, it)| it.flags & flag::DENIED != 0);
-    if rules || old.slots.iter().all(is_known) {
+    let hidden = desired.unlocated && key.view != HOST_VIEW;
+    if !host.proven || hidden && rules {
+        return None;
+    }
+    let is_known = |index: &u32| is_named(installed, host, *index);
+    if !hidden && (rules || old.slots.iter().all(is_known)) {
         return Some(Step::RemoveService { key });
     }
     // An address that some view is given takes flows.
