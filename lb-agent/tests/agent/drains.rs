@@ -250,6 +250,38 @@ fn an_instance_that_leaves_the_catalog_loses_its_flows_after_the_time_it_had_ask
 }
 
 #[test]
+fn flows_through_a_vip_that_the_service_had_before_are_cut_when_their_instance_leaves() {
+    let pair = Pair::new();
+    let pool = u32::from(Ipv4Addr::new(198, 18, 0, 80));
+    let other = Ipv4Addr::from(if u32::from(pair.vip) == pool {
+        pool + 1
+    } else {
+        pool
+    });
+    let pinned = pair
+        .world
+        .ask(&["vip", "pin", "www_hello", &other.to_string()]);
+    assert_eq!(pinned.code, Some(0), "{pinned:?}");
+    let moved = eventually(LIMIT, || {
+        match pair.world.await_usable("www_hello", &["a", "b"]) {
+            vip if vip == other => Ok(()),
+            vip => Err(vip),
+        }
+    });
+    moved.unwrap();
+    let by_other = flow_to(&pair.world, other, "a");
+    for flow in [&pair.to_a, &by_other] {
+        assert_eq!(greeting(flow).unwrap(), "a");
+    }
+    pair.world.publish(&brief(&[&pair.b]));
+    for flow in [&by_other, &pair.to_a] {
+        assert_eq!(end_of(flow), CUT);
+    }
+    assert_eq!(greeting(&pair.to_b).unwrap(), "b");
+    pair.world.finish();
+}
+
+#[test]
 fn an_instance_that_fails_keeps_its_flows() {
     let pair = Pair::new();
     let checked = brief(&[&pair.a, &pair.b]).replace(
