@@ -8,6 +8,7 @@ use std::{
 };
 
 use lb_testkit::{Docker, eventually};
+use serde_json::Value;
 
 use crate::{
     agent::{Agent, bind_in, curl},
@@ -164,6 +165,45 @@ fn a_container_that_joins_the_servers_network_reaches_it_and_no_more_when_it_lea
             .unwrap();
     }
     until_refused(&docker, &agent, "client", &vip);
+}
+
+#[test]
+fn what_was_counted_at_an_address_stays_when_the_last_client_that_needed_it_has_gone() {
+    let docker = networked();
+    server(&docker, "both", "lb-far", &[]);
+    let join = ["network", "connect", "lb-near", "both"];
+    docker.docker(join).unwrap();
+    client(&docker, "client", "lb-near");
+    let mut agent = Agent::start_for_all(&docker);
+    let vip = agent.until_usable(&docker, "both", &["both"]);
+    let its = address(&docker, "client", "lb-near");
+    until_seen(&docker, &agent, "client", &vip, &its);
+    // How many backends the maps hold, and the handshakes of the service and of its instance.
+    let figures = || {
+        let url = "http://127.0.0.1:9180/api/v1/snapshot";
+        let report = curl(&docker, None, url).map_err(|error| error.to_string())?;
+        let report: Value = serde_json::from_str(&report).map_err(|error| error.to_string())?;
+        let service = report["services"].as_array().into_iter().flatten();
+        let service = service.into_iter().find(|it| it["name"] == "both");
+        let service = service.ok_or("no service")?;
+        let counts = [service, &service["backends"][0]].map(|it| it["connects"]["count"].as_u64());
+        let held = report["data_plane"]["maps"]["BACKENDS"]["entries"].as_u64();
+        Ok::<_, String>((held, counts))
+    };
+    let before = eventually(LIMIT, || match figures()? {
+        (Some(held), [Some(all), Some(own)]) if all > 0 && own > 0 => Ok((held, [all, own])),
+        other => Err(format!("{other:?}")),
+    });
+    let (held, counts) = before.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+    docker.docker(["rm", "-f", "client"]).unwrap();
+    let after = eventually(LIMIT, || match figures()? {
+        (Some(left), after) if left < held => Ok(after),
+        other => Err(format!("{other:?}")),
+    });
+    let after = after.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+    for (before, after) in counts.into_iter().zip(after) {
+        assert!(after >= Some(before), "{counts:?} became {after:?}");
+    }
 }
 
 /// Sends the file `told` to whoever asks for it by TFTP, one after the other. Answers who did.
