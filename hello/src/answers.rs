@@ -79,6 +79,15 @@ impl App {
         respond(StatusCode::OK, "text/html; charset=utf-8", html)
     }
 
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// From now on pages answer 502.
+    pub(crate) fn fail(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     fn switch(&self, switch: &AtomicBool, on: bool) -> Response<Body> {
         switch.store(on, Ordering::Relaxed);
         respond(StatusCode::OK, TEXT, format!("{}\n", self.id))

@@ -3,11 +3,23 @@
 //! It can be broken while its port stays open, and it leaves as a good citizen of a load balancer does: after
 //! SIGTERM it goes on accepting for [`NOTICE`], so that whoever balances has time to look elsewhere, then
 //! finishes what it has and ends. It keeps nothing and never reads a request's body.
+//!
+//! In an image it is four programs, told apart by the name that it was started under: the server; the worker
+//! `php-fpm` without which the pages fail, and `pkill` to end that one with; and `ask`, a client.
 
 mod answers;
+mod ask;
 mod download;
+mod worker;
 
-use std::{io, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    env, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use answers::App;
 use clap::Parser;
@@ -17,6 +29,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
@@ -40,15 +53,49 @@ struct Args {
     /// Whom the page greets.
     #[arg(long, env = "NAME", default_value = "world")]
     name: String,
+
+    /// A program to run beside it, in the place of the application: once it ends, the pages answer 502.
+    #[arg(long, value_name = "PROGRAM")]
+    worker: Option<PathBuf>,
+
+    /// Where it says its id as soon as somebody connects: a protocol that is not HTTP.
+    #[arg(long, value_name = "ADDR")]
+    line: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    match Path::new(&called)
+        .file_name()
+        .and_then(|name| name.to_str())
+    {
+        Some("php-fpm") => worker::work(),
+        Some("pkill") => worker::kill_all(arguments.next()),
+        Some("ask") => ask::ask(arguments.next().and_then(|url| url.into_string().ok())),
+        _ => hello(Args::parse()),
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let Args { listen, id, name } = Args::parse();
-    match serve(listen, Arc::new(App::new(id, name))).await {
+async fn hello(args: Args) -> ExitCode {
+    let app = Arc::new(App::new(args.id, args.name));
+    if let Some(program) = &args.worker
+        && let Err(error) = worker::start(program, Arc::clone(&app))
+    {
+        eprintln!("hello: cannot start {}: {error}", program.display());
+        return ExitCode::FAILURE;
+    }
+    if let Some(address) = args.line
+        && let Err(error) = say_id(address, Arc::clone(&app)).await
+    {
+        eprintln!("hello: cannot serve on {address}: {error}");
+        return ExitCode::FAILURE;
+    }
+    match serve(args.listen, app).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hello: cannot serve on {listen}: {error}");
+            eprintln!("hello: cannot serve on {}: {error}", args.listen);
             ExitCode::FAILURE
         }
     }
@@ -73,6 +120,23 @@ async fn serve(address: SocketAddr, app: Arc<App>) -> io::Result<()> {
     if timeout(GRACE, connections.shutdown()).await.is_err() {
         eprintln!("hello: some connections were still open {GRACE:?} after the last accept");
     }
+    Ok(())
+}
+
+/// Says its id to everybody who connects to `address`, in a task of its own.
+async fn say_id(address: SocketAddr, app: Arc<App>) -> io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    println!("hello: saying the id on {}", listener.local_addr()?);
+    tokio::spawn(async move {
+        let line = format!("{}\n", app.id());
+        loop {
+            match listener.accept().await {
+                // One that left does not matter to the next.
+                Ok((mut stream, _)) => drop(stream.write_all(line.as_bytes()).await),
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! How the application leaves, seen from outside.
+//! How the application leaves, and how it is broken, seen from outside.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -11,21 +11,37 @@ use std::{
 /// The real binary; killed when a test fails.
 struct Hello {
     child: Child,
+    /// Where it listens: with HTTP last.
     address: String,
+    lines: Vec<String>,
 }
 
 impl Hello {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hello"))
             .args(["--listen", "127.0.0.1:0", "--id", "a"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
-        Self { child, address }
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = Vec::new();
+        for line in output.lines().map(Result::unwrap) {
+            lines.push(line.rsplit(' ').next().unwrap().to_owned());
+            if line.contains("listening") {
+                break;
+            }
+        }
+        let address = lines.pop().unwrap();
+        Self {
+            child,
+            address,
+            lines,
+        }
     }
 
     fn terminate(&self) {
@@ -53,9 +69,9 @@ impl Drop for Hello {
 }
 
 fn read(mut stream: TcpStream) -> String {
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]
@@ -86,6 +102,65 @@ fn it_goes_on_accepting_for_two_seconds_after_sigterm_and_finishes_what_it_has()
     let (_, body) = download.split_once("\r\n\r\n").unwrap();
     assert_eq!(body, "a\n".repeat(150));
     assert!(hello.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_killed_worker_fails_the_pages_and_not_the_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str, program: &str| {
+        let place = folder.path().join(name);
+        std::os::unix::fs::symlink(program, &place).unwrap();
+        place.into_os_string().into_string().unwrap()
+    };
+    // Nobody else on this machine has this name. `cat` lives for as long as its input, as the real worker does.
+    let name = format!("lbw-{}", std::process::id());
+    let worker = place(&name, "/bin/cat");
+    let pkill = place("pkill", env!("CARGO_BIN_EXE_hello"));
+    let hello = Hello::start_with(&["--worker", &worker]);
+    assert!(read(hello.ask("/").unwrap()).starts_with("HTTP/1.1 200"));
+    let kill = |name: &str| Command::new(&pkill).arg(name).status().unwrap().code();
+    assert_eq!(kill("lbw-nobody"), Some(1));
+    assert_eq!(kill(&name), Some(0));
+    let told = Instant::now();
+    while !read(hello.ask("/").unwrap()).starts_with("HTTP/1.1 502") {
+        assert!(told.elapsed() < Duration::from_secs(10), "it goes on");
+    }
+    assert!(read(hello.ask("/logo.png").unwrap()).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_client_asks_in_both_protocols() {
+    let folder = tempfile::tempdir().unwrap();
+    let ask = folder.path().join("ask");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_hello"), &ask).unwrap();
+    let hello = Hello::start_with(&["--line", "127.0.0.1:0"]);
+    let line = hello.lines[0].clone();
+    let ask = |url: &str| {
+        let output = Command::new(&ask).arg(url).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    assert_eq!(
+        ask(&format!("http://{}/id", hello.address)),
+        (true, "a\n".into())
+    );
+    assert_eq!(ask(&format!("tcp://{line}")), (true, "a\n".into()));
+    let (fine, said) = ask(&format!("http://{}/download", hello.address));
+    assert!(!fine && said.contains("400"), "{said}");
+    drop(hello);
+    let (fine, said) = ask(&format!("tcp://{line}"));
+    assert!(!fine && said.contains("refused"), "{said}");
+}
+
+#[test]
+fn a_worker_goes_with_its_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = folder.path().join("php-fpm");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_hello"), &worker).unwrap();
+    let mut worker = Command::new(worker).stdin(Stdio::piped()).spawn().unwrap();
+    assert_eq!(worker.try_wait().unwrap(), None);
+    drop(worker.stdin.take());
+    assert!(worker.wait().unwrap().success());
 }
 
 #[test]

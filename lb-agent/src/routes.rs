@@ -78,7 +78,7 @@ pub struct RouteConfig {
     pub domains: Vec<String>,
     /// Which services the outside world reaches.
     pub expose: Expose,
-    /// Where the front and the page listen. A backend there would be a loop, and is refused.
+    /// Where the front listens, and the page unless it has names. A backend there would be a loop or a way in, and is refused.
     pub listeners: Vec<SocketAddr>,
     /// The host's own addresses: what an unspecified listener address stands for.
     pub host_addresses: BTreeSet<IpAddr>,

@@ -100,11 +100,14 @@ impl Docker {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<String> {
-        self.spawn("docker", "docker")
+        self.client("docker", "docker").args(arguments).output()
+    }
+
+    /// A program that talks to this engine: one of its packages by its name, or another by its path.
+    pub fn client(&self, name: &str, program: impl AsRef<Path>) -> Spawn<'_> {
+        self.spawn(name, program.as_ref())
             .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
             .env("DOCKER_CONFIG", self.folder.path())
-            .args(arguments)
-            .output()
     }
 
     /// Makes an image of `files`, each a path in the image and the file that it is a copy of, with `changes` in the
@@ -303,7 +306,7 @@ impl Docker {
         self.folder.path().join("bin")
     }
 
-    fn spawn(&self, name: &str, program: &str) -> Spawn<'_> {
+    fn spawn(&self, name: &str, program: impl AsRef<Path>) -> Spawn<'_> {
         // A stranger's settings are none of ours.
         let spawn = Spawn::new(name, self.packages.program(program)).hide("DOCKER_");
         spawn
@@ -328,8 +331,10 @@ impl Drop for Docker {
 struct Packages(PathBuf);
 
 impl Packages {
-    fn program(&self, name: &str) -> PathBuf {
+    fn program(&self, name: impl AsRef<Path>) -> PathBuf {
+        let name = name.as_ref();
         let mut folders = self.folders();
+        // A path that begins with a slash stays as it is.
         let found = folders.find(|folder| folder.join(name).is_file());
         found.map_or_else(|| self.0.join(name), |folder| folder.join(name))
     }

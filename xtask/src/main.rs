@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod fuzz;
+mod image;
 mod packages;
 mod setup;
 mod shell;
@@ -32,6 +33,8 @@ enum Command {
     Bench(bench::Bench),
     /// Look for inputs that break the parsers. The tests replay what was found.
     Fuzz(fuzz::Fuzz),
+    /// Build the container images of the agent and of the demo's application, from nothing but this source.
+    Image(image::Args),
     /// Find or install everything that building and testing need.
     Setup,
     /// Build the kernel programs.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test => check::test(),
         Command::Ci => check::ci(),
         Command::Fuzz(options) => fuzz::fuzz(&options),
+        Command::Image(args) => image::run(&args),
         Command::Setup => setup::everything(),
         Command::BuildEbpf => {
             setup::programs()?;

@@ -19,6 +19,8 @@ pub(crate) enum Suite {
     Bullseye,
     /// Debian 12: its Docker Engine needs only libraries that every Debian has.
     Bookworm,
+    /// Debian 13: the first one that ships Compose of today's format.
+    Trixie,
 }
 
 impl fmt::Display for Suite {
@@ -26,6 +28,7 @@ impl fmt::Display for Suite {
         f.write_str(match self {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
         })
     }
 }
@@ -51,6 +54,21 @@ pub(crate) fn consul(tools: &Path) -> Result<PathBuf> {
 /// As [`ensure()`].
 pub(crate) fn docker(tools: &Path) -> Result<PathBuf> {
     folder_of(tools, &DOCKER)
+}
+
+/// Docker Compose, which is both a plugin of the command `docker` and a command of its own.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn compose(tools: &Path) -> Result<PathBuf> {
+    let root = ensure(tools, Suite::Trixie, "docker-compose")?;
+    let binary = root.join("usr/libexec/docker/cli-plugins/docker-compose");
+    ensure!(
+        binary.is_file(),
+        "the package docker-compose holds no {}; remove its folder and run the command again",
+        binary.display()
+    );
+    Ok(binary)
 }
 
 /// The folder with these packages of Bookworm, of each of which something must be there.

@@ -44,6 +44,7 @@ pub(crate) fn everything() -> Result<()> {
     cargo_deny()?;
     crate::packages::consul(&tools())?;
     crate::packages::docker(&tools())?;
+    crate::packages::compose(&tools())?;
     crate::packages::rivals(&tools())?;
     crate::packages::dig(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");

@@ -54,6 +54,14 @@ pub struct RunArgs {
     /// Where the status page and the metrics are [default: 127.0.0.1:9180]
     #[arg(long, env = "LB_ADMIN", value_name = "ADDR")]
     pub admin: Option<String>,
+    /// Host name that the page answers to, beside localhost and addresses; may be repeated
+    #[arg(
+        long,
+        env = "LB_ADMIN_NAMES",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub admin_name: Vec<String>,
     /// Where the resolver listens; may be repeated [default: port 53 of the pool's first address]
     #[arg(long, env = "LB_DNS", value_name = "ADDR", value_delimiter = ',')]
     pub dns: Vec<String>,

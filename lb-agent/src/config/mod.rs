@@ -176,6 +176,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The file of the token that changes need.
     pub token_file: Option<PathBuf>,
+    /// Host names that they answer to, beside `localhost` and addresses of this host.
+    pub names: Vec<String>,
 }
 
 /// The resolver.

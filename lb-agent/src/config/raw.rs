@@ -100,6 +100,7 @@ raw_config! {
     front_no_route_status: i64,
     admin_listen: String,
     admin_token_file: String,
+    admin_names: Vec<String>,
     dns_enabled: bool,
     dns_listen: Vec<String>,
     dns_upstreams: Vec<String>,
@@ -207,6 +208,7 @@ impl RawConfig {
         keys.table(&mut root, "admin", |keys, admin| {
             raw.admin_listen = keys.string(admin, "listen");
             raw.admin_token_file = keys.string(admin, "token_file");
+            raw.admin_names = keys.strings(admin, "names");
         });
         keys.table(&mut root, "dns", |keys, dns| {
             raw.dns_enabled = keys.boolean(dns, "enabled");
@@ -284,6 +286,7 @@ impl RawConfig {
             front_listen: list("--front", &args.front),
             front_domains: list("--domain", &args.domain),
             admin_listen: text("--admin", &args.admin),
+            admin_names: list("--admin-name", &args.admin_name),
             dns_listen: list("--dns", &args.dns),
             registrar_enabled: args.registrar.map(|value| Given {
                 origin: Origin::Flag("--registrar"),

@@ -163,7 +163,11 @@ fn admin(raw: &RawConfig, judge: &mut Judge<'_>) -> Admin {
              token_file in [admin]",
         );
     }
-    Admin { listen, token_file }
+    Admin {
+        listen,
+        token_file,
+        names: judge.list(&raw.admin_names, Vec::new(), domain),
+    }
 }
 
 fn dns(raw: &RawConfig, pools: Pools, judge: &mut Judge<'_>) -> Dns {

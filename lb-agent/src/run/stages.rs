@@ -246,11 +246,14 @@ pub(super) fn spawn(
     let routes = RouteConfig {
         domains: config.front.domains.clone(),
         expose: config.front.expose,
-        listeners: listeners
-            .admin
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect(),
+        // Whoever gives the page names wants routes to it. It is no loop, and judges each Host itself.
+        listeners: match config.admin.names.as_slice() {
+            [] => {
+                let admin = listeners.admin.iter();
+                admin.filter_map(|it| it.local_addr().ok()).collect()
+            }
+            _ => Vec::new(),
+        },
         ..RouteConfig::default()
     };
     if config.front.enabled {
@@ -341,7 +344,7 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
     admin::Config {
         state_dir: config.state_dir.clone(),
         token_file: config.admin.token_file.clone(),
-        names: Vec::new(),
+        names: config.admin.names.clone(),
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn build(source: Kind) -> Result<Binaries> {
             .with_context(|| format!("cargo built no program {name}"))
     };
     let consul = match source {
-        Kind::File => None,
+        Kind::File | Kind::Docker => None,
         Kind::Consul => Some(packages::consul(&workspace().join(".tools"))?),
     };
     Ok(Binaries {

@@ -27,6 +27,16 @@ pub(super) struct Backend {
     pub(super) id: String,
     pub(super) address: SocketAddr,
     pub(super) state: String,
+    /// What the agent's own probe says.
+    pub(super) probe: Level,
+    /// What the source says.
+    pub(super) source: Level,
+}
+
+/// One of the two levels of health.
+#[derive(Debug, Deserialize)]
+pub(super) struct Level {
+    pub(super) state: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,9 +88,14 @@ impl Service {
 
     /// The state of instance `id`, in the agent's word.
     pub(super) fn state(&self, id: &str) -> Result<&str> {
-        let backend = self.backends.iter().find(|backend| backend.id == id);
-        backend
-            .map(|backend| backend.state.as_str())
+        Ok(&self.backend(id)?.state)
+    }
+
+    /// Instance `id`.
+    pub(super) fn backend(&self, id: &str) -> Result<&Backend> {
+        let mut backends = self.backends.iter();
+        backends
+            .find(|backend| backend.id == id)
             .with_context(|| format!("{} has no instance {id}", self.name))
     }
 }
@@ -91,8 +106,10 @@ mod tests {
 
     const JSON: &str = r#"{"api":1,"problems":[{"subject":"service x","message":"is odd"}],"services":[
         {"name":"www_hello","vip":"198.18.4.2","hosts":["www.hello"],"backends":[
-            {"node":"file","id":"b","address":"10.77.0.12:80","state":"l4_down"},
-            {"node":"file","id":"a","address":"10.77.0.11:80","state":"usable"}]}]}"#;
+            {"node":"file","id":"b","address":"10.77.0.12:80","state":"l4_down",
+             "probe":{"state":"down"},"source":{"state":"passing"}},
+            {"node":"file","id":"a","address":"10.77.0.11:80","state":"usable",
+             "probe":{"state":"up"},"source":{"state":"passing"}}]}]}"#;
 
     #[test]
     fn usable_instances_and_states_are_read_by_id() {
@@ -101,6 +118,11 @@ mod tests {
         assert_eq!(service.vip().unwrap().to_string(), "198.18.4.2");
         assert_eq!(service.usable(), ["a"]);
         assert_eq!(service.state("b").unwrap(), "l4_down");
+        let backend = service.backend("b").unwrap();
+        assert_eq!(
+            (&*backend.probe.state, &*backend.source.state),
+            ("down", "passing")
+        );
         assert!(service.state("c").is_err());
         assert_eq!(report.problems().collect::<Vec<_>>(), ["service x: is odd"]);
     }

@@ -323,7 +323,7 @@ fn traffic_both_ways(world: &World) -> Result<[Traffic; 2]> {
 }
 
 /// Asks until everybody in `expected` has answered, and for a while more; fails if somebody else does.
-fn see(expected: &[&str], mut ask: impl FnMut() -> Result<Answer>) -> Result<String> {
+pub(super) fn see(expected: &[&str], mut ask: impl FnMut() -> Result<Answer>) -> Result<String> {
     let mut seen = BTreeMap::new();
     for _ in 0..ASK_AT_MOST {
         let answer = ask()?.body;

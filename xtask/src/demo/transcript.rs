@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::{Kind, steps, world::World};
+use super::{Kind, world::World};
 
 /// The transcript so far.
 pub(super) struct Transcript {
@@ -25,8 +25,12 @@ impl Evidence {
 
 impl Transcript {
     pub(super) fn new(source: Kind) -> Self {
+        let made_of = match source {
+            Kind::File | Kind::Consul => "the network is made of namespaces",
+            Kind::Docker => "the Docker Engine is the demo's own",
+        };
         println!(
-            "lb-agent demo, source {}. Every process is real; the network is made of namespaces.",
+            "lb-agent demo, source {}. Every process is real; {made_of}.",
             source.as_str()
         );
         Self {
@@ -70,13 +74,21 @@ impl Transcript {
     }
 
     /// The last line.
-    pub(super) fn end(&self) {
+    ///
+    /// # Errors
+    /// When one of the `steps` failed.
+    pub(super) fn end(&self, steps: usize) -> Result<()> {
         println!(
-            "\n{} of {} steps ok, in {:.0} s; everything is taken down.",
+            "\n{} of {steps} steps ok, in {:.0} s; everything is taken down.",
             self.played - self.failed,
-            steps::COUNT,
             self.start.elapsed().as_secs_f64()
         );
+        ensure!(
+            self.failed == 0,
+            "{} of the demo's steps failed",
+            self.failed
+        );
+        Ok(())
     }
 
     pub(super) fn failed(&self) -> usize {

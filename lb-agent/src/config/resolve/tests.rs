@@ -173,6 +173,7 @@ fn every_key_of_the_file_has_its_effect() {
             [admin]
             listen = "0.0.0.0:9180"
             token_file = "/f"
+            names = ["Page.Example.org"]
             [dns]
             enabled = false
             listen = ["127.0.0.1:5353"]
@@ -215,6 +216,7 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(config.front.expose, Expose::Tagged);
     assert_eq!(config.front.no_route_status, 404);
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
+    assert_eq!(config.admin.names, ["page.example.org"]);
     assert_eq!(config.vip.pool6.to_string(), "fd77::/80");
     let allow = ["192.0.2.0/24", "2001:db8::/32"];
     assert_eq!(config.dns.allow, allow.map(|it| it.parse().unwrap()));
@@ -382,6 +384,7 @@ fn a_wrong_flag_is_told_with_its_remedy() {
     check_flag("--dns=1.2.3", "with or without a port");
     check_flag("--domain=a.test:80", "without a port");
     check_flag("--admin=[::]:80", "token_file");
+    check_flag("--admin-name=a.test:80", "without a port");
     check_flag("--consul=consul", "host:port");
     check_flag("--consul=http://a:1/v1", "host:port");
     check_flag("--consul=:8500", "host:port");

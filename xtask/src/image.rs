@@ -1,0 +1,219 @@
+//! `cargo xtask image`: the container images, made from this source alone.
+//!
+//! No base image, no network and no engine: an image is one layer with one static program, written in the format of
+//! `docker save`, the same bytes for the same input. An engine that answers is given them.
+
+mod archive;
+mod consul;
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::{
+    packages, setup,
+    shell::{self, cargo, say},
+    tools, workspace,
+};
+
+/// Arguments of `cargo xtask image`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also make an image of Debian's Consul, for machines that cannot pull the one that compose/ names.
+    #[arg(long)]
+    consul: bool,
+}
+
+/// One image, as a file that `docker load` reads.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) name: &'static str,
+    pub(crate) file: PathBuf,
+    /// Of all files in it.
+    pub(crate) bytes: u64,
+}
+
+/// Builds the images and gives them to the engine, if one answers.
+///
+/// # Errors
+/// When a program cannot be built, or the engine does not take them.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::programs()?;
+    let images = build(args.consul)?;
+    for image in &images {
+        let tenths = image.bytes * 10 / 1_000_000;
+        let (whole, tenth) = (tenths / 10, tenths % 10);
+        println!(
+            "{:30} {whole:3}.{tenth} MB  {}",
+            image.name,
+            image.file.display()
+        );
+    }
+    if !engine_answers() {
+        println!("no Docker Engine answers; later: docker load --input FILE");
+        return Ok(());
+    }
+    for image in &images {
+        run_docker(&["load", "--input"], &image.file)?;
+    }
+    Ok(())
+}
+
+/// Builds the images of the agent and of hello, and of Consul if that is wanted.
+///
+/// # Errors
+/// When a program cannot be built or found.
+pub(crate) fn build(consul: bool) -> Result<Vec<Image>> {
+    let programs = static_programs()?;
+    let mut images = vec![agent(&programs)?, hello(&programs)?];
+    if consul {
+        images.push(consul::image(&packages::consul(&tools())?)?);
+    }
+    Ok(images)
+}
+
+/// The name that the compose files give the agent's image.
+pub(crate) const AGENT: &str = "lb-agent:latest";
+
+/// The name that they give the application's.
+pub(crate) const HELLO: &str = "lb-hello:latest";
+
+/// Builds the programs without a library to load, and answers the folder that they are in.
+fn static_programs() -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    say("building the static programs (nothing to do when they are current)");
+    // The flags are for the target alone: build scripts and macros run here, with libraries.
+    let flags = format!(
+        "CARGO_TARGET_{}_RUSTFLAGS",
+        target.to_uppercase().replace('-', "_")
+    );
+    shell::run(
+        cargo()
+            .args([
+                "build",
+                "--locked",
+                "--profile",
+                "image",
+                "--target",
+                &target,
+            ])
+            .args(["--package", "lb-agent", "--package", "hello"])
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env(flags, "-C target-feature=+crt-static"),
+    )?;
+    Ok(workspace().join("target").join(target).join("image"))
+}
+
+fn agent(programs: &Path) -> Result<Image> {
+    let root = Root::new("lb-agent")?;
+    root.copy(&programs.join("lb-agent"), "lb-agent")?;
+    let config = json!({
+        "Entrypoint": ["/lb-agent"],
+        "Cmd": ["run"],
+        // So that `docker exec` finds it without a slash.
+        "Env": ["PATH=/"],
+        "Labels": labels("lb-agent", "Balances Docker and Consul services inside connect()"),
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {
+            "Test": ["CMD", "/lb-agent", "healthcheck"],
+            "Interval": 10 * SECOND,
+            "Timeout": 5 * SECOND,
+            "StartPeriod": 30 * SECOND,
+            "Retries": 3,
+        },
+    });
+    root.image(AGENT, &config)
+}
+
+fn hello(programs: &Path) -> Result<Image> {
+    let root = Root::new("hello")?;
+    root.copy(&programs.join("hello"), "bin/hello")?;
+    // Names under which it is the worker of the application, the program that ends that one, and a client.
+    for name in ["php-fpm", "pkill", "ask"] {
+        let link = root.path.join("bin").join(name);
+        symlink("hello", &link).with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    let config = json!({
+        "Entrypoint": ["/bin/hello"],
+        "Cmd": ["--worker", "/bin/php-fpm"],
+        "Env": ["PATH=/bin"],
+        "ExposedPorts": { "80/tcp": {} },
+        "Labels": labels("hello", "The demo's application: shows which instance answered"),
+        "StopSignal": "SIGTERM",
+    });
+    root.image(HELLO, &config)
+}
+
+fn labels(title: &str, description: &str) -> Value {
+    json!({
+        "org.opencontainers.image.title": title,
+        "org.opencontainers.image.description": description,
+        "org.opencontainers.image.version": env!("CARGO_PKG_VERSION"),
+        "org.opencontainers.image.licenses": "MIT OR Apache-2.0",
+    })
+}
+
+/// The folder that becomes the root of an image.
+struct Root {
+    name: &'static str,
+    path: PathBuf,
+}
+
+impl Root {
+    fn new(name: &'static str) -> Result<Self> {
+        let path = folder().join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot empty {}", path.display()))?;
+        }
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { name, path })
+    }
+
+    /// Copies `file`, or what it leads to, to this place in the image.
+    fn copy(&self, file: &Path, place: &str) -> Result<()> {
+        let to = self.path.join(place.trim_start_matches('/'));
+        let parent = to.parent().unwrap_or(&self.path);
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::copy(file, &to))
+            .map(drop)
+            .with_context(|| format!("cannot copy {} to {}", file.display(), to.display()))
+    }
+
+    /// Packs it, and removes the folder.
+    fn image(self, name: &'static str, config: &Value) -> Result<Image> {
+        let file = folder().join(format!("{}.tar", self.name));
+        let bytes = archive::pack(&self.path, &file, name, config)?;
+        fs::remove_dir_all(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))?;
+        Ok(Image { name, file, bytes })
+    }
+}
+
+/// Where the files are written.
+fn folder() -> PathBuf {
+    workspace().join("target/images")
+}
+
+fn engine_answers() -> bool {
+    let mut docker = Command::new("docker");
+    docker
+        .args(["version", "--format", "{{.Server.Version}}"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    docker.status().is_ok_and(|status| status.success())
+}
+
+fn run_docker(arguments: &[&str], file: &Path) -> Result<()> {
+    shell::run(Command::new("docker").args(arguments).arg(file))
+}
+
+/// Times in an image's configuration are nanoseconds.
+const SECOND: u64 = 1_000_000_000;
