@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -40,10 +41,11 @@ impl App {
         }
     }
 
-    /// The answer to `request`.
-    pub(crate) fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
+    /// The answer to `request`, which came from `peer`.
+    pub(crate) fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Body> {
         let path = request.uri().path();
         match (request.method(), path) {
+            (&Method::GET, "/from") => from(peer, request),
             (&Method::POST, "/break") => self.switch(&self.broken, true),
             (&Method::POST, "/mend") => self.switch(&self.broken, false),
             (&Method::POST, "/hurry") => self.switch(&self.hurry, true),
@@ -94,6 +96,16 @@ impl App {
     }
 }
 
+/// Who asked: the address of the connection, and on a second line what an HTTP front said of its own client.
+fn from<B>(peer: IpAddr, request: &Request<B>) -> Response<Body> {
+    let mut text = format!("{peer}\n");
+    for value in request.headers().get_all("x-forwarded-for") {
+        text.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        text.push('\n');
+    }
+    respond(StatusCode::OK, TEXT, text)
+}
+
 fn refuse_method(allowed: &'static str) -> Response<Body> {
     let mut answer = respond(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -131,12 +143,16 @@ const LOGO: &[u8] = include_bytes!("logo.png");
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
     #[track_caller]
     fn ask(app: &App, method: Method, target: &str) -> StatusCode {
         let request = Request::builder().method(method).uri(target).body(());
-        app.answer(&request.unwrap()).status()
+        app.answer(&request.unwrap(), PEER).status()
     }
 
     async fn text(answer: Response<Body>) -> String {
@@ -152,7 +168,7 @@ mod tests {
     async fn any_path_shows_the_page_with_the_id() {
         for target in ["/", "/index.php", "/some/where?x=y"] {
             let request = Request::get(target).body(()).unwrap();
-            let answer = app().answer(&request);
+            let answer = app().answer(&request, PEER);
             assert_eq!(answer.status(), StatusCode::OK, "{target}");
             let page = text(answer).await;
             assert!(page.contains("<title>Hello world!</title>"), "{page}");
@@ -189,16 +205,25 @@ mod tests {
     #[tokio::test]
     async fn a_download_has_the_length_asked_for_and_names_its_instance() {
         let request = Request::get("/download?bytes=100001").body(()).unwrap();
-        let page = text(app().answer(&request)).await;
+        let page = text(app().answer(&request, PEER)).await;
         assert_eq!(page.len(), 100_001);
         assert!(page.lines().all(|line| line == "a"));
+    }
+
+    #[tokio::test]
+    async fn who_asked_is_told_as_the_connection_and_as_the_front_say_it() {
+        let direct = Request::get("/from").body(()).unwrap();
+        assert_eq!(text(app().answer(&direct, PEER)).await, "192.0.2.7\n");
+        let through = Request::get("/from").header("X-Forwarded-For", "198.51.100.1");
+        let answer = app().answer(&through.body(()).unwrap(), PEER);
+        assert_eq!(text(answer).await, "192.0.2.7\n198.51.100.1\n");
     }
 
     #[tokio::test]
     async fn a_wrong_order_is_refused_with_the_reason() {
         for query in ["", "bytes=x", "bytes=5&rate=0", "bytes=5&colour=red"] {
             let request = Request::get(format!("/download?{query}")).body(()).unwrap();
-            let answer = app().answer(&request);
+            let answer = app().answer(&request, PEER);
             assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{query}");
             assert!(text(answer).await.contains("/download?bytes="), "{query}");
         }

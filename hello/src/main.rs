@@ -1,7 +1,7 @@
 //! The demo's application: an HTTP server that shows its instance id.
 //!
 //! It can be broken while its port stays open, and it leaves as a good citizen of a load balancer does: after
-//! SIGTERM it goes on accepting for [`NOTICE`], so that whoever balances has time to look elsewhere, then
+//! SIGTERM it goes on accepting for two seconds, so that whoever balances has time to look elsewhere, then
 //! finishes what it has and ends. It keeps nothing and never reads a request's body.
 //!
 //! In an image it is four programs, told apart by the name that it was started under: the server; the worker
@@ -14,7 +14,7 @@ mod worker;
 
 use std::{
     env, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -61,6 +61,10 @@ struct Args {
     /// Where it says its id as soon as somebody connects: a protocol that is not HTTP.
     #[arg(long, value_name = "ADDR")]
     line: Option<SocketAddr>,
+
+    /// How long it goes on accepting after SIGTERM; 0 is an application that knows nothing of load balancers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    notice: u64,
 }
 
 fn main() -> ExitCode {
@@ -92,7 +96,7 @@ async fn hello(args: Args) -> ExitCode {
         eprintln!("hello: cannot serve on {address}: {error}");
         return ExitCode::FAILURE;
     }
-    match serve(args.listen, app).await {
+    match serve(args.listen, app, Duration::from_secs(args.notice)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hello: cannot serve on {}: {error}", args.listen);
@@ -102,7 +106,7 @@ async fn hello(args: Args) -> ExitCode {
 }
 
 /// Serves until SIGTERM or SIGINT, and then for as long as it takes to leave politely.
-async fn serve(address: SocketAddr, app: Arc<App>) -> io::Result<()> {
+async fn serve(address: SocketAddr, app: Arc<App>, notice: Duration) -> io::Result<()> {
     // Before the port opens: whoever sees the port may send the signal.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -115,7 +119,7 @@ async fn serve(address: SocketAddr, app: Arc<App>) -> io::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    let Err(_) = timeout(NOTICE, accept(&listener, &app, &connections)).await;
+    let Err(_) = timeout(notice, accept(&listener, &app, &connections)).await;
     drop(listener);
     if timeout(GRACE, connections.shutdown()).await.is_err() {
         eprintln!("hello: some connections were still open {GRACE:?} after the last accept");
@@ -148,7 +152,7 @@ async fn accept(
 ) -> std::convert::Infallible {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => attend(stream, Arc::clone(app), connections),
+            Ok((stream, peer)) => attend(stream, peer.ip(), Arc::clone(app), connections),
             // Out of descriptors, or the peer left already: neither is a reason to end, nor to spin.
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
@@ -156,11 +160,11 @@ async fn accept(
 }
 
 /// Serves one connection in a task of its own.
-fn attend(stream: TcpStream, app: Arc<App>, connections: &GracefulShutdown) {
+fn attend(stream: TcpStream, peer: IpAddr, app: Arc<App>, connections: &GracefulShutdown) {
     // Without it a small answer waits for the acknowledgement of its head.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
-        let answer = app.answer(&request);
+        let answer = app.answer(&request, peer);
         async move { Ok::<_, std::convert::Infallible>(answer) }
     });
     let connection = http1::Builder::new()
@@ -172,9 +176,6 @@ fn attend(stream: TcpStream, app: Arc<App>, connections: &GracefulShutdown) {
         let _ = connection.await;
     });
 }
-
-/// How long it goes on accepting after SIGTERM.
-const NOTICE: Duration = Duration::from_secs(2);
 
 /// How long requests in flight may take after that.
 const GRACE: Duration = Duration::from_secs(30);

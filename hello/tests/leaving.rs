@@ -105,6 +105,21 @@ fn it_goes_on_accepting_for_two_seconds_after_sigterm_and_finishes_what_it_has()
 }
 
 #[test]
+fn without_notice_it_accepts_nobody_after_sigterm_and_finishes_what_it_has() {
+    let mut hello = Hello::start_with(&["--notice", "0"]);
+    // An hour at this rate: it is the reader who ends it.
+    let download = hello.ask("/download?bytes=360000&rate=100").unwrap();
+    hello.terminate();
+    let told = Instant::now();
+    while TcpStream::connect(&hello.address).is_ok() {
+        assert!(told.elapsed() < Duration::from_secs(1), "it goes on");
+    }
+    assert_eq!(hello.child.try_wait().unwrap(), None);
+    drop(download);
+    assert!(hello.child.wait().unwrap().success());
+}
+
+#[test]
 fn a_killed_worker_fails_the_pages_and_not_the_port() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str, program: &str| {
