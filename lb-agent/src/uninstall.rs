@@ -214,6 +214,19 @@ impl Work {
                     .push(format!("{}: not this agent's", names.join(", ")));
                 Ok(())
             }
+            // A volume of a container, whose root may be read-only.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                self.left.push(format!(
+                    "{}: empty, and a mount: whoever made that removes it",
+                    folder.display()
+                ));
+                Ok(())
+            }
             other => other.with_context(|| format!("cannot remove {}", folder.display())),
         }
     }

@@ -119,3 +119,18 @@ fn what_others_pinned_there_is_kept_and_told() {
     assert!(world.netns.enter(|| foreign.exists()).unwrap());
     world.finish();
 }
+
+#[test]
+fn a_state_directory_that_is_a_volume_is_emptied_and_told() {
+    let (mut world, _a, _) = World::with_one();
+    world.terminate();
+    let state = world.path("state");
+    world.netns.bind(&state, &state).unwrap();
+    let done = world.uninstall(&["--purge"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let told = format!("left: {}: empty, and a mount", state.display());
+    assert!(done.out.contains(&told), "{done:?}");
+    let left = fs::read_dir(&state).unwrap().count();
+    assert_eq!(left, 0, "{done:?}");
+    world.finish();
+}
