@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use crate::{
-    packages, setup,
+    demo, packages, setup,
     shell::{cargo, run, say},
     tools, workspace,
 };
@@ -47,7 +47,12 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_RIVALS", &rivals)
             .env("LB_DIG", &dig))?;
     }
-    Ok(())
+    say("demo, in containers");
+    demo::run(demo::Args {
+        once: true,
+        source: demo::Kind::Docker,
+        debug_build: true,
+    })
 }
 
 /// Everything that must be green before a change lands.

@@ -45,7 +45,7 @@ pub(crate) struct Image {
 /// When a program cannot be built, or the engine does not take them.
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::programs()?;
-    let images = build(args.consul)?;
+    let images = build(Build::Small, args.consul)?;
     for image in &images {
         let tenths = image.bytes * 10 / 1_000_000;
         let (whole, tenth) = (tenths / 10, tenths % 10);
@@ -65,12 +65,43 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// How the programs are built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Build {
+    /// For use: with the profile `image`.
+    Small,
+    /// There sooner after a change, and as large as it likes.
+    Soon,
+}
+
+impl Build {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Small => &["--profile", "image"],
+            // With the name of a profile of its own, build scripts and macros would be built once more.
+            Self::Soon => &[
+                "--config",
+                "profile.dev.debug = 'none'",
+                "--config",
+                "profile.dev.strip = 'symbols'",
+            ],
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Small => "image",
+            Self::Soon => "debug",
+        }
+    }
+}
+
 /// Builds the images of the agent and of hello, and of Consul if that is wanted.
 ///
 /// # Errors
 /// When a program cannot be built or found.
-pub(crate) fn build(consul: bool) -> Result<Vec<Image>> {
-    let programs = static_programs()?;
+pub(crate) fn build(how: Build, consul: bool) -> Result<Vec<Image>> {
+    let programs = static_programs(how)?;
     let mut images = vec![agent(&programs)?, hello(&programs)?];
     if consul {
         images.push(consul::image(&packages::consul(&tools())?)?);
@@ -85,7 +116,7 @@ pub(crate) const AGENT: &str = "lb-agent:latest";
 pub(crate) const HELLO: &str = "lb-hello:latest";
 
 /// Builds the programs without a library to load, and answers the folder that they are in.
-fn static_programs() -> Result<PathBuf> {
+fn static_programs(how: Build) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     say("building the static programs (nothing to do when they are current)");
     // The flags are for the target alone: build scripts and macros run here, with libraries.
@@ -95,20 +126,14 @@ fn static_programs() -> Result<PathBuf> {
     );
     shell::run(
         cargo()
-            .args([
-                "build",
-                "--locked",
-                "--profile",
-                "image",
-                "--target",
-                &target,
-            ])
+            .args(["build", "--locked", "--target", &target])
+            .args(how.arguments())
             .args(["--package", "lb-agent", "--package", "hello"])
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env(flags, "-C target-feature=+crt-static"),
     )?;
-    Ok(workspace().join("target").join(target).join("image"))
+    Ok(workspace().join("target").join(target).join(how.folder()))
 }
 
 fn agent(programs: &Path) -> Result<Image> {

@@ -5,19 +5,17 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use lb_testkit::Process;
 
-use super::world::World;
+use super::curl::Place;
 
-/// A download by name that takes longer than any step, unless told to hurry.
-pub(super) fn start(world: &World, file: &Path) -> Result<Process> {
-    let url = format!("http://www.hello/download?bytes={BYTES}&rate={RATE}");
-    let process = world
-        .client()
-        .place()
+/// A download from `host` to `file` that takes longer than any step, unless told to hurry.
+pub(super) fn start(place: Place<'_>, host: &str, file: &Path) -> Result<Process> {
+    let url = format!("http://{host}/download?bytes={BYTES}&rate={RATE}");
+    let process = place
         .curl()
         .args(["--max-time", "300", "--no-buffer", "--output"])
         .arg(file)
         .arg(url)
-        .log(world.folder());
+        .log(file.parent().unwrap_or(file));
     Ok(process.start()?)
 }
 
@@ -29,10 +27,12 @@ pub(super) fn sender(file: &Path) -> Result<String> {
         "{} bytes arrived, not {BYTES}",
         text.len()
     );
-    let senders: BTreeSet<_> = text.lines().collect();
+    // Its end may lie within a line.
+    let (lines, rest) = text.rsplit_once('\n').context("no line has arrived")?;
+    let senders: BTreeSet<_> = lines.lines().collect();
     let mut senders = senders.into_iter();
     match (senders.next(), senders.next()) {
-        (Some(one), None) => Ok(one.to_owned()),
+        (Some(one), None) if one.starts_with(rest) => Ok(one.to_owned()),
         other => bail!("the download is from several senders: {other:?}"),
     }
 }

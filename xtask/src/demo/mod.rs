@@ -38,6 +38,8 @@ use signal_hook::{
 use transcript::Transcript;
 use world::World;
 
+use crate::image::Build;
+
 /// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -48,6 +50,10 @@ pub(crate) struct Args {
     /// Where the agent learns of the instances; with `docker` the agent and all else run in containers.
     #[arg(long, value_enum, default_value_t = Kind::File)]
     pub(crate) source: Kind,
+
+    /// With `--source docker`: images of a debug build, which is done sooner.
+    #[arg(long)]
+    pub(crate) debug_build: bool,
 }
 
 /// A discovery source of the agent.
@@ -80,7 +86,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let stop = Stop::on_signals()?;
     let interactive = !args.once && stdin().is_terminal() && stdout().is_terminal();
     if args.source == Kind::Docker {
-        return docker::run(interactive, stop);
+        return docker::run(interactive, how(&args), stop);
     }
     let binaries = binaries::build(args.source)?;
     world::sweep()?;
@@ -105,6 +111,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         "interrupted before its end; everything is taken down"
     );
     transcript.end(steps::COUNT)
+}
+
+fn how(args: &Args) -> Build {
+    match args.debug_build {
+        true => Build::Soon,
+        false => Build::Small,
+    }
 }
 
 fn ensure_root(args: &Args) -> Result<()> {

@@ -237,7 +237,7 @@ fn see_killed(world: &mut World, evidence: &mut Evidence) -> Result<()> {
 
 fn restart_agent(world: &mut World, evidence: &mut Evidence) -> Result<()> {
     let file = world.folder().join("download");
-    let mut download = download::start(world, &file)?;
+    let mut download = download::start(world.client().place(), "www.hello", &file)?;
     world.until(PATIENCE, || {
         ensure!(
             download::length(&file) > 0,

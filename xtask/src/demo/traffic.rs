@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, PipeReader},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
@@ -15,7 +16,7 @@ use super::curl::Place;
 /// A client that asks for one URL again and again, with a new connection each time.
 pub(super) struct Traffic {
     process: Process,
-    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    outcomes: Arc<Mutex<Vec<(Instant, Outcome)>>>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -45,7 +46,10 @@ impl Traffic {
             // The answer closes the connection, so the next request needs another.
             .args(["--header", "Connection: close"])
             // Standard output would come in blocks, standard error comes at once.
-            .args(["--write-out", "%{stderr}%{exitcode} %{http_code}\n"])
+            .args([
+                "--write-out",
+                "%{stderr}%{exitcode} %{http_code} %{time_total}\n",
+            ])
             .args(arguments)
             // More than anybody waits for.
             .arg(format!("{url}{separator}n=[1-1000000]"))
@@ -90,28 +94,39 @@ impl Traffic {
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::take(&mut *outcomes))
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(outcomes.iter().map(|(_, outcome)| *outcome).collect())
+    }
+
+    /// When the requests were begun that failed so far.
+    pub(super) fn failures(&self) -> Vec<Instant> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let bad = outcomes.iter().filter(|(_, outcome)| !outcome.is_good());
+        bad.map(|(begun, _)| *begun).collect()
     }
 }
 
-fn collect(stderr: PipeReader, outcomes: &Mutex<Vec<Outcome>>) {
+fn collect(stderr: PipeReader, outcomes: &Mutex<Vec<(Instant, Outcome)>>) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-    for outcome in lines.filter_map(|line| Outcome::parse(&line)) {
+    for (took, outcome) in lines.filter_map(|line| Outcome::parse(&line)) {
+        let ended = Instant::now();
         outcomes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(outcome);
+            .push((ended.checked_sub(took).unwrap_or(ended), outcome));
     }
 }
 
 impl Outcome {
-    fn parse(line: &str) -> Option<Self> {
-        let (exit, status) = line.trim().split_once(' ')?;
-        Some(Self {
-            exit: exit.parse().ok()?,
-            status: status.parse().ok()?,
-        })
+    /// With how long it took.
+    fn parse(line: &str) -> Option<(Duration, Self)> {
+        let mut words = line.split_whitespace();
+        let outcome = Self {
+            exit: words.next()?.parse().ok()?,
+            status: words.next()?.parse().ok()?,
+        };
+        let seconds = words.next()?.parse().ok()?;
+        Some((Duration::try_from_secs_f64(seconds).ok()?, outcome))
     }
 
     fn is_good(self) -> bool {
@@ -210,8 +225,9 @@ mod tests {
 
     #[test]
     fn curls_own_words_are_no_outcome() {
-        assert_eq!(Outcome::parse("7 000"), Some(REFUSED));
-        assert_eq!(Outcome::parse("0 200"), Some(GOOD));
+        let took = Duration::from_millis;
+        assert_eq!(Outcome::parse("7 000 0.25"), Some((took(250), REFUSED)));
+        assert_eq!(Outcome::parse("0 200 0.001"), Some((took(1), GOOD)));
         assert_eq!(
             Outcome::parse("curl: (7) Failed to connect to 10.77.0.2"),
             None

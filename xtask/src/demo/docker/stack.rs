@@ -1,6 +1,13 @@
 //! The place: a Docker Engine of the demo's own with our images in it, and Compose.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_testkit::{Cgroup, Docker, Spawn};
@@ -12,7 +19,7 @@ use super::super::{
     report::Report,
 };
 use crate::{
-    image::{self, Image},
+    image::{self, Build, Image},
     packages, setup, tools, workspace,
 };
 
@@ -28,10 +35,10 @@ pub(super) struct Stack {
 
 impl Stack {
     /// Builds the images, starts the engine and gives it to them.
-    pub(super) fn start(stop: Stop) -> Result<Self> {
+    pub(super) fn start(how: Build, stop: Stop) -> Result<Self> {
         setup::programs()?;
         let compose = packages::compose(&tools())?;
-        let images = image::build(true)?;
+        let images = image::build(how, true)?;
         eprintln!("demo: starting a Docker Engine and loading the images");
         let docker = Docker::start(&packages::docker(&tools())?)?;
         for image in &images {
@@ -152,6 +159,35 @@ impl Stack {
             .collect())
     }
 
+    /// Starts one more instance of the application beside those of docker-compose.yml, with `arguments` for its program.
+    pub(super) fn start_instance(&self, name: &str, arguments: &[&str]) -> Result<()> {
+        let run = "run --detach --network hello_default --stop-timeout 40 --label SERVICE_80_NAME=www_hello \
+                   --label SERVICE_80_CHECK_HTTP=/ --label SERVICE_80_CHECK_INTERVAL=2s \
+                   --label SERVICE_80_LB_EXPOSE=true --name";
+        let words = run.split(' ').chain([name, image::HELLO]);
+        self.docker.docker(words.chain(arguments.iter().copied()))?;
+        Ok(())
+    }
+
+    /// Asks the engine for something, without the time that its command takes to start.
+    pub(super) fn ask_engine(&self, path: &str) -> Result<Ended> {
+        let mut stream =
+            UnixStream::connect(self.docker.socket()).context("cannot connect to the engine")?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        .context("cannot ask the engine")?;
+        Ok(Ended(stream))
+    }
+
+    /// Ends the engine as an operator does, and starts it again.
+    pub(super) fn restart_engine(&mut self) -> Result<()> {
+        self.docker.stop()?;
+        self.docker.run()?;
+        Ok(())
+    }
+
     /// The process of the container `name`.
     pub(super) fn process(&self, name: &str) -> Result<u32> {
         let said = self
@@ -186,6 +222,21 @@ impl Stack {
         for left in [group, folder] {
             ensure!(!left.exists(), "{} is still there", left.display());
         }
+        Ok(())
+    }
+}
+
+/// What the engine was asked for.
+pub(super) struct Ended(UnixStream);
+
+impl Ended {
+    /// Waits until it is done.
+    pub(super) fn wait(mut self) -> Result<()> {
+        let mut said = String::new();
+        self.0
+            .read_to_string(&mut said)
+            .context("the engine breaks off")?;
+        ensure!(said.starts_with("HTTP/1.1 204"), "the engine says: {said}");
         Ok(())
     }
 }

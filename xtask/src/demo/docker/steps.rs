@@ -1,6 +1,6 @@
 //! The script: the walk from an empty host to a scaled, broken and mended application, and back.
 
-use std::{fs, net::Ipv4Addr, time::Instant};
+use std::{ffi::OsString, fs, io, net::Ipv4Addr, path::Path, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -11,10 +11,11 @@ use super::{
         traffic::{self, Traffic},
         transcript::{Evidence, Transcript},
     },
+    load,
     stack::{Stack, pins},
 };
 
-type Step = fn(&Stack, &mut Evidence) -> Result<()>;
+type Step = fn(&mut Stack, &mut Evidence) -> Result<()>;
 
 /// Title and content of each step, but for the last one: [`take_down`].
 const SCRIPT: [(&str, Step); COUNT - 1] = [
@@ -38,16 +39,25 @@ const SCRIPT: [(&str, Step); COUNT - 1] = [
         internal_calls,
     ),
     (
-        "The agent's container is killed under load, then Consul's",
-        kill_base,
+        "Twenty instances are replaced one by one under load",
+        load::replace,
     ),
+    (
+        "Instances that leave without notice, or are killed",
+        load::lose,
+    ),
+    (
+        "The agent's container is killed under load, then Consul's",
+        load::kill_base,
+    ),
+    ("The engine is restarted", load::restart_engine),
 ];
 
 /// How many steps there are.
-pub(super) const COUNT: usize = 9;
+pub(super) const COUNT: usize = 12;
 
 /// Plays all steps but the last, the failed ones included. Without the first there is nothing to show.
-pub(super) fn play(stack: &Stack, transcript: &mut Transcript) {
+pub(super) fn play(stack: &mut Stack, transcript: &mut Transcript) {
     for (number, (title, step)) in SCRIPT.into_iter().enumerate() {
         if stack.is_stopped() {
             return;
@@ -66,7 +76,7 @@ pub(super) fn take_down(stack: &Stack, transcript: &mut Transcript) {
     });
 }
 
-fn base(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn base(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     for image in stack.images() {
         let tenths = image.bytes / 100_000;
         evidence.say(format!(
@@ -181,7 +191,7 @@ impl Rights {
     }
 }
 
-fn application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn application(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     compose(stack, evidence, "up -d")?;
     stack.until(|| usable(stack, HELLO, 1))?;
     let id = id(stack, "hello-web-1")?;
@@ -194,6 +204,17 @@ fn application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     evidence.say(format!(
         "http://www.hello.localhost/ says: My hostname is {id}"
     ));
+    let front = stack.on_host().ask(&[
+        "--interface",
+        "127.0.0.7",
+        "http://www.hello.localhost/from",
+    ])?;
+    ensure!(
+        front.body.lines().nth(1) == Some("127.0.0.7"),
+        "of a client at 127.0.0.7 the application is told {:?}",
+        front.body
+    );
+    evidence.say("it is told of a client at 127.0.0.7 by X-Forwarded-For");
     let passing = stack.consul("/v1/health/service/www_hello?passing")?;
     let found = &passing[0]["Service"]["ID"];
     ensure!(
@@ -219,7 +240,7 @@ fn application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     Ok(())
 }
 
-fn scale(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn scale(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     scale_to(stack, evidence, 2)?;
     let both = [id(stack, "hello-web-1")?, id(stack, "hello-web-2")?];
     let both: Vec<&str> = both.iter().map(String::as_str).collect();
@@ -231,7 +252,7 @@ fn scale(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     Ok(())
 }
 
-fn break_application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn break_application(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     scale_to(stack, evidence, 3)?;
     let start = Instant::now();
     evidence.say("$ docker exec hello-web-2 pkill php-fpm");
@@ -289,7 +310,7 @@ fn break_application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     Ok(())
 }
 
-fn repair(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn repair(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     let old = id(stack, "hello-web-2")?;
     evidence.say("$ docker rm -f hello-web-2");
     stack.docker().docker(["rm", "-f", "hello-web-2"])?;
@@ -302,7 +323,7 @@ fn repair(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     Ok(())
 }
 
-fn second_application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn second_application(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     compose(stack, evidence, "-f hello2.yml up -d")?;
     stack.until(|| usable(stack, WORLD, 1))?;
     for host in ["www.world.dev.localhost", "hello.home.localhost"] {
@@ -332,10 +353,17 @@ fn second_application(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
         "it is answered {answer:?}"
     );
     evidence.say("answered by www_hello: another project, on a network of its own, by the ports that it publishes");
+    // A name of the front means the host; there it listens on loopback alone.
+    let front = stack.compose("-f hello2.yml exec -T web2 ask http://www.hello.localhost/");
+    let refused = match front {
+        Ok(answer) => bail!("a container is answered {answer:?} by a front on loopback"),
+        Err(error) => error.to_string(),
+    };
+    ensure!(refused.contains("refused"), "{refused}");
     Ok(())
 }
 
-fn internal_calls(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
+fn internal_calls(stack: &mut Stack, evidence: &mut Evidence) -> Result<()> {
     compose(stack, evidence, "-f internal-b.yml up -d")?;
     compose(stack, evidence, "-f internal.yml up -d")?;
     for service in [
@@ -364,6 +392,19 @@ fn internal_calls(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
         );
         evidence.say(format!("a: ask {url:30} → {instance}"));
     }
+    let own = [
+        "inspect",
+        "--format",
+        "{{.NetworkSettings.Networks.calls.IPAddress}}",
+        "a-a-1",
+    ];
+    let own = stack.docker().docker(own)?;
+    let seen = stack.compose("-f internal.yml exec -T a ask http://b/from")?;
+    ensure!(seen == own, "{own} is seen as {seen:?}");
+    let away = stack.compose("-f internal.yml exec -T a ask http://b.published/from")?;
+    evidence.say(format!(
+        "b sees a's own address, {own}; at a published port Docker shows it {away}"
+    ));
     for url in ["http://b.hidden/id", "tcp://b.hidden.line:7000"] {
         let refused = match stack.compose(&format!("-f internal.yml exec -T a ask {url}")) {
             Ok(answer) => bail!("{url} is answered {answer:?}, though no way leads there"),
@@ -389,42 +430,6 @@ fn internal_calls(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     Ok(())
 }
 
-fn kill_base(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
-    let vip = vip(stack)?;
-    let traffic = Traffic::start(stack.client(), &[], &format!("http://{vip}/id"))?;
-    stack.until(|| traffic.ensure_more(0, 20))?;
-    evidence.say("$ docker kill infra-agent-1");
-    stack.docker().docker(["kill", AGENT])?;
-    let dead = traffic.count();
-    let served = stack.until(|| traffic.ensure_more(dead, 50))?;
-    compose(stack, evidence, "-f consul.yml up -d")?;
-    stack.until(|| usable(stack, HELLO, 3))?;
-    evidence.say(format!(
-        "{served} connects by the virtual IP were served without it; it took over what was there"
-    ));
-    evidence.say("$ docker kill infra-consul-1");
-    stack.docker().docker(["kill", "infra-consul-1"])?;
-    let dead = traffic.count();
-    let served = stack.until(|| traffic.ensure_more(dead, 50))?;
-    let known = stack.report()?.service(HELLO)?.usable().len();
-    ensure!(
-        known == 3,
-        "without Consul {known} of 3 instances are usable"
-    );
-    compose(stack, evidence, "-f consul.yml up -d")?;
-    stack.until(|| {
-        let passing = stack.consul("/v1/health/service/www_hello?passing")?;
-        let passing = passing.as_array().map_or(0, Vec::len);
-        ensure!(passing == 3, "Consul has {passing} of 3 instances");
-        Ok(())
-    })?;
-    let all = traffic::ensure_all_good("by the virtual IP", &traffic.finish()?)?;
-    evidence.say(format!(
-        "{served} more without Consul; of {all} in all none failed"
-    ));
-    Ok(())
-}
-
 fn leave(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
     for file in [
         "internal.yml",
@@ -447,7 +452,14 @@ fn leave(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
         Ok(())
     })?;
     compose(stack, evidence, "-f consul.yml stop agent")?;
-    compose(stack, evidence, "-f consul.yml run --rm -T agent uninstall")?;
+    let done = compose(
+        stack,
+        evidence,
+        "-f consul.yml run --rm -T agent uninstall --purge",
+    )?;
+    for part in ["detached connect4", "left: /var/lib/lb: empty, and a mount"] {
+        ensure!(done.contains(part), "it says {done}");
+    }
     compose(stack, evidence, "-f consul.yml down --volumes")?;
     for list in [
         "ps --all --quiet",
@@ -458,30 +470,37 @@ fn leave(stack: &Stack, evidence: &mut Evidence) -> Result<()> {
         ensure!(left.is_empty(), "`docker {list}` says {left}");
     }
     let pins = pins(stack.docker());
-    let left = stack
-        .docker()
-        .netns()
-        .enter(|| fs::read_dir(&pins).map(Iterator::count))??;
-    ensure!(left == 0, "{left} folders are left in {}", pins.display());
+    let left = stack.docker().netns().enter(|| names_in(&pins))??;
+    ensure!(left.is_empty(), "{left:?} are left in {}", pins.display());
     let lo = stack.docker().netns().ip("addr show dev lo\n")?;
     ensure!(!lo.contains("198.18."), "lo still has {lo}");
     evidence.say("no container, volume, network, hook, pin or address is left");
     Ok(())
 }
 
+/// What is in a bpffs, but for what the kernel itself puts into each.
+fn names_in(bpffs: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(bpffs)? {
+        names.push(entry?.file_name());
+    }
+    names.retain(|name| name != "maps.debug" && name != "progs.debug");
+    Ok(names)
+}
+
 /// Says and does it.
-fn compose(stack: &Stack, evidence: &mut Evidence, words: &str) -> Result<String> {
+pub(super) fn compose(stack: &Stack, evidence: &mut Evidence, words: &str) -> Result<String> {
     evidence.say(format!("$ docker compose {}", words.replace(" -T ", " ")));
     stack.compose(words)
 }
 
-fn scale_to(stack: &Stack, evidence: &mut Evidence, number: usize) -> Result<()> {
+pub(super) fn scale_to(stack: &Stack, evidence: &mut Evidence, number: usize) -> Result<()> {
     compose(stack, evidence, &format!("scale web={number}"))?;
     stack.until(|| usable(stack, HELLO, number))
 }
 
 /// Fails unless exactly so many instances of `service` take new flows.
-fn usable(stack: &Stack, service: &str, number: usize) -> Result<()> {
+pub(super) fn usable(stack: &Stack, service: &str, number: usize) -> Result<()> {
     let report = stack.report()?;
     let usable = report.service(service)?.usable();
     ensure!(
@@ -492,34 +511,34 @@ fn usable(stack: &Stack, service: &str, number: usize) -> Result<()> {
 }
 
 /// What the container `name` calls itself.
-fn id(stack: &Stack, name: &str) -> Result<String> {
+pub(super) fn id(stack: &Stack, name: &str) -> Result<String> {
     let said = stack
         .docker()
         .docker(["inspect", "--format", "{{.Config.Hostname}}", name])?;
     Ok(said)
 }
 
-fn vip(stack: &Stack) -> Result<Ipv4Addr> {
+pub(super) fn vip(stack: &Stack) -> Result<Ipv4Addr> {
     stack.report()?.service(HELLO)?.vip()
 }
 
-fn by_vip(stack: &Stack, vip: Ipv4Addr) -> Result<Answer> {
+pub(super) fn by_vip(stack: &Stack, vip: Ipv4Addr) -> Result<Answer> {
     stack.client().get(&format!("http://{vip}/id"))
 }
 
 /// A client by the virtual IP, and one through the front.
-fn traffic_both_ways(stack: &Stack) -> Result<[Traffic; 2]> {
+pub(super) fn traffic_both_ways(stack: &Stack) -> Result<[Traffic; 2]> {
     Ok([
         Traffic::start(stack.client(), &[], &format!("http://{}/id", vip(stack)?))?,
         Traffic::start(stack.on_host(), &[], "http://www.hello.localhost/id")?,
     ])
 }
 
-const HELLO: &str = "www_hello";
+pub(super) const HELLO: &str = "www_hello";
 
 const WORLD: &str = "www_world_dev";
 
-const AGENT: &str = "infra-agent-1";
+pub(super) const AGENT: &str = "infra-agent-1";
 
 /// Whom the front becomes.
 const NOBODY: u32 = 65534;
