@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use crate::{
-    demo, packages, setup,
+    demo, deploy, packages, setup,
     shell::{cargo, run, say},
     tools, workspace,
 };
@@ -80,6 +80,7 @@ pub(crate) fn ci() -> Result<()> {
     say("clippy of the kernel programs");
     lb_ebpf_build::clippy(workspace(), &workspace().join("target/ebpf-clippy"))?;
     deny()?;
+    deploy::check()?;
     say("documentation");
     for group in GROUPS {
         let mut doc = cargo();

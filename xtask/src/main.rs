@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod deploy;
 mod fuzz;
 mod image;
 mod packages;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Programs that the tests and the demo run, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),
@@ -29,10 +29,14 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("dpkg", "dpkg"),
     ("gpgv", "gpgv"),
     ("xz", "xz-utils"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// The version of cargo-deny that the configuration is written for.
 const CARGO_DENY: &str = "0.20.2";
+
+/// The version of cfn-lint that the template of CloudFormation is checked with.
+const CFN_LINT: &str = "1.51.0";
 
 /// Everything, for the one who wants it at once.
 ///
@@ -42,6 +46,7 @@ pub(crate) fn everything() -> Result<()> {
     programs()?;
     test_programs()?;
     cargo_deny()?;
+    cfn_lint()?;
     crate::packages::consul(&tools())?;
     crate::packages::docker(&tools())?;
     crate::packages::compose(&tools())?;
@@ -113,6 +118,34 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         );
         cargo_install("cargo-deny", CARGO_DENY, &root, &[], &[])?;
     }
+    Ok(binary)
+}
+
+/// cfn-lint in the tool folder, with a Python environment of its own; answers its path.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn cfn_lint() -> Result<PathBuf> {
+    let root = tools().join(format!("cfn-lint-{CFN_LINT}"));
+    let binary = root.join("bin/cfn-lint");
+    if binary.exists() {
+        return Ok(binary);
+    }
+    say("fetching cfn-lint, which checks the template of CloudFormation");
+    fs::create_dir_all(tools())?;
+    // The programs in an environment name their folder, so it cannot be renamed: the last one that is made counts.
+    let make = || {
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&root))
+    };
+    if make().is_err() {
+        install_packages(&["python3", "python3-venv"], "cfn-lint is a Python program")?;
+        make()?;
+    }
+    let install = ["install", "--quiet", "--disable-pip-version-check"];
+    let mut pip = Command::new(root.join("bin/pip"));
+    run(pip.args(install).arg(format!("cfn-lint=={CFN_LINT}")))?;
     Ok(binary)
 }
 
