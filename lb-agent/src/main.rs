@@ -1,6 +1,7 @@
 //! `lb-agent`: the command.
 
 mod preflight;
+mod privileges;
 mod register;
 mod resolver;
 mod run;

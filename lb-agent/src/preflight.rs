@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use caps::{CapSet, Capability};
 use lb_agent::sockets;
 use nix::{
     mount::{MsFlags, mount},
@@ -41,32 +40,6 @@ pub(crate) fn kernel() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Refuses to start without the rights that loading and attaching need.
-pub(crate) fn privileges() -> Result<()> {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    if has(Capability::CAP_SYS_ADMIN) && has(Capability::CAP_NET_ADMIN) {
-        return Ok(());
-    }
-    let needed = [
-        (Capability::CAP_BPF, "CAP_BPF"),
-        (Capability::CAP_PERFMON, "CAP_PERFMON"),
-        (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN"),
-    ];
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(capability, _)| !has(*capability))
-        .map(|&(_, name)| name)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "too few privileges: {} missing; run it as root, or give the container BPF, PERFMON and NET_ADMIN \
-         (on kernels or engines without them SYS_ADMIN and NET_ADMIN)",
-        missing.join(", ")
-    )
 }
 
 /// Whether `folder` is a bpffs.
@@ -228,6 +201,7 @@ const NETWORK_LOCK: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 108, 98,
 mod tests {
     use std::{process, thread};
 
+    use caps::{CapSet, Capability};
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;

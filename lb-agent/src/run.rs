@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
     config::Config,
+    discover::consul,
     front, host_dns,
     maps::Maps,
     network,
@@ -24,7 +25,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::preflight;
+use crate::{
+    preflight,
+    privileges::{self, Privileges},
+};
 use listeners::Listeners;
 use stages::spawn;
 
@@ -45,7 +49,7 @@ pub(crate) type Stages = JoinSet<(&'static str, Result<()>)>;
 /// When it cannot start, or a stage ends by itself.
 pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
     preflight::kernel()?;
-    preflight::privileges()?;
+    privileges::check()?;
     preflight::cgroup(&config.cgroup)?;
     preflight::bpffs(&config.bpffs)?;
     lb_sys::memory::keep_nothing();
@@ -53,20 +57,35 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
     let _pins = preflight::lock_pins(&programs::pin_root(&config.bpffs))?;
     let _network = preflight::lock_network()?;
     tracing::info!(?config, "resolved configuration");
+    // This thread alone, until it has given up what only the start needs.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let started = runtime.block_on(start(&config, inherited))?;
+    drop(runtime);
+    let privileges = privileges::give_up(config.front.enabled)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(agent(config, inherited))
+    runtime.block_on(agent(config, started, privileges))
 }
 
-async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
-    let pools = pools(&config)?;
-    let pool = pools.v4;
-    // Everything that can be refused comes before the first change to the host.
-    let listeners = Listeners::bind(&config, pools, &mut inherited)?;
-    admin::check(&stages::admin_config(&config), &listeners.admin)?;
+/// What the start has made for the stages.
+struct Started {
+    listeners: Listeners,
+    consul: Option<consul::Config>,
+    reload: watch::Sender<()>,
+    plane: reconcile::Plane,
+}
+
+/// Takes what the agent needs of this host. Everything that can be refused comes before the first change.
+async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
+    let pools = pools(config)?;
+    let listeners = Listeners::bind(config, pools, &mut inherited)?;
+    admin::check(&stages::admin_config(config), &listeners.admin)?;
     let (reload, told_to_reload) = watch::channel(());
     let consul = config.sources.consul.as_ref();
     let consul = consul
@@ -82,17 +101,38 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let mut programs = load(programs::Config {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
-        pool: pool.net(),
+        pool: pools.v4.net(),
         pool6: pools.v6.map(vip::Pool6::net),
-        own: pool.own(),
+        own: pools.v4.own(),
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
     let (maps, events, traces) = Maps::open(&mut programs)?;
     programs.attach()?;
+    let plane = reconcile::Plane {
+        programs,
+        maps,
+        events,
+        traces,
+        pools,
+    };
+    Ok(Started {
+        listeners,
+        consul,
+        reload,
+        plane,
+    })
+}
 
+async fn agent(config: Config, started: Started, privileges: Privileges) -> Result<()> {
+    let Started {
+        listeners,
+        consul,
+        reload,
+        plane,
+    } = started;
     let host_dns = config.dns.host.then(|| host_dns::Wanted {
-        own: pool.own(),
+        own: plane.pools.v4.own(),
         domains: config.front.domains.clone(),
     });
     let mut conditions = vec![IN_MAPS, BOUND];
@@ -103,19 +143,7 @@ async fn agent(config: Config, mut inherited: Inherited) -> Result<()> {
     let end = front::End::default();
     let stop = &end.stop;
     let mut stages = spawn(
-        config,
-        consul,
-        pools,
-        listeners,
-        reconcile::Plane {
-            programs,
-            maps,
-            events,
-            traces,
-            pools,
-        },
-        &readiness,
-        &end,
+        config, consul, listeners, plane, privileges, &readiness, &end,
     )?;
     readiness.set(BOUND);
     if let Some(wanted) = host_dns {

@@ -18,7 +18,7 @@ use lb_agent::{
 };
 use lb_common::map;
 
-use crate::preflight;
+use crate::{preflight, privileges};
 
 /// What the agent keeps in its state directory; what it set aside begins with the same names.
 const STATE: [&str; 6] = [
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &UninstallArgs, places: &Places, output: Output) -> Resu
 fn locks(places: &Places, root: &Path, dry: bool) -> Result<Vec<preflight::Lock>> {
     let mut locks = Vec::new();
     if !dry {
-        preflight::privileges()?;
+        privileges::check()?;
         if places.state_dir.is_dir() {
             locks.push(preflight::lock_state(&places.state_dir)?);
         }

@@ -19,6 +19,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::privileges::Privileges;
+
 use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
@@ -34,13 +36,13 @@ const FRONT_GRACE: Duration = Duration::from_secs(30);
 pub(super) fn spawn(
     config: Config,
     consul: Option<consul::Config>,
-    pools: vip::Pools,
     listeners: Listeners,
     plane: reconcile::Plane,
+    privileges: Privileges,
     readiness: &Readiness,
     end: &front::End,
 ) -> Result<Stages> {
-    let stop = &end.stop;
+    let (stop, pools) = (&end.stop, plane.pools);
     let mut stages = Stages::new();
     let mut registry = Registry::with_prefix("lb");
     let mut stage = |name: &'static str, task: BoxedStage| {
@@ -71,6 +73,8 @@ pub(super) fn spawn(
     let mut followers = vec![("the maps", installed)];
 
     let mut components: Vec<admin::ComponentLine> = Vec::new();
+    registry.register_collector(Box::new(privileges.figures()));
+    components.push(Box::new(move || privileges.line()));
 
     // Sources.
     let mut sources = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! Which process has a socket open, and in which container it runs: from `/proc`.
 
-use std::{collections::HashMap, fs, os::fd::RawFd, path::Path};
+use std::{collections::HashMap, fs, io, os::fd::RawFd, path::Path};
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub struct Process {
 pub(super) struct Wanted {
     owners: HashMap<u32, Option<Owner>>,
     open: usize,
+    denied: bool,
 }
 
 /// Who has a socket open, and as which descriptor.
@@ -30,7 +31,11 @@ impl Wanted {
     pub(super) fn new(inodes: impl Iterator<Item = u32>) -> Self {
         let owners: HashMap<_, _> = inodes.map(|inode| (inode, None)).collect();
         let open = owners.len();
-        Self { owners, open }
+        Self {
+            owners,
+            open,
+            denied: false,
+        }
     }
 
     /// Looks through the processes until every socket has an owner. What may not be seen is passed over.
@@ -49,6 +54,11 @@ impl Wanted {
         }
     }
 
+    /// Whether one that was not found may be open in a process that does not show what it has open.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.denied && self.open > 0
+    }
+
     /// Who has the socket open.
     pub(super) fn process(&self, inode: u32) -> Option<&Process> {
         Some(&self.owners.get(&inode)?.as_ref()?.process)
@@ -61,8 +71,12 @@ impl Wanted {
     }
 
     fn look_at(&mut self, pid: u32, folder: &Path) {
-        let Ok(descriptors) = fs::read_dir(folder.join("fd")) else {
-            return;
+        let descriptors = match fs::read_dir(folder.join("fd")) {
+            Ok(descriptors) => descriptors,
+            Err(error) => {
+                self.denied |= error.kind() == io::ErrorKind::PermissionDenied;
+                return;
+            }
         };
         let mut process = None;
         for descriptor in descriptors.flatten() {

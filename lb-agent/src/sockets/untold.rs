@@ -33,6 +33,10 @@ pub(super) fn ask<T>(
     }
     let mut wanted = Wanted::new(sockets.iter().map(|(_, socket)| socket.inode));
     wanted.search(proc);
+    if wanted.is_hidden() {
+        let why = "processes of other users do not show their UDP sockets; the agent needs CAP_DAC_READ_SEARCH";
+        sight.blocked.get_or_insert_with(|| why.to_owned());
+    }
     let mut all = Vec::new();
     for (beside, socket) in sockets {
         match origin(records, &wanted, socket.inode) {

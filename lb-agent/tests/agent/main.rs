@@ -32,6 +32,7 @@ mod limits;
 mod local;
 mod maintenance;
 mod names;
+mod privileges;
 mod restarts;
 mod seeing;
 mod uninstall;

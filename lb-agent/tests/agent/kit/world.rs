@@ -143,6 +143,19 @@ impl World {
         self.agent = Some(process);
     }
 
+    /// The same by way of `setpriv`, with no more capabilities than these: `sys_admin`, `bpf` and so on.
+    pub(crate) fn start_with(&mut self, capabilities: &[&str]) {
+        let [bounding, inherited] = limits(capabilities);
+        let process = self.spawn("setpriv", &[&bounding, &inherited, BINARY], &[]);
+        self.agent = Some(process);
+    }
+
+    /// Starts it where it has to end by itself, with no more capabilities than these.
+    pub(crate) fn attempt_with(&mut self, capabilities: &[&str]) -> Attempt {
+        let [bounding, inherited] = limits(capabilities);
+        self.attempt_by("setpriv", &[&bounding, &inherited, BINARY], &[])
+    }
+
     /// Starts it where it has to end by itself, with these flags more.
     pub(crate) fn attempt(&mut self, flags: &[&str]) -> Attempt {
         self.attempt_by(BINARY, &[], flags)
@@ -334,6 +347,12 @@ impl Drop for World {
             panic!("cannot go back to {}: {error}", self.home.display());
         }
     }
+}
+
+/// What `setpriv` is told so that root has no more capabilities than these.
+fn limits(capabilities: &[&str]) -> [String; 2] {
+    let added: String = capabilities.iter().map(|it| format!(",+{it}")).collect();
+    ["bounding-set", "inh-caps"].map(|set| format!("--{set}=-all{added}"))
 }
 
 /// The names of all files in a folder and below; empty folders do not count.
