@@ -16,7 +16,19 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn start(docker: &Docker, consul: &str) -> Self {
+    /// One that registers containers, of an engine that is asked at `engine`.
+    pub(crate) fn start(docker: &Docker, consul: &str, engine: &str) -> Self {
+        let registrar = "[registrar]\nenabled = true\nhost = \"lb-test\"\ninternal = true\n";
+        let more = format!("[sources.docker]\nsocket = \"{engine}\"\n{registrar}");
+        Self::start_with(docker, consul, &more)
+    }
+
+    /// One that knows of no engine.
+    pub(crate) fn start_without_engine(docker: &Docker, consul: &str) -> Self {
+        Self::start_with(docker, consul, "[sources.docker]\nsocket = \"off\"\n")
+    }
+
+    fn start_with(docker: &Docker, consul: &str, more: &str) -> Self {
         let folder = docker.folder();
         let bpf = folder.join("bpf");
         fs::create_dir(&bpf).unwrap();
@@ -31,17 +43,15 @@ impl Agent {
             "state_dir = \"{place}/state\"\nbpffs = \"{place}/bpf\"\ncgroup = \"{cgroup}\"\n\
              socket = \"{place}/admin.sock\"\n\
              [sources.consul]\naddress = \"{consul}\"\n\
-             [sources.docker]\nsocket = \"unix://{}\"\n\
-             [registrar]\nhost = \"lb-test\"\ninternal = true\n\
+             {more}\
              [front]\nlisten = [\"127.0.0.1:8000\"]\n\
              [dns]\nupstreams = []\n\
-             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n",
-            docker.socket().display()
+             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n"
         );
         let file = folder.join("lb.toml");
         fs::write(&file, config).unwrap();
         let process = Spawn::new("agent", env!("CARGO_BIN_EXE_lb-agent"))
-            .args(["run", "--registrar", "--config"])
+            .args(["run", "--config"])
             .arg(&file)
             .hide("LB_")
             .hide("DOCKER_")
@@ -123,7 +133,8 @@ async fn a_container_is_in_consul_and_at_its_vip_while_it_runs_and_nowhere_after
     let socket = docker.folder().join("consul.sock");
     let http = format!("127.0.0.1 unix://{}", socket.display());
     let consul = Consul::start_with(|_| json!({"addresses": {"http": http}})).await;
-    let mut agent = Agent::start(&docker, &format!("unix://{}", socket.display()));
+    let at = format!("unix://{}", docker.socket().display());
+    let mut agent = Agent::start(&docker, &format!("unix://{}", socket.display()), &at);
     let run = |arguments: &[&str]| {
         let output = tokio::task::block_in_place(|| docker.docker(arguments));
         output.unwrap()

@@ -116,7 +116,8 @@ async fn a_flow_lives_through_the_drain_and_new_ones_are_refused() {
     let socket = docker.folder().join("consul.sock");
     let http = format!("127.0.0.1 unix://{}", socket.display());
     let consul = Consul::start_with(|_| json!({"addresses": {"http": http}})).await;
-    let mut agent = Agent::start(&docker, &format!("unix://{}", socket.display()));
+    let at = format!("unix://{}", docker.socket().display());
+    let mut agent = Agent::start(&docker, &format!("unix://{}", socket.display()), &at);
     let name = ["run", "-d", "--name", "one", "-l", "SERVICE_NAME=shop"];
     let run = [&name[..], &["web", "/bin/sh", "-c", LIVES_ON]].concat();
     docker.docker(run).unwrap();

@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agent;
+mod apart;
 mod checks;
 mod drain;
 mod engine;
 #[path = "../fake/mod.rs"]
 #[expect(dead_code, reason = "tests of the source use the rest")]
 mod fake;
+mod filter;
 mod kit;
 mod life;
 mod repair;
