@@ -6,6 +6,7 @@
 mod access;
 mod agent;
 mod clients;
+mod contained;
 mod fake;
 mod faults;
 mod kit;
