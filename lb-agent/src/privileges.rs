@@ -2,12 +2,12 @@
 //!
 //! Capabilities belong to threads. So one thread does all of the start, and gives them up before it makes any other.
 
-use std::io;
+use std::{io, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
 use lb_agent::admin::{Component, Figure, Figures, Mark, Sample};
-use nix::{sys::prctl, unistd::geteuid};
+use nix::{errno::Errno, sys::prctl, unistd::geteuid};
 
 /// Until when a capability is of use.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,17 +102,26 @@ pub(crate) struct Privileges {
 
 /// Refuses to start without the rights that loading and attaching need.
 pub(crate) fn check() -> Result<()> {
-    match Rung::of(
+    if let Err(missing) = Rung::of(
         &held(CapSet::Effective)?,
         &caps::runtime::thread_all_supported(),
     ) {
-        Ok(_) => Ok(()),
-        Err(missing) => bail!(
+        bail!(
             "too few privileges: {} missing; run it as root, or give the container BPF, PERFMON and NET_ADMIN \
              (on kernels or engines without them SYS_ADMIN and NET_ADMIN)",
             names("CAP_", &missing)
-        ),
+        );
     }
+    // The kernel lets everybody ask for a pin (Linux 5.19), and there is none without a name.
+    let refused = lb_sys::bpf::object_get(Path::new(""))
+        .is_err_and(|error| error.raw_os_error() == Some(Errno::EPERM as i32));
+    if refused {
+        bail!(
+            "bpf(2) is refused although the capabilities are there, most often by a seccomp profile: give the container \
+             compose/seccomp.json, or one of its own engine with SYS_ADMIN, which Docker before 23 wants for bpf(2)"
+        );
+    }
+    Ok(())
 }
 
 /// Gives up for good what is of no use after the start. Call it when that is done and while this thread is the only one.

@@ -10,6 +10,8 @@ use crate::{
     kit::{LIMIT, engine, start},
 };
 
+const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/seccomp.json");
+
 const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
 
 /// Starts it with these arguments of `docker run` more.
@@ -173,14 +175,29 @@ fn is_filtered(docker: &Docker) -> bool {
 }
 
 #[test]
+fn a_profile_that_refuses_bpf_is_what_it_names() {
+    let docker = engine();
+    let whole = fs::read_to_string(PROFILE).unwrap();
+    let without = whole.replacen("\"bpf\", ", "", 1);
+    assert_ne!(without, whole);
+    let profile = docker.folder().join("seccomp.json");
+    fs::write(&profile, without).unwrap();
+    let profile = format!("seccomp={}", profile.display());
+    start_agent(&docker, &["--security-opt", &profile]);
+    assert_eq!(docker.docker(["wait", "agent"]).unwrap(), "1");
+    // What a container says on its standard error, the client says on its own.
+    let logs = docker.client("logs", "docker").args(["logs", "agent"]);
+    let mut logs = logs.log(docker.folder()).start().unwrap();
+    assert!(logs.wait(LIMIT).unwrap().success());
+    let said = fs::read_to_string(docker.folder().join("logs.log")).unwrap();
+    assert!(said.contains("bpf(2) is refused"), "{said}");
+}
+
+#[test]
 fn with_the_rights_of_compose_it_does_all_that_it_is_for() {
     let docker = engine();
-    let profile = concat!(
-        "seccomp=",
-        env!("CARGO_MANIFEST_DIR"),
-        "/../compose/seccomp.json"
-    );
-    let arguments = ["--cgroupns", "host", "--security-opt", profile];
+    let profile = format!("seccomp={PROFILE}");
+    let arguments = ["--cgroupns", "host", "--security-opt", &profile];
     start_agent(&docker, &arguments);
     assert!(is_filtered(&docker));
     assert_does_all(&docker);
