@@ -12,4 +12,5 @@ mod faults;
 mod kit;
 mod life;
 mod networks;
+mod swarm;
 mod views;
