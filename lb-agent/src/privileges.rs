@@ -150,6 +150,20 @@ pub(crate) fn give_up(has_front: bool) -> Result<Privileges> {
     Ok(privileges)
 }
 
+/// Gives up all that a process needs not that only asks others: files and sockets of other users are left.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn give_up_all() -> Result<()> {
+    let files = [
+        Capability::CAP_DAC_READ_SEARCH,
+        Capability::CAP_DAC_OVERRIDE,
+    ];
+    let mut kept = held(CapSet::Effective)?;
+    kept.retain(|it| files.contains(it));
+    keep(&kept).context("cannot give up capabilities")
+}
+
 fn needed(has_front: bool) -> CapsHashSet {
     let of_use = |until| until == Until::End || (until == Until::Front && has_front);
     let needs = NEEDS.iter().filter(|(_, until)| of_use(*until));

@@ -13,13 +13,18 @@ use lb_agent::{
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::run::{Stages, fault, shutdown_signal, stages::consul_config};
+use crate::{
+    privileges,
+    run::{Stages, fault, shutdown_signal, stages::consul_config},
+};
 
 /// Registers until it is told to end, or prints what it would register.
 ///
 /// # Errors
 /// When it cannot start, or the engine is away for too long.
 pub(crate) fn run(config: RegisterConfig, output: Output) -> Result<()> {
+    // Before the first thread.
+    privileges::give_up_all()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

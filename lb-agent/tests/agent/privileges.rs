@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{
     drains::{CUT, end_of, flow_to},
-    kit::{Instance, LIMIT, World, service},
+    kit::{BINARY, Instance, LIMIT, World, limits, service},
 };
 
 /// The bits of these capabilities, by their numbers in `include/uapi/linux/capability.h`.
@@ -158,7 +158,12 @@ fn assert_works_to_the_end(given: Given<'_>) {
     start(&mut world, given);
     replace_front(&world);
     world.terminate();
-    let done = world.uninstall(&[]);
+    let done = match given.map(limits) {
+        Some([bounding, inherited]) => {
+            world.uninstall_by(&["setpriv", &bounding, &inherited, BINARY], &[])
+        }
+        None => world.uninstall(&[]),
+    };
     assert_eq!(done.code, Some(0), "{done:?}");
     world.assert_untouched();
     world.finish();

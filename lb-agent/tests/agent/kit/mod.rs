@@ -11,7 +11,7 @@ pub(crate) use ask::{Answer, Report, connect, dns, dns_message, greeting, http};
 pub(crate) use instance::Instance;
 pub(crate) use outcome::{Asked, Attempt};
 pub(crate) use traffic::Traffic;
-pub(crate) use world::{BINARY, World};
+pub(crate) use world::{BINARY, World, limits};
 
 use std::time::Duration;
 

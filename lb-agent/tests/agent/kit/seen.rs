@@ -111,8 +111,15 @@ impl World {
 
     /// Runs `lb-agent uninstall` on this host, whose files lie in `root` of the world's folder.
     pub(crate) fn uninstall(&self, flags: &[&str]) -> Asked {
-        let mut command = Command::new(BINARY);
+        self.uninstall_by(&[BINARY], flags)
+    }
+
+    /// The same by this command, of which the agent is the last word.
+    pub(crate) fn uninstall_by(&self, command: &[&str], flags: &[&str]) -> Asked {
+        let (program, before) = command.split_first().unwrap();
+        let mut command = Command::new(program);
         command
+            .args(before)
             .arg("--socket")
             .arg(self.path("admin.sock"))
             .args(["uninstall", "--config"])

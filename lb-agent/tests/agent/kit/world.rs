@@ -350,7 +350,7 @@ impl Drop for World {
 }
 
 /// What `setpriv` is told so that root has no more capabilities than these.
-fn limits(capabilities: &[&str]) -> [String; 2] {
+pub(crate) fn limits(capabilities: &[&str]) -> [String; 2] {
     let added: String = capabilities.iter().map(|it| format!(",+{it}")).collect();
     ["bounding-set", "inh-caps"].map(|set| format!("--{set}=-all{added}"))
 }
