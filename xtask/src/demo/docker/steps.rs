@@ -543,5 +543,5 @@ pub(super) const AGENT: &str = "infra-agent-1";
 /// Whom the front becomes.
 const NOBODY: u32 = 65534;
 
-/// KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN, SYS_PTRACE and SYS_ADMIN, by their numbers.
-const ALLOWED: u64 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 12 | 1 << 19 | 1 << 21;
+/// DAC_READ_SEARCH, KILL, SETGID, SETUID, NET_BIND_SERVICE, NET_ADMIN, SYS_PTRACE and SYS_ADMIN, by their numbers.
+const ALLOWED: u64 = 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 12 | 1 << 19 | 1 << 21;
