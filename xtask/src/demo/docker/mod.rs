@@ -6,6 +6,7 @@
 
 mod load;
 mod relay;
+mod rights;
 mod stack;
 mod steps;
 
@@ -28,10 +29,10 @@ pub(super) fn run(interactive: bool, how: Build, stop: Stop) -> Result<()> {
         relay::invite(&stack, &stop)?;
         stop.forget();
     }
-    if transcript.failed() > 0 {
-        stack.show_logs();
-    }
     if !interrupted {
+        if transcript.failed() > 0 {
+            stack.show_logs();
+        }
         steps::take_down(&stack, &mut transcript);
     }
     stack

@@ -208,7 +208,7 @@ impl Stack {
 
     /// Prints what the containers of the base stack said, for whoever looks for the cause of a failure.
     pub(super) fn show_logs(&self) {
-        let said = self.compose("-f consul.yml logs --tail 12 --no-color");
+        let said = self.compose("-f consul.yml --ansi never logs --tail 12 --no-color");
         eprintln!("demo: the base stack said:\n{}", said.unwrap_or_default());
     }
 
