@@ -39,9 +39,7 @@ pub(crate) fn measure(packages: &Path, kills: usize) -> Result<Figures> {
     let docker = Docker::start(packages)?;
     docker.busybox("web")?;
     start(&docker, "stays")?;
-    let bpffs = docker.folder().join("bpf");
-    fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
-    docker.netns().mount_bpffs(&bpffs)?;
+    let bpffs = docker.prepare_for_agent("bpf")?;
     let clients = docker.cgroup().subgroup("clients")?;
     let own = docker.cgroup().subgroup("agent")?;
     configure(&docker, clients.path())?;

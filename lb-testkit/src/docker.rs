@@ -87,6 +87,20 @@ impl Docker {
         self.folder.path()
     }
 
+    /// Makes of its host a place for an agent: the folder `pins` below [`Self::folder`] becomes a bpf file system, and
+    /// nothing that is sent to the usual pool of VIPs has a way out, whatever the agent does. Answers the folder.
+    ///
+    /// # Errors
+    /// When the folder is there already, or the kernel refuses.
+    pub fn prepare_for_agent(&self, pins: &str) -> Result<PathBuf> {
+        let pins = self.folder().join(pins);
+        fs::create_dir(&pins).map_err(Error::of("make", pins.display().to_string()))?;
+        self.netns.mount_bpffs(&pins)?;
+        self.netns
+            .ip("route add unreachable 198.18.0.0/16 metric 4096\n")?;
+        Ok(pins)
+    }
+
     /// The process id of the engine, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.daemon.as_ref().map(Process::id)

@@ -17,12 +17,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
 /// Starts it with these arguments of `docker run` more.
 fn start_agent(docker: &Docker, arguments: &[&str]) {
     let folder = docker.folder();
-    let bpf = folder.join("bpf");
-    fs::create_dir(&bpf).unwrap();
-    docker.netns().mount_bpffs(&bpf).unwrap();
-    // Nothing that is sent to a VIP has a way out, whatever the agent does.
-    let route = "route add unreachable 198.18.0.0/16 metric 4096\n";
-    docker.netns().ip(route).unwrap();
+    docker.prepare_for_agent("bpf").unwrap();
     let place = folder.display();
     let config = format!(
         "state_dir = \"{place}/state\"\nbpffs = \"{place}/bpf\"\ncgroup = \"/cgroup\"\n\

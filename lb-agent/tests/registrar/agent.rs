@@ -30,12 +30,7 @@ impl Agent {
 
     fn start_with(docker: &Docker, consul: &str, more: &str) -> Self {
         let folder = docker.folder();
-        let bpf = folder.join("bpf");
-        fs::create_dir(&bpf).unwrap();
-        docker.netns().mount_bpffs(&bpf).unwrap();
-        // Nothing that is sent to a VIP has a way out, whatever the agent does.
-        let route = "route add unreachable 198.18.0.0/16 metric 4096\n";
-        docker.netns().ip(route).unwrap();
+        docker.prepare_for_agent("bpf").unwrap();
         let clients = docker.cgroup().subgroup("clients").unwrap();
         let own = docker.cgroup().subgroup("agent").unwrap();
         let (place, cgroup) = (folder.display(), clients.path().display());

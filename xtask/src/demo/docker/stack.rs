@@ -45,16 +45,9 @@ impl Stack {
             let load = ["load".as_ref(), "--input".as_ref(), image.file.as_os_str()];
             docker.docker(load)?;
         }
-        for (folder, _) in FOLDERS {
-            fs::create_dir(docker.folder().join(folder))
-                .with_context(|| format!("cannot make {folder}"))?;
-        }
-        docker
-            .netns()
-            .mount_bpffs(&docker.folder().join(FOLDERS[0].0))?;
-        // Nothing that is sent to a VIP has a way out, whatever the agent does.
-        let route = "route add unreachable 198.18.0.0/16 metric 4096\n";
-        docker.netns().ip(route)?;
+        let [(pins, _), (run, _)] = FOLDERS;
+        docker.prepare_for_agent(pins)?;
+        fs::create_dir(docker.folder().join(run)).with_context(|| format!("cannot make {run}"))?;
         Ok(Self {
             clients: docker.cgroup().subgroup("clients")?,
             docker,
