@@ -213,11 +213,7 @@ pub async fn run(
                 if changed.is_err() {
                     return Ok(());
                 }
-                let snapshot = channels.snapshots.borrow_and_update().clone();
-                if let Some(snapshot) = snapshot {
-                    stage.adopt(snapshot);
-                    stage.settle(&channels);
-                }
+                stage.follow(&mut channels);
             }
             // Without whoever says so, everybody stands on the host.
             Ok(()) = channels.clients.changed() => {
@@ -252,7 +248,13 @@ pub async fn run(
             Some(request) = channels.kept.recv() => stage.kept(request),
             Some(request) = channels.traces.recv() => stage.trace(request, &channels),
             request = channels.stats.recv(), if counting.is_none() => match request {
-                Some(reply) => counting = Some((Count::new(&stage), reply)),
+                Some(reply) => {
+                    // Whoever asks knows a snapshot: what is counted is at least that one.
+                    if channels.snapshots.has_changed().unwrap_or_default() {
+                        stage.follow(&mut channels);
+                    }
+                    counting = Some((Count::new(&stage), reply));
+                }
                 None => return Ok(()),
             },
             // In slices, for a change must not wait until all is counted.
@@ -279,6 +281,15 @@ pub async fn run(
 }
 
 impl Stage {
+    /// Brings the maps to the newest snapshot.
+    fn follow(&mut self, channels: &mut Channels) {
+        let snapshot = channels.snapshots.borrow_and_update().clone();
+        if let Some(snapshot) = snapshot {
+            self.adopt(snapshot);
+            self.settle(channels);
+        }
+    }
+
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.ask_about(&snapshot);
         let was_complete = self.wanted.desired().complete;

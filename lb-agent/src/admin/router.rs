@@ -178,8 +178,9 @@ async fn metrics_text(State(desk): State<Desk>) -> Response {
 impl Desk {
     /// The report of this moment. It waits for nobody longer than [`PATIENCE`].
     async fn report(&self) -> Report {
-        let stats = self.read_stats().await;
+        // The data plane follows every snapshot before it counts: what is told here is in the maps, unless that fails.
         let snapshot = self.snapshots.borrow().clone();
+        let stats = self.read_stats().await;
         let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
         let removal = self.removal.borrow().clone();
         let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
