@@ -76,6 +76,17 @@ impl Agent {
         found.unwrap_or_else(|late| panic!("{late}\n{}", self.said()))
     }
 
+    /// What one of its clients is answered at `url`.
+    #[track_caller]
+    pub(crate) fn fetch(&self, docker: &Docker, url: &str) -> String {
+        let answer = curl(docker, Some(&self.clients), url);
+        answer.unwrap_or_else(|error| {
+            // What refused it is among the figures.
+            let report = curl(docker, None, "http://127.0.0.1:9180/api/v1/snapshot");
+            panic!("{error}\n{report:?}\n{}", self.said())
+        })
+    }
+
     fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -155,7 +166,7 @@ async fn a_container_is_in_consul_and_at_its_vip_while_it_runs_and_nowhere_after
         Some(shop["vip"].as_str().filter(|_| is_usable)?.to_owned())
     });
     let url = format!("http://{vip}/");
-    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+    assert_eq!(agent.fetch(&docker, &url), "hello");
     let registrar = agent.until(&docker, |report| {
         let parts = report["components"].as_array()?.iter();
         let mut parts = parts.filter(|it| it["name"] == "registrar");
@@ -179,5 +190,5 @@ async fn a_container_is_in_consul_and_at_its_vip_while_it_runs_and_nowhere_after
         Some(shop["vip"].as_str().filter(|_| is_usable)?.to_owned())
     });
     assert_eq!(again, vip);
-    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+    assert_eq!(agent.fetch(&docker, &url), "hello");
 }

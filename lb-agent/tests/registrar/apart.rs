@@ -10,7 +10,7 @@ use lb_testkit::{Docker, eventually};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Agent, curl, registered, service},
+    agent::{Agent, registered, service},
     filter::{ALLOWED, Filter},
     support::{BOUND, Consul},
 };
@@ -51,7 +51,7 @@ async fn the_agent_needs_no_more_of_the_engine_than_is_said() {
     run(&docker, "one", &["-l", "SERVICE_NAME=www_shop"]);
     let vip = until_usable(&mut agent, &docker, "lb-test:one:80");
     let url = format!("http://{vip}/");
-    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+    assert_eq!(agent.fetch(&docker, &url), "hello");
     agent.until(&docker, |report| {
         let lines = report["components"].as_array()?.iter();
         let said = |name: &str| lines.clone().find(|it| it["name"] == name);
@@ -137,7 +137,7 @@ async fn a_registrar_apart_needs_no_capability_and_the_agent_beside_it_no_engine
     let vip = until_usable(&mut agent, &docker, "lb-test:one:80");
     registrar.assert_holds(0);
     let url = format!("http://{vip}/");
-    assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
+    assert_eq!(agent.fetch(&docker, &url), "hello");
     let lines: Vec<Value> = agent.until(&docker, |report| report["components"].as_array().cloned());
     let of_engine = ["docker", "clients", "registrar"];
     let told = lines
