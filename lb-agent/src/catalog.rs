@@ -12,12 +12,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::cow_map::CowMap;
+
 /// Everything that one source, or all of them together, know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// The instances of each service, by its name. A source keeps the allocation of what stays the same, so that
     /// whoever reads the next catalog need not look at it again.
-    pub services: BTreeMap<Arc<str>, Arc<[Arc<Instance>]>>,
+    pub services: CowMap<Arc<str>, Arc<[Arc<Instance>]>>,
     /// What had to be left out, and why. The rest is in `services`.
     pub problems: Vec<Problem>,
 }

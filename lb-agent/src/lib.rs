@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clients;
 pub mod config;
+pub mod cow_map;
 mod cpu;
 pub mod desired;
 pub mod discover;

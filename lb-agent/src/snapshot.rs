@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{Check, InstanceKey, Problem, Reach, SourceHealth},
+    cow_map::{CowMap, Difference},
     options::{Local, Options},
 };
 
@@ -37,7 +38,7 @@ pub struct Snapshot {
     pub complete: bool,
     /// Services and their tagged parts, by name. What stays the same keeps its allocation from one snapshot to the
     /// next, so that [`changes`] costs what has changed.
-    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    pub services: CowMap<ServiceName, Arc<Service>>,
     /// Everything that is wrong at the moment.
     pub problems: Vec<Problem>,
     /// The discovery sources, by name (`file`, `consul`).
@@ -136,13 +137,13 @@ impl ServiceName {
 /// What differs between two maps whose equal values mostly share their allocation: each such key with the value
 /// `before` and the one `after`. Values of one allocation are not looked at.
 pub fn changes<'m, K: Ord, V>(
-    before: &'m BTreeMap<K, Arc<V>>,
-    after: &'m BTreeMap<K, Arc<V>>,
-) -> impl Iterator<Item = Change<'m, K, V>>
+    before: &'m CowMap<K, Arc<V>>,
+    after: &'m CowMap<K, Arc<V>>,
+) -> impl Iterator<Item = Difference<'m, K, Arc<V>>>
 where
     V: ?Sized,
 {
-    differences(before, after, Arc::ptr_eq)
+    before.differences(after, Arc::ptr_eq)
 }
 
 /// What differs between two maps, as `same` sees their values.
@@ -180,9 +181,6 @@ pub(crate) fn differences<'m, K: Ord, V>(
         }
     })
 }
-
-/// A key, its value before and its value after.
-pub type Change<'m, K, V> = (&'m K, Option<&'m Arc<V>>, Option<&'m Arc<V>>);
 
 /// In the order of their texts; a name that shares the text of the other is not read.
 impl Ord for ServiceName {
@@ -561,7 +559,7 @@ mod tests {
 
     #[test]
     fn what_is_of_one_allocation_is_no_change() {
-        let map = |values: &[(u8, &Arc<str>)]| -> BTreeMap<u8, Arc<str>> {
+        let map = |values: &[(u8, &Arc<str>)]| -> CowMap<u8, Arc<str>> {
             values
                 .iter()
                 .map(|&(key, value)| (key, value.clone()))

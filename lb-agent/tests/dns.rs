@@ -132,7 +132,7 @@ async fn names_follow_the_snapshot() {
 async fn a_contested_name_is_told_and_no_longer_told_when_it_is_settled() {
     let mut agent = Agent::start(vec![], None, None).await;
     let mut contested = (*snapshot(true)).clone();
-    let (_, service) = contested.services.first_key_value().unwrap();
+    let (_, service) = contested.services.iter().next().unwrap();
     let service = service.clone();
     let rival = ServiceName::part("www", "hello");
     contested.services.insert(rival, service);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    ops::Bound,
     sync::Arc,
     time::SystemTime,
 };
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::{
     catalog::{Instance, Problem, SourceState},
+    cow_map::CowMap,
     health::Verdicts,
     options::CheckKind,
     snapshot::{Backend, FULL, Probe, ProbeState, Service, ServiceName, Snapshot, differences},
@@ -57,7 +59,7 @@ pub fn assemble(sources: &BTreeMap<String, SourceState>, facts: &Facts) -> Snaps
 /// The snapshot of what is `known` and of `facts`. Everything that did not change shares its allocation with the
 /// last one, and costs nothing but that.
 pub(super) fn compose(known: &Known, facts: &Facts, last: Option<Last<'_>>) -> Snapshot {
-    let mut services = last.map_or_else(BTreeMap::new, |last| last.snapshot.services.clone());
+    let mut services = last.map_or_else(CowMap::new, |last| last.snapshot.services.clone());
     let stale = match last {
         Some(last) => stale(known, facts, last),
         None => known.services().keys().cloned().collect(),
@@ -130,16 +132,19 @@ fn stale(known: &Known, facts: &Facts, last: Last<'_>) -> BTreeSet<Arc<str>> {
 
 /// Takes a service and its parts out of `services`.
 fn take(
-    services: &mut BTreeMap<ServiceName, Arc<Service>>,
+    services: &mut CowMap<ServiceName, Arc<Service>>,
     service: &Arc<str>,
 ) -> BTreeMap<ServiceName, Arc<Service>> {
     let whole = ServiceName::whole(service.clone());
-    let names = services.range(whole..).map(|(name, _)| name);
+    let names = services.tail(Bound::Included(&whole)).map(|(name, _)| name);
     let names = names.take_while(|name| name.service == *service);
     let names: Vec<ServiceName> = names.cloned().collect();
     names
         .into_iter()
-        .filter_map(|name| services.remove_entry(&name))
+        .filter_map(|name| {
+            let service = services.remove(&name)?;
+            Some((name, service))
+        })
         .collect()
 }
 

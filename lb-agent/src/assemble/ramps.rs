@@ -148,13 +148,13 @@ mod tests {
             aliases: BTreeSet::new(),
             backends: backends.iter().map(backend).collect(),
         };
-        let services = BTreeMap::from([
+        let services = [
             (ServiceName::whole("www"), Arc::new(service.clone())),
             (ServiceName::part("www", "hello"), Arc::new(service)),
-        ]);
+        ];
         Snapshot {
             complete,
-            services,
+            services: services.into(),
             ..Snapshot::default()
         }
     }

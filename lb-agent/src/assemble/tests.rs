@@ -312,8 +312,8 @@ impl Stage {
         let names: BTreeSet<String> = parse(text)
             .unwrap()
             .services
-            .into_keys()
-            .map(|it| it.to_string())
+            .keys()
+            .map(ToString::to_string)
             .collect();
         self.until(|snapshot| {
             let whole = snapshot.services.iter().filter(|(it, _)| it.tag.is_none());

@@ -8,11 +8,7 @@ pub mod consul;
 pub mod docker;
 pub mod file;
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::catalog::{Catalog, Instance, InstanceKey, Problem};
 
@@ -47,17 +43,16 @@ pub fn merge<'c>(
         let united = Arc::make_mut(&mut merged);
         united.problems.extend(catalog.problems.iter().cloned());
         for (name, instances) in &catalog.services {
-            match united.services.entry(name.clone()) {
-                Entry::Vacant(free) => {
-                    free.insert(instances.clone());
-                }
-                Entry::Occupied(known) if Arc::ptr_eq(known.get(), instances) => {}
-                Entry::Occupied(mut known) => {
-                    let both = unite(name, known.get(), instances, &mut united.problems);
+            let all = match united.services.get(name) {
+                None => instances.clone(),
+                Some(known) if Arc::ptr_eq(known, instances) => continue,
+                Some(known) => {
+                    let both = unite(name, known, instances, &mut united.problems);
                     let before = before.services.get(name).filter(|it| ***it == *both);
-                    known.insert(before.cloned().unwrap_or_else(|| both.into()));
+                    before.cloned().unwrap_or_else(|| both.into())
                 }
-            }
+            };
+            united.services.insert(name.clone(), all);
         }
         united.problems.sort();
         united.problems.dedup();

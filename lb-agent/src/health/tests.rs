@@ -101,7 +101,7 @@ fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
         answered,
         stopgap: false,
         complete: false,
-        services: BTreeMap::from([(ServiceName::whole("s"), Arc::new(service))]),
+        services: [(ServiceName::whole("s"), Arc::new(service))].into(),
         problems: Vec::new(),
         sources: BTreeMap::new(),
     }
@@ -222,8 +222,8 @@ async fn who_comes_after_the_first_answer_is_not_waited_for() {
     stage.follow(&[up], true);
     stage.until(|it| it.of(up, &CheckKind::Tcp).is_some()).await;
     let mut snapshot = snapshot(&[up], true);
-    let mut late = self::snapshot(&[slow], true);
-    let mut service = late.services.pop_first().unwrap().1;
+    let late = self::snapshot(&[slow], true);
+    let mut service = late.services[&ServiceName::whole("s")].clone();
     Arc::make_mut(&mut service).options.check = check.clone();
     snapshot
         .services

@@ -86,7 +86,7 @@ impl Count {
     /// Counts what services have counted, and what is open at their backends; the last of them, if there may be more.
     fn services(&mut self, stage: &Stage, after: Bound<ServiceName>) -> Option<ServiceName> {
         let snapshot = Arc::clone(&self.snapshot);
-        let services = snapshot.services.range((after, Bound::Unbounded));
+        let services = snapshot.services.tail(after.as_ref());
         let now = monotonic_nanos();
         let mut last = None;
         let mut room = SLICE;

@@ -446,8 +446,12 @@ fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) 
         snapshot.services.remove(&name);
         return;
     }
-    let entry = snapshot.services.entry(name);
-    let new = Arc::make_mut(entry.or_insert_with(|| service(&[], &[]).into()));
+    if !snapshot.services.contains_key(&name) {
+        snapshot
+            .services
+            .insert(name.clone(), service(&[], &[]).into());
+    }
+    let new = Arc::make_mut(snapshot.services.get_mut(&name).unwrap());
     match step {
         Step::Leave => {}
         Step::Vip(n) => new.vip = (n > 0).then(|| [198, 18, 0, n].into()),

@@ -399,10 +399,12 @@ fn routes_that_have_not_changed_are_not_sent_again() {
     );
     // Another name that cannot be used: a problem to show, and the routes that there are.
     let mut same = snapshot(&[one]);
-    for service in same.services.values_mut() {
-        Arc::make_mut(service)
+    for (name, service) in &snapshot(&[one]).services {
+        let mut service = service.clone();
+        Arc::make_mut(&mut service)
             .aliases
             .insert("not a name".to_owned());
+        same.services.insert(name.clone(), service);
     }
     agent.publish(same);
     eventually("the snapshot was looked at", || {

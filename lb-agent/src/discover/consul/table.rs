@@ -14,10 +14,13 @@ use std::{
 
 use self::hosts::{Host, hosts_of};
 use super::parse::{Listing, Named, name_problem, reachable};
-use crate::catalog::{Instance, Problem};
+use crate::{
+    catalog::{Instance, Problem},
+    cow_map::CowMap,
+};
 
 /// The instances of each service, by its name.
-pub(super) type Services = BTreeMap<Arc<str>, Arc<[Arc<Instance>]>>;
+pub(super) type Services = CowMap<Arc<str>, Arc<[Arc<Instance>]>>;
 
 /// Everything that was learnt so far.
 #[derive(Debug, Default)]

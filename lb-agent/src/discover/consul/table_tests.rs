@@ -17,7 +17,7 @@ fn registered(registered: usize) -> Listing {
 
 fn services(table: &mut Table) -> Option<Vec<String>> {
     table.complete_if_heard();
-    let names = |c: Catalog| c.services.into_keys().map(|it| it.to_string()).collect();
+    let names = |c: Catalog| c.services.keys().map(ToString::to_string).collect();
     table.catalog().map(names)
 }
 

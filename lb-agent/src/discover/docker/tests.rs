@@ -61,7 +61,7 @@ fn read_after(containers: &Containers, before: Option<&Catalog>) -> Catalog {
 fn only(container: Container) -> (String, Instance) {
     let catalog = read(&all([container]));
     assert_eq!(catalog.problems, []);
-    let (name, instances) = catalog.services.first_key_value().unwrap();
+    let (name, instances) = catalog.services.iter().next().unwrap();
     assert_eq!((catalog.services.len(), instances.len()), (1, 1));
     (name.to_string(), (*instances[0]).clone())
 }

@@ -73,11 +73,14 @@ impl Table {
         self.complete = true;
         self.changed = true;
         // One whose answer cannot be read keeps what was known of it when the last agent ended.
-        let rows = &self.rows;
-        self.services.retain(|service, _| {
-            let row = rows.get(service);
-            row.is_some_and(|row| row.registered != Some(0))
-        });
+        let is_gone = |service: &&Arc<str>| {
+            let row = self.rows.get(*service);
+            row.is_none_or(|row| row.registered == Some(0))
+        };
+        let gone: Vec<_> = self.services.keys().filter(is_gone).cloned().collect();
+        for service in gone {
+            self.services.remove(&service);
+        }
     }
 
     pub(super) fn catalog(&self) -> Option<Catalog> {
