@@ -160,6 +160,8 @@ pub struct Programs {
     previous: Option<Previous>,
     former_counters: Option<PathBuf>,
     service_capacity: u32,
+    /// Whether no earlier agent left anything in the maps.
+    new: bool,
     problems: Vec<Problem>,
 }
 
@@ -220,6 +222,7 @@ impl Programs {
             loader.override_global(name, word, true);
         }
         let mut service_capacity = 0;
+        let mut new = former_room.is_none();
         let mut problems = Vec::new();
         for layout in layout::of(config.services, config.backends) {
             let folder = if layout.outlives_version {
@@ -229,7 +232,9 @@ impl Programs {
             };
             let path = folder.join(layout.name);
             // What is taken over keeps its indexes, so it keeps its size.
-            let capacity = match (layout.pinned(&path)?, former_room) {
+            let pinned = layout.pinned(&path)?;
+            new &= pinned.is_none() || layout.outlives_version;
+            let capacity = match (pinned, former_room) {
                 (Some(capacity), _) => capacity,
                 (None, Some(room)) => layout.room_of(room),
                 (None, None) => layout.capacity,
@@ -273,6 +278,7 @@ impl Programs {
             versioned,
             previous,
             service_capacity,
+            new,
             problems,
         })
     }
@@ -305,6 +311,11 @@ impl Programs {
     pub fn records(&self) -> Result<OwnedFd, Error> {
         let path = self.pins.with_file_name(map::RECORDS);
         lb_sys::bpf::object_get(&path).map_err(Error::pin("open the pinned map", &path))
+    }
+
+    /// Whether no earlier agent left anything in the maps of this version.
+    pub(crate) fn has_new_maps(&self) -> bool {
+        self.new
     }
 
     /// Entries that `SERVICES` has room for.

@@ -163,7 +163,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let installed = maps.read_back()?;
+    let installed = maps.read_at_start()?;
     tracing::info!(
         services = installed.services.len(),
         backends = installed.backends.len(),
