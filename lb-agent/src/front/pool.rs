@@ -2,7 +2,7 @@
 //!
 //! A connection comes back only after its answer ended cleanly, and is given out again only if hyper calls it
 //! ready, which it is not before the request's body was sent to its end too: the rest of either message
-//! would reach somebody else (CVE-2025-4366).
+//! would reach somebody else (CVE-2025-4366). One that was answered in HTTP/1.0 never comes back.
 
 use std::{
     cell::RefCell,
@@ -52,6 +52,8 @@ pub(super) struct Lease {
     place: Rc<Place>,
     /// Whether it carried a request before this one.
     pub(super) reused: bool,
+    /// Whether it carries no other after this one.
+    last: bool,
 }
 
 impl Pool {
@@ -84,6 +86,7 @@ impl Pool {
                     sender,
                     place,
                     reused: true,
+                    last: false,
                 });
             }
         }
@@ -119,6 +122,7 @@ impl Pool {
             sender,
             place,
             reused: false,
+            last: false,
         })
     }
 
@@ -149,9 +153,14 @@ impl Lease {
         self.place
     }
 
+    /// The connection carries no other request.
+    pub(super) fn end_with_answer(&mut self) {
+        self.last = true;
+    }
+
     /// The answer has ended: the connection may carry another request.
     pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
+        if self.last || self.sender.is_closed() {
             return;
         }
         let mut hosts = self.pool.hosts.borrow_mut();

@@ -217,10 +217,14 @@ fn relay(
     worker: &Worker,
     method: &Method,
     response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     exchange: Exchange,
 ) -> Response<Download> {
     let (mut parts, incoming) = response.into_parts();
+    // hyper would send the next request in HTTP/1.0 too, and without a body whose length is not known.
+    if parts.version == Version::HTTP_10 {
+        lease.end_with_answer();
+    }
     // The answer to HEAD tells the length of what is not there.
     let length = parts
         .headers

@@ -342,3 +342,22 @@ fn a_drain_at_the_limit_of_clients_ends_with_its_grace() {
     front.drain().join().unwrap();
     assert!((grace..PATIENCE).contains(&begun.elapsed()));
 }
+
+#[test]
+fn after_an_answer_in_http_1_0_the_next_body_still_arrives() {
+    let backend = Backend::start(|_| {
+        Reply::Keep(
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na".to_vec(),
+        )
+    });
+    let front = TestFront::with(&[&backend]);
+    let post =
+        "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for _ in 0..2 {
+        assert_eq!(front.ask(post).body, "a");
+    }
+    for seen in backend.seen() {
+        assert_eq!(String::from_utf8_lossy(&seen.body), "3\r\nabc\r\n0\r\n\r\n");
+    }
+    assert_eq!(front.stats().reused, 0);
+}
