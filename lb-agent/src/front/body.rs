@@ -149,7 +149,8 @@ impl Passed {
         Poll::Ready(match frame {
             Some(Err(_)) => Some(Err(self.fail(Reason::ResponseTruncated))),
             Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
+                // hyper asks for nothing after trailers.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Some(Ok(frame))
@@ -276,7 +277,10 @@ impl Body for Upload {
         progress.frames.set(progress.frames.get() + 1);
         match &frame {
             None => progress.ended.set(true),
-            Some(Ok(_)) => progress.ended.set(incoming.is_end_stream()),
+            Some(Ok(frame)) => {
+                let ended = frame.is_trailers() || incoming.is_end_stream();
+                progress.ended.set(ended);
+            }
             Some(Err(_)) => progress.failed.set(true),
         }
         Poll::Ready(frame)

@@ -246,7 +246,9 @@ fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> Optio
 /// `None`: it ends with the connection, or there is none.
 fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> Option<Vec<u8>> {
     if field(head, "transfer-encoding").is_some() {
-        return read_until(stream, buffer, b"0\r\n\r\n");
+        let trailers = field(head, "trailer").is_some();
+        let end: &[u8] = if trailers { b"\r\n\r\n" } else { b"0\r\n\r\n" };
+        return read_until(stream, buffer, end);
     }
     let length: usize = field(head, "content-length")?.parse().unwrap();
     while buffer.len() < length {

@@ -361,3 +361,39 @@ fn after_an_answer_in_http_1_0_the_next_body_still_arrives() {
     }
     assert_eq!(front.stats().reused, 0);
 }
+
+#[test]
+fn trailers_end_a_message_in_either_direction() {
+    let chunked = "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n";
+    let body = "3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\n{chunked}{body}");
+    let backend = Backend::start(move |_| Reply::Keep(answer.clone().into()));
+    let front = TestFront::with(&[&backend]);
+    // Only who says so gets trailers; without them the answer ends all the same.
+    for (accepts, ends) in [("TE: trailers\r\n", "x-sum: 1\r\n\r\n"), ("", "0\r\n\r\n")] {
+        let mut client = front.client();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: web\r\n{accepts}Connection: close\r\n\r\n"
+        ));
+        let got = String::from_utf8(client.rest())
+            .unwrap()
+            .to_ascii_lowercase();
+        assert!(got.ends_with(ends), "{got}");
+    }
+    let mut client = front.client();
+    client.send(format!("POST / HTTP/1.1\r\nHost: web\r\n{chunked}{body}"));
+    let head = client.head();
+    assert!(
+        !head.to_ascii_lowercase().contains("connection: close"),
+        "{head}"
+    );
+    let stats = eventually("all three are counted", || {
+        let stats = front.stats();
+        (stats.requests.iter().map(|it| it.count).sum::<u64>() == 3).then_some(stats)
+    });
+    assert_eq!(
+        (stats.ended(Reason::Ok), stats.connects),
+        (3, 1),
+        "{stats:?}"
+    );
+}
