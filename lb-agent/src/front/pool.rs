@@ -16,7 +16,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
-    task::spawn_local,
+    task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
 };
 
@@ -42,6 +42,7 @@ struct Idle {
     /// The connection holds it: gone means closed.
     place: Weak<Place>,
     since: Instant,
+    task: Task,
 }
 
 /// A connection on loan.
@@ -54,6 +55,19 @@ pub(super) struct Lease {
     pub(super) reused: bool,
     /// Whether it carries no other after this one.
     last: bool,
+    task: Task,
+}
+
+/// What drives a connection. hyper's would go on with a request after its answer; this ends with its owner, and
+/// so does the socket.
+struct Task(Option<AbortHandle>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 impl Pool {
@@ -73,6 +87,7 @@ impl Pool {
             sender,
             place,
             since,
+            task,
         }) = idle.pop()
         {
             if sender.is_ready()
@@ -87,6 +102,7 @@ impl Pool {
                     place,
                     reused: true,
                     last: false,
+                    task,
                 });
             }
         }
@@ -111,7 +127,7 @@ impl Pool {
             .map_err(|_| Reason::BackendReset)?;
         self.counters.connects.add_one();
         let held = place.clone();
-        spawn_local(async move {
+        let task = spawn_local(async move {
             // Its error reaches the request that was on it, if there was one.
             let _ = connection.with_upgrades().await;
             drop(held);
@@ -123,6 +139,7 @@ impl Pool {
             place,
             reused: false,
             last: false,
+            task: Task(Some(task.abort_handle())),
         })
     }
 
@@ -149,11 +166,12 @@ impl Pool {
 
 impl Lease {
     /// The connection has left HTTP and the pool; its place is taken for as long as this lives.
-    pub(super) fn into_place(self) -> Rc<Place> {
+    pub(super) fn into_place(mut self) -> Rc<Place> {
+        self.task.0 = None;
         self.place
     }
 
-    /// The connection carries no other request.
+    /// The connection ends with its answer, and with it what is left of the request.
     pub(super) fn end_with_answer(&mut self) {
         self.last = true;
     }
@@ -174,6 +192,7 @@ impl Lease {
             sender: self.sender,
             place: Rc::downgrade(&self.place),
             since: Instant::now(),
+            task: self.task,
         });
     }
 }

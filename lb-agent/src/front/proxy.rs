@@ -50,7 +50,7 @@ pub(super) async fn respond(
     let method = parts.method.clone();
     let progress = upload.progress();
     let sent = send(&worker, &service, Request::from_parts(parts, upload)).await;
-    let (response, lease) = match sent {
+    let (response, mut lease) = match sent {
         Ok(sent) => sent,
         Err(reason) => {
             let reason = if progress.has_failed() {
@@ -58,18 +58,26 @@ pub(super) async fn respond(
             } else {
                 reason
             };
-            let mut refusal = Refusal::of(reason);
-            refusal.close |= !progress.has_ended();
-            return own(refusal, exchange);
+            return unserved(reason, &progress, exchange);
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !checked.upgrade {
-            return own(Refusal::of(Reason::ResponseInvalid), exchange);
+            return unserved(Reason::ResponseInvalid, &progress, exchange);
         }
         return switch(&worker, response, lease, upgrade, exchange);
     }
-    relay(&worker, &method, response, lease, exchange)
+    let whole = progress.has_ended();
+    if !whole {
+        lease.end_with_answer();
+    }
+    let mut response = relay(&worker, &method, response, lease, exchange);
+    // The rest of the request is not waited for.
+    if !whole {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Which service the request is for.
@@ -271,6 +279,13 @@ fn switch(
 /// An answer without having looked at the body. With part of it unread the connection ends, and says so.
 fn refuse(mut refusal: Refusal, body: &Incoming, exchange: Exchange) -> Response<Download> {
     refusal.close |= !body.is_end_stream();
+    own(refusal, exchange)
+}
+
+/// An answer in place of one from a backend.
+fn unserved(reason: Reason, progress: &Progress, exchange: Exchange) -> Response<Download> {
+    let mut refusal = Refusal::of(reason);
+    refusal.close |= !progress.has_ended();
     own(refusal, exchange)
 }
 

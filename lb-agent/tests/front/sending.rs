@@ -397,3 +397,32 @@ fn trailers_end_a_message_in_either_direction() {
         "{stats:?}"
     );
 }
+
+#[test]
+fn an_answer_ahead_of_the_whole_request_announces_the_end_of_the_connection() {
+    for status in ["413 Content Too Large", "101 Switching Protocols"] {
+        for pieces in [1, 2] {
+            for length in [100, 1 << 20] {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let front = TestFront::start(Limits::default(), 1);
+                front.publish(&[listener.local_addr().unwrap()]);
+                let head =
+                    format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n");
+                let mut client = front.client();
+                if pieces == 1 {
+                    client.send([&head, "abc"].concat());
+                } else {
+                    client.send(head).send("abc");
+                }
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+                let answer = client.answer();
+                let case = (status, pieces, length);
+                assert_eq!(answer.field("connection"), Some("close"), "{case:?}");
+                assert_eq!(client.rest(), b"", "{case:?}");
+            }
+        }
+    }
+}
