@@ -20,7 +20,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Limits, answer::Reason, body::Upload, stats::Counters};
+use super::{
+    Limits,
+    answer::Reason,
+    body::Upload,
+    heard::{Heard, Listening},
+    stats::Counters,
+};
 
 /// The connections of one worker.
 pub(super) struct Pool {
@@ -39,6 +45,7 @@ struct Host {
 
 struct Idle {
     sender: SendRequest<Upload>,
+    heard: Heard,
     /// The connection holds it: gone means closed.
     place: Weak<Place>,
     since: Instant,
@@ -50,6 +57,8 @@ pub(super) struct Lease {
     pool: Rc<Pool>,
     address: SocketAddr,
     pub(super) sender: SendRequest<Upload>,
+    /// Whether the backend sent anything.
+    pub(super) heard: Heard,
     place: Rc<Place>,
     /// Whether it carried a request before this one.
     pub(super) reused: bool,
@@ -85,6 +94,7 @@ impl Pool {
         let idle = &mut hosts.get_mut(&address)?.idle;
         while let Some(Idle {
             sender,
+            heard,
             place,
             since,
             task,
@@ -99,6 +109,7 @@ impl Pool {
                     pool: self.clone(),
                     address,
                     sender,
+                    heard,
                     place,
                     reused: true,
                     last: false,
@@ -119,10 +130,11 @@ impl Pool {
         };
         // Only slower without it.
         let _ = stream.set_nodelay(true);
+        let heard = Heard::default();
         let mut builder = Builder::new();
         builder.max_header_size(RESPONSE_HEAD).max_buf_size(BUFFER);
         let (sender, connection) = builder
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Listening::new(stream, heard.clone())))
             .await
             .map_err(|_| Reason::BackendReset)?;
         self.counters.connects.add_one();
@@ -136,6 +148,7 @@ impl Pool {
             pool: self.clone(),
             address,
             sender,
+            heard,
             place,
             reused: false,
             last: false,
@@ -190,6 +203,7 @@ impl Lease {
         }
         host.idle.push(Idle {
             sender: self.sender,
+            heard: self.heard,
             place: Rc::downgrade(&self.place),
             since: Instant::now(),
             task: self.task,

@@ -2,7 +2,7 @@
 //!
 //! Sent again is only what cannot have had an effect: a request of which nothing was written, on another
 //! backend; and once, on a new connection, an idempotent request without body that died with a connection
-//! the backend had kept idle (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
+//! the backend had kept idle before a byte of an answer came (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
@@ -168,6 +168,7 @@ async fn send_on(
     let repeatable =
         lease.reused && request.method().is_idempotent() && request.body().is_end_stream();
     let spare = repeatable.then(|| copy(&request, progress.clone()));
+    lease.heard.forget();
     let error = {
         let answer = lease.sender.try_send_request(request);
         let mut answer = std::pin::pin!(answer);
@@ -196,7 +197,7 @@ async fn send_on(
     } else {
         Reason::BackendReset
     };
-    let stale = spare.filter(|_| reason == Reason::BackendReset);
+    let stale = spare.filter(|_| !lease.heard.anything());
     Err(Unsent {
         request: unsent.or(stale),
         reason,

@@ -426,3 +426,18 @@ fn an_answer_ahead_of_the_whole_request_announces_the_end_of_the_connection() {
         }
     }
 }
+
+#[test]
+fn a_request_is_not_repeated_once_part_of_an_answer_came() {
+    let count = AtomicUsize::new(0);
+    let backend = Backend::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        1 => Reply::Close(b"HTTP/1.1 200 OK\r\nX-A".to_vec()),
+        _ => Reply::Keep(ok("a")),
+    });
+    let front = TestFront::with(&[&backend]);
+    assert_eq!(front.ask(GET).status, 200);
+    assert_eq!(front.ask(GET).status, 502);
+    let stats = front.stats();
+    assert_eq!((stats.ended(Reason::BackendReset), stats.retries), (1, 0));
+    assert_eq!(backend.seen().len(), 2);
+}
