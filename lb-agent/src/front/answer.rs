@@ -35,7 +35,7 @@ pub enum Reason {
     ConnectTimeout,
     /// The backend closed before it answered.
     BackendReset,
-    /// The backend's answer is not HTTP, or not one to this request.
+    /// The backend's answer is not HTTP, not one to this request, or coded in a way that cannot be passed on.
     ResponseInvalid,
     /// The backend did not answer in time.
     ResponseTimeout,

@@ -61,15 +61,16 @@ pub(super) async fn respond(
             return unserved(reason, &progress, exchange);
         }
     };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if !checked.upgrade {
-            return unserved(Reason::ResponseInvalid, &progress, exchange);
-        }
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && checked.upgrade {
         return switch(&worker, response, lease, upgrade, exchange);
     }
     let whole = progress.has_ended();
     if !whole {
         lease.end_with_answer();
+    }
+    if switched || !request::is_plainly_coded(response.headers()) {
+        return unserved(Reason::ResponseInvalid, &progress, exchange);
     }
     let mut response = relay(&worker, &method, response, lease, exchange);
     // The rest of the request is not waited for.

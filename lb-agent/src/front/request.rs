@@ -309,6 +309,15 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the body of an answer is in no coding but `chunked`, which is all that hyper undoes: with another one
+/// the client would get bytes that nobody tells it how to read.
+pub(super) fn is_plainly_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    first.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
+}
+
 /// Removes what only a trusted proxy may say, and names with `_`, which servers read in different ways.
 fn strip_forwarding(headers: &mut HeaderMap) {
     headers.remove(header::FORWARDED);

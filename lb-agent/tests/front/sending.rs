@@ -441,3 +441,26 @@ fn a_request_is_not_repeated_once_part_of_an_answer_came() {
     assert_eq!((stats.ended(Reason::BackendReset), stats.retries), (1, 0));
     assert_eq!(backend.seen().len(), 2);
 }
+
+#[test]
+fn an_answer_in_another_coding_than_chunked_is_502() {
+    let front = TestFront::start(Limits::default(), 1);
+    let get = |coding: &'static str| {
+        let backend = Backend::start(move |_| {
+            let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n");
+            Reply::Close([head.as_bytes(), b"3\r\nabc\r\n0\r\n\r\n"].concat())
+        });
+        front.publish(&[backend.address]);
+        front.ask(GET).status
+    };
+    for coding in [
+        "gzip, chunked",
+        "gzip",
+        "chunked, chunked",
+        "gzip\r\nTransfer-Encoding: chunked",
+    ] {
+        assert_eq!(get(coding), 502, "{coding}");
+    }
+    assert_eq!(front.stats().ended(Reason::ResponseInvalid), 4);
+    assert_eq!(get("CHUNKED"), 200);
+}
