@@ -48,7 +48,7 @@ pub(super) struct Wire {
 enum Mode {
     /// Bytes go through the guard.
     Http,
-    /// Nothing is read until the request for an upgrade is answered.
+    /// Whatever comes is held until the request for an upgrade is answered.
     Waiting,
     /// A refused head: hyper is given these bytes, then the end.
     Spoiled(&'static [u8]),
@@ -214,7 +214,7 @@ impl Wire {
             Mode::Waiting => {
                 self.state.wake_when_answered(cx.waker());
                 if !self.all_answered() {
-                    return Poll::Pending;
+                    return self.poll_held(cx);
                 }
                 self.mode = Mode::Http;
                 self.poll_http(cx, buf)
@@ -227,6 +227,21 @@ impl Wire {
             }
             Mode::Broken => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         }
+    }
+
+    /// Takes in what comes early, because only who reads is told that the client has left.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut piece = [0; 1024];
+        while self.held.len() < HELD_LIMIT {
+            let mut piece = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece))?;
+            if piece.filled().is_empty() {
+                self.state.end();
+                return Poll::Ready(Ok(()));
+            }
+            self.held.extend_from_slice(piece.filled());
+        }
+        Poll::Pending
     }
 
     fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -326,5 +341,7 @@ pub(super) async fn linger(socket: &TcpStream) {
     let _ = tokio::time::timeout(LINGER_TIME, drain).await;
 }
 
+/// A client that sends more before it is answered waits in the kernel, and may leave unnoticed.
+const HELD_LIMIT: usize = 16 * 1024;
 const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);

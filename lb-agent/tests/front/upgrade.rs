@@ -1,6 +1,9 @@
 //! Leaving HTTP, and requests that only try to.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::{ErrorKind, Write},
+    time::Duration,
+};
 
 use lb_agent::front::{Limits, Reason};
 
@@ -144,4 +147,48 @@ fn an_offer_of_http_2_is_answered_in_http_1() {
         (seen.field("upgrade"), seen.field("http2-settings")),
         (None, None)
     );
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_to_its_upgrade_frees_the_backend() {
+    let backend = Backend::start(|_| Reply::Stall(Vec::new()));
+    let front = TestFront::with(&[&backend]);
+    for (turn, ahead) in ["", "\x01early"].into_iter().enumerate() {
+        let mut client = front.client();
+        client.send([UPGRADE, ahead].concat());
+        eventually("the request is there", || {
+            (backend.seen().len() == turn + 1).then_some(())
+        });
+        drop(client);
+        eventually("the backend is free", || {
+            (backend.open() == 0).then_some(())
+        });
+        assert_eq!(front.stats().ended(Reason::ClientAbort), turn as u64 + 1);
+    }
+}
+
+#[test]
+fn what_is_sent_ahead_of_an_agreement_is_taken_up_to_a_limit_and_not_lost() {
+    let (answer, answers) = std::sync::mpsc::channel::<()>();
+    let answers = std::sync::Mutex::new(answers);
+    let backend = Backend::start(move |_| {
+        answers.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Reply::Echo(SWITCHED.into())
+    });
+    let front = TestFront::with(&[&backend]);
+    let mut client = front.client();
+    let ahead: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).collect();
+    let mut writer = client.stream.try_clone().unwrap();
+    let sent = ahead.clone();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(UPGRADE.as_bytes()).unwrap();
+        writer.write_all(&sent).unwrap();
+    });
+    eventually("the request is there", || {
+        (backend.seen().len() == 1).then_some(())
+    });
+    answer.send(()).unwrap();
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    assert!(client.bytes(ahead.len()) == ahead);
+    writing.join().unwrap();
 }
