@@ -41,6 +41,8 @@ struct Host {
     idle: Vec<Idle>,
     /// All open connections, idle ones included.
     open: usize,
+    /// Whether the backend left: connections in flight do not come back.
+    left: bool,
 }
 
 struct Idle {
@@ -156,10 +158,11 @@ impl Pool {
         })
     }
 
-    /// Closes idle connections to addresses that are not in `live`.
+    /// Closes connections to addresses that are not in `live`: idle ones now, others once they are given back.
     pub(super) fn keep(&self, live: &HashSet<SocketAddr>) {
         for (address, host) in self.hosts.borrow_mut().iter_mut() {
-            if !live.contains(address) {
+            host.left = !live.contains(address);
+            if host.left {
                 host.idle.clear();
             }
         }
@@ -198,6 +201,9 @@ impl Lease {
         let Some(host) = hosts.get_mut(&self.address) else {
             return;
         };
+        if host.left {
+            return;
+        }
         if host.idle.len() >= self.pool.limits.pool_size {
             host.idle.remove(0);
         }

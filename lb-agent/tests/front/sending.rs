@@ -464,3 +464,33 @@ fn an_answer_in_another_coding_than_chunked_is_502() {
     assert_eq!(front.stats().ended(Reason::ResponseInvalid), 4);
     assert_eq!(get("CHUNKED"), 200);
 }
+
+#[test]
+fn a_connection_whose_backend_left_meanwhile_is_not_kept() {
+    let (answer, answers) = std::sync::mpsc::channel::<()>();
+    let answers = std::sync::Mutex::new(answers);
+    let leaving = Backend::start(move |seen| {
+        if seen.head.starts_with("GET /slow ") {
+            answers.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+        Reply::Keep(ok("a"))
+    });
+    let staying = Backend::named("b");
+    let front = TestFront::with(&[&leaving]);
+    let mut client = front.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: web\r\n\r\n");
+    eventually("it is in flight", || {
+        (leaving.seen().len() == 1).then_some(())
+    });
+    assert_eq!(front.ask(GET).body, "a");
+    assert_eq!(leaving.open(), 2);
+    front.publish(&[staying.address]);
+    eventually("the idle connection is closed", || {
+        (leaving.open() == 1).then_some(())
+    });
+    answer.send(()).unwrap();
+    assert_eq!(client.answer().body, "a");
+    eventually("the other one is, too", || {
+        (leaving.open() == 0).then_some(())
+    });
+}
