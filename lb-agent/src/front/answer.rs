@@ -27,11 +27,11 @@ pub enum Reason {
     NoRoute,
     /// The service has no usable backend.
     NoBackend,
-    /// Too many connections to its backends.
+    /// Too many connections to its backends, or no descriptor or port left for one more.
     Limit,
     /// The backend refused the connection.
     ConnectRefused,
-    /// The backend did not accept in time.
+    /// The backend did not accept in time, or cannot be reached.
     ConnectTimeout,
     /// The backend closed before it answered.
     BackendReset,
@@ -103,7 +103,10 @@ impl Refusal {
         let (status, text) = match reason {
             Reason::Starting => (503, "starting: the routes are not known yet\n"),
             Reason::NoBackend => (503, "no_backend: no healthy instance\n"),
-            Reason::Limit => (503, "limit: too many connections to this service\n"),
+            Reason::Limit => (
+                503,
+                "limit: no room for another connection to this service\n",
+            ),
             Reason::ConnectRefused => (502, "connect_refused: no instance accepts connections\n"),
             Reason::ConnectTimeout => (504, "connect_timeout: no instance accepts connections\n"),
             Reason::ResponseInvalid => (502, "response_invalid: the answer is not valid HTTP\n"),

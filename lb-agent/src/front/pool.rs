@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
+    io,
     net::SocketAddr,
     rc::{Rc, Weak},
     time::Duration,
@@ -14,6 +15,7 @@ use std::{
 
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use tokio::{
     net::TcpStream,
     task::{AbortHandle, spawn_local},
@@ -127,7 +129,10 @@ impl Pool {
         let place = Rc::new(Place::claim(self, address).ok_or(Reason::Limit)?);
         let stream = match timeout(self.limits.connect, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(_)) => return Err(Reason::ConnectRefused),
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "no connection to a backend");
+                return Err(unconnected(&error));
+            }
             Err(_) => return Err(Reason::ConnectTimeout),
         };
         // Only slower without it.
@@ -245,8 +250,51 @@ impl Drop for Place {
     }
 }
 
+/// Why there is no connection. What this host lacks is not the backend's fault.
+fn unconnected(error: &io::Error) -> Reason {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(
+            Errno::EMFILE
+            | Errno::ENFILE
+            | Errno::EADDRNOTAVAIL
+            | Errno::EAGAIN
+            | Errno::ENOBUFS
+            | Errno::ENOMEM,
+        ) => Reason::Limit,
+        Some(
+            Errno::EHOSTUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::ENETUNREACH
+            | Errno::ENETDOWN
+            | Errno::ETIMEDOUT,
+        ) => Reason::ConnectTimeout,
+        _ => Reason::ConnectRefused,
+    }
+}
+
 /// How often [`Pool::sweep`] is worth its while.
 pub(super) const SWEEP: Duration = Duration::from_secs(5);
 
 const RESPONSE_HEAD: usize = 64 * 1024;
 const BUFFER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_backend_that_refused_is_said_to_have_refused() {
+        for (errno, reason) in [
+            (Errno::ECONNREFUSED, Reason::ConnectRefused),
+            (Errno::ECONNRESET, Reason::ConnectRefused),
+            (Errno::EHOSTUNREACH, Reason::ConnectTimeout),
+            (Errno::ENETUNREACH, Reason::ConnectTimeout),
+            (Errno::EMFILE, Reason::Limit),
+            (Errno::ENFILE, Reason::Limit),
+            // No port is left.
+            (Errno::EADDRNOTAVAIL, Reason::Limit),
+        ] {
+            assert_eq!(unconnected(&errno.into()), reason, "{errno}");
+        }
+    }
+}

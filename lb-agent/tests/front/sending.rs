@@ -494,3 +494,12 @@ fn a_connection_whose_backend_left_meanwhile_is_not_kept() {
         (leaving.open() == 0).then_some(())
     });
 }
+
+#[test]
+fn a_backend_without_a_way_to_it_has_not_refused() {
+    let front = TestFront::start(Limits::default(), 1);
+    // TCP knows no broadcast: the kernel finds no route, and sends nothing.
+    front.publish(&["255.255.255.255:80".parse().unwrap()]);
+    assert_eq!(front.ask(GET).status, 504);
+    assert_eq!(front.stats().ended(Reason::ConnectTimeout), 1);
+}
