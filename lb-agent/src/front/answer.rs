@@ -21,6 +21,8 @@ pub enum Reason {
     BodyTimeout,
     /// The client went away.
     ClientAbort,
+    /// It was still in flight when the front had to end.
+    Draining,
     /// The routes have not come yet.
     Starting,
     /// No service answers to this name.
@@ -56,6 +58,7 @@ impl Reason {
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::ClientAbort => "client_abort",
+            Self::Draining => "draining",
             Self::Starting => "starting",
             Self::NoRoute => "no_route",
             Self::NoBackend => "no_backend",

@@ -58,8 +58,12 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.client.answered();
+        let reason = match self.reason {
+            Reason::ClientAbort if self.counters.is_cutting() => Reason::Draining,
+            reason => reason,
+        };
         self.counters
-            .request(self.service.take(), self.status, self.reason);
+            .request(self.service.take(), self.status, reason);
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    Front, Limits, Workers,
+    Front, Limits, Reason, Workers,
     control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION},
     stats::FrontStats,
 };
@@ -149,7 +149,15 @@ async fn serve(
     // So that a new agent does not take a leaving front for one that stays.
     drop(control);
     tracing::info!("front drains");
-    workers.drain().await;
+    let last = workers.drain().await;
+    let cut = last.requests.iter();
+    for cut in cut.filter(|cut| cut.reason == Reason::Draining) {
+        tracing::warn!(
+            service = cut.service,
+            requests = cut.count,
+            "requests cut at the end of the drain"
+        );
+    }
     drop(farewell);
     Ok(())
 }

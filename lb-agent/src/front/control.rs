@@ -10,7 +10,7 @@ use super::{stats::FrontStats, table::Settings};
 use crate::routes::RoutesChange;
 
 /// Changes with every change of a message, including routes and figures.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// The name of the passed listening socket that the agent connects to.
 pub(super) const CONTROL: &str = "control";

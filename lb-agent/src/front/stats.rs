@@ -99,6 +99,8 @@ pub(super) struct Counters {
     pub(super) connects: Count,
     pub(super) reused: Count,
     pub(super) retries: Count,
+    /// Whether the time to drain is over.
+    cutting: Cell<bool>,
     requests: RefCell<HashMap<Kind, u64>>,
     rejected: RefCell<BTreeMap<&'static str, u64>>,
 }
@@ -121,6 +123,15 @@ impl Count {
 }
 
 impl Counters {
+    /// From here on it is the front that ends requests.
+    pub(super) fn begin_cutting(&self) {
+        self.cutting.set(true);
+    }
+
+    pub(super) fn is_cutting(&self) -> bool {
+        self.cutting.get()
+    }
+
     pub(super) fn request(
         &self,
         service: Option<Arc<str>>,

@@ -55,15 +55,15 @@ impl Worker {
     }
 }
 
-/// Serves until told to drain, and to its end. Blocks its thread.
-pub(super) fn run(start: Start) -> io::Result<()> {
+/// Serves until told to drain, and to its end; gives the last figures. Blocks its thread.
+pub(super) fn run(start: Start) -> io::Result<FrontStats> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(serve(start))
 }
 
-async fn serve(start: Start) -> io::Result<()> {
+async fn serve(start: Start) -> io::Result<FrontStats> {
     let counters = Rc::new(Counters::default());
     let worker = Rc::new(Worker {
         limits: start.front.limits,
@@ -96,14 +96,17 @@ async fn serve(start: Start) -> io::Result<()> {
                 connections = worker.tasks.len(),
                 "cut at the end of the drain"
             );
+            worker.counters.begin_cutting();
             worker.cut.cancel();
+            // Each ends as soon as it is asked to, and is counted then.
+            let _ = timeout(CUT, worker.tasks.wait()).await;
         }
     };
     tokio::select! {
         () = housekeeping => {}
         () = draining => {}
     }
-    Ok(())
+    Ok(worker.counters.read(worker.tasks.len()))
 }
 
 /// Purges and sweeps the pool and answers for the counters. Never ends.
@@ -246,7 +249,10 @@ async fn serve_client(
     if !state.has_ended() && !stalled {
         // Tells the client that nothing follows, then waits for it to see that.
         let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
-        wire::linger(&socket).await;
+        tokio::select! {
+            () = wire::linger(&socket) => {}
+            () = worker.cut.cancelled() => {}
+        }
     }
 }
 
@@ -274,4 +280,6 @@ const BUFFER: usize = 64 * 1024;
 const PURGE_REST: Duration = Duration::from_millis(500);
 /// How long a client that has sent nothing yet may take to begin when the front drains.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// For the end of what is cut.
+const CUT: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

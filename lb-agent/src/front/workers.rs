@@ -15,7 +15,7 @@ use super::{
 pub struct Workers {
     figures: Vec<mpsc::Sender<oneshot::Sender<FrontStats>>>,
     /// Each worker's end.
-    ends: mpsc::Receiver<io::Result<()>>,
+    ends: mpsc::Receiver<io::Result<FrontStats>>,
     drain: CancellationToken,
     running: usize,
 }
@@ -71,6 +71,10 @@ impl Workers {
                 all.push(figures);
             }
         }
+        self.sum(all)
+    }
+
+    fn sum(&self, all: Vec<FrontStats>) -> FrontStats {
         FrontStats {
             pid: std::process::id(),
             workers: self.figures.len(),
@@ -79,28 +83,32 @@ impl Workers {
     }
 
     /// Ends with the first worker that ends, which none should do before [`Self::drain`].
-    pub async fn ended(&mut self) -> io::Result<()> {
+    pub async fn ended(&mut self) -> io::Result<FrontStats> {
         let end = self.ends.recv().await;
         self.running = self.running.saturating_sub(1);
         end.unwrap_or_else(|| Err(io::Error::other("all workers have ended")))
     }
 
-    /// Takes no new connection, closes idle ones, and returns when the rest is done or its time is over.
-    pub async fn drain(mut self) {
+    /// Takes no new connection, closes idle ones, and returns the last figures when the rest is done or its time
+    /// is over.
+    pub async fn drain(mut self) -> FrontStats {
         self.drain.cancel();
+        let mut all = Vec::new();
         while self.running > 0 {
-            if let Err(error) = self.ended().await {
-                tracing::error!(%error, "a worker failed while draining");
+            match self.ended().await {
+                Ok(figures) => all.push(figures),
+                Err(error) => tracing::error!(%error, "a worker failed while draining"),
             }
         }
+        self.sum(all)
     }
 }
 
 /// Tells of a worker's end, also of one by panic.
-struct End(Option<mpsc::Sender<io::Result<()>>>);
+struct End(Option<mpsc::Sender<io::Result<FrontStats>>>);
 
 impl End {
-    fn tell(mut self, result: io::Result<()>) {
+    fn tell(mut self, result: io::Result<FrontStats>) {
         if let Some(end) = self.0.take() {
             // There is room for one from each; nobody listening is fine.
             let _ = end.try_send(result);

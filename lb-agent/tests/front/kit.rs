@@ -327,8 +327,8 @@ impl TestFront {
             .block_on(self.workers.as_ref().unwrap().stats())
     }
 
-    /// Begins to drain; the handle ends when the front has.
-    pub(crate) fn drain(&mut self) -> thread::JoinHandle<()> {
+    /// Begins to drain; the handle ends when the front has, with its last figures.
+    pub(crate) fn drain(&mut self) -> thread::JoinHandle<FrontStats> {
         let workers = self.workers.take().unwrap();
         thread::spawn(move || Runtime::new().unwrap().block_on(workers.drain()))
     }

@@ -339,7 +339,8 @@ fn a_drain_at_the_limit_of_clients_ends_with_its_grace() {
         (backend.seen().len() == 1).then_some(())
     });
     let begun = Instant::now();
-    front.drain().join().unwrap();
+    let last = front.drain().join().unwrap();
+    assert_eq!(last.ended(Reason::Draining), 1, "{last:?}");
     assert!((grace..PATIENCE).contains(&begun.elapsed()));
 }
 
