@@ -144,6 +144,9 @@ fn target_authority(parts: &Parts) -> Result<Option<&str>, Refusal> {
 /// The name in a Host field, in lower case, without port and without one trailing dot. `None` when it is
 /// not one: more is legal in a URI than in a name that is routed by.
 fn normal_host(field: &[u8]) -> Option<Cow<'_, str>> {
+    if field.len() > HOST_LIMIT {
+        return None;
+    }
     let field = std::str::from_utf8(field).ok()?;
     let (name, port) = if let Some(inner) = field.strip_prefix('[') {
         let (address, port) = inner.split_once(']')?;
@@ -335,6 +338,9 @@ const BAD_HOST: Refusal = Refusal::bad_request("bad_request: Host is not a name 
 
 /// Bytes of path and query. Far longer ones never come here: they fill the whole head, and hyper answers 431.
 const TARGET_LIMIT: usize = 8 * 1024;
+
+/// The longest name of DNS, its dot and a port. What looks for a route takes time with the length.
+const HOST_LIMIT: usize = 253 + 1 + 6;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -39,6 +39,8 @@ fn requests_that_may_hide_another_one_are_refused_and_the_connection_ends() {
         get("Host: web:b"),
         get("Host: web:99999"),
         get("Host: w\u{e4}b"),
+        get(&format!("Host: {}1.1.1.1.nip.io", "1.".repeat(150))),
+        get(&format!("Host: web:{:0>300}", 80)),
         "GET http://web/ HTTP/1.1\r\n\r\n".into(),
         "GET http://web/ HTTP/1.1\r\nHost: other\r\n\r\n".into(),
         "GET http://u@web/ HTTP/1.1\r\nHost: web\r\n\r\n".into(),
