@@ -19,7 +19,7 @@ use super::{
     client::{ClientState, Stop},
     pool::Lease,
     request::{self, Checked, Sender},
-    table::ServiceTable,
+    table::{ServiceTable, Table},
     tunnel,
     worker::Worker,
 };
@@ -34,19 +34,19 @@ pub(super) async fn respond(
     let mut exchange = Exchange::begin(worker.counters.clone(), state);
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, incoming) = request.into_parts();
-    let (checked, service) = match route(&worker, &parts, &mut exchange) {
+    let table = worker.table();
+    let (checked, service) = match route(&table, &parts, &mut exchange) {
         Ok(found) => found,
         Err(refusal) => return refuse(refusal, &incoming, exchange),
     };
     let upload = Upload::new(incoming);
-    {
-        let table = worker.table();
-        let sender = Sender {
-            client: &client,
-            via: &table.via,
-        };
-        request::rewrite(&mut parts, &checked, &sender, upload.kind());
-    }
+    let sender = Sender {
+        client: &client,
+        via: &table.via,
+    };
+    request::rewrite(&mut parts, &checked, &sender, upload.kind());
+    // Not kept while a backend is waited for: an old table would live as long, and cheap readers are few.
+    drop(table);
     let method = parts.method.clone();
     let progress = upload.progress();
     let sent = send(&worker, &service, Request::from_parts(parts, upload)).await;
@@ -83,12 +83,11 @@ pub(super) async fn respond(
 
 /// Which service the request is for.
 fn route(
-    worker: &Worker,
+    table: &Table,
     parts: &hyper::http::request::Parts,
     exchange: &mut Exchange,
 ) -> Result<(Checked, Arc<ServiceTable>), Refusal> {
     let checked = request::check(parts)?;
-    let table = worker.table();
     if !table.is_known() {
         return Err(Refusal::of(Reason::Starting));
     }
