@@ -234,17 +234,16 @@ pub(super) fn front_figures(
         let Some(stats) = stats.borrow().clone() else {
             return Vec::new();
         };
-        let requests = stats.requests.iter().map(|requests| {
-            let service = if requests.service.is_empty() {
-                "_unmatched"
-            } else {
-                &requests.service
+        let (mut answered, mut ended) = (BTreeMap::new(), BTreeMap::new());
+        for requests in &stats.requests {
+            let service = match requests.service.as_str() {
+                "" => "_unmatched",
+                service => service,
             };
-            Sample::labelled(
-                [("service", service), ("code", &requests.class)],
-                for_people(requests.count),
-            )
-        });
+            // The front counts by class and reason together: each is a sum over the other.
+            *answered.entry((service, &*requests.class)).or_default() += requests.count;
+            *ended.entry((service, requests.reason.as_str())).or_default() += requests.count;
+        }
         let rejected = stats
             .rejected
             .iter()
@@ -253,7 +252,12 @@ pub(super) fn front_figures(
             Figure::counter(
                 "http_requests",
                 "Requests by service and class of status.",
-                requests.collect(),
+                by_service("code", &answered),
+            ),
+            Figure::counter(
+                "http_terminations",
+                "Requests by service and why they ended.",
+                by_service("reason", &ended),
             ),
             Figure::counter(
                 "http_rejected",
@@ -279,6 +283,14 @@ pub(super) fn front_figures(
     })
 }
 
+/// One sample for each service and value of the label `other`.
+fn by_service(other: &'static str, counts: &BTreeMap<(&str, &str), u64>) -> Vec<Sample> {
+    let sample = |(&(service, value), &count): (&(&str, &str), &u64)| {
+        Sample::labelled([("service", service), (other, value)], for_people(count))
+    };
+    counts.iter().map(sample).collect()
+}
+
 /// A count as metrics have it.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn for_people(count: u64) -> f64 {
@@ -288,4 +300,72 @@ fn for_people(count: u64) -> f64 {
 /// The same of one that a stage goes on counting.
 fn value(count: &AtomicU64) -> f64 {
     for_people(count.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use lb_agent::front::{Reason, RequestCount};
+    use prometheus_client::{encoding::text, registry::Registry};
+
+    use super::*;
+
+    #[test]
+    fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
+        let ways = [
+            ("", "5xx", Reason::NoRoute, 1),
+            ("", "4xx", Reason::BadRequest, 2),
+            ("_gone", "2xx", Reason::Ok, 4),
+            ("web", "2xx", Reason::Ok, 8),
+            ("web", "2xx", Reason::ClientAbort, 16),
+            ("web", "none", Reason::ClientAbort, 32),
+            ("web", "5xx", Reason::NoBackend, 64),
+            ("web", "5xx", Reason::Ok, 128),
+        ];
+        let requests = ways.map(|(service, class, reason, count)| RequestCount {
+            service: service.to_owned(),
+            class: class.to_owned(),
+            reason,
+            count,
+        });
+        let stats = FrontStats {
+            open: 3,
+            connects: 5,
+            retries: 7,
+            requests: requests.into(),
+            rejected: [("http_2".to_owned(), 9)].into(),
+            ..FrontStats::default()
+        };
+        let mut registry = Registry::with_prefix("lb");
+        let figures = front_figures(watch::Sender::new(Some(stats)).subscribe());
+        registry.register_collector(Box::new(figures));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let names = samples.iter().map(|line| line.rsplit_once(' ').unwrap().0);
+        let names: BTreeSet<_> = names.collect();
+        assert_eq!(names.len(), samples.len(), "{text}");
+        assert_eq!(
+            samples,
+            [
+                r#"lb_http_requests_total{service="_gone",code="2xx"} 4.0"#,
+                r#"lb_http_requests_total{service="_unmatched",code="4xx"} 2.0"#,
+                r#"lb_http_requests_total{service="_unmatched",code="5xx"} 1.0"#,
+                r#"lb_http_requests_total{service="web",code="2xx"} 24.0"#,
+                r#"lb_http_requests_total{service="web",code="5xx"} 192.0"#,
+                r#"lb_http_requests_total{service="web",code="none"} 32.0"#,
+                r#"lb_http_terminations_total{service="_gone",reason="ok"} 4.0"#,
+                r#"lb_http_terminations_total{service="_unmatched",reason="bad_request"} 2.0"#,
+                r#"lb_http_terminations_total{service="_unmatched",reason="no_route"} 1.0"#,
+                r#"lb_http_terminations_total{service="web",reason="client_abort"} 48.0"#,
+                r#"lb_http_terminations_total{service="web",reason="no_backend"} 64.0"#,
+                r#"lb_http_terminations_total{service="web",reason="ok"} 136.0"#,
+                r#"lb_http_rejected_total{reason="http_2"} 9.0"#,
+                "lb_http_retries_total 7.0",
+                "lb_http_client_connections 3.0",
+                "lb_http_backend_connections_opened_total 5.0",
+            ]
+        );
+    }
 }
