@@ -23,6 +23,7 @@ use crate::{
     dns::carried,
     options::Proto,
     snapshot::{Service, Snapshot},
+    vip::Pools,
 };
 
 /// Host names and the services behind them.
@@ -78,8 +79,14 @@ pub struct RouteConfig {
     pub domains: Vec<String>,
     /// Which services the outside world reaches.
     pub expose: Expose,
-    /// Where the front listens, and the page unless it has names. A backend there would be a loop or a way in, and is refused.
+    /// Where the front and the resolver listen. A backend there would be a loop or a way in, and is refused.
     pub listeners: Vec<SocketAddr>,
+    /// Where the page listens. It is no loop and judges each Host itself, but is for the service that has a name of it.
+    pub page: Vec<SocketAddr>,
+    /// The page's own host names.
+    pub page_names: Vec<String>,
+    /// What lies in them is a VIP, the agent's own address or nobody's. A backend there is refused.
+    pub pools: Pools,
     /// The host's own addresses: what an unspecified listener address stands for.
     pub host_addresses: BTreeSet<IpAddr>,
 }
@@ -90,6 +97,9 @@ impl Default for RouteConfig {
             domains: DOMAINS.map(String::from).to_vec(),
             expose: Expose::All,
             listeners: Vec::new(),
+            page: Vec::new(),
+            page_names: Vec::new(),
+            pools: Pools::default(),
             host_addresses: BTreeSet::new(),
         }
     }
@@ -189,11 +199,12 @@ impl Expose {
 }
 
 impl RouteConfig {
-    fn is_own_listener(&self, address: SocketAddr) -> bool {
+    /// Whether a connection to `address` reaches one of `listeners`.
+    fn is_heard(&self, listeners: &[SocketAddr], address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         // The kernel takes a connection to no address for one to loopback.
         let loopback = ip.is_loopback() || ip.is_unspecified();
-        self.listeners.iter().any(|listener| {
+        listeners.iter().any(|listener| {
             let listens_on = listener.ip().to_canonical();
             listener.port() == address.port()
                 && (listens_on == ip

@@ -1,7 +1,7 @@
 //! Routes that follow one snapshot after the other.
 //!
 //! Most changes are of backends, and cost what they change. What decides about names (which services there are, their
-//! aliases, their VIPs) is looked at as a whole, because any name may then have another owner.
+//! aliases) is looked at as a whole, because any name may then have another owner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +25,8 @@ pub struct Follower {
     places: BTreeMap<ServiceName, Place>,
     /// The newest place that was given out.
     last: Place,
-    /// Addresses that no backend may have.
-    vips: BTreeSet<IpAddr>,
+    /// The services that answer to a name of the page, as whole or by a part.
+    pages: BTreeSet<Arc<str>>,
     name_problems: Vec<Problem>,
     /// Of the services that have any.
     backend_problems: BTreeMap<ServiceName, Vec<Problem>>,
@@ -40,7 +40,7 @@ impl Follower {
             routes: Routes::default(),
             places: BTreeMap::new(),
             last: 0,
-            vips: BTreeSet::new(),
+            pages: BTreeSet::new(),
             name_problems: Vec::new(),
             backend_problems: BTreeMap::new(),
         }
@@ -87,7 +87,7 @@ impl Follower {
         service: &Service,
     ) -> Option<(Place, Option<Arc<RouteService>>)> {
         let place = *self.places.get(name)?;
-        let (backends, problems) = backends(name, service, &self.config, &self.vips);
+        let (backends, problems) = backends(name, service, &self.config, &self.pages);
         if problems.is_empty() {
             self.backend_problems.remove(name);
         } else {
@@ -103,8 +103,6 @@ impl Follower {
 
     /// Decides anew which services are exposed and which names each has.
     fn name(&mut self, snapshot: &Snapshot, change: &mut RoutesChange) {
-        let vips = snapshot.services.values().filter_map(|it| it.vip);
-        self.vips = vips.map(IpAddr::V4).collect();
         let mut problems = Vec::new();
         let mut contests: BTreeMap<(&ServiceName, &ServiceName), Vec<String>> = BTreeMap::new();
         let mut owners: BTreeMap<Place, &ServiceName> = BTreeMap::new();
@@ -153,6 +151,9 @@ impl Follower {
             )
         }));
         self.name_problems = problems;
+        let names = self.config.page_names.iter();
+        let pages = names.filter_map(|name| owners.get(&hosts.find(name)?));
+        self.pages = pages.map(|name| name.service.clone()).collect();
         let gone = self.places.iter();
         let gone = gone.filter(|(_, place)| !owners.contains_key(place));
         for (name, &place) in gone {
@@ -170,12 +171,12 @@ impl Follower {
     }
 }
 
-/// Whether all that decides about names and VIPs is the same: who is there and exposed, its VIP, its aliases, and
-/// whether it speaks TCP at all.
+/// Whether all that decides about names is the same: who is there and exposed, its aliases, and whether it speaks TCP
+/// at all.
 fn names_the_same(before: &Snapshot, after: &Snapshot) -> bool {
     let decides = |service: &Service| {
         let options = &service.options;
-        (service.vip, options.expose, options.proto == Proto::Udp)
+        (options.expose, options.proto == Proto::Udp)
     };
     changes(&before.services, &after.services).all(|(_, old, new)| match (old, new) {
         (Some(old), Some(new)) => decides(old) == decides(new) && old.aliases == new.aliases,
@@ -203,7 +204,7 @@ fn backends(
     name: &ServiceName,
     service: &Service,
     config: &RouteConfig,
-    vips: &BTreeSet<IpAddr>,
+    pages: &BTreeSet<Arc<str>>,
 ) -> (Vec<RouteBackend>, Vec<Problem>) {
     let mut backends = Vec::new();
     let mut problems = Vec::new();
@@ -213,10 +214,12 @@ fn backends(
             continue;
         }
         let address = backend.address;
-        let circle = if config.is_own_listener(address) {
-            "a listener of the front or the page itself"
-        } else if vips.contains(&address.ip().to_canonical()) {
-            "a service's VIP"
+        let wrong = if config.is_heard(&config.listeners, address) {
+            "a listener of the front or the resolver itself; register it with its own address"
+        } else if config.pools.contain(address.ip().to_canonical()) {
+            "in the VIP pool; register it with its own address"
+        } else if config.is_heard(&config.page, address) && !pages.contains(&name.service) {
+            "the agent's page, which is for the service that answers to one of `[admin] names`"
         } else {
             backends.push(RouteBackend {
                 key: key.clone(),
@@ -230,10 +233,7 @@ fn backends(
         if name.tag.is_none() {
             problems.push(Problem::new(
                 format!("instance {key} of service {name}"),
-                format!(
-                    "its address {address} is {circle}; requests would go in circles, so it gets none: \
-                     register it with its own address"
-                ),
+                format!("it gets no request, for its address {address} is {wrong}"),
             ));
         }
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     options::Options,
     snapshot::{Backend, ProbeState, ServiceName},
+    vip::Pool6,
 };
 
 fn backend(address: &str, tags: &[&str]) -> Backend {
@@ -296,56 +297,131 @@ fn exposure_is_a_choice() {
     assert_eq!(labels(Expose::Tagged), ["open"]);
 }
 
-#[test]
-fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
-    let config = RouteConfig {
-        listeners: vec![
-            "0.0.0.0:80".parse().unwrap(),
-            "127.0.0.1:9180".parse().unwrap(),
-        ],
-        host_addresses: ["192.0.2.1".parse().unwrap()].into(),
-        ..RouteConfig::default()
-    };
-    let addresses = [
-        "127.0.0.1:80",
-        "192.0.2.1:80",
-        "127.0.0.1:9180",
-        "[::ffff:127.0.0.1]:80",
-        "0.0.0.0:9180",
-        "[::]:9180",
-        "[::ffff:0.0.0.0]:9180",
-        "192.0.2.1:9180",
-        "172.17.0.2:80",
-        "127.0.0.1:8080",
-    ];
-    let backends = addresses.map(|address| backend(address, &[]));
+/// The addresses at which a service `web` with these instances gets requests, and what is told about the others.
+fn left(config: &RouteConfig, addresses: &[&str]) -> (Vec<String>, Vec<Problem>) {
+    let backends: Vec<_> = addresses.iter().map(|it| backend(it, &[])).collect();
     let services = snapshot([(ServiceName::whole("web"), service(&[], &backends))]);
-    let (routes, problems) = Routes::new(&services, &config);
-    let left: Vec<_> = routes
-        .find("web")
-        .unwrap()
-        .backends
-        .iter()
-        .map(|b| b.address.to_string())
-        .collect();
-    assert_eq!(left, ["192.0.2.1:9180", "172.17.0.2:80", "127.0.0.1:8080"]);
-    assert_eq!(problems.len(), 7);
+    let (routes, problems) = Routes::new(&services, config);
+    let left = routes.find("web").unwrap().backends.iter();
+    (left.map(|it| it.address.to_string()).collect(), problems)
 }
 
 #[test]
-fn a_backend_that_is_the_vip_of_a_service_is_refused_and_reported() {
-    let looped = ["198.18.0.7:80", "[::ffff:198.18.0.7]:80", "10.0.0.1:80"];
-    let backends = looped.map(|address| backend(address, &[]));
-    let (name, mut other) = whole("other");
-    other.vip = Some("198.18.0.7".parse().unwrap());
-    let web = (ServiceName::whole("web"), service(&[], &backends));
-    let (routes, problems) = routes([web, (name, other)]);
-    let web = routes.find("web").unwrap();
-    let left: Vec<_> = web.backends.iter().map(|it| it.address).collect();
-    assert_eq!(left, ["10.0.0.1:80".parse().unwrap()]);
-    let messages: Vec<_> = problems.iter().map(|it| &*it.message).collect();
-    assert_eq!(messages.len(), 2, "{messages:?}");
-    assert!(messages[0].contains("is a service's VIP"), "{messages:?}");
+fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
+    let config = RouteConfig {
+        listeners: ["0.0.0.0:80", "127.0.0.1:53"]
+            .map(|it| it.parse().unwrap())
+            .into(),
+        page: vec!["127.0.0.1:9180".parse().unwrap()],
+        host_addresses: ["192.0.2.1".parse().unwrap()].into(),
+        ..RouteConfig::default()
+    };
+    let (left, problems) = left(
+        &config,
+        &[
+            "127.0.0.1:80",
+            "192.0.2.1:80",
+            "127.0.0.1:9180",
+            "[::ffff:127.0.0.1]:80",
+            "0.0.0.0:9180",
+            "[::]:9180",
+            "[::ffff:0.0.0.0]:9180",
+            "127.0.0.1:53",
+            "192.0.2.1:9180",
+            "172.17.0.2:80",
+            "127.0.0.1:8080",
+        ],
+    );
+    assert_eq!(left, ["192.0.2.1:9180", "172.17.0.2:80", "127.0.0.1:8080"]);
+    assert_eq!(problems.len(), 8);
+}
+
+#[test]
+fn a_backend_in_the_pools_is_refused_and_reported_whoever_has_the_address() {
+    let config = RouteConfig {
+        pools: Pools {
+            v6: Some(Pool6::default()),
+            ..Pools::default()
+        },
+        ..RouteConfig::default()
+    };
+    let own = SocketAddr::from((config.pools.own(), 80)).to_string();
+    let twin = config.pools.twin([198, 18, 0, 7].into()).unwrap();
+    let twin = SocketAddr::from((twin, 80)).to_string();
+    let (left, problems) = left(
+        &config,
+        &[
+            &own,
+            &twin,
+            "198.18.0.7:80",
+            "198.18.255.255:80",
+            "[::ffff:198.18.0.7]:80",
+            "198.17.255.255:80",
+            "[fd62:6c62:76:2::7]:80",
+        ],
+    );
+    assert_eq!(left, ["198.17.255.255:80", "[fd62:6c62:76:2::7]:80"]);
+    assert_eq!(problems.len(), 5);
+    for problem in problems {
+        assert!(problem.message.contains("in the VIP pool"), "{problem:?}");
+    }
+}
+
+#[test]
+fn only_the_service_with_a_name_of_the_page_may_be_the_page() {
+    let page = [backend("127.0.0.1:9180", &[])];
+    let owner = |name: ServiceName, aliases: &[&str]| (name, service(aliases, &page));
+    let admin = || owner(ServiceName::whole("proxy-admin_infra"), &[]);
+    let part = || owner(ServiceName::part("proxy-admin", "infra"), &[]);
+    let whole = || owner(ServiceName::whole("proxy-admin"), &[]);
+    let web = || owner(ServiceName::whole("web"), &[]);
+    let config = |names: &[&str]| RouteConfig {
+        page: vec!["127.0.0.1:9180".parse().unwrap()],
+        page_names: names.iter().map(ToString::to_string).collect(),
+        ..RouteConfig::default()
+    };
+    let check = |config: &RouteConfig, services: &[(ServiceName, Service)], expected: &[&str]| {
+        let (routes, problems) = Routes::new(&snapshot(services.to_vec()), config);
+        let pages = routes.services().filter(|it| !it.backends.is_empty());
+        let pages: Vec<_> = pages.map(|it| &*it.label).collect();
+        assert_eq!(pages, expected);
+        assert_eq!(problems.len(), services.len() - expected.len());
+    };
+    check(&config(&[]), &[admin(), web()], &[]);
+    let named = config(&["proxy-admin.infra.test", "proxy-admin.infra"]);
+    check(&named, &[admin(), web()], &["proxy-admin_infra"]);
+    // Where a part has the name, the whole has the same instance.
+    let all = ["proxy-admin", "infra_proxy-admin"];
+    check(&named, &[part(), whole(), web()], &all);
+    // An alias makes an owner, too; and a name that carries an address leads to one.
+    let alias = || owner(ServiceName::whole("page"), &["lb.example"]);
+    check(&config(&["lb.example"]), &[alias(), web()], &["page"]);
+    let carried = config(&["page.10.0.0.7.nip.io"]);
+    check(&carried, &[alias(), web()], &["page"]);
+}
+
+#[test]
+fn who_may_be_the_page_follows_its_names() {
+    let config = RouteConfig {
+        page: vec!["127.0.0.1:9180".parse().unwrap()],
+        page_names: vec!["lb.example".to_owned()],
+        ..RouteConfig::default()
+    };
+    let page = [backend("127.0.0.1:9180", &[])];
+    let before = snapshot([(ServiceName::whole("page"), service(&[], &page))]);
+    let mut after = before.clone();
+    let aliases = Step::Alias("lb.example");
+    take(&mut after, ("page", None), aliases);
+    let mut follower = Follower::new(config);
+    let pages = |change: &RoutesChange| change.services[0].1.as_ref().unwrap().backends.len();
+    let none = BTreeSet::new();
+    assert_eq!(
+        pages(&follower.follow(&Snapshot::default(), &before, &none)),
+        0
+    );
+    assert_eq!(follower.problems().count(), 1);
+    assert_eq!(pages(&follower.follow(&before, &after, &none)), 1);
+    assert_eq!(follower.problems().count(), 0);
 }
 
 #[test]
@@ -419,10 +495,9 @@ const NAMES: [(&str, Option<&str>); 5] = [
 #[derive(Clone, Debug)]
 enum Step {
     Leave,
-    Vip(u8),
     Alias(&'static str),
     Expose(Option<bool>),
-    /// Addresses, some of them a VIP that another service may have.
+    /// Addresses, some of them in the pool.
     Backends(Vec<(u8, bool)>),
 }
 
@@ -430,7 +505,6 @@ fn step() -> impl Strategy<Value = Step> {
     let backends = proptest::collection::vec((0_u8..4, any::<bool>()), 0..3);
     prop_oneof![
         Just(Step::Leave),
-        (0_u8..3).prop_map(Step::Vip),
         prop_oneof![Just("a.b"), Just("c.localhost"), Just("-bad-.")].prop_map(Step::Alias),
         any::<Option<bool>>().prop_map(Step::Expose),
         backends.prop_map(Step::Backends),
@@ -454,7 +528,6 @@ fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) 
     let new = Arc::make_mut(snapshot.services.get_mut(&name).unwrap());
     match step {
         Step::Leave => {}
-        Step::Vip(n) => new.vip = (n > 0).then(|| [198, 18, 0, n].into()),
         Step::Alias(alias) => {
             if !new.aliases.remove(alias) {
                 new.aliases.insert(alias.to_owned());
@@ -464,7 +537,7 @@ fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) 
         Step::Backends(backends) => {
             let backend = |&(n, up): &(u8, bool)| {
                 let state = if up { ProbeState::Up } else { ProbeState::Down };
-                let mut backend = backend(&format!("198.18.0.{n}:80"), &[]);
+                let mut backend = backend(&format!("198.{}.0.{n}:80", 17 + n % 2), &[]);
                 backend.probe.state = state;
                 backend
             };

@@ -242,7 +242,9 @@ pub(super) fn front_figures(
             };
             // The front counts by class and reason together: each is a sum over the other.
             *answered.entry((service, &*requests.class)).or_default() += requests.count;
-            *ended.entry((service, requests.reason.as_str())).or_default() += requests.count;
+            *ended
+                .entry((service, requests.reason.as_str()))
+                .or_default() += requests.count;
         }
         let rejected = stats
             .rejected

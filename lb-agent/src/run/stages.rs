@@ -1,6 +1,12 @@
 //! Makes the channels and spawns every stage, in the order of the data's way.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use lb_agent::{
@@ -250,14 +256,11 @@ pub(super) fn spawn(
     let routes = RouteConfig {
         domains: config.front.domains.clone(),
         expose: config.front.expose,
-        // Whoever gives the page names wants routes to it. It is no loop, and judges each Host itself.
-        listeners: match config.admin.names.as_slice() {
-            [] => {
-                let admin = listeners.admin.iter();
-                admin.filter_map(|it| it.local_addr().ok()).collect()
-            }
-            _ => Vec::new(),
-        },
+        // Those of the front are added where they are known.
+        listeners: addresses(&listeners.dns_tcp),
+        page: addresses(&listeners.admin),
+        page_names: config.admin.names.clone(),
+        pools,
         ..RouteConfig::default()
     };
     if config.front.enabled {
@@ -335,6 +338,11 @@ pub(super) fn spawn(
     );
     stage("admin", Box::pin(async { run.await.map_err(Into::into) }));
     Ok(stages)
+}
+
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    addresses.filter_map(Result::ok).collect()
 }
 
 type BoxedStage = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
