@@ -94,11 +94,12 @@ impl Follower {
             self.backend_problems.insert(name.clone(), problems);
         }
         let known = self.routes.services.get(&place);
-        if known.is_some_and(|known| known.backends == backends) {
+        let label = known.map_or_else(|| name.label().into(), |known| known.label.clone());
+        let service = RouteService { label, backends };
+        if known.is_some_and(|known| **known == service) {
             return None;
         }
-        let label = known.map_or_else(|| name.label().into(), |known| known.label.clone());
-        Some((place, Some(Arc::new(RouteService { label, backends }))))
+        Some((place, Some(Arc::new(service))))
     }
 
     /// Decides anew which services are exposed and which names each has.
