@@ -6,6 +6,7 @@
 //! `hello` is `www.hello` too. Whole services and their aliases come before parts, and among equals the
 //! alphabetically first service keeps a contested name. Every contest is reported.
 
+mod access;
 mod follow;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use access::RouteAccess;
 pub use follow::Follower;
 
 use crate::{
@@ -48,6 +50,9 @@ pub struct RoutesChange {
     pub hosts: Vec<(String, Option<Place>)>,
     /// Services as they are from now on; `None` where there is none any more.
     pub services: Vec<(Place, Option<Arc<RouteService>>)>,
+    /// The host's own addresses, if they are others: whoever comes from one is the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_addresses: Option<BTreeSet<IpAddr>>,
 }
 
 /// A service, or a tagged part of one, behind at least one host name.
@@ -57,6 +62,9 @@ pub struct RouteService {
     pub label: Arc<str>,
     /// In the order of their keys.
     pub backends: Vec<RouteBackend>,
+    /// Whom it lets in; `None` is everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<RouteAccess>,
 }
 
 /// A backend as the front sees it.
@@ -181,7 +189,7 @@ impl Hosts {
 impl RoutesChange {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.services.is_empty()
+        self.hosts.is_empty() && self.services.is_empty() && self.host_addresses.is_none()
     }
 }
 

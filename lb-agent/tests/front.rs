@@ -4,6 +4,8 @@
     reason = "a test's tools may fail as loudly as the test itself"
 )]
 
+#[path = "front/access.rs"]
+mod access;
 #[path = "front/bytes.rs"]
 mod bytes;
 #[path = "front/kit.rs"]

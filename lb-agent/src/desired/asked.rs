@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -282,16 +282,11 @@ impl<'s> Seen<'s> {
 /// Which rule keeps clients there out, if one does. Where there are rules, who has no view of its own is kept out: its
 /// element may not have found room in the maps.
 pub(super) fn against(access: &Access, from: Viewpoint<'_>) -> Option<String> {
-    let nowhere = BTreeSet::new();
     let client = match from {
         Viewpoint::Elsewhere { .. } => {
             return (!access.is_open()).then(|| "clients that no view is known of".to_owned());
         }
-        Viewpoint::Host => Client {
-            host: true,
-            lies_in: &|net| LOOPBACK.iter().any(|address| net.contains(address)),
-            networks: &nowhere,
-        },
+        Viewpoint::Host => Client::HOST,
         Viewpoint::Container(view) => Client {
             host: false,
             lies_in: &|net| view.ranges.contains(net),
@@ -300,12 +295,6 @@ pub(super) fn against(access: &Access, from: Viewpoint<'_>) -> Option<String> {
     };
     access.against(&client)
 }
-
-/// The addresses by which rules may mean the host, beside its name.
-const LOOPBACK: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::LOCALHOST),
-    IpAddr::V6(Ipv6Addr::LOCALHOST),
-];
 
 fn put(
     by_view: &mut ByView,

@@ -27,6 +27,8 @@ pub enum Reason {
     Starting,
     /// No service answers to this name.
     NoRoute,
+    /// The service keeps this client out.
+    Denied,
     /// The service has no usable backend.
     NoBackend,
     /// Too many connections to its backends, or no descriptor or port left for one more.
@@ -61,6 +63,7 @@ impl Reason {
             Self::Draining => "draining",
             Self::Starting => "starting",
             Self::NoRoute => "no_route",
+            Self::Denied => "denied",
             Self::NoBackend => "no_backend",
             Self::Limit => "limit",
             Self::ConnectRefused => "connect_refused",
@@ -105,6 +108,7 @@ impl Refusal {
     pub(super) fn of(reason: Reason) -> Self {
         let (status, text) = match reason {
             Reason::Starting => (503, "starting: the routes are not known yet\n"),
+            Reason::Denied => (403, "denied: this client is not let in\n"),
             Reason::NoBackend => (503, "no_backend: no healthy instance\n"),
             Reason::Limit => (
                 503,

@@ -4,7 +4,11 @@
 //! backend; and once, on a new connection, an idempotent request without body that died with a connection
 //! the backend had kept idle before a byte of an answer came (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use hyper::{
     Method, Request, Response, StatusCode, Version,
@@ -24,10 +28,11 @@ use super::{
     worker::Worker,
 };
 
-/// Answers a request of the client that `client` names.
+/// Answers a request of the client at `address`, which `client` names.
 pub(super) async fn respond(
     worker: Rc<Worker>,
     state: Arc<ClientState>,
+    address: IpAddr,
     client: HeaderValue,
     mut request: Request<Incoming>,
 ) -> Response<Download> {
@@ -35,7 +40,7 @@ pub(super) async fn respond(
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, incoming) = request.into_parts();
     let table = worker.table();
-    let (checked, service) = match route(&table, &parts, &mut exchange) {
+    let (checked, service) = match route(&table, &parts, address, &mut exchange) {
         Ok(found) => found,
         Err(refusal) => return refuse(refusal, &incoming, exchange),
     };
@@ -85,6 +90,7 @@ pub(super) async fn respond(
 fn route(
     table: &Table,
     parts: &hyper::http::request::Parts,
+    client: IpAddr,
     exchange: &mut Exchange,
 ) -> Result<(Checked, Arc<ServiceTable>), Refusal> {
     let checked = request::check(parts)?;
@@ -98,6 +104,10 @@ fn route(
         return Err(refusal);
     };
     exchange.belongs_to(service.label.clone());
+    // Whatever X-Forwarded-For says: anybody can write it.
+    if !table.admits(service, client) {
+        return Err(Refusal::of(Reason::Denied));
+    }
     if table.via.is_in(&parts.headers) {
         return Err(Refusal::of(Reason::Loop));
     }

@@ -2,8 +2,8 @@
 //! requests. Immutable but for one cursor per service. The table after a change shares what stays the same.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -51,6 +51,8 @@ pub(super) struct Table {
     /// `None`: the agent has not sent any yet.
     hosts: Option<Arc<Hosts>>,
     services: BTreeMap<Place, Arc<ServiceTable>>,
+    /// Of the host, for the rules of services.
+    host_addresses: Arc<BTreeSet<IpAddr>>,
     pub(super) no_route_status: StatusCode,
     pub(super) via: Via,
 }
@@ -72,6 +74,7 @@ impl Table {
         Self {
             hosts: None,
             services: BTreeMap::new(),
+            host_addresses: Arc::default(),
             no_route_status: StatusCode::SERVICE_UNAVAILABLE,
             via: Via::fallback(),
         }
@@ -87,6 +90,7 @@ impl Table {
         let empty = Self {
             hosts: Some(Arc::default()),
             services: BTreeMap::new(),
+            host_addresses: Arc::default(),
             no_route_status: StatusCode::from_u16(settings.no_route_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
@@ -111,6 +115,9 @@ impl Table {
         {
             Arc::make_mut(hosts).apply(change);
         }
+        if let Some(addresses) = &change.host_addresses {
+            self.host_addresses = Arc::new(addresses.clone());
+        }
         for (place, service) in &change.services {
             if let Some(service) = service {
                 let cursor = cursor(*place, &service.label).unwrap_or_default();
@@ -131,6 +138,12 @@ impl Table {
     /// The service that answers to `host`.
     pub(super) fn find(&self, host: &str) -> Option<&Arc<ServiceTable>> {
         self.services.get(&self.hosts.as_ref()?.find(host)?)
+    }
+
+    /// Whether `service` lets a client with this address in.
+    pub(super) fn admits(&self, service: &ServiceTable, client: IpAddr) -> bool {
+        let access = service.service.access.as_ref();
+        access.is_none_or(|access| access.admits(client, &self.host_addresses))
     }
 
     /// The labels of all services.

@@ -202,7 +202,13 @@ async fn serve_client(
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
         service_fn(move |request| {
             begun.notify_one();
-            let answer = proxy::respond(worker.clone(), state.clone(), client.clone(), request);
+            let answer = proxy::respond(
+                worker.clone(),
+                state.clone(),
+                address.ip(),
+                client.clone(),
+                request,
+            );
             async { Ok::<_, Infallible>(answer.await) }
         })
     };

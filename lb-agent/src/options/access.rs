@@ -1,6 +1,10 @@
 //! Which clients a service lets in: `lb_allow` and `lb_deny`.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
@@ -39,6 +43,21 @@ pub struct Client<'c> {
     /// The Docker networks that it is on, by name.
     pub networks: &'c BTreeSet<String>,
 }
+
+impl Client<'_> {
+    /// The host's own processes, on no network of Docker's.
+    pub const HOST: Self = Self {
+        host: true,
+        lies_in: &|net| LOOPBACK.iter().any(|address| net.contains(address)),
+        networks: &BTreeSet::new(),
+    };
+}
+
+/// The addresses by which rules may mean the host, beside its name.
+const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 
 impl Access {
     /// Whether `client` is let in.

@@ -136,7 +136,7 @@ pub const OPTIONS: &[Entry] = &[
         name: "lb_allow",
         values: "addresses, CIDR networks, `host`, `network:<Docker network>`, separated by commas or blanks",
         default: "everybody",
-        does: "which clients are let in; all others are kept out",
+        does: "which clients are let in; all others are kept out. See [who is let in](#who-is-let-in), on VIPs and on the front",
         since: Some("0.1.0"),
         read: Some(value::allow),
     },

@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Hosts, Place, RouteBackend, RouteConfig, RouteService, Routes, RoutesChange};
+use super::{
+    Hosts, Place, RouteAccess, RouteBackend, RouteConfig, RouteService, Routes, RoutesChange,
+    access::cannot_be_told,
+};
 use crate::{
     catalog::Problem,
     options::Proto,
@@ -20,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Follower {
     config: RouteConfig,
+    /// Whether the host's addresses in there have been told.
+    has_told_addresses: bool,
     routes: Routes,
     /// The exposed services.
     places: BTreeMap<ServiceName, Place>,
@@ -37,6 +42,7 @@ impl Follower {
     pub fn new(config: RouteConfig) -> Self {
         Self {
             config,
+            has_told_addresses: false,
             routes: Routes::default(),
             places: BTreeMap::new(),
             last: 0,
@@ -54,7 +60,12 @@ impl Follower {
         host_addresses: &BTreeSet<IpAddr>,
     ) -> RoutesChange {
         let mut change = RoutesChange::default();
-        if self.config.host_addresses == *host_addresses && names_the_same(before, after) {
+        let moved = self.config.host_addresses != *host_addresses;
+        let told = std::mem::replace(&mut self.has_told_addresses, true);
+        if moved || !told {
+            change.host_addresses = Some(host_addresses.clone());
+        }
+        if !moved && names_the_same(before, after) {
             for (name, _, service) in changes(&before.services, &after.services) {
                 let service = service.and_then(|service| self.serve(name, service));
                 change.services.extend(service);
@@ -87,7 +98,17 @@ impl Follower {
         service: &Service,
     ) -> Option<(Place, Option<Arc<RouteService>>)> {
         let place = *self.places.get(name)?;
-        let (backends, problems) = backends(name, service, &self.config, &self.pages);
+        let (backends, mut problems) = backends(name, service, &self.config, &self.pages);
+        let access = &service.options.access;
+        if let Some(rule) = cannot_be_told(access).filter(|_| name.tag.is_none()) {
+            problems.push(Problem::new(
+                format!("service {name}"),
+                format!(
+                    "the front knows clients by their addresses alone, so `lb_deny={rule}` keeps everybody out there but \
+                     the host; deny the addresses of that network instead, or say `lb_expose=false`"
+                ),
+            ));
+        }
         if problems.is_empty() {
             self.backend_problems.remove(name);
         } else {
@@ -95,7 +116,11 @@ impl Follower {
         }
         let known = self.routes.services.get(&place);
         let label = known.map_or_else(|| name.label().into(), |known| known.label.clone());
-        let service = RouteService { label, backends };
+        let service = RouteService {
+            label,
+            backends,
+            access: RouteAccess::new(access),
+        };
         if known.is_some_and(|known| **known == service) {
             return None;
         }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    options::Options,
+    options::{Options, Rule},
     snapshot::{Backend, ProbeState, ServiceName},
     vip::Pool6,
 };
@@ -303,7 +303,9 @@ fn left(config: &RouteConfig, addresses: &[&str]) -> (Vec<String>, Vec<Problem>)
     let services = snapshot([(ServiceName::whole("web"), service(&[], &backends))]);
     let (routes, problems) = Routes::new(&services, config);
     let left = routes.find("web").unwrap().backends.iter();
-    (left.map(|it| it.address.to_string()).collect(), problems)
+    let mut left: Vec<_> = left.map(|it| it.address.to_string()).collect();
+    left.sort();
+    (left, problems)
 }
 
 #[test]
@@ -332,7 +334,7 @@ fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
             "127.0.0.1:8080",
         ],
     );
-    assert_eq!(left, ["192.0.2.1:9180", "172.17.0.2:80", "127.0.0.1:8080"]);
+    assert_eq!(left, ["127.0.0.1:8080", "172.17.0.2:80", "192.0.2.1:9180"]);
     assert_eq!(problems.len(), 8);
 }
 
@@ -425,6 +427,45 @@ fn who_may_be_the_page_follows_its_names() {
 }
 
 #[test]
+fn the_rules_of_a_service_go_along_and_a_change_of_them_alone_is_told() {
+    let before = snapshot(["a", "b"].map(whole));
+    let mut follower = Follower::new(RouteConfig::default());
+    let own = ["192.0.2.1".parse().unwrap()].into();
+    let all = follower.follow(&Snapshot::default(), &before, &own);
+    assert_eq!(all.host_addresses, Some(own.clone()));
+    let mut after = before.clone();
+    take(&mut after, ("b", None), Step::Deny(Some(Rule::Host)));
+    let change = follower.follow(&before, &after, &own);
+    assert_eq!(change.host_addresses, None);
+    let [(_, Some(service))] = &change.services[..] else {
+        panic!("{change:?}");
+    };
+    let access = service.access.as_ref().unwrap();
+    assert!(!access.admits("192.0.2.1".parse().unwrap(), &own));
+    assert!(access.admits("192.0.2.2".parse().unwrap(), &own));
+    // The host is known by its new addresses, too.
+    let moved = ["192.0.2.2".parse().unwrap()].into();
+    let change = follower.follow(&after, &after.clone(), &moved);
+    assert_eq!(change.host_addresses, Some(moved));
+}
+
+#[test]
+fn a_rule_that_no_address_tells_is_reported_once() {
+    let ruled = |mut one: (ServiceName, Service)| {
+        one.1.options.access.deny = vec![Rule::Network("web".to_owned())];
+        one
+    };
+    let part = (ServiceName::part("a", "x"), service(&[], &[]));
+    let (_, problems) = routes([ruled(whole("a")), ruled(part), whole("b")]);
+    let messages: Vec<_> = problems.iter().map(|it| &*it.message).collect();
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(
+        messages[0].contains("`lb_deny=network:web`"),
+        "{messages:?}"
+    );
+}
+
+#[test]
 fn a_service_without_usable_backend_keeps_its_names() {
     let mut down = backend("10.0.0.1:80", &[]);
     down.probe.state = ProbeState::Down;
@@ -497,6 +538,7 @@ enum Step {
     Leave,
     Alias(&'static str),
     Expose(Option<bool>),
+    Deny(Option<Rule>),
     /// Addresses, some of them in the pool.
     Backends(Vec<(u8, bool)>),
 }
@@ -507,6 +549,13 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Leave),
         prop_oneof![Just("a.b"), Just("c.localhost"), Just("-bad-.")].prop_map(Step::Alias),
         any::<Option<bool>>().prop_map(Step::Expose),
+        prop_oneof![
+            Just(None),
+            Just(Some(Rule::Host)),
+            Just(Some(Rule::Network("web".to_owned()))),
+            Just(Some(Rule::Net("10.0.0.0/8".parse().unwrap()))),
+        ]
+        .prop_map(Step::Deny),
         backends.prop_map(Step::Backends),
     ]
 }
@@ -534,6 +583,7 @@ fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) 
             }
         }
         Step::Expose(expose) => new.options.expose = expose,
+        Step::Deny(rule) => new.options.access.deny = rule.into_iter().collect(),
         Step::Backends(backends) => {
             let backend = |&(n, up): &(u8, bool)| {
                 let state = if up { ProbeState::Up } else { ProbeState::Down };

@@ -165,7 +165,10 @@ impl Answer {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             stream,
@@ -280,6 +283,15 @@ impl TestFront {
     /// Requests in flight have `grace` when it drains.
     pub(crate) fn start_for(limits: Limits, workers: usize, grace: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(listener, limits, workers, grace)
+    }
+
+    pub(crate) fn on(
+        listener: TcpListener,
+        limits: Limits,
+        workers: usize,
+        grace: Duration,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let front = Front::new(limits);
         let workers = Workers::start(&front, &[listener], workers, grace).unwrap();
