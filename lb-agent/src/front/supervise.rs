@@ -133,7 +133,10 @@ impl Stage {
                     version = hello.version,
                     "replacing a front of another version"
                 );
-                // It drains, and its listeners stay open for as long as that takes. It may be gone by now.
+                // First beside it, so that nobody is refused in between. Where it has an address for itself that
+                // fails, and is made again below, when it lets go.
+                let _ = self.listen();
+                // It drains. It may be gone by now.
                 let _ = kill(Pid::from_raw(hello.pid), Signal::SIGTERM);
             }
             Err(error) if is_nobody(&error) => tracing::debug!(%error, "no living front"),
@@ -147,17 +150,24 @@ impl Stage {
             }
         }
         self.end_child(Duration::ZERO).await;
-        if self.listeners.is_empty() {
-            for &address in &self.config.listen {
-                let bound = listen::group(address, self.config.workers);
-                let bound = bound.map_err(|source| SuperviseError::Listen { address, source })?;
-                self.listeners.extend(bound);
-            }
-        }
+        self.listen()?;
         self.child = Some(self.start()?);
         greet(&self.config.control)
             .await
             .map_err(SuperviseError::Start)
+    }
+
+    /// Sees to it that there are listeners.
+    fn listen(&mut self) -> Result<(), SuperviseError> {
+        if self.listeners.is_empty() {
+            let mut all = Vec::new();
+            for &address in &self.config.listen {
+                let bound = listen::group(address, self.config.workers);
+                all.extend(bound.map_err(|source| SuperviseError::Listen { address, source })?);
+            }
+            self.listeners = all;
+        }
+        Ok(())
     }
 
     fn start(&self) -> Result<Child, SuperviseError> {

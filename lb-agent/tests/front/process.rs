@@ -452,6 +452,44 @@ fn a_front_that_is_slow_to_say_hello_gets_no_second_one_beside_it() {
 }
 
 #[test]
+fn a_front_of_another_version_is_replaced_and_no_connection_is_refused() {
+    let backends = ["a", "b"].map(Backend::named);
+    let reserved =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    reserved.set_reuse_port(true).unwrap();
+    reserved
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = reserved.local_addr().unwrap().as_socket().unwrap();
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let first = Agent::listening(directories[0].path(), vec![], vec![address]);
+    first.publish(snapshot(&[backends[0].address]));
+    let old = first.pid();
+    let _leftover = Leftover(old);
+    let ask = || Client::connect(address).send(GET).answer();
+    eventually("routes arrive", || (ask().status == 200).then_some(()));
+    first.die();
+    // What the next agent hears of it is a version that it does not speak.
+    let control = UnixListener::bind(directories[1].path().join("front.sock")).unwrap();
+    std::thread::spawn(move || {
+        let (mut agent, _) = control.accept().unwrap();
+        say(&mut agent, &format!("{{\"version\":0,\"pid\":{old}}}"));
+        agent.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let second = Agent::listening(directories[1].path(), vec![], vec![address]);
+    second.publish(snapshot(&[backends[1].address]));
+    eventually("only the other one is there", || {
+        // Every one of these is taken by one front or the other.
+        drop(std::net::TcpStream::connect(address).unwrap());
+        let state = status(old, old, "State");
+        state.is_none_or(|it| it.starts_with('Z')).then_some(())
+    });
+    let _leftover = Leftover(second.pid());
+    assert_eq!(ask().body, "b");
+    second.stop();
+}
+
+#[test]
 fn its_log_is_json_when_the_agents_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("front.sock");
