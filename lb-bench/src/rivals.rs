@@ -156,11 +156,13 @@ impl Rivals {
     }
 }
 
-fn libraries(packages: &Path) -> OsString {
+/// Where their libraries are, for `LD_LIBRARY_PATH`.
+pub(crate) fn libraries(packages: &Path) -> OsString {
     let names = [
         "liblua5.3-0",
         "libopentracing-c-wrapper0",
         "libopentracing1",
+        "libunwind8",
         "libnftables1",
         "libnftnl11",
         "libmnl0",

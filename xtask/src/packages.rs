@@ -89,8 +89,9 @@ fn folder_of(tools: &Path, packages: &[(&str, &str)]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folder with the packages of what `bench socket` holds the agent against, each in a folder of its name: HAProxy and
-/// nftables, with the libraries that not every Debian has.
+/// The folder with the packages of what `bench socket` and `bench front` hold the agent against, each in a folder of its
+/// name: HAProxy, nftables and nginx, and strace, which counts their system calls, with the libraries that not every Debian
+/// has.
 ///
 /// # Errors
 /// As [`ensure()`].
@@ -123,11 +124,14 @@ const DIG: [(&str, &str); 11] = [
 ];
 
 /// What each package of the rivals is needed for.
-const RIVALS: [(&str, &str); 8] = [
+const RIVALS: [(&str, &str); 11] = [
     ("haproxy", "usr/sbin/haproxy"),
     ("liblua5.3-0", "usr/lib"),
     ("libopentracing-c-wrapper0", "usr/lib"),
     ("libopentracing1", "usr/lib"),
+    ("nginx", "usr/sbin/nginx"),
+    ("strace", "usr/bin/strace"),
+    ("libunwind8", "usr/lib"),
     ("nftables", "usr/sbin/nft"),
     ("libnftables1", "usr/lib"),
     ("libnftnl11", "usr/lib"),
