@@ -1,4 +1,4 @@
-//! What the data plane costs, against doing without it, and how fast discovery reaches it.
+//! What the data plane costs, against doing without it, how fast discovery reaches it, and what the front costs.
 //!
 //! The programs are loaded and their maps filled by the agent's own code; clients, servers and hooks live in a
 //! namespace and in cgroups of their own. Nothing here decides what is fast enough: the goals stand beside the
@@ -8,6 +8,7 @@ mod client;
 mod costs;
 mod discovery;
 mod failover;
+mod front;
 mod hooks;
 mod kill;
 mod ratios;
@@ -87,6 +88,8 @@ enum Command {
     },
     /// From a change in Consul to the kernel's map and the front's table.
     Discovery(discovery::Discovery),
+    /// What the front costs, against HAProxy and nginx.
+    Front(front::Front),
     /// What clients notice when a backend refuses, falls silent or is drained.
     Failover {
         /// Half a minute: shows that it works, proves little.
@@ -144,6 +147,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Socket { rivals, quick } => socket(&rivals, if quick { &QUICK } else { &FULL }),
         Command::Discovery(what) => discovery::run(&what),
+        Command::Front(what) => front::run(&what),
         Command::Failover { quick } => failover::run(quick),
         Command::Answer { number } => failover::answer(number),
         Command::Serve { network, bare } => server::run(network, &bare),

@@ -199,11 +199,15 @@ enum Variant {
     Rival(Rival),
 }
 
-/// The variants and then the same backwards: a steady drift is the same for all. Each round has an order of its own,
-/// the same in every run, because what ran before still shows: over all rounds everybody comes after everybody else.
 fn order(rivals: &[Rival], round: usize) -> Vec<Variant> {
     let mut variants = vec![Variant::Base, Variant::Tried, Variant::Control];
     variants.extend(rivals.iter().copied().map(Variant::Rival));
+    there_and_back(variants, round)
+}
+
+/// The variants and then the same backwards: a steady drift is the same for all. Each round has an order of its own,
+/// the same in every run, because what ran before still shows: over all rounds everybody comes after everybody else.
+pub(crate) fn there_and_back<T: Copy>(mut variants: Vec<T>, round: usize) -> Vec<T> {
     fastrand::Rng::with_seed(round as u64).shuffle(&mut variants);
     let back: Vec<_> = variants.iter().rev().copied().collect();
     variants.extend(back);

@@ -303,17 +303,17 @@ fn judged(heading: &str, [hook, record, miss, bystander]: [f64; 4], runs: u64) -
     table
 }
 
-fn table<const COLUMNS: usize>(heading: [&str; COLUMNS]) -> Table {
+pub(crate) fn table<const COLUMNS: usize>(heading: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(heading);
     table
 }
 
-fn span(interval: Interval) -> String {
+pub(crate) fn span(interval: Interval) -> String {
     format!("{:.4} to {:.4}", interval.low, interval.high)
 }
 
-fn verdict(met: Option<bool>) -> &'static str {
+pub(crate) fn verdict(met: Option<bool>) -> &'static str {
     match met {
         Some(true) => "met",
         Some(false) => "MISSED",

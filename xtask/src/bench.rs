@@ -35,6 +35,12 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// The front against HAProxy and nginx; the last line is one JSON object. Needs root, two cores, and about four minutes.
+    Front {
+        /// A short run: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
     /// What clients notice when a backend refuses, falls silent or is drained; the last line is one JSON object. Needs
     /// root, and about a minute.
     Failover {
@@ -57,6 +63,11 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         Subject::Socket { quick } => {
             let rivals = packages::rivals(&tools())?;
             arguments.extend(["socket".into(), "--rivals".into(), rivals.into()]);
+            quick
+        }
+        Subject::Front { quick } => {
+            let rivals = packages::rivals(&tools())?;
+            arguments.extend(["front".into(), "--rivals".into(), rivals.into()]);
             quick
         }
         Subject::Discovery { quick } => {

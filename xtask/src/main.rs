@@ -30,7 +30,7 @@ enum Command {
     Test,
     /// What must be green: format, lints, licences, documentation, and every test. Needs root.
     Ci,
-    /// Measure what the data plane costs. Needs root.
+    /// Measure what the data plane and the front cost. Needs root.
     Bench(bench::Bench),
     /// Look for inputs that break the parsers. The tests replay what was found.
     Fuzz(fuzz::Fuzz),

@@ -1,0 +1,33 @@
+//! What connections cost on which nothing happens.
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    load::connected,
+    stage::{Proxy, Stage},
+    workload::Workload,
+};
+use crate::subject::resident_mb;
+
+/// So many idle connections are compared with so many.
+const FEW: u32 = 10;
+const MANY: u32 = 5_000;
+
+/// What a proxy keeps in memory for each connection on which one request was answered, in KB of a thousand bytes.
+///
+/// # Errors
+/// When a request fails.
+pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
+    let mut connections = Vec::new();
+    let mut resident = |count: u32| -> Result<f64> {
+        while connections.len() < count as usize {
+            let connection = connected(Workload::KeepAlive, proxy.address())
+                .with_context(|| format!("{} refuses a connection", proxy.name()))?;
+            connections.push(connection);
+        }
+        resident_mb(stage.worker(proxy))
+    };
+    let few = resident(FEW)?;
+    let many = resident(MANY)?;
+    Ok((many - few) * 1000.0 / f64::from(MANY - FEW))
+}

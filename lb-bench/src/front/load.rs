@@ -1,0 +1,237 @@
+//! The clients: one thread, so many connections, and on each the next request as soon as the last is answered.
+
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
+    time::{Duration, Instant},
+};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::{
+    reply::Reply,
+    workload::{FRAME, Workload},
+};
+
+/// How many connections have a request under way.
+const CONNECTIONS: usize = 32;
+
+/// How long anything may take that only has to happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What clients did for a moment.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    pub(super) elapsed: Duration,
+    /// Of each request, in nanoseconds, from before it is sent (or its connection opened) until its answer is whole (or
+    /// its connection closed).
+    pub(super) latencies: Vec<u32>,
+}
+
+/// The clients of one proxy, which stay connected between two slices.
+pub(super) struct Load {
+    workload: Workload,
+    proxy: SocketAddrV4,
+    epoll: Epoll,
+    clients: Vec<Client>,
+    buffer: Vec<u8>,
+    /// How long no answer may come.
+    patience: Duration,
+}
+
+struct Client {
+    /// None between two requests where each has its own.
+    stream: Option<TcpStream>,
+    reply: Reply,
+    asked: Instant,
+    /// Whether the answer came; with a connection for each request, its end has to come, too.
+    answered: bool,
+}
+
+impl Load {
+    /// Connects, so that what follows meets a proxy that is connected to its backend.
+    ///
+    /// # Errors
+    /// When the proxy does not answer as it should.
+    pub(super) fn open(workload: Workload, proxy: SocketAddrV4) -> io::Result<Self> {
+        let mut load = Self {
+            workload,
+            proxy,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            clients: Vec::new(),
+            buffer: vec![0; 128 << 10],
+            patience: PATIENCE,
+        };
+        for number in 0..CONNECTIONS {
+            let stream = match workload {
+                Workload::Connect => None,
+                _ => Some(connected(workload, proxy)?),
+            };
+            if let Some(stream) = &stream {
+                load.watch(stream, number)?;
+            }
+            load.clients.push(Client {
+                stream,
+                reply: Reply::default(),
+                asked: Instant::now(),
+                answered: false,
+            });
+        }
+        Ok(load)
+    }
+
+    fn watch(&self, stream: &TcpStream, number: usize) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let number = u64::try_from(number).map_err(io::Error::other)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
+        Ok(self.epoll.add(stream, event)?)
+    }
+
+    /// Asks until `limit` is over, and waits for all answers.
+    ///
+    /// # Errors
+    /// When an answer is not what it should be, or does not come.
+    pub(super) fn run(&mut self, limit: Duration) -> io::Result<Slice> {
+        let mut latencies = Vec::with_capacity(32 << 10);
+        let began = Instant::now();
+        let mut now = began;
+        for number in 0..CONNECTIONS {
+            self.ask(number)?;
+        }
+        let mut under_way = CONNECTIONS;
+        let mut events = [EpollEvent::empty(); CONNECTIONS];
+        let patience = EpollTimeout::try_from(self.patience).map_err(io::Error::other)?;
+        while under_way > 0 {
+            let count = match self.epoll.wait(&mut events, patience) {
+                Err(nix::Error::EINTR) => continue,
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
+                count => count?,
+            };
+            for event in &events[..count] {
+                let number = usize::try_from(event.data()).map_err(io::Error::other)?;
+                if !self.read(number)? {
+                    continue;
+                }
+                now = Instant::now();
+                let latency = (now - self.clients[number].asked).as_nanos();
+                latencies.push(u32::try_from(latency).unwrap_or(u32::MAX));
+                if now - began < limit {
+                    self.ask(number)?;
+                } else {
+                    under_way -= 1;
+                }
+            }
+        }
+        Ok(Slice {
+            elapsed: now - began,
+            latencies,
+        })
+    }
+
+    fn ask(&mut self, number: usize) -> io::Result<()> {
+        let asked = Instant::now();
+        if self.workload == Workload::Connect {
+            let stream = TcpStream::connect(self.proxy)?;
+            self.watch(&stream, number)?;
+            self.clients[number].stream = Some(stream);
+        }
+        let client = &mut self.clients[number];
+        client.asked = asked;
+        client.answered = false;
+        let (reply, message) = match self.workload {
+            Workload::Websocket => (Reply::of_bytes(FRAME.len()), &FRAME[..]),
+            _ => (Reply::default(), self.workload.request()),
+        };
+        client.reply = reply;
+        // So little always fits.
+        (client.stream.as_mut()).map_or(Ok(()), |stream| stream.write_all(message))
+    }
+
+    /// Reads what has come; whether the request is over.
+    fn read(&mut self, number: usize) -> io::Result<bool> {
+        let client = &mut self.clients[number];
+        let closes = self.workload == Workload::Connect;
+        let Some(stream) = &mut client.stream else {
+            return Ok(false);
+        };
+        loop {
+            let read = match stream.read(&mut self.buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                read => read?,
+            };
+            match read {
+                0 if closes && client.answered => {
+                    client.stream = None;
+                    return Ok(true);
+                }
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                _ => client.answered = client.reply.take(&self.buffer[..read])?,
+            }
+            // The end often comes with the answer.
+            if !(closes && client.answered) {
+                return Ok(client.answered);
+            }
+        }
+    }
+}
+
+/// A connection on which one request of `workload` was answered.
+///
+/// # Errors
+/// When the proxy does not answer as it should.
+pub(super) fn connected(workload: Workload, proxy: SocketAddrV4) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(workload.request())?;
+    let mut reply = Reply::default();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read if reply.take(&buffer[..read])? => return Ok(stream),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::front::origin;
+
+    #[test]
+    fn clients_and_backend_understand_each_other() {
+        let origin = origin::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for workload in [
+            Workload::KeepAlive,
+            Workload::LargeBody,
+            Workload::Websocket,
+        ] {
+            let mut load = Load::open(workload, origin).unwrap();
+            for limit in [Duration::ZERO, Duration::from_millis(20)] {
+                let slice = load.run(limit).unwrap();
+                assert!(slice.elapsed >= limit, "{workload:?}");
+                // Each connection has asked once, and none is in the middle of an answer.
+                assert!(slice.latencies.len() >= CONNECTIONS, "{workload:?}");
+                let longest = slice.latencies.iter().max().copied().unwrap_or(0);
+                assert!(
+                    u128::from(longest) <= slice.elapsed.as_nanos(),
+                    "{workload:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_not_enough_where_the_proxy_has_to_close() {
+        let origin = origin::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut load = Load::open(Workload::Connect, origin).unwrap();
+        // The backend does not.
+        load.patience = Duration::from_millis(50);
+        let error = load.run(Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,211 @@
+//! The proxies, each alone on one core, and everybody else on another.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+use super::{config, load::connected, origin, workload::Workload};
+use crate::{rivals::libraries, subject::Subject};
+
+/// Who stands between clients and backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proxy {
+    Front,
+    Haproxy,
+    Nginx,
+}
+
+impl Proxy {
+    pub(super) const ALL: [Self; 3] = [Self::Front, Self::Haproxy, Self::Nginx];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Front => "the front",
+            Self::Haproxy => "HAProxy",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// Where it listens.
+    pub(super) fn address(self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8081 + self as u16)
+    }
+}
+
+/// Where the backend listens: the agent takes no address of loopback for another's.
+const ORIGIN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 78, 0, 2), 8080);
+
+/// How long a proxy may take to come up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// They end with this value.
+pub(super) struct Stage {
+    agent: Subject,
+    _rivals: [Process; 2],
+    /// The processes that do the work, in the order of [`Proxy::ALL`].
+    workers: [u32; 3],
+    _groups: [Cgroup; 4],
+    pub(super) cores: Cores,
+}
+
+/// Where everything runs.
+#[derive(Clone, Copy)]
+pub(super) struct Cores {
+    /// The proxies.
+    pub(super) proxies: usize,
+    /// Clients, backend, and what of the agent is not the front.
+    pub(super) others: usize,
+}
+
+impl Stage {
+    /// Starts everything in `netns`, where the caller is, from the packages in `packages`. The caller is then on the core of
+    /// the clients.
+    ///
+    /// # Errors
+    /// When there are no two cores, or a proxy does not lead to the backend.
+    pub(super) fn start(
+        folder: &Path,
+        packages: &Path,
+        netns: &Netns,
+        group: &Cgroup,
+    ) -> Result<Self> {
+        let cores = Cores::find()?;
+        pin(Pid::from_raw(0), cores.others)?;
+        netns.ip(&format!("addr add {}/32 dev lo\n", ORIGIN.ip()))?;
+        let bpffs = folder.join("bpf");
+        fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
+        netns.mount_bpffs(&bpffs)?;
+        origin::start(ORIGIN)?;
+
+        let [agents, hooked, haproxys, nginxs] =
+            ["agent", "clients", "haproxy", "nginx"].map(|name| group.subgroup(name));
+        let groups = [agents?, hooked?, haproxys?, nginxs?];
+        let [agents, hooked, haproxys, nginxs] = &groups;
+        config::write_agent(folder, hooked.path(), Proxy::Front.address(), ORIGIN)?;
+        // Whoever is started from here is on that core, and sees one: the front has one worker.
+        pin(Pid::from_raw(0), cores.proxies)?;
+        let agent = Subject::start(folder, netns, agents)?;
+        let haproxy = start_haproxy(folder, packages, netns, haproxys)?;
+        let nginx = start_nginx(folder, packages, netns, nginxs)?;
+        pin(Pid::from_raw(0), cores.others)?;
+        for proxy in Proxy::ALL {
+            eventually(PATIENCE, || connected(Workload::KeepAlive, proxy.address()))
+                .with_context(|| format!("{} does not lead to the backend", proxy.name()))?;
+        }
+        let child = |of: u32, group: &Cgroup| {
+            let processes = group.processes()?;
+            let child = processes.into_iter().find(|&process| process != of);
+            child.context("a proxy has no process beside its master")
+        };
+        let front = child(agent.id(), agents)?;
+        let workers = [front, haproxy.id(), child(nginx.id(), nginxs)?];
+        pin_process(agent.id(), cores.others)?;
+        for worker in workers {
+            pin_process(worker, cores.proxies)?;
+        }
+        Ok(Self {
+            agent,
+            _rivals: [haproxy, nginx],
+            workers,
+            _groups: groups,
+            cores,
+        })
+    }
+
+    /// The process that does the work of a proxy.
+    pub(super) fn worker(&self, proxy: Proxy) -> u32 {
+        self.workers[proxy as usize]
+    }
+
+    /// Ends the agent, and its front.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub(super) fn end(self) -> Result<()> {
+        self.agent.end()
+    }
+}
+
+impl Cores {
+    fn find() -> Result<Self> {
+        let allowed =
+            sched_getaffinity(Pid::from_raw(0)).context("cannot read the CPU affinity")?;
+        let mut cores = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true));
+        let first = cores.next().context("no CPU is allowed")?;
+        // Devices mostly interrupt the first.
+        let last = cores.next_back();
+        Ok(Self {
+            proxies: last.context("the proxies need a core of their own, and there is only one")?,
+            others: first,
+        })
+    }
+}
+
+/// Puts a thread on one core, and whomever it starts.
+fn pin(thread: Pid, core: usize) -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(core).context("cannot name the CPU")?;
+    sched_setaffinity(thread, &one).context("cannot keep a thread on one CPU")
+}
+
+/// Puts every thread of a process on one core.
+fn pin_process(process: u32, core: usize) -> Result<()> {
+    let mut any = false;
+    for task in tasks(process)? {
+        pin(Pid::from_raw(task), core)?;
+        any = true;
+    }
+    ensure!(any, "the process {process} has no thread");
+    Ok(())
+}
+
+/// The numbers of the threads of a process.
+pub(super) fn tasks(process: u32) -> Result<Vec<i32>> {
+    let folder = PathBuf::from(format!("/proc/{process}/task"));
+    let entries = fs::read_dir(folder).context("a proxy has ended")?;
+    let numbers = entries.flatten();
+    Ok(numbers
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+fn start_haproxy(folder: &Path, packages: &Path, netns: &Netns, group: &Cgroup) -> Result<Process> {
+    let file = folder.join("haproxy.cfg");
+    fs::write(&file, config::haproxy(Proxy::Haproxy.address(), ORIGIN))
+        .context("cannot write the configuration of HAProxy")?;
+    let process = Spawn::new("haproxy", packages.join("haproxy/usr/sbin/haproxy"))
+        .args(["-db", "-f"])
+        .arg(&file)
+        .env("LD_LIBRARY_PATH", libraries(packages))
+        .netns(netns)
+        .cgroup(group)
+        .log(folder)
+        .start()?;
+    Ok(process)
+}
+
+fn start_nginx(folder: &Path, packages: &Path, netns: &Netns, group: &Cgroup) -> Result<Process> {
+    let file = folder.join("nginx.conf");
+    let text = config::nginx(folder, Proxy::Nginx.address(), ORIGIN);
+    fs::write(&file, text).context("cannot write the configuration of nginx")?;
+    // Not into the log of an installed one.
+    let process = Spawn::new("nginx", packages.join("nginx/usr/sbin/nginx"))
+        .args(["-e", "stderr", "-c"])
+        .arg(&file)
+        .env("LD_LIBRARY_PATH", libraries(packages))
+        .netns(netns)
+        .cgroup(group)
+        .log(folder)
+        .start()?;
+    Ok(process)
+}
