@@ -1,9 +1,9 @@
 //! An ordered map whose copies share what is the same, and that finds what differs between two of them without looking
 //! at what they share.
 //!
-//! The entries lie in order in chunks of at most [`CHUNK`], each with an allocation of its own. A copy takes a reference
-//! to every chunk; a change then copies one chunk. With `n` entries of which `d` differ, a copy costs `n / CHUNK`, a
-//! look-up `log n`, and [`CowMap::differences`] `n / CHUNK + d * CHUNK`.
+//! The entries lie in order in chunks of at most 128, each with an allocation of its own. A copy takes a reference
+//! to every chunk; a change then copies one chunk. With `n` entries of which `d` differ, a copy costs `n / 128`, a
+//! look-up `log n`, and [`CowMap::differences`] `n / 128 + d * 128`.
 
 use std::{
     borrow::Borrow,
