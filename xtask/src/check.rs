@@ -47,12 +47,18 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_RIVALS", &rivals)
             .env("LB_DIG", &dig))?;
     }
-    say("demo, in containers");
-    demo::run(demo::Args {
-        once: true,
-        source: demo::Kind::Docker,
-        debug_build: true,
-    })
+    for (name, source) in [
+        ("demo", demo::Kind::File),
+        ("demo, in containers", demo::Kind::Docker),
+    ] {
+        say(name);
+        demo::run(demo::Args {
+            once: true,
+            source,
+            debug_build: true,
+        })?;
+    }
+    Ok(())
 }
 
 /// Everything that must be green before a change lands.

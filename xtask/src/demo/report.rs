@@ -1,6 +1,6 @@
 //! The agent's own report, as far as the demo reads it: `/api/v1/snapshot`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -18,6 +18,8 @@ pub(super) struct Report {
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) vip: Option<Ipv4Addr>,
+    /// Its IPv6 twin.
+    pub(super) vip6: Option<Ipv6Addr>,
     pub(super) backends: Vec<Backend>,
 }
 
@@ -76,6 +78,14 @@ impl Service {
     pub(super) fn vip(&self) -> Result<Ipv4Addr> {
         self.vip
             .with_context(|| format!("{} has no virtual address", self.name))
+    }
+
+    /// Whether this is its virtual address, or the IPv6 twin of that: which of them a client takes is its own choice.
+    pub(super) fn is_at(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.vip == Some(address),
+            IpAddr::V6(address) => self.vip6 == Some(address),
+        }
     }
 
     /// The ids of the instances that take new flows, in order.

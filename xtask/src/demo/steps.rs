@@ -88,7 +88,8 @@ fn names_and_addresses(world: &mut World, evidence: &mut Evidence) -> Result<()>
 }
 
 fn by_name(world: &mut World, evidence: &mut Evidence) -> Result<()> {
-    let vip = vip(world)?;
+    let report = world.report()?;
+    let service = report.service(HELLO)?;
     let client = world.client();
     let page = client.get("http://www.hello/")?;
     ensure!(
@@ -97,14 +98,19 @@ fn by_name(world: &mut World, evidence: &mut Evidence) -> Result<()> {
         page.body
     );
     ensure!(
-        page.peer == vip,
+        service.is_at(page.peer),
         "the client sees {} as its peer, not the virtual IP",
         page.peer
     );
     let seen = see(&["a", "b"], || client.get("http://www.hello/id"))?;
     evidence.say(format!("http://www.hello/ is answered by {seen}"));
+    let whose = if page.peer.is_ipv6() {
+        "virtual IP's IPv6 twin"
+    } else {
+        "virtual IP"
+    };
     evidence.say(format!(
-        "the client's peer is {}: no NAT, no proxy",
+        "the client's peer is the {whose}, {}: no NAT, no proxy",
         page.peer
     ));
 
@@ -114,7 +120,7 @@ fn by_name(world: &mut World, evidence: &mut Evidence) -> Result<()> {
         "www.world.dev shows {:?}",
         other.body
     );
-    client.ensure_unreachable_without_hooks(vip.into())?;
+    client.ensure_unreachable_without_hooks(service.vip()?.into())?;
     evidence.say("http://www.world.dev/ is another service; without the hooks nothing answers");
     Ok(())
 }
