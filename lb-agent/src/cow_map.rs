@@ -126,34 +126,7 @@ impl<K: Ord, V> CowMap<K, V> {
         after: &'m Self,
         same: impl Fn(&V, &V) -> bool,
     ) -> impl Iterator<Item = Difference<'m, K, V>> {
-        let (mut old, mut new) = (self.iter(), after.iter());
-        std::iter::from_fn(move || {
-            loop {
-                old.skip_shared(&mut new);
-                let order = match (old.peek(), new.peek()) {
-                    (None, None) => return None,
-                    (Some(_), None) => Ordering::Less,
-                    (None, Some(_)) => Ordering::Greater,
-                    (Some((old, _)), Some((new, _))) => old.cmp(new),
-                };
-                match order {
-                    Ordering::Less => {
-                        let (key, value) = old.next()?;
-                        return Some((key, Some(value), None));
-                    }
-                    Ordering::Greater => {
-                        let (key, value) = new.next()?;
-                        return Some((key, None, Some(value)));
-                    }
-                    Ordering::Equal => {
-                        let ((_, old), (key, new)) = (old.next()?, new.next()?);
-                        if !same(old, new) {
-                            return Some((key, Some(old), Some(new)));
-                        }
-                    }
-                }
-            }
-        })
+        differences(self.iter(), after.iter(), Iter::skip_shared, same)
     }
 
     /// Where the chunk is that `key` belongs to; 0 if there is none.
@@ -249,6 +222,46 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     }
 }
 
+/// What differs between two ordered sequences of entries, as `same` sees their values. Before each look at both, `skip` may
+/// pass over what they share.
+pub(crate) fn differences<'m, K: Ord + 'm, V: 'm, I>(
+    mut old: I,
+    mut new: I,
+    skip: impl Fn(&mut I, &mut I),
+    same: impl Fn(&V, &V) -> bool,
+) -> impl Iterator<Item = Difference<'m, K, V>>
+where
+    I: Iterator<Item = (&'m K, &'m V)> + Clone,
+{
+    std::iter::from_fn(move || {
+        loop {
+            skip(&mut old, &mut new);
+            let order = match (old.clone().next(), new.clone().next()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+            };
+            match order {
+                Ordering::Less => {
+                    let (key, value) = old.next()?;
+                    return Some((key, Some(value), None));
+                }
+                Ordering::Greater => {
+                    let (key, value) = new.next()?;
+                    return Some((key, None, Some(value)));
+                }
+                Ordering::Equal => {
+                    let ((_, old), (key, new)) = (old.next()?, new.next()?);
+                    if !same(old, new) {
+                        return Some((key, Some(old), Some(new)));
+                    }
+                }
+            }
+        }
+    })
+}
+
 /// Where in a chunk `key` is, or would be.
 fn place<K: Borrow<Q>, V, Q: Ord + ?Sized>(chunk: &[(K, V)], key: &Q) -> Result<usize, usize> {
     chunk.binary_search_by(|(it, _)| it.borrow().cmp(key))
@@ -275,13 +288,12 @@ impl<'m, K, V> Iter<'m, K, V> {
         self.chunks = &self.chunks[shared..];
         other.chunks = &other.chunks[shared..];
     }
+}
 
-    fn peek(&mut self) -> Option<&'m (K, V)> {
-        if self.rest.is_empty() {
-            let (first, chunks) = self.chunks.split_first()?;
-            (self.rest, self.chunks) = (first, chunks);
-        }
-        self.rest.first()
+/// Not derived, which would ask the same of keys and values.
+impl<K, V> Clone for Iter<'_, K, V> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
     }
 }
 
@@ -289,8 +301,12 @@ impl<'m, K, V> Iterator for Iter<'m, K, V> {
     type Item = (&'m K, &'m V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (key, value) = self.peek()?;
-        self.rest = &self.rest[1..];
+        if self.rest.is_empty() {
+            let (first, chunks) = self.chunks.split_first()?;
+            (self.rest, self.chunks) = (first, chunks);
+        }
+        let ((key, value), rest) = self.rest.split_first()?;
+        self.rest = rest;
         Some((key, value))
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalog::{Check, InstanceKey, Problem, Reach, SourceHealth},
-    cow_map::{CowMap, Difference},
+    cow_map::{self, CowMap, Difference},
     options::{Local, Options},
 };
 
@@ -151,35 +151,8 @@ pub(crate) fn differences<'m, K: Ord, V>(
     before: &'m BTreeMap<K, V>,
     after: &'m BTreeMap<K, V>,
     same: impl Fn(&V, &V) -> bool,
-) -> impl Iterator<Item = (&'m K, Option<&'m V>, Option<&'m V>)> {
-    let mut before = before.iter().peekable();
-    let mut after = after.iter().peekable();
-    std::iter::from_fn(move || {
-        loop {
-            let order = match (before.peek(), after.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((old, _)), Some((new, _))) => old.cmp(new),
-            };
-            match order {
-                Ordering::Less => {
-                    let (key, value) = before.next()?;
-                    return Some((key, Some(value), None));
-                }
-                Ordering::Greater => {
-                    let (key, value) = after.next()?;
-                    return Some((key, None, Some(value)));
-                }
-                Ordering::Equal => {
-                    let ((_, old), (key, new)) = (before.next()?, after.next()?);
-                    if !same(old, new) {
-                        return Some((key, Some(old), Some(new)));
-                    }
-                }
-            }
-        }
-    })
+) -> impl Iterator<Item = Difference<'m, K, V>> {
+    cow_map::differences(before.iter(), after.iter(), |_, _| {}, same)
 }
 
 /// In the order of their texts; a name that shares the text of the other is not read.

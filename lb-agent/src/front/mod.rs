@@ -11,7 +11,7 @@
 //! | `workers`, `worker` | all threads, one thread |
 //! | `client`, `wire`, `guard` | a client's connection, its socket, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body` | a request |
-//! | `table`, `pool`, `heard`, `tunnel` | backends in turn, connections to them, their sockets, upgraded connections |
+//! | `table`, `pool`, `tunnel` | backends in turn, connections to them, upgraded connections |
 //! | `stats` | figures |
 
 mod answer;
@@ -20,7 +20,6 @@ mod child;
 mod client;
 mod control;
 mod guard;
-mod heard;
 mod pool;
 mod proxy;
 mod request;

@@ -10,6 +10,10 @@ use std::{
     io,
     net::SocketAddr,
     rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,14 +25,9 @@ use tokio::{
     task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
 };
+use tokio_util::io::InspectReader;
 
-use super::{
-    Limits,
-    answer::Reason,
-    body::Upload,
-    heard::{Heard, Listening},
-    stats::Counters,
-};
+use super::{Limits, answer::Reason, body::Upload, stats::Counters};
 
 /// The connections of one worker.
 pub(super) struct Pool {
@@ -69,6 +68,28 @@ pub(super) struct Lease {
     /// Whether it carries no other after this one.
     last: bool,
     task: Task,
+}
+
+/// Whether a byte came from the backend since it was last asked. All on one thread; hyper's upgrades want `Send`, hence
+/// atomics.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    /// Forgets what came so far.
+    pub(super) fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn anything(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn hear(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What drives a connection. hyper's would go on with a request after its answer; this ends with its owner, and
@@ -138,10 +159,12 @@ impl Pool {
         // Only slower without it.
         let _ = stream.set_nodelay(true);
         let heard = Heard::default();
+        let hears = heard.clone();
+        let stream = InspectReader::new(stream, move |bytes| hears.hear(bytes));
         let mut builder = Builder::new();
         builder.max_header_size(RESPONSE_HEAD).max_buf_size(BUFFER);
         let (sender, connection) = builder
-            .handshake(TokioIo::new(Listening::new(stream, heard.clone())))
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Reason::BackendReset)?;
         self.counters.connects.add_one();

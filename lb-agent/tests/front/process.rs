@@ -451,16 +451,20 @@ fn a_front_that_is_slow_to_say_hello_gets_no_second_one_beside_it() {
     agent.stop();
 }
 
+/// A port that is kept for us without anybody listening on it, and where it is.
+fn reserved() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
 #[test]
 fn a_front_of_another_version_is_replaced_and_no_connection_is_refused() {
     let backends = ["a", "b"].map(Backend::named);
-    let reserved =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    reserved.set_reuse_port(true).unwrap();
-    reserved
-        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .unwrap();
-    let address = reserved.local_addr().unwrap().as_socket().unwrap();
+    let (_reserved, address) = reserved();
     let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let first = Agent::listening(directories[0].path(), vec![], vec![address]);
     first.publish(snapshot(&[backends[0].address]));
@@ -556,14 +560,7 @@ fn one_that_dies_is_started_again_and_no_client_is_refused() {
 fn without_passed_listeners_it_listens_by_itself_once_for_each_worker() {
     let directory = tempfile::tempdir().unwrap();
     let backends = ["a", "b"].map(Backend::named);
-    // Keeps the port for us without listening on it.
-    let reserved =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    reserved.set_reuse_port(true).unwrap();
-    reserved
-        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .unwrap();
-    let address = reserved.local_addr().unwrap().as_socket().unwrap();
+    let (_reserved, address) = reserved();
     let agent = Agent::listening(directory.path(), vec![], vec![address]);
     let _leftover = Leftover(agent.pid());
     agent.publish(snapshot(
