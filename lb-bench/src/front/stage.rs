@@ -95,8 +95,12 @@ impl Stage {
         // Whoever is started from here is on that core, and sees one: the front has one worker.
         pin(Pid::from_raw(0), cores.proxies)?;
         let agent = Subject::start(folder, netns, agents)?;
-        let haproxy = start_haproxy(folder, packages, netns, haproxys)?;
-        let nginx = start_nginx(folder, packages, netns, nginxs)?;
+        let start = |rival: Spawn<'_>, group| -> Result<Process> {
+            let rival = rival.env("LD_LIBRARY_PATH", libraries(packages));
+            Ok(rival.netns(netns).cgroup(group).log(folder).start()?)
+        };
+        let haproxy = start(haproxy(folder, packages)?, haproxys)?;
+        let nginx = start(nginx(folder, packages)?, nginxs)?;
         pin(Pid::from_raw(0), cores.others)?;
         for proxy in Proxy::ALL {
             eventually(PATIENCE, || connected(Workload::KeepAlive, proxy.address()))
@@ -179,33 +183,21 @@ pub(super) fn tasks(process: u32) -> Result<Vec<i32>> {
         .collect())
 }
 
-fn start_haproxy(folder: &Path, packages: &Path, netns: &Netns, group: &Cgroup) -> Result<Process> {
+/// HAProxy, to be started; its configuration goes to `folder`.
+fn haproxy<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("haproxy.cfg");
     fs::write(&file, config::haproxy(Proxy::Haproxy.address(), ORIGIN))
         .context("cannot write the configuration of HAProxy")?;
-    let process = Spawn::new("haproxy", packages.join("haproxy/usr/sbin/haproxy"))
-        .args(["-db", "-f"])
-        .arg(&file)
-        .env("LD_LIBRARY_PATH", libraries(packages))
-        .netns(netns)
-        .cgroup(group)
-        .log(folder)
-        .start()?;
-    Ok(process)
+    let haproxy = Spawn::new("haproxy", packages.join("haproxy/usr/sbin/haproxy"));
+    Ok(haproxy.args(["-db", "-f"]).arg(&file))
 }
 
-fn start_nginx(folder: &Path, packages: &Path, netns: &Netns, group: &Cgroup) -> Result<Process> {
+/// The same of nginx.
+fn nginx<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("nginx.conf");
     let text = config::nginx(folder, Proxy::Nginx.address(), ORIGIN);
     fs::write(&file, text).context("cannot write the configuration of nginx")?;
+    let nginx = Spawn::new("nginx", packages.join("nginx/usr/sbin/nginx"));
     // Not into the log of an installed one.
-    let process = Spawn::new("nginx", packages.join("nginx/usr/sbin/nginx"))
-        .args(["-e", "stderr", "-c"])
-        .arg(&file)
-        .env("LD_LIBRARY_PATH", libraries(packages))
-        .netns(netns)
-        .cgroup(group)
-        .log(folder)
-        .start()?;
-    Ok(process)
+    Ok(nginx.args(["-e", "stderr", "-c"]).arg(&file))
 }
