@@ -80,12 +80,11 @@ impl Service {
             .with_context(|| format!("{} has no virtual address", self.name))
     }
 
-    /// Whether this is its virtual address, or the IPv6 twin of that: which of them a client takes is its own choice.
-    pub(super) fn is_at(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => self.vip == Some(address),
-            IpAddr::V6(address) => self.vip6 == Some(address),
-        }
+    /// Its virtual address and the IPv6 twin, each with curl's word for the family.
+    pub(super) fn families(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
+        let v4 = self.vip.map(|vip| ("--ipv4", vip.into()));
+        let v6 = self.vip6.map(|twin| ("--ipv6", twin.into()));
+        v4.into_iter().chain(v6)
     }
 
     /// The ids of the instances that take new flows, in order.

@@ -97,11 +97,22 @@ fn by_name(world: &mut World, evidence: &mut Evidence) -> Result<()> {
         "the page is {:?}",
         page.body
     );
+    let is_its = |peer| service.families().any(|(_, address)| address == peer);
     ensure!(
-        service.is_at(page.peer),
+        is_its(page.peer),
         "the client sees {} as its peer, not the virtual IP",
         page.peer
     );
+    // Which of the two a client takes is its own choice.
+    for (family, address) in service.families() {
+        let page = client.place().ask(&[family, "http://www.hello/"])?;
+        ensure!(
+            (page.status, page.peer) == (200, address),
+            "with {family} the client is answered {} and sees {} as its peer, not {address}",
+            page.status,
+            page.peer
+        );
+    }
     let seen = see(&["a", "b"], || client.get("http://www.hello/id"))?;
     evidence.say(format!("http://www.hello/ is answered by {seen}"));
     let whose = if page.peer.is_ipv6() {
