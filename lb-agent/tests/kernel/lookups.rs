@@ -192,8 +192,6 @@ pub(super) enum Answer {
     /// Who was reached; with it the flow, while somebody holds it.
     Backend(SocketAddr, Flow),
     Refused(Refusal),
-    /// Somebody was chosen who is not reached in that way.
-    OutOfReach,
 }
 
 /// An open flow, or what is left of a datagram.
@@ -442,7 +440,6 @@ fn refused(world: &World, before: [u64; 4], error: &io::Error, ask: Ask) -> Answ
     );
     let by_hook = error.kind() == io::ErrorKind::ConnectionRefused;
     let (reason, expected) = match (&counted[..], total) {
-        ([], 0) if ask.way == Way::UdpSent6 && by_hook => return Answer::OutOfReach,
         ([], 0) if ask.way.proto() == PROTO_UDP => (Refusal::Unknown, by_route),
         ([reason], 1) => (*reason, by_hook),
         _ => panic!("{ask:?}: {error}, and counted are {before:?} and then {after:?}"),

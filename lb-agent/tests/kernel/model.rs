@@ -8,7 +8,7 @@ use std::{
 
 use fastrand::Rng;
 use lb_agent::desired::{Desired, Endpoint};
-use lb_common::{BackendId, Balance, PROTO_TCP, PROTO_UDP, ServiceKey};
+use lb_common::{BackendId, Balance, PROTO_TCP, PROTO_UDP, Refusal, ServiceKey};
 
 use super::{
     lookups::{Answer, Ask, Flow, PLACES, Servers, VIPS, add_service, refusal, seeded, share},
@@ -115,7 +115,7 @@ impl Model {
                 Ok(self.allowed(world, ask, key, endpoint))
             }
             Some((_, endpoint)) => Err(refusal(endpoint)),
-            None => Err(lb_common::Refusal::Unknown),
+            None => Err(Refusal::Unknown),
         };
         match (servers.ask(world, ask), allowed, found) {
             (Answer::Refused(found), Err(expected), _) => assert_eq!(found, expected, "{context}"),
@@ -130,7 +130,7 @@ impl Model {
                     self.held.push((flow, counted_at));
                 }
             }
-            (Answer::OutOfReach, Ok(allowed), _)
+            (Answer::Refused(Refusal::NoPath), Ok(allowed), _)
                 if !allowed.iter().all(|it| ask.way.reaches(it)) => {}
             (found, expected, _) => panic!("{context}: {found:?} instead of {expected:?}"),
         }

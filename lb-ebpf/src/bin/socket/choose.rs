@@ -65,7 +65,12 @@ pub(crate) fn choose(sa: *mut bpf_sock_addr, wish: &Wish) -> Result<Choice, Deni
         cold_path();
         return Err(refused(service));
     };
-    let live = Live { sa, table, service };
+    let live = Live {
+        sa,
+        table,
+        service,
+        v6_only: false,
+    };
     let index = if service.affinity_seconds == 0 {
         select(balance_of(&service), slots, &live)
     } else {
@@ -85,6 +90,9 @@ pub(crate) fn choose(sa: *mut bpf_sock_addr, wish: &Wish) -> Result<Choice, Deni
 
 /// The same for a datagram of an unconnected socket: all that it sends to one virtual port go to one backend, as long as
 /// that is there.
+///
+/// The kernel sends no datagram of an IPv6 address to an IPv4 one: it would answer ENOTSUPP, which is no error that
+/// applications know. There is no way for it. (A mapped VIP comes by `sendmsg4`, and a connected socket by `connect6`.)
 #[inline(always)]
 pub(crate) fn choose_for_datagram(
     sa: *mut bpf_sock_addr,
@@ -97,7 +105,12 @@ pub(crate) fn choose_for_datagram(
     let Some(slots) = NonZeroU32::new(service.count).filter(|slots| slots.get() <= SLOTS) else {
         return Err(refused(service));
     };
-    let live = Live { sa, table, service };
+    let live = Live {
+        sa,
+        table,
+        service,
+        v6_only: matches!(wish.form, Form::V6),
+    };
     let index = if service.affinity_seconds == 0 {
         let socket = AffinityKey::new(socket, wish.vip, wish.port, wish.proto);
         live.sticky(&DATAGRAMS, &socket, u32::MAX, slots)
@@ -107,6 +120,10 @@ pub(crate) fn choose_for_datagram(
     let Some(backend) = BACKENDS.get(index).filter(|backend| taken(backend)) else {
         return Err(refused(service));
     };
+    if !live.reaches(backend) {
+        refuse(service.table, Refusal::NoPath);
+        return Err(Denial::Refused(Refusal::NoPath, service));
+    }
     Ok(Choice {
         index,
         backend: *backend,
@@ -247,9 +264,16 @@ struct Live {
     /// The table and its live half, apart: a pointer into the half would be computed before the null check.
     table: *const Table,
     service: Service,
+    /// Whether the kernel would not send to an IPv4 backend.
+    v6_only: bool,
 }
 
 impl Live {
+    #[inline(always)]
+    fn reaches(&self, backend: &Backend) -> bool {
+        !(self.v6_only && backend.is_v4())
+    }
+
     /// The backend of a client that is to keep it. Not part of the caller: few services ask for it.
     #[inline(never)]
     fn affine(&self, wish: &Wish, slots: NonZeroU32) -> u32 {
@@ -279,9 +303,12 @@ impl Live {
         }
         if kept.backend == 0 {
             kept.backend = select(balance_of(&self.service), slots, self);
-            kept.generation = BACKENDS
-                .get(kept.backend)
-                .map_or(0, |backend| backend.generation);
+            let chosen = BACKENDS.get(kept.backend);
+            // What comes to nothing is not kept: the next choice may be one in reach.
+            if chosen.is_none_or(|backend| !self.reaches(backend)) {
+                return kept.backend;
+            }
+            kept.generation = chosen.map_or(0, |backend| backend.generation);
         }
         kept.published = self.service.generation;
         kept.last_seconds = seconds.0;

@@ -272,9 +272,6 @@ fn send_v6(sa: *mut bpf_sock_addr) -> i32 {
     match send(sa, vip, form) {
         Verdict::Pass => PROCEED,
         Verdict::Refuse => refuse_connect(),
-        // The kernel sends no datagram of an IPv6 address to an IPv4 one: it would answer ENOTSUPP, which is no
-        // error that applications know. A mapped VIP comes by `sendmsg4`, and a connected socket by `connect6`.
-        Verdict::To(choice) if choice.backend.is_v4() => refuse_connect(),
         Verdict::To(choice) => {
             rewrite_v6(sa, &choice);
             PROCEED
