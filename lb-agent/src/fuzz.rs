@@ -15,10 +15,11 @@ pub use consul::{
 pub use docker::{docker_container, docker_events};
 pub use registrar::registrar;
 
+use lb_front::carried;
+
 use crate::{
     catalog::{Catalog, Instance, InstanceKey, Problem, Reach, SourceHealth},
     discover::file,
-    dns::carried,
     options,
 };
 

@@ -13,7 +13,6 @@ use clap::Parser as _;
 use lb_agent::{
     cli::{self, Cli, Command},
     config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
-    front,
     reconcile::error_chain,
 };
 use lb_sys::inherit::Inherited;
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
             } else {
                 LogFormat::Text
             });
-            report(front::child_main(&args).map_err(Into::into))
+            report(lb_front::child_main(&args).map_err(Into::into))
         }
         Command::Register(args) => match RegisterConfig::load(&args) {
             Ok(config) => {

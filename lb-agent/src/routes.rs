@@ -15,14 +15,13 @@ use std::{
     sync::Arc,
 };
 
+use lb_front::routes::{Hosts, Place, RouteService, RoutesChange};
 use serde::{Deserialize, Serialize};
 
-pub use access::RouteAccess;
 pub use follow::Follower;
 
 use crate::{
-    catalog::{InstanceKey, Problem},
-    dns::carried,
+    catalog::Problem,
     options::Proto,
     snapshot::{Service, Snapshot},
     vip::Pools,
@@ -34,50 +33,6 @@ pub struct Routes {
     hosts: Hosts,
     /// Every exposed service, also those without a usable backend.
     services: BTreeMap<Place, Arc<RouteService>>,
-}
-
-/// What a service is called between agent and front. One that comes back has another.
-pub type Place = u64;
-
-/// Lower-case host names, and the place of the service behind each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts(BTreeMap<String, Place>);
-
-/// What makes routes others. All of the routes are what makes empty ones them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RoutesChange {
-    /// Host names, and the service behind each from now on.
-    pub hosts: Vec<(String, Option<Place>)>,
-    /// Services as they are from now on; `None` where there is none any more.
-    pub services: Vec<(Place, Option<Arc<RouteService>>)>,
-    /// The host's own addresses, if they are others: whoever comes from one is the host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_addresses: Option<BTreeSet<IpAddr>>,
-}
-
-/// A service, or a tagged part of one, behind at least one host name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteService {
-    /// [`ServiceName::label`](crate::snapshot::ServiceName::label): its name on the page and in metrics.
-    pub label: Arc<str>,
-    /// In the order of their keys.
-    pub backends: Vec<RouteBackend>,
-    /// Whom it lets in; `None` is everybody.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access: Option<RouteAccess>,
-}
-
-/// A backend as the front sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteBackend {
-    /// Which instance it is.
-    pub key: InstanceKey,
-    /// Where requests go.
-    pub address: SocketAddr,
-    /// Whether it takes new requests.
-    pub usable: bool,
-    /// Relative share; 0 takes none.
-    pub weight: u16,
 }
 
 /// How routes are made.
@@ -161,35 +116,6 @@ impl Routes {
             .0
             .iter()
             .filter_map(|(host, place)| Some((host.as_str(), &*self.services.get(place)?.label)))
-    }
-}
-
-impl Hosts {
-    /// The place of the service that answers to `host`, which is in lower case and without port.
-    ///
-    /// A name that carries an address under a domain made for that (`www.hello.10.0.0.7.nip.io`) is the name
-    /// before the address, whatever the address is: so the demo works from any machine.
-    pub fn find(&self, host: &str) -> Option<Place> {
-        let found = self.0.get(host);
-        let found = found.or_else(|| carried::named(host).find_map(|name| self.0.get(name)));
-        found.copied()
-    }
-
-    /// Makes them what `change` says.
-    pub fn apply(&mut self, change: &RoutesChange) {
-        for (host, place) in &change.hosts {
-            match place {
-                Some(place) => drop(self.0.insert(host.clone(), *place)),
-                None => drop(self.0.remove(host)),
-            }
-        }
-    }
-}
-
-impl RoutesChange {
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.services.is_empty() && self.host_addresses.is_none()
     }
 }
 

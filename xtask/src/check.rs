@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Arguments that name each group, linted, documented and tested by itself.
-const GROUPS: [&[&str]; 10] = [
+const GROUPS: [&[&str]; 11] = [
     &["--package", "lb-common"],
     &["--package", "lb-common", "--features", "user"],
     &["--package", "lb-ebpf", "--lib"],
@@ -21,6 +21,7 @@ const GROUPS: [&[&str]; 10] = [
     &["--package", "lb-testkit"],
     &["--package", "lb-bench"],
     &["--package", "hello"],
+    &["--package", "lb-front"],
     &["--package", "lb-agent"],
     &["--package", "xtask"],
 ];

@@ -18,6 +18,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lb_front::ChildArgs;
 use serde::Serialize;
 
 use self::client::{Client, ClientError};
@@ -26,7 +27,6 @@ use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
 use crate::config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs};
-use crate::front::ChildArgs;
 use crate::options::table::OPTIONS;
 
 /// The command line of `lb-agent`.

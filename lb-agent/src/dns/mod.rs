@@ -46,7 +46,6 @@ use server::Server;
 
 mod access;
 mod cache;
-pub mod carried;
 mod decide;
 mod exchange;
 mod forward;

@@ -21,12 +21,12 @@ use std::{
     sync::Arc,
 };
 
-use super::carried;
 use crate::{
     catalog::Problem,
     snapshot::{Service, ServiceName, Snapshot},
     vip::Pools,
 };
+use lb_front::carried;
 
 /// The names of one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]

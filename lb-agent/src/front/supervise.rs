@@ -29,7 +29,8 @@ use living::{Living, greet, is_nobody};
 use sent::Sent;
 use telling::Telling;
 
-use super::control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION};
+use lb_front::control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION};
+
 use crate::{catalog::Problem, routes::RouteConfig, snapshot::Snapshot};
 
 pub use interface::{End, Metrics, Outputs, SuperviseError, Supervisor};

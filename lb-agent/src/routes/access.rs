@@ -3,50 +3,23 @@
 //! Never more than its VIP lets in, as far as an address tells: a rule that names a Docker network lets nobody in here
 //! and keeps everybody out but the host, which is on none.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::{Deserialize, Serialize};
+use lb_front::routes::RouteAccess;
 
 use crate::options::{Access, Client, Rule};
 
-/// Whom a service with rules lets in on the front.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteAccess {
-    /// Whether those with an address of the host are let in.
-    host: bool,
-    /// Whoever else lies in here is let in.
-    allow: Vec<IpNet>,
-    /// Whoever lies in here is kept out.
-    deny: Vec<IpNet>,
-}
-
-impl RouteAccess {
-    /// What `access` means on the front; `None` where it has no rules.
-    pub(super) fn new(access: &Access) -> Option<Self> {
-        let allow = match &*access.allow {
-            _ if cannot_be_told(access).is_some() => Vec::new(),
-            [] => vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
-            rules => nets(rules),
-        };
-        (!access.is_open()).then(|| Self {
-            host: access.admits(&Client::HOST),
-            allow,
-            deny: nets(&access.deny),
-        })
-    }
-
-    /// Whether a client with the address `client` is let in on a host with the addresses `own`.
-    pub fn admits(&self, client: IpAddr, own: &BTreeSet<IpAddr>) -> bool {
-        let client = client.to_canonical();
-        let lies_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
-        // The host's processes may choose among its addresses, and rules of addresses do not mean them: as on a VIP.
-        let allowed = match client.is_loopback() || own.contains(&client) {
-            true => self.host,
-            false => lies_in(&self.allow),
-        };
-        allowed && !lies_in(&self.deny)
-    }
+/// What `access` means on the front; `None` where it has no rules.
+pub(super) fn on_front(access: &Access) -> Option<RouteAccess> {
+    let allow = match &*access.allow {
+        _ if cannot_be_told(access).is_some() => Vec::new(),
+        [] => vec![Ipv4Net::default().into(), Ipv6Net::default().into()],
+        rules => nets(rules),
+    };
+    (!access.is_open()).then(|| RouteAccess {
+        host: access.admits(&Client::HOST),
+        allow,
+        deny: nets(&access.deny),
+    })
 }
 
 /// The rule that keeps out clients whom the front cannot tell from others.
@@ -65,6 +38,8 @@ fn nets(rules: &[Rule]) -> Vec<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, net::IpAddr};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -97,7 +72,7 @@ mod tests {
 
     fn admits(access: &Access, client: &str) -> bool {
         let own = [OWN.parse().unwrap()].into();
-        RouteAccess::new(access).is_none_or(|it| it.admits(client.parse().unwrap(), &own))
+        on_front(access).is_none_or(|it| it.admits(client.parse().unwrap(), &own))
     }
 
     #[track_caller]

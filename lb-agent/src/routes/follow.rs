@@ -9,9 +9,11 @@ use std::{
     sync::Arc,
 };
 
+use lb_front::routes::{Hosts, Place, RouteBackend, RouteService, RoutesChange};
+
 use super::{
-    Hosts, Place, RouteAccess, RouteBackend, RouteConfig, RouteService, Routes, RoutesChange,
-    access::cannot_be_told,
+    RouteConfig, Routes,
+    access::{cannot_be_told, on_front},
 };
 use crate::{
     catalog::Problem,
@@ -119,7 +121,7 @@ impl Follower {
         let service = RouteService {
             label,
             backends,
-            access: RouteAccess::new(access),
+            access: on_front(access),
         };
         if known.is_some_and(|known| **known == service) {
             return None;
@@ -248,7 +250,6 @@ fn backends(
             "the agent's page, which is for the service that answers to one of `[admin] names`"
         } else {
             backends.push(RouteBackend {
-                key: key.clone(),
                 address,
                 usable: backend.state().usable(),
                 weight: share,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    catalog::InstanceKey,
     options::{Options, Rule},
     snapshot::{Backend, ProbeState, ServiceName},
     vip::Pool6,

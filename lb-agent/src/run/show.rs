@@ -13,12 +13,11 @@ use lb_agent::{
     admin::{self, Component, Figure, Figures, Mark, Sample},
     catalog::Problem,
     clients::Clients,
-    docker,
-    front::{self, FrontStats},
-    reconcile, registrar, removal,
+    docker, front, reconcile, registrar, removal,
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
 };
+use lb_front::FrontStats;
 use tokio::sync::watch;
 
 pub(super) fn host_names(
@@ -308,7 +307,7 @@ fn value(count: &AtomicU64) -> f64 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use lb_agent::front::{Reason, RequestCount};
+    use lb_front::{Reason, RequestCount};
     use prometheus_client::{encoding::text, registry::Registry};
 
     use super::*;

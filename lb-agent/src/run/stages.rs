@@ -360,12 +360,12 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
     }
 }
 
-fn front_settings(config: &Config) -> front::Settings {
+fn front_settings(config: &Config) -> lb_front::Settings {
     let host = nix::sys::utsname::uname().ok();
     let host = host.as_ref().and_then(|it| it.nodename().to_str());
-    front::Settings {
+    lb_front::Settings {
         no_route_status: config.front.no_route_status,
-        ..host.map_or_else(front::Settings::default, front::Settings::of_host)
+        ..host.map_or_else(lb_front::Settings::default, lb_front::Settings::of_host)
     }
 }
 

@@ -6,11 +6,11 @@ use std::{
 };
 
 use lb_agent::{
-    front::{Front, Limits, Reason, Settings},
     options::{Access, Rule},
     routes::{Follower, RouteConfig},
     snapshot::{ServiceName, Snapshot},
 };
+use lb_front::{Front, Limits, Reason, Settings};
 use lb_testkit::Netns;
 
 use crate::kit::{Backend, Client, GET, PATIENCE, TestFront, snapshot};

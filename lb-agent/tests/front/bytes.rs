@@ -2,7 +2,7 @@
 
 use std::{io::Write, time::Duration};
 
-use lb_agent::front::{Limits, Reason, Settings};
+use lb_front::{Limits, Reason, Settings};
 
 use crate::kit::{Backend, Client, GET, Reply, TestFront, eventually, ok, routes, snapshot};
 

@@ -10,11 +10,11 @@ use std::{
 
 use lb_agent::{
     catalog::{InstanceKey, SourceHealth},
-    front::{Front, FrontStats, Limits, Settings, Workers},
     options::Options,
-    routes::{Follower, RouteConfig, RoutesChange},
+    routes::{Follower, RouteConfig},
     snapshot::{Backend as Instance, Probe, ProbeState, Service, ServiceName, Snapshot},
 };
+use lb_front::{Front, FrontStats, Limits, Settings, Workers, routes::RoutesChange};
 use tokio::runtime::Runtime;
 
 /// Nothing here takes longer unless it hangs.

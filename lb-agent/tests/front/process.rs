@@ -13,12 +13,10 @@ use std::{
 
 use lb_agent::{
     catalog::Problem,
-    front::{
-        ChildArgs, End, FrontStats, Metrics, Outputs, SuperviseError, Supervisor, child_main,
-        supervise,
-    },
+    front::{End, Metrics, Outputs, SuperviseError, Supervisor, supervise},
     snapshot::{ServiceName, Snapshot},
 };
+use lb_front::{ChildArgs, FrontStats, child_main};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_agent::front::{Limits, Reason};
+use lb_front::{Limits, Reason};
 
 use crate::kit::{Backend, GET, PATIENCE, Reply, TestFront, eventually, ok, refusing};
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use lb_agent::front::{Limits, Reason};
+use lb_front::{Limits, Reason};
 
 use crate::kit::{Backend, GET, PATIENCE, Reply, Seen, TestFront, eventually, ok};
 

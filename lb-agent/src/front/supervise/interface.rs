@@ -12,8 +12,8 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{stats::FrontStats, table::Settings};
 use crate::{catalog::Problem, routes::RouteConfig};
+use lb_front::{FrontStats, Settings};
 
 /// What the stage is told.
 #[derive(Clone, Debug)]

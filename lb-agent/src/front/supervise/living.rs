@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::super::control::{self, Hello, Order, VERSION};
+use lb_front::control::{self, Hello, Order, VERSION};
 
 /// A front that said hello.
 pub(super) struct Living {

@@ -4,13 +4,12 @@ use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::task::spawn_blocking;
 
-use super::{
-    super::{
-        control::{Order, encode},
-        table::Settings,
-    },
-    listen,
+use lb_front::{
+    Settings,
+    control::{Order, encode},
 };
+
+use super::listen;
 use crate::{
     catalog::Problem,
     cpu,

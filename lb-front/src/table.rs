@@ -13,8 +13,10 @@ use std::{
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::request::Via;
-use crate::routes::{Hosts, Place, RouteBackend, RouteService, RoutesChange};
+use super::{
+    request::Via,
+    routes::{Hosts, Place, RouteBackend, RouteService, RoutesChange},
+};
 
 /// What the agent configures about the front's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,39 +6,42 @@ use std::{io, net::SocketAddr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{stats::FrontStats, table::Settings};
-use crate::routes::RoutesChange;
+use super::{routes::RoutesChange, stats::FrontStats, table::Settings};
 
 /// Changes with every change of a message, including routes and figures.
-pub(super) const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The name of the passed listening socket that the agent connects to.
-pub(super) const CONTROL: &str = "control";
+pub const CONTROL: &str = "control";
 
 /// The name of the passed listeners for clients.
-pub(super) const FRONT: &str = "front";
+pub const FRONT: &str = "front";
 
 /// What the front says first. Version and process id stay where they are in every version: a front that
 /// cannot be talked to must still be told to end.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Hello {
-    pub(super) version: u32,
+pub struct Hello {
+    /// [`VERSION`] of its side.
+    pub version: u32,
     /// The socket's own credentials name the agent that opened it, not the front.
-    pub(super) pid: i32,
+    pub pid: i32,
     /// Where it listens.
     #[serde(default)]
-    pub(super) listeners: Vec<SocketAddr>,
+    pub listeners: Vec<SocketAddr>,
     /// Whether it has routes from an earlier agent.
     #[serde(default)]
-    pub(super) has_routes: bool,
+    pub has_routes: bool,
 }
 
 /// What the agent says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Order {
+pub enum Order {
     /// First of all.
-    Hello { version: u32 },
+    Hello {
+        /// [`VERSION`] of its side.
+        version: u32,
+    },
     /// Follow these from now on, which are all there are.
     Routes(RoutesChange, Settings),
     /// Change those that you have.
@@ -50,7 +53,7 @@ pub(super) enum Order {
 /// What the front says after its hello.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Report {
+pub enum Report {
     /// At first, and then at most once a second if they have changed.
     Figures(FrontStats),
     /// Requests follow all routes that were sent so far.
@@ -58,15 +61,12 @@ pub(super) enum Report {
 }
 
 /// Sends one message.
-pub(super) async fn send<T: Serialize>(
-    to: &mut (impl AsyncWrite + Unpin),
-    message: &T,
-) -> io::Result<()> {
+pub async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
     to.write_all(&encode(message)?).await
 }
 
 /// One message as it is sent. In one buffer: the routes of a large catalog are ten megabytes.
-pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
     let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
@@ -75,7 +75,7 @@ pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 }
 
 /// Waits for one message; `None` when the other side has closed. Not to be dropped in the middle.
-pub(super) async fn receive<T: DeserializeOwned>(
+pub async fn receive<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<T>> {
     let length = match from.read_u32().await {

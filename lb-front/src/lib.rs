@@ -1,0 +1,138 @@
+//! The front: HTTP for the outside world, routed by Host name.
+//!
+//! It is a process of its own without any capability (`lb-agent front`), a child of the agent that outlives
+//! it: [`child_main`] is all of that process. Routes come to it over a
+//! socket, at first all of them and then what changes, listeners as descriptors. It never looks at the catalog, decides about health or registers
+//! anything.
+//!
+//! | file | room |
+//! |---|---|
+//! | `child`, `control` | the process, the messages between it and the agent |
+//! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
+//! | `workers`, `worker` | all threads, one thread |
+//! | `client`, `wire`, `guard` | a client's connection, its socket, the rules on its bytes |
+//! | `proxy`, `request`, `answer`, `body` | a request |
+//! | `table`, `pool`, `tunnel` | backends in turn, connections to them, upgraded connections |
+//! | `stats` | figures |
+
+mod answer;
+mod body;
+pub mod carried;
+mod child;
+mod client;
+pub mod control;
+mod guard;
+mod pool;
+mod proxy;
+mod request;
+pub mod routes;
+mod stats;
+mod table;
+mod tunnel;
+mod wire;
+mod worker;
+mod workers;
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+pub use answer::Reason;
+pub use child::{ChildArgs, ChildError, child_main};
+pub use stats::{FrontStats, RequestCount};
+pub use table::Settings;
+pub use workers::Workers;
+
+use routes::RoutesChange;
+use table::Table;
+
+/// What all workers share: the routing table, one atomic pointer.
+pub struct Front {
+    table: ArcSwap<Table>,
+    /// Says that the table is another one.
+    changed: watch::Sender<()>,
+    limits: Limits,
+}
+
+impl Front {
+    /// A front that knows no routes yet and says so to everybody.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            table: ArcSwap::from_pointee(Table::unknown()),
+            changed: watch::Sender::new(()),
+            limits,
+        })
+    }
+
+    /// From now on requests follow `routes`, all of them. Only one caller at a time: the control connection.
+    pub fn publish(&self, routes: &RoutesChange, settings: &Settings) {
+        self.follow(Table::new(routes, settings, &self.table.load()));
+    }
+
+    /// From now on requests follow the routes after `change`. For the same caller.
+    pub fn change(&self, change: &RoutesChange) {
+        self.follow(self.table.load().after(change));
+    }
+
+    fn follow(&self, table: Table) {
+        self.table.store(Arc::new(table));
+        self.changed.send_replace(());
+    }
+
+    /// Whether routes have ever come.
+    pub fn has_routes(&self) -> bool {
+        self.table.load().is_known()
+    }
+}
+
+/// How long and how much the front bears.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the start of a connection to its first byte.
+    pub first_byte: Duration,
+    /// From the first byte of a head to its end.
+    pub head: Duration,
+    /// From an answer to the next request.
+    pub keep_alive: Duration,
+    /// Between two pieces of a body, either way.
+    pub body_idle: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_stall: Duration,
+    /// For a connection to a backend.
+    pub connect: Duration,
+    /// From the end of the request to the head of the answer.
+    pub response_head: Duration,
+    /// How long nothing may move after an upgrade.
+    pub tunnel_idle: Duration,
+    /// How long a connection to a backend waits for another request: shorter than servers keep it.
+    pub pool_idle: Duration,
+    /// Idle connections for each backend and worker.
+    pub pool_size: usize,
+    /// Connections to each backend of one worker.
+    pub backend_connections: usize,
+    /// Client connections of one worker.
+    pub client_connections: usize,
+    /// How long clients of a front without routes wait in the kernel's queue before they are told so.
+    pub first_routes: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            body_idle: Duration::from_secs(60),
+            write_stall: Duration::from_secs(60),
+            connect: Duration::from_secs(3),
+            response_head: Duration::from_secs(60),
+            tunnel_idle: Duration::from_secs(3600),
+            pool_idle: Duration::from_secs(30),
+            pool_size: 64,
+            backend_connections: 1024,
+            client_connections: 8192,
+            first_routes: Duration::from_secs(3),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Routes: which host names the front answers to, and the backends behind each. It gets the first ones whole and then
+//! what changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::carried;
+
+/// What a service is called between agent and front. One that comes back has another.
+pub type Place = u64;
+
+/// Lower-case host names, and the place of the service behind each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts(pub BTreeMap<String, Place>);
+
+/// What makes routes others. All of the routes are what makes empty ones them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesChange {
+    /// Host names, and the service behind each from now on.
+    pub hosts: Vec<(String, Option<Place>)>,
+    /// Services as they are from now on; `None` where there is none any more.
+    pub services: Vec<(Place, Option<Arc<RouteService>>)>,
+    /// The host's own addresses, if they are others: whoever comes from one is the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_addresses: Option<BTreeSet<IpAddr>>,
+}
+
+/// A service, or a tagged part of one, behind at least one host name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteService {
+    /// Its name on the page and in metrics.
+    pub label: Arc<str>,
+    /// In the order of their instances' keys.
+    pub backends: Vec<RouteBackend>,
+    /// Whom it lets in; `None` is everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<RouteAccess>,
+}
+
+/// A backend as the front sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteBackend {
+    /// Where requests go.
+    pub address: SocketAddr,
+    /// Whether it takes new requests.
+    pub usable: bool,
+    /// Relative share; 0 takes none.
+    pub weight: u16,
+}
+
+/// Whom a service with rules lets in, told by nothing but the address that a client comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteAccess {
+    /// Whether those with an address of the host are let in.
+    pub host: bool,
+    /// Whoever else lies in here is let in.
+    pub allow: Vec<IpNet>,
+    /// Whoever lies in here is kept out.
+    pub deny: Vec<IpNet>,
+}
+
+impl RouteAccess {
+    /// Whether a client with the address `client` is let in on a host with the addresses `own`.
+    pub fn admits(&self, client: IpAddr, own: &BTreeSet<IpAddr>) -> bool {
+        let client = client.to_canonical();
+        let lies_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
+        // The host's processes may choose among its addresses, and rules of addresses do not mean them: as on a VIP.
+        let allowed = match client.is_loopback() || own.contains(&client) {
+            true => self.host,
+            false => lies_in(&self.allow),
+        };
+        allowed && !lies_in(&self.deny)
+    }
+}
+
+impl Hosts {
+    /// The place of the service that answers to `host`, which is in lower case and without port.
+    ///
+    /// A name that carries an address under a domain made for that (`www.hello.10.0.0.7.nip.io`) is the name
+    /// before the address, whatever the address is: so the demo works from any machine.
+    pub fn find(&self, host: &str) -> Option<Place> {
+        let found = self.0.get(host);
+        let found = found.or_else(|| carried::named(host).find_map(|name| self.0.get(name)));
+        found.copied()
+    }
+
+    /// Makes them what `change` says.
+    pub fn apply(&mut self, change: &RoutesChange) {
+        for (host, place) in &change.hosts {
+            match place {
+                Some(place) => drop(self.0.insert(host.clone(), *place)),
+                None => drop(self.0.remove(host)),
+            }
+        }
+    }
+}
+
+impl RoutesChange {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.services.is_empty() && self.host_addresses.is_none()
+    }
+}
