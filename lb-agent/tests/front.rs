@@ -1,4 +1,4 @@
-//! The front over real sockets, byte by byte. Everything is on loopback, on ports of the kernel's choice.
+//! The front as the agent knows it: a process that is supervised, and rules of services.
 #![expect(
     clippy::unwrap_used,
     reason = "a test's tools may fail as loudly as the test itself"
@@ -6,13 +6,10 @@
 
 #[path = "front/access.rs"]
 mod access;
-#[path = "front/bytes.rs"]
-mod bytes;
-#[path = "front/kit.rs"]
+#[expect(dead_code, reason = "the front's own tests use the rest")]
+#[path = "../../lb-front/tests/front/kit.rs"]
 mod kit;
 #[path = "front/process.rs"]
 mod process;
-#[path = "front/sending.rs"]
-mod sending;
-#[path = "front/upgrade.rs"]
-mod upgrade;
+#[path = "front/snapshots.rs"]
+mod snapshots;

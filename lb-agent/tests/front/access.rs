@@ -13,7 +13,10 @@ use lb_agent::{
 use lb_front::{Front, Limits, Reason, Settings};
 use lb_testkit::Netns;
 
-use crate::kit::{Backend, Client, GET, PATIENCE, TestFront, snapshot};
+use crate::{
+    kit::{Backend, Client, GET, PATIENCE, TestFront},
+    snapshots::snapshot,
+};
 
 /// Of the host.
 const OWN: &str = "10.9.0.1";

@@ -23,7 +23,10 @@ use nix::{
 };
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
-use crate::kit::{Backend, Client, GET, PATIENCE, Reply, eventually, snapshot};
+use crate::{
+    kit::{Backend, Client, GET, PATIENCE, Reply, eventually},
+    snapshots::snapshot,
+};
 
 #[test]
 fn becomes_the_front_when_started_as_one() {

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use lb_front::{Limits, Reason, Settings};
 
-use crate::kit::{Backend, Client, GET, Reply, TestFront, eventually, ok, routes, snapshot};
+use crate::kit::{Backend, Client, GET, Reply, TestFront, eventually, ok, routes};
 
 /// Sends `request` and expects `status` with `Connection: close`, the end of the stream, and that the backend
 /// saw nothing of it.
@@ -230,7 +230,7 @@ fn an_unknown_name_and_a_service_without_instance_get_different_answers() {
         no_route_status: 404,
         ..Settings::default()
     };
-    front.front.publish(&routes(&snapshot(&[])), &settings);
+    front.front.publish(&routes(&[]), &settings);
     assert_eq!(
         front.ask("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n").status,
         404

@@ -5,16 +5,13 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use lb_agent::{
-    catalog::{InstanceKey, SourceHealth},
-    options::Options,
-    routes::{Follower, RouteConfig},
-    snapshot::{Backend as Instance, Probe, ProbeState, Service, ServiceName, Snapshot},
+use lb_front::{
+    Front, FrontStats, Limits, Settings, Workers,
+    routes::{RouteBackend, RouteService, RoutesChange},
 };
-use lb_front::{Front, FrontStats, Limits, Settings, Workers, routes::RoutesChange};
 use tokio::runtime::Runtime;
 
 /// Nothing here takes longer unless it hangs.
@@ -320,8 +317,7 @@ impl TestFront {
     }
 
     pub(crate) fn publish(&self, backends: &[SocketAddr]) {
-        self.front
-            .publish(&routes(&snapshot(backends)), &Settings::default());
+        self.front.publish(&routes(backends), &Settings::default());
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -349,65 +345,33 @@ impl TestFront {
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 
 /// The service `web` with usable backends at `addresses`, and `down` without any.
-pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
-    let service = |addresses: &[SocketAddr]| Service {
-        vip: None,
-        options: Options::default(),
-        aliases: ["Alias.example".to_owned()].into(),
-        backends: addresses
-            .iter()
-            .enumerate()
-            .map(|(id, &address)| instance(id, address))
-            .collect(),
+pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
+    let service = |label: &str, addresses: &[SocketAddr]| {
+        let backend = |&address| RouteBackend {
+            address,
+            usable: true,
+            weight: 1,
+        };
+        Some(Arc::new(RouteService {
+            label: label.into(),
+            backends: addresses.iter().map(backend).collect(),
+            access: None,
+        }))
     };
-    Snapshot {
-        answered: true,
-        complete: true,
-        services: [
-            (ServiceName::whole("web"), service(addresses).into()),
-            (
-                ServiceName::whole("down"),
-                Service {
-                    aliases: [].into(),
-                    ..service(&[])
-                }
-                .into(),
-            ),
-        ]
-        .into(),
-        ..Snapshot::default()
+    let hosts = [
+        ("web", 1),
+        ("web.localhost", 1),
+        ("alias.example", 1),
+        ("down", 2),
+        ("down.localhost", 2),
+    ];
+    RoutesChange {
+        hosts: hosts
+            .map(|(host, place)| (host.to_owned(), Some(place)))
+            .into(),
+        services: vec![(1, service("web", addresses)), (2, service("down", &[]))],
+        host_addresses: Some([].into()),
     }
-}
-
-/// All its routes.
-pub(crate) fn routes(snapshot: &Snapshot) -> RoutesChange {
-    let mut follower = Follower::new(RouteConfig::default());
-    let routes = follower.follow(&Snapshot::default(), snapshot, &[].into());
-    assert_eq!(follower.problems().next(), None);
-    routes
-}
-
-fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
-    let key = InstanceKey::new("test", id.to_string());
-    let instance = Instance {
-        address,
-        reach: Default::default(),
-        local: true,
-        tags: Arc::default(),
-        weight: 1,
-        source: SourceHealth::Passing,
-        checks: Vec::new(),
-        probe: Probe {
-            state: ProbeState::Up,
-            since: SystemTime::UNIX_EPOCH,
-            error: None,
-            took: None,
-        },
-        draining: false,
-        leaving: false,
-        ramp: 100,
-    };
-    (key, instance)
 }
 
 /// An address where nobody listens.

@@ -1,0 +1,62 @@
+//! Snapshots of the services that the front's tests know.
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use lb_agent::{
+    catalog::{InstanceKey, SourceHealth},
+    options::Options,
+    snapshot::{Backend as Instance, Probe, ProbeState, Service, ServiceName, Snapshot},
+};
+/// The service `web` with usable backends at `addresses`, and `down` without any.
+pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
+    let service = |addresses: &[SocketAddr]| Service {
+        vip: None,
+        options: Options::default(),
+        aliases: ["Alias.example".to_owned()].into(),
+        backends: addresses
+            .iter()
+            .enumerate()
+            .map(|(id, &address)| instance(id, address))
+            .collect(),
+    };
+    Snapshot {
+        answered: true,
+        complete: true,
+        services: [
+            (ServiceName::whole("web"), service(addresses).into()),
+            (
+                ServiceName::whole("down"),
+                Service {
+                    aliases: [].into(),
+                    ..service(&[])
+                }
+                .into(),
+            ),
+        ]
+        .into(),
+        ..Snapshot::default()
+    }
+}
+
+fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
+    let key = InstanceKey::new("test", id.to_string());
+    let instance = Instance {
+        address,
+        reach: Default::default(),
+        local: true,
+        tags: Arc::default(),
+        weight: 1,
+        source: SourceHealth::Passing,
+        checks: Vec::new(),
+        probe: Probe {
+            state: ProbeState::Up,
+            since: SystemTime::UNIX_EPOCH,
+            error: None,
+            took: None,
+        },
+        draining: false,
+        leaving: false,
+        ramp: 100,
+    };
+    (key, instance)
+}

@@ -1,0 +1,10 @@
+//! The front over real sockets, byte by byte. Everything is on loopback, on ports of the kernel's choice.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's tools may fail as loudly as the test itself"
+)]
+
+mod bytes;
+mod kit;
+mod sending;
+mod upgrade;
