@@ -17,7 +17,9 @@ use hyper::{
 };
 use tokio::time::{Instant, Sleep};
 
-use super::{answer::Reason, client::ClientState, pool::Lease, request::BodyKind, stats::Counters};
+use super::{
+    answer::Reason, backend::pool::Lease, client::ClientState, request::BodyKind, stats::Counters,
+};
 
 /// One request from its head to the last byte of its answer. Counted on drop, because hyper drops the work
 /// on a request whose client went away at any point.

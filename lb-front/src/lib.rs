@@ -12,17 +12,17 @@
 //! | `workers`, `worker` | all threads, one thread |
 //! | `client`, `wire`, `guard` | a client's connection, its socket, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body` | a request |
-//! | `table`, `pool`, `tunnel` | backends in turn, connections to them, upgraded connections |
+//! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `stats` | figures |
 
 mod answer;
+mod backend;
 mod body;
 pub mod carried;
 mod child;
 mod client;
 pub mod control;
 mod guard;
-mod pool;
 mod proxy;
 mod request;
 pub mod routes;

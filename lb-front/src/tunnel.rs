@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::pool::Place;
+use super::backend::pool::Place;
 
 /// Joins the two upgraded connections. The backend's has a `place` among those allowed; the client's brings
 /// its own along.

@@ -16,8 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Front, Limits, answer,
+    backend::pool::{self, Pool},
     client::{ClientState, Stop},
-    pool::{self, Pool},
     proxy,
     stats::{Counters, FrontStats},
     table::Table,

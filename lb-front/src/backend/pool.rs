@@ -27,10 +27,10 @@ use tokio::{
 };
 use tokio_util::io::InspectReader;
 
-use super::{Limits, answer::Reason, body::Upload, stats::Counters};
+use crate::{Limits, answer::Reason, body::Upload, stats::Counters};
 
 /// The connections of one worker.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     hosts: RefCell<HashMap<SocketAddr, Host>>,
     limits: Limits,
     counters: Rc<Counters>,
@@ -56,15 +56,15 @@ struct Idle {
 }
 
 /// A connection on loan.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     pool: Rc<Pool>,
     address: SocketAddr,
-    pub(super) sender: SendRequest<Upload>,
+    pub(crate) sender: SendRequest<Upload>,
     /// Whether the backend sent anything.
-    pub(super) heard: Heard,
+    pub(crate) heard: Heard,
     place: Rc<Place>,
     /// Whether it carried a request before this one.
-    pub(super) reused: bool,
+    pub(crate) reused: bool,
     /// Whether it carries no other after this one.
     last: bool,
     task: Task,
@@ -73,15 +73,15 @@ pub(super) struct Lease {
 /// Whether a byte came from the backend since it was last asked. All on one thread; hyper's upgrades want `Send`, hence
 /// atomics.
 #[derive(Clone, Default)]
-pub(super) struct Heard(Arc<AtomicBool>);
+pub(crate) struct Heard(Arc<AtomicBool>);
 
 impl Heard {
     /// Forgets what came so far.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn anything(&self) -> bool {
+    pub(crate) fn anything(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -105,7 +105,7 @@ impl Drop for Task {
 }
 
 impl Pool {
-    pub(super) fn new(limits: Limits, counters: Rc<Counters>) -> Rc<Self> {
+    pub(crate) fn new(limits: Limits, counters: Rc<Counters>) -> Rc<Self> {
         Rc::new(Self {
             hosts: RefCell::default(),
             limits,
@@ -114,7 +114,7 @@ impl Pool {
     }
 
     /// The newest idle connection to `address` that is still good.
-    pub(super) fn take(self: &Rc<Self>, address: SocketAddr) -> Option<Lease> {
+    pub(crate) fn take(self: &Rc<Self>, address: SocketAddr) -> Option<Lease> {
         let mut hosts = self.hosts.borrow_mut();
         let idle = &mut hosts.get_mut(&address)?.idle;
         while let Some(Idle {
@@ -146,7 +146,7 @@ impl Pool {
     }
 
     /// A new connection to `address`.
-    pub(super) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Lease, Reason> {
+    pub(crate) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Lease, Reason> {
         let place = Rc::new(Place::claim(self, address).ok_or(Reason::Limit)?);
         let stream = match timeout(self.limits.connect, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
@@ -187,7 +187,7 @@ impl Pool {
     }
 
     /// Closes connections to addresses that are not in `live`: idle ones now, others once they are given back.
-    pub(super) fn keep(&self, live: &HashSet<SocketAddr>) {
+    pub(crate) fn keep(&self, live: &HashSet<SocketAddr>) {
         for (address, host) in self.hosts.borrow_mut().iter_mut() {
             host.left = !live.contains(address);
             if host.left {
@@ -197,7 +197,7 @@ impl Pool {
     }
 
     /// Closes connections that have been idle for too long.
-    pub(super) fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let mut hosts = self.hosts.borrow_mut();
         for host in hosts.values_mut() {
             host.idle.retain(|idle| {
@@ -210,18 +210,18 @@ impl Pool {
 
 impl Lease {
     /// The connection has left HTTP and the pool; its place is taken for as long as this lives.
-    pub(super) fn into_place(mut self) -> Rc<Place> {
+    pub(crate) fn into_place(mut self) -> Rc<Place> {
         self.task.0 = None;
         self.place
     }
 
     /// The connection ends with its answer, and with it what is left of the request.
-    pub(super) fn end_with_answer(&mut self) {
+    pub(crate) fn end_with_answer(&mut self) {
         self.last = true;
     }
 
     /// The answer has ended: the connection may carry another request.
-    pub(super) fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if self.last || self.sender.is_closed() {
             return;
         }
@@ -247,7 +247,7 @@ impl Lease {
 
 /// One of a backend's connections; its drop makes room for another. Never to be dropped while the hosts are
 /// borrowed.
-pub(super) struct Place {
+pub(crate) struct Place {
     pool: Rc<Pool>,
     address: SocketAddr,
 }
@@ -296,7 +296,7 @@ fn unconnected(error: &io::Error) -> Reason {
 }
 
 /// How often [`Pool::sweep`] is worth its while.
-pub(super) const SWEEP: Duration = Duration::from_secs(5);
+pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 
 const RESPONSE_HEAD: usize = 64 * 1024;
 const BUFFER: usize = 256 * 1024;
