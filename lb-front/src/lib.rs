@@ -10,7 +10,7 @@
 //! | `child`, `control` | the process, the messages between it and the agent |
 //! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
 //! | `workers`, `worker` | all threads, one thread |
-//! | `client`, `wire`, `guard` | a client's connection, its socket, the rules on its bytes |
+//! | `connection`, `client`, `wire`, `guard` | a client's connection, its state, its stream, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body` | a request |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `stats` | figures |
@@ -21,6 +21,7 @@ mod body;
 pub mod carried;
 mod child;
 mod client;
+mod connection;
 pub mod control;
 mod guard;
 mod proxy;

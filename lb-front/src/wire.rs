@@ -24,9 +24,21 @@ use super::{
     guard::{Framing, Position, Scan},
 };
 
-/// A client's socket between kernel and hyper.
-pub(super) struct Wire {
-    socket: TcpStream,
+/// What carries a client's bytes, in whatever wrapping.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The socket at its bottom.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+/// A client's stream between kernel and hyper.
+pub(super) struct Wire<S> {
+    stream: S,
     state: Arc<ClientState>,
     limits: Limits,
     framing: Framing,
@@ -59,11 +71,11 @@ enum Mode {
 /// No HTTP head contains NUL. The empty line makes hyper look at once.
 const SPOILER: &[u8] = b"\0\r\n\r\n";
 
-impl Wire {
-    pub(super) fn new(socket: TcpStream, state: Arc<ClientState>, limits: Limits) -> Self {
+impl<S: Stream> Wire<S> {
+    pub(super) fn new(stream: S, state: Arc<ClientState>, limits: Limits) -> Self {
         let now = Instant::now();
         Self {
-            socket,
+            stream,
             state,
             limits,
             framing: Framing::default(),
@@ -77,9 +89,9 @@ impl Wire {
         }
     }
 
-    /// The bare socket, for the time after HTTP.
-    pub(super) fn into_socket(self) -> TcpStream {
-        self.socket
+    /// The bare stream, for the time after HTTP.
+    pub(super) fn into_stream(self) -> S {
+        self.stream
     }
 
     /// Whether the client has stopped taking what we send.
@@ -124,7 +136,7 @@ impl Wire {
     fn poll_http(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let from = buf.filled().len();
         if self.held.is_empty() {
-            match Pin::new(&mut self.socket).poll_read(cx, buf) {
+            match Pin::new(&mut self.stream).poll_read(cx, buf) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return self.poll_deadline(cx),
             }
@@ -234,7 +246,7 @@ impl Wire {
         let mut piece = [0; 1024];
         while self.held.len() < HELD_LIMIT {
             let mut piece = ReadBuf::new(&mut piece);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece))?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
             if piece.filled().is_empty() {
                 self.state.end();
                 return Poll::Ready(Ok(()));
@@ -246,7 +258,7 @@ impl Wire {
 
     fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.held.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
         let length = self.held.len().min(buf.remaining());
         buf.put_slice(&self.held[..length]);
@@ -280,7 +292,7 @@ enum Late {
     Body,
 }
 
-impl AsyncRead for Wire {
+impl<S: Stream> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -290,13 +302,13 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: Stream> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_write_deadline(cx, written)
     }
 
@@ -305,20 +317,20 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.poll_write_deadline(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

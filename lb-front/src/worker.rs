@@ -1,27 +1,24 @@
 //! A worker: one thread with its own runtime, listeners, pool and counters. Workers share the routing table
 //! and nothing else.
 
-use std::{convert::Infallible, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use arc_swap::Guard;
-use hyper::{header::HeaderValue, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime::{Builder, LocalOptions},
-    sync::{Notify, Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Front, Limits, answer,
+    Front, Limits,
     backend::pool::{self, Pool},
-    client::{ClientState, Stop},
-    proxy,
+    client::ClientState,
+    connection,
     stats::{Counters, FrontStats},
     table::Table,
-    wire::{self, Wire},
 };
 
 /// What a worker's connections have in common.
@@ -33,7 +30,7 @@ pub(super) struct Worker {
     /// Client connections and tunnels.
     pub(super) tasks: TaskTracker,
     /// No new requests; ends when those in flight have.
-    drain: CancellationToken,
+    pub(super) drain: CancellationToken,
     /// The time to drain is over.
     pub(super) cut: CancellationToken,
 }
@@ -168,7 +165,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
         match accepted {
             Ok((stream, address)) => {
                 let state = Arc::new(ClientState::new(permit));
-                let serving = serve_client(worker.clone(), stream, address, state);
+                // Only slower without it.
+                let _ = stream.set_nodelay(true);
+                worker.counters.accepted.add_one();
+                let serving = connection::serve(worker.clone(), stream, address, state);
                 worker.tasks.spawn_local(serving);
             }
             Err(error) => {
@@ -183,109 +183,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
     }
 }
 
-async fn serve_client(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    address: SocketAddr,
-    state: Arc<ClientState>,
-) {
-    worker.counters.accepted.add_one();
-    // Only slower without it.
-    let _ = stream.set_nodelay(true);
-    let Ok(client) = HeaderValue::from_str(&address.ip().to_canonical().to_string()) else {
-        return; // An address is always a legal value.
-    };
-    let wire = Wire::new(stream, state.clone(), worker.limits);
-    // Holds a permit from the first request on.
-    let begun = Rc::new(Notify::new());
-    let service = {
-        let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
-        service_fn(move |request| {
-            begun.notify_one();
-            let answer = proxy::respond(
-                worker.clone(),
-                state.clone(),
-                address.ip(),
-                client.clone(),
-                request,
-            );
-            async { Ok::<_, Infallible>(answer.await) }
-        })
-    };
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(HEAD_LIMIT).max_buf_size(BUFFER);
-    let mut connection = builder
-        .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades();
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = worker.drain.cancelled() => {
-            let end = async {
-                // One that was just taken from the queue brings its request along: closed now, it would lose it.
-                tokio::select! {
-                    result = &mut connection => return result,
-                    () = begun.notified() => {}
-                    () = tokio::time::sleep(FIRST_REQUEST) => {}
-                }
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-                (&mut connection).await
-            };
-            tokio::select! {
-                result = end => result,
-                () = worker.cut.cancelled() => return,
-            }
-        }
-    };
-    let stop = state.stop();
-    if let Some(reason) = rejection(&result, stop) {
-        worker.counters.rejected(reason);
-        tracing::debug!(client = %address, reason, "stream refused");
-    }
-    // `None` after an upgrade: the tunnel has the socket.
-    let Some(parts) = connection.into_parts() else {
-        return;
-    };
-    let wire = parts.io.into_inner();
-    let stalled = wire.is_stalled();
-    let socket = wire.into_socket();
-    if stop == Some(Stop::HeaderTimeout) && !stalled {
-        // Whoever does not take this does not get it.
-        let _ = socket.try_write(answer::HEADER_TIMEOUT);
-    }
-    if !state.has_ended() && !stalled {
-        // Tells the client that nothing follows, then waits for it to see that.
-        let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
-        tokio::select! {
-            () = wire::linger(&socket) => {}
-            () = worker.cut.cancelled() => {}
-        }
-    }
-}
-
-/// Why there is no request on the rest of a stream, in the words of the metrics: what the guard says, or
-/// what hyper does.
-fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static str> {
-    if let Some(stop) = stop {
-        return Some(stop.as_str());
-    }
-    let error = result.as_ref().err()?;
-    if error.is_parse_too_large() {
-        Some("head_too_long")
-    } else if error.is_parse_version_h2() {
-        Some("http_2")
-    } else if error.is_parse() {
-        Some("malformed")
-    } else {
-        None // The client went away, or its request was counted.
-    }
-}
-
-const HEAD_LIMIT: usize = 32 * 1024;
-const BUFFER: usize = 64 * 1024;
 /// The least time between two purges.
 const PURGE_REST: Duration = Duration::from_millis(500);
-/// How long a client that has sent nothing yet may take to begin when the front drains.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// For the end of what is cut.
 const CUT: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
