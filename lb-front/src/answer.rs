@@ -171,3 +171,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// The head came too slowly: written past hyper, which closes without a word.
 pub(super) const HEADER_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// The same for a target so long that the guard has seen enough of it: hyper has only 431, for a whole head.
+pub(super) const TARGET_TOO_LONG: &[u8] =
+    b"HTTP/1.1 414 URI Too Long\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";

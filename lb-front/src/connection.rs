@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::{
     answer,
     client::{ClientState, Stop},
+    guard::Fault,
     proxy,
     wire::{self, Stream, Wire},
     worker::Worker,
@@ -78,9 +79,14 @@ pub(super) async fn serve<S: Stream>(
     let stalled = wire.is_stalled();
     let stream = wire.into_stream();
     let socket = stream.tcp();
-    if stop == Some(Stop::HeaderTimeout) && !stalled {
+    let last_word = match stop {
+        Some(Stop::HeaderTimeout) => answer::HEADER_TIMEOUT,
+        Some(Stop::Guard(Fault::TargetTooLong)) => answer::TARGET_TOO_LONG,
+        _ => b"",
+    };
+    if !last_word.is_empty() && !stalled {
         // Whoever does not take this does not get it.
-        let _ = socket.try_write(answer::HEADER_TIMEOUT);
+        let _ = socket.try_write(last_word);
     }
     if !state.has_ended() && !stalled {
         // Tells the client that nothing follows, then waits for it to see that.

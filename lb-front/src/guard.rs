@@ -32,21 +32,17 @@ enum State {
 /// What the lines of one head say about framing.
 #[derive(Debug, Default)]
 struct Head {
-    version_11: bool,
     length: Option<u64>,
     chunked: bool,
-    upgrade: bool,
-    connection_upgrade: bool,
 }
 
 /// What [`Framing::scan`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scan {
-    /// All bytes may pass.
+    /// All bytes may pass, and more belong to the same request.
     Pass,
-    /// The first bytes, up to here, end a request for an upgrade: what follows belongs to HTTP only if the
-    /// backend declines.
-    Upgrade(usize),
+    /// The first bytes, up to here, end a request. What follows is another one only if the answer does not leave HTTP.
+    End(usize),
     /// The bytes before this one may pass, it must not.
     Fault(usize, Fault),
 }
@@ -65,6 +61,8 @@ pub(super) enum Fault {
     TransferEncoding,
     /// A length that is no number, or two that differ.
     ContentLength,
+    /// The request line is longer than any that is passed on.
+    TargetTooLong,
     /// More lines than any head has.
     HeadTooLong,
     /// A chunk or trailer that is not framed as RFC 9112 section 7.1 says.
@@ -85,6 +83,7 @@ impl Fault {
             Self::TwoFramings => "two_framings",
             Self::TransferEncoding => "transfer_encoding",
             Self::ContentLength => "content_length",
+            Self::TargetTooLong => "target_too_long",
             Self::HeadTooLong => "head_too_long",
             Self::Chunk => "chunk",
         }
@@ -116,8 +115,8 @@ impl Framing {
         }
     }
 
-    /// Reads on. After a [`Scan::Fault`] there is no going on; after [`Scan::Upgrade`] the caller scans the
-    /// rest, if it is still HTTP, in another call.
+    /// Reads on, up to the end of one request. After a [`Scan::Fault`] there is no going on; after [`Scan::End`] the
+    /// caller scans the rest, if it is still HTTP, in another call.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Scan {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -128,7 +127,11 @@ impl Framing {
             } else {
                 let end = rest.iter().position(|&byte| byte == b'\n');
                 let taken = end.map_or(rest.len(), |end| end + 1);
-                let room = LINES_LIMIT - self.lines;
+                let limit = match self.state {
+                    State::RequestLine => REQUEST_LINE_LIMIT,
+                    _ => LINES_LIMIT,
+                };
+                let room = limit - self.lines;
                 if taken > room {
                     return Scan::Fault(at + room, self.too_long());
                 }
@@ -140,9 +143,8 @@ impl Framing {
                     return Scan::Fault(at - 1, fault);
                 }
             }
-            if self.state == State::RequestLine && self.lines == 0 && self.head.wants_upgrade() {
-                self.head = Head::default();
-                return Scan::Upgrade(at);
+            if self.position() == Position::Boundary {
+                return Scan::End(at);
             }
         }
         Scan::Pass
@@ -163,12 +165,10 @@ impl Framing {
         if self.line.is_empty() {
             return self.whole_line(last);
         }
+        // Not kept for the next one: few lines come in pieces, and a connection lives for long.
         let mut line = std::mem::take(&mut self.line);
         line.extend_from_slice(last);
-        let result = self.whole_line(&line);
-        line.clear();
-        self.line = line;
-        result
+        self.whole_line(&line)
     }
 
     fn whole_line(&mut self, line: &[u8]) -> Result<(), Fault> {
@@ -180,7 +180,11 @@ impl Framing {
             // Empty lines before a request are legal (RFC 9112 section 2.2).
             State::RequestLine if text.is_empty() => {}
             State::RequestLine => {
-                self.head = Head::of_request_line(text)?;
+                let target = text.split(|&byte| byte == b' ').nth(1);
+                if target.is_some_and(|target| target.contains(&b'#')) {
+                    return Err(Fault::Fragment);
+                }
+                self.head = Head::default();
                 self.state = State::Fields;
             }
             State::Fields if text.is_empty() => self.end_head()?,
@@ -227,25 +231,15 @@ impl Framing {
     }
 
     fn too_long(&self) -> Fault {
-        match self.position() {
-            Position::Body => Fault::Chunk,
-            Position::Boundary | Position::Head => Fault::HeadTooLong,
+        match self.state {
+            State::RequestLine => Fault::TargetTooLong,
+            State::Fields => Fault::HeadTooLong,
+            _ => Fault::Chunk,
         }
     }
 }
 
 impl Head {
-    fn of_request_line(line: &[u8]) -> Result<Self, Fault> {
-        let target = line.split(|&byte| byte == b' ').nth(1);
-        if target.is_some_and(|target| target.contains(&b'#')) {
-            return Err(Fault::Fragment);
-        }
-        Ok(Self {
-            version_11: line.ends_with(b"HTTP/1.1"),
-            ..Self::default()
-        })
-    }
-
     fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
         let mut parts = line.splitn(2, |&byte| byte == b':');
         let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
@@ -260,14 +254,6 @@ impl Head {
                     return Err(Fault::TransferEncoding);
                 }
                 self.chunked = true;
-            }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.upgrade = !value.eq_ignore_ascii_case(b"h2c");
-            }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                let mut tokens = value.split(|&byte| byte == b',');
-                self.connection_upgrade |=
-                    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
             }
             _ => {}
         }
@@ -290,11 +276,10 @@ impl Head {
         }
         Ok(())
     }
-
-    fn wants_upgrade(&self) -> bool {
-        self.version_11 && self.upgrade && self.connection_upgrade
-    }
 }
+
+/// The longest target that is passed on, with room for method, authority and version.
+const REQUEST_LINE_LIMIT: usize = 9 * 1024;
 
 /// Above hyper's own limits in every place, so that its answer (431) comes first.
 const LINES_LIMIT: usize = 64 * 1024;

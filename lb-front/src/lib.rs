@@ -100,6 +100,8 @@ pub struct Limits {
     pub body_idle: Duration,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
+    /// How long a client that has closed its sending side may get nothing of an answer: it may have left.
+    pub half_closed: Duration,
     /// For a connection to a backend.
     pub connect: Duration,
     /// From the end of the request to the head of the answer.
@@ -126,6 +128,7 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(60),
             body_idle: Duration::from_secs(60),
             write_stall: Duration::from_secs(60),
+            half_closed: Duration::from_secs(5),
             connect: Duration::from_secs(3),
             response_head: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(3600),

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Limits,
     client::{ClientState, Stop},
-    guard::{Framing, Position, Scan},
+    guard::{Fault, Framing, Position, Scan},
 };
 
 /// What carries a client's bytes, in whatever wrapping.
@@ -43,8 +43,10 @@ pub(super) struct Wire<S> {
     limits: Limits,
     framing: Framing,
     mode: Mode,
-    /// Bytes read behind a request for an upgrade.
+    /// Bytes read behind a request that is not answered yet.
     held: BytesMut,
+    /// Since when a client that sends no more has taken nothing either; `None` while it may send.
+    half_closed: Option<Instant>,
     /// When the last byte came, or the connection began.
     last_read: Instant,
     /// When the present head began, while there is one.
@@ -60,11 +62,9 @@ pub(super) struct Wire<S> {
 enum Mode {
     /// Bytes go through the guard.
     Http,
-    /// Whatever comes is held until the request for an upgrade is answered.
-    Waiting,
     /// A refused head: hyper is given these bytes, then the end.
     Spoiled(&'static [u8]),
-    /// A refused body.
+    /// A refused body, or a refused head with an answer that hyper does not have.
     Broken,
 }
 
@@ -81,6 +81,7 @@ impl<S: Stream> Wire<S> {
             framing: Framing::default(),
             mode: Mode::Http,
             held: BytesMut::new(),
+            half_closed: None,
             last_read: now,
             head_since: None,
             idle_since: (0, now),
@@ -99,33 +100,28 @@ impl<S: Stream> Wire<S> {
         self.write_timer.is_some()
     }
 
-    /// Lets the guard see what `buf` holds from `from` on, and cuts off what must not pass.
-    fn inspect(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
-        match self.framing.scan(&buf.filled()[from..]) {
-            Scan::Pass => {}
-            Scan::Upgrade(at) => {
-                // Puts what follows in front of what is still held.
-                let mut held = BytesMut::from(&buf.filled()[from + at..]);
-                held.extend_from_slice(&self.held);
-                self.held = held;
-                buf.set_filled(from + at);
-                self.mode = Mode::Waiting;
-            }
+    /// Lets the guard see what `buf` holds from `from` on, and cuts off what must not pass, or not yet. Gives the number
+    /// of bytes that pass.
+    fn inspect(&mut self, buf: &mut ReadBuf<'_>, from: usize) -> usize {
+        let passed = match self.framing.scan(&buf.filled()[from..]) {
+            Scan::Pass => buf.filled().len() - from,
+            Scan::End(at) => at,
             Scan::Fault(at, fault) => {
-                buf.set_filled(from + at);
                 self.state.stop_for(Stop::Guard(fault));
-                self.mode = if fault.in_head() {
+                self.mode = if fault.in_head() && fault != Fault::TargetTooLong {
                     Mode::Spoiled(SPOILER)
                 } else {
                     Mode::Broken
                 };
+                at
             }
-        }
+        };
         match (self.framing.position(), self.head_since) {
             (Position::Head, None) => self.head_since = Some(self.last_read),
             (Position::Boundary | Position::Body, _) => self.head_since = None,
             (Position::Head, Some(_)) => {}
         }
+        passed
     }
 
     /// Whether every request so far is answered.
@@ -133,9 +129,14 @@ impl<S: Stream> Wire<S> {
         self.state.answers() == self.framing.heads()
     }
 
+    /// Whether the client has sent a whole request and waits.
+    fn awaits_answer(&self) -> bool {
+        self.framing.position() == Position::Boundary && !self.all_answered()
+    }
+
     fn poll_http(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let from = buf.filled().len();
-        if self.held.is_empty() {
+        let passed = if self.held.is_empty() {
             match Pin::new(&mut self.stream).poll_read(cx, buf) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return self.poll_deadline(cx),
@@ -144,17 +145,54 @@ impl<S: Stream> Wire<S> {
                 self.state.end();
                 return Poll::Ready(Ok(()));
             }
+            self.last_read = Instant::now();
+            let passed = self.inspect(buf, from);
+            self.held.extend_from_slice(&buf.filled()[from + passed..]);
+            passed
         } else {
             let length = self.held.len().min(buf.remaining());
-            buf.put_slice(&self.held.split_to(length));
-        }
-        self.last_read = Instant::now();
-        self.inspect(buf, from);
-        if buf.filled().len() == from {
-            // Nothing of it may pass; an empty read would mean the end.
+            buf.put_slice(&self.held[..length]);
+            self.last_read = Instant::now();
+            let passed = self.inspect(buf, from);
+            self.release(passed);
+            passed
+        };
+        buf.set_filled(from + passed);
+        if passed == 0 {
+            // An empty read would mean the end.
             return self.poll_mode(cx, buf);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Forgets the first bytes of those held, and with the last one their memory.
+    fn release(&mut self, length: usize) {
+        self.held.advance(length);
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+        }
+    }
+
+    /// Takes in what comes early, because only who reads is told that the client has left. hyper gets none of it: it
+    /// may not be HTTP, and hyper does not look for the end behind bytes that it has.
+    fn poll_early(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let from = buf.filled().len();
+        while self.half_closed.is_none() && self.held.len() < HELD_LIMIT {
+            match Pin::new(&mut self.stream).poll_read(cx, buf) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => break,
+            }
+            if buf.filled().len() == from {
+                self.half_closed = Some(Instant::now());
+            }
+            self.held.extend_from_slice(&buf.filled()[from..]);
+            buf.set_filled(from);
+        }
+        if self.half_closed.is_some() || !self.held.is_empty() {
+            // The socket does not wake us for what it has already told.
+            self.state.wake_when_answered(cx.waker());
+        }
+        self.poll_deadline(cx)
     }
 
     /// One timer for the connection: it is set to the earliest moment at which the client can be late, and
@@ -199,8 +237,8 @@ impl<S: Stream> Wire<S> {
         let idle_since = self.idle_since.1;
         let (late, since, limit) = match self.framing.position() {
             Position::Body => (Late::Body, self.last_read, limits.body_idle),
-            // Requests sent ahead wait for the answer to this one.
-            _ if !self.all_answered() => return None,
+            // A client that has only closed its half is told from one that has left by nothing but time.
+            _ if !self.all_answered() => (Late::Idle, self.half_closed?, limits.half_closed),
             Position::Boundary if self.framing.heads() == 0 => {
                 (Late::Idle, self.last_read, limits.first_byte)
             }
@@ -222,38 +260,18 @@ impl<S: Stream> Wire<S> {
             return self.poll_tunnel(cx, buf);
         }
         match self.mode {
+            Mode::Http if self.awaits_answer() => self.poll_early(cx, buf),
             Mode::Http => self.poll_http(cx, buf),
-            Mode::Waiting => {
-                self.state.wake_when_answered(cx.waker());
-                if !self.all_answered() {
-                    return self.poll_held(cx);
-                }
-                self.mode = Mode::Http;
-                self.poll_http(cx, buf)
-            }
             Mode::Spoiled(bytes) => {
                 let (now, later) = bytes.split_at(bytes.len().min(buf.remaining()));
                 buf.put_slice(now);
                 self.mode = Mode::Spoiled(later);
                 Poll::Ready(Ok(()))
             }
+            // What was answered before goes out first.
+            Mode::Broken if self.is_stalled() => Poll::Pending,
             Mode::Broken => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         }
-    }
-
-    /// Takes in what comes early, because only who reads is told that the client has left.
-    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut piece = [0; 1024];
-        while self.held.len() < HELD_LIMIT {
-            let mut piece = ReadBuf::new(&mut piece);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
-            if piece.filled().is_empty() {
-                self.state.end();
-                return Poll::Ready(Ok(()));
-            }
-            self.held.extend_from_slice(piece.filled());
-        }
-        Poll::Pending
     }
 
     fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -262,7 +280,7 @@ impl<S: Stream> Wire<S> {
         }
         let length = self.held.len().min(buf.remaining());
         buf.put_slice(&self.held[..length]);
-        self.held.advance(length);
+        self.release(length);
         Poll::Ready(Ok(()))
     }
 
@@ -274,6 +292,9 @@ impl<S: Stream> Wire<S> {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.write_timer = None;
+            if let Some(since) = &mut self.half_closed {
+                *since = Instant::now();
+            }
             return written;
         }
         let limit = self.limits.write_stall;

@@ -20,7 +20,7 @@ fn judge(bytes: &[u8], sizes: &[usize]) -> (u32, Option<(usize, Fault)>) {
         let end = bytes.len().min(begin + size);
         match framing.scan(&bytes[begin..end]) {
             Scan::Pass => begin = end,
-            Scan::Upgrade(at) => begin += at,
+            Scan::End(at) => begin += at,
             Scan::Fault(at, fault) => return (framing.heads(), Some((begin + at, fault))),
         }
     }
@@ -115,7 +115,11 @@ fn chunks_are_followed_to_the_letter() {
 #[test]
 fn endless_lines_end() {
     let endless = "a".repeat(LINES_LIMIT);
-    check(&format!("GET /{endless}"), 0, Some(Fault::HeadTooLong));
+    check(&format!("GET /{endless}"), 0, Some(Fault::TargetTooLong));
+    let target = "a".repeat(REQUEST_LINE_LIMIT - "GET / HTTP/1.1\r\n".len());
+    let fitting = |more: &str| format!("GET /{target}{more} HTTP/1.1\r\nHost: a\r\n\r\n");
+    check(&fitting(""), 1, None);
+    check(&fitting("a"), 0, Some(Fault::TargetTooLong));
     check(
         &format!("GET / HTTP/1.1\r\nA: {endless}"),
         0,
@@ -126,12 +130,36 @@ fn endless_lines_end() {
 }
 
 #[test]
-fn the_bytes_behind_a_request_for_an_upgrade_are_not_judged_as_http() {
-    let head = b"GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: keep-alive, Upgrade\r\n\r\n";
-    let stream = [&head[..], b"\x81\n\n\n"].concat();
-    assert_eq!(Framing::default().scan(&stream), Scan::Upgrade(head.len()));
-    let h2c = b"GET / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n";
-    assert_eq!(Framing::default().scan(h2c), Scan::Pass);
+fn one_request_is_judged_at_a_time() {
+    for (request, rest) in [
+        (
+            "GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: keep-alive, Upgrade\r\n\r\n",
+            "\x01\n\n\n",
+        ),
+        ("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nb", "\n"),
+        (
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "",
+        ),
+    ] {
+        let stream = [request, rest].concat();
+        let found = Framing::default().scan(stream.as_bytes());
+        assert_eq!(found, Scan::End(request.len()), "{stream:?}");
+    }
+    assert_eq!(Framing::default().scan(b"\r\nGET"), Scan::Pass);
+}
+
+#[test]
+fn a_long_line_leaves_no_memory_behind() {
+    let mut framing = Framing::default();
+    let long = [
+        b"GET / HTTP/1.1\r\nA: ".as_slice(),
+        &b"a".repeat(LINES_LIMIT / 2),
+    ];
+    assert_eq!(framing.scan(&long.concat()), Scan::Pass);
+    assert!(framing.line.capacity() >= LINES_LIMIT / 2);
+    assert_eq!(framing.scan(b"\r\n\r\n"), Scan::End(4));
+    assert_eq!(framing.line.capacity(), 0);
 }
 
 /// Streams made of pieces that are likely to matter.

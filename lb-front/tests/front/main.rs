@@ -6,5 +6,6 @@
 
 mod bytes;
 mod kit;
+mod leaving;
 mod sending;
 mod upgrade;
