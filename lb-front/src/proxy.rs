@@ -88,8 +88,7 @@ fn route(
     if !table.is_known() {
         return Err(Refusal::of(Reason::Starting));
     }
-    let service = checked.host.as_deref().and_then(|host| table.find(host));
-    let Some(service) = service else {
+    let Some(service) = table.find(&checked.host) else {
         let mut refusal = Refusal::no_route(table.no_route_status);
         refusal.close = parts.version == Version::HTTP_10;
         return Err(refusal);

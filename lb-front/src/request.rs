@@ -17,10 +17,11 @@ use super::answer::{Reason, Refusal};
 /// A request that may be passed on.
 #[derive(Debug)]
 pub(super) struct Checked {
-    /// The host asked for: lower case, without port and trailing dot. `None` in HTTP/1.0 without Host.
-    pub(super) host: Option<String>,
+    /// The host asked for: lower case, without port and trailing dot. Empty in HTTP/1.0 without Host, and no
+    /// service's then.
+    pub(super) host: String,
     /// What to send as Host.
-    pub(super) authority: Option<HeaderValue>,
+    pub(super) authority: HeaderValue,
     /// Whether the client asks to leave HTTP.
     pub(super) upgrade: bool,
 }
@@ -98,7 +99,10 @@ pub(super) fn check(parts: &Parts) -> Result<Checked, Refusal> {
     let field = host_field(parts)?;
     let host = field.map(|field| normal_host(field.as_bytes()).ok_or(BAD_HOST));
     let (host, authority) = match (target_authority(parts)?, host.transpose()?) {
-        (None, host) => (host, field.cloned()),
+        (None, host) => (
+            host.unwrap_or_default(),
+            field.cloned().unwrap_or(HeaderValue::from_static("")),
+        ),
         (Some(target), host) => {
             let wanted = normal_host(target.as_bytes()).ok_or(BAD_HOST)?;
             // RFC 9112 section 3.2.2 lets the target win; two different names are a way around routing.
@@ -108,11 +112,11 @@ pub(super) fn check(parts: &Parts) -> Result<Checked, Refusal> {
                 ));
             }
             let authority = HeaderValue::from_str(target).map_err(|_| BAD_HOST)?;
-            (Some(wanted), Some(authority))
+            (wanted, authority)
         }
     };
     Ok(Checked {
-        host: host.map(Cow::into_owned),
+        host: host.into_owned(),
         authority,
         upgrade: wants_upgrade(parts),
     })
@@ -236,13 +240,8 @@ pub(super) fn rewrite(parts: &mut Parts, checked: &Checked, sender: &Sender<'_>,
     strip_hop_by_hop(&mut parts.headers);
     strip_forwarding(&mut parts.headers);
     let headers = &mut parts.headers;
-    if let Some(authority) = &checked.authority {
-        headers.insert(header::HOST, authority.clone());
-        headers.insert(X_FORWARDED_HOST, authority.clone());
-    } else {
-        // HTTP/1.0 may do without, HTTP/1.1 may not (RFC 9112 section 3.2).
-        headers.insert(header::HOST, HeaderValue::from_static(""));
-    }
+    headers.insert(header::HOST, checked.authority.clone());
+    headers.insert(X_FORWARDED_HOST, checked.authority.clone());
     headers.insert(X_FORWARDED_FOR, sender.client.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     let via = match parts.version {
