@@ -9,14 +9,20 @@ use crate::kit::{Backend, Client, GET, Reply, TestFront, eventually, ok, routes}
 /// Sends `request` and expects `status` with `Connection: close`, the end of the stream, and that the backend
 /// saw nothing of it.
 #[track_caller]
-fn refused(front: &TestFront, backend: &Backend, request: &str, status: u16) {
+pub(crate) fn refused(
+    front: &TestFront,
+    backend: &Backend,
+    request: impl AsRef<[u8]>,
+    status: u16,
+) {
+    let shown = String::from_utf8_lossy(request.as_ref());
     let mut client = front.client();
     // Whatever follows on the connection must be lost with it.
-    let answer = client.send(request).send(GET).answer();
-    assert_eq!(answer.status, status, "{request:?}");
-    assert_eq!(answer.field("connection"), Some("close"), "{request:?}");
-    assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{request:?}");
-    assert_eq!(backend.seen().len(), 0, "{request:?}");
+    let answer = client.send(&request).send(GET).answer();
+    assert_eq!(answer.status, status, "{shown:?}");
+    assert_eq!(answer.field("connection"), Some("close"), "{shown:?}");
+    assert_eq!(String::from_utf8_lossy(&client.rest()), "", "{shown:?}");
+    assert_eq!(backend.seen().len(), 0, "{shown:?}");
 }
 
 #[test]

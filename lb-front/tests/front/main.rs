@@ -5,7 +5,10 @@
 )]
 
 mod bytes;
+mod forms;
 mod kit;
 mod leaving;
+mod regressions;
 mod sending;
+mod smuggling;
 mod upgrade;
