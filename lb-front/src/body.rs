@@ -1,11 +1,10 @@
-//! The bodies that pass through the front, in both directions, and the record of how a request ended.
+//! The bodies that pass through the front, in both directions.
 
 use std::{
     cell::Cell,
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,57 +16,7 @@ use hyper::{
 };
 use tokio::time::{Instant, Sleep};
 
-use super::{
-    answer::Reason, backend::pool::Lease, client::ClientState, request::BodyKind, stats::Counters,
-};
-
-/// One request from its head to the last byte of its answer. Counted on drop, because hyper drops the work
-/// on a request whose client went away at any point.
-pub(super) struct Exchange {
-    counters: Rc<Counters>,
-    client: Arc<ClientState>,
-    service: Option<Arc<str>>,
-    status: Option<StatusCode>,
-    reason: Reason,
-}
-
-impl Exchange {
-    pub(super) fn begin(counters: Rc<Counters>, client: Arc<ClientState>) -> Self {
-        Self {
-            counters,
-            client,
-            service: None,
-            status: None,
-            reason: Reason::ClientAbort,
-        }
-    }
-
-    pub(super) fn belongs_to(&mut self, service: Arc<str>) {
-        self.service = Some(service);
-    }
-
-    /// The client gets an answer with `status`; `reason` stands until something worse happens.
-    pub(super) fn answer(&mut self, status: StatusCode, reason: Reason) {
-        self.status = Some(status);
-        self.reason = reason;
-    }
-
-    pub(super) fn client(&self) -> &Arc<ClientState> {
-        &self.client
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.client.answered();
-        let reason = match self.reason {
-            Reason::ClientAbort if self.counters.is_cutting() => Reason::Draining,
-            reason => reason,
-        };
-        self.counters
-            .request(self.service.take(), self.status, reason);
-    }
-}
+use super::{answer::Reason, backend::pool::Lease, exchange::Exchange, request::BodyKind};
 
 /// What a client gets.
 pub(super) enum Download {
@@ -93,7 +42,8 @@ pub(super) struct Passed {
 }
 
 impl Download {
-    pub(super) fn own(bytes: Option<Bytes>, exchange: Exchange) -> Self {
+    pub(super) fn own(bytes: Option<Bytes>, mut exchange: Exchange) -> Self {
+        exchange.passed_down(bytes.as_ref().map_or(0, Bytes::len));
         Self::Own {
             bytes,
             _exchange: exchange,
@@ -125,14 +75,14 @@ impl Download {
 
 impl Passed {
     fn finish(&mut self) {
-        self.exchange.reason = Reason::Ok;
+        self.exchange.end(Reason::Ok);
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
     }
 
     fn fail(&mut self, reason: Reason) -> io::Error {
-        self.exchange.reason = reason;
+        self.exchange.end(reason);
         self.lease = None;
         io::Error::other(reason.as_str())
     }
@@ -155,6 +105,8 @@ impl Passed {
         Poll::Ready(match frame {
             Some(Err(_)) => Some(Err(self.fail(Reason::ResponseTruncated))),
             Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                self.exchange.passed_down(length);
                 // hyper asks for nothing after trailers.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();
@@ -213,6 +165,7 @@ pub(super) struct Upload {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     frames: Cell<u64>,
+    bytes: Cell<u64>,
     ended: Cell<bool>,
     failed: Cell<bool>,
 }
@@ -220,6 +173,11 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn frames(&self) -> u64 {
         self.frames.get()
+    }
+
+    /// Bytes of it that went to the backend.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
     }
 
     /// Whether all of it went to the backend.
@@ -284,6 +242,8 @@ impl Body for Upload {
         match &frame {
             None => progress.ended.set(true),
             Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                progress.bytes.set(progress.bytes.get() + length);
                 let ended = frame.is_trailers() || incoming.is_end_stream();
                 progress.ended.set(ended);
             }

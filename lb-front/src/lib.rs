@@ -11,7 +11,7 @@
 //! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
 //! | `workers`, `worker` | all threads, one thread |
 //! | `connection`, `client`, `wire`, `guard` | a client's connection, its state, its stream, the rules on its bytes |
-//! | `proxy`, `request`, `answer`, `body` | a request |
+//! | `proxy`, `request`, `answer`, `body`, `exchange` | a request, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `stats` | figures |
 
@@ -23,6 +23,7 @@ mod child;
 mod client;
 mod connection;
 pub mod control;
+mod exchange;
 mod guard;
 mod proxy;
 mod request;

@@ -11,8 +11,9 @@ use hyper::{
 use super::{
     answer::{Reason, Refusal},
     backend::{self, pool::Lease},
-    body::{Download, Exchange, Progress, Upload},
+    body::{Download, Progress, Upload},
     client::{ClientState, Stop},
+    exchange::Exchange,
     request::{self, Checked, Sender},
     table::{ServiceTable, Table},
     tunnel,
@@ -45,7 +46,9 @@ pub(super) async fn respond(
     drop(table);
     let method = parts.method.clone();
     let progress = upload.progress();
-    let sent = backend::send(&worker, &service, Request::from_parts(parts, upload)).await;
+    exchange.uploads(progress.clone());
+    let request = Request::from_parts(parts, upload);
+    let sent = backend::send(&worker, &service, request, &mut exchange).await;
     let (response, mut lease) = match sent {
         Ok(sent) => sent,
         Err(reason) => {

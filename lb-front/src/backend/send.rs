@@ -16,6 +16,7 @@ use super::pool::Lease;
 use crate::{
     answer::Reason,
     body::{Progress, Upload},
+    exchange::Exchange,
     table::ServiceTable,
     worker::Worker,
 };
@@ -25,6 +26,7 @@ pub(crate) async fn send(
     worker: &Rc<Worker>,
     service: &ServiceTable,
     mut request: Request<Upload>,
+    exchange: &mut Exchange,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let mut failure = Reason::NoBackend;
     for (attempt, backend) in service.candidates().take(ATTEMPTS).enumerate() {
@@ -33,6 +35,7 @@ pub(crate) async fn send(
         }
         let mut pooled = worker.pool.take(backend.address);
         loop {
+            exchange.tries(backend.address);
             let lease = match pooled.take() {
                 Some(lease) => lease,
                 None => match worker.pool.connect(backend.address).await {
@@ -44,8 +47,12 @@ pub(crate) async fn send(
                 },
             };
             let reused = lease.reused;
+            exchange.connected(reused);
             match send_on(worker, lease, request, backend.address).await {
-                Ok(answered) => return Ok(answered),
+                Ok(answered) => {
+                    exchange.heard();
+                    return Ok(answered);
+                }
                 Err(Unsent {
                     request: Some(unsent),
                     reason,
