@@ -9,7 +9,7 @@ use lb_common::{Balance, SLOTS, random_slot};
 
 /// What the choice reads. A backend is its index.
 pub trait Slots {
-    /// A uniformly random integer.
+    /// An integer that is another one for each choice, and spread evenly over choices.
     fn random(&self) -> u32;
     /// An integer that is the same for every flow of the client, and spread evenly over clients.
     fn client(&self) -> u32;

@@ -2,10 +2,7 @@
 
 use core::{hint::cold_path, num::NonZeroU32, ptr};
 
-use aya_ebpf::{
-    bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32},
-};
+use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie};
 use lb_common::{
     ANY_PORT, Affinity, AffinityKey, Backend, Balance, Be16, Be32, Client, Form, HOST_VIEW,
     PROTO_TCP, Refusal, SLOTS, Service, ServiceKey, Table, flag, mix,
@@ -16,8 +13,8 @@ use crate::{
     count::{count, refuse},
     kernel::{fetch_add, now, settled},
     maps::{
-        ACTIVE, AFFINITY, BACKENDS, CLIENTS, CURSORS, DATAGRAMS, SERVICES, SLOT_MASK, SUSPECTS,
-        Sticky, TABLES,
+        ACTIVE, AFFINITY, BACKENDS, CLIENTS, COUNTERS, CURSORS, DATAGRAMS, SERVICES, SLOT_MASK,
+        SUSPECTS, Sticky, TABLES,
     },
 };
 
@@ -383,10 +380,19 @@ fn is_suspected(backend: u32) -> bool {
 }
 
 impl Slots for Live {
+    /// Of what was counted so far, which each choice changes: the kernel's generator costs a tenth of a choice.
     #[inline(always)]
     fn random(&self) -> u32 {
-        // SAFETY: a plain helper call.
-        unsafe { bpf_get_prandom_u32() }
+        COUNTERS.get_ptr(self.service.table).map_or(0, |counters| {
+            // SAFETY: array values live as long as the map; only changed on this CPU.
+            let (flows, no_path) = unsafe {
+                (
+                    (*counters).flows,
+                    (*counters).refused[Refusal::NoPath as usize],
+                )
+            };
+            mix(flows.wrapping_add(no_path))
+        })
     }
 
     #[inline(always)]
