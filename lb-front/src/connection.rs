@@ -42,9 +42,7 @@ pub(super) async fn serve<S: Stream>(
             async { Ok::<_, Infallible>(answer.await) }
         })
     };
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(HEAD_LIMIT).max_buf_size(BUFFER);
-    let mut connection = builder
+    let mut connection = http1()
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     let result = tokio::select! {
@@ -96,6 +94,13 @@ pub(super) async fn serve<S: Stream>(
             () = worker.cut.cancelled() => {}
         }
     }
+}
+
+/// How hyper reads clients.
+pub(super) fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(HEAD_LIMIT).max_buf_size(BUFFER);
+    builder
 }
 
 /// Why there is no request on the rest of a stream, in the words of the metrics: what the guard says, or

@@ -24,6 +24,8 @@ mod client;
 mod connection;
 pub mod control;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guard;
 mod proxy;
 mod request;

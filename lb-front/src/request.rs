@@ -165,8 +165,9 @@ fn normal_host(field: &[u8]) -> Option<Cow<'_, str>> {
             .split_once(':')
             .map_or((field, None), |(name, port)| (name, Some(port)));
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let name = name.strip_suffix('.').unwrap_or(name);
-        name.bytes().all(legal).then_some((name, port))?
+        // With two dots in a row, what is left of two names that are one would be two, as of `a..` and `a.`.
+        let legal = name.bytes().all(legal) && !name.contains("..");
+        legal.then_some((name.strip_suffix('.').unwrap_or(name), port))?
     };
     let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let port_is_legal = |port: &str| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);

@@ -1,4 +1,5 @@
 use hyper::Request;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -37,7 +38,7 @@ fn a_host_is_compared_in_lower_case_without_port_and_trailing_dot() {
 fn a_host_that_is_none_is_refused() {
     for field in [
         "", " ", "a b", "a/b", "u@a", "a, b", "[::1", "[x]", "[::1]x", "a:b", "a:99999", "a:0",
-        "a:", "a:+1", ":80", ".", "a%41",
+        "a:", "a:+1", ":80", ".", "a%41", "a..", "a..b", "..",
     ] {
         status("GET", "/", &[("host", field)], 400);
     }
@@ -250,5 +251,109 @@ fn the_name_in_via_must_be_a_token() {
     assert!(Via::new("lb-host.example").is_some());
     for name in ["", "a b", "a,b", "\u{e4}"] {
         assert!(Via::new(name).is_none(), "{name:?}");
+    }
+}
+
+/// What a Host field names, by the grammar alone: each way to cut it in name and port is tried.
+fn plainly_normal(field: &[u8]) -> Option<String> {
+    let field: String = field.iter().map(|&byte| char::from(byte)).collect();
+    let ports = 1..=u32::from(u16::MAX);
+    let is_port = |text: &str| {
+        let number = text.chars().try_fold(0, |number: u32, digit| {
+            let digit = digit.to_digit(10)?;
+            Some((number * 10 + digit).min(1_000_000))
+        });
+        !text.is_empty() && number.is_some_and(|number| ports.contains(&number))
+    };
+    let is_name = |text: &str| {
+        let labels: Vec<_> = text.split('.').collect();
+        let inner = &labels[1..];
+        // The first may be empty, which no name has but some ask for; all but the last otherwise not.
+        let gap = inner.iter().rev().skip(1).any(|label| label.is_empty());
+        let mut letters = text.chars().filter(|&letter| letter != '.');
+        let legal = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+        !gap && !text.trim_end_matches('.').is_empty() && letters.all(legal)
+    };
+    let is_literal = |text: &str| {
+        let inner = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    let colons = field.match_indices(':').map(|(at, _)| (at, Some(at + 1)));
+    let mut cuts = colons.chain([(field.len(), None)]).filter(|&(end, port)| {
+        let name = &field[..end];
+        (is_name(name) || is_literal(name)) && port.is_none_or(|port| is_port(&field[port..]))
+    });
+    let (end, _) = cuts.next()?;
+    assert_eq!(cuts.next(), None, "{field:?} can be read in two ways");
+    let name = &field[..end];
+    let name = name.strip_suffix('.').unwrap_or(name);
+    (field.len() <= HOST_LIMIT).then(|| name.to_lowercase())
+}
+
+/// Host fields made of what is likely to matter.
+fn host_fields() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "web",
+        "WWW",
+        "hello",
+        ".",
+        "..",
+        ":",
+        ":80",
+        ":0",
+        ":065535",
+        ":65536",
+        ":+1",
+        "[",
+        "]",
+        "[::1]",
+        "::1",
+        "[fe80::1%25a]",
+        "[::FFFF:1.2.3.4]",
+        "_",
+        "-",
+        "@",
+        " ",
+        "/",
+        "%41",
+        ",",
+        "10.0.0.7",
+        ".nip.io",
+        "\u{e4}",
+        "\t",
+    ];
+    let piece = prop_oneof![
+        9 => prop::sample::select(pieces.to_vec()).prop_map(str::to_owned),
+        1 => "[a-zA-Z0-9.:-]{0,150}",
+    ];
+    let pieces = prop::collection::vec(piece, 0..6);
+    prop_oneof![
+        9 => pieces.prop_map(|pieces| pieces.concat().into_bytes()),
+        1 => prop::collection::vec(any::<u8>(), 0..12),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_host_is_what_the_grammar_says(field in host_fields()) {
+        let found = normal_host(&field).map(Cow::into_owned);
+        prop_assert_eq!(&found, &plainly_normal(&field));
+        if let Some(host) = found {
+            let again = normal_host(host.as_bytes()).map(Cow::into_owned);
+            prop_assert_eq!(again, Some(host));
+        }
+    }
+
+    #[test]
+    fn a_request_reaches_one_service_however_its_name_is_written(field in host_fields(), target in 0..3) {
+        let host = String::from_utf8_lossy(&field);
+        let stream = match target {
+            0 => format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            1 => format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            _ => format!("OPTIONS http://{host} HTTP/1.0\r\n\r\n"),
+        };
+        crate::fuzz::front_route(stream.as_bytes());
     }
 }
