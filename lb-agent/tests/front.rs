@@ -9,7 +9,11 @@ mod access;
 #[expect(dead_code, reason = "the front's own tests use the rest")]
 #[path = "../../lb-front/tests/front/kit.rs"]
 mod kit;
+#[path = "front/load.rs"]
+mod load;
 #[path = "front/process.rs"]
 mod process;
 #[path = "front/snapshots.rs"]
 mod snapshots;
+#[path = "front/upgrade.rs"]
+mod upgrade;

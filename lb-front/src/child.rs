@@ -16,12 +16,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
     Front, Limits, Reason, Workers,
     control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION},
+    handover,
     stats::FrontStats,
 };
 
@@ -37,6 +38,12 @@ pub struct ChildArgs {
     /// Write the log as JSON, one object a line.
     #[arg(long)]
     pub log_json: bool,
+    /// What it says that it is; an agent replaces a front of another kind than it would start.
+    #[arg(long, default_value = "")]
+    pub kind: String,
+    /// Take nobody before the first routes have come: another front is still there for clients.
+    #[arg(long)]
+    pub successor: bool,
 }
 
 /// Why the front's process cannot go on.
@@ -81,27 +88,36 @@ pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
     let master = geteuid();
     drop_privileges().map_err(ChildError::Privileges)?;
     let count = args.workers.unwrap_or_else(cpus).max(1);
-    let front = Front::new(limits(count));
+    let mut limits = limits(count);
+    if args.successor {
+        limits.first_routes = Limits::WHILE_ANOTHER_SERVES;
+    }
+    let front = Front::new(limits);
     let grace = Duration::from_secs(args.grace_seconds);
-    let addresses = listeners
-        .iter()
-        .filter_map(|listener| listener.local_addr().ok())
-        .collect();
     let workers = Workers::start(&front, &listeners, count, grace).map_err(ChildError::Start)?;
-    // The workers have their own; an open one here would keep the port after the drain.
-    drop(listeners);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ChildError::Start)?;
-    runtime.block_on(serve(front, workers, control, addresses, master))
+    // The workers have their own; these are for the next front.
+    let own = Own {
+        kind: args.kind.clone(),
+        listeners,
+    };
+    runtime.block_on(serve(front, workers, control, own, master))
+}
+
+/// What the front says of itself, and hands over.
+struct Own {
+    kind: String,
+    listeners: Vec<std::net::TcpListener>,
 }
 
 async fn serve(
     front: Arc<Front>,
     mut workers: Workers,
     control: std::os::unix::net::UnixListener,
-    addresses: Vec<std::net::SocketAddr>,
+    own: Own,
     master: Uid,
 ) -> Result<(), ChildError> {
     control.set_nonblocking(true).map_err(ChildError::Start)?;
@@ -111,30 +127,40 @@ async fn serve(
     let (asked, mut figures) = tokio::sync::mpsc::channel::<oneshot::Sender<_>>(1);
     // At most one: a new agent takes the place of the one before it.
     let mut agent = JoinSet::new();
-    // Open until the last request is answered: the agent waits for its end.
-    let mut farewell = None;
+    let own = Arc::new(own);
+    let mut alone = Instant::now();
+    // Its connection is open until the last request is answered: the agent waits for that end.
+    let mut leave = Leave::default();
     loop {
         tokio::select! {
             accepted = control.accept() => match accepted {
                 Ok((stream, _)) if is_trusted(&stream, master) => {
                     agent.abort_all();
-                    agent.spawn(attend(stream, front.clone(), addresses.clone(), asked.clone()));
+                    agent.spawn(attend(stream, front.clone(), own.clone(), asked.clone()));
                 }
                 Ok(_) => tracing::warn!("refused a control connection of another user"),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a control connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    sleep(Duration::from_millis(100)).await;
                 }
             },
-            Some(ended) = agent.join_next() => match ended {
-                Ok(Ok(Parted::Drain(connection))) => {
-                    farewell = Some(connection);
-                    break;
+            Some(ended) = agent.join_next() => {
+                alone = Instant::now();
+                match ended {
+                    Ok(Ok(Parted::Leave(order))) => {
+                        leave = order;
+                        break;
+                    }
+                    Ok(Ok(Parted::Gone)) => tracing::info!("the agent is gone; serving on with the last routes"),
+                    Ok(Err(error)) => tracing::warn!(%error, "the control connection failed"),
+                    Err(_) => {} // Replaced by a newer one.
                 }
-                Ok(Ok(Parted::Gone)) => tracing::info!("the agent is gone; serving on with the last routes"),
-                Ok(Err(error)) => tracing::warn!(%error, "the control connection failed"),
-                Err(_) => {} // Replaced by a newer one.
-            },
+            }
+            // It may be a successor that nobody will ever look for.
+            () = sleep_until(alone + ALONE), if agent.is_empty() && !front.has_routes() => {
+                tracing::warn!("no agent, and no routes: the front ends");
+                break;
+            }
             Some(asker) = figures.recv() => {
                 let _ = asker.send(workers.stats().await); // It may be gone.
             }
@@ -148,8 +174,24 @@ async fn serve(
     }
     // So that a new agent does not take a leaving front for one that stays.
     drop(control);
-    tracing::info!("front drains");
-    let last = workers.drain().await;
+    // An open one would keep the port after the drain.
+    drop((agent, own));
+    let last = if let Some(patience) = leave.patience {
+        tracing::info!("front retires: the next one takes the connections");
+        let patience = async {
+            tokio::select! {
+                () = sleep(patience) => {}
+                () = told_to_drain(&mut leave.agent) => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("front drains");
+        };
+        workers.retire(patience).await
+    } else {
+        tracing::info!("front drains");
+        workers.drain().await
+    };
     let cut = last.requests.iter();
     for cut in cut.filter(|cut| cut.reason == Reason::Draining) {
         tracing::warn!(
@@ -158,33 +200,74 @@ async fn serve(
             "requests cut at the end of the drain"
         );
     }
-    drop(farewell);
+    drop(leave);
     Ok(())
 }
 
 /// How a control connection ended.
 enum Parted {
     Gone,
-    Drain(UnixStream),
+    Leave(Leave),
+}
+
+/// The order to end.
+#[derive(Default)]
+struct Leave {
+    /// Who ordered it; nobody did who sent a signal.
+    agent: Option<UnixStream>,
+    /// How long connections may stay that are only open; `None`: not at all.
+    patience: Option<Duration>,
+}
+
+impl Leave {
+    fn by(order: &Order, agent: UnixStream) -> Option<Self> {
+        let patience = match order {
+            Order::Drain => None,
+            Order::Retire { seconds } => Some(Duration::from_secs(*seconds)),
+            _ => return None,
+        };
+        Some(Self {
+            agent: Some(agent),
+            patience,
+        })
+    }
+}
+
+/// Ends when the agent that retired this front orders to drain; never if it is gone.
+async fn told_to_drain(agent: &mut Option<UnixStream>) {
+    if let Some(agent) = agent {
+        while let Ok(Some(order)) = control::receive(agent).await {
+            if matches!(order, Order::Drain) {
+                return;
+            }
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Obeys one agent.
 async fn attend(
     mut stream: UnixStream,
     front: Arc<Front>,
-    listeners: Vec<std::net::SocketAddr>,
+    own: Arc<Own>,
     figures: tokio::sync::mpsc::Sender<oneshot::Sender<FrontStats>>,
 ) -> io::Result<Parted> {
     let hello = Hello {
         version: VERSION,
         pid: nix::unistd::getpid().as_raw(),
-        listeners,
+        listeners: own
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect(),
         has_routes: front.has_routes(),
+        kind: own.kind.clone(),
     };
-    control::send(&mut stream, &hello).await?;
+    handover::send(&stream, &hello, &own.listeners).await?;
+    drop(own);
     match timeout(HELLO, control::receive(&mut stream)).await?? {
         Some(Order::Hello { version: VERSION }) => {}
-        // It will see the same and replace this front.
+        Some(Order::Hello { .. }) => return attend_another(stream).await,
         _ => return Ok(Parted::Gone),
     }
     let (mut orders, mut reports) = stream.into_split();
@@ -211,33 +294,41 @@ async fn attend(
             }
         }
     };
-    let drain = tokio::select! {
-        drain = obey(&mut orders, &front, &followed) => drain?,
+    let last = tokio::select! {
+        last = obey(&mut orders, &front, &followed) => last?,
         failed = report => return failed,
     };
-    if !drain {
+    let Some(last) = last else {
         return Ok(Parted::Gone);
-    }
+    };
     let stream = orders.reunite(reports).map_err(io::Error::other)?;
-    Ok(Parted::Drain(stream))
+    Ok(Leave::by(&last, stream).map_or(Parted::Gone, Parted::Leave))
 }
 
-/// Follows routes until the agent is gone, or orders to drain: then true.
+/// Waits for what an agent of another version may order: to end, in one way or the other. It has the listeners for the
+/// next front, and tells nothing of routes.
+async fn attend_another(mut stream: UnixStream) -> io::Result<Parted> {
+    let order = control::receive(&mut stream).await?;
+    let leave = order.and_then(|order| Leave::by(&order, stream));
+    Ok(leave.map_or(Parted::Gone, Parted::Leave))
+}
+
+/// Follows routes until the agent is gone, or orders to end: then gives that order.
 async fn obey(
     orders: &mut OwnedReadHalf,
     front: &Front,
     followed: &watch::Sender<()>,
-) -> io::Result<bool> {
+) -> io::Result<Option<Order>> {
     while let Some(order) = control::receive(orders).await? {
         match order {
             Order::Routes(routes, settings) => front.publish(&routes, &settings),
             Order::Change(change) => front.change(&change),
-            Order::Drain => return Ok(true),
+            Order::Drain | Order::Retire { .. } => return Ok(Some(order)),
             Order::Hello { .. } => continue,
         }
         followed.send_replace(());
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Only root and the user who started this process may give orders, whatever the socket's directory allows.
@@ -320,3 +411,6 @@ const RESERVED_DESCRIPTORS: usize = 128;
 const MOST_CLIENTS: usize = 32 * 1024;
 
 const HELLO: Duration = Duration::from_secs(5);
+
+/// How long a front without routes waits for an agent.
+const ALONE: Duration = Duration::from_secs(10);

@@ -1,15 +1,15 @@
 //! One client's connection, from its first byte to its last.
 
-use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
 
 use hyper::{header::HeaderValue, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::sync::Notify;
 
 use super::{
     answer,
     client::{ClientState, Stop},
     guard::Fault,
+    leave::{self, Begun},
     proxy,
     wire::{self, Stream, Wire},
     worker::Worker,
@@ -26,12 +26,11 @@ pub(super) async fn serve<S: Stream>(
         return; // An address is always a legal value.
     };
     let wire = Wire::new(stream, state.clone(), worker.limits);
-    // Holds a permit from the first request on.
-    let begun = Rc::new(Notify::new());
+    let begun = Rc::new(Begun::default());
     let service = {
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
         service_fn(move |request| {
-            begun.notify_one();
+            begun.one();
             let answer = proxy::respond(
                 worker.clone(),
                 state.clone(),
@@ -39,7 +38,12 @@ pub(super) async fn serve<S: Stream>(
                 client.clone(),
                 request,
             );
-            async { Ok::<_, Infallible>(answer.await) }
+            let begun = begun.clone();
+            async move {
+                let answer = answer.await;
+                begun.answered();
+                Ok::<_, Infallible>(answer)
+            }
         })
     };
     let mut connection = http1()
@@ -49,11 +53,9 @@ pub(super) async fn serve<S: Stream>(
         result = &mut connection => result,
         () = worker.drain.cancelled() => {
             let end = async {
-                // One that was just taken from the queue brings its request along: closed now, it would lose it.
                 tokio::select! {
                     result = &mut connection => return result,
-                    () = begun.notified() => {}
-                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                    () = leave::moment(&worker.hurry, &begun) => {}
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
                 (&mut connection).await
@@ -123,5 +125,3 @@ fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static 
 
 const HEAD_LIMIT: usize = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
-/// How long a client that has sent nothing yet may take to begin when the front drains.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);

@@ -1,5 +1,7 @@
 //! The messages between agent and front: a length of four bytes, then JSON. The first message of each side
-//! says which version it speaks; sides of different versions part at once.
+//! says which version it speaks. Sides of different versions have the hellos, the listeners beside the front's
+//! ([`handover`](super::handover)), `drain` and `retire` in common, which are the same in every version: it takes no more to let one
+//! front follow another without losing a client.
 
 use std::{io, net::SocketAddr};
 
@@ -9,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{routes::RoutesChange, stats::FrontStats, table::Settings};
 
 /// Changes with every change of a message, including routes and figures.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The name of the passed listening socket that the agent connects to.
 pub const CONTROL: &str = "control";
@@ -17,8 +19,7 @@ pub const CONTROL: &str = "control";
 /// The name of the passed listeners for clients.
 pub const FRONT: &str = "front";
 
-/// What the front says first. Version and process id stay where they are in every version: a front that
-/// cannot be talked to must still be told to end.
+/// What the front says first, with its listeners beside it. Version and process id stay where they are in every version.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of its side.
@@ -31,6 +32,9 @@ pub struct Hello {
     /// Whether it has routes from an earlier agent.
     #[serde(default)]
     pub has_routes: bool,
+    /// What it was started as: [`ChildArgs::kind`](super::ChildArgs::kind).
+    #[serde(default)]
+    pub kind: String,
 }
 
 /// What the agent says.
@@ -48,6 +52,11 @@ pub enum Order {
     Change(RoutesChange),
     /// Finish what is in flight and end.
     Drain,
+    /// Take no more connections, for another front does, and end with the last one that there is, or by `drain`.
+    Retire {
+        /// After this many it is as with `drain`.
+        seconds: u64,
+    },
 }
 
 /// What the front says after its hello.
@@ -115,6 +124,22 @@ mod tests {
         };
         let empty = (RoutesChange::default(), Settings::default());
         assert_eq!((routes, settings), empty);
+    }
+
+    #[test]
+    fn what_all_versions_have_in_common_stays_as_it_is() {
+        let said = |order| serde_json::to_string(&order).unwrap();
+        assert_eq!(
+            said(Order::Hello { version: 9 }),
+            r#"{"hello":{"version":9}}"#
+        );
+        assert_eq!(said(Order::Drain), r#""drain""#);
+        assert_eq!(
+            said(Order::Retire { seconds: 9 }),
+            r#"{"retire":{"seconds":9}}"#
+        );
+        let hello: Hello = serde_json::from_str(r#"{"version":9,"pid":7,"new":1}"#).unwrap();
+        assert_eq!((hello.version, hello.pid), (9, 7));
     }
 
     #[tokio::test]

@@ -7,9 +7,9 @@
 //!
 //! | file | room |
 //! |---|---|
-//! | `child`, `control` | the process, the messages between it and the agent |
+//! | `child`, `control`, `handover` | the process, the messages between it and the agent, listeners beside them |
 //! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
-//! | `workers`, `worker` | all threads, one thread |
+//! | `workers`, `worker`, `leave` | all threads, one thread, how clients are left when it ends |
 //! | `connection`, `client`, `wire`, `guard` | a client's connection, its state, its stream, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body`, `exchange` | a request, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
@@ -27,6 +27,8 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guard;
+pub mod handover;
+mod leave;
 mod proxy;
 mod request;
 pub mod routes;
@@ -121,6 +123,11 @@ pub struct Limits {
     pub client_connections: usize,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
     pub first_routes: Duration,
+}
+
+impl Limits {
+    /// For `first_routes`: without an end, and nobody is told that there are none.
+    pub(crate) const WHILE_ANOTHER_SERVES: Duration = Duration::MAX;
 }
 
 impl Default for Limits {

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, LocalOptions},
     sync::{Semaphore, mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,8 +29,10 @@ pub(super) struct Worker {
     pub(super) counters: Rc<Counters>,
     /// Client connections and tunnels.
     pub(super) tasks: TaskTracker,
-    /// No new requests; ends when those in flight have.
+    /// No new connections; ends with those that there are.
     pub(super) drain: CancellationToken,
+    /// They are not waited for any more, but for requests in flight.
+    pub(super) hurry: CancellationToken,
     /// The time to drain is over.
     pub(super) cut: CancellationToken,
 }
@@ -42,7 +44,8 @@ pub(super) struct Start {
     /// Requests for this worker's figures.
     pub(super) figures: mpsc::Receiver<oneshot::Sender<FrontStats>>,
     pub(super) drain: CancellationToken,
-    /// How long requests in flight may take once `drain` is set.
+    pub(super) hurry: CancellationToken,
+    /// How long requests in flight may take once `hurry` is set.
     pub(super) grace: Duration,
 }
 
@@ -68,6 +71,7 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         counters,
         tasks: TaskTracker::new(),
         drain: start.drain.clone(),
+        hurry: start.hurry.clone(),
         cut: CancellationToken::new(),
         front: start.front,
     });
@@ -81,14 +85,21 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
     let housekeeping = keep_house(worker.clone(), start.figures);
     let draining = async {
         start.drain.cancelled().await;
-        let deadline = Instant::now() + start.grace;
         accepting.close();
         worker.tasks.close();
         let done = async {
             accepting.wait().await;
             worker.tasks.wait().await;
         };
-        if timeout_at(deadline, done).await.is_err() {
+        let late = async {
+            start.hurry.cancelled().await;
+            sleep(start.grace).await;
+        };
+        let cut = tokio::select! {
+            () = done => false,
+            () = late => true,
+        };
+        if cut {
             tracing::warn!(
                 connections = worker.tasks.len(),
                 "cut at the end of the drain"
@@ -147,7 +158,11 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
     tokio::select! {
         // Too late: they are told that the routes are not known yet.
         _ = timeout(worker.limits.first_routes, routes) => {}
-        () = worker.drain.cancelled() => {}
+        () = worker.drain.cancelled() => {
+            if worker.limits.first_routes == Limits::WHILE_ANOTHER_SERVES {
+                return; // The other one has an answer for those in the queue.
+            }
+        }
     }
     loop {
         // At the limit nothing is accepted: the kernel's queue is the place to wait. The semaphore is never
@@ -175,7 +190,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
                 tracing::warn!(%error, "cannot accept connections");
                 // Out of descriptors or memory: only time helps.
                 tokio::select! {
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = sleep(ACCEPT_PAUSE) => {}
                     () = worker.drain.cancelled() => return,
                 }
             }

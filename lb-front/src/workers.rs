@@ -17,6 +17,7 @@ pub struct Workers {
     /// Each worker's end.
     ends: mpsc::Receiver<io::Result<FrontStats>>,
     drain: CancellationToken,
+    hurry: CancellationToken,
     running: usize,
 }
 
@@ -31,7 +32,7 @@ impl Workers {
         count: usize,
         grace: Duration,
     ) -> io::Result<Self> {
-        let drain = CancellationToken::new();
+        let (drain, hurry) = (CancellationToken::new(), CancellationToken::new());
         let (end, ends) = mpsc::channel(count.max(1));
         let mut figures = Vec::new();
         for place in 0..count {
@@ -42,6 +43,7 @@ impl Workers {
                 listeners: share(listeners, place, count)?,
                 figures: requests,
                 drain: drain.child_token(),
+                hurry: hurry.child_token(),
                 grace,
             };
             let end = end.clone();
@@ -55,6 +57,7 @@ impl Workers {
             figures,
             ends,
             drain,
+            hurry,
             running: count,
         })
     }
@@ -91,8 +94,26 @@ impl Workers {
 
     /// Takes no new connection, closes idle ones, and returns the last figures when the rest is done or its time
     /// is over.
-    pub async fn drain(mut self) -> FrontStats {
+    pub async fn drain(self) -> FrontStats {
+        self.retire(std::future::ready(())).await
+    }
+
+    /// Takes no new connection. As long as `patience` lasts, a connection that is open stays until it has had an answer, which
+    /// announces its end, and so no request ever meets a closed one. Then it is as in [`Self::drain`].
+    pub async fn retire(self, patience: impl Future<Output = ()>) -> FrontStats {
         self.drain.cancel();
+        let hurry = self.hurry.clone();
+        let mut end = std::pin::pin!(self.end());
+        tokio::select! {
+            biased; // Without patience there is no moment without hurry.
+            () = patience => {}
+            last = &mut end => return last,
+        }
+        hurry.cancel();
+        end.await
+    }
+
+    async fn end(mut self) -> FrontStats {
         let mut all = Vec::new();
         while self.running > 0 {
             match self.ended().await {

@@ -1,22 +1,21 @@
 //! The agent's side of the front: finds one that is still alive or starts one, sends it routes, and hears its
 //! figures.
 //!
-//! The stage owns the listeners while no front has them, and the child process. A front that dies is
-//! started again on the same listeners, whose queues meanwhile keep the clients.
+//! The stage owns the listeners together with the front, and the child process. A front that dies is
+//! started again on the same listeners, whose queues meanwhile keep the clients. One that was started by an earlier agent
+//! as something else is replaced: the next one is started on its very listeners, and when requests follow its routes
+//! the old one is told to go.
 
 use std::{
-    collections::BTreeSet,
-    io,
+    error::Error as _,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use tokio::{
     io::AsyncWriteExt as _,
     process::Child,
@@ -25,11 +24,11 @@ use tokio::{
 };
 
 use interface::workers;
-use living::{Living, greet, is_nobody};
+use living::{Living, find, greet, is_nobody, successor};
 use sent::Sent;
 use telling::Telling;
 
-use lb_front::control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION};
+use lb_front::control::{self, CONTROL, FRONT, Order, Report, VERSION};
 
 use crate::{catalog::Problem, routes::RouteConfig, snapshot::Snapshot};
 
@@ -65,8 +64,11 @@ pub async fn supervise(
 ) -> Result<(), SuperviseError> {
     let mut stage = Stage {
         config,
+        passed: !inherited.is_empty(),
         listeners: inherited,
         child: None,
+        former: None,
+        retired: None,
         snapshots,
         outputs,
         trouble: None,
@@ -74,11 +76,12 @@ pub async fn supervise(
     };
     let mut pause = FIRST_PAUSE;
     let mut first = true;
+    let mut left = false;
     while !stage.end.stop.is_cancelled() {
         let began = Instant::now();
         match stage.front().await {
             Ok(front) => {
-                first = false;
+                (first, left) = (false, false);
                 let ended = stage.accompany(front).await;
                 stage.outputs.stats.send_replace(None);
                 if let Err(error) = ended {
@@ -86,14 +89,15 @@ pub async fn supervise(
                     stage.report(Some(format!("it ended ({error}) and is started again")));
                 }
             }
-            Err(error) if first && !matches!(error, SuperviseError::Silent { .. }) => {
-                return Err(error);
-            }
+            Err(error) if first && !error.leaves_one() => return Err(error),
             Err(error) => {
                 first = false;
-                let why = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, why, "no front");
-                stage.report(Some(format!("{error} ({})", why.unwrap_or_default())));
+                left = matches!(error, SuperviseError::Follow(_));
+                let causes = std::iter::successors(error.source(), |it| (*it).source());
+                let why: Vec<_> = causes.map(ToString::to_string).collect();
+                let why = why.join(": ");
+                tracing::error!(%error, why, "no front of this agent");
+                stage.report(Some(format!("{error} ({why})")));
             }
         }
         if began.elapsed() > LONGEST_PAUSE {
@@ -104,15 +108,25 @@ pub async fn supervise(
             () = stage.end.stop.cancelled() => {}
         }
     }
+    // One that could not be replaced is not kept either.
+    if left && !stage.end.keep_front.is_cancelled() {
+        stage.end_left().await;
+    }
     Ok(())
 }
 
 struct Stage {
     config: Supervisor,
-    /// Those passed to the agent, or bound for the present front; empty beside an adopted one.
+    /// Those of the present front, for the next one: passed to the agent, bound, or handed over.
     listeners: Vec<TcpListener>,
+    /// Whether they were passed, and so are all that there are to be.
+    passed: bool,
     /// The present front, if this agent started it.
     child: Option<Child>,
+    /// Serves until the present one follows its routes.
+    former: Option<Living>,
+    /// The one before, with what is still open there.
+    retired: Option<Living>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     outputs: Outputs,
     /// What is wrong with the front itself, beside the problems of its routes.
@@ -123,22 +137,33 @@ struct Stage {
 impl Stage {
     /// A living front, or a new one.
     async fn front(&mut self) -> Result<Living, SuperviseError> {
-        match greet(&self.config.control).await {
-            Ok(front) if front.hello.version == VERSION => {
+        self.former = None;
+        let control = self.config.control.clone();
+        match find(&control).await {
+            Ok(mut front) if self.fits(&front) => {
                 tracing::info!(pid = front.hello.pid, "adopted a living front");
+                if self.listeners.is_empty() {
+                    self.listeners = std::mem::take(&mut front.listeners);
+                }
                 return Ok(front);
             }
-            Ok(Living { hello, .. }) => {
+            Ok(front) if !front.listeners.is_empty() => {
+                let next = self.follow(front).await;
+                return next.map_err(|error| SuperviseError::Follow(Box::new(error)));
+            }
+            Ok(front) => {
+                let hello = &front.hello;
                 tracing::warn!(
                     pid = hello.pid,
                     version = hello.version,
-                    "replacing a front of another version"
+                    "replacing a front that cannot hand over its listeners"
                 );
                 // First beside it, so that nobody is refused in between. Where it has an address for itself that
                 // fails, and is made again below, when it lets go.
                 let _ = self.listen();
-                // It drains. It may be gone by now.
-                let _ = kill(Pid::from_raw(hello.pid), Signal::SIGTERM);
+                if let Err(error) = front.terminate(&control).await {
+                    tracing::warn!(%error, "the other front cannot be told to end; end its process (`lb-agent front`)");
+                }
             }
             Err(error) if is_nobody(&error) => tracing::debug!(%error, "no living front"),
             // Our own can be ended for sure, so that there is never a second one.
@@ -146,35 +171,106 @@ impl Stage {
                 tracing::warn!(%error, "replacing a silent front");
             }
             Err(source) => {
-                let path = self.config.control.clone();
-                return Err(SuperviseError::Silent { path, source });
+                return Err(SuperviseError::Silent {
+                    path: control,
+                    source,
+                });
             }
         }
         self.end_child(Duration::ZERO).await;
         self.listen()?;
-        self.child = Some(self.start()?);
-        greet(&self.config.control)
-            .await
-            .map_err(SuperviseError::Start)
+        self.child = Some(self.start(&control, &[])?);
+        greet(&control).await.map_err(SuperviseError::Start)
     }
 
-    /// Sees to it that there are listeners.
-    fn listen(&mut self) -> Result<(), SuperviseError> {
-        if self.listeners.is_empty() {
-            let mut all = Vec::new();
-            for &address in &self.config.listen {
-                let bound = listen::group(address, self.config.workers);
-                all.extend(bound.map_err(|source| SuperviseError::Listen { address, source })?);
+    /// Whether `front` is what this agent would start, where it would.
+    fn fits(&self, front: &Living) -> bool {
+        let hello = &front.hello;
+        let has = |own| listen::has(&front.listeners, own).unwrap_or_default();
+        let is = |wanted: &SocketAddr| hello.listeners.iter().any(|it| listen::is_at(*wanted, *it));
+        hello.version == VERSION
+            && hello.kind == self.config.kind
+            && self.listeners.iter().all(has)
+            && (self.passed
+                || self.config.listen.iter().all(is)
+                    && hello.listeners.iter().all(|it| self.is_wanted(*it)))
+    }
+
+    /// Whether the front is to listen at `address`. Passed listeners take the place of those that are configured.
+    fn is_wanted(&self, address: SocketAddr) -> bool {
+        let listen = &self.config.listen;
+        !self.passed && (listen.is_empty() || listen.iter().any(|it| listen::is_at(*it, address)))
+    }
+
+    /// A front in the place of `former`, which goes on until the new one follows its routes.
+    async fn follow(&mut self, mut former: Living) -> Result<Living, SuperviseError> {
+        let hello = &former.hello;
+        tracing::info!(
+            pid = hello.pid,
+            version = hello.version,
+            kind = hello.kind,
+            "another front follows a living one"
+        );
+        self.end_child(Duration::ZERO).await;
+        let mut all = std::mem::take(&mut self.listeners);
+        let united = listen::unite(&mut all, &former.listeners, |it| self.is_wanted(it));
+        self.listeners = all;
+        // Those that are not wanted any more are closed with that front.
+        former.listeners.clear();
+        united.map_err(SuperviseError::Start)?;
+        self.listen()?;
+        let place = successor(&self.config.control);
+        self.child = Some(self.start(&place, &["--successor"])?);
+        match greet(&place).await {
+            Ok(front) => {
+                self.former = Some(former);
+                Ok(front)
             }
-            self.listeners = all;
+            Err(error) => {
+                self.end_child(Duration::ZERO).await;
+                // Nobody is behind it any more.
+                let _ = fs::remove_file(&place);
+                Err(SuperviseError::Start(error))
+            }
+        }
+    }
+
+    /// Requests follow the present front's routes: the one before may go.
+    async fn take_over(&mut self) {
+        let Some(mut former) = self.former.take() else {
+            return;
+        };
+        let seconds = self.config.retirement.as_secs();
+        // In this order: whoever looks for a front in between finds the new one by what is left of it.
+        if let Err(error) = former.order(&Order::Retire { seconds }).await {
+            tracing::info!(%error, "the front before is gone");
+        }
+        let control = &self.config.control;
+        if let Err(error) = fs::rename(successor(control), control) {
+            tracing::warn!(%error, "the next agent will not find this front");
+        }
+        tracing::info!(pid = former.hello.pid, "the front before retires");
+        self.retired = Some(former);
+    }
+
+    /// Sees to it that there are listeners at every address.
+    fn listen(&mut self) -> Result<(), SuperviseError> {
+        if self.passed {
+            return Ok(());
+        }
+        let there = listen::addresses(&self.listeners);
+        let missing = |it: &&SocketAddr| !there.iter().any(|has| listen::is_at(**it, *has));
+        for &address in self.config.listen.iter().filter(missing) {
+            let bound = listen::group(address, self.config.workers);
+            self.listeners
+                .extend(bound.map_err(|source| SuperviseError::Listen { address, source })?);
         }
         Ok(())
     }
 
-    fn start(&self) -> Result<Child, SuperviseError> {
-        let path = &self.config.control;
+    fn start(&self, path: &Path, arguments: &[&str]) -> Result<Child, SuperviseError> {
         let control = listen::control(path).map_err(|source| SuperviseError::Control {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         })?;
         let mut passed = vec![(CONTROL, OwnedFd::from(control))];
@@ -186,6 +282,8 @@ impl Stage {
         command.args(&self.config.arguments);
         command.arg(format!("--workers={}", self.config.workers));
         command.arg(format!("--grace-seconds={}", self.config.grace.as_secs()));
+        command.arg(format!("--kind={}", self.config.kind));
+        command.args(arguments);
         command.stdin(std::process::Stdio::null());
         // The agent's environment may hold tokens, and the front talks to everybody.
         command.env_clear();
@@ -208,8 +306,11 @@ impl Stage {
             .copied()
             .collect();
         let routes = RouteConfig { listeners, ..own };
-        self.report(self.elsewhere(&front.hello));
-        let mut has_routes = front.hello.has_routes;
+        self.report(None);
+        // The stage has what it needs of them.
+        front.listeners.clear();
+        // The one before has some, if there is one.
+        let mut has_routes = front.hello.has_routes || self.former.is_some();
         let mut telling = Telling::new(routes, self.config.settings.clone());
         let (stats_out, mut reports) = (self.outputs.stats.clone(), front.reports);
         let (followed_in, mut followed) = watch::channel(());
@@ -258,6 +359,7 @@ impl Stage {
                 // Its end is heard above.
                 Ok(()) = followed.changed(), if sent.is_some() => {
                     if let Some(sent) = sent.take() {
+                        self.take_over().await;
                         self.follows(&sent);
                         rested = sent.rested(Instant::now());
                     }
@@ -294,27 +396,61 @@ impl Stage {
                 }
             }
         }
+        let keep = self.end.keep_front.is_cancelled();
+        let mut others = Vec::from_iter(self.retired.take());
         // One that has nothing to serve is not worth keeping.
-        if self.end.keep_front.is_cancelled() && (front.hello.has_routes || telling.has_told()) {
-            tracing::warn!(
-                pid = front.hello.pid,
-                "the front serves on with the last routes"
-            );
-            return Ok(());
+        let kept = match &self.former {
+            Some(former) => keep.then_some(former.hello.pid),
+            None => {
+                (keep && (front.hello.has_routes || telling.has_told())).then_some(front.hello.pid)
+            }
+        };
+        if let Some(pid) = kept {
+            tracing::warn!(pid, "the front serves on with the last routes");
+            if self.former.is_none() {
+                return Ok(());
+            }
+        } else {
+            others.extend(self.former.take());
         }
         // The port is free for others as soon as the front lets go of it, not only when its drain is over.
         self.listeners.clear();
         // It may have ended by itself in this moment.
         let _ = control::send(&mut front.orders, &Order::Drain).await;
+        for other in &mut others {
+            let _ = other.order(&Order::Drain).await;
+        }
         let limit = self.config.grace + Duration::from_secs(1);
         // One that was adopted is not our child; its end is the end of the connection.
-        if timeout(limit, &mut hear).await.is_err() {
+        let all = async {
+            let _ = (&mut hear).await;
+            for other in &mut others {
+                other.ended().await;
+            }
+        };
+        if timeout(limit, all).await.is_err() {
             tracing::warn!(pid = front.hello.pid, "the front did not drain in time");
         }
         self.end_child(Duration::from_secs(1)).await;
-        // Nobody is behind it any more.
-        let _ = std::fs::remove_file(&self.config.control);
+        // Nobody is behind them any more.
+        let _ = fs::remove_file(successor(&self.config.control));
+        if kept.is_none() {
+            let _ = fs::remove_file(&self.config.control);
+        }
         Ok(())
+    }
+
+    /// Ends a front that serves on without this agent.
+    async fn end_left(&mut self) {
+        self.listeners.clear();
+        if let Ok(mut front) = find(&self.config.control).await
+            && front.order(&Order::Drain).await.is_ok()
+        {
+            let limit = self.config.grace + Duration::from_secs(1);
+            if timeout(limit, front.ended()).await.is_err() {
+                tracing::warn!(pid = front.hello.pid, "the front did not drain in time");
+            }
+        }
     }
 
     /// Waits for the end of the child, and enforces it after `limit`, so that no zombie and no second front
@@ -359,26 +495,6 @@ impl Stage {
         if reached.is_some() {
             self.outputs.routed.send_replace(reached);
         }
-    }
-
-    /// Whether an adopted front listens somewhere else than it should.
-    fn elsewhere(&self, hello: &Hello) -> Option<String> {
-        let passed = self
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok());
-        let mut wanted: BTreeSet<_> = passed.collect();
-        if wanted.is_empty() {
-            wanted.extend(&self.config.listen);
-        }
-        let has: BTreeSet<_> = hello.listeners.iter().copied().collect();
-        // Port 0 is whatever the kernel chose.
-        let missing = wanted
-            .iter()
-            .find(|address| address.port() != 0 && !has.contains(address))?;
-        Some(format!(
-            "it was started by an earlier agent and does not listen on {missing}; end it (its process drains on SIGTERM) to have it started anew"
-        ))
     }
 
     fn report(&mut self, trouble: Option<String>) {

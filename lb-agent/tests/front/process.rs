@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, atomic::Ordering, mpsc},
 };
 
+use clap::Parser;
 use lb_agent::{
     catalog::Problem,
     front::{End, Metrics, Outputs, SuperviseError, Supervisor, supervise},
@@ -33,22 +34,25 @@ fn becomes_the_front_when_started_as_one() {
     if std::env::var("LISTEN_FDNAMES")
         .is_ok_and(|names| names.split(':').any(|name| name == "control"))
     {
-        let args = ChildArgs {
-            workers: Some(2),
-            grace_seconds: 5,
-            log_json: false,
-        };
-        child_main(&args).unwrap();
+        let arguments = std::env::var("FRONT_ARGUMENTS").unwrap();
+        let arguments = ["front"].into_iter().chain(arguments.split(' '));
+        child_main(&Arguments::parse_from(arguments).front).unwrap();
     }
 }
 
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    front: ChildArgs,
+}
+
 /// An agent's side of a front, as a stage of its own runtime.
-struct Agent {
+pub(crate) struct Agent {
     runtime: Runtime,
     stage: JoinHandle<Result<(), SuperviseError>>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stats: watch::Receiver<Option<FrontStats>>,
-    problems: watch::Receiver<Vec<Problem>>,
+    pub(crate) problems: watch::Receiver<Vec<Problem>>,
     metrics: Arc<Metrics>,
     end: End,
 }
@@ -59,16 +63,26 @@ impl Agent {
     }
 
     fn listening(directory: &Path, listeners: Vec<TcpListener>, listen: Vec<SocketAddr>) -> Self {
+        Self::run(Self::config(directory, listen), listeners)
+    }
+
+    /// The usual front, but of this test's making.
+    pub(crate) fn config(directory: &Path, listen: Vec<SocketAddr>) -> Supervisor {
         let exe = std::env::current_exe().unwrap();
         let mut config = Supervisor::new(directory.join("front.sock"), listen);
         // libtest refuses flags of ours: a shell drops them.
         config.program = "/bin/sh".into();
         let script = format!(
-            "exec {exe:?} --exact process::becomes_the_front_when_started_as_one --quiet >/dev/null"
+            "export FRONT_ARGUMENTS=\"$0 $*\"
+             exec {exe:?} --exact process::becomes_the_front_when_started_as_one --quiet >/dev/null"
         );
         config.arguments = vec!["-c".into(), script.into()];
         config.workers = 2;
         config.grace = PATIENCE;
+        config
+    }
+
+    pub(crate) fn run(config: Supervisor, listeners: Vec<TcpListener>) -> Self {
         let (snapshots, snapshots_in) = watch::channel(None);
         let (stats_out, stats) = watch::channel(None);
         let (problems_out, problems) = watch::channel(Vec::new());
@@ -93,36 +107,36 @@ impl Agent {
         }
     }
 
-    fn publish(&self, snapshot: Snapshot) {
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         eventually("the front reports", || {
             self.stats.borrow().as_ref().map(|stats| stats.pid)
         })
     }
 
     /// As SIGKILL would: nothing is said to the front.
-    fn die(self) {
+    pub(crate) fn die(self) {
         self.stage.abort();
         self.runtime.shutdown_timeout(PATIENCE);
     }
 
     /// As the agent does when another stage fails.
-    fn fail(self) {
+    pub(crate) fn fail(self) {
         self.end.keep_front.cancel();
         self.stop();
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.end.stop.cancel();
         self.runtime.block_on(self.stage).unwrap().unwrap();
     }
 }
 
 /// Ends a front that a failed test would leave behind.
-struct Leftover(u32);
+pub(crate) struct Leftover(pub(crate) u32);
 
 impl Drop for Leftover {
     fn drop(&mut self) {
@@ -134,7 +148,7 @@ impl Drop for Leftover {
     }
 }
 
-fn status(pid: u32, thread: u32, line: &str) -> Option<String> {
+pub(crate) fn status(pid: u32, thread: u32, line: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
     let value = status
         .lines()
@@ -197,8 +211,14 @@ fn it_runs_without_capabilities_and_ends_with_its_agent_when_told_to() {
     }
     let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     for variable in environment.split_terminator('\0') {
-        // The last one is the shell's own, which only this test puts in between.
-        let known = ["LISTEN_FDS=", "LISTEN_FDNAMES=", "LB_LOG=", "PWD="];
+        // The last two are of the shell, which only this test puts in between.
+        let known = [
+            "LISTEN_FDS=",
+            "LISTEN_FDNAMES=",
+            "LB_LOG=",
+            "PWD=",
+            "FRONT_ARGUMENTS=",
+        ];
         assert!(
             known.iter().any(|name| variable.starts_with(name)),
             "{variable}"
@@ -453,45 +473,13 @@ fn a_front_that_is_slow_to_say_hello_gets_no_second_one_beside_it() {
 }
 
 /// A port that is kept for us without anybody listening on it, and where it is.
-fn reserved() -> (socket2::Socket, SocketAddr) {
+pub(crate) fn reserved() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     socket.bind(&any.into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
-}
-
-#[test]
-fn a_front_of_another_version_is_replaced_and_no_connection_is_refused() {
-    let backends = ["a", "b"].map(Backend::named);
-    let (_reserved, address) = reserved();
-    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let first = Agent::listening(directories[0].path(), vec![], vec![address]);
-    first.publish(snapshot(&[backends[0].address]));
-    let old = first.pid();
-    let _leftover = Leftover(old);
-    let ask = || Client::connect(address).send(GET).answer();
-    eventually("routes arrive", || (ask().status == 200).then_some(()));
-    first.die();
-    // What the next agent hears of it is a version that it does not speak.
-    let control = UnixListener::bind(directories[1].path().join("front.sock")).unwrap();
-    std::thread::spawn(move || {
-        let (mut agent, _) = control.accept().unwrap();
-        say(&mut agent, &format!("{{\"version\":0,\"pid\":{old}}}"));
-        agent.read_to_end(&mut Vec::new()).unwrap();
-    });
-    let second = Agent::listening(directories[1].path(), vec![], vec![address]);
-    second.publish(snapshot(&[backends[1].address]));
-    eventually("only the other one is there", || {
-        // Every one of these is taken by one front or the other.
-        drop(std::net::TcpStream::connect(address).unwrap());
-        let state = status(old, old, "State");
-        state.is_none_or(|it| it.starts_with('Z')).then_some(())
-    });
-    let _leftover = Leftover(second.pid());
-    assert_eq!(ask().body, "b");
-    second.stop();
 }
 
 #[test]

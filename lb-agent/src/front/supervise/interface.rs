@@ -30,6 +30,11 @@ pub struct Supervisor {
     pub workers: usize,
     /// How long requests in flight may take when everything ends.
     pub grace: Duration,
+    /// How long connections may stay open at a front that another one follows.
+    pub retirement: Duration,
+    /// What kind of front this starts: its program, and what cannot change at run time. A living one of another kind is
+    /// replaced.
+    pub kind: String,
     /// The program that is the front, and its arguments without those that come from the fields above.
     pub program: PathBuf,
     /// See `program`.
@@ -47,6 +52,8 @@ impl Supervisor {
             settings: Settings::default(),
             workers: workers(),
             grace,
+            retirement: Duration::from_secs(600),
+            kind: String::new(),
             // By descriptor, so to speak: also right after the file was replaced by an upgrade.
             program: "/proc/self/exe".into(),
             arguments: vec!["front".into()],
@@ -84,9 +91,21 @@ pub enum SuperviseError {
         /// What came instead.
         source: io::Error,
     },
+    /// There is one that another one should follow, and that serves on.
+    #[error(
+        "the front of an earlier agent serves on with its last routes, for no other can take its place"
+    )]
+    Follow(#[source] Box<SuperviseError>),
     /// The process cannot be started.
     #[error("cannot start the front")]
     Start(#[source] io::Error),
+}
+
+impl SuperviseError {
+    /// Whether there may be a front all the same.
+    pub(super) fn leaves_one(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Follow(_))
+    }
 }
 
 /// How the stage is told that the agent ends.

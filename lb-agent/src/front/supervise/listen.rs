@@ -8,6 +8,7 @@ use std::{
     path::Path,
 };
 
+use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// One listener for each worker at the same address: the kernel spreads connections over them.
@@ -34,6 +35,39 @@ fn one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Adds to `own` what `handed` has at one of the same addresses, or at one that is `wanted`: clients wait behind each.
+pub(super) fn unite(
+    own: &mut Vec<TcpListener>,
+    handed: &[TcpListener],
+    wanted: impl Fn(SocketAddr) -> bool,
+) -> io::Result<()> {
+    let places = addresses(own);
+    for listener in handed {
+        let address = listener.local_addr()?;
+        if (places.contains(&address) || wanted(address)) && !has(own, listener)? {
+            own.push(listener.try_clone()?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a listener at `address` is what was meant by `wanted`: port 0 is whatever the kernel chose.
+pub(super) fn is_at(wanted: SocketAddr, address: SocketAddr) -> bool {
+    wanted == address || (wanted.port() == 0 && wanted.ip() == address.ip())
+}
+
+pub(super) fn addresses(listeners: &[TcpListener]) -> BTreeSet<SocketAddr> {
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    addresses.filter_map(Result::ok).collect()
+}
+
+/// Whether `one` is the same socket as one of `all`, not only at the same address.
+pub(super) fn has(all: &[TcpListener], one: &TcpListener) -> io::Result<bool> {
+    let number = |listener: &TcpListener| fstat(listener).map(|it| it.st_ino);
+    let wanted = number(one)?;
+    Ok(all.iter().any(|it| number(it) == Ok(wanted)))
 }
 
 /// The control socket at `path`, in the place of one that nobody answers on any more.

@@ -1,40 +1,113 @@
 //! The way to a front that may or may not be there.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use lb_sys::process::Process;
+use nix::sys::socket::{setsockopt, sockopt::PassCred};
 use tokio::{
     net::{
-        UnixStream,
+        UnixSocket,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     time::timeout,
 };
 
-use lb_front::control::{self, Hello, Order, VERSION};
+use lb_front::{
+    control::{self, Hello, Order, VERSION},
+    handover::{self, Handed},
+};
 
 /// A front that said hello.
 pub(super) struct Living {
     pub(super) reports: OwnedReadHalf,
     pub(super) orders: OwnedWriteHalf,
     pub(super) hello: Hello,
+    /// What it listens on, for the next one; empty if it knows no hand-over.
+    pub(super) listeners: Vec<TcpListener>,
+    /// Its process, if that has a number here.
+    sender: Option<i32>,
+}
+
+impl Living {
+    pub(super) async fn order(&mut self, order: &Order) -> io::Result<()> {
+        control::send(&mut self.orders, order).await
+    }
+
+    /// Ends with the front.
+    pub(super) async fn ended(&mut self) {
+        while let Ok(Some(_)) = control::receive::<serde_json::Value>(&mut self.reports).await {}
+    }
+
+    /// Asks the front behind `control` to end, which knows no order of ours, by a signal: to that process and no other.
+    pub(super) async fn terminate(self, control: &Path) -> io::Result<()> {
+        let unknown = || io::Error::other("its process is not seen from here");
+        let pid = self.sender.ok_or_else(unknown)?;
+        let process = Process::open(pid.unsigned_abs())?;
+        // Numbers are given again. The front has this one before and after the process was looked up, so it is that.
+        if greet(control).await?.sender != Some(pid) {
+            return Err(io::Error::other("another one is in its place"));
+        }
+        process.terminate()
+    }
+}
+
+/// The front behind `control`. An agent that ended while it replaced one by another has left two: the one behind
+/// [`successor`] is told to end, or takes the place of the other where that has begun to.
+pub(super) async fn find(control: &Path) -> io::Result<Living> {
+    let next = successor(control);
+    let left = greet(&next).await.ok();
+    match (greet(control).await, left) {
+        (Err(error), Some(front)) if is_nobody(&error) && front.hello.has_routes => {
+            std::fs::rename(&next, control)?;
+            Ok(front)
+        }
+        (found, left) => {
+            if let Some(mut left) = left {
+                // It may have ended by now.
+                let _ = left.order(&Order::Drain).await;
+            }
+            found
+        }
+    }
+}
+
+/// Where a front is found as long as the one behind `control` is not replaced by it.
+pub(super) fn successor(control: &Path) -> PathBuf {
+    control.with_extension("next")
 }
 
 /// Exchanges hellos with the front behind `control`, if there is one.
 pub(super) async fn greet(control: &Path) -> io::Result<Living> {
     let greeting = async {
-        let (mut reports, mut orders) = UnixStream::connect(control).await?.into_split();
-        control::send(&mut orders, &Order::Hello { version: VERSION }).await?;
-        let hello = control::receive(&mut reports).await?;
+        let socket = UnixSocket::new_stream()?;
+        // Before it says anything. What the socket knows of its peer by itself is the agent that made it listen.
+        setsockopt(&socket, PassCred, &true)?;
+        let mut stream = socket.connect(control).await?;
+        control::send(&mut stream, &Order::Hello { version: VERSION }).await?;
+        let hello = handover::receive(&stream).await?;
         let ended = || {
             io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "it ended at once; its log says why",
             )
         };
+        let Handed {
+            message,
+            listeners,
+            sender,
+        } = hello.ok_or_else(ended)?;
+        let (reports, orders) = stream.into_split();
         Ok(Living {
-            hello: hello.ok_or_else(ended)?,
+            hello: message,
             reports,
             orders,
+            listeners,
+            sender,
         })
     };
     timeout(HELLO, greeting).await?
