@@ -60,7 +60,7 @@ async fn register(
     stages.spawn(async { ("registrar", run.await.map_err(Into::into)) });
     tracing::info!("registering containers");
     let early = tokio::select! {
-        signal = shutdown_signal(reload) => signal.map(|name| tracing::info!(signal = name, "ending")),
+        ending = shutdown_signal(reload) => ending.map(drop),
         ended = stages.join_next() => Err(fault(ended)),
     };
     stop.cancel();

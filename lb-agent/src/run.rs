@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
-    config::Config,
+    config::{self, Config},
     discover::consul,
     front, host_dns,
     maps::Maps,
@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinError, JoinSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -32,8 +32,8 @@ use crate::{
 use listeners::Listeners;
 use stages::spawn;
 
-/// How long the stages have to end; the front has its own, shorter one for requests in flight.
-const GRACE: Duration = Duration::from_secs(40);
+/// How long the stages have to end beside what requests in flight at the front have.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What must have happened before the agent is ready.
 const IN_MAPS: &str = "the first complete catalog is in the maps";
@@ -140,6 +140,12 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
         conditions.push(ROUTED);
     }
     let readiness = Readiness::new(conditions);
+    let config::Front {
+        enabled,
+        grace,
+        drain,
+        ..
+    } = config.front;
     let end = front::End::default();
     let stop = &end.stop;
     let mut stages = spawn(
@@ -152,17 +158,27 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
     tracing::info!("running");
 
     let early = tokio::select! {
-        signal = shutdown_signal(&reload) => signal.map(|name| tracing::info!(signal = name, "ending")),
+        ending = shutdown_signal(&reload) => ending,
         ended = stages.join_next() => Err(fault(ended)),
     };
     readiness.stop();
-    if early.is_err() {
+    if !matches!(early, Ok(Ending::All)) {
         // A fault elsewhere ends no request of a healthy front.
         end.keep_front.cancel();
+    } else if enabled && !grace.is_zero() {
+        tracing::info!(
+            ?grace,
+            "the front goes on until others have seen that it is not ready"
+        );
+        tokio::select! {
+            () = sleep(grace) => {}
+            _ = shutdown_signal(&reload) => {}
+            _ = stages.join_next() => {}
+        }
     }
     stop.cancel();
     let late = tokio::select! {
-        drained = timeout(GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),
+        drained = timeout(drain + GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),
         // The second signal means now.
         signal = shutdown_signal(&reload) => signal.is_ok(),
     };
@@ -172,7 +188,7 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
             "stages were still running when the agent ended"
         );
     }
-    early
+    early.map(drop)
 }
 
 /// Makes the agent the resolver of this host's own processes. Where that cannot be, all else works on.
@@ -226,24 +242,37 @@ fn load(config: programs::Config) -> Result<Programs> {
     Ok(loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
-pub(crate) async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<&'static str> {
+/// What is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    All,
+    /// The front serves on, for the next agent.
+    AllButFront,
+}
+
+pub(crate) async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<Ending> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
-    let (mut term, mut int, mut hup): (Signal, Signal, Signal) = (
+    let (mut term, mut int, mut hup, mut usr2): (Signal, Signal, Signal, Signal) = (
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
         listen(SignalKind::hangup())?,
+        listen(SignalKind::user_defined2())?,
     );
     loop {
-        tokio::select! {
-            _ = term.recv() => return Ok("SIGTERM"),
-            _ = int.recv() => return Ok("SIGINT"),
+        let (signal, ending) = tokio::select! {
+            _ = term.recv() => ("SIGTERM", Ending::All),
+            _ = int.recv() => ("SIGINT", Ending::All),
+            _ = usr2.recv() => ("SIGUSR2", Ending::AllButFront),
             _ = hup.recv() => {
                 tracing::info!(
                     "SIGHUP: tokens and certificates are read again; restart the agent to change anything else"
                 );
                 reload.send_replace(());
+                continue;
             }
-        }
+        };
+        tracing::info!(signal, "ending");
+        return Ok(ending);
     }
 }
 

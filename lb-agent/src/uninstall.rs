@@ -244,14 +244,16 @@ impl Work {
 
     /// The sockets of an agent that was killed. The front may have outlived it.
     fn sockets(&mut self, admin: &Path) -> Result<()> {
-        let front = admin.with_file_name("front.sock");
-        if listens(&front)? {
-            self.left.push(format!(
-                "the front of an agent that was killed still serves; end that process (`lb-agent front`), and remove {}",
-                front.display()
-            ));
-        } else {
-            self.socket(&front)?;
+        for name in ["front.sock", "front.next"] {
+            let front = admin.with_file_name(name);
+            if listens(&front)? {
+                self.left.push(format!(
+                    "the front of an agent that was killed still serves; end that process (`lb-agent front`), and remove {}",
+                    front.display()
+                ));
+            } else {
+                self.socket(&front)?;
+            }
         }
         if listens(admin)? {
             self.left

@@ -167,6 +167,12 @@ pub struct Front {
     pub expose: Expose,
     /// The status for a host name that nobody claims.
     pub no_route_status: u16,
+    /// How long it goes on when the agent is told to end and says that it is not ready.
+    pub grace: Duration,
+    /// How long requests in flight may take after that.
+    pub drain: Duration,
+    /// How long connections may stay at a front that another one follows.
+    pub retirement: Duration,
 }
 
 /// The page, the metrics and the API.

@@ -98,6 +98,9 @@ raw_config! {
     front_domains: Vec<String>,
     front_expose: String,
     front_no_route_status: i64,
+    front_grace: String,
+    front_drain: String,
+    front_retirement: String,
     admin_listen: String,
     admin_token_file: String,
     admin_names: Vec<String>,
@@ -204,6 +207,9 @@ impl RawConfig {
             raw.front_domains = keys.strings(front, "domains");
             raw.front_expose = keys.string(front, "expose");
             raw.front_no_route_status = keys.integer(front, "no_route_status");
+            raw.front_grace = keys.string(front, "grace");
+            raw.front_drain = keys.string(front, "drain");
+            raw.front_retirement = keys.string(front, "retirement");
         });
         keys.table(&mut root, "admin", |keys, admin| {
             raw.admin_listen = keys.string(admin, "listen");

@@ -133,6 +133,9 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         domains: domains(raw, judge),
         expose: judge.text(&raw.front_expose, Expose::All, expose),
         no_route_status: judge.number(&raw.front_no_route_status, 503, 400..=599),
+        grace: judge.text(&raw.front_grace, Duration::ZERO, leave),
+        drain: judge.text(&raw.front_drain, Duration::from_secs(30), leave),
+        retirement: judge.text(&raw.front_retirement, Duration::from_secs(600), retirement),
     }
 }
 
@@ -418,6 +421,18 @@ fn quarantine(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(7 * 24 * 60 * 60);
     parse_duration(text)
         .filter(|quarantine| *quarantine <= longest)
+        .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
+}
+
+fn leave(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|time| *time <= Duration::from_secs(3600))
+        .ok_or_else(|| "write a time up to 1h, such as 30s; 0 for none".to_owned())
+}
+
+fn retirement(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|time| *time <= Duration::from_secs(7 * 24 * 60 * 60))
         .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
 }
 

@@ -5,7 +5,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -35,9 +34,6 @@ use super::{
         front_line, host_names, reconcile_figures, registrar_line, removal_figures, routes_figures,
     },
 };
-
-/// How long the front's requests in flight have.
-const FRONT_GRACE: Duration = Duration::from_secs(30);
 
 pub(super) fn spawn(
     config: Config,
@@ -266,7 +262,9 @@ pub(super) fn spawn(
     if config.front.enabled {
         let control = front_control(&config);
         let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());
-        supervisor.grace = FRONT_GRACE;
+        supervisor.grace = config.front.drain;
+        supervisor.retirement = config.front.retirement;
+        supervisor.kind = front_kind(&config);
         supervisor.routes = routes.clone();
         supervisor.settings = front_settings(&config);
         if config.log_format == LogFormat::Json {
@@ -358,6 +356,20 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
         token_file: config.admin.token_file.clone(),
         names: config.admin.names.clone(),
     }
+}
+
+/// What a front of this program and configuration is told by, as far as neither can change while it runs.
+fn front_kind(config: &Config) -> String {
+    format!(
+        "{} {} {} {}",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("LB_REVISION").unwrap_or("unknown"),
+        match config.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        },
+        config.front.drain.as_secs(),
+    )
 }
 
 fn front_settings(config: &Config) -> lb_front::Settings {

@@ -35,7 +35,7 @@ fn met(world: &World, vip: Ipv4Addr) -> Vec<String> {
 }
 
 /// A client of the front that wants every request answered with 200.
-fn requests(netns: &Arc<Netns>) -> Traffic {
+pub(crate) fn requests(netns: &Arc<Netns>) -> Traffic {
     let netns = Arc::clone(netns);
     let front = (Ipv4Addr::LOCALHOST, 80).into();
     Traffic::start(move || match http(&netns, front, "www.hello", "/") {

@@ -25,6 +25,7 @@ mod choices;
 mod collisions;
 mod consul_tls;
 mod drains;
+mod handover;
 mod kills;
 mod kit;
 mod life;

@@ -130,6 +130,10 @@ fn a_file_of_services_is_all_that_must_be_given() {
     assert_eq!(config.front.listen, ["0.0.0.0:80".parse().unwrap()]);
     assert_eq!(config.front.domains[0], "localhost");
     assert_eq!(config.front.no_route_status, 503);
+    let times = |front: &crate::config::Front| {
+        [front.grace, front.drain, front.retirement].map(|it| it.as_secs())
+    };
+    assert_eq!(times(&config.front), [0, 30, 600]);
     assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
     let both = ["198.18.0.1:53", "[fd62:6c62:76:1::1]:53"];
     assert_eq!(config.dns.listen, both.map(|it| it.parse().unwrap()));
@@ -170,6 +174,9 @@ fn every_key_of_the_file_has_its_effect() {
             domains = ["Apps.Example.org."]
             expose = "tagged"
             no_route_status = 404
+            grace = "10s"
+            drain = "1m"
+            retirement = "2h"
             [admin]
             listen = "0.0.0.0:9180"
             token_file = "/f"
@@ -213,6 +220,9 @@ fn every_key_of_the_file_has_its_effect() {
         .collect();
     assert_eq!(listen, ["0.0.0.0:8080", "[::1]:8080"]);
     assert_eq!(config.front.domains, ["apps.example.org"]);
+    let front = &config.front;
+    let times = [front.grace, front.drain, front.retirement];
+    assert_eq!(times.map(|it| it.as_secs()), [10, 60, 7200]);
     assert_eq!(config.front.expose, Expose::Tagged);
     assert_eq!(config.front.no_route_status, 404);
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
