@@ -4,6 +4,7 @@
 //! it never breaks the service, nor another option. Which options there are stands in [`table`].
 
 pub mod access;
+mod front;
 pub mod table;
 mod value;
 
@@ -13,11 +14,13 @@ use std::{
     time::Duration,
 };
 
+use lb_front::rules::Rules;
 use serde::Serialize;
 
 use crate::catalog::{Instance, InstanceKey, Problem};
 
 pub use access::{Access, Client, Rule};
+use front::FrontSetting;
 pub(crate) use value::{dotted, is_dns_name, parse_duration};
 
 /// What a service's registrations ask for, resolved.
@@ -46,6 +49,8 @@ pub struct Options {
     pub udp_by_tag: bool,
     /// `lb_slow_start`: how long a backend that came late takes to get its whole share; zero means no time.
     pub slow_start: Duration,
+    /// What only the front acts on; `None` where nothing of that is stated.
+    pub front: Option<Arc<Rules>>,
 }
 
 impl Default for Options {
@@ -62,6 +67,7 @@ impl Default for Options {
             proto: Proto::Tcp,
             udp_by_tag: false,
             slow_start: Duration::ZERO,
+            front: None,
         }
     }
 }
@@ -298,6 +304,7 @@ enum Setting {
     Deny(Vec<Rule>),
     Proto(Proto),
     SlowStart(Duration),
+    Front(FrontSetting),
     Weight(u16),
 }
 
@@ -336,6 +343,7 @@ impl Setting {
             Self::Deny(rules) => options.access.deny = rules,
             Self::Proto(proto) => options.proto = proto,
             Self::SlowStart(time) => options.slow_start = time,
+            Self::Front(setting) => setting.apply(options),
             // A weight belongs to its instance.
             Self::Weight(_) => {}
         }
@@ -403,10 +411,10 @@ fn option(name: &str, text: &str) -> Option<(String, String)> {
 
 /// What the tag `name` says that has no value: an empty one, as some tools make it of a variable that is not set, says less.
 fn bare(name: &str) -> &'static str {
-    match name.eq_ignore_ascii_case("lb_expose") {
-        true => "true",
-        false => "",
-    }
+    let said = ["lb_expose", "lb_maintenance"]
+        .iter()
+        .any(|flag| name.eq_ignore_ascii_case(flag));
+    if said { "true" } else { "" }
 }
 
 /// The beginning of a text that somebody else wrote, for a message.

@@ -6,6 +6,8 @@
 
 #[path = "front/access.rs"]
 mod access;
+#[path = "front/documents.rs"]
+mod documents;
 #[expect(dead_code, reason = "the front's own tests use the rest")]
 #[path = "../../lb-front/tests/front/kit.rs"]
 mod kit;

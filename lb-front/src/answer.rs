@@ -49,6 +49,10 @@ pub enum Reason {
     ResponseStalled,
     /// The request has been here before.
     Loop,
+    /// The service is under maintenance.
+    Maintenance,
+    /// The service sends its clients elsewhere.
+    Redirect,
 }
 
 impl Reason {
@@ -74,6 +78,8 @@ impl Reason {
             Self::ResponseTruncated => "response_truncated",
             Self::ResponseStalled => "response_stalled",
             Self::Loop => "loop",
+            Self::Maintenance => "maintenance",
+            Self::Redirect => "redirect",
         }
     }
 }

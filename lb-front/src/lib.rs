@@ -10,6 +10,7 @@
 //! | `child`, `control`, `handover` | the process, the messages between it and the agent, listeners beside them |
 //! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
 //! | `workers`, `worker`, `leave` | all threads, one thread, how clients are left when it ends |
+//! | `rules`, `policy` | what services ask for beside that, and doing it |
 //! | `connection`, `client`, `wire`, `guard` | a client's connection, its state, its stream, the rules on its bytes |
 //! | `proxy`, `request`, `answer`, `body`, `exchange` | a request, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
@@ -29,9 +30,11 @@ pub mod fuzz;
 mod guard;
 pub mod handover;
 mod leave;
+mod policy;
 mod proxy;
 mod request;
 pub mod routes;
+pub mod rules;
 mod stats;
 mod table;
 mod tunnel;

@@ -14,6 +14,7 @@ use super::{
     body::{Download, Progress, Upload},
     client::{ClientState, Stop},
     exchange::Exchange,
+    policy,
     request::{self, Checked, Sender},
     table::{ServiceTable, Table},
     tunnel,
@@ -36,6 +37,11 @@ pub(super) async fn respond(
         Ok(found) => found,
         Err(refusal) => return refuse(refusal, &incoming, exchange),
     };
+    if let Some(policy) = service.policy()
+        && let Err(answer) = policy.before(&parts, &checked)
+    {
+        return instead(answer, &incoming, exchange);
+    }
     let upload = Upload::new(incoming);
     let sender = Sender {
         client: &client,
@@ -176,6 +182,17 @@ fn switch(
 fn refuse(mut refusal: Refusal, body: &Incoming, exchange: Exchange) -> Response<Download> {
     refusal.close |= !body.is_end_stream();
     own(refusal, exchange)
+}
+
+/// What a rule of the service answers, without having looked at the body.
+fn instead(answer: policy::Answer, body: &Incoming, mut exchange: Exchange) -> Response<Download> {
+    let mut response = answer.response;
+    if !body.is_end_stream() {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.answer(response.status(), answer.reason);
+    response.map(|bytes| Download::own(Some(bytes), exchange))
 }
 
 /// An answer in place of one from a backend.

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::carried;
+use crate::{carried, rules::Rules};
 
 /// What a service is called between agent and front. One that comes back has another.
 pub type Place = u64;
@@ -41,6 +41,9 @@ pub struct RouteService {
     /// Whom it lets in; `None` is everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<RouteAccess>,
+    /// What else it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Arc<Rules>>,
 }
 
 /// A backend as the front sees it.

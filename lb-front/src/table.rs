@@ -14,6 +14,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    policy::Policy,
     request::Via,
     routes::{Hosts, Place, RouteBackend, RouteService, RoutesChange},
 };
@@ -63,6 +64,8 @@ pub(super) struct Table {
 pub(super) struct ServiceTable {
     pub(super) label: Arc<str>,
     service: Arc<RouteService>,
+    /// What its rules ask for, if it has any.
+    policy: Option<Box<Policy>>,
     /// Indexes of its backends, usable ones only, each as often as its weight says, well mixed.
     order: Box<[usize]>,
     /// Shared by all workers, so that the turn is the same whichever worker a client meets, and by the
@@ -174,9 +177,18 @@ impl ServiceTable {
         Self {
             label: service.label.clone(),
             order: order(&weights.collect::<Vec<_>>()),
+            policy: service
+                .rules
+                .as_deref()
+                .map(|rules| Policy::new(rules).into()),
             service,
             cursor,
         }
+    }
+
+    /// What its rules ask for.
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        self.policy.as_deref()
     }
 
     /// Backends in turn, beginning with the next one, each once.

@@ -27,7 +27,7 @@ use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
 use crate::config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs};
-use crate::options::table::OPTIONS;
+use crate::options::table;
 
 /// The command line of `lb-agent`.
 #[derive(Debug, Parser)]
@@ -414,9 +414,10 @@ fn now_unix() -> u64 {
 }
 
 fn list_options(output: Output) -> Answer {
+    let options: Vec<_> = table::all().collect();
     let text = match output {
-        Output::Table => show::options(OPTIONS),
-        Output::Json => json(OPTIONS)?,
+        Output::Table => show::options(&options),
+        Output::Json => json(&options)?,
     };
     Ok((text, Exit::Fine))
 }

@@ -322,7 +322,7 @@ pub(super) fn released(entries: &[Entry]) -> String {
 }
 
 /// A line for each option that acts.
-pub(super) fn options(entries: &[OptionEntry]) -> String {
+pub(super) fn options(entries: &[&OptionEntry]) -> String {
     // Markdown's marks are for the page that is made of the same table.
     let plain = |text: &str| text.replace('`', "");
     let mut table = table(&["OPTION", "DEFAULT", "VALUES", "DOES"]);

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+pub use super::front::FRONT;
 use super::{Setting, Wrong, value};
 
 /// One option, or a family of them whose name ends in `*`.
@@ -24,10 +25,13 @@ pub struct Entry {
 }
 
 /// From the text of a value to what it means.
-pub(super) type Read = fn(&str) -> Result<Setting, Wrong>;
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Read {
+    Value(fn(&str) -> Result<Setting, Wrong>),
+}
 
 impl Entry {
-    const fn later(name: &'static str, does: &'static str) -> Self {
+    pub(super) const fn later(name: &'static str, does: &'static str) -> Self {
         Self {
             name,
             values: "",
@@ -47,18 +51,23 @@ impl Entry {
 
 /// The option that `name` means.
 pub(super) fn find(name: &str) -> Option<&'static Entry> {
-    OPTIONS.iter().find(|entry| entry.names(name))
+    all().find(|entry| entry.names(name))
 }
 
-/// All options, those that act first.
-pub const OPTIONS: &[Entry] = &[
+/// All options.
+pub fn all() -> impl Iterator<Item = &'static Entry> {
+    OPTIONS.iter().chain(FRONT)
+}
+
+/// Those that do not concern the front alone.
+const OPTIONS: &[Entry] = &[
     Entry {
         name: "lb_balance",
         values: "`least-conn`, `round-robin`, `random`, `maglev`",
         default: "`least-conn`",
         does: "how the kernel chooses a backend for a connect to the VIP; with `maglev`, by its network namespace, so that each client stays at one. The front always takes turns",
         since: Some("0.1.0"),
-        read: Some(value::balance),
+        read: Some(Read::Value(value::balance)),
     },
     Entry {
         name: "lb_check",
@@ -66,7 +75,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "`tcp`; `off` with `lb_proto=udp`",
         does: "how the agent probes each instance: a connect; a GET that must answer 2xx or 3xx; not at all",
         since: Some("0.1.0"),
-        read: Some(value::check),
+        read: Some(Read::Value(value::check)),
     },
     Entry {
         name: "lb_drain",
@@ -74,7 +83,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "`30`",
         does: "how long the established flows of a drained or removed backend may go on before they are cut; 0 cuts them at once",
         since: Some("0.1.0"),
-        read: Some(value::drain),
+        read: Some(Read::Value(value::drain)),
     },
     Entry {
         name: "lb_expose",
@@ -82,7 +91,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "by `[front] expose`",
         does: "whether the front routes to the service and its parts",
         since: Some("0.1.0"),
-        read: Some(value::expose),
+        read: Some(Read::Value(value::expose)),
     },
     Entry {
         name: "lb_local",
@@ -90,7 +99,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "`any`",
         does: "which instances take new flows: all alike; those of this host with 16 times their weight; those of this host alone",
         since: Some("0.1.0"),
-        read: Some(value::local),
+        read: Some(Read::Value(value::local)),
     },
     Entry {
         name: "lb_port",
@@ -98,7 +107,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "every port",
         does: "the ports that the VIP answers on",
         since: Some("0.1.0"),
-        read: Some(value::ports),
+        read: Some(Read::Value(value::ports)),
     },
     Entry {
         name: "lb_proto",
@@ -106,7 +115,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "`tcp`; instances with the tag `udp` are UDP",
         does: "what the instances speak; see [UDP](#udp). With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
         since: Some("0.1.0"),
-        read: Some(value::proto),
+        read: Some(Read::Value(value::proto)),
     },
     Entry {
         name: "lb_slow_start",
@@ -114,7 +123,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "`off`",
         does: "how long an instance that becomes usable takes to get its whole share, from a tenth in ten steps",
         since: Some("0.1.0"),
-        read: Some(value::slow_start),
+        read: Some(Read::Value(value::slow_start)),
     },
     Entry {
         name: "lb_weight",
@@ -122,7 +131,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "the registration's weight, else 1",
         does: "the share of the instance that states it; replaces the registration's. 0 takes no new flow",
         since: Some("0.1.0"),
-        read: Some(value::weight),
+        read: Some(Read::Value(value::weight)),
     },
     Entry {
         name: "lb_affinity",
@@ -130,7 +139,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "`off`",
         does: "a client keeps its backend until so long after its last flow",
         since: Some("0.1.0"),
-        read: Some(value::affinity),
+        read: Some(Read::Value(value::affinity)),
     },
     Entry {
         name: "lb_allow",
@@ -138,7 +147,7 @@ pub const OPTIONS: &[Entry] = &[
         default: "everybody",
         does: "which clients are let in; all others are kept out. See [who is let in](#who-is-let-in), on VIPs and on the front",
         since: Some("0.1.0"),
-        read: Some(value::allow),
+        read: Some(Read::Value(value::allow)),
     },
     Entry {
         name: "lb_deny",
@@ -146,31 +155,15 @@ pub const OPTIONS: &[Entry] = &[
         default: "nobody",
         does: "which clients are kept out; wins over `lb_allow`",
         since: Some("0.1.0"),
-        read: Some(value::deny),
+        read: Some(Read::Value(value::deny)),
     },
-    Entry::later("lb_auth", "the front asks for a password"),
-    Entry::later("lb_canary", "a share of the requests goes to a part"),
-    Entry::later("lb_compress", "the front compresses answers"),
-    Entry::later("lb_cors", "the front answers preflight requests"),
-    Entry::later("lb_header_*", "the front sets or removes a header"),
-    Entry::later("lb_maintenance", "the front answers with a notice"),
-    Entry::later("lb_path", "the front routes by path"),
-    Entry::later("lb_rate", "the front limits requests per second"),
-    Entry::later("lb_redirect", "the front redirects"),
-    Entry::later("lb_retries", "how often the front tries another backend"),
-    Entry::later(
-        "lb_sticky",
-        "the front keeps a client at its backend by a cookie",
-    ),
-    Entry::later("lb_strip", "the front removes the path that it routed by"),
-    Entry::later("lb_timeout", "how long the front waits for a backend"),
 ];
 
 /// The options that act, as the table of `docs/options.md`.
 pub fn markdown() -> String {
     let mut text =
         String::from("| option | values | default | does | since |\n|---|---|---|---|---|\n");
-    for entry in OPTIONS {
+    for entry in all() {
         let Entry {
             name,
             values,
@@ -188,7 +181,7 @@ pub fn markdown() -> String {
     text.push_str(
         "\nSpoken for, and reported as not supported when stated:\n\n| option | will say |\n|---|---|\n",
     );
-    for Entry { name, does, .. } in OPTIONS.iter().filter(|entry| entry.since.is_none()) {
+    for Entry { name, does, .. } in all().filter(|entry| entry.since.is_none()) {
         text.push_str(&format!("| `{name}` | {does} |\n"));
     }
     text
@@ -200,11 +193,11 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_an_option_that_acts_can_be_read() {
-        let mut names: Vec<_> = OPTIONS.iter().map(|entry| entry.name).collect();
+        let mut names: Vec<_> = all().map(|entry| entry.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), OPTIONS.len());
-        for entry in OPTIONS {
+        assert_eq!(names.len(), all().count());
+        for entry in all() {
             assert!(
                 entry.since.is_none() || entry.read.is_some(),
                 "{}",

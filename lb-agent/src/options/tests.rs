@@ -28,12 +28,12 @@ fn instance(registered: u64, tags: &[&str]) -> Arc<Instance> {
     })
 }
 
-fn tagged(tags: &[&str]) -> Resolved {
+pub(super) fn tagged(tags: &[&str]) -> Resolved {
     resolve("s", &[instance(1, tags)])
 }
 
 #[track_caller]
-fn check(tag: &str, expect: Options) {
+pub(super) fn check(tag: &str, expect: Options) {
     let resolved = tagged(&[tag]);
     let problems: Vec<_> = resolved.problems.iter().collect();
     assert!(problems.is_empty(), "{tag}: {problems:?}");
@@ -41,7 +41,7 @@ fn check(tag: &str, expect: Options) {
 }
 
 #[track_caller]
-fn check_wrong(tag: &str, remedy: &str) {
+pub(super) fn check_wrong(tag: &str, remedy: &str) {
     let resolved = tagged(&[tag, "lb_drain=7"]);
     let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
         panic!("{tag}: {:?}", resolved.problems);

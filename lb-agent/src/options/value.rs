@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Balance, CheckKind, Local, Proto, Rule, Setting, Wrong, access,
-    table::{self, OPTIONS},
+    table::{self, Read},
 };
 
 /// The option `name` with the value `text`.
@@ -14,10 +14,10 @@ use super::{
 /// When it cannot be used as it is.
 pub(super) fn setting(name: &str, text: &str) -> Result<Setting, Wrong> {
     match table::find(name).map(|entry| entry.read) {
-        Some(Some(read)) => read(text),
+        Some(Some(Read::Value(read))) => read(text),
         Some(None) => Err("this version does not support it; remove it until yours does".into()),
         None => {
-            let acting = OPTIONS.iter().filter(|entry| entry.since.is_some());
+            let acting = table::all().filter(|entry| entry.since.is_some());
             let acting: Vec<_> = acting.map(|entry| entry.name).collect();
             Err(format!(
                 "there is no such option; those of this version are {}",
@@ -181,6 +181,6 @@ pub(crate) fn dotted(service: &str) -> String {
 }
 
 /// The longest time that an option takes: a day.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const PATH_LIMIT: usize = 1024;

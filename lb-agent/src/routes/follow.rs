@@ -122,6 +122,7 @@ impl Follower {
             label,
             backends,
             access: on_front(access),
+            rules: service.options.front.clone(),
         };
         if known.is_some_and(|known| **known == service) {
             return None;

@@ -356,6 +356,7 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
             label: label.into(),
             backends: addresses.iter().map(backend).collect(),
             access: None,
+            rules: None,
         }))
     };
     let hosts = [

@@ -8,6 +8,7 @@ mod bytes;
 mod forms;
 mod kit;
 mod leaving;
+mod options;
 mod regressions;
 mod sending;
 mod smuggling;

@@ -1,0 +1,106 @@
+//! The options that the front alone acts on: which there are, what each takes, and the rules they become.
+
+mod redirect;
+
+use std::{sync::Arc, time::Duration};
+
+use lb_front::rules::{Maintenance, Redirect, Rules};
+
+use super::{
+    Options, Setting, Wrong,
+    table::{Entry, Read},
+    value::{LONGEST, parse_duration},
+};
+
+/// One usable option of the front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum FrontSetting {
+    Maintenance(Option<Maintenance>),
+    Redirect(Option<Redirect>),
+}
+
+impl FrontSetting {
+    pub(super) fn apply(self, options: &mut Options) {
+        let rules = Arc::make_mut(options.front.get_or_insert_default());
+        match self {
+            Self::Maintenance(maintenance) => rules.maintenance = maintenance,
+            Self::Redirect(redirect) => rules.redirect = redirect,
+        }
+        // Whoever says `off` everywhere asks for nothing.
+        if *rules == Rules::default() {
+            options.front = None;
+        }
+    }
+}
+
+/// All of them, those that act first.
+pub const FRONT: &[Entry] = &[
+    Entry {
+        name: "lb_maintenance",
+        values: "`true` or a time after which to ask again, each with or without a notice behind it; `false`. The bare tag means `true`",
+        default: "`false`",
+        does: "the front answers with 503 and the notice",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(maintenance)),
+    },
+    Entry {
+        name: "lb_redirect",
+        values: "`https`, `https:<port>`, or `http://` or `https://` with a host and perhaps a port and a path; before it 301, 302, 307 or 308; `off`",
+        default: "`off`; 307",
+        does: "the front sends clients to the same URL by HTTPS, to the same path there, or to that very URL if it has a path. A request that is there already goes on",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(redirect::redirect)),
+    },
+    Entry::later("lb_auth", "the front asks for a password"),
+    Entry::later("lb_canary", "a share of the requests goes to a part"),
+    Entry::later("lb_compress", "the front compresses answers"),
+    Entry::later("lb_cors", "the front answers preflight requests"),
+    Entry::later("lb_header_*", "the front sets or removes a header"),
+    Entry::later("lb_path", "the front routes by path"),
+    Entry::later("lb_rate", "the front limits requests per second"),
+    Entry::later("lb_retries", "how often the front tries another backend"),
+    Entry::later(
+        "lb_sticky",
+        "the front keeps a client at its backend by a cookie",
+    ),
+    Entry::later("lb_strip", "the front removes the path that it routed by"),
+    Entry::later("lb_timeout", "how long the front waits for a backend"),
+];
+
+fn maintenance(text: &str) -> Result<Setting, Wrong> {
+    let remedy = "write `true`, `false`, or a time such as `10m`, at most a day; behind `true` or the time a notice of at most \
+                  400 bytes if you like";
+    let (state, notice) = match text.split_once(char::is_whitespace) {
+        Some((state, notice)) => (state, Some(notice.trim())),
+        None => (text, None),
+    };
+    if notice.is_some_and(|it| it.len() > NOTICE_LIMIT || it.contains(char::is_control)) {
+        return Err(remedy.into());
+    }
+    let whole = |time: &Duration| *time <= LONGEST && time.subsec_nanos() == 0;
+    let retry_after_seconds = match (state, notice) {
+        ("false", None) => return Ok(FrontSetting::Maintenance(None).into()),
+        ("true", _) => None,
+        _ => match parse_duration(state).filter(whole) {
+            Some(time) => Some(time.as_secs()),
+            None => return Err(remedy.into()),
+        },
+    };
+    let maintenance = Maintenance {
+        retry_after_seconds,
+        notice: notice.map(str::to_owned),
+    };
+    Ok(FrontSetting::Maintenance(Some(maintenance)).into())
+}
+
+impl From<FrontSetting> for Setting {
+    fn from(setting: FrontSetting) -> Self {
+        Self::Front(setting)
+    }
+}
+
+/// Bytes of a notice: a line or two.
+const NOTICE_LIMIT: usize = 400;
+
+#[cfg(test)]
+mod tests;

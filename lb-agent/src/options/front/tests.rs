@@ -1,0 +1,110 @@
+use std::sync::Arc;
+
+use lb_front::rules::{Maintenance, Redirect, Rules, Target};
+
+use crate::options::{
+    Options,
+    tests::{check, check_wrong, tagged},
+};
+
+#[track_caller]
+fn ruled(tag: &str, rules: Rules) {
+    let front = (rules != Rules::default()).then(|| Arc::new(rules));
+    check(
+        tag,
+        Options {
+            front,
+            ..Options::default()
+        },
+    );
+}
+
+#[test]
+fn maintenance_takes_a_time_and_a_notice() {
+    let noticed = |retry_after_seconds, notice: Option<&str>| Rules {
+        maintenance: Some(Maintenance {
+            retry_after_seconds,
+            notice: notice.map(str::to_owned),
+        }),
+        ..Rules::default()
+    };
+    ruled("lb_maintenance", noticed(None, None));
+    ruled("lb_maintenance=true", noticed(None, None));
+    ruled("lb_maintenance=10m", noticed(Some(600), None));
+    ruled(
+        "lb_maintenance=30  Back soon, <b>!",
+        noticed(Some(30), Some("Back soon, <b>!")),
+    );
+    ruled("lb_maintenance=true x", noticed(None, Some("x")));
+    ruled("lb_maintenance=false", Rules::default());
+    let long = format!("lb_maintenance=true {}", "x".repeat(401));
+    for wrong in [
+        // A slip of the pen must not take a service down.
+        "lb_maintenance=ture",
+        "lb_maintenance=",
+        "lb_maintenance=false x",
+        "lb_maintenance=100ms",
+        "lb_maintenance=25h",
+        "lb_maintenance=true a\nb",
+        &long,
+    ] {
+        check_wrong(wrong, "`true`, `false`");
+    }
+}
+
+#[test]
+fn a_redirect_takes_a_status_and_a_target() {
+    let to = |status, to| Rules {
+        redirect: Some(Redirect { status, to }),
+        ..Rules::default()
+    };
+    let site = |text: &str| Target::Site(text.to_owned());
+    let url = |text: &str| Target::Url(text.to_owned());
+    ruled("lb_redirect=off", Rules::default());
+    ruled("lb_redirect=https", to(307, Target::Https(None)));
+    ruled("lb_redirect=301 https", to(301, Target::Https(None)));
+    ruled("lb_redirect=https:8443", to(307, Target::Https(Some(8443))));
+    for text in [
+        "https://www.example",
+        "http://b.example:81",
+        "http://www_hello",
+        "http://[fd00::1]",
+        "http://[fd00::1]:81",
+        "http://10.0.0.1",
+    ] {
+        ruled(&format!("lb_redirect=308 {text}"), to(308, site(text)));
+        let longer = format!("{text}/a%20b?c=d#e");
+        ruled(&format!("lb_redirect=302 {longer}"), to(302, url(&longer)));
+    }
+    for wrong in [
+        "",
+        "303 https",
+        "https 301",
+        "https:",
+        "https:0",
+        "https:+1",
+        "https:70000",
+        "http",
+        "ftp://a",
+        "//a",
+        "https://",
+        "https:///a",
+        "https://u@a",
+        "https://a:b",
+        "https://a?b",
+        "https://[x]",
+        "https://a/\u{e4}",
+        "https://a/\"",
+        "https://a/ b",
+    ] {
+        check_wrong(&format!("lb_redirect={wrong}"), "before it 301");
+    }
+}
+
+#[test]
+fn what_is_off_everywhere_leaves_no_rules() {
+    let options = tagged(&["lb_maintenance=false", "lb_redirect=off"]).options;
+    assert_eq!(options, Options::default());
+    let options = tagged(&["lb_maintenance=false", "lb_redirect=https"]).options;
+    assert!(options.front.is_some_and(|it| it.redirect.is_some()));
+}

@@ -1,0 +1,272 @@
+//! `docs/http.md` is true: its examples are run as they stand, by the way that a services file takes through the agent.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+
+use lb_agent::{
+    assemble::{self, Facts},
+    catalog::SourceState,
+    config::{self, Outside, RawConfig},
+    discover::file,
+    options::table::FRONT,
+    routes::{Follower, RouteConfig},
+    snapshot::{ProbeState, Snapshot},
+};
+use lb_front::{Limits, Settings};
+
+use crate::kit::{Answer, Backend, Reply, Seen, TestFront, ok};
+
+const TEXT: &str = include_str!("../../../docs/http.md");
+
+/// A fenced block: the line of its fence in the text, its language, what is in it.
+struct Block<'t> {
+    line: usize,
+    language: &'t str,
+    text: String,
+}
+
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let inner = lines.by_ref().map(|(_, line)| line);
+            let inner: Vec<_> = inner.take_while(|line| *line != "```").collect();
+            blocks.push(Block {
+                line: at + 1,
+                language,
+                text: inner.join("\n"),
+            });
+        }
+    }
+    blocks
+}
+
+/// The front with the services of one example.
+struct Example {
+    front: TestFront,
+}
+
+impl Example {
+    fn new(text: &str) -> Self {
+        let (front, services): (Vec<_>, Vec<_>) = tables(text)
+            .into_iter()
+            .partition(|table| table.starts_with("[front]"));
+        let front = format!(
+            "cgroup = \"/\"\n[sources.file]\npath = \"/services.toml\"\n{}",
+            front.concat()
+        );
+        let raw = RawConfig::from_toml(Path::new("lb.toml"), &front).unwrap();
+        let outside = Outside {
+            variable: &|_| None,
+            read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+        };
+        let front = config::resolve(&raw, outside).unwrap().front;
+        let (routes, problems) = routes(&services.concat(), &front);
+        assert_eq!(problems, [] as [String; 0]);
+        let settings = Settings {
+            no_route_status: front.no_route_status,
+            ..Settings::default()
+        };
+        let front = TestFront::start(Limits::default(), 1);
+        front.front.publish(&routes, &settings);
+        Self { front }
+    }
+
+    /// The answer to a request of the text, whose lines end as text does.
+    fn ask(&self, request: &str) -> Answer {
+        let request = request.replace('\n', "\r\n");
+        // So that an answer without a length ends.
+        let last = "Connection: close";
+        self.front.ask(format!("{request}\r\n{last}\r\n\r\n"))
+    }
+}
+
+/// The tables of a TOML text, each with its heading.
+fn tables(text: &str) -> Vec<String> {
+    let mut tables: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with('[') || tables.is_empty() {
+            tables.push(String::new());
+        }
+        let table = tables.last_mut().unwrap();
+        table.push_str(line);
+        table.push('\n');
+    }
+    tables
+}
+
+/// The routes to `services`, whose instances are real ones in place of those in the text; and all problems.
+fn routes(services: &str, front: &config::Front) -> (lb_front::routes::RoutesChange, Vec<String>) {
+    let catalog = file::parse(services).unwrap();
+    let state = SourceState {
+        catalog: Some(Arc::new(catalog)),
+        ..SourceState::default()
+    };
+    let facts = Facts {
+        vips: Arc::default(),
+        verdicts: Arc::default(),
+        drains: Arc::default(),
+        departed: Arc::default(),
+        ramps: Arc::default(),
+        problems: Vec::new(),
+        since: SystemTime::UNIX_EPOCH,
+    };
+    let sources = BTreeMap::from([("file".to_owned(), state)]);
+    let mut snapshot = assemble::assemble(&sources, &facts);
+    let mut instances = BTreeMap::new();
+    let all: Vec<_> = snapshot
+        .services
+        .iter()
+        .map(|(name, it)| (name.clone(), it.clone()))
+        .collect();
+    for (name, mut service) in all {
+        for (key, backend) in &mut Arc::make_mut(&mut service).backends {
+            let id = key.id.to_string();
+            let instance = instances
+                .entry(backend.address)
+                .or_insert_with(|| Backend::start(move |seen| Reply::Keep(ok(&told(&id, seen)))));
+            backend.address = instance.address;
+            backend.probe.state = ProbeState::Up;
+        }
+        snapshot.services.insert(name, service);
+    }
+    let config = RouteConfig {
+        domains: front.domains.clone(),
+        expose: front.expose,
+        ..RouteConfig::default()
+    };
+    let mut follower = Follower::new(config);
+    let change = follower.follow(&Snapshot::default(), &snapshot, &[].into());
+    let problems = snapshot.problems.iter().chain(follower.problems());
+    (change, problems.map(ToString::to_string).collect())
+}
+
+/// What an instance answers, as the document says.
+fn told(id: &str, seen: &Seen) -> String {
+    let mut lines = seen.head.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let mut text = format!(
+        "{id}: {} {}\n",
+        words.next().unwrap(),
+        words.next().unwrap()
+    );
+    for line in lines {
+        let name = line.to_ascii_lowercase();
+        if name.starts_with("x-") && !name.starts_with("x-forwarded-") {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The answer as the document writes one.
+fn written(answer: &Answer) -> String {
+    const LEFT_OUT: [&str; 4] = ["date", "content-type", "content-length", "connection"];
+    let mut lines = answer.head.lines().filter(|line| !line.is_empty());
+    let mut text = lines.next().unwrap().to_owned();
+    let mut fields: Vec<_> = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .filter(|(name, _)| !LEFT_OUT.contains(&&**name))
+        .collect();
+    fields.sort();
+    for (name, value) in fields {
+        text.push_str(&format!("\n{name}: {value}"));
+    }
+    if !answer.body.is_empty() {
+        text.push_str(&format!("\n\n{}", answer.body.trim_end()));
+    }
+    text
+}
+
+/// The same of an answer in the text.
+fn expected(block: &str) -> String {
+    let (head, body) = match block.split_once("\n\n") {
+        Some((head, body)) => (head, Some(body)),
+        None => (block, None),
+    };
+    let mut lines = head.lines();
+    let mut text = lines.next().unwrap().to_owned();
+    let mut fields: Vec<_> = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect();
+    fields.sort();
+    for (name, value) in fields {
+        text.push_str(&format!("\n{name}: {value}"));
+    }
+    if let Some(body) = body {
+        text.push_str(&format!("\n\n{body}"));
+    }
+    text
+}
+
+#[test]
+fn every_example_of_the_document_is_answered_as_it_says() {
+    let mut example = None;
+    let mut asked: Option<&Block<'_>> = None;
+    let mut compared = 0;
+    let blocks = blocks(TEXT);
+    for block in &blocks {
+        let line = block.line;
+        match block.language {
+            "toml" => example = Some(Example::new(&block.text)),
+            "http" if block.text.starts_with("HTTP/") => {
+                let request = asked
+                    .take()
+                    .unwrap_or_else(|| panic!("line {line}: no request"));
+                let example = example.as_ref().expect("services stand before requests");
+                let answer = written(&example.ask(&request.text));
+                assert_eq!(answer, expected(&block.text), "line {line}");
+                compared += 1;
+            }
+            "http" => {
+                assert!(
+                    asked.is_none(),
+                    "line {line}: the request before has no answer"
+                );
+                asked = Some(block);
+            }
+            language => panic!("line {line}: nobody runs `{language}`"),
+        }
+    }
+    assert!(asked.is_none(), "the last request has no answer");
+    assert!(compared > 0, "there is no example");
+}
+
+#[test]
+fn every_option_and_every_key_of_the_front_is_in_the_document() {
+    for option in FRONT.iter().filter(|option| option.since.is_some()) {
+        let mut headings = TEXT.match_indices("\n### ").map(|(at, _)| &TEXT[at + 1..]);
+        let name = format!("`{}`", option.name);
+        let section = headings.find(|it| it.lines().next().unwrap().contains(&name));
+        let section =
+            section.unwrap_or_else(|| panic!("docs/http.md has no section for {}", option.name));
+        let section = &section[..section.find("\n##").unwrap_or(section.len())];
+        let family = option.name.trim_end_matches('*');
+        let shown = blocks(section);
+        assert!(
+            shown
+                .iter()
+                .any(|block| block.language == "toml" && block.text.contains(family)),
+            "docs/http.md has no example of {}",
+            option.name
+        );
+    }
+    // The fields are the keys.
+    let raw = format!("{:?}", RawConfig::default());
+    let fields = raw
+        .split([' ', ',', '{'])
+        .filter_map(|word| word.strip_suffix(':'));
+    let keys: Vec<_> = fields
+        .filter_map(|field| field.strip_prefix("front_"))
+        .collect();
+    assert!(keys.contains(&"expose"), "{raw}");
+    for key in keys {
+        assert!(
+            TEXT.contains(&format!("\n| `{key}` |")),
+            "docs/http.md says nothing of `[front] {key}`"
+        );
+    }
+}

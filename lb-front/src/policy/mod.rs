@@ -1,0 +1,90 @@
+//! What a service's [`Rules`] do to a request and its answer. Nothing is decided here that the agent could decide: rules
+//! come judged, and are made ready once for each table.
+
+mod redirect;
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+
+use super::{answer::Reason, request::Checked, rules::Rules};
+use redirect::Redirect;
+
+/// The rules of a service that has any, ready to be followed.
+pub(super) struct Policy {
+    maintenance: Option<Notice>,
+    redirect: Option<Redirect>,
+}
+
+/// An answer that a rule gives in place of a backend.
+pub(super) struct Answer {
+    pub(super) reason: Reason,
+    pub(super) response: Response<Bytes>,
+}
+
+impl Policy {
+    pub(super) fn new(rules: &Rules) -> Self {
+        Self {
+            maintenance: rules.maintenance.as_ref().map(Notice::new),
+            redirect: rules.redirect.as_ref().map(Redirect::new),
+        }
+    }
+
+    /// Whether the request may go on to a backend.
+    ///
+    /// # Errors
+    ///
+    /// The answer that it gets if not.
+    pub(super) fn before(&self, parts: &Parts, checked: &Checked) -> Result<(), Answer> {
+        if let Some(notice) = &self.maintenance {
+            return Err(notice.answer());
+        }
+        let redirected = self.redirect.as_ref();
+        match redirected.and_then(|redirect| redirect.answer(parts, checked)) {
+            Some(answer) => Err(answer),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a service under maintenance answers.
+struct Notice {
+    text: Bytes,
+    retry_after: Option<HeaderValue>,
+}
+
+impl Notice {
+    fn new(maintenance: &super::rules::Maintenance) -> Self {
+        let notice = maintenance.notice.as_deref();
+        let text = notice.unwrap_or("maintenance: the service is being worked on");
+        Self {
+            text: format!("{text}\n").into(),
+            retry_after: maintenance.retry_after_seconds.map(HeaderValue::from),
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, self.text.clone());
+        if let Some(seconds) = &self.retry_after {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.clone());
+        }
+        Answer {
+            reason: Reason::Maintenance,
+            response,
+        }
+    }
+}
+
+fn text(status: StatusCode, text: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(text);
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}

@@ -1,0 +1,81 @@
+//! `lb_redirect`: the URL that a client is sent to.
+
+use bytes::Bytes;
+use hyper::{
+    StatusCode,
+    header::{self, HeaderValue},
+    http::{request::Parts, uri::PathAndQuery},
+};
+
+use super::{Answer, text};
+use crate::{
+    answer::Reason,
+    request::Checked,
+    rules::{self, Target},
+};
+
+pub(super) struct Redirect {
+    status: StatusCode,
+    to: Target,
+}
+
+impl Redirect {
+    pub(super) fn new(rule: &rules::Redirect) -> Self {
+        Self {
+            status: StatusCode::from_u16(rule.status).unwrap_or(StatusCode::TEMPORARY_REDIRECT),
+            to: rule.to.clone(),
+        }
+    }
+
+    /// Where to go instead; `None` for a request that is there already, or for no URL at all.
+    pub(super) fn answer(&self, parts: &Parts, checked: &Checked) -> Option<Answer> {
+        let host = &checked.host;
+        let port = port(&checked.authority);
+        let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        // The server as a whole, `*`, has no URL (RFC 9110 section 7.1).
+        let path = if path == "*" { "/" } else { path };
+        let location = match &self.to {
+            Target::Https(None) => format!("https://{host}{path}"),
+            Target::Https(Some(port)) => format!("https://{host}:{port}{path}"),
+            Target::Site(site) => format!("{site}{path}"),
+            Target::Url(url) => url.clone(),
+        };
+        if is_here(&location, host, port, path) {
+            return None;
+        }
+        let mut response = text(self.status, Bytes::from_static(b"redirect: see Location\n"));
+        let location = HeaderValue::try_from(location).ok()?;
+        response.headers_mut().insert(header::LOCATION, location);
+        Some(Answer {
+            reason: Reason::Redirect,
+            response,
+        })
+    }
+}
+
+/// Whether `location` is what was asked for: else a service whose other names lead to one of its own would never be reached.
+fn is_here(location: &str, host: &str, port: Option<u16>, path: &str) -> bool {
+    let Some(rest) = location.strip_prefix("http://") else {
+        return false;
+    };
+    let at = rest.find('/').unwrap_or(rest.len());
+    let (authority, wanted) = rest.split_at(at);
+    let (name, wanted_port) = match split_port(authority) {
+        Some((name, port)) => (name, Some(port)),
+        None => (authority, None),
+    };
+    let usual = |port: Option<u16>| port.unwrap_or(80);
+    name.eq_ignore_ascii_case(host) && usual(wanted_port) == usual(port) && wanted == path
+}
+
+/// The port in a Host field, which was found to be one.
+fn port(field: &HeaderValue) -> Option<u16> {
+    let field = field.to_str().ok()?;
+    split_port(field).map(|(_, port)| port)
+}
+
+fn split_port(authority: &str) -> Option<(&str, u16)> {
+    let (name, port) = authority.rsplit_once(':')?;
+    // Not within an address of IPv6, whose bracket cannot be read as part of a number.
+    Some((name, port.parse().ok()?))
+}

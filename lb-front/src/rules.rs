@@ -1,0 +1,45 @@
+//! What a service asks of the front beside being routed to: the front's options, as the agent judged them. What is
+//! done about it is in the module `policy`.
+
+use serde::{Deserialize, Serialize};
+
+/// All that a service asks for. One that asks for nothing has no rules at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// `lb_maintenance`: a notice in place of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
+    /// `lb_redirect`: clients are sent elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+}
+
+/// What clients are told of a service that is being worked on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// When to ask again.
+    pub retry_after_seconds: Option<u64>,
+    /// One line for whoever sees it; `None` is the usual one.
+    pub notice: Option<String>,
+}
+
+/// Where clients are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirect {
+    /// 301, 302, 307 or 308.
+    pub status: u16,
+    /// Where to.
+    pub to: Target,
+}
+
+/// Where a redirect leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The same URL by HTTPS, at this port.
+    Https(Option<u16>),
+    /// The same path at this scheme and authority: `https://www.example`.
+    Site(String),
+    /// This very URL.
+    Url(String),
+}
