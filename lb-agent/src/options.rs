@@ -406,7 +406,10 @@ fn option(name: &str, text: &str) -> Option<(String, String)> {
     let ours = name
         .get(..PREFIX.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-    ours.then(|| (name.trim().to_ascii_lowercase(), text.trim().to_owned()))
+    ours.then(|| {
+        let name = front::canonical(name.trim().to_ascii_lowercase());
+        (name, text.trim().to_owned())
+    })
 }
 
 /// What the tag `name` says that has no value: an empty one, as some tools make it of a variable that is not set, says less.

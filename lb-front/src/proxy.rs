@@ -48,6 +48,9 @@ pub(super) async fn respond(
         via: &table.via,
     };
     request::rewrite(&mut parts, &checked, &sender, upload.kind());
+    if let Some(policy) = service.policy() {
+        policy.on_request(&mut parts);
+    }
     // Not kept while a backend is waited for: an old table would live as long, and cheap readers are few.
     drop(table);
     let method = parts.method.clone();
@@ -78,6 +81,9 @@ pub(super) async fn respond(
         return unserved(Reason::ResponseInvalid, &progress, exchange);
     }
     let mut response = relay(&worker, &method, response, lease, exchange);
+    if let Some(policy) = service.policy() {
+        policy.on_answer(response.headers_mut());
+    }
     // The rest of the request is not waited for.
     if !whole {
         let headers = response.headers_mut();

@@ -1,6 +1,8 @@
 //! What a service asks of the front beside being routed to: the front's options, as the agent judged them. What is
 //! done about it is in the module `policy`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// All that a service asks for. One that asks for nothing has no rules at all.
@@ -12,7 +14,38 @@ pub struct Rules {
     /// `lb_redirect`: clients are sent elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// `lb_header_request_*`: fields of requests to its backends, in lower case; `None` is removed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub request_headers: BTreeMap<String, Option<String>>,
+    /// `lb_header_response_*`: the same of their answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub response_headers: BTreeMap<String, Option<String>>,
 }
+
+/// Whether a service may say what becomes of the field `name`, which is in lower case. It may not where the field
+/// belongs to one connection, frames a message, decides about routing, or tells backends what the front knows.
+pub fn may_be_ruled(name: &str) -> bool {
+    !name.starts_with("x-forwarded-") && !OURS.contains(&name)
+}
+
+const OURS: [&str; 16] = [
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-request-id",
+];
 
 /// What clients are told of a service that is being worked on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,14 @@
 //! The options that the front alone acts on: which there are, what each takes, and the rules they become.
 
+mod headers;
 mod redirect;
 
 use std::{sync::Arc, time::Duration};
 
 use lb_front::rules::{Maintenance, Redirect, Rules};
+
+use headers::Side;
+pub(super) use headers::canonical;
 
 use super::{
     Options, Setting, Wrong,
@@ -17,6 +21,7 @@ use super::{
 pub(super) enum FrontSetting {
     Maintenance(Option<Maintenance>),
     Redirect(Option<Redirect>),
+    Header(Side, String, Option<String>),
 }
 
 impl FrontSetting {
@@ -25,6 +30,13 @@ impl FrontSetting {
         match self {
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
+            Self::Header(side, name, value) => {
+                let fields = match side {
+                    Side::Request => &mut rules.request_headers,
+                    Side::Response => &mut rules.response_headers,
+                };
+                fields.insert(name, value);
+            }
         }
         // Whoever says `off` everywhere asks for nothing.
         if *rules == Rules::default() {
@@ -35,6 +47,14 @@ impl FrontSetting {
 
 /// All of them, those that act first.
 pub const FRONT: &[Entry] = &[
+    Entry {
+        name: "lb_header_*",
+        values: "`lb_header_request_<field>`, `lb_header_response_<field>`: a value; `-` removes the field",
+        default: "none",
+        does: "the front sets or removes a field of requests to the instances, or of their answers. `_` in the field's name is read as `-`",
+        since: Some("0.1.0"),
+        read: Some(Read::Member(headers::FAMILY, headers::header)),
+    },
     Entry {
         name: "lb_maintenance",
         values: "`true` or a time after which to ask again, each with or without a notice behind it; `false`. The bare tag means `true`",
@@ -55,7 +75,6 @@ pub const FRONT: &[Entry] = &[
     Entry::later("lb_canary", "a share of the requests goes to a part"),
     Entry::later("lb_compress", "the front compresses answers"),
     Entry::later("lb_cors", "the front answers preflight requests"),
-    Entry::later("lb_header_*", "the front sets or removes a header"),
     Entry::later("lb_path", "the front routes by path"),
     Entry::later("lb_rate", "the front limits requests per second"),
     Entry::later("lb_retries", "how often the front tries another backend"),

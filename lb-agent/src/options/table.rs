@@ -28,6 +28,8 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Read {
     Value(fn(&str) -> Result<Setting, Wrong>),
+    /// Of a family with this beginning: it reads what follows in the name, too.
+    Member(&'static str, fn(&str, &str) -> Result<Setting, Wrong>),
 }
 
 impl Entry {

@@ -15,6 +15,9 @@ use super::{
 pub(super) fn setting(name: &str, text: &str) -> Result<Setting, Wrong> {
     match table::find(name).map(|entry| entry.read) {
         Some(Some(Read::Value(read))) => read(text),
+        Some(Some(Read::Member(family, read))) => {
+            read(name.strip_prefix(family).unwrap_or(name), text)
+        }
         Some(None) => Err("this version does not support it; remove it until yours does".into()),
         None => {
             let acting = table::all().filter(|entry| entry.since.is_some());

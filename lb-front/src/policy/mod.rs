@@ -1,22 +1,26 @@
 //! What a service's [`Rules`] do to a request and its answer. Nothing is decided here that the agent could decide: rules
 //! come judged, and are made ready once for each table.
 
+mod headers;
 mod redirect;
 
 use bytes::Bytes;
 use hyper::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     header::{self, HeaderValue},
     http::request::Parts,
 };
 
 use super::{answer::Reason, request::Checked, rules::Rules};
+use headers::Fields;
 use redirect::Redirect;
 
 /// The rules of a service that has any, ready to be followed.
 pub(super) struct Policy {
     maintenance: Option<Notice>,
     redirect: Option<Redirect>,
+    request: Fields,
+    response: Fields,
 }
 
 /// An answer that a rule gives in place of a backend.
@@ -30,6 +34,8 @@ impl Policy {
         Self {
             maintenance: rules.maintenance.as_ref().map(Notice::new),
             redirect: rules.redirect.as_ref().map(Redirect::new),
+            request: Fields::new(&rules.request_headers),
+            response: Fields::new(&rules.response_headers),
         }
     }
 
@@ -47,6 +53,16 @@ impl Policy {
             Some(answer) => Err(answer),
             None => Ok(()),
         }
+    }
+
+    /// Changes the head that a backend gets, after everything that the front itself says there.
+    pub(super) fn on_request(&self, parts: &mut Parts) {
+        self.request.apply(&mut parts.headers);
+    }
+
+    /// Changes the head of a backend's answer, once it is fit for the client.
+    pub(super) fn on_answer(&self, headers: &mut HeaderMap) {
+        self.response.apply(headers);
     }
 }
 
