@@ -79,6 +79,11 @@ impl Options {
         (!udp, udp || self.udp_by_tag)
     }
 
+    /// The paths of its host names that it has on the front, by their beginning; `None` is all of them.
+    pub fn path(&self) -> Option<&str> {
+        self.front.as_ref()?.path.as_deref()
+    }
+
     /// Whether an instance with these tags speaks UDP.
     pub fn is_udp(&self, tags: &BTreeSet<String>) -> bool {
         self.proto == Proto::Udp || self.udp_by_tag && tags.contains(UDP)
@@ -229,6 +234,9 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
     if resolved.options.proto == Proto::Udp && resolved.options.expose == Some(true) {
         let message = "`lb_expose=true` has no effect: the front speaks HTTP over TCP, and the service is UDP; \
                        remove one of the two";
+        resolved.report(service, message.to_owned());
+    }
+    if let Some(message) = front::useless(&resolved.options) {
         resolved.report(service, message.to_owned());
     }
     for alias in std::mem::take(&mut resolved.aliases) {
@@ -414,7 +422,7 @@ fn option(name: &str, text: &str) -> Option<(String, String)> {
 
 /// What the tag `name` says that has no value: an empty one, as some tools make it of a variable that is not set, says less.
 fn bare(name: &str) -> &'static str {
-    let said = ["lb_expose", "lb_maintenance"]
+    let said = ["lb_expose", "lb_maintenance", "lb_strip"]
         .iter()
         .any(|flag| name.eq_ignore_ascii_case(flag));
     if said { "true" } else { "" }

@@ -99,10 +99,15 @@ impl Routes {
         }
     }
 
-    /// The service that answers to `host`, see [`Hosts::find`].
+    /// The service that answers to `host` where no path is shared, see [`Hosts::find`].
     pub fn find(&self, host: &str) -> Option<&RouteService> {
-        let service = self.services.get(&self.hosts.find(host)?);
-        service.map(AsRef::as_ref)
+        self.find_at(host, "/")
+    }
+
+    /// The service that answers to `path` of `host`; `None` also for a path that is refused.
+    pub fn find_at(&self, host: &str, path: &str) -> Option<&RouteService> {
+        let place = self.hosts.find(host, path).ok()??;
+        self.services.get(&place).map(AsRef::as_ref)
     }
 
     /// All services; of those that came together, whole ones before parts.
@@ -110,12 +115,15 @@ impl Routes {
         self.services.values().map(AsRef::as_ref)
     }
 
-    /// All host names with the label of the service behind each.
-    pub fn hosts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.hosts
-            .0
-            .iter()
-            .filter_map(|(host, place)| Some((host.as_str(), &*self.services.get(place)?.label)))
+    /// All host names, with a path behind those that are shared, and the label of the service behind each.
+    pub fn hosts(&self) -> impl Iterator<Item = (String, &str)> {
+        let names = self.hosts.names.iter();
+        let names = names.map(|(host, place)| (host.clone(), *place));
+        let paths = self.hosts.paths.iter();
+        let paths = paths.map(|(host, prefix, place)| (format!("{host}{prefix}"), place));
+        names
+            .chain(paths)
+            .filter_map(|(host, place)| Some((host, &*self.services.get(&place)?.label)))
     }
 }
 

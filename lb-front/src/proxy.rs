@@ -103,7 +103,8 @@ fn route(
     if !table.is_known() {
         return Err(Refusal::of(Reason::Starting));
     }
-    let Some(service) = table.find(&checked.host) else {
+    let found = table.find(&checked.host, parts.uri.path());
+    let Some(service) = found.map_err(|_| AMBIGUOUS)? else {
         let mut refusal = Refusal::no_route(table.no_route_status);
         refusal.close = parts.version == Version::HTTP_10;
         return Err(refusal);
@@ -214,3 +215,7 @@ fn own(refusal: Refusal, mut exchange: Exchange) -> Response<Download> {
         .response()
         .map(|bytes| Download::own(Some(bytes), exchange))
 }
+
+const AMBIGUOUS: Refusal = Refusal::bad_request(
+    "bad_request: services share this host, and the path may be read as another one\n",
+);

@@ -1,6 +1,8 @@
 //! Routes: which host names the front answers to, and the backends behind each. It gets the first ones whole and then
 //! what changes.
 
+mod paths;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -11,19 +13,28 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{carried, rules::Rules};
+pub use paths::{Ambiguous, Paths, lies_under};
 
 /// What a service is called between agent and front. One that comes back has another.
 pub type Place = u64;
 
 /// Lower-case host names, and the place of the service behind each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts(pub BTreeMap<String, Place>);
+pub struct Hosts {
+    /// Whose every path of a host is that nobody else has.
+    pub names: BTreeMap<String, Place>,
+    /// Hosts that services share.
+    pub paths: Paths,
+}
 
 /// What makes routes others. All of the routes are what makes empty ones them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutesChange {
     /// Host names, and the service behind each from now on.
     pub hosts: Vec<(String, Option<Place>)>,
+    /// Host names with a prefix of paths, and the service behind each from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<(String, String, Option<Place>)>,
     /// Services as they are from now on; `None` where there is none any more.
     pub services: Vec<(Place, Option<Arc<RouteService>>)>,
     /// The host's own addresses, if they are others: whoever comes from one is the host.
@@ -83,23 +94,34 @@ impl RouteAccess {
 }
 
 impl Hosts {
-    /// The place of the service that answers to `host`, which is in lower case and without port.
+    /// The place of the service that answers to `path` of `host`, which is in lower case and without port.
     ///
     /// A name that carries an address under a domain made for that (`www.hello.10.0.0.7.nip.io`) is the name
     /// before the address, whatever the address is: so the demo works from any machine.
-    pub fn find(&self, host: &str) -> Option<Place> {
-        let found = self.0.get(host);
-        let found = found.or_else(|| carried::named(host).find_map(|name| self.0.get(name)));
-        found.copied()
+    ///
+    /// # Errors
+    ///
+    /// When services share the host and cannot be told apart by this path.
+    pub fn find(&self, host: &str, path: &str) -> Result<Option<Place>, Ambiguous> {
+        let under = |name: &str| match self.paths.find(name, path) {
+            Ok(None) => Ok(self.names.get(name).copied()),
+            found => found,
+        };
+        let found = under(host).transpose();
+        let found = found.or_else(|| carried::named(host).find_map(|name| under(name).transpose()));
+        found.transpose()
     }
 
     /// Makes them what `change` says.
     pub fn apply(&mut self, change: &RoutesChange) {
         for (host, place) in &change.hosts {
             match place {
-                Some(place) => drop(self.0.insert(host.clone(), *place)),
-                None => drop(self.0.remove(host)),
+                Some(place) => drop(self.names.insert(host.clone(), *place)),
+                None => drop(self.names.remove(host)),
             }
+        }
+        for (host, prefix, place) in &change.paths {
+            self.paths.set(host, prefix, *place);
         }
     }
 }
@@ -107,6 +129,7 @@ impl Hosts {
 impl RoutesChange {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.services.is_empty() && self.host_addresses.is_none()
+        let names = self.hosts.is_empty() && self.paths.is_empty();
+        names && self.services.is_empty() && self.host_addresses.is_none()
     }
 }

@@ -14,6 +14,12 @@ pub struct Rules {
     /// `lb_redirect`: clients are sent elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// `lb_path`: the prefix of paths that it has of its hosts, such as `/api`. Routes follow it, not the front's rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `lb_strip`: whether its backends are asked without that prefix.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip: bool,
     /// `lb_header_request_*`: fields of requests to its backends, in lower case; `None` is removed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub request_headers: BTreeMap<String, Option<String>>,

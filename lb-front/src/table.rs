@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     policy::Policy,
     request::Via,
-    routes::{Hosts, Place, RouteBackend, RouteService, RoutesChange},
+    routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
 };
 
 /// What the agent configures about the front's answers.
@@ -115,7 +115,7 @@ impl Table {
         change: &RoutesChange,
         cursor: impl Fn(Place, &Arc<str>) -> Option<Arc<AtomicUsize>>,
     ) -> Self {
-        if !change.hosts.is_empty()
+        if !(change.hosts.is_empty() && change.paths.is_empty())
             && let Some(hosts) = &mut self.hosts
         {
             Arc::make_mut(hosts).apply(change);
@@ -140,9 +140,17 @@ impl Table {
         self.hosts.is_some()
     }
 
-    /// The service that answers to `host`.
-    pub(super) fn find(&self, host: &str) -> Option<&Arc<ServiceTable>> {
-        self.services.get(&self.hosts.as_ref()?.find(host)?)
+    /// The service that answers to `path` of `host`.
+    pub(super) fn find(
+        &self,
+        host: &str,
+        path: &str,
+    ) -> Result<Option<&Arc<ServiceTable>>, Ambiguous> {
+        let Some(hosts) = &self.hosts else {
+            return Ok(None);
+        };
+        let place = hosts.find(host, path)?;
+        Ok(place.and_then(|place| self.services.get(&place)))
     }
 
     /// Whether `service` lets a client with this address in.

@@ -197,7 +197,8 @@ fn names_the_same(before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
             (before.answered, before.stopgap) == (after.answered, after.stopgap)
                 && services.all(|(_, old, new)| match (old, new) {
                     (Some(old), Some(new)) => {
-                        (old.vip, &old.aliases) == (new.vip, &new.aliases)
+                        (old.vip, &old.aliases, old.options.path())
+                            == (new.vip, &new.aliases, new.options.path())
                             && names::ports(old) == names::ports(new)
                     }
                     _ => false,

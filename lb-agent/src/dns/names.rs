@@ -153,6 +153,11 @@ impl Names {
         for (known, service) in &parts {
             names.claim_derived(&known.name.to_string(), known, service);
         }
+        for (known, service) in &wholes {
+            if service.options.path().is_some() {
+                names.claim_free_aliases(known, service);
+            }
+        }
         names.problems.sort();
         names
     }
@@ -318,12 +323,22 @@ impl Names {
     fn claim_derived(&mut self, dotted: &str, known: &Arc<Known>, service: &Service) {
         self.warn_of_carried(&known.name, dotted);
         self.claim(dotted, known);
-        self.claim_aliases(known, service);
+        // Who has but some paths of a name leaves it to whoever has all of it.
+        if service.options.path().is_none() {
+            self.claim_aliases(known, &service.aliases);
+        }
         self.host_under_domains(dotted);
     }
 
-    fn claim_aliases(&mut self, known: &Arc<Known>, service: &Service) {
-        for alias in &service.aliases {
+    /// Claims the aliases that nobody has.
+    fn claim_free_aliases(&mut self, known: &Arc<Known>, service: &Service) {
+        let aliases = service.aliases.iter();
+        let free = aliases.filter(|alias| !self.table.contains_key(&alias.to_ascii_lowercase()));
+        self.claim_aliases(known, &free.cloned().collect());
+    }
+
+    fn claim_aliases(&mut self, known: &Arc<Known>, aliases: &BTreeSet<String>) {
+        for alias in aliases {
             let alias = alias.trim_end_matches('.').to_ascii_lowercase();
             if self.is_route(&alias) {
                 self.table.entry(alias).or_insert(Target::Host);

@@ -1,6 +1,7 @@
 //! The options that the front alone acts on: which there are, what each takes, and the rules they become.
 
 mod headers;
+mod path;
 mod redirect;
 
 use std::{sync::Arc, time::Duration};
@@ -22,6 +23,8 @@ pub(super) enum FrontSetting {
     Maintenance(Option<Maintenance>),
     Redirect(Option<Redirect>),
     Header(Side, String, Option<String>),
+    Path(Option<String>),
+    Strip(bool),
 }
 
 impl FrontSetting {
@@ -30,6 +33,8 @@ impl FrontSetting {
         match self {
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
+            Self::Path(path) => rules.path = path,
+            Self::Strip(strip) => rules.strip = strip,
             Self::Header(side, name, value) => {
                 let fields = match side {
                     Side::Request => &mut rules.request_headers,
@@ -64,6 +69,14 @@ pub const FRONT: &[Entry] = &[
         read: Some(Read::Value(maintenance)),
     },
     Entry {
+        name: "lb_path",
+        values: "the beginning of a path, such as `/api`; `/` for all of them",
+        default: "`/`",
+        does: "the service has only these paths of its host names on the front, and other services may have others",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(path::path)),
+    },
+    Entry {
         name: "lb_redirect",
         values: "`https`, `https:<port>`, or `http://` or `https://` with a host and perhaps a port and a path; before it 301, 302, 307 or 308; `off`",
         default: "`off`; 307",
@@ -71,18 +84,24 @@ pub const FRONT: &[Entry] = &[
         since: Some("0.1.0"),
         read: Some(Read::Value(redirect::redirect)),
     },
+    Entry {
+        name: "lb_strip",
+        values: "`true`, `false`; the bare tag means `true`",
+        default: "`false`",
+        does: "the front takes the path of `lb_path` off requests before it sends them on",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(strip)),
+    },
     Entry::later("lb_auth", "the front asks for a password"),
     Entry::later("lb_canary", "a share of the requests goes to a part"),
     Entry::later("lb_compress", "the front compresses answers"),
     Entry::later("lb_cors", "the front answers preflight requests"),
-    Entry::later("lb_path", "the front routes by path"),
     Entry::later("lb_rate", "the front limits requests per second"),
     Entry::later("lb_retries", "how often the front tries another backend"),
     Entry::later(
         "lb_sticky",
         "the front keeps a client at its backend by a cookie",
     ),
-    Entry::later("lb_strip", "the front removes the path that it routed by"),
     Entry::later("lb_timeout", "how long the front waits for a backend"),
 ];
 
@@ -110,6 +129,21 @@ fn maintenance(text: &str) -> Result<Setting, Wrong> {
         notice: notice.map(str::to_owned),
     };
     Ok(FrontSetting::Maintenance(Some(maintenance)).into())
+}
+
+fn strip(text: &str) -> Result<Setting, Wrong> {
+    match text {
+        "true" => Ok(FrontSetting::Strip(true).into()),
+        "false" => Ok(FrontSetting::Strip(false).into()),
+        _ => Err("write true or false".into()),
+    }
+}
+
+/// What has no effect for want of another option, as the text of a problem.
+pub(super) fn useless(options: &Options) -> Option<&'static str> {
+    let rules = options.front.as_ref()?;
+    (rules.strip && rules.path.is_none())
+        .then_some("`lb_strip=true` has no effect: there is no `lb_path` to take off; state both")
 }
 
 impl From<FrontSetting> for Setting {

@@ -159,14 +159,20 @@ impl Follower {
                 self.last
             });
             owners.insert(place, name);
+            let path = service.options.path();
             for host in names {
-                match hosts.0.get(&host) {
-                    None => drop(hosts.0.insert(host, place)),
-                    Some(&owner) if owner == place => {}
-                    Some(owner) => contests
-                        .entry((name, owners[owner]))
+                let owner = match path {
+                    None => hosts.names.get(&host).copied(),
+                    Some(prefix) => hosts.paths.owner(&host, prefix),
+                };
+                match (owner, path) {
+                    (Some(owner), _) if owner == place => {}
+                    (Some(owner), _) => contests
+                        .entry((name, owners[&owner]))
                         .or_default()
-                        .push(host),
+                        .push(format!("{host}{}", path.unwrap_or_default())),
+                    (None, None) => drop(hosts.names.insert(host, place)),
+                    (None, Some(prefix)) => hosts.paths.set(&host, prefix, Some(place)),
                 }
             }
         }
@@ -181,7 +187,7 @@ impl Follower {
         }));
         self.name_problems = problems;
         let names = self.config.page_names.iter();
-        let pages = names.filter_map(|name| owners.get(&hosts.find(name)?));
+        let pages = names.filter_map(|name| owners.get(&hosts.find(name, "/").ok()??));
         self.pages = pages.map(|name| name.service.clone()).collect();
         let gone = self.places.iter();
         let gone = gone.filter(|(_, place)| !owners.contains_key(place));
@@ -193,20 +199,34 @@ impl Follower {
             .into_iter()
             .map(|(place, name)| (name.clone(), place))
             .collect();
-        let differing = differences(&self.routes.hosts.0, &hosts.0, |one, other| one == other);
+        let known = &self.routes.hosts;
+        for (host, prefix, place) in hosts.paths.iter() {
+            if known.paths.owner(host, prefix) != Some(place) {
+                let path = (host.to_owned(), prefix.to_owned(), Some(place));
+                change.paths.push(path);
+            }
+        }
+        for (host, prefix, _) in known.paths.iter() {
+            if hosts.paths.owner(host, prefix).is_none() {
+                let path = (host.to_owned(), prefix.to_owned(), None);
+                change.paths.push(path);
+            }
+        }
+        let differing = differences(&known.names, &hosts.names, |one, other| one == other);
         change
             .hosts
             .extend(differing.map(|(host, _, place)| (host.clone(), place.copied())));
     }
 }
 
-/// Whether all that decides about names is the same: who is there and exposed, its aliases, and whether it speaks TCP
-/// at all.
+/// Whether all that decides about names is the same: who is there and exposed, its aliases and its path, and whether it
+/// speaks TCP at all.
 fn names_the_same(before: &Snapshot, after: &Snapshot) -> bool {
-    let decides = |service: &Service| {
+    fn decides(service: &Service) -> (Option<bool>, bool, Option<&str>) {
         let options = &service.options;
-        (options.expose, options.proto == Proto::Udp)
-    };
+        let is_udp = options.proto == Proto::Udp;
+        (options.expose, is_udp, options.path())
+    }
     changes(&before.services, &after.services).all(|(_, old, new)| match (old, new) {
         (Some(old), Some(new)) => decides(old) == decides(new) && old.aliases == new.aliases,
         _ => false,

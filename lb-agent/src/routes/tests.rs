@@ -491,7 +491,7 @@ proptest! {
     fn every_host_belongs_to_a_listed_service(names in proptest::collection::vec("[a-c_.]{1,6}", 0..6)) {
         let (routes, _) = routes(names.iter().map(|name| whole(name)));
         for (host, _) in routes.hosts() {
-            prop_assert!(routes.find(host).is_some());
+            prop_assert!(routes.find(&host).is_some());
         }
     }
 
@@ -600,7 +600,7 @@ fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) 
 
 /// Without the places, which depend on what was before.
 fn content(routes: &Routes) -> (Vec<(&str, &RouteService)>, Vec<&RouteService>) {
-    let hosts = routes.hosts.0.keys();
+    let hosts = routes.hosts.names.keys();
     let hosts = hosts.map(|host| (host.as_str(), routes.find(host).unwrap()));
     let mut services: Vec<_> = routes.services().collect();
     services.sort_by_key(|service| &service.label);
@@ -635,4 +635,100 @@ fn a_change_of_one_service_tells_of_that_service_only() {
             .all(|(host, place)| host.starts_with('b') && place.is_none())
     );
     assert!(matches!(&change.services[..], [(_, None)]));
+}
+
+/// A service that has the host names of `shop`, by its aliases, below `path`.
+fn below(name: &str, path: &str) -> (ServiceName, Service) {
+    let (name, mut below) = whole(name);
+    below.aliases = ["shop".to_owned(), "shop.localhost".to_owned()].into();
+    below.options.front = Some(Arc::new(lb_front::rules::Rules {
+        path: Some(path.to_owned()),
+        ..Default::default()
+    }));
+    (name, below)
+}
+
+#[test]
+fn services_share_host_names_by_path() {
+    let (routes, problems) = routes([below("api", "/api"), whole("shop"), below("v1", "/api/v1")]);
+    assert_eq!(problems, []);
+    for host in ["shop", "shop.localhost"] {
+        for (path, label) in [
+            ("/", "shop"),
+            ("/apis", "shop"),
+            ("/api", "api"),
+            ("/api/v1/x", "v1"),
+        ] {
+            let found = routes.find_at(host, path).map(|it| &*it.label);
+            assert_eq!(found, Some(label), "{host}{path}");
+        }
+    }
+    // Its own names are no wider.
+    check(&routes, "api", None);
+    let own = routes
+        .find_at("api.localhost", "/api/x")
+        .map(|it| &*it.label);
+    assert_eq!(own, Some("api"));
+    let of_v1 = routes.hosts().filter(|(_, label)| *label == "v1");
+    assert!(
+        of_v1
+            .map(|(host, _)| host)
+            .any(|host| host == "shop/api/v1")
+    );
+}
+
+#[test]
+fn a_path_that_two_services_ask_for_is_a_contest() {
+    let (routes, problems) = routes([below("b", "/api"), below("a", "/api")]);
+    assert_eq!(&*routes.find_at("shop", "/api").unwrap().label, "a");
+    let [problem] = &problems[..] else {
+        panic!("{problems:?}");
+    };
+    assert_eq!(problem.subject, "service b");
+    assert!(
+        problem
+            .message
+            .contains("shop/api, shop.localhost/api belong to service a"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_change_of_a_path_or_of_any_rule_alone_is_sent() {
+    let config = RouteConfig::default();
+    let mut follower = Follower::new(config.clone());
+    let mut before = Snapshot::default();
+    let mut routes = Routes::default();
+    let without = || whole("api");
+    let redirected = || {
+        let (name, mut api) = whole("api");
+        let to = lb_front::rules::Target::Https(None);
+        api.options.front = Some(Arc::new(lb_front::rules::Rules {
+            redirect: Some(lb_front::rules::Redirect { status: 301, to }),
+            ..Default::default()
+        }));
+        (name, api)
+    };
+    for api in [
+        without(),
+        below("api", "/a"),
+        below("api", "/b"),
+        redirected(),
+        without(),
+    ] {
+        let after = snapshot([api, whole("shop")]);
+        let change = follower.follow(&before, &after, &config.host_addresses);
+        assert!(!change.is_empty());
+        routes.apply(&change);
+        let (anew, _) = Routes::new(&after, &config);
+        assert_eq!(content(&routes), content(&anew));
+        let hosts = |routes: &Routes| -> Vec<_> {
+            let all = routes.hosts();
+            all.map(|(host, label)| (host, label.to_owned())).collect()
+        };
+        assert_eq!(hosts(&routes), hosts(&anew));
+        let change = follower.follow(&after, &after, &config.host_addresses);
+        assert!(change.is_empty());
+        before = after;
+    }
 }

@@ -28,10 +28,7 @@ pub(super) fn host_names(
     if let Some(snapshot) = snapshot {
         let (routes, _) = Routes::new(snapshot, config);
         for (host, label) in routes.hosts() {
-            names
-                .entry(label.to_owned())
-                .or_default()
-                .push(host.to_owned());
+            names.entry(label.to_owned()).or_default().push(host);
         }
     }
     names

@@ -3,6 +3,7 @@
 
 mod headers;
 mod redirect;
+mod strip;
 
 use bytes::Bytes;
 use hyper::{
@@ -14,11 +15,13 @@ use hyper::{
 use super::{answer::Reason, request::Checked, rules::Rules};
 use headers::Fields;
 use redirect::Redirect;
+use strip::Strip;
 
 /// The rules of a service that has any, ready to be followed.
 pub(super) struct Policy {
     maintenance: Option<Notice>,
     redirect: Option<Redirect>,
+    strip: Option<Strip>,
     request: Fields,
     response: Fields,
 }
@@ -34,6 +37,7 @@ impl Policy {
         Self {
             maintenance: rules.maintenance.as_ref().map(Notice::new),
             redirect: rules.redirect.as_ref().map(Redirect::new),
+            strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
         }
@@ -57,6 +61,9 @@ impl Policy {
 
     /// Changes the head that a backend gets, after everything that the front itself says there.
     pub(super) fn on_request(&self, parts: &mut Parts) {
+        if let Some(strip) = &self.strip {
+            strip.apply(parts);
+        }
         self.request.apply(&mut parts.headers);
     }
 

@@ -371,6 +371,7 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
             .map(|(host, place)| (host.to_owned(), Some(place)))
             .into(),
         services: vec![(1, service("web", addresses)), (2, service("down", &[]))],
+        paths: Vec::new(),
         host_addresses: Some([].into()),
     }
 }

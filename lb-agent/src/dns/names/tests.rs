@@ -229,6 +229,32 @@ fn an_alias_cannot_take_the_name_of_another_service() {
 }
 
 #[test]
+fn who_has_but_some_paths_of_a_name_leaves_it_to_whoever_has_all_of_it() {
+    let mut api = service(Some(ONE), &["www.example", "alone.example", "www"]);
+    api.options.front = Some(Arc::new(lb_front::rules::Rules {
+        path: Some("/api".to_owned()),
+        ..Default::default()
+    }));
+    let names = names(vec![
+        (ServiceName::whole("api"), api),
+        (
+            ServiceName::whole("www"),
+            service(Some(TWO), &["www.example"]),
+        ),
+    ]);
+    check(
+        &names,
+        &[
+            ("www.example", Found::v4(TWO)),
+            ("www", Found::v4(TWO)),
+            ("alone.example", Found::v4(ONE)),
+            ("api", Found::v4(ONE)),
+        ],
+    );
+    assert_eq!(names.problems(), []);
+}
+
+#[test]
 fn a_service_named_like_an_address_is_reported() {
     assert_eq!(names(vec![whole("api-1-2-3-4", ONE)]).problems().len(), 1);
     assert_eq!(names(vec![whole("api_deadbeef", ONE)]).problems(), []);

@@ -164,3 +164,42 @@ fn a_field_has_one_name_however_it_is_written() {
         .front;
     assert_eq!(fields.unwrap().request_headers.len(), 2);
 }
+
+#[test]
+fn a_path_is_a_prefix_of_plain_segments() {
+    let path = |path: &str| Rules {
+        path: Some(path.to_owned()),
+        ..Rules::default()
+    };
+    for (text, prefix) in [
+        ("/api", "/api"),
+        ("/api/", "/api"),
+        ("/api/v1.2", "/api/v1.2"),
+        ("/.well-known", "/.well-known"),
+        ("/~a/b:c@d", "/~a/b:c@d"),
+    ] {
+        ruled(&format!("lb_path={text}"), path(prefix));
+    }
+    ruled("lb_path=/", Rules::default());
+    let long = format!("/{}", "x".repeat(255));
+    for wrong in [
+        "", "api", "//", "/api//", "//api", "/a//b", "/a/../b", "/.", "/a%2fb", "/a;b", "/a b",
+        "/a?b", "/a#b", "/\u{e4}", &long,
+    ] {
+        check_wrong(&format!("lb_path={wrong}"), "such as `/api`");
+    }
+}
+
+#[test]
+fn only_a_path_can_be_stripped() {
+    let stripped = tagged(&["lb_strip", "lb_path=/api"]);
+    assert!(stripped.problems.is_empty(), "{:?}", stripped.problems);
+    assert!(stripped.options.front.unwrap().strip);
+    ruled("lb_strip=false", Rules::default());
+    let problems = tagged(&["lb_strip"]).problems;
+    let [problem] = &problems.iter().collect::<Vec<_>>()[..] else {
+        panic!("{problems:?}");
+    };
+    assert!(problem.message.contains("state both"), "{problem}");
+    check_wrong("lb_strip=1", "true or false");
+}

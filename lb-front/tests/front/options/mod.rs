@@ -2,6 +2,7 @@
 
 mod headers;
 mod maintenance;
+mod path;
 mod redirect;
 
 use std::sync::Arc;
