@@ -53,6 +53,8 @@ pub enum Reason {
     Maintenance,
     /// The service sends its clients elsewhere.
     Redirect,
+    /// A browser asked whether its page may ask.
+    Preflight,
 }
 
 impl Reason {
@@ -80,6 +82,7 @@ impl Reason {
             Self::Loop => "loop",
             Self::Maintenance => "maintenance",
             Self::Redirect => "redirect",
+            Self::Preflight => "preflight",
         }
     }
 }

@@ -37,18 +37,19 @@ pub(super) async fn respond(
         Ok(found) => found,
         Err(refusal) => return refuse(refusal, &incoming, exchange),
     };
-    if let Some(policy) = service.policy()
-        && let Err(answer) = policy.before(&parts, &checked)
-    {
-        return instead(answer, &incoming, exchange);
-    }
+    let policy = service.policy();
+    let note = match policy.map(|policy| policy.before(&parts, &checked)) {
+        Some(Err(answer)) => return instead(*answer, &incoming, exchange),
+        Some(Ok(note)) => note,
+        None => policy::Note::default(),
+    };
     let upload = Upload::new(incoming);
     let sender = Sender {
         client: &client,
         via: &table.via,
     };
     request::rewrite(&mut parts, &checked, &sender, upload.kind());
-    if let Some(policy) = service.policy() {
+    if let Some(policy) = policy {
         policy.on_request(&mut parts);
     }
     // Not kept while a backend is waited for: an old table would live as long, and cheap readers are few.
@@ -81,8 +82,8 @@ pub(super) async fn respond(
         return unserved(Reason::ResponseInvalid, &progress, exchange);
     }
     let mut response = relay(&worker, &method, response, lease, exchange);
-    if let Some(policy) = service.policy() {
-        policy.on_answer(response.headers_mut());
+    if let Some(policy) = policy {
+        policy.on_answer(response.headers_mut(), note);
     }
     // The rest of the request is not waited for.
     if !whole {

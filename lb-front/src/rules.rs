@@ -1,7 +1,7 @@
 //! What a service asks of the front beside being routed to: the front's options, as the agent judged them. What is
 //! done about it is in the module `policy`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ pub struct Rules {
     /// `lb_redirect`: clients are sent elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// `lb_cors`: which pages of other origins may read its answers; `None` leaves that to its backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
     /// `lb_path`: the prefix of paths that it has of its hosts, such as `/api`. Routes follow it, not the front's rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -60,6 +63,15 @@ pub struct Maintenance {
     pub retry_after_seconds: Option<u64>,
     /// One line for whoever sees it; `None` is the usual one.
     pub notice: Option<String>,
+}
+
+/// Which pages may read a service's answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cors {
+    /// As browsers write them; `None` is all.
+    pub origins: Option<BTreeSet<String>>,
+    /// Whether those pages may send cookies and passwords along.
+    pub credentials: bool,
 }
 
 /// Where clients are sent.

@@ -1,12 +1,13 @@
 //! The options that the front alone acts on: which there are, what each takes, and the rules they become.
 
+mod cors;
 mod headers;
 mod path;
 mod redirect;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_front::rules::{Maintenance, Redirect, Rules};
+use lb_front::rules::{Cors, Maintenance, Redirect, Rules};
 
 use headers::Side;
 pub(super) use headers::canonical;
@@ -25,6 +26,7 @@ pub(super) enum FrontSetting {
     Header(Side, String, Option<String>),
     Path(Option<String>),
     Strip(bool),
+    Cors(Option<Cors>),
 }
 
 impl FrontSetting {
@@ -35,6 +37,7 @@ impl FrontSetting {
             Self::Redirect(redirect) => rules.redirect = redirect,
             Self::Path(path) => rules.path = path,
             Self::Strip(strip) => rules.strip = strip,
+            Self::Cors(cors) => rules.cors = cors,
             Self::Header(side, name, value) => {
                 let fields = match side {
                     Side::Request => &mut rules.request_headers,
@@ -52,6 +55,14 @@ impl FrontSetting {
 
 /// All of them, those that act first.
 pub const FRONT: &[Entry] = &[
+    Entry {
+        name: "lb_cors",
+        values: "`*`, or origins such as `https://www.example`, separated by commas or blanks, with or without `credentials`; `off`",
+        default: "`off`: the instances' own matter",
+        does: "the front tells browsers that pages of these origins may read the service's answers, and answers preflight requests",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(cors::cors)),
+    },
     Entry {
         name: "lb_header_*",
         values: "`lb_header_request_<field>`, `lb_header_response_<field>`: a value; `-` removes the field",
@@ -95,7 +106,6 @@ pub const FRONT: &[Entry] = &[
     Entry::later("lb_auth", "the front asks for a password"),
     Entry::later("lb_canary", "a share of the requests goes to a part"),
     Entry::later("lb_compress", "the front compresses answers"),
-    Entry::later("lb_cors", "the front answers preflight requests"),
     Entry::later("lb_rate", "the front limits requests per second"),
     Entry::later("lb_retries", "how often the front tries another backend"),
     Entry::later(

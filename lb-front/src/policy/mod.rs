@@ -1,6 +1,7 @@
 //! What a service's [`Rules`] do to a request and its answer. Nothing is decided here that the agent could decide: rules
 //! come judged, and are made ready once for each table.
 
+mod cors;
 mod headers;
 mod redirect;
 mod strip;
@@ -13,6 +14,7 @@ use hyper::{
 };
 
 use super::{answer::Reason, request::Checked, rules::Rules};
+use cors::{Cors, Told};
 use headers::Fields;
 use redirect::Redirect;
 use strip::Strip;
@@ -21,9 +23,16 @@ use strip::Strip;
 pub(super) struct Policy {
     maintenance: Option<Notice>,
     redirect: Option<Redirect>,
+    cors: Option<Cors>,
     strip: Option<Strip>,
     request: Fields,
     response: Fields,
+}
+
+/// What of a request decides about the head of its answer.
+#[derive(Default)]
+pub(super) struct Note {
+    told: Option<Told>,
 }
 
 /// An answer that a rule gives in place of a backend.
@@ -37,25 +46,34 @@ impl Policy {
         Self {
             maintenance: rules.maintenance.as_ref().map(Notice::new),
             redirect: rules.redirect.as_ref().map(Redirect::new),
+            cors: rules.cors.as_ref().map(Cors::new),
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
         }
     }
 
-    /// Whether the request may go on to a backend.
+    /// Whether the request may go on to a backend, and what to remember of it.
     ///
     /// # Errors
     ///
     /// The answer that it gets if not.
-    pub(super) fn before(&self, parts: &Parts, checked: &Checked) -> Result<(), Answer> {
+    pub(super) fn before(&self, parts: &Parts, checked: &Checked) -> Result<Note, Box<Answer>> {
         if let Some(notice) = &self.maintenance {
-            return Err(notice.answer());
+            return Err(notice.answer().into());
         }
         let redirected = self.redirect.as_ref();
-        match redirected.and_then(|redirect| redirect.answer(parts, checked)) {
-            Some(answer) => Err(answer),
-            None => Ok(()),
+        if let Some(answer) = redirected.and_then(|redirect| redirect.answer(parts, checked)) {
+            return Err(answer.into());
+        }
+        let Some(cors) = &self.cors else {
+            return Ok(Note::default());
+        };
+        match cors.preflight(parts) {
+            Some(answer) => Err(answer.into()),
+            None => Ok(Note {
+                told: Some(cors.judge(&parts.headers)),
+            }),
         }
     }
 
@@ -68,7 +86,10 @@ impl Policy {
     }
 
     /// Changes the head of a backend's answer, once it is fit for the client.
-    pub(super) fn on_answer(&self, headers: &mut HeaderMap) {
+    pub(super) fn on_answer(&self, headers: &mut HeaderMap, note: Note) {
+        if let (Some(cors), Some(told)) = (&self.cors, note.told) {
+            cors.tell(headers, told);
+        }
         self.response.apply(headers);
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn redirect(text: &str) -> Result<Setting, Wrong> {
     }
 }
 
-fn target(text: &str) -> Option<Target> {
+pub(super) fn target(text: &str) -> Option<Target> {
     if text == "https" {
         return Some(Target::Https(None));
     }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lb_front::rules::{Maintenance, Redirect, Rules, Target};
+use lb_front::rules::{Cors, Maintenance, Redirect, Rules, Target};
 
 use crate::options::{
     Options,
@@ -202,4 +202,43 @@ fn only_a_path_can_be_stripped() {
     };
     assert!(problem.message.contains("state both"), "{problem}");
     check_wrong("lb_strip=1", "true or false");
+}
+
+#[test]
+fn pages_that_may_read_answers_are_named_by_their_origins() {
+    let cors = |origins: Option<&[&str]>, credentials| Rules {
+        cors: Some(Cors {
+            origins: origins.map(|origins| origins.iter().map(ToString::to_string).collect()),
+            credentials,
+        }),
+        ..Rules::default()
+    };
+    ruled("lb_cors=off", Rules::default());
+    ruled("lb_cors=*", cors(None, false));
+    ruled(
+        "lb_cors=https://a.example",
+        cors(Some(&["https://a.example"]), false),
+    );
+    let two = cors(Some(&["http://b.example:81", "https://a.example"]), true);
+    ruled(
+        "lb_cors=HTTPS://A.example:443 http://b.example:81, credentials",
+        two,
+    );
+    ruled("lb_cors=http://a:80", cors(Some(&["http://a"]), false));
+    for wrong in [
+        "",
+        "true",
+        "credentials",
+        // Any page could do what its visitor may.
+        "* credentials",
+        "* https://a.example",
+        "https",
+        "https:8443",
+        "https://a.example/",
+        "https://a.example/b",
+        "null",
+        "https://*.example",
+    ] {
+        check_wrong(&format!("lb_cors={wrong}"), "beside origins `credentials`");
+    }
 }
