@@ -31,8 +31,10 @@ pub enum Reason {
     Denied,
     /// The service has no usable backend.
     NoBackend,
-    /// Too many connections to its backends, or no descriptor or port left for one more.
+    /// Too many requests wait for its backends, or no descriptor or port is left for one more connection.
     Limit,
+    /// No backend had a place for it in time.
+    QueueTimeout,
     /// The backend refused the connection.
     ConnectRefused,
     /// The backend did not accept in time, or cannot be reached.
@@ -72,6 +74,7 @@ impl Reason {
             Self::Denied => "denied",
             Self::NoBackend => "no_backend",
             Self::Limit => "limit",
+            Self::QueueTimeout => "queue_timeout",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::BackendReset => "backend_reset",
@@ -119,10 +122,8 @@ impl Refusal {
             Reason::Starting => (503, "starting: the routes are not known yet\n"),
             Reason::Denied => (403, "denied: this client is not let in\n"),
             Reason::NoBackend => (503, "no_backend: no healthy instance\n"),
-            Reason::Limit => (
-                503,
-                "limit: no room for another connection to this service\n",
-            ),
+            Reason::Limit => (503, "limit: no room for another request to this service\n"),
+            Reason::QueueTimeout => (503, "queue_timeout: no instance had room in time\n"),
             Reason::ConnectRefused => (502, "connect_refused: no instance accepts connections\n"),
             Reason::ConnectTimeout => (504, "connect_timeout: no instance accepts connections\n"),
             Reason::ResponseInvalid => (502, "response_invalid: the answer is not valid HTTP\n"),

@@ -393,6 +393,7 @@ fn limits(workers: usize) -> Limits {
     Limits {
         client_connections: share.clamp(16, MOST_CLIENTS),
         backend_connections: defaults.backend_connections.div_ceil(workers),
+        queued: defaults.queued.div_ceil(workers),
         ..defaults
     }
 }

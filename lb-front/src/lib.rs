@@ -48,6 +48,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use answer::Reason;
+pub use backend::stats::{BackendStats, Ejected, ServiceStats};
 pub use child::{ChildArgs, ChildError, child_main};
 pub use stats::{FrontStats, RequestCount};
 pub use table::Settings;
@@ -122,6 +123,10 @@ pub struct Limits {
     pub pool_size: usize,
     /// Connections to each backend of one worker.
     pub backend_connections: usize,
+    /// How long a request waits for a place when all backends have as many, or for others that are tried again.
+    pub queue: Duration,
+    /// How many requests of one worker do so, for each backend of a service.
+    pub queued: usize,
     /// Client connections of one worker.
     pub client_connections: usize,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
@@ -148,6 +153,8 @@ impl Default for Limits {
             pool_idle: Duration::from_secs(30),
             pool_size: 64,
             backend_connections: 1024,
+            queue: Duration::from_secs(3),
+            queued: 1024,
             client_connections: 8192,
             first_routes: Duration::from_secs(3),
         }

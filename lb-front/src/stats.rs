@@ -9,7 +9,10 @@ use std::{
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Reason;
+use super::{
+    answer::Reason,
+    backend::stats::{BackendStats, ServiceStats, sum_backends, sum_services},
+};
 
 /// The figures of a front since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,10 @@ pub struct FrontStats {
     pub requests: Vec<RequestCount>,
     /// Streams refused before there was a request, by reason.
     pub rejected: BTreeMap<String, u64>,
+    /// Backends that requests went to.
+    pub backends: Vec<BackendStats>,
+    /// Services whose backends fail or have no place.
+    pub services: Vec<ServiceStats>,
 }
 
 /// How many requests to a service ended in one way.
@@ -61,13 +68,18 @@ impl FrontStats {
     pub(super) fn sum(workers: impl IntoIterator<Item = Self>) -> Self {
         let mut sum = Self::default();
         let mut requests: BTreeMap<_, u64> = BTreeMap::new();
+        let (mut backends, mut services) = (Vec::new(), Vec::new());
         for worker in workers {
             sum.add(&worker);
+            backends.extend(worker.backends);
+            services.extend(worker.services);
             for request in worker.requests {
                 let kind = (request.service, request.class, request.reason);
                 *requests.entry(kind).or_default() += request.count;
             }
         }
+        sum.backends = sum_backends(backends);
+        sum.services = sum_services(services);
         let requests = requests.into_iter();
         sum.requests = requests
             .map(|((service, class, reason), count)| RequestCount {
@@ -119,6 +131,10 @@ pub(super) struct Count(Cell<u64>);
 impl Count {
     pub(super) fn add_one(&self) {
         self.0.set(self.0.get() + 1);
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0.get()
     }
 }
 

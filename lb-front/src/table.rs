@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use hyper::StatusCode;
@@ -63,13 +60,15 @@ pub(super) struct Table {
 /// One service behind the front.
 pub(super) struct ServiceTable {
     pub(super) label: Arc<str>,
+    place: Place,
     service: Arc<RouteService>,
     /// What its rules ask for, if it has any.
     policy: Option<Box<Policy>>,
     /// Indexes of its backends, usable ones only, each as often as its weight says, well mixed.
     order: Box<[usize]>,
-    /// Shared by all workers, so that the turn is the same whichever worker a client meets, and by the
-    /// tables before and after this one.
+    /// How many backends are in it.
+    pub(super) usable: usize,
+    /// The next turn that no worker has taken: shared by all of them, and by the tables before and after this one.
     cursor: Arc<AtomicUsize>,
 }
 
@@ -126,7 +125,7 @@ impl Table {
         for (place, service) in &change.services {
             if let Some(service) = service {
                 let cursor = cursor(*place, &service.label).unwrap_or_default();
-                let service = Arc::new(ServiceTable::new(service.clone(), cursor));
+                let service = Arc::new(ServiceTable::new(*place, service.clone(), cursor));
                 self.services.insert(*place, service);
             } else {
                 self.services.remove(place);
@@ -153,6 +152,18 @@ impl Table {
         Ok(place.and_then(|place| self.services.get(&place)))
     }
 
+    /// What has become of `service`.
+    pub(super) fn current(&self, service: &ServiceTable) -> Option<&Arc<ServiceTable>> {
+        let current = self.services.get(&service.place)?;
+        // Another agent has other places.
+        (current.label == service.label).then_some(current)
+    }
+
+    /// All services.
+    pub(super) fn services(&self) -> impl Iterator<Item = &ServiceTable> {
+        self.services.values().map(|service| &**service)
+    }
+
     /// Whether `service` lets a client with this address in.
     pub(super) fn admits(&self, service: &ServiceTable, client: IpAddr) -> bool {
         let access = service.service.access.as_ref();
@@ -177,18 +188,21 @@ impl Table {
 }
 
 impl ServiceTable {
-    fn new(service: Arc<RouteService>, cursor: Arc<AtomicUsize>) -> Self {
+    fn new(place: Place, service: Arc<RouteService>, cursor: Arc<AtomicUsize>) -> Self {
         let weights = service
             .backends
             .iter()
             .map(|backend| if backend.usable { backend.weight } else { 0 });
+        let weights: Vec<_> = weights.collect();
         Self {
             label: service.label.clone(),
-            order: order(&weights.collect::<Vec<_>>()),
+            place,
             policy: service
                 .rules
                 .as_deref()
                 .map(|rules| Policy::new(rules).into()),
+            order: order(&weights),
+            usable: weights.iter().filter(|&&weight| weight > 0).count(),
             service,
             cursor,
         }
@@ -199,21 +213,21 @@ impl ServiceTable {
         self.policy.as_deref()
     }
 
-    /// Backends in turn, beginning with the next one, each once.
-    pub(super) fn candidates(&self) -> impl Iterator<Item = &RouteBackend> {
-        let start = self.cursor.fetch_add(1, Ordering::Relaxed);
-        let length = self.order.len();
-        let mut seen = Vec::new();
-        let places = (0..length).map(move |step| self.order[(start.wrapping_add(step)) % length]);
-        places
-            .filter(move |place| {
-                let new = !seen.contains(place);
-                if new {
-                    seen.push(*place);
-                }
-                new
-            })
-            .map(|place| &self.service.backends[place])
+    pub(super) fn cursor(&self) -> &AtomicUsize {
+        &self.cursor
+    }
+
+    /// Backends in the order of turns, beginning with `turn`, each as often as its weight says; and which one it is.
+    pub(super) fn in_turn(&self, turn: usize) -> impl Iterator<Item = (usize, &RouteBackend)> {
+        let start = turn.checked_rem(self.order.len()).unwrap_or_default();
+        let places = self.order[start..].iter().chain(&self.order[..start]);
+        places.map(|&place| (place, &self.service.backends[place]))
+    }
+
+    /// Whether one of its usable backends is at `address`.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        let mut backends = self.service.backends.iter();
+        backends.any(|backend| backend.usable && backend.address == address)
     }
 }
 

@@ -53,6 +53,12 @@ impl Worker {
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.front.table.load()
     }
+
+    fn read(&self) -> FrontStats {
+        let mut stats = self.counters.read(self.tasks.len());
+        self.pool.read(&mut stats);
+        stats
+    }
 }
 
 /// Serves until told to drain, and to its end; gives the last figures. Blocks its thread.
@@ -114,7 +120,7 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         () = housekeeping => {}
         () = draining => {}
     }
-    Ok(worker.counters.read(worker.tasks.len()))
+    Ok(worker.read())
 }
 
 /// Purges and sweeps the pool and answers for the counters. Never ends.
@@ -136,14 +142,14 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
             Ok(()) = purge => {
                 let began = Instant::now();
                 let table = worker.table();
-                worker.pool.keep(&table.addresses());
+                worker.pool.keep(&table);
                 let labels = table.labels();
                 worker.counters.fold(|label| labels.contains(label));
                 rested = Instant::now() + (began.elapsed() * 9).max(PURGE_REST);
             }
             Some(asker) = figures.recv() => {
                 // Whoever asked may have lost interest.
-                let _ = asker.send(worker.counters.read(worker.tasks.len()));
+                let _ = asker.send(worker.read());
             }
             _ = sweep.tick() => worker.pool.sweep(),
         }

@@ -17,7 +17,7 @@ use lb_agent::{
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
 };
-use lb_front::FrontStats;
+use lb_front::{FrontStats, ServiceStats};
 use tokio::sync::watch;
 
 pub(super) fn host_names(
@@ -42,10 +42,30 @@ pub(super) fn front_line(stats: Option<&FrontStats>) -> Component {
             let FrontStats {
                 pid, workers, open, ..
             } = stats;
-            let detail = format!(
+            let mut detail = format!(
                 "process {pid}, {workers} workers, {open} connections open, {served} requests"
             );
-            Component::new("front", Mark::Ok, detail)
+            let queued: u64 = stats.services.iter().map(|service| service.queued).sum();
+            if queued > 0 {
+                detail += &format!(", {queued} waiting for a place");
+            }
+            let ejected = stats.services.iter().flat_map(|service| {
+                let name = &service.service;
+                let ejected = service.ejected.iter();
+                ejected.map(move |it| format!("{} of {name} ({})", it.address, it.why))
+            });
+            let ejected: Vec<_> = ejected.collect();
+            let mark = match ejected.is_empty() {
+                true => Mark::Ok,
+                false => Mark::Warning,
+            };
+            if let Some(first) = ejected.first() {
+                detail += &format!("; ejected: {first}");
+            }
+            if ejected.len() > 1 {
+                detail += &format!(" and {} more", ejected.len() - 1);
+            }
+            Component::new("front", mark, detail)
         }
     }
 }
@@ -242,6 +262,19 @@ pub(super) fn front_figures(
                 .entry((service, requests.reason.as_str()))
                 .or_default() += requests.count;
         }
+        let (mut busy, mut idle, mut in_flight) = (0, 0, 0);
+        for backend in &stats.backends {
+            busy += backend.open.saturating_sub(backend.idle);
+            idle += backend.idle;
+            in_flight += backend.in_flight;
+        }
+        let services = |value: &dyn Fn(&ServiceStats) -> u64| {
+            let sample = |service: &ServiceStats| {
+                let label = [("service", service.service.as_str())];
+                Sample::labelled(label, for_people(value(service)))
+            };
+            stats.services.iter().map(sample).collect()
+        };
         let rejected = stats
             .rejected
             .iter()
@@ -277,6 +310,39 @@ pub(super) fn front_figures(
                 "Connections opened to backends.",
                 vec![Sample::plain(for_people(stats.connects))],
             ),
+            Figure::counter(
+                "http_backend_connections_reused",
+                "Requests sent on a connection that had carried another.",
+                vec![Sample::plain(for_people(stats.reused))],
+            ),
+            Figure::gauge(
+                "http_backend_connections",
+                "Connections to backends.",
+                vec![
+                    Sample::labelled([("state", "busy")], for_people(busy)),
+                    Sample::labelled([("state", "idle")], for_people(idle)),
+                ],
+            ),
+            Figure::gauge(
+                "http_backend_requests",
+                "Requests that backends have not answered to the end.",
+                vec![Sample::plain(for_people(in_flight))],
+            ),
+            Figure::gauge(
+                "http_queued_requests",
+                "Requests that wait for a place at one of a service's backends.",
+                services(&|service| service.queued),
+            ),
+            Figure::gauge(
+                "http_ejected_backends",
+                "Backends that are avoided because requests to them failed.",
+                services(&|service| service.ejected.len() as u64),
+            ),
+            Figure::counter(
+                "http_ejections",
+                "Times that a worker began to avoid a backend.",
+                services(&|service| service.ejections),
+            ),
         ]
     })
 }
@@ -304,10 +370,56 @@ fn value(count: &AtomicU64) -> f64 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use lb_front::{Reason, RequestCount};
+    use lb_front::{BackendStats, Ejected, Reason, RequestCount};
     use prometheus_client::{encoding::text, registry::Registry};
 
     use super::*;
+
+    fn backend(port: u16, open: u64, idle: u64) -> BackendStats {
+        BackendStats {
+            address: ([10, 0, 0, 1], port).into(),
+            in_flight: 3,
+            open,
+            idle,
+            failures: 0,
+            retries: 0,
+        }
+    }
+
+    /// A service with requests that wait, and an ejected backend.
+    fn waiting() -> ServiceStats {
+        ServiceStats {
+            service: "web".to_owned(),
+            queued: 8,
+            ejections: 9,
+            ejected: vec![Ejected {
+                address: ([10, 0, 0, 1], 81).into(),
+                workers: 2,
+                until: 1_700_000_000,
+                why: "connect_refused".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn the_line_of_the_front_names_who_is_ejected() {
+        let mut stats = FrontStats {
+            pid: 1,
+            workers: 2,
+            ..FrontStats::default()
+        };
+        let usual = "process 1, 2 workers, 0 connections open, 0 requests";
+        let line = front_line(Some(&stats));
+        assert_eq!((line.mark, line.detail.as_str()), (Mark::Ok, usual));
+        stats.services = vec![waiting()];
+        let line = front_line(Some(&stats));
+        let ejected = "8 waiting for a place; ejected: 10.0.0.1:81 of web (connect_refused)";
+        assert_eq!(line.mark, Mark::Warning);
+        assert_eq!(line.detail, format!("{usual}, {ejected}"));
+        stats.services.push(waiting());
+        let line = front_line(Some(&stats));
+        assert!(line.detail.ends_with(" and 1 more"), "{}", line.detail);
+    }
 
     #[test]
     fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
@@ -330,7 +442,10 @@ mod tests {
         let stats = FrontStats {
             open: 3,
             connects: 5,
+            reused: 6,
             retries: 7,
+            backends: vec![backend(81, 4, 1), backend(82, 2, 2)],
+            services: vec![waiting()],
             requests: requests.into(),
             rejected: [("http_2".to_owned(), 9)].into(),
             ..FrontStats::default()
@@ -363,6 +478,13 @@ mod tests {
                 "lb_http_retries_total 7.0",
                 "lb_http_client_connections 3.0",
                 "lb_http_backend_connections_opened_total 5.0",
+                "lb_http_backend_connections_reused_total 6.0",
+                r#"lb_http_backend_connections{state="busy"} 3.0"#,
+                r#"lb_http_backend_connections{state="idle"} 3.0"#,
+                "lb_http_backend_requests 6.0",
+                r#"lb_http_queued_requests{service="web"} 8.0"#,
+                r#"lb_http_ejected_backends{service="web"} 1.0"#,
+                r#"lb_http_ejections_total{service="web"} 9.0"#,
             ]
         );
     }

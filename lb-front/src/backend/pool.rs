@@ -5,8 +5,8 @@
 //! would reach somebody else (CVE-2025-4366). One that was answered in HTTP/1.0 never comes back.
 
 use std::{
-    cell::RefCell,
-    collections::{HashMap, HashSet},
+    cell::{Cell, RefCell},
+    collections::HashMap,
     io,
     net::SocketAddr,
     rc::{Rc, Weak},
@@ -27,23 +27,46 @@ use tokio::{
 };
 use tokio_util::io::InspectReader;
 
-use crate::{Limits, answer::Reason, body::Upload, stats::Counters};
+use super::{
+    account::{Account, Flight},
+    queue::Queue,
+    stats::{BackendStats, ServiceStats},
+};
+use crate::{
+    Limits,
+    answer::Reason,
+    body::Upload,
+    stats::{Count, Counters, FrontStats},
+    table::Table,
+};
 
-/// The connections of one worker.
+/// The connections of one worker, and what it keeps about services.
 pub(crate) struct Pool {
-    hosts: RefCell<HashMap<SocketAddr, Host>>,
+    hosts: RefCell<HashMap<SocketAddr, Rc<Host>>>,
+    accounts: RefCell<HashMap<Arc<str>, Rc<Account>>>,
+    common: Rc<Common>,
+}
+
+struct Common {
     limits: Limits,
     counters: Rc<Counters>,
 }
 
-#[derive(Default)]
-struct Host {
+/// A backend as this worker sees it.
+pub(crate) struct Host {
+    pub(super) address: SocketAddr,
+    common: Rc<Common>,
     /// Oldest first.
-    idle: Vec<Idle>,
+    idle: RefCell<Vec<Idle>>,
     /// All open connections, idle ones included.
-    open: usize,
+    open: Cell<usize>,
     /// Whether the backend left: connections in flight do not come back.
-    left: bool,
+    left: Cell<bool>,
+    in_flight: Cell<usize>,
+    pub(super) failures: Count,
+    pub(super) retries: Count,
+    /// Who wants to know of a place.
+    wanted: RefCell<Vec<Rc<Queue>>>,
 }
 
 struct Idle {
@@ -51,14 +74,14 @@ struct Idle {
     heard: Heard,
     /// The connection holds it: gone means closed.
     place: Weak<Place>,
-    since: Instant,
+    /// When it is too old.
+    until: Instant,
     task: Task,
 }
 
 /// A connection on loan.
 pub(crate) struct Lease {
-    pool: Rc<Pool>,
-    address: SocketAddr,
+    busy: Busy,
     pub(crate) sender: SendRequest<Upload>,
     /// Whether the backend sent anything.
     pub(crate) heard: Heard,
@@ -67,7 +90,27 @@ pub(crate) struct Lease {
     pub(crate) reused: bool,
     /// Whether it carries no other after this one.
     last: bool,
+    /// How long it may wait for another one.
+    keep: Duration,
     task: Task,
+    /// Ends with the answer.
+    pub(super) flight: Option<Flight>,
+}
+
+/// Counts a request in flight.
+struct Busy(Rc<Host>);
+
+impl Busy {
+    fn new(host: &Rc<Host>) -> Self {
+        host.in_flight.set(host.in_flight.get() + 1);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
 }
 
 /// Whether a byte came from the backend since it was last asked. All on one thread; hyper's upgrades want `Send`, hence
@@ -108,47 +151,158 @@ impl Pool {
     pub(crate) fn new(limits: Limits, counters: Rc<Counters>) -> Rc<Self> {
         Rc::new(Self {
             hosts: RefCell::default(),
-            limits,
-            counters,
+            accounts: RefCell::default(),
+            common: Rc::new(Common { limits, counters }),
         })
     }
 
-    /// The newest idle connection to `address` that is still good.
-    pub(crate) fn take(self: &Rc<Self>, address: SocketAddr) -> Option<Lease> {
+    /// What this worker knows of the backend at `address`.
+    pub(super) fn host(&self, address: SocketAddr) -> Rc<Host> {
         let mut hosts = self.hosts.borrow_mut();
-        let idle = &mut hosts.get_mut(&address)?.idle;
-        while let Some(Idle {
-            sender,
-            heard,
-            place,
-            since,
-            task,
-        }) = idle.pop()
-        {
-            if sender.is_ready()
-                && since.elapsed() < self.limits.pool_idle
-                && let Some(place) = place.upgrade()
+        let host = hosts.entry(address).or_insert_with(|| {
+            Rc::new(Host {
+                address,
+                common: self.common.clone(),
+                idle: RefCell::default(),
+                open: Cell::default(),
+                left: Cell::default(),
+                in_flight: Cell::default(),
+                failures: Count::default(),
+                retries: Count::default(),
+                wanted: RefCell::default(),
+            })
+        });
+        host.clone()
+    }
+
+    /// What this worker knows of the service called `label`.
+    pub(super) fn account(&self, label: &Arc<str>) -> Rc<Account> {
+        let mut accounts = self.accounts.borrow_mut();
+        if let Some(account) = accounts.get(label) {
+            return account.clone();
+        }
+        let account = Rc::new(Account::new(label.clone()));
+        accounts.insert(label.clone(), account.clone());
+        account
+    }
+
+    /// Forgets what `table` no longer has, and closes connections to it: idle ones now, others once they are given
+    /// back.
+    pub(crate) fn keep(&self, table: &Table) {
+        let live = table.addresses();
+        for (address, host) in self.hosts.borrow().iter() {
+            host.left.set(!live.contains(address));
+            if host.left.get() {
+                host.idle.borrow_mut().clear();
+            }
+        }
+        let services: HashMap<_, _> = table.services().map(|it| (&*it.label, it)).collect();
+        let mut accounts = self.accounts.borrow_mut();
+        accounts.retain(|label, account| {
+            let service = services.get(&**label);
+            match service {
+                Some(service) => account.keep(|address| service.has(address), service.usable),
+                // Who waits learns that there is nothing to wait for.
+                None => account.places.wake(),
+            }
+            service.is_some()
+        });
+    }
+
+    /// Closes connections that have been idle for too long.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        self.hosts.borrow_mut().retain(|_, host| {
+            let mut idle = host.idle.borrow_mut();
+            idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
+            !host.left.get() || host.open.get() > 0
+        });
+        for account in self.accounts.borrow().values() {
+            account.rest();
+        }
+    }
+
+    /// Adds what is known of backends to `stats`.
+    pub(crate) fn read(&self, stats: &mut FrontStats) {
+        let hosts = self.hosts.borrow();
+        let backends = hosts.values().map(|host| BackendStats {
+            address: host.address,
+            in_flight: host.in_flight.get() as u64,
+            open: host.open.get() as u64,
+            idle: host.idle.borrow().len() as u64,
+            failures: host.failures.value(),
+            retries: host.retries.value(),
+        });
+        stats.backends = backends.collect();
+        let accounts = self.accounts.borrow();
+        let accounts = accounts.values();
+        stats.services = accounts
+            .filter_map(|account| ServiceStats::of(account))
+            .collect();
+    }
+}
+
+impl Host {
+    /// The newest idle connection that is still good.
+    pub(super) fn take(self: &Rc<Self>) -> Option<Lease> {
+        let mut all = self.idle.borrow_mut();
+        if all.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(idle) = all.pop() {
+            if idle.sender.is_ready()
+                && now < idle.until
+                && let Some(place) = idle.place.upgrade()
             {
-                self.counters.reused.add_one();
+                self.common.counters.reused.add_one();
                 return Some(Lease {
-                    pool: self.clone(),
-                    address,
-                    sender,
-                    heard,
+                    busy: Busy::new(self),
+                    sender: idle.sender,
+                    heard: idle.heard,
                     place,
                     reused: true,
                     last: false,
-                    task,
+                    keep: self.common.limits.pool_idle,
+                    task: idle.task,
+                    flight: None,
                 });
             }
         }
         None
     }
 
-    /// A new connection to `address`.
-    pub(crate) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Lease, Reason> {
-        let place = Rc::new(Place::claim(self, address).ok_or(Reason::Limit)?);
-        let stream = match timeout(self.limits.connect, TcpStream::connect(address)).await {
+    /// Room for one more connection.
+    pub(super) fn claim(self: &Rc<Self>) -> Option<Place> {
+        if self.open.get() >= self.common.limits.backend_connections {
+            return None;
+        }
+        self.open.set(self.open.get() + 1);
+        Some(Place(self.clone()))
+    }
+
+    /// Has `queue` woken once when there is a connection or room for one.
+    pub(super) fn want(&self, queue: &Rc<Queue>) {
+        let mut wanted = self.wanted.borrow_mut();
+        if !wanted.iter().any(|known| Rc::ptr_eq(known, queue)) {
+            wanted.push(queue.clone());
+        }
+    }
+
+    fn freed(&self) {
+        for queue in self.wanted.borrow_mut().drain(..) {
+            queue.wake();
+        }
+    }
+}
+
+impl Place {
+    /// A new connection in this place.
+    pub(super) async fn connect(self) -> Result<Lease, Reason> {
+        let host = self.0.clone();
+        let place = Rc::new(self);
+        let (address, limits) = (host.address, &host.common.limits);
+        let stream = match timeout(limits.connect, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "no connection to a backend");
@@ -167,7 +321,7 @@ impl Pool {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Reason::BackendReset)?;
-        self.counters.connects.add_one();
+        host.common.counters.connects.add_one();
         let held = place.clone();
         let task = spawn_local(async move {
             // Its error reaches the request that was on it, if there was one.
@@ -175,36 +329,16 @@ impl Pool {
             drop(held);
         });
         Ok(Lease {
-            pool: self.clone(),
-            address,
+            busy: Busy::new(&host),
             sender,
             heard,
             place,
             reused: false,
             last: false,
+            keep: limits.pool_idle,
             task: Task(Some(task.abort_handle())),
+            flight: None,
         })
-    }
-
-    /// Closes connections to addresses that are not in `live`: idle ones now, others once they are given back.
-    pub(crate) fn keep(&self, live: &HashSet<SocketAddr>) {
-        for (address, host) in self.hosts.borrow_mut().iter_mut() {
-            host.left = !live.contains(address);
-            if host.left {
-                host.idle.clear();
-            }
-        }
-    }
-
-    /// Closes connections that have been idle for too long.
-    pub(crate) fn sweep(&self) {
-        let mut hosts = self.hosts.borrow_mut();
-        for host in hosts.values_mut() {
-            host.idle.retain(|idle| {
-                !idle.sender.is_closed() && idle.since.elapsed() < self.limits.pool_idle
-            });
-        }
-        hosts.retain(|_, host| host.open > 0);
     }
 }
 
@@ -220,56 +354,40 @@ impl Lease {
         self.last = true;
     }
 
+    /// The backend said for how long it keeps the connection. Ours ends earlier, since a request could cross its end.
+    pub(super) fn heed(&mut self, said: Duration) {
+        self.keep = self.keep.min(said.saturating_sub(MARGIN));
+    }
+
     /// The answer has ended: the connection may carry another request.
     pub(crate) fn give_back(self) {
-        if self.last || self.sender.is_closed() {
+        let host = &self.busy.0;
+        if self.last || self.keep.is_zero() || self.sender.is_closed() || host.left.get() {
             return;
         }
-        let mut hosts = self.pool.hosts.borrow_mut();
-        let Some(host) = hosts.get_mut(&self.address) else {
-            return;
-        };
-        if host.left {
-            return;
+        let mut idle = host.idle.borrow_mut();
+        if idle.len() >= host.common.limits.pool_size {
+            idle.remove(0);
         }
-        if host.idle.len() >= self.pool.limits.pool_size {
-            host.idle.remove(0);
-        }
-        host.idle.push(Idle {
+        idle.push(Idle {
             sender: self.sender,
             heard: self.heard,
             place: Rc::downgrade(&self.place),
-            since: Instant::now(),
+            until: Instant::now() + self.keep,
             task: self.task,
         });
+        drop(idle);
+        host.freed();
     }
 }
 
-/// One of a backend's connections; its drop makes room for another. Never to be dropped while the hosts are
-/// borrowed.
-pub(crate) struct Place {
-    pool: Rc<Pool>,
-    address: SocketAddr,
-}
-
-impl Place {
-    fn claim(pool: &Rc<Pool>, address: SocketAddr) -> Option<Self> {
-        let mut hosts = pool.hosts.borrow_mut();
-        let host = hosts.entry(address).or_default();
-        if host.open >= pool.limits.backend_connections {
-            return None;
-        }
-        host.open += 1;
-        let pool = pool.clone();
-        Some(Self { pool, address })
-    }
-}
+/// One of a backend's connections; its drop makes room for another.
+pub(crate) struct Place(Rc<Host>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(host) = self.pool.hosts.borrow_mut().get_mut(&self.address) {
-            host.open -= 1;
-        }
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.freed();
     }
 }
 
@@ -297,6 +415,9 @@ fn unconnected(error: &io::Error) -> Reason {
 
 /// How often [`Pool::sweep`] is worth its while.
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+
+/// What a request needs at most to reach a backend.
+const MARGIN: Duration = Duration::from_secs(1);
 
 const RESPONSE_HEAD: usize = 64 * 1024;
 const BUFFER: usize = 256 * 1024;

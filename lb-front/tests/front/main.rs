@@ -5,11 +5,15 @@
 )]
 
 mod bytes;
+mod dying;
+mod ejecting;
 mod forms;
 mod kit;
 mod leaving;
 mod options;
+mod queueing;
 mod regressions;
+mod restart;
 mod sending;
 mod smuggling;
 mod upgrade;

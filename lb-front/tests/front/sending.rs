@@ -151,23 +151,6 @@ fn an_idle_connection_is_closed_after_its_time() {
 }
 
 #[test]
-fn too_many_connections_to_a_backend_are_refused_at_once() {
-    let backend = Backend::start(|_| Reply::Stall(Vec::new()));
-    let limits = Limits {
-        backend_connections: 1,
-        ..Limits::default()
-    };
-    let front = TestFront::limited(limits, &[&backend]);
-    let mut first = front.client();
-    first.send(GET);
-    eventually("the first is there", || {
-        (backend.seen().len() == 1).then_some(())
-    });
-    assert_eq!(front.ask(GET).status, 503);
-    assert_eq!(front.stats().ended(Reason::Limit), 1);
-}
-
-#[test]
 fn answers_that_are_not_http_are_502_and_late_ones_504() {
     let backend = Backend::start(|seen| {
         match seen.head.split(' ').nth(1) {

@@ -69,6 +69,7 @@ fn tunnels_count_against_the_limit_of_their_backend() {
     let backend = Backend::start(agree);
     let limits = Limits {
         backend_connections: 2,
+        queued: 0,
         ..Limits::default()
     };
     let front = TestFront::limited(limits, &[&backend]);

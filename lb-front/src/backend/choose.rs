@@ -1,0 +1,167 @@
+//! Which backend a request goes to: the one whose turn it is, else the next one that has a place. Without any
+//! place the request waits.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    account::Account,
+    eject::Share,
+    pool::{Host, Lease, Place},
+    send::ATTEMPTS,
+};
+use crate::{answer::Reason, table::ServiceTable, worker::Worker};
+
+/// The choice of one request's backends.
+pub(super) struct Choosing<'a> {
+    worker: &'a Worker,
+    account: &'a Account,
+    pub(super) service: Arc<ServiceTable>,
+    /// Its turn.
+    start: usize,
+    tried: [Option<SocketAddr>; ATTEMPTS],
+}
+
+/// A way to a backend.
+pub(super) enum Way {
+    Idle(Lease),
+    New(Place),
+}
+
+enum Pick {
+    Found(Rc<Host>, Way),
+    /// Some have no place.
+    Full,
+    Nothing,
+}
+
+/// Which backends are good enough.
+#[derive(Clone, Copy)]
+enum Level {
+    /// Those that take this turn.
+    Turn,
+    /// Those that are not ejected.
+    In,
+    Any,
+}
+
+impl<'a> Choosing<'a> {
+    pub(super) fn new(
+        worker: &'a Worker,
+        account: &'a Account,
+        service: &Arc<ServiceTable>,
+    ) -> Self {
+        Self {
+            worker,
+            account,
+            start: account.turn(service.cursor()),
+            service: service.clone(),
+            tried: [None; ATTEMPTS],
+        }
+    }
+
+    /// The next backend, which `attempt` is for; `None` when all have been tried.
+    ///
+    /// # Errors
+    /// No place became free in time, or too many wait for one.
+    pub(super) async fn choose(
+        &mut self,
+        attempt: usize,
+    ) -> Result<Option<(Rc<Host>, Way)>, Reason> {
+        // Whoever came earlier is first.
+        let mut pick = match self.account.places.is_empty() {
+            true => self.pick(),
+            false => Pick::Full,
+        };
+        if matches!(pick, Pick::Full) {
+            pick = self.wait().await?;
+        }
+        let Pick::Found(host, way) = pick else {
+            return Ok(None);
+        };
+        self.tried[attempt] = Some(host.address);
+        Ok(Some((host, way)))
+    }
+
+    /// The backend of `attempt` may be chosen again.
+    pub(super) fn forget(&mut self, attempt: usize) {
+        self.tried[attempt] = None;
+    }
+
+    async fn wait(&mut self) -> Result<Pick, Reason> {
+        let limits = &self.worker.limits;
+        let places = &self.account.places;
+        let reason = match places.join(limits.queued * self.service.usable.max(1)) {
+            None => Reason::Limit,
+            Some(waiting) => {
+                let deadline = Instant::now() + limits.queue;
+                loop {
+                    if timeout_at(deadline, waiting.woken()).await.is_err() {
+                        break Reason::QueueTimeout;
+                    }
+                    // There may be others by now.
+                    if let Some(service) = self.worker.table().current(&self.service) {
+                        self.service = service.clone();
+                    }
+                    match self.pick() {
+                        Pick::Full => {}
+                        pick => return Ok(pick),
+                    }
+                }
+            }
+        };
+        // Rather one under suspicion than none.
+        match self.pass(Level::Any) {
+            Pick::Found(host, way) => Ok(Pick::Found(host, way)),
+            _ => Err(reason),
+        }
+    }
+
+    fn pick(&self) -> Pick {
+        let first = self.pass(Level::Turn);
+        if matches!(first, Pick::Found(..)) || self.account.trusts_all() {
+            return first;
+        }
+        match self.pass(Level::In) {
+            Pick::Nothing => self.pass(Level::Any),
+            pick => pick,
+        }
+    }
+
+    fn pass(&self, level: Level) -> Pick {
+        let mut full = false;
+        // Saves looking twice at the first ones of a service; more is not needed.
+        let mut seen = 0_u128;
+        for (index, backend) in self.service.in_turn(self.start) {
+            let bit = u32::try_from(index)
+                .ok()
+                .and_then(|index| 1_u128.checked_shl(index));
+            let bit = bit.unwrap_or_default();
+            let again = seen & bit != 0;
+            seen |= bit;
+            let address = backend.address;
+            if again || self.tried.contains(&Some(address)) || !self.is_good(address, level) {
+                continue;
+            }
+            let host = self.worker.pool.host(address);
+            if let Some(lease) = host.take() {
+                return Pick::Found(host, Way::Idle(lease));
+            }
+            if let Some(place) = host.claim() {
+                return Pick::Found(host, Way::New(place));
+            }
+            host.want(&self.account.places);
+            full = true;
+        }
+        if full { Pick::Full } else { Pick::Nothing }
+    }
+
+    fn is_good(&self, backend: SocketAddr, level: Level) -> bool {
+        match level {
+            Level::Turn => self.account.share(backend) == Share::Full,
+            Level::In => !self.account.is_out(backend),
+            Level::Any => true,
+        }
+    }
+}
