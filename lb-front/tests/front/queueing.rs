@@ -45,6 +45,7 @@ fn get(path: &str) -> String {
 fn narrow() -> Limits {
     Limits {
         backend_connections: 1,
+        queue: PATIENCE,
         ..Limits::default()
     }
 }

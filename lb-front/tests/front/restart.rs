@@ -105,8 +105,9 @@ struct Load {
     end: AtomicBool,
     served: AtomicUsize,
     echoed: AtomicUsize,
-    /// How often each server was stopped.
+    /// How often each server was stopped, and started again.
     stops: [AtomicUsize; SERVERS],
+    starts: [AtomicUsize; SERVERS],
 }
 
 impl Load {
@@ -130,7 +131,7 @@ impl Load {
         let open =
             "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
         while !self.is_over() {
-            let before = self.stops.each_ref().map(|it| it.load(Ordering::SeqCst));
+            let before = self.starts.each_ref().map(|it| it.load(Ordering::SeqCst));
             let mut client = front.client();
             let head = client.send(open).head();
             assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -207,6 +208,7 @@ fn a_rolling_restart_of_all_backends_costs_no_request_whether_it_is_announced_or
                 load.stops[at].fetch_add(1, Ordering::SeqCst);
                 let server = servers.remove(at).restart(|| load.go_on());
                 servers.insert(at, server);
+                load.starts[at].fetch_add(1, Ordering::SeqCst);
                 front.publish(&all);
             }
         }
