@@ -40,9 +40,12 @@ fn decided(parts: Parts, body: BodyKind) {
     };
     if checked.host.is_empty() {
         assert_eq!(parts.version, Version::HTTP_10);
-        assert_eq!(HOSTS.find(""), None);
+        assert_eq!(HOSTS.find("", "/"), Ok(None));
     } else {
-        assert_eq!(HOSTS.find(&checked.host), plainly_found(&checked.host));
+        assert_eq!(
+            HOSTS.find(&checked.host, parts.uri.path()),
+            Ok(plainly_found(&checked.host))
+        );
         one_service(&checked.host);
     }
     passed_on(parts, &checked, body);
@@ -77,7 +80,7 @@ fn one_service(host: &str) {
 
 /// What [`Hosts::find`] finds, by all names in turn.
 fn plainly_found(host: &str) -> Option<Place> {
-    let exactly = HOSTS.0.get(host).copied();
+    let exactly = HOSTS.names.get(host).copied();
     let carried = || {
         let before = SUFFIXES
             .iter()
@@ -86,7 +89,7 @@ fn plainly_found(host: &str) -> Option<Place> {
             return None;
         }
         // The shortest name that is followed by an address.
-        let mut names: Vec<_> = HOSTS.0.iter().collect();
+        let mut names: Vec<_> = HOSTS.names.iter().collect();
         names.sort_by_key(|(name, _)| name.len());
         let (_, place) = names.into_iter().find(|(name, _)| {
             let rest = before.strip_prefix(name.as_str());
@@ -164,11 +167,11 @@ static HOSTS: LazyLock<Hosts> = LazyLock::new(|| {
         "web.10.0.0.7.nip.io",
     ];
     let names = names.into_iter().zip(1..);
-    Hosts(
-        names
-            .map(|(name, place)| (name.to_owned(), place))
-            .collect(),
-    )
+    let names = names.map(|(name, place)| (name.to_owned(), place));
+    Hosts {
+        names: names.collect(),
+        ..Hosts::default()
+    }
 });
 
 const SUFFIXES: [&str; 4] = ["nip.io", "sslip.io", "xip.io", "traefik.me"];
