@@ -57,6 +57,8 @@ pub enum Reason {
     Redirect,
     /// A browser asked whether its page may ask.
     Preflight,
+    /// Nothing moved for too long after an upgrade.
+    TunnelIdle,
 }
 
 impl Reason {
@@ -86,6 +88,31 @@ impl Reason {
             Self::Maintenance => "maintenance",
             Self::Redirect => "redirect",
             Self::Preflight => "preflight",
+            Self::TunnelIdle => "tunnel_idle",
+        }
+    }
+
+    /// The two letters that HAProxy's log would have: who ended it, and what it was doing. A client that leaves does so
+    /// before all of its request was `sent` to a backend, while it waits, or while it is `answered`.
+    pub(super) fn haproxy(self, sent: bool, answered: bool) -> &'static str {
+        match self {
+            Self::Ok | Self::Loop => "--",
+            Self::Maintenance | Self::Redirect | Self::Preflight => "LR",
+            Self::QueueTimeout => "sQ",
+            Self::BadRequest | Self::Denied => "PR",
+            Self::HeaderTimeout => "cR",
+            Self::BodyTimeout | Self::TunnelIdle => "cD",
+            Self::ClientAbort if answered => "CD",
+            Self::ClientAbort if sent => "CH",
+            Self::ClientAbort => "CR",
+            Self::Draining | Self::Starting | Self::Limit => "PC",
+            Self::NoRoute | Self::NoBackend | Self::ConnectRefused => "SC",
+            Self::ConnectTimeout => "sC",
+            Self::BackendReset => "SH",
+            Self::ResponseInvalid => "PH",
+            Self::ResponseTimeout => "sH",
+            Self::ResponseTruncated => "SD",
+            Self::ResponseStalled => "sD",
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Download {
     },
     /// A backend's.
     Passed(Passed),
+    /// None: the connection is a tunnel from here on.
+    Switched,
 }
 
 /// A backend's body on its way to the client.
@@ -42,10 +44,10 @@ pub(super) struct Passed {
 }
 
 impl Download {
-    pub(super) fn own(bytes: Option<Bytes>, mut exchange: Exchange) -> Self {
-        exchange.passed_down(bytes.as_ref().map_or(0, Bytes::len));
+    pub(super) fn own(bytes: Bytes, mut exchange: Exchange) -> Self {
+        exchange.passed_down(bytes.len());
         Self::Own {
-            bytes,
+            bytes: Some(bytes),
             _exchange: exchange,
         }
     }
@@ -134,6 +136,7 @@ impl Body for Download {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
             Self::Passed(passed) => passed.poll(cx),
+            Self::Switched => Poll::Ready(None),
         }
     }
 
@@ -141,6 +144,7 @@ impl Body for Download {
         match self {
             Self::Own { bytes, .. } => bytes.is_none(),
             Self::Passed(passed) => passed.incoming.is_end_stream(),
+            Self::Switched => true,
         }
     }
 
@@ -150,6 +154,7 @@ impl Body for Download {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Passed(passed) => passed.incoming.size_hint(),
+            Self::Switched => SizeHint::with_exact(0),
         }
     }
 }

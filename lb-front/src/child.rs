@@ -200,6 +200,7 @@ async fn serve(
             "requests cut at the end of the drain"
         );
     }
+    front.log.end();
     drop(leave);
     Ok(())
 }

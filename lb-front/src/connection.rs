@@ -1,12 +1,12 @@
 //! One client's connection, from its first byte to its last.
 
-use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use hyper::{header::HeaderValue, server::conn::http1, service::service_fn};
+use hyper::{StatusCode, header::HeaderValue, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    answer,
+    answer::{self, Reason},
     client::{ClientState, Stop},
     guard::Fault,
     leave::{self, Begun},
@@ -67,7 +67,8 @@ pub(super) async fn serve<S: Stream>(
         }
     };
     let stop = state.stop();
-    if let Some(reason) = rejection(&result, stop) {
+    let rejection = rejection(&result, stop);
+    if let Some(reason) = rejection {
         worker.counters.rejected(reason);
         tracing::debug!(client = %address, reason, "stream refused");
     }
@@ -77,6 +78,17 @@ pub(super) async fn serve<S: Stream>(
     };
     let wire = parts.io.into_inner();
     let stalled = wire.is_stalled();
+    if let Some(fault) = rejection {
+        let took = wire
+            .head_since()
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        if let Some((reason, status)) = answer_to(stop, fault) {
+            let status = status.filter(|_| !stalled);
+            worker
+                .log
+                .refused(address.ip(), reason, fault, status, took);
+        }
+    }
     let stream = wire.into_stream();
     let socket = stream.tcp();
     let last_word = match stop {
@@ -103,6 +115,26 @@ pub(super) fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.max_header_size(HEAD_LIMIT).max_buf_size(BUFFER);
     builder
+}
+
+/// What a stream gets that ends by `fault` before it is a request; `None` when it was within a body, for that is one.
+fn answer_to(stop: Option<Stop>, fault: &str) -> Option<(Reason, Option<StatusCode>)> {
+    Some(match (stop, fault) {
+        (Some(Stop::BodyTimeout), _) => return None,
+        (Some(Stop::Guard(fault)), _) if !fault.in_head() => return None,
+        (Some(Stop::HeaderTimeout), _) => {
+            (Reason::HeaderTimeout, Some(StatusCode::REQUEST_TIMEOUT))
+        }
+        (Some(Stop::Guard(Fault::TargetTooLong)), _) => {
+            (Reason::BadRequest, Some(StatusCode::URI_TOO_LONG))
+        }
+        (None, "http_2") => (Reason::BadRequest, None),
+        (_, "head_too_long") => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            (Reason::BadRequest, Some(status))
+        }
+        _ => (Reason::BadRequest, Some(StatusCode::BAD_REQUEST)),
+    })
 }
 
 /// Why there is no request on the rest of a stream, in the words of the metrics: what the guard says, or

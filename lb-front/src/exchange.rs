@@ -1,17 +1,31 @@
 //! The record of one request: what became of it, and why it ended.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use hyper::StatusCode;
+use hyper::{HeaderMap, StatusCode};
 
-use super::{answer::Reason, body::Progress, client::ClientState, stats::Counters};
+use super::{
+    answer::Reason,
+    body::Progress,
+    client::ClientState,
+    forward::X_REQUEST_ID,
+    log::{Asked, Line, Times},
+    services::{Ended, Key},
+    stats::Counters,
+    table::ServiceTable,
+};
 
-/// One request from its head to the last byte of its answer. Counted on drop, because hyper drops the work
-/// on a request whose client went away at any point.
+/// One request from its head to the last byte of its answer, or to the end of the tunnel that it became. Counted on
+/// drop, because hyper drops the work on a request whose client went away at any point.
 pub(super) struct Exchange {
     counters: Rc<Counters>,
     client: Arc<ClientState>,
-    service: Option<Arc<str>>,
+    service: Option<Key>,
     status: Option<StatusCode>,
     reason: Reason,
     /// The backend of the last attempt.
@@ -21,13 +35,17 @@ pub(super) struct Exchange {
     reused: bool,
     /// How far the client's body is.
     upload: Option<Rc<Progress>>,
-    /// Bytes of the answer's body.
+    /// Bytes that a tunnel carried to the backend.
+    up: u64,
+    /// Bytes of the answer's body, or that a tunnel carried to the client.
     down: u64,
     begun: Instant,
-    /// When the connection of the last attempt stood.
+    /// When the connection of the last attempt stood; only if there is a log.
     connected: Option<Instant>,
-    /// When the head of the answer had come.
+    /// When the head of the answer had come; only if there is a log.
     heard: Option<Instant>,
+    /// What the log says about it.
+    asked: Option<Box<Asked>>,
 }
 
 impl Exchange {
@@ -42,15 +60,32 @@ impl Exchange {
             attempts: 0,
             reused: false,
             upload: None,
+            up: 0,
             down: 0,
             begun: Instant::now(),
             connected: None,
             heard: None,
+            asked: None,
         }
     }
 
-    pub(super) fn belongs_to(&mut self, service: Arc<str>) {
-        self.service = Some(service);
+    /// What was asked for, if there is a log.
+    pub(super) fn asked(&mut self, asked: Option<Box<Asked>>) {
+        self.asked = asked;
+    }
+
+    /// The backend's head is made: it has the request's id.
+    pub(super) fn has_id(&mut self, headers: &HeaderMap) {
+        if let Some(asked) = &mut self.asked {
+            asked.id = headers.get(X_REQUEST_ID).cloned();
+        }
+    }
+
+    pub(super) fn belongs_to(&mut self, service: &ServiceTable) {
+        self.service = Some(self.counters.enter(&service.number));
+        if let Some(asked) = &mut self.asked {
+            asked.service = Some(service.label.clone());
+        }
     }
 
     /// The client's body is looked at by way of `progress`.
@@ -67,12 +102,16 @@ impl Exchange {
     /// The attempt has a connection.
     pub(super) fn connected(&mut self, reused: bool) {
         self.reused = reused;
-        self.connected = Some(Instant::now());
+        self.connected = self.now();
     }
 
     /// The backend's head is there.
     pub(super) fn heard(&mut self) {
-        self.heard = Some(Instant::now());
+        self.heard = self.now();
+    }
+
+    fn now(&self) -> Option<Instant> {
+        self.asked.is_some().then(Instant::now)
     }
 
     /// The client gets an answer with `status`; `reason` stands until something worse happens.
@@ -81,9 +120,15 @@ impl Exchange {
         self.reason = reason;
     }
 
-    /// `bytes` more of the answer's body went to the client.
+    /// `bytes` more went to the client.
     pub(super) fn passed_down(&mut self, bytes: usize) {
         self.down += bytes as u64;
+    }
+
+    /// What a tunnel carried.
+    pub(super) fn carried(&mut self, up: u64, down: u64) {
+        self.up = up;
+        self.down = down;
     }
 
     /// It ended for `reason`.
@@ -94,6 +139,35 @@ impl Exchange {
     pub(super) fn client(&self) -> &Arc<ClientState> {
         &self.client
     }
+
+    fn line<'a>(&self, asked: &'a Asked, reason: Reason, total: Duration) -> Line<'a> {
+        let upload = self.upload.as_deref();
+        let sent = upload.is_some_and(Progress::has_ended) && self.backend.is_some();
+        let since = |at: Instant| at.saturating_duration_since(self.begun);
+        Line {
+            client: asked.client(),
+            asked: Some(asked),
+            fault: None,
+            service: asked.service.as_deref(),
+            backend: self.backend,
+            status: self.status,
+            reason,
+            end: reason.haproxy(sent, self.status.is_some()),
+            attempts: self.attempts,
+            reused: self.reused,
+            received: self.received(),
+            sent: self.down,
+            times: Times {
+                connect: self.connected.map(since),
+                first_byte: self.heard.map(since),
+                total,
+            },
+        }
+    }
+
+    fn received(&self) -> u64 {
+        self.up + self.upload.as_deref().map_or(0, Progress::bytes)
+    }
 }
 
 impl Drop for Exchange {
@@ -103,21 +177,18 @@ impl Drop for Exchange {
             Reason::ClientAbort if self.counters.is_cutting() => Reason::Draining,
             reason => reason,
         };
-        tracing::trace!(
-            service = self.service.as_deref(),
-            status = self.status.map(|status| status.as_u16()),
-            reason = reason.as_str(),
-            backend = self.backend.map(tracing::field::display),
-            attempts = self.attempts,
-            reused = self.reused,
-            up = self.upload.as_ref().map(|upload| upload.bytes()),
-            down = self.down,
-            connected = ?self.connected.map(|at| at - self.begun),
-            heard = ?self.heard.map(|at| at - self.begun),
-            total = ?self.begun.elapsed(),
-            "request ended"
-        );
-        self.counters
-            .request(self.service.take(), self.status, reason);
+        let total = self.begun.elapsed();
+        if let Some(asked) = self.asked.take() {
+            asked.write(&self.line(&asked, reason, total));
+        }
+        let is_tunnel = self.status == Some(StatusCode::SWITCHING_PROTOCOLS);
+        let ended = Ended {
+            class: self.status.map_or(0, |status| status.as_u16() / 100),
+            reason,
+            received: self.received(),
+            sent: self.down,
+            took: (!is_tunnel).then_some(total),
+        };
+        self.counters.request(self.service, ended);
     }
 }

@@ -12,9 +12,9 @@
 //! | `workers`, `worker`, `leave` | all threads, one thread, how clients are left when it ends |
 //! | `rules`, `policy` | what services ask for beside that, and doing it |
 //! | `connection`, `client`, `wire`, `guard` | a client's connection, its state, its stream, the rules on its bytes |
-//! | `proxy`, `request`, `answer`, `body`, `exchange` | a request, and the record of it |
+//! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
-//! | `stats` | figures |
+//! | `stats`, `services`, `log` | figures, those by service, the access log |
 
 mod answer;
 mod backend;
@@ -25,16 +25,19 @@ mod client;
 mod connection;
 pub mod control;
 mod exchange;
+mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guard;
 pub mod handover;
 mod leave;
+pub mod log;
 mod policy;
 mod proxy;
 mod request;
 pub mod routes;
 pub mod rules;
+mod services;
 mod stats;
 mod table;
 mod tunnel;
@@ -50,10 +53,13 @@ use tokio::sync::watch;
 pub use answer::Reason;
 pub use backend::stats::{BackendStats, Ejected, ServiceStats};
 pub use child::{ChildArgs, ChildError, child_main};
+pub use forward::Forwarding;
+pub use services::ServiceTraffic;
 pub use stats::{FrontStats, RequestCount};
 pub use table::Settings;
 pub use workers::Workers;
 
+use log::Log;
 use routes::RoutesChange;
 use table::Table;
 
@@ -63,6 +69,7 @@ pub struct Front {
     /// Says that the table is another one.
     changed: watch::Sender<()>,
     limits: Limits,
+    log: Arc<Log>,
 }
 
 impl Front {
@@ -72,11 +79,18 @@ impl Front {
             table: ArcSwap::from_pointee(Table::unknown()),
             changed: watch::Sender::new(()),
             limits,
+            log: Log::new(),
         })
+    }
+
+    /// The access log.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// From now on requests follow `routes`, all of them. Only one caller at a time: the control connection.
     pub fn publish(&self, routes: &RoutesChange, settings: &Settings) {
+        self.log.follow(&settings.log);
         self.follow(Table::new(routes, settings, &self.table.load()));
     }
 

@@ -14,6 +14,7 @@ use super::{
     body::{Download, Progress, Upload},
     client::{ClientState, Stop},
     exchange::Exchange,
+    forward::Peer,
     policy,
     request::{self, Checked, Sender},
     table::{ServiceTable, Table},
@@ -21,7 +22,7 @@ use super::{
     worker::Worker,
 };
 
-/// Answers a request of the client at `address`, which `client` names.
+/// Answers a request on a connection from `address`, which `client` names.
 pub(super) async fn respond(
     worker: Rc<Worker>,
     state: Arc<ClientState>,
@@ -30,9 +31,15 @@ pub(super) async fn respond(
     mut request: Request<Incoming>,
 ) -> Response<Download> {
     let mut exchange = Exchange::begin(worker.counters.clone(), state);
+    let peer = Peer {
+        address,
+        text: &client,
+    };
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, incoming) = request.into_parts();
     let table = worker.table();
+    let address = table.forwarding.client(address, &parts.headers);
+    exchange.asked(worker.log.asked(&parts, address));
     let (checked, service) = match route(&table, &parts, address, &mut exchange) {
         Ok(found) => found,
         Err(refusal) => return refuse(refusal, &incoming, exchange),
@@ -45,13 +52,16 @@ pub(super) async fn respond(
     };
     let upload = Upload::new(incoming);
     let sender = Sender {
-        client: &client,
+        peer,
+        forwarding: &table.forwarding,
+        ids: &worker.ids,
         via: &table.via,
     };
     request::rewrite(&mut parts, &checked, &sender, upload.kind());
     if let Some(policy) = policy {
         policy.on_request(&mut parts);
     }
+    exchange.has_id(&parts.headers);
     // Not kept while a backend is waited for: an old table would live as long, and cheap readers are few.
     drop(table);
     let method = parts.method.clone();
@@ -110,8 +120,7 @@ fn route(
         refusal.close = parts.version == Version::HTTP_10;
         return Err(refusal);
     };
-    exchange.belongs_to(service.label.clone());
-    // Whatever X-Forwarded-For says: anybody can write it.
+    exchange.belongs_to(service);
     if !table.admits(service, client) {
         return Err(Refusal::of(Reason::Denied));
     }
@@ -169,11 +178,11 @@ fn switch(
 ) -> Response<Download> {
     let backend = hyper::upgrade::on(&mut response);
     exchange.client().begin_tunnel();
-    exchange.answer(StatusCode::SWITCHING_PROTOCOLS, Reason::Ok);
+    // Until its end is reached, the end is the client's doing.
+    exchange.answer(StatusCode::SWITCHING_PROTOCOLS, Reason::ClientAbort);
     let (idle, end) = (worker.limits.tunnel_idle, worker.cut.clone());
-    worker
-        .tasks
-        .spawn_local(tunnel::run(client, backend, lease.into_place(), idle, end));
+    let tunnel = tunnel::run(client, backend, lease.into_place(), exchange, idle, end);
+    worker.tasks.spawn_local(tunnel);
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     request::strip_hop_by_hop(&mut parts.headers);
@@ -183,7 +192,7 @@ fn switch(
     if let Some(protocol) = protocol {
         parts.headers.insert(header::UPGRADE, protocol);
     }
-    Response::from_parts(parts, Download::own(None, exchange))
+    Response::from_parts(parts, Download::Switched)
 }
 
 /// An answer without having looked at the body. With part of it unread the connection ends, and says so.
@@ -200,7 +209,7 @@ fn instead(answer: policy::Answer, body: &Incoming, mut exchange: Exchange) -> R
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.answer(response.status(), answer.reason);
-    response.map(|bytes| Download::own(Some(bytes), exchange))
+    response.map(|bytes| Download::own(bytes, exchange))
 }
 
 /// An answer in place of one from a backend.
@@ -214,7 +223,7 @@ fn own(refusal: Refusal, mut exchange: Exchange) -> Response<Download> {
     exchange.answer(refusal.status, refusal.reason);
     refusal
         .response()
-        .map(|bytes| Download::own(Some(bytes), exchange))
+        .map(|bytes| Download::own(bytes, exchange))
 }
 
 const AMBIGUOUS: Refusal = Refusal::bad_request(

@@ -12,7 +12,10 @@ use hyper::{
     http::{request::Parts, uri::PathAndQuery},
 };
 
-use super::answer::{Reason, Refusal};
+use super::{
+    answer::{Reason, Refusal},
+    forward::{Forwarding, Ids, Peer},
+};
 
 /// A request that may be passed on.
 #[derive(Debug)]
@@ -28,8 +31,9 @@ pub(super) struct Checked {
 
 /// What the backend is told about the client and about us.
 pub(super) struct Sender<'a> {
-    /// The client's address.
-    pub(super) client: &'a HeaderValue,
+    pub(super) peer: Peer<'a>,
+    pub(super) forwarding: &'a Forwarding,
+    pub(super) ids: &'a Ids,
     /// What we add to Via.
     pub(super) via: &'a Via,
 }
@@ -239,12 +243,13 @@ pub(super) fn rewrite(parts: &mut Parts, checked: &Checked, sender: &Sender<'_>,
             .cloned()
     });
     strip_hop_by_hop(&mut parts.headers);
-    strip_forwarding(&mut parts.headers);
     let headers = &mut parts.headers;
-    headers.insert(header::HOST, checked.authority.clone());
-    headers.insert(X_FORWARDED_HOST, checked.authority.clone());
-    headers.insert(X_FORWARDED_FOR, sender.client.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.remove(header::EXPECT);
+    let authority = &checked.authority;
+    headers.insert(header::HOST, authority.clone());
+    sender
+        .forwarding
+        .rewrite(headers, sender.peer, authority, sender.ids);
     let via = match parts.version {
         Version::HTTP_10 => &sender.via.http_10,
         _ => &sender.via.http_11,
@@ -321,19 +326,6 @@ pub(super) fn is_plainly_coded(headers: &HeaderMap) -> bool {
         && codings.next().is_none()
 }
 
-/// Removes what only a trusted proxy may say, and names with `_`, which servers read in different ways.
-fn strip_forwarding(headers: &mut HeaderMap) {
-    headers.remove(header::FORWARDED);
-    headers.remove(header::EXPECT);
-    let odd = |name: &&HeaderName| {
-        name.as_str().starts_with("x-forwarded-") || name.as_str().contains('_')
-    };
-    let odd: Vec<_> = headers.keys().filter(odd).cloned().collect();
-    for name in odd {
-        headers.remove(name);
-    }
-}
-
 const BAD_HOST: Refusal = Refusal::bad_request("bad_request: Host is not a name or address\n");
 
 /// Bytes of path and query. Far longer ones never come here: they fill the whole head, and hyper answers 431.
@@ -341,10 +333,6 @@ const TARGET_LIMIT: usize = 8 * 1024;
 
 /// The longest name of DNS, its dot and a port. What looks for a route takes time with the length.
 const HOST_LIMIT: usize = 253 + 1 + 6;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 static HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,

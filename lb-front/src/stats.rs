@@ -2,16 +2,15 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::BTreeMap,
 };
 
-use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
     answer::Reason,
     backend::stats::{BackendStats, ServiceStats, sum_backends, sum_services},
+    services::{Ended, Key, Number, ServiceTraffic, Services},
 };
 
 /// The figures of a front since it started.
@@ -33,6 +32,10 @@ pub struct FrontStats {
     pub retries: u64,
     /// Requests by service, class of status and end.
     pub requests: Vec<RequestCount>,
+    /// What went to and from each service.
+    pub traffic: Vec<ServiceTraffic>,
+    /// Lines of the access log that were lost.
+    pub log_lost: u64,
     /// Streams refused before there was a request, by reason.
     pub rejected: BTreeMap<String, u64>,
     /// Backends that requests went to.
@@ -69,6 +72,7 @@ impl FrontStats {
         let mut sum = Self::default();
         let mut requests: BTreeMap<_, u64> = BTreeMap::new();
         let (mut backends, mut services) = (Vec::new(), Vec::new());
+        let mut traffic: BTreeMap<_, ServiceTraffic> = BTreeMap::new();
         for worker in workers {
             sum.add(&worker);
             backends.extend(worker.backends);
@@ -77,9 +81,17 @@ impl FrontStats {
                 let kind = (request.service, request.class, request.reason);
                 *requests.entry(kind).or_default() += request.count;
             }
+            for service in worker.traffic {
+                let sum = traffic.entry(service.service.clone()).or_default();
+                sum.add(&service);
+            }
         }
         sum.backends = sum_backends(backends);
         sum.services = sum_services(services);
+        let traffic = traffic.into_iter();
+        sum.traffic = traffic
+            .map(|(service, sum)| ServiceTraffic { service, ..sum })
+            .collect();
         let requests = requests.into_iter();
         sum.requests = requests
             .map(|((service, class, reason), count)| RequestCount {
@@ -113,16 +125,8 @@ pub(super) struct Counters {
     pub(super) retries: Count,
     /// Whether the time to drain is over.
     cutting: Cell<bool>,
-    requests: RefCell<HashMap<Kind, u64>>,
+    services: RefCell<Services>,
     rejected: RefCell<BTreeMap<&'static str, u64>>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct Kind {
-    service: Option<Arc<str>>,
-    /// First digit of the status; 0 when there was none.
-    class: u16,
-    reason: Reason,
 }
 
 #[derive(Default)]
@@ -148,34 +152,19 @@ impl Counters {
         self.cutting.get()
     }
 
-    pub(super) fn request(
-        &self,
-        service: Option<Arc<str>>,
-        status: Option<StatusCode>,
-        reason: Reason,
-    ) {
-        let class = status.map_or(0, |status| status.as_u16() / 100);
-        let kind = Kind {
-            service,
-            class,
-            reason,
-        };
-        *self.requests.borrow_mut().entry(kind).or_default() += 1;
+    /// Room for the figures of `service`.
+    pub(super) fn enter(&self, service: &Number) -> Key {
+        self.services.borrow_mut().enter(service)
     }
 
-    /// Counts the services that are not `live` as one from now on, so that names that come and go take no
-    /// memory for ever.
+    /// A request to the service behind `key`, or to none, has ended.
+    pub(super) fn request(&self, key: Option<Key>, ended: Ended) {
+        self.services.borrow_mut().count(key, ended);
+    }
+
+    /// See [`Services::fold`].
     pub(super) fn fold(&self, live: impl Fn(&str) -> bool) {
-        let mut requests = self.requests.borrow_mut();
-        let has_left = |kind: &Kind| {
-            let service = kind.service.as_deref();
-            service.is_some_and(|label| label != GONE && !live(label))
-        };
-        let left: Vec<_> = requests.extract_if(|kind, _| has_left(kind)).collect();
-        for (kind, count) in left {
-            let service = Some(GONE.into());
-            *requests.entry(Kind { service, ..kind }).or_default() += count;
-        }
+        self.services.borrow_mut().fold(live);
     }
 
     pub(super) fn rejected(&self, reason: &'static str) {
@@ -183,17 +172,7 @@ impl Counters {
     }
 
     pub(super) fn read(&self, open: usize) -> FrontStats {
-        let class = |class: u16| match class {
-            0 => "none".to_owned(),
-            digit => format!("{digit}xx"),
-        };
-        let requests = self.requests.borrow();
-        let requests = requests.iter().map(|(kind, &count)| RequestCount {
-            service: kind.service.as_deref().unwrap_or_default().to_owned(),
-            class: class(kind.class),
-            reason: kind.reason,
-            count,
-        });
+        let services = self.services.borrow();
         let rejected = self.rejected.borrow();
         FrontStats {
             accepted: self.accepted.0.get(),
@@ -201,7 +180,8 @@ impl Counters {
             connects: self.connects.0.get(),
             reused: self.reused.0.get(),
             retries: self.retries.0.get(),
-            requests: requests.collect(),
+            requests: services.requests(),
+            traffic: services.traffic(),
             rejected: rejected
                 .iter()
                 .map(|(&reason, &count)| (reason.to_owned(), count))
@@ -211,12 +191,12 @@ impl Counters {
     }
 }
 
-/// What services that have left are counted as.
-const GONE: &str = "_gone";
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::services::Numbers;
 
     fn counts(stats: &FrontStats) -> Vec<(&str, &str, u64)> {
         let requests = stats.requests.iter();
@@ -225,18 +205,40 @@ mod tests {
             .collect()
     }
 
+    const ENDED: Ended = Ended {
+        class: 2,
+        reason: Reason::Ok,
+        received: 1,
+        sent: 2,
+        took: None,
+    };
+
+    /// With numbers of its own, as no two workers have.
     fn counted(labels: &[&str]) -> Counters {
-        let counters = Counters::default();
+        let (counters, numbers) = (Counters::default(), Arc::new(Numbers::default()));
+        let mut living = Vec::new();
         for &label in labels {
-            counters.request(Some(label.into()), Some(StatusCode::OK), Reason::Ok);
+            let number = numbers.of(&label.into());
+            let key = counters.enter(&number);
+            counters.request(Some(key), ENDED);
+            living.push(number);
         }
         counters
+    }
+
+    fn unmatched(counters: &Counters) {
+        let ended = Ended {
+            class: 0,
+            reason: Reason::NoRoute,
+            ..ENDED
+        };
+        counters.request(None, ended);
     }
 
     #[test]
     fn workers_are_summed_by_service_in_one_order() {
         let (one, other) = (counted(&["b", "a"]), counted(&["c", "b"]));
-        other.request(None, None, Reason::NoRoute);
+        unmatched(&other);
         let sum = FrontStats::sum([one.read(1), other.read(2)]);
         let all = [
             ("", "none", 1),
@@ -246,13 +248,16 @@ mod tests {
         ];
         assert_eq!(counts(&sum), all);
         assert_eq!(sum.open, 3);
+        let traffic = sum.traffic.iter();
+        let traffic: Vec<_> = traffic.map(|it| (&*it.service, it.sent)).collect();
+        assert_eq!(traffic, [("", 2), ("a", 2), ("b", 4), ("c", 2)]);
         assert_eq!(FrontStats::sum([other.read(2), one.read(1)]), sum);
     }
 
     #[test]
     fn services_that_have_left_are_counted_as_one_and_nothing_is_lost() {
         let counters = counted(&["a", "b", "c", "c"]);
-        counters.request(None, None, Reason::NoRoute);
+        unmatched(&counters);
         counters.fold(|label| label == "a");
         counters.fold(|label| label == "a");
         let sum = FrontStats::sum([counters.read(0)]);

@@ -11,9 +11,12 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    forward::Forwarding,
+    log::LogSettings,
     policy::Policy,
     request::Via,
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
+    services::{Number, Numbers},
 };
 
 /// What the agent configures about the front's answers.
@@ -23,6 +26,12 @@ pub struct Settings {
     pub no_route_status: u16,
     /// Our name in Via, by which a loop is found. Two fronts in a row need two names.
     pub via: String,
+    /// What backends are told about clients, and whose word is believed.
+    #[serde(default)]
+    pub forwarding: Forwarding,
+    /// The access log.
+    #[serde(default)]
+    pub log: LogSettings,
 }
 
 impl Settings {
@@ -42,6 +51,8 @@ impl Default for Settings {
         Self {
             no_route_status: 503,
             via: "lb-agent".into(),
+            forwarding: Forwarding::default(),
+            log: LogSettings::default(),
         }
     }
 }
@@ -51,14 +62,19 @@ pub(super) struct Table {
     /// `None`: the agent has not sent any yet.
     hosts: Option<Arc<Hosts>>,
     services: BTreeMap<Place, Arc<ServiceTable>>,
+    /// For the figures of services.
+    numbers: Arc<Numbers>,
     /// Of the host, for the rules of services.
     host_addresses: Arc<BTreeSet<IpAddr>>,
     pub(super) no_route_status: StatusCode,
     pub(super) via: Via,
+    pub(super) forwarding: Arc<Forwarding>,
 }
 
 /// One service behind the front.
 pub(super) struct ServiceTable {
+    /// The place of its figures.
+    pub(super) number: Arc<Number>,
     pub(super) label: Arc<str>,
     place: Place,
     service: Arc<RouteService>,
@@ -78,9 +94,11 @@ impl Table {
         Self {
             hosts: None,
             services: BTreeMap::new(),
+            numbers: Arc::default(),
             host_addresses: Arc::default(),
             no_route_status: StatusCode::SERVICE_UNAVAILABLE,
             via: Via::fallback(),
+            forwarding: Arc::default(),
         }
     }
 
@@ -94,10 +112,12 @@ impl Table {
         let empty = Self {
             hosts: Some(Arc::default()),
             services: BTreeMap::new(),
+            numbers: before.numbers.clone(),
             host_addresses: Arc::default(),
             no_route_status: StatusCode::from_u16(settings.no_route_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
+            forwarding: Arc::new(settings.forwarding.clone()),
         };
         // The agent before this one had other places.
         empty.changed(routes, |_, label| cursors.get(label).copied().cloned())
@@ -125,7 +145,9 @@ impl Table {
         for (place, service) in &change.services {
             if let Some(service) = service {
                 let cursor = cursor(*place, &service.label).unwrap_or_default();
-                let service = Arc::new(ServiceTable::new(*place, service.clone(), cursor));
+                let number = self.numbers.of(&service.label);
+                let service = ServiceTable::new(*place, service.clone(), cursor, number);
+                let service = Arc::new(service);
                 self.services.insert(*place, service);
             } else {
                 self.services.remove(place);
@@ -188,13 +210,19 @@ impl Table {
 }
 
 impl ServiceTable {
-    fn new(place: Place, service: Arc<RouteService>, cursor: Arc<AtomicUsize>) -> Self {
+    fn new(
+        place: Place,
+        service: Arc<RouteService>,
+        cursor: Arc<AtomicUsize>,
+        number: Arc<Number>,
+    ) -> Self {
         let weights = service
             .backends
             .iter()
             .map(|backend| if backend.usable { backend.weight } else { 0 });
         let weights: Vec<_> = weights.collect();
         Self {
+            number,
             label: service.label.clone(),
             place,
             policy: service

@@ -11,14 +11,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::backend::pool::Place;
+use super::{answer::Reason, backend::pool::Place, exchange::Exchange};
 
 /// Joins the two upgraded connections. The backend's has a `place` among those allowed; the client's brings
-/// its own along.
+/// its own along. `exchange` ends with the tunnel.
 pub(super) async fn run(
     client: OnUpgrade,
     backend: OnUpgrade,
     _place: Rc<Place>,
+    mut exchange: Exchange,
     idle: Duration,
     end: CancellationToken,
 ) {
@@ -28,35 +29,53 @@ pub(super) async fn run(
     let (client_read, client_write) = split(TokioIo::new(client));
     let (backend_read, backend_write) = split(TokioIo::new(backend));
     let moved = Cell::new(Instant::now());
+    let (up, down) = (Cell::new(0), Cell::new(0));
+    // Whoever fails to read or to write is the one who ends it.
+    let (by_client, by_backend) = (|_| Reason::ClientAbort, |_| Reason::ResponseTruncated);
     let both = async {
         tokio::try_join!(
-            pump(client_read, backend_write, &moved),
-            pump(backend_read, client_write, &moved),
+            pump(
+                (client_read, by_client),
+                (backend_write, by_backend),
+                &up,
+                &moved
+            ),
+            pump(
+                (backend_read, by_backend),
+                (client_write, by_client),
+                &down,
+                &moved
+            ),
         )
     };
     // However it ends, both sides are closed by the drop.
     tokio::select! {
-        _ = both => {}
-        () = silence(&moved, idle) => {}
+        ended = both => exchange.end(ended.map_or_else(|reason| reason, |_| Reason::Ok)),
+        () = silence(&moved, idle) => exchange.end(Reason::TunnelIdle),
         () = end.cancelled() => {}
     }
+    exchange.carried(up.get(), down.get());
 }
 
 /// Copies until the end, and passes the end on, since each side may close its half first.
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
+/// What fails on either side is the reason that it gives.
+async fn pump<R>(
+    (mut from, unread): (impl AsyncRead + Unpin, impl Fn(io::Error) -> R),
+    (mut to, unwritten): (impl AsyncWrite + Unpin, impl Fn(io::Error) -> R),
+    bytes: &Cell<u64>,
     moved: &Cell<Instant>,
-) -> io::Result<()> {
+) -> Result<(), R> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = from.read(&mut buffer).await.map_err(&unread)?;
         moved.set(Instant::now());
         if read == 0 {
-            return to.shutdown().await;
+            return to.shutdown().await.map_err(&unwritten);
         }
-        to.write_all(&buffer[..read]).await?;
+        let piece = &buffer[..read];
+        to.write_all(piece).await.map_err(&unwritten)?;
         moved.set(Instant::now());
+        bytes.set(bytes.get() + read as u64);
     }
 }
 

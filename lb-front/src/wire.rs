@@ -100,6 +100,11 @@ impl<S: Stream> Wire<S> {
         self.write_timer.is_some()
     }
 
+    /// When the head began of which a part has come.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.head_since
+    }
+
     /// Lets the guard see what `buf` holds from `from` on, and cuts off what must not pass, or not yet. Gives the number
     /// of bytes that pass.
     fn inspect(&mut self, buf: &mut ReadBuf<'_>, from: usize) -> usize {

@@ -17,6 +17,8 @@ use super::{
     backend::pool::{self, Pool},
     client::ClientState,
     connection,
+    forward::Ids,
+    log::Sink,
     stats::{Counters, FrontStats},
     table::Table,
 };
@@ -27,6 +29,8 @@ pub(super) struct Worker {
     pub(super) limits: Limits,
     pub(super) pool: Rc<Pool>,
     pub(super) counters: Rc<Counters>,
+    pub(super) log: Rc<Sink>,
+    pub(super) ids: Ids,
     /// Client connections and tunnels.
     pub(super) tasks: TaskTracker,
     /// No new connections; ends with those that there are.
@@ -75,6 +79,8 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         limits: start.front.limits,
         pool: Pool::new(start.front.limits, counters.clone()),
         counters,
+        log: Rc::new(Sink::new(&start.front.log)),
+        ids: Ids::default(),
         tasks: TaskTracker::new(),
         drain: start.drain.clone(),
         hurry: start.hurry.clone(),

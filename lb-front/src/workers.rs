@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Front,
+    log::Log,
     stats::FrontStats,
     worker::{self, Start},
 };
@@ -19,6 +20,7 @@ pub struct Workers {
     drain: CancellationToken,
     hurry: CancellationToken,
     running: usize,
+    log: Arc<Log>,
 }
 
 impl Workers {
@@ -59,6 +61,7 @@ impl Workers {
             drain,
             hurry,
             running: count,
+            log: front.log.clone(),
         })
     }
 
@@ -79,6 +82,7 @@ impl Workers {
 
     fn sum(&self, all: Vec<FrontStats>) -> FrontStats {
         FrontStats {
+            log_lost: self.log.lost(),
             pid: std::process::id(),
             workers: self.figures.len(),
             ..FrontStats::sum(all)

@@ -51,6 +51,17 @@ pub struct RunArgs {
     /// Where the HTTP front listens; may be repeated [default: 0.0.0.0:80]
     #[arg(long, env = "LB_FRONT", value_name = "ADDR", value_delimiter = ',')]
     pub front: Vec<String>,
+    /// Network of proxies whose X-Forwarded-* fields the front believes; may be repeated
+    #[arg(
+        long,
+        env = "LB_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub trusted_proxy: Vec<String>,
+    /// off, common, combined or json: one line on standard output for each request through the front [default: off]
+    #[arg(long, env = "LB_ACCESS_LOG", value_name = "FORMAT")]
+    pub access_log: Option<String>,
     /// Where the status page and the metrics are [default: 127.0.0.1:9180]
     #[arg(long, env = "LB_ADMIN", value_name = "ADDR")]
     pub admin: Option<String>,

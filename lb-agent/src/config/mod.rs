@@ -3,6 +3,7 @@
 //! Two types: [`RawConfig`] is what somebody typed, [`Config`] is resolved and cannot be wrong. All mistakes
 //! are told at once, each with where it was typed and what to do.
 
+mod access_log;
 mod args;
 mod cgroup;
 mod consul;
@@ -173,6 +174,10 @@ pub struct Front {
     pub drain: Duration,
     /// How long connections may stay at a front that another one follows.
     pub retirement: Duration,
+    /// What backends are told about clients.
+    pub forwarding: lb_front::Forwarding,
+    /// What is written down of requests.
+    pub access_log: lb_front::log::LogSettings,
 }
 
 /// The page, the metrics and the API.

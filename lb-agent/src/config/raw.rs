@@ -101,6 +101,16 @@ raw_config! {
     front_grace: String,
     front_drain: String,
     front_retirement: String,
+    front_trusted_proxies: Vec<String>,
+    front_forwarded: bool,
+    front_request_id: bool,
+    access_log_format: String,
+    access_log_status: Vec<String>,
+    access_log_slower_than: String,
+    access_log_retried: bool,
+    access_log_redact_query: bool,
+    access_log_headers: Vec<String>,
+    access_log_redact: Vec<String>,
     admin_listen: String,
     admin_token_file: String,
     admin_names: Vec<String>,
@@ -210,6 +220,18 @@ impl RawConfig {
             raw.front_grace = keys.string(front, "grace");
             raw.front_drain = keys.string(front, "drain");
             raw.front_retirement = keys.string(front, "retirement");
+            raw.front_trusted_proxies = keys.strings(front, "trusted_proxies");
+            raw.front_forwarded = keys.boolean(front, "forwarded");
+            raw.front_request_id = keys.boolean(front, "request_id");
+            keys.table(front, "access_log", |keys, log| {
+                raw.access_log_format = keys.string(log, "format");
+                raw.access_log_status = keys.strings(log, "status");
+                raw.access_log_slower_than = keys.string(log, "slower_than");
+                raw.access_log_retried = keys.boolean(log, "retried");
+                raw.access_log_redact_query = keys.boolean(log, "redact_query");
+                raw.access_log_headers = keys.strings(log, "headers");
+                raw.access_log_redact = keys.strings(log, "redact");
+            });
         });
         keys.table(&mut root, "admin", |keys, admin| {
             raw.admin_listen = keys.string(admin, "listen");
@@ -291,6 +313,8 @@ impl RawConfig {
             docker_socket: text("--docker", &args.docker),
             front_listen: list("--front", &args.front),
             front_domains: list("--domain", &args.domain),
+            front_trusted_proxies: list("--trusted-proxy", &args.trusted_proxy),
+            access_log_format: text("--access-log", &args.access_log),
             admin_listen: text("--admin", &args.admin),
             admin_names: list("--admin-name", &args.admin_name),
             dns_listen: list("--dns", &args.dns),

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, cgroup, consul, engine, registrar,
+    Sources, Vip, access_log, cgroup, consul, engine, registrar,
 };
 use crate::{
     health,
@@ -123,7 +123,15 @@ fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {
 }
 
 fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
+    let access_log = access_log::resolve(raw, judge);
+    let forwarding = lb_front::Forwarding {
+        trusted_proxies: judge.list(&raw.front_trusted_proxies, Vec::new(), proxies),
+        forwarded: raw.front_forwarded.as_ref().is_some_and(|it| it.value),
+        request_id: raw.front_request_id.as_ref().is_none_or(|it| it.value),
+    };
     Front {
+        forwarding,
+        access_log,
         enabled: raw.front_enabled.as_ref().is_none_or(|it| it.value),
         listen: judge.list(
             &raw.front_listen,
@@ -370,6 +378,24 @@ fn clients(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "write a network, such as 192.0.2.0/24".to_owned())?;
     match net.prefix_len() {
         0 => Err("a resolver that is open to everybody is a weapon; write the networks of your own clients".to_owned()),
+        _ => Ok(net.trunc()),
+    }
+}
+
+/// Who is believed about clients.
+fn proxies(text: &str) -> Result<IpNet, String> {
+    let one = |text: &str| {
+        text.parse()
+            .ok()
+            .map(|address: IpAddr| IpNet::from(address))
+    };
+    let net = text.parse().ok().or_else(|| one(text));
+    let net = net.ok_or_else(|| "write a network or an address, such as 10.0.0.0/24".to_owned())?;
+    match net.prefix_len() {
+        0 => Err(
+            "everybody could claim to be anybody; write the networks of your own proxies"
+                .to_owned(),
+        ),
         _ => Ok(net.trunc()),
     }
 }

@@ -17,7 +17,7 @@ use lb_agent::{
     routes::{RouteConfig, Routes},
     snapshot::Snapshot,
 };
-use lb_front::{FrontStats, ServiceStats};
+use lb_front::{FrontStats, ServiceStats, ServiceTraffic};
 use tokio::sync::watch;
 
 pub(super) fn host_names(
@@ -252,10 +252,7 @@ pub(super) fn front_figures(
         };
         let (mut answered, mut ended) = (BTreeMap::new(), BTreeMap::new());
         for requests in &stats.requests {
-            let service = match requests.service.as_str() {
-                "" => "_unmatched",
-                service => service,
-            };
+            let service = shown(&requests.service);
             // The front counts by class and reason together: each is a sum over the other.
             *answered.entry((service, &*requests.class)).or_default() += requests.count;
             *ended
@@ -289,6 +286,26 @@ pub(super) fn front_figures(
                 "http_terminations",
                 "Requests by service and why they ended.",
                 by_service("reason", &ended),
+            ),
+            Figure::histogram(
+                "http_request_duration_seconds",
+                "Time from the head of a request to the end of its answer, by service; without tunnels.",
+                stats.traffic.iter().map(duration).collect(),
+            ),
+            Figure::counter(
+                "http_received_bytes",
+                "Bytes of requests' bodies, by service.",
+                bytes(&stats.traffic, |it| it.received),
+            ),
+            Figure::counter(
+                "http_sent_bytes",
+                "Bytes of answers' bodies, by service.",
+                bytes(&stats.traffic, |it| it.sent),
+            ),
+            Figure::counter(
+                "http_log_lost_lines",
+                "Lines of the access log that nobody took in time, or that could not be written.",
+                vec![Sample::plain(for_people(stats.log_lost))],
             ),
             Figure::counter(
                 "http_rejected",
@@ -345,6 +362,30 @@ pub(super) fn front_figures(
             ),
         ]
     })
+}
+
+/// What the service called `label` is called in metrics.
+fn shown(label: &str) -> &str {
+    match label {
+        "" => "_unmatched",
+        label => label,
+    }
+}
+
+fn duration(traffic: &ServiceTraffic) -> Sample {
+    let bounds = ServiceTraffic::BOUNDS.map(|micros| for_people(micros) / 1e6);
+    let bounds = bounds.into_iter().chain([f64::INFINITY]);
+    let buckets = bounds.zip(traffic.buckets.iter().copied()).collect();
+    let service = shown(&traffic.service);
+    let sum = for_people(traffic.micros) / 1e6;
+    Sample::labelled([("service", service)], sum).in_buckets(buckets)
+}
+
+fn bytes(all: &[ServiceTraffic], of: fn(&ServiceTraffic) -> u64) -> Vec<Sample> {
+    let sample = |it: &ServiceTraffic| {
+        Sample::labelled([("service", shown(&it.service))], for_people(of(it)))
+    };
+    all.iter().map(sample).collect()
 }
 
 /// One sample for each service and value of the label `other`.
@@ -439,6 +480,15 @@ mod tests {
             reason,
             count,
         });
+        let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
+        (buckets[0], buckets[13]) = (2, 1);
+        let traffic = ServiceTraffic {
+            service: "web".to_owned(),
+            buckets,
+            micros: 11_500_000,
+            received: 6,
+            sent: 8,
+        };
         let stats = FrontStats {
             open: 3,
             connects: 5,
@@ -447,6 +497,8 @@ mod tests {
             backends: vec![backend(81, 4, 1), backend(82, 2, 2)],
             services: vec![waiting()],
             requests: requests.into(),
+            traffic: vec![traffic],
+            log_lost: 11,
             rejected: [("http_2".to_owned(), 9)].into(),
             ..FrontStats::default()
         };
@@ -459,6 +511,19 @@ mod tests {
         let names = samples.iter().map(|line| line.rsplit_once(' ').unwrap().0);
         let names: BTreeSet<_> = names.collect();
         assert_eq!(names.len(), samples.len(), "{text}");
+        let (times, samples): (Vec<_>, Vec<_>) = samples
+            .into_iter()
+            .partition(|line| line.contains("duration"));
+        assert_eq!(times.len(), ServiceTraffic::BOUNDS.len() + 3);
+        for time in [
+            r#"lb_http_request_duration_seconds_bucket{le="0.001",service="web"} 2"#,
+            r#"lb_http_request_duration_seconds_bucket{le="10.0",service="web"} 2"#,
+            r#"lb_http_request_duration_seconds_bucket{le="+Inf",service="web"} 3"#,
+            r#"lb_http_request_duration_seconds_sum{service="web"} 11.5"#,
+            r#"lb_http_request_duration_seconds_count{service="web"} 3"#,
+        ] {
+            assert!(times.contains(&time), "{times:?}");
+        }
         assert_eq!(
             samples,
             [
@@ -474,6 +539,9 @@ mod tests {
                 r#"lb_http_terminations_total{service="web",reason="client_abort"} 48.0"#,
                 r#"lb_http_terminations_total{service="web",reason="no_backend"} 64.0"#,
                 r#"lb_http_terminations_total{service="web",reason="ok"} 136.0"#,
+                r#"lb_http_received_bytes_total{service="web"} 6.0"#,
+                r#"lb_http_sent_bytes_total{service="web"} 8.0"#,
+                "lb_http_log_lost_lines_total 11.0",
                 r#"lb_http_rejected_total{reason="http_2"} 9.0"#,
                 "lb_http_retries_total 7.0",
                 "lb_http_client_connections 3.0",

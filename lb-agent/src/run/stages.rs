@@ -377,6 +377,8 @@ fn front_settings(config: &Config) -> lb_front::Settings {
     let host = host.as_ref().and_then(|it| it.nodename().to_str());
     lb_front::Settings {
         no_route_status: config.front.no_route_status,
+        forwarding: config.front.forwarding.clone(),
+        log: config.front.access_log.clone(),
         ..host.map_or_else(lb_front::Settings::default, lb_front::Settings::of_host)
     }
 }

@@ -10,6 +10,7 @@ use hyper::{
 
 use super::framing;
 use crate::{
+    forward::{Forwarding, Ids, Peer},
     request::{self, BodyKind, Checked, Sender, Via},
     routes::{Hosts, Place},
 };
@@ -118,7 +119,12 @@ fn is_address(text: &str) -> bool {
 /// The head that the backend gets must mean to it what it meant to us.
 fn passed_on(mut parts: Parts, checked: &Checked, body: BodyKind) {
     let sender = Sender {
-        client: &HeaderValue::from_static("192.0.2.1"),
+        peer: Peer {
+            address: [192, 0, 2, 1].into(),
+            text: &HeaderValue::from_static("192.0.2.1"),
+        },
+        forwarding: &Forwarding::default(),
+        ids: &Ids::default(),
         via: &Via::fallback(),
     };
     request::rewrite(&mut parts, checked, &sender, body);

@@ -112,7 +112,12 @@ fn rewritten(method: &str, uri: &str, fields: &[(&str, &str)], body: BodyKind) -
     let mut parts = parts(method, uri, &fields);
     let checked = check(&parts).unwrap();
     let sender = Sender {
-        client: &HeaderValue::from_static("192.0.2.1"),
+        peer: Peer {
+            address: [192, 0, 2, 1].into(),
+            text: &HeaderValue::from_static("192.0.2.1"),
+        },
+        forwarding: &Forwarding::default(),
+        ids: &Ids::default(),
         via: &Via::new("here").unwrap(),
     };
     rewrite(&mut parts, &checked, &sender, body);
@@ -142,7 +147,7 @@ fn the_backend_learns_who_asks_from_us_alone() {
     field(&parts, "x-forwarded-for", Some("192.0.2.1"));
     field(&parts, "x-forwarded-host", Some("a:8080"));
     field(&parts, "x-forwarded-proto", Some("http"));
-    field(&parts, "x-forwarded-port", None);
+    field(&parts, "x-forwarded-port", Some("8080"));
     field(&parts, "forwarded", None);
     field(&parts, "via", Some("1.0 there|1.1 here"));
 }

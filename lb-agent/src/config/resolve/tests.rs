@@ -134,6 +134,11 @@ fn a_file_of_services_is_all_that_must_be_given() {
         [front.grace, front.drain, front.retirement].map(|it| it.as_secs())
     };
     assert_eq!(times(&config.front), [0, 30, 600]);
+    assert_eq!(config.front.forwarding, lb_front::Forwarding::default());
+    assert_eq!(
+        config.front.access_log,
+        lb_front::log::LogSettings::default()
+    );
     assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
     let both = ["198.18.0.1:53", "[fd62:6c62:76:1::1]:53"];
     assert_eq!(config.dns.listen, both.map(|it| it.parse().unwrap()));
@@ -177,6 +182,17 @@ fn every_key_of_the_file_has_its_effect() {
             grace = "10s"
             drain = "1m"
             retirement = "2h"
+            trusted_proxies = ["10.0.0.7/8", "fd00::1"]
+            forwarded = true
+            request_id = false
+            [front.access_log]
+            format = "json"
+            status = ["404", "500-599"]
+            slower_than = "500ms"
+            retried = true
+            redact_query = true
+            headers = ["X-Tenant"]
+            redact = ["Referer"]
             [admin]
             listen = "0.0.0.0:9180"
             token_file = "/f"
@@ -225,6 +241,21 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(times.map(|it| it.as_secs()), [10, 60, 7200]);
     assert_eq!(config.front.expose, Expose::Tagged);
     assert_eq!(config.front.no_route_status, 404);
+    let trusted = ["10.0.0.0/8", "fd00::1/128"].map(|it| it.parse().unwrap());
+    let forwarding = &config.front.forwarding;
+    assert_eq!(forwarding.trusted_proxies, trusted);
+    assert!(forwarding.forwarded && !forwarding.request_id);
+    let log = lb_front::log::LogSettings {
+        format: Some(lb_front::log::LogFormat::Json),
+        file: false,
+        status: vec![404..=404, 500..=599],
+        slower_than: Some(Duration::from_millis(500)),
+        retried: true,
+        redact_query: true,
+        headers: vec!["x-tenant".to_owned()],
+        redact: vec!["referer".to_owned()],
+    };
+    assert_eq!(config.front.access_log, log);
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
     assert_eq!(config.admin.names, ["page.example.org"]);
     assert_eq!(config.vip.pool6.to_string(), "fd77::/80");
@@ -370,6 +401,19 @@ fn the_resolver_is_never_open_and_serves_the_host_only_where_it_can_be_asked() {
     assert!(world.config().dns.host);
 }
 
+#[test]
+fn a_wrong_key_of_the_access_log_is_told_with_its_remedy() {
+    let wrong = |key: &str, part| {
+        let world = World::new().toml(&format!("[front.access_log]\n{key}\n"));
+        world.wrong(&[("/etc/lb/lb.toml:2", part)]);
+    };
+    wrong("status = [\"500-400\"]", "500-599");
+    wrong("status = [\"teapot\"]", "404");
+    wrong("slower_than = \"slow\"", "500ms");
+    wrong("headers = [\"a b\"]", "X-Tenant");
+    wrong("redact = [\"\"]", "X-Tenant");
+}
+
 #[track_caller]
 fn check_flag(flag: &'static str, part: &str) {
     let origin = flag.split('=').next().unwrap();
@@ -378,6 +422,9 @@ fn check_flag(flag: &'static str, part: &str) {
 
 #[test]
 fn a_wrong_flag_is_told_with_its_remedy() {
+    check_flag("--trusted-proxy=0.0.0.0/0", "your own proxies");
+    check_flag("--trusted-proxy=here", "write a network");
+    check_flag("--access-log=apache", "common, combined or json");
     check_flag("--pool=198.18.0.0/7", "host part is not zero");
     check_flag("--pool=10.0.0.0/30", "from /8 to /28");
     check_flag("--pool=127.0.0.0/8", "another meaning");

@@ -1,0 +1,392 @@
+//! One line in each of the formats.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime},
+};
+
+use hyper::{
+    StatusCode, Version,
+    header::{self, HeaderName, HeaderValue},
+};
+
+use super::{Asked, LogFormat, Rules, dates::Dates};
+use crate::answer::Reason;
+
+/// What there is to say about a request, or about what was to become one.
+pub(crate) struct Line<'a> {
+    pub(crate) client: IpAddr,
+    /// `None`: it did not become a request.
+    pub(crate) asked: Option<&'a Asked>,
+    /// What was wrong with what did not become a request.
+    pub(crate) fault: Option<&'static str>,
+    pub(crate) service: Option<&'a str>,
+    pub(crate) backend: Option<SocketAddr>,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) reason: Reason,
+    /// The same in the letters of HAProxy.
+    pub(crate) end: &'static str,
+    pub(crate) attempts: u16,
+    pub(crate) reused: bool,
+    /// Bytes of the request's body, or of what a tunnel carried up.
+    pub(crate) received: u64,
+    /// Bytes of the answer's body, or of what a tunnel carried down.
+    pub(crate) sent: u64,
+    pub(crate) times: Times,
+}
+
+/// How long it took from the head of the request on.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    /// Until there was a connection to the backend.
+    pub(crate) connect: Option<Duration>,
+    /// Until the backend's head had come.
+    pub(crate) first_byte: Option<Duration>,
+    /// Until the end.
+    pub(crate) total: Duration,
+}
+
+impl Line<'_> {
+    /// Appends the line to `out`.
+    pub(super) fn write(&self, rules: &Rules, dates: &mut Dates, out: &mut Vec<u8>) {
+        let now = SystemTime::now();
+        let began = now.checked_sub(self.times.total).unwrap_or(now);
+        let since = began.duration_since(SystemTime::UNIX_EPOCH);
+        dates.tell(since.unwrap_or_default(), rules.format);
+        match rules.format {
+            LogFormat::Json => self.json(rules, dates, out),
+            LogFormat::Common | LogFormat::Combined => self.text(rules, dates, out),
+        }
+        out.push(b'\n');
+    }
+
+    fn text(&self, rules: &Rules, dates: &Dates, out: &mut Vec<u8>) {
+        display(self.client, out);
+        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(&dates.text);
+        out.extend_from_slice(b"] \"");
+        match self.asked {
+            Some(asked) => {
+                escaped(asked.method.as_str().as_bytes(), out);
+                out.push(b' ');
+                asked.target(rules, out);
+                out.push(b' ');
+                out.extend_from_slice(version(asked.version).as_bytes());
+            }
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b"\" ");
+        match self.status {
+            Some(status) => out.extend_from_slice(status.as_str().as_bytes()),
+            None => out.push(b'-'),
+        }
+        out.push(b' ');
+        number(self.sent, out);
+        if rules.format == LogFormat::Combined {
+            let quoted = |name: HeaderName, value: Option<&HeaderValue>, out: &mut Vec<u8>| {
+                out.extend_from_slice(b" \"");
+                match value {
+                    Some(value) => escaped(rules.shown(&name, value), out),
+                    None => out.push(b'-'),
+                }
+                out.push(b'"');
+            };
+            let asked = self.asked;
+            let referer = asked.and_then(|asked| asked.referer.as_ref());
+            quoted(header::REFERER, referer, out);
+            let agent = asked.and_then(|asked| asked.agent.as_ref());
+            quoted(header::USER_AGENT, agent, out);
+        }
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_str().as_bytes());
+        if let Some(fault) = self.fault {
+            out.push(b':');
+            out.extend_from_slice(fault.as_bytes());
+        }
+        out.push(b' ');
+        out.extend_from_slice(self.end.as_bytes());
+        out.push(b' ');
+        match self.service {
+            // Labels are names, and names have no spaces.
+            Some(service) => escaped(service.as_bytes(), out),
+            None => out.push(b'-'),
+        }
+        out.push(b' ');
+        match self.backend {
+            Some(backend) => display(backend, out),
+            None => out.push(b'-'),
+        }
+        out.push(b' ');
+        number(u64::from(self.retries()), out);
+        out.push(b' ');
+        number(self.received, out);
+        for time in [
+            self.times.connect,
+            self.times.first_byte,
+            Some(self.times.total),
+        ] {
+            out.push(b' ');
+            match time {
+                Some(time) => milliseconds(time, out),
+                None => out.push(b'-'),
+            }
+        }
+    }
+
+    fn json(&self, rules: &Rules, dates: &Dates, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(&dates.text);
+        out.extend_from_slice(b"\",\"client\":\"");
+        display(self.client, out);
+        out.push(b'"');
+        if let Some(asked) = self.asked {
+            out.extend_from_slice(b",\"method\":");
+            string(asked.method.as_str().as_bytes(), out);
+            out.extend_from_slice(b",\"target\":\"");
+            asked.json_target(rules, out);
+            out.extend_from_slice(b"\",\"version\":\"");
+            out.extend_from_slice(version(asked.version).as_bytes());
+            out.push(b'"');
+            let mut field = |key: &str, name: HeaderName, value: &Option<HeaderValue>| {
+                if let Some(value) = value {
+                    out.extend_from_slice(b",\"");
+                    out.extend_from_slice(key.as_bytes());
+                    out.extend_from_slice(b"\":");
+                    string(rules.shown(&name, value), out);
+                }
+            };
+            field("host", header::HOST, &asked.host);
+            field("referer", header::REFERER, &asked.referer);
+            field("user_agent", header::USER_AGENT, &asked.agent);
+            let id = HeaderName::from_static("x-request-id");
+            field("request_id", id, &asked.id);
+        }
+        out.extend_from_slice(b",\"status\":");
+        match self.status {
+            Some(status) => out.extend_from_slice(status.as_str().as_bytes()),
+            None => out.extend_from_slice(b"null"),
+        }
+        let mut word = |key: &str, value: &str| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"\":\"");
+            out.extend_from_slice(value.as_bytes());
+            out.push(b'"');
+        };
+        word("reason", self.reason.as_str());
+        if let Some(fault) = self.fault {
+            word("fault", fault);
+        }
+        word("end", self.end);
+        if let Some(service) = self.service {
+            out.extend_from_slice(b",\"service\":");
+            string(service.as_bytes(), out);
+        }
+        if let Some(backend) = self.backend {
+            out.extend_from_slice(b",\"backend\":\"");
+            display(backend, out);
+            out.extend_from_slice(b"\",\"reused\":");
+            let reused: &[u8] = if self.reused { b"true" } else { b"false" };
+            out.extend_from_slice(reused);
+            out.extend_from_slice(b",\"retries\":");
+            number(u64::from(self.retries()), out);
+        }
+        out.extend_from_slice(b",\"received\":");
+        number(self.received, out);
+        out.extend_from_slice(b",\"sent\":");
+        number(self.sent, out);
+        for (key, time) in [
+            ("connect_ms", self.times.connect),
+            ("first_byte_ms", self.times.first_byte),
+            ("total_ms", Some(self.times.total)),
+        ] {
+            if let Some(time) = time {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(key.as_bytes());
+                out.extend_from_slice(b"\":");
+                milliseconds(time, out);
+            }
+        }
+        self.json_headers(rules, out);
+        out.push(b'}');
+    }
+
+    fn json_headers(&self, rules: &Rules, out: &mut Vec<u8>) {
+        let headers = self.asked.map_or(&[][..], |asked| &asked.headers);
+        // As many as there were names when the request came.
+        let present = rules.headers.iter().zip(headers);
+        let present = present.filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let mut open = false;
+        for (name, value) in present {
+            let before: &[u8] = if open { b"," } else { b",\"headers\":{" };
+            open = true;
+            out.extend_from_slice(before);
+            string(name.as_str().as_bytes(), out);
+            out.push(b':');
+            string(rules.shown(name, value), out);
+        }
+        if open {
+            out.push(b'}');
+        }
+    }
+
+    fn retries(&self) -> u16 {
+        self.attempts.saturating_sub(1)
+    }
+}
+
+impl Asked {
+    fn parts<'a>(&'a self, rules: &Rules) -> (&'a [u8], &'static [u8]) {
+        let Some(target) = &self.target else {
+            return (b"-", b"");
+        };
+        match rules.redact_query {
+            true if target.query().is_some() => (target.path().as_bytes(), QUERY),
+            _ => (target.as_str().as_bytes(), b""),
+        }
+    }
+
+    fn target(&self, rules: &Rules, out: &mut Vec<u8>) {
+        let (shown, rest) = self.parts(rules);
+        escaped(shown, out);
+        out.extend_from_slice(rest);
+    }
+
+    fn json_target(&self, rules: &Rules, out: &mut Vec<u8>) {
+        let (shown, rest) = self.parts(rules);
+        json_escaped(shown, out);
+        out.extend_from_slice(rest);
+    }
+}
+
+impl Rules {
+    /// What may be shown of the field `name`.
+    fn shown<'a>(&self, name: &HeaderName, value: &'a HeaderValue) -> &'a [u8] {
+        let value = value.as_bytes();
+        if self.redact.contains(name) {
+            return REDACTED;
+        }
+        if name == header::REFERER {
+            let host = value.splitn(4, |&byte| byte == b'/').nth(2);
+            // A password in front of the host.
+            if host.is_some_and(|host| host.contains(&b'@')) {
+                return REDACTED;
+            }
+            let query = value.iter().position(|&byte| byte == b'?');
+            return match query {
+                Some(query) if self.redact_query => &value[..query],
+                _ => value,
+            };
+        }
+        value
+    }
+}
+
+const REDACTED: &[u8] = b"REDACTED";
+const QUERY: &[u8] = b"?REDACTED";
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/?",
+    }
+}
+
+/// Addresses alone: their length is bounded.
+fn display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
+    // A buffer in memory takes everything.
+    let _ = write!(out, "{value}");
+}
+
+fn number(mut value: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or_default();
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// With three places.
+fn milliseconds(time: Duration, out: &mut Vec<u8>) {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    number(micros / 1000, out);
+    out.push(b'.');
+    padded(micros % 1000, 3, out);
+}
+
+pub(super) fn padded(value: u64, places: u32, out: &mut Vec<u8>) {
+    for place in (0..places).rev() {
+        let digit = value / 10_u64.pow(place) % 10;
+        out.push(b'0' + u8::try_from(digit).unwrap_or_default());
+    }
+}
+
+fn hex(byte: u8, out: &mut Vec<u8>) {
+    for digit in [byte >> 4, byte & 15] {
+        out.push(b"0123456789abcdef"[usize::from(digit)]);
+    }
+}
+
+/// As Apache and nginx write what a client sent: nothing of it ends a field or a line.
+fn escaped(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b' '..=b'~' => out.push(byte),
+            _ => {
+                out.extend_from_slice(b"\\x");
+                hex(byte, out);
+            }
+        }
+    }
+}
+
+fn string(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    json_escaped(text, out);
+    out.push(b'"');
+}
+
+/// Bytes that are not UTF-8 are shown as the characters of Latin-1, which they mostly are.
+fn json_escaped(text: &[u8], out: &mut Vec<u8>) {
+    let is_utf8 = std::str::from_utf8(text).is_ok();
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b' '..=b'~' => out.push(byte),
+            0x80.. if is_utf8 => out.push(byte),
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                hex(byte, out);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_their_digits() {
+        let mut out = Vec::new();
+        for value in [0, 9, 10, 1203, u64::MAX] {
+            number(value, &mut out);
+            out.push(b' ');
+        }
+        milliseconds(Duration::from_micros(1_000_042), &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "0 9 10 1203 18446744073709551615 1000.042"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! Lines on their way out: a buffer of each worker, and the thread that takes them away.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    mem,
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwapOption, Guard};
+
+use super::{LogSettings, Rules, dates::Dates};
+
+/// The log of one front.
+#[derive(Debug)]
+pub struct Log {
+    /// Whether there are rules.
+    on: AtomicBool,
+    rules: ArcSwapOption<Rules>,
+    buffers: Mutex<Vec<Arc<Buffer>>>,
+    output: Mutex<Output>,
+    state: Mutex<State>,
+    changed: Condvar,
+    lost: AtomicU64,
+}
+
+/// Lines of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Buffer(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    dates: Dates,
+}
+
+#[derive(Debug, Default)]
+struct Output {
+    /// Whether lines belong into `file`.
+    wants_file: bool,
+    file: Option<File>,
+    /// Whether the last attempt to write failed.
+    failing: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether there may be lines.
+    news: bool,
+    ending: bool,
+    running: bool,
+}
+
+impl Log {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            on: AtomicBool::new(false),
+            rules: ArcSwapOption::empty(),
+            buffers: Mutex::default(),
+            output: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// Follows `settings` from now on.
+    pub(crate) fn follow(self: &Arc<Self>, settings: &LogSettings) {
+        lock(&self.output).wants_file = settings.file;
+        let on = self.rule(settings);
+        let mut state = lock(&self.state);
+        if on && !state.running && !state.ending {
+            let log = self.clone();
+            let thread = thread::Builder::new().name("lb-front-log".into());
+            match thread.spawn(move || log.run()) {
+                Ok(_) => state.running = true,
+                Err(error) => {
+                    tracing::error!(%error, "no access log: its thread cannot be started");
+                }
+            }
+        }
+    }
+
+    /// Makes lines by `settings`; whether there are any.
+    pub(super) fn rule(&self, settings: &LogSettings) -> bool {
+        let rules = Rules::new(settings).map(Arc::new);
+        let on = rules.is_some();
+        self.rules.store(rules);
+        self.on.store(on, Ordering::Relaxed);
+        on
+    }
+
+    /// Lines go into `file` from now on, if they go into one at all.
+    pub fn write_to(&self, file: File) {
+        let mut output = lock(&self.output);
+        output.file = Some(file);
+        output.failing = false;
+    }
+
+    /// Lines that were dropped because nobody took them in time, or that could not be written.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rules(&self) -> Guard<Option<Arc<Rules>>> {
+        self.rules.load()
+    }
+
+    /// A buffer for one more worker.
+    pub(super) fn buffer(&self) -> Arc<Buffer> {
+        let buffer = Arc::<Buffer>::default();
+        lock(&self.buffers).push(buffer.clone());
+        buffer
+    }
+
+    /// Adds the line that `write` makes, unless `buffer` is full. The lock is free but for the moment in which the
+    /// writer takes the lines away.
+    pub(super) fn add(&self, buffer: &Buffer, write: impl FnOnce(&mut Vec<u8>, &mut Dates)) {
+        let first = {
+            let lines = &mut *lock(&buffer.0);
+            if lines.bytes.len() > BUFFER {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            let first = lines.bytes.is_empty();
+            write(&mut lines.bytes, &mut lines.dates);
+            first
+        };
+        if first {
+            lock(&self.state).news = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Writes what there is and ends. Waits for that no longer than a moment: standard output may be a pipe that nobody
+    /// reads.
+    pub(crate) fn end(&self) {
+        let deadline = Instant::now() + END;
+        let mut state = lock(&self.state);
+        state.ending = true;
+        self.changed.notify_all();
+        while state.running {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!("the end of the access log could not be written in time");
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn run(&self) {
+        let mut batch = Vec::new();
+        loop {
+            let state = lock(&self.state);
+            let waited = self
+                .changed
+                .wait_while(state, |state| !state.news && !state.ending);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.news = false;
+            if !state.ending {
+                // So that one write takes many lines.
+                let waited = self
+                    .changed
+                    .wait_timeout_while(state, PAUSE, |state| !state.ending);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let ending = state.ending;
+            drop(state);
+            let buffers = lock(&self.buffers).clone();
+            for buffer in &buffers {
+                batch.clear();
+                mem::swap(&mut lock(&buffer.0).bytes, &mut batch);
+                if !batch.is_empty() {
+                    self.write(&batch);
+                }
+            }
+            if ending {
+                break;
+            }
+        }
+        lock(&self.state).running = false;
+        self.changed.notify_all();
+    }
+
+    fn write(&self, lines: &[u8]) {
+        let mut output = lock(&self.output);
+        // The lock must not be held while a pipe is full: whoever brings a new file would wait.
+        let to = match output.wants_file {
+            true => match &output.file {
+                Some(file) => file.try_clone(),
+                None => Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "no file was passed",
+                )),
+            },
+            false => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        };
+        drop(output);
+        let (written, result) = match to {
+            Ok(to) => write_all(to, lines),
+            Err(error) => (0, Err(error)),
+        };
+        output = lock(&self.output);
+        match result {
+            Ok(()) => output.failing = false,
+            Err(error) => {
+                let lost = lines[written..].iter().filter(|&&byte| byte == b'\n');
+                self.lost.fetch_add(lost.count() as u64, Ordering::Relaxed);
+                if !mem::replace(&mut output.failing, true) {
+                    tracing::warn!(%error, "lines of the access log are lost");
+                }
+            }
+        }
+    }
+}
+
+/// How much was written, and what stopped it.
+fn write_all(mut to: File, lines: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < lines.len() {
+        match to.write(&lines[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Somebody else has made a shared pipe non-blocking.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// What a panic elsewhere has left is good enough for a log.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lines of one worker that wait: at 300 bytes each, about 3,500. Twice as much is taken while another batch is
+/// written.
+const BUFFER: usize = 1024 * 1024;
+/// How long the writer waits for more lines.
+const PAUSE: Duration = Duration::from_millis(50);
+const END: Duration = Duration::from_secs(1);
