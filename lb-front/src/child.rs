@@ -391,8 +391,11 @@ fn limits(workers: usize) -> Limits {
     let descriptors = usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX);
     let defaults = Limits::default();
     let share = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / workers / 2;
+    let clients = share.clamp(16, MOST_CLIENTS);
     Limits {
-        client_connections: share.clamp(16, MOST_CLIENTS),
+        client_connections: clients,
+        // However few clients there are, none keeps all others out.
+        connections_per_client: clients / 2,
         backend_connections: defaults.backend_connections.div_ceil(workers),
         queued: defaults.queued.div_ceil(workers),
         ..defaults
@@ -409,7 +412,7 @@ const NOBODY: u32 = 65_534;
 /// Listeners, runtimes, logs.
 const RESERVED_DESCRIPTORS: usize = 128;
 
-/// Per worker: at about 64 KiB of buffers each this is memory enough.
+/// Per worker: at up to 64 KiB of buffers for each that is busy this is memory enough.
 const MOST_CLIENTS: usize = 32 * 1024;
 
 const HELLO: Duration = Duration::from_secs(5);

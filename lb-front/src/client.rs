@@ -11,7 +11,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::guard::Fault;
+use super::{crowd::Token, guard::Fault};
 
 /// The state of one client's connection. Its parts run on one thread; hyper's upgrades want `Send` all the
 /// same, hence atomics.
@@ -23,6 +23,8 @@ pub(super) struct ClientState {
     tunnel: AtomicBool,
     /// Whether nothing more comes from the client.
     ended: AtomicBool,
+    /// Whether every request is answered and none has come for a while.
+    silent: AtomicBool,
     /// Set once: there is no reading on after it.
     stop: OnceLock<Stop>,
     /// The connection's task, while it waits for the answer to a request for an upgrade.
@@ -30,6 +32,8 @@ pub(super) struct ClientState {
     /// Its place among the worker's connections. The socket holds this state, also inside a tunnel: whoever
     /// has a socket has a place.
     _place: Option<OwnedSemaphorePermit>,
+    /// What its address is counted by.
+    _token: Token,
 }
 
 /// Why the client's stream was not read to its end.
@@ -55,9 +59,10 @@ impl Stop {
 }
 
 impl ClientState {
-    pub(super) fn new(place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(place: OwnedSemaphorePermit, token: Token) -> Self {
         Self {
             _place: Some(place),
+            _token: token,
             ..Self::default()
         }
     }
@@ -94,6 +99,20 @@ impl ClientState {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// There is nothing to do until the client sends something.
+    pub(super) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// It has.
+    pub(super) fn speak(&self) {
+        self.silent.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// Reading ends here. The first reason stands.

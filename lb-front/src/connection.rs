@@ -1,9 +1,28 @@
-//! One client's connection, from its first byte to its last.
+//! One client's connection, from its first byte to its last: its requests and the rests between them.
+//!
+//! While nothing moves there is only the bare stream and a timer. hyper's connection, whose buffers are twenty times as
+//! large, exists from the first byte on and is given up again when the client has been silent for a moment.
 
-use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
+use bytes::BytesMut;
 use hyper::{StatusCode, header::HeaderValue, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use tokio::{
+    io::ReadBuf,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use super::{
     answer::{self, Reason},
@@ -18,14 +37,86 @@ use super::{
 /// Serves the client at `address` until one of the two has enough.
 pub(super) async fn serve<S: Stream>(
     worker: Rc<Worker>,
-    stream: S,
+    mut stream: S,
     address: SocketAddr,
     state: Arc<ClientState>,
 ) {
-    let Ok(client) = HeaderValue::from_str(&address.ip().to_canonical().to_string()) else {
-        return; // An address is always a legal value.
+    loop {
+        let bytes = match rest(&worker, &mut stream, &state).await {
+            Rested::Bytes(bytes) => bytes,
+            Rested::Over => return,
+        };
+        // In a box: all that rest would have room for it.
+        match Box::pin(work(&worker, stream, bytes, address, &state)).await {
+            Some(silent) => {
+                worker.silenced.set(worker.silenced.get() + 1);
+                stream = silent;
+            }
+            None => return,
+        }
+    }
+}
+
+/// How a rest ended.
+enum Rested {
+    /// With these bytes.
+    Bytes(BytesMut),
+    Over,
+}
+
+/// Waits until the client begins a request.
+async fn rest<S: Stream>(worker: &Worker, stream: &mut S, state: &ClientState) -> Rested {
+    let fresh = state.answers() == 0;
+    let limit = if fresh {
+        worker.limits.first_byte
+    } else {
+        worker.limits.keep_alive.saturating_sub(wire::SILENCE)
     };
-    let wire = Wire::new(stream, state.clone(), worker.limits);
+    let deadline = Instant::now() + limit;
+    let mut bytes = BytesMut::new();
+    let more = tokio::select! {
+        biased; // What has come is served.
+        more = piece(stream, &mut bytes) => Some(more),
+        () = sleep_until(deadline) => None,
+        () = worker.hurry.cancelled() => {
+            // One that was just taken from the queue brings its request along: closed now, it would lose it.
+            let patience = if fresh { leave::FIRST_REQUEST } else { Duration::ZERO };
+            let deadline = deadline.min(Instant::now() + patience);
+            timeout_at(deadline, piece(stream, &mut bytes)).await.ok()
+        }
+    };
+    match more {
+        Some(Ok(())) => Rested::Bytes(bytes),
+        Some(Err(_)) | None => Rested::Over,
+    }
+}
+
+/// Reads once. An error when there is nothing more to come.
+fn piece<S: Stream>(stream: &mut S, bytes: &mut BytesMut) -> impl Future<Output = io::Result<()>> {
+    poll_fn(move |cx| {
+        let mut space = [MaybeUninit::uninit(); PIECE];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut space))?;
+        bytes.extend_from_slice(space.filled());
+        Poll::Ready(if space.filled().is_empty() {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(())
+        })
+    })
+}
+
+/// Serves HTTP/1 requests from `bytes` on. The stream comes back once the client has been silent for a while.
+async fn work<S: Stream>(
+    worker: &Rc<Worker>,
+    stream: S,
+    bytes: BytesMut,
+    address: SocketAddr,
+    state: &Arc<ClientState>,
+) -> Option<S> {
+    // An address is always a legal value.
+    let client = HeaderValue::from_str(&address.ip().to_canonical().to_string()).ok()?;
+    let wire = Wire::new(stream, state.clone(), worker.limits, bytes);
     let begun = Rc::new(Begun::default());
     let service = {
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
@@ -49,33 +140,36 @@ pub(super) async fn serve<S: Stream>(
     let mut connection = http1()
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
+    let until_silent = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if state.is_silent() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
     let result = tokio::select! {
-        result = &mut connection => result,
+        result = until_silent => result,
         () = worker.drain.cancelled() => {
             let end = async {
                 tokio::select! {
                     result = &mut connection => return result,
                     () = leave::moment(&worker.hurry, &begun) => {}
                 }
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
                 (&mut connection).await
             };
             tokio::select! {
-                result = end => result,
-                () = worker.cut.cancelled() => return,
+                result = end => Some(result),
+                () = worker.cut.cancelled() => return None,
             }
         }
     };
     let stop = state.stop();
-    let rejection = rejection(&result, stop);
+    let rejection = result.as_ref().and_then(|result| rejection(result, stop));
     if let Some(reason) = rejection {
         worker.counters.rejected(reason);
         tracing::debug!(client = %address, reason, "stream refused");
     }
     // `None` after an upgrade: the tunnel has the socket.
-    let Some(parts) = connection.into_parts() else {
-        return;
-    };
+    let parts = connection.into_parts()?;
     let wire = parts.io.into_inner();
     let stalled = wire.is_stalled();
     if let Some(fault) = rejection {
@@ -90,23 +184,33 @@ pub(super) async fn serve<S: Stream>(
         }
     }
     let stream = wire.into_stream();
+    if result.is_none() && parts.read_buf.is_empty() {
+        return Some(stream);
+    }
+    // Before it has ended, closing on what it still sends would be a reset.
+    if !state.has_ended() && !stalled {
+        part(worker, &stream, stop).await;
+    }
+    None
+}
+
+/// Closes so that the client sees everything up to here.
+async fn part<S: Stream>(worker: &Worker, stream: &S, stop: Option<Stop>) {
     let socket = stream.tcp();
     let last_word = match stop {
         Some(Stop::HeaderTimeout) => answer::HEADER_TIMEOUT,
         Some(Stop::Guard(Fault::TargetTooLong)) => answer::TARGET_TOO_LONG,
         _ => b"",
     };
-    if !last_word.is_empty() && !stalled {
+    if !last_word.is_empty() {
         // Whoever does not take this does not get it.
         let _ = socket.try_write(last_word);
     }
-    if !state.has_ended() && !stalled {
-        // Tells the client that nothing follows, then waits for it to see that.
-        let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
-        tokio::select! {
-            () = wire::linger(socket) => {}
-            () = worker.cut.cancelled() => {}
-        }
+    // Tells the client that nothing follows, then waits for it to see that.
+    let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+    tokio::select! {
+        () = wire::linger(socket) => {}
+        () = worker.cut.cancelled() => {}
     }
 }
 
@@ -157,3 +261,5 @@ fn rejection(result: &hyper::Result<()>, stop: Option<Stop>) -> Option<&'static 
 
 const HEAD_LIMIT: usize = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
+/// Most requests come whole in it.
+const PIECE: usize = 4096;

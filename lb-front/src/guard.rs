@@ -102,6 +102,14 @@ pub(super) enum Position {
 }
 
 impl Framing {
+    /// A stream between messages, after this many heads.
+    pub(super) fn after(heads: u32) -> Self {
+        Self {
+            heads,
+            ..Self::default()
+        }
+    }
+
     /// How many heads are complete.
     pub(super) fn heads(&self) -> u32 {
         self.heads

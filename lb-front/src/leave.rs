@@ -55,4 +55,4 @@ pub(super) async fn moment(hurry: &CancellationToken, begun: &Begun) {
 }
 
 /// How long a client that has sent nothing yet may take to begin.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(1);

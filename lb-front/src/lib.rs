@@ -11,7 +11,8 @@
 //! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
 //! | `workers`, `worker`, `leave` | all threads, one thread, how clients are left when it ends |
 //! | `rules`, `policy` | what services ask for beside that, and doing it |
-//! | `connection`, `client`, `wire`, `guard` | a client's connection, its state, its stream, the rules on its bytes |
+//! | `connection`, `client`, `crowd` | a client's connection, its state, how many it has |
+//! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |
@@ -24,6 +25,7 @@ mod child;
 mod client;
 mod connection;
 pub mod control;
+mod crowd;
 mod exchange;
 mod forward;
 #[cfg(any(test, fuzzing))]
@@ -32,6 +34,7 @@ mod guard;
 pub mod handover;
 mod leave;
 pub mod log;
+mod pace;
 mod policy;
 mod proxy;
 mod request;
@@ -121,6 +124,9 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Between two pieces of a body, either way.
     pub body_idle: Duration,
+    /// Bytes of a body in a second, on average, for a client to keep its place longer than twice `body_idle`; 0: it may
+    /// be as slow as that allows.
+    pub body_rate: u64,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
     /// How long a client that has closed its sending side may get nothing of an answer: it may have left.
@@ -143,6 +149,8 @@ pub struct Limits {
     pub queued: usize,
     /// Client connections of one worker.
     pub client_connections: usize,
+    /// Those of one client's address among them, or of its /64 in IPv6.
+    pub connections_per_client: usize,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
     pub first_routes: Duration,
 }
@@ -159,6 +167,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             body_idle: Duration::from_secs(60),
+            body_rate: 16,
             write_stall: Duration::from_secs(60),
             half_closed: Duration::from_secs(5),
             connect: Duration::from_secs(3),
@@ -170,6 +179,7 @@ impl Default for Limits {
             queue: Duration::from_secs(3),
             queued: 1024,
             client_connections: 8192,
+            connections_per_client: 4096,
             first_routes: Duration::from_secs(3),
         }
     }

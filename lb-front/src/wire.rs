@@ -22,6 +22,7 @@ use super::{
     Limits,
     client::{ClientState, Stop},
     guard::{Fault, Framing, Position, Scan},
+    pace::Pace,
 };
 
 /// What carries a client's bytes, in whatever wrapping.
@@ -43,7 +44,7 @@ pub(super) struct Wire<S> {
     limits: Limits,
     framing: Framing,
     mode: Mode,
-    /// Bytes read behind a request that is not answered yet.
+    /// Bytes read before hyper was there, or behind a request that is not answered yet.
     held: BytesMut,
     /// Since when a client that sends no more has taken nothing either; `None` while it may send.
     half_closed: Option<Instant>,
@@ -51,11 +52,12 @@ pub(super) struct Wire<S> {
     last_read: Instant,
     /// When the present head began, while there is one.
     head_since: Option<Instant>,
+    /// How the present body comes, while there is one.
+    pace: Pace,
     /// What was answered when the client was last seen busy, and since when it is not.
     idle_since: (u32, Instant),
     read_timer: Pin<Box<Sleep>>,
-    /// Exists while the client does not take what we send.
-    write_timer: Option<Pin<Box<Sleep>>>,
+    stall: Stall,
 }
 
 #[derive(Clone, Copy)]
@@ -72,21 +74,24 @@ enum Mode {
 const SPOILER: &[u8] = b"\0\r\n\r\n";
 
 impl<S: Stream> Wire<S> {
-    pub(super) fn new(stream: S, state: Arc<ClientState>, limits: Limits) -> Self {
+    /// A wire at a boundary between requests, of which `held` has been read already.
+    pub(super) fn new(stream: S, state: Arc<ClientState>, limits: Limits, held: BytesMut) -> Self {
         let now = Instant::now();
+        state.speak();
         Self {
             stream,
-            state,
             limits,
-            framing: Framing::default(),
+            framing: Framing::after(state.answers()),
             mode: Mode::Http,
-            held: BytesMut::new(),
+            held,
             half_closed: None,
             last_read: now,
             head_since: None,
-            idle_since: (0, now),
-            read_timer: Box::pin(sleep_until(now + limits.first_byte)),
-            write_timer: None,
+            pace: Pace::default(),
+            idle_since: (state.answers(), now),
+            read_timer: Box::pin(sleep_until(now + SILENCE)),
+            stall: Stall::default(),
+            state,
         }
     }
 
@@ -97,7 +102,7 @@ impl<S: Stream> Wire<S> {
 
     /// Whether the client has stopped taking what we send.
     pub(super) fn is_stalled(&self) -> bool {
-        self.write_timer.is_some()
+        self.stall.0.is_some()
     }
 
     /// When the head began of which a part has come.
@@ -108,6 +113,7 @@ impl<S: Stream> Wire<S> {
     /// Lets the guard see what `buf` holds from `from` on, and cuts off what must not pass, or not yet. Gives the number
     /// of bytes that pass.
     fn inspect(&mut self, buf: &mut ReadBuf<'_>, from: usize) -> usize {
+        let heads = self.framing.heads();
         let passed = match self.framing.scan(&buf.filled()[from..]) {
             Scan::Pass => buf.filled().len() - from,
             Scan::End(at) => at,
@@ -121,6 +127,11 @@ impl<S: Stream> Wire<S> {
                 at
             }
         };
+        if self.framing.heads() == heads {
+            self.pace.take(passed, self.last_read);
+        } else {
+            self.pace = Pace::default();
+        }
         match (self.framing.position(), self.head_since) {
             (Position::Head, None) => self.head_since = Some(self.last_read),
             (Position::Boundary | Position::Body, _) => self.head_since = None,
@@ -208,7 +219,7 @@ impl<S: Stream> Wire<S> {
             self.idle_since = (answered, Instant::now());
         }
         loop {
-            let Some((late, deadline)) = self.deadline() else {
+            let Some((late, deadline)) = self.deadline(Instant::now()) else {
                 // The client is not late, we are: look again after a while.
                 ready!(self.read_timer.as_mut().poll(cx));
                 self.read_timer
@@ -225,6 +236,10 @@ impl<S: Stream> Wire<S> {
                 continue;
             }
             match late {
+                Late::Silent => {
+                    self.state.fall_silent();
+                    return Poll::Pending;
+                }
                 Late::Idle => {
                     self.state.end();
                     return Poll::Ready(Ok(()));
@@ -237,21 +252,29 @@ impl<S: Stream> Wire<S> {
     }
 
     /// What the client owes us, and by when; `None` while it waits for us.
-    fn deadline(&self) -> Option<(Late, Instant)> {
+    fn deadline(&mut self, now: Instant) -> Option<(Late, Instant)> {
         let limits = &self.limits;
         let idle_since = self.idle_since.1;
         let (late, since, limit) = match self.framing.position() {
-            Position::Body => (Late::Body, self.last_read, limits.body_idle),
+            Position::Body => {
+                let since = self.pace.wait(now);
+                let deadline = self
+                    .pace
+                    .deadline(since, limits.body_idle, limits.body_rate);
+                return Some((Late::Body, deadline));
+            }
             // A client that has only closed its half is told from one that has left by nothing but time.
             _ if !self.all_answered() => (Late::Idle, self.half_closed?, limits.half_closed),
-            Position::Boundary if self.framing.heads() == 0 => {
-                (Late::Idle, self.last_read, limits.first_byte)
+            // The last answer is still on its way.
+            Position::Boundary if self.stall.0.is_some() => return None,
+            Position::Boundary => {
+                let (late, limit) = if limits.keep_alive > SILENCE {
+                    (Late::Silent, SILENCE)
+                } else {
+                    (Late::Idle, limits.keep_alive)
+                };
+                (late, self.last_read.max(idle_since), limit)
             }
-            Position::Boundary => (
-                Late::Idle,
-                self.last_read.max(idle_since),
-                limits.keep_alive,
-            ),
             Position::Head => {
                 let head_since = self.head_since.unwrap_or(self.last_read);
                 (Late::Head, head_since.max(idle_since), limits.head)
@@ -295,16 +318,33 @@ impl<S: Stream> Wire<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        if written.is_ready()
+            && let Some(since) = &mut self.half_closed
+        {
+            *since = Instant::now();
+        }
+        self.stall.poll(cx, self.limits.write_stall, written)
+    }
+}
+
+/// How long a client takes nothing of what we send: a timer that exists while it does so.
+#[derive(Default)]
+pub(super) struct Stall(Option<Pin<Box<Sleep>>>);
+
+impl Stall {
+    /// `written` unless the client has not taken anything for longer than `limit`.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.write_timer = None;
-            if let Some(since) = &mut self.half_closed {
-                *since = Instant::now();
-            }
+            self.0 = None;
             return written;
         }
-        let limit = self.limits.write_stall;
         let timer = self
-            .write_timer
+            .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -313,6 +353,8 @@ impl<S: Stream> Wire<S> {
 
 #[derive(Clone, Copy)]
 enum Late {
+    /// For so long that it need not have hyper.
+    Silent,
     Idle,
     Head,
     Body,
@@ -378,6 +420,9 @@ pub(super) async fn linger(socket: &TcpStream) {
     // Late is as good as done.
     let _ = tokio::time::timeout(LINGER_TIME, drain).await;
 }
+
+/// After which a client gives up its buffers: no shorter than the pauses of a busy one.
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A client that sends more before it is answered waits in the kernel, and may leave unnoticed.
 const HELD_LIMIT: usize = 16 * 1024;

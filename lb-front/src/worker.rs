@@ -1,7 +1,7 @@
 //! A worker: one thread with its own runtime, listeners, pool and counters. Workers share the routing table
 //! and nothing else.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
 use arc_swap::Guard;
 use tokio::{
@@ -17,6 +17,7 @@ use super::{
     backend::pool::{self, Pool},
     client::ClientState,
     connection,
+    crowd::Crowd,
     forward::Ids,
     log::Sink,
     stats::{Counters, FrontStats},
@@ -31,6 +32,10 @@ pub(super) struct Worker {
     pub(super) counters: Rc<Counters>,
     pub(super) log: Rc<Sink>,
     pub(super) ids: Ids,
+    /// The clients behind the connections.
+    crowd: Crowd,
+    /// How many connections gave up their buffers since the memory was last tidied.
+    pub(super) silenced: Cell<usize>,
     /// Client connections and tunnels.
     pub(super) tasks: TaskTracker,
     /// No new connections; ends with those that there are.
@@ -81,6 +86,8 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         counters,
         log: Rc::new(Sink::new(&start.front.log)),
         ids: Ids::default(),
+        crowd: Crowd::default(),
+        silenced: Cell::default(),
         tasks: TaskTracker::new(),
         drain: start.drain.clone(),
         hurry: start.hurry.clone(),
@@ -157,7 +164,15 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
                 // Whoever asked may have lost interest.
                 let _ = asker.send(worker.read());
             }
-            _ = sweep.tick() => worker.pool.sweep(),
+            _ = sweep.tick() => {
+                worker.pool.sweep();
+                worker.crowd.sweep();
+                // The allocator keeps what is free until it is asked for more, which a quiet worker does not do.
+                if worker.silenced.get() >= TIDY {
+                    worker.silenced.set(0);
+                    lb_sys::memory::give_back();
+                }
+            }
         }
     }
 }
@@ -191,7 +206,12 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
         };
         match accepted {
             Ok((stream, address)) => {
-                let state = Arc::new(ClientState::new(permit));
+                let limit = worker.limits.connections_per_client;
+                let Some(token) = worker.crowd.admit(address.ip(), limit) else {
+                    worker.counters.rejected(CROWD);
+                    continue;
+                };
+                let state = Arc::new(ClientState::new(permit, token));
                 // Only slower without it.
                 let _ = stream.set_nodelay(true);
                 worker.counters.accepted.add_one();
@@ -214,4 +234,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
 const PURGE_REST: Duration = Duration::from_millis(500);
 /// For the end of what is cut.
 const CUT: Duration = Duration::from_secs(1);
+/// The word in metrics for a client with too many connections.
+const CROWD: &str = "client_connections";
+/// At about 20 KB each it is worth a look.
+const TIDY: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,5 +1,10 @@
 //! What connections cost on which nothing happens.
 
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
 use anyhow::{Context as _, Result};
 
 use super::{
@@ -25,9 +30,28 @@ pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
                 .with_context(|| format!("{} refuses a connection", proxy.name()))?;
             connections.push(connection);
         }
-        resident_mb(stage.worker(proxy))
+        settled(stage, proxy)
     };
     let few = resident(FEW)?;
     let many = resident(MANY)?;
     Ok((many - few) * 1000.0 / f64::from(MANY - FEW))
 }
+
+/// What it keeps once it has seen that nothing happens: a proxy may give up buffers after a while of silence, and so may
+/// its allocator.
+fn settled(stage: &Stage, proxy: Proxy) -> Result<f64> {
+    let mut least = f64::INFINITY;
+    let mut since = Instant::now();
+    while since.elapsed() < SETTLED {
+        let now = resident_mb(stage.worker(proxy))?;
+        if now < least {
+            least = now;
+            since = Instant::now();
+        }
+        sleep(Duration::from_millis(200));
+    }
+    Ok(least)
+}
+
+/// Without a fall for so long there is none to come.
+const SETTLED: Duration = Duration::from_secs(7);

@@ -17,5 +17,6 @@ mod queueing;
 mod regressions;
 mod restart;
 mod sending;
+mod slow;
 mod smuggling;
 mod upgrade;
