@@ -16,7 +16,9 @@ use hyper::{
 };
 use tokio::time::{Instant, Sleep};
 
-use super::{answer::Reason, backend::pool::Lease, exchange::Exchange, request::BodyKind};
+use super::{
+    Limits, answer::Reason, backend::pool::Lease, exchange::Exchange, pace::Pace, request::BodyKind,
+};
 
 /// What a client gets.
 pub(super) enum Download {
@@ -164,6 +166,34 @@ impl Body for Download {
 pub(super) struct Upload {
     incoming: Option<Incoming>,
     progress: Rc<Progress>,
+    /// Only where nobody else hurries the client.
+    hurry: Option<Box<Hurry>>,
+}
+
+/// What a client's body may take.
+struct Hurry {
+    pace: Pace,
+    idle: Duration,
+    rate: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Hurry {
+    /// Ready when the client is late.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = self.pace.wait(Instant::now());
+        let deadline = self.pace.deadline(since, self.idle, self.rate);
+        loop {
+            if deadline < self.timer.deadline() {
+                self.timer.as_mut().reset(deadline);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+    }
 }
 
 /// How far a client's body is, as seen from beside.
@@ -173,6 +203,7 @@ pub(super) struct Progress {
     bytes: Cell<u64>,
     ended: Cell<bool>,
     failed: Cell<bool>,
+    late: Cell<bool>,
 }
 
 impl Progress {
@@ -194,6 +225,11 @@ impl Progress {
     pub(super) fn has_failed(&self) -> bool {
         self.failed.get()
     }
+
+    /// Whether it was too slow to.
+    pub(super) fn was_late(&self) -> bool {
+        self.late.get()
+    }
 }
 
 impl Upload {
@@ -205,6 +241,19 @@ impl Upload {
                 ended: Cell::new(empty),
                 ..Progress::default()
             }),
+            hurry: None,
+        }
+    }
+
+    /// From now on the client has no more time than `limits` allow.
+    pub(super) fn hurry(&mut self, limits: &Limits) {
+        if self.incoming.is_some() {
+            self.hurry = Some(Box::new(Hurry {
+                pace: Pace::default(),
+                idle: limits.body_idle,
+                rate: limits.body_rate,
+                timer: Box::pin(tokio::time::sleep(limits.body_idle)),
+            }));
         }
     }
 
@@ -213,6 +262,7 @@ impl Upload {
         Self {
             incoming: None,
             progress,
+            hurry: None,
         }
     }
 
@@ -231,18 +281,33 @@ impl Upload {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         let progress = &this.progress;
+        let frame = match (Pin::new(&mut *incoming).poll_frame(cx), &mut this.hurry) {
+            (Poll::Ready(frame), _) => frame,
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(hurry)) => {
+                ready!(hurry.poll(cx));
+                progress.late.set(true);
+                progress.failed.set(true);
+                return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+            }
+        };
+        if let Some(hurry) = &mut this.hurry {
+            let data = frame
+                .as_ref()
+                .and_then(|frame| frame.as_ref().ok()?.data_ref());
+            hurry.pace.take(data.map_or(0, Bytes::len), Instant::now());
+        }
         progress.frames.set(progress.frames.get() + 1);
         match &frame {
             None => progress.ended.set(true),
@@ -254,7 +319,7 @@ impl Body for Upload {
             }
             Some(Err(_)) => progress.failed.set(true),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,4 +1,4 @@
-//! One client's connection, from its first byte to its last: its requests and the rests between them.
+//! One client's connection, from its first byte to its last: which protocol it speaks, and the rests between requests.
 //!
 //! While nothing moves there is only the bare stream and a timer. hyper's connection, whose buffers are twenty times as
 //! large, exists from the first byte on and is given up again when the client has been silent for a moment.
@@ -28,6 +28,7 @@ use super::{
     answer::{self, Reason},
     client::{ClientState, Stop},
     guard::Fault,
+    h2,
     leave::{self, Begun},
     proxy,
     wire::{self, Stream, Wire},
@@ -43,10 +44,14 @@ pub(super) async fn serve<S: Stream>(
 ) {
     loop {
         let bytes = match rest(&worker, &mut stream, &state).await {
-            Rested::Bytes(bytes) => bytes,
+            Rested::Http1(bytes) => bytes,
+            // In boxes, since all that rest would have room for them.
+            Rested::Http2(bytes) => {
+                return Box::pin(h2::serve(worker, stream, bytes, address, state)).await;
+            }
+            Rested::Late => return Box::pin(late(&worker, &stream, address)).await,
             Rested::Over => return,
         };
-        // In a box: all that rest would have room for it.
         match Box::pin(work(&worker, stream, bytes, address, &state)).await {
             Some(silent) => {
                 worker.silenced.set(worker.silenced.get() + 1);
@@ -60,7 +65,10 @@ pub(super) async fn serve<S: Stream>(
 /// How a rest ended.
 enum Rested {
     /// With these bytes.
-    Bytes(BytesMut),
+    Http1(BytesMut),
+    Http2(BytesMut),
+    /// With fewer than make a protocol.
+    Late,
     Over,
 }
 
@@ -72,22 +80,34 @@ async fn rest<S: Stream>(worker: &Worker, stream: &mut S, state: &ClientState) -
     } else {
         worker.limits.keep_alive.saturating_sub(wire::SILENCE)
     };
-    let deadline = Instant::now() + limit;
+    let mut deadline = Instant::now() + limit;
     let mut bytes = BytesMut::new();
-    let more = tokio::select! {
-        biased; // What has come is served.
-        more = piece(stream, &mut bytes) => Some(more),
-        () = sleep_until(deadline) => None,
-        () = worker.hurry.cancelled() => {
-            // One that was just taken from the queue brings its request along: closed now, it would lose it.
-            let patience = if fresh { leave::FIRST_REQUEST } else { Duration::ZERO };
-            let deadline = deadline.min(Instant::now() + patience);
-            timeout_at(deadline, piece(stream, &mut bytes)).await.ok()
+    loop {
+        let more = {
+            let more = piece(stream, &mut bytes);
+            tokio::select! {
+                biased; // What has come is served.
+                more = more => Some(more),
+                () = sleep_until(deadline) => None,
+                () = worker.hurry.cancelled() => {
+                    // One that was just taken from the queue brings its request along: closed now, it would lose it.
+                    let patience = if fresh { leave::FIRST_REQUEST } else { Duration::ZERO };
+                    deadline = deadline.min(Instant::now() + patience);
+                    let more = piece(stream, &mut bytes);
+                    timeout_at(deadline, more).await.ok()
+                }
+            }
+        };
+        match more {
+            Some(Ok(())) if !fresh => return Rested::Http1(bytes),
+            Some(Ok(())) => match h2::is_preface(&bytes) {
+                Some(true) => return Rested::Http2(bytes),
+                Some(false) => return Rested::Http1(bytes),
+                None => {} // Not enough of it.
+            },
+            None if !bytes.is_empty() => return Rested::Late,
+            Some(Err(_)) | None => return Rested::Over,
         }
-    };
-    match more {
-        Some(Ok(())) => Rested::Bytes(bytes),
-        Some(Err(_)) | None => Rested::Over,
     }
 }
 
@@ -104,6 +124,18 @@ fn piece<S: Stream>(stream: &mut S, bytes: &mut BytesMut) -> impl Future<Output 
             Ok(())
         })
     })
+}
+
+/// The beginning of what may have been a head did not go on.
+async fn late<S: Stream>(worker: &Worker, stream: &S, address: SocketAddr) {
+    let stop = Stop::HeaderTimeout.as_str();
+    worker.counters.rejected(stop);
+    tracing::debug!(client = %address, reason = stop, "stream refused");
+    let status = Some(StatusCode::REQUEST_TIMEOUT);
+    let took = worker.limits.first_byte;
+    let log = &worker.log;
+    log.refused(address.ip(), Reason::HeaderTimeout, stop, status, took);
+    part(worker, stream, Some(Stop::HeaderTimeout)).await;
 }
 
 /// Serves HTTP/1 requests from `bytes` on. The stream comes back once the client has been silent for a while.

@@ -50,7 +50,11 @@ pub(super) async fn respond(
         Some(Ok(note)) => note,
         None => policy::Note::default(),
     };
-    let upload = Upload::new(incoming);
+    let mut upload = Upload::new(incoming);
+    // In HTTP/1 its wire sees to that.
+    if parts.version == Version::HTTP_2 {
+        upload.hurry(&worker.limits);
+    }
     let sender = Sender {
         peer,
         forwarding: &table.forwarding,
@@ -73,7 +77,7 @@ pub(super) async fn respond(
         Ok(sent) => sent,
         Err(reason) => {
             let reason = if progress.has_failed() {
-                client_fault(exchange.client())
+                client_fault(exchange.client(), &progress)
             } else {
                 reason
             };
@@ -131,8 +135,9 @@ fn route(
 }
 
 /// What a client did that did not deliver the body it announced.
-fn client_fault(client: &ClientState) -> Reason {
+fn client_fault(client: &ClientState, progress: &Progress) -> Reason {
     match client.stop() {
+        None if progress.was_late() => Reason::BodyTimeout,
         Some(Stop::BodyTimeout) => Reason::BodyTimeout,
         None if client.has_ended() => Reason::ClientAbort,
         _ => Reason::BadRequest,

@@ -44,6 +44,7 @@ pub(super) struct Via {
     name: String,
     http_10: HeaderValue,
     http_11: HeaderValue,
+    http_2: HeaderValue,
 }
 
 impl Via {
@@ -54,6 +55,7 @@ impl Via {
         Some(Self {
             http_10: HeaderValue::from_str(&format!("1.0 {name}")).ok()?,
             http_11: HeaderValue::from_str(&format!("1.1 {name}")).ok()?,
+            http_2: HeaderValue::from_str(&format!("2.0 {name}")).ok()?,
             name: name.to_owned(),
         })
     }
@@ -64,6 +66,7 @@ impl Via {
             name: "lb-agent".into(),
             http_10: HeaderValue::from_static("1.0 lb-agent"),
             http_11: HeaderValue::from_static("1.1 lb-agent"),
+            http_2: HeaderValue::from_static("2.0 lb-agent"),
         }
     }
 
@@ -131,11 +134,16 @@ fn host_field(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
     let mut fields = parts.headers.get_all(header::HOST).iter();
     match (fields.next(), fields.next()) {
         (_, Some(_)) => Err(Refusal::bad_request("bad_request: more than one Host\n")),
-        (None, _) if parts.version == Version::HTTP_11 => {
+        (None, _) if parts.version == Version::HTTP_11 || is_h2_without_authority(parts) => {
             Err(Refusal::bad_request("bad_request: no Host\n"))
         }
         (field, None) => Ok(field),
     }
+}
+
+/// RFC 9113 section 8.3.1: `:authority` may stand for Host.
+fn is_h2_without_authority(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_2 && parts.uri.authority().is_none()
 }
 
 /// The authority of an absolute-form target; an error when the form does not belong to the method.
@@ -252,6 +260,7 @@ pub(super) fn rewrite(parts: &mut Parts, checked: &Checked, sender: &Sender<'_>,
         .rewrite(headers, sender.peer, authority, sender.ids);
     let via = match parts.version {
         Version::HTTP_10 => &sender.via.http_10,
+        Version::HTTP_2 => &sender.via.http_2,
         _ => &sender.via.http_11,
     };
     headers.append(header::VIA, via.clone());

@@ -426,5 +426,5 @@ pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A client that sends more before it is answered waits in the kernel, and may leave unnoticed.
 const HELD_LIMIT: usize = 16 * 1024;
-const LINGER_BYTES: usize = 64 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(1);
+pub(super) const LINGER_BYTES: usize = 64 * 1024;
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);

@@ -4,11 +4,13 @@
     reason = "a test's tools may fail as loudly as the test itself"
 )]
 
+mod attacks;
 mod bytes;
 mod dying;
 mod ejecting;
 mod forms;
 mod forwarding;
+mod h2;
 mod kit;
 mod leaving;
 mod log;

@@ -1,0 +1,213 @@
+//! The requests of one HTTP/2 connection. hyper runs each in a task, in which it waits for the client's window before
+//! it asks the answer for more: nobody would notice that the window never opens.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{
+    body::{Body, Frame, SizeHint},
+    rt::Executor,
+};
+use tokio::{
+    task::spawn_local,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::watch::Abuse;
+use crate::body::Download;
+
+/// What the requests of one connection have in common.
+pub(super) struct Streams {
+    stall: Duration,
+    begun: Cell<u64>,
+    open: Cell<u64>,
+    /// Requests that the client gave up.
+    aborted: Cell<u64>,
+    /// When the last one ended, or the connection began.
+    idle_since: Cell<Instant>,
+    abuse: Cell<Option<Abuse>>,
+    /// The request that was just begun: hyper makes a task of it next.
+    next: RefCell<Option<Rc<Flow>>>,
+}
+
+impl Streams {
+    /// Answers that are not taken for `stall` are given up.
+    pub(super) fn new(stall: Duration) -> Rc<Self> {
+        Rc::new(Self {
+            stall,
+            begun: Cell::default(),
+            open: Cell::default(),
+            aborted: Cell::default(),
+            idle_since: Cell::new(Instant::now()),
+            abuse: Cell::default(),
+            next: RefCell::default(),
+        })
+    }
+
+    pub(super) fn begin(self: &Rc<Self>) -> Rc<Flow> {
+        self.begun.set(self.begun.get() + 1);
+        self.open.set(self.open.get() + 1);
+        let flow = Rc::new(Flow {
+            streams: self.clone(),
+            answered: Cell::default(),
+            frames: Cell::default(),
+            waits: Cell::default(),
+            over: Cell::default(),
+        });
+        self.next.replace(Some(flow.clone()));
+        flow
+    }
+
+    /// How many requests there were.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Since when there is none in flight.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.open.get() == 0).then(|| self.idle_since.get())
+    }
+
+    /// The client is not served any longer. The first reason stands.
+    pub(super) fn accuse(&self, abuse: Abuse) {
+        self.abuse.set(self.abuse.get().or(Some(abuse)));
+    }
+
+    pub(super) fn abuse(&self) -> Option<Abuse> {
+        self.abuse.get()
+    }
+}
+
+/// One request from its head to the end of its answer.
+pub(super) struct Flow {
+    streams: Rc<Streams>,
+    /// Whether the answer has begun.
+    answered: Cell<bool>,
+    /// Pieces of the answer so far.
+    frames: Cell<u64>,
+    /// Whether it is the answer that keeps the client waiting.
+    waits: Cell<bool>,
+    /// Whether there is nothing more of the answer.
+    over: Cell<bool>,
+}
+
+impl Flow {
+    /// What tells the wait for the client's window from progress; `None` while it is not the client who is waited for.
+    fn owed(&self) -> Option<u64> {
+        (self.answered.get() && !self.waits.get()).then(|| self.frames.get())
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let streams = &self.streams;
+        streams.open.set(streams.open.get() - 1);
+        streams.idle_since.set(Instant::now());
+        if self.over.get() {
+            return;
+        }
+        let aborted = streams.aborted.get() + 1;
+        streams.aborted.set(aborted);
+        if aborted > ABORTS && aborted > streams.begun() / 2 {
+            streams.accuse(Abuse::RapidReset);
+        }
+    }
+}
+
+/// An answer on its way to the client.
+pub(super) struct Flowing {
+    body: Download,
+    flow: Rc<Flow>,
+}
+
+impl Flowing {
+    pub(super) fn new(body: Download, flow: Rc<Flow>) -> Self {
+        flow.answered.set(true);
+        flow.over.set(body.is_end_stream());
+        Self { body, flow }
+    }
+}
+
+impl Body for Flowing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        let flow = &this.flow;
+        flow.waits.set(frame.is_pending());
+        if let Poll::Ready(frame) = &frame {
+            flow.frames.set(flow.frames.get() + 1);
+            let goes_on = matches!(frame, Some(Ok(frame)) if frame.is_data());
+            flow.over.set(!goes_on || this.body.is_end_stream());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs hyper's tasks, one for each request, on the connection's thread. Ends one whose answer is not taken, which
+/// resets it and lets its backend go.
+#[derive(Clone)]
+pub(super) struct Tasks(pub(super) Rc<Streams>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let Some(flow) = self.0.next.take() else {
+            spawn_local(task);
+            return;
+        };
+        let limit = self.0.stall;
+        spawn_local(async move {
+            let mut task = pin!(task);
+            let mut stall = None;
+            let mut timer: Option<Pin<Box<Sleep>>> = None;
+            poll_fn(|cx| {
+                if task.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let Some(frames) = flow.owed() else {
+                    stall = None;
+                    return Poll::Pending;
+                };
+                let since = match stall {
+                    Some((since, seen)) if seen == frames => since,
+                    _ => Instant::now(),
+                };
+                stall = Some((since, frames));
+                // Set anew only once it fires.
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(since + limit)));
+                loop {
+                    ready!(timer.as_mut().poll(cx));
+                    if since + limit <= Instant::now() {
+                        return Poll::Ready(());
+                    }
+                    timer.as_mut().reset(since + limit);
+                }
+            })
+            .await;
+        });
+    }
+}
+
+/// So many given up requests, and more than half of all, are no accident.
+const ABORTS: u64 = 100;

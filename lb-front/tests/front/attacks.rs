@@ -1,0 +1,294 @@
+//! HTTP/2 clients that make work without asking for anything, byte by byte.
+
+use std::{io::Read as _, time::Duration};
+
+use lb_front::{Limits, Reason};
+
+use crate::kit::{Backend, Client, GET, Reply, TestFront, eventually, ok};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+const ENHANCE_YOUR_CALM: u8 = 0xb;
+
+/// `GET /` of `http://web`, from the static table.
+const ASK: &[u8] = b"\x82\x86\x84\x01\x03web";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A client that has said what each must.
+fn client(front: &TestFront) -> Client {
+    let mut client = front.client();
+    client.send(PREFACE).send(frame(SETTINGS, 0, 0, b""));
+    client
+}
+
+/// The next frame of this kind: flags, stream and payload.
+#[track_caller]
+fn await_frame(client: &mut Client, kind: u8) -> (u8, u32, Vec<u8>) {
+    loop {
+        let head = client.bytes(9);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = client.bytes(length);
+        if head[3] == kind {
+            let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
+            return (head[4], stream, payload);
+        }
+    }
+}
+
+/// All that came until the end, which may be a reset.
+fn until_closed(client: &mut Client) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match client.stream.read(&mut piece) {
+            Ok(read @ 1..) => all.extend_from_slice(&piece[..read]),
+            Ok(0) => return all,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return all,
+            Err(error) => panic!("still open: {error}"),
+        }
+    }
+}
+
+/// Waits until the front has read everything up to here.
+fn sync(client: &mut Client) {
+    client.send(frame(PING, 0, 0, &[7; 8]));
+    assert_eq!(await_frame(client, PING).0, ACK);
+}
+
+#[track_caller]
+fn assert_refused(front: &TestFront, backend: &Backend, reason: &str) {
+    eventually("it is counted", || {
+        front.stats().rejected.get(reason).copied()
+    });
+    eventually("its place is free", || {
+        (front.stats().open == 0).then_some(())
+    });
+    eventually("the backend is free", || {
+        (front.ask(GET).status == 200 && backend.open() <= 1).then_some(())
+    });
+}
+
+#[test]
+fn requests_that_are_taken_back_at_once_end_the_connection() {
+    let backend = Backend::named("a");
+    let front = TestFront::with(&[&backend]);
+    let mut client = client(&front);
+    let mut all = Vec::new();
+    for stream in (1..4000).step_by(2) {
+        all.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, ASK));
+        all.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    client.send(all);
+    until_closed(&mut client);
+    assert_refused(&front, &backend, "http_2");
+}
+
+#[test]
+fn requests_that_are_taken_back_later_end_the_connection_too() {
+    let backend = Backend::start(|seen| {
+        if seen.head.contains("POST") {
+            return Reply::Keep(ok("good"));
+        }
+        Reply::Stall(Vec::new())
+    });
+    let front = TestFront::with(&[&backend]);
+    let mut client = client(&front);
+    let mut stream = 1;
+    for _ in 0..11 {
+        let begin = stream;
+        for _ in 0..10 {
+            client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, ASK));
+            stream += 2;
+        }
+        sync(&mut client);
+        eventually("they are there", || (backend.open() >= 10).then_some(()));
+        for stream in (begin..stream).step_by(2) {
+            client.send(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        }
+        eventually("they are gone", || (backend.open() == 0).then_some(()));
+    }
+    client.send(frame(PING, 0, 0, &[7; 8]));
+    let (_, _, goaway) = await_frame(&mut client, GOAWAY);
+    assert_eq!(goaway[7], ENHANCE_YOUR_CALM);
+    until_closed(&mut client);
+    eventually("it is counted", || {
+        front.stats().rejected.get("http_2_resets").copied()
+    });
+    let post = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(front.ask(post).body, "good");
+    assert_eq!(front.stats().ended(Reason::ClientAbort), 110);
+}
+
+#[test]
+fn frames_that_ask_for_nothing_are_borne_to_a_degree() {
+    let backend = Backend::named("a");
+    let front = TestFront::with(&[&backend]);
+    let few = |frame: Vec<u8>| {
+        let mut client = client(&front);
+        client.send(frame.repeat(500));
+        client.send(self::frame(HEADERS, END_HEADERS | END_STREAM, 1, ASK));
+        assert_eq!(await_frame(&mut client, HEADERS).1, 1);
+        assert_eq!(await_frame(&mut client, DATA).2, b"a");
+    };
+    few(frame(PING, 0, 0, &[7; 8]));
+    few(frame(SETTINGS, 0, 0, b""));
+    few(frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]));
+    let floods = [
+        frame(PING, 0, 0, &[7; 8]),
+        frame(PING, ACK, 0, &[7; 8]),
+        frame(SETTINGS, 0, 0, b""),
+        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        frame(0xbe, 0, 0, b""),
+    ];
+    for (times, many) in (1..).zip(floods) {
+        let mut client = client(&front);
+        let mut reader = Client::over(client.stream.try_clone().unwrap());
+        let reader = std::thread::spawn(move || until_closed(&mut reader));
+        // More than in any second, and it takes the answers.
+        for _ in 0..100 {
+            client.send(many.repeat(100));
+        }
+        reader.join().unwrap();
+        eventually("it is counted", || {
+            (front.stats().rejected.get("http_2_flood") == Some(&times)).then_some(())
+        });
+    }
+    assert_refused(&front, &backend, "http_2_flood");
+}
+
+#[test]
+fn what_belongs_to_http_1_or_leaves_http_resets_the_request() {
+    let backend = Backend::named("a");
+    let front = TestFront::with(&[&backend]);
+    let mut client = client(&front);
+    let mut stream = 1;
+    for field in [
+        &b"\x00\x0aconnection\x07upgrade"[..],
+        b"\x00\x07upgrade\x09websocket",
+        b"\x00\x11transfer-encoding\x07chunked",
+        b"\x00\x02te\x04gzip",
+        b"\x82",
+    ] {
+        let head = [ASK, field].concat();
+        client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+        assert_eq!(await_frame(&mut client, RST_STREAM).1, stream, "{field:x?}");
+        stream += 2;
+    }
+    let extended = b"\x02\x07CONNECT\x86\x84\x01\x03web\x00\x09:protocol\x09websocket";
+    client.send(frame(HEADERS, END_HEADERS, stream, extended));
+    assert_eq!(await_frame(&mut client, RST_STREAM).1, stream);
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream + 2, ASK));
+    assert_eq!(await_frame(&mut client, DATA).2, b"a");
+    assert_eq!(backend.seen().len(), 1);
+}
+
+#[test]
+fn a_head_without_end_is_refused() {
+    let backend = Backend::named("a");
+    let front = TestFront::with(&[&backend]);
+    for piece in [&b""[..], b"\x84", &[0x84; 8000]] {
+        let mut client = client(&front);
+        client.send(frame(HEADERS, 0, 1, ASK));
+        for _ in 0..2000 {
+            client.send(frame(CONTINUATION, 0, 1, piece));
+        }
+        until_closed(&mut client);
+    }
+    assert_eq!(backend.seen().len(), 0);
+    assert_eq!(front.ask(GET).body, "a");
+}
+
+#[test]
+fn a_byte_that_stands_for_kilobytes_is_counted_as_what_it_stands_for() {
+    let backend = Backend::named("a");
+    let front = TestFront::with(&[&backend]);
+    let mut client = client(&front);
+    // Puts a long value into the table, then names it again and again.
+    let head = |times: usize| {
+        let mut head = ASK.to_vec();
+        head.extend(b"\x40\x01x\x7f\x81\x1e");
+        head.extend([b'v'; 127 + 0xf01]);
+        head.resize(head.len() + times, 0xbe);
+        head
+    };
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(20)));
+    let (_, stream, answer) = await_frame(&mut client, HEADERS);
+    assert_eq!(stream, 1);
+    // `:status` 431 is not in the static table: a literal of three digits, perhaps in Huffman's code.
+    assert!(answer.len() >= 4 && answer[0] & 0x3f == 8, "{answer:x?}");
+    // The connection is good.
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, ASK));
+    assert_eq!(await_frame(&mut client, DATA).2, b"a");
+    // That is no mistake any more.
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 5, &head(8000)));
+    assert_eq!(await_frame(&mut client, GOAWAY).2[7], ENHANCE_YOUR_CALM);
+    until_closed(&mut client);
+    assert_eq!(backend.seen().len(), 1);
+}
+
+#[test]
+fn a_preface_and_silence_is_an_idle_connection() {
+    let backend = Backend::named("a");
+    let limits = Limits {
+        keep_alive: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut clients = [client(&front), client(&front)];
+    // A head that does not end.
+    clients[1].send(frame(HEADERS, 0, 1, ASK));
+    for mut client in clients {
+        assert_eq!(await_frame(&mut client, GOAWAY).2[7], 0);
+        // It does not answer the ping that goes with it.
+        until_closed(&mut client);
+    }
+    eventually("their places are free", || {
+        (front.stats().open == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut() {
+    let large = "x".repeat(1024 * 1024);
+    let backend = Backend::start(move |_| Reply::Keep(ok(&large)));
+    let limits = Limits {
+        write_stall: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut client = front.client();
+    client.send(PREFACE);
+    // Windows as wide as they may be.
+    client.send(frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    client.send(frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0, 0]));
+    for stream in (1..200).step_by(2) {
+        client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, ASK));
+    }
+    eventually("it is cut", || {
+        (front.stats().accepted == 1 && front.stats().open == 0).then_some(())
+    });
+    eventually("the backend is free", || {
+        (backend.open() == 0).then_some(())
+    });
+    assert!(front.stats().ended(Reason::ClientAbort) > 0);
+}
