@@ -241,7 +241,7 @@ fn a_backend_that_closes_before_it_reads_costs_few_requests() {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            drop(stream)
+            drop(stream);
         }
     });
     let living = Backend::named("a");
