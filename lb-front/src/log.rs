@@ -1,6 +1,6 @@
 //! The access log: one line for each request at its end, and for each stream that ended before it was one.
 //!
-//! Workers write lines into buffers that one thread takes away ([`writer`]). No request ever waits for it: what does not
+//! Workers write lines into buffers that one thread takes away (`writer`). No request ever waits for it: what does not
 //! fit any more is dropped and counted.
 
 use std::{net::IpAddr, ops::RangeInclusive, rc::Rc, sync::Arc, time::Duration};
