@@ -27,8 +27,6 @@ mod writer;
 pub struct LogSettings {
     /// How a line is written; `None`: not at all.
     pub format: Option<LogFormat>,
-    /// Into the file that the agent has passed, rather than to standard output.
-    pub file: bool,
     /// Requests with a status in one of these have a line; 0 is the status of what got no answer.
     pub status: Vec<RangeInclusive<u16>>,
     /// Requests that took at least as long have a line.

@@ -16,7 +16,6 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> LogSettings {
     let yes = |given: &Option<Given<bool>>| given.as_ref().is_some_and(|it| it.value);
     LogSettings {
         format: judge.text(&raw.access_log_format, None, format),
-        file: false,
         status: judge.list(&raw.access_log_status, Vec::new(), statuses),
         slower_than: slower,
         retried: yes(&raw.access_log_retried),

@@ -42,8 +42,7 @@ struct Lines {
 
 #[derive(Debug, Default)]
 struct Output {
-    /// Whether lines belong into `file`.
-    wants_file: bool,
+    /// In place of standard output.
     file: Option<File>,
     /// Whether the last attempt to write failed.
     failing: bool,
@@ -72,7 +71,6 @@ impl Log {
 
     /// Follows `settings` from now on.
     pub(crate) fn follow(self: &Arc<Self>, settings: &LogSettings) {
-        lock(&self.output).wants_file = settings.file;
         let on = self.rule(settings);
         let mut state = lock(&self.state);
         if on && !state.running && !state.ending {
@@ -96,7 +94,7 @@ impl Log {
         on
     }
 
-    /// Lines go into `file` from now on, if they go into one at all.
+    /// Lines go into `file` from now on, and no more to standard output.
     pub fn write_to(&self, file: File) {
         let mut output = lock(&self.output);
         output.file = Some(file);
@@ -197,15 +195,9 @@ impl Log {
     fn write(&self, lines: &[u8]) {
         let mut output = lock(&self.output);
         // The lock must not be held while a pipe is full: whoever brings a new file would wait.
-        let to = match output.wants_file {
-            true => match &output.file {
-                Some(file) => file.try_clone(),
-                None => Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "no file was passed",
-                )),
-            },
-            false => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        let to = match &output.file {
+            Some(file) => file.try_clone(),
+            None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         };
         drop(output);
         let (written, result) = match to {

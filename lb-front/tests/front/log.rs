@@ -35,7 +35,7 @@ impl Logged {
         let path = std::env::temp_dir().join(name);
         front.front.log().write_to(File::create(&path).unwrap());
         let settings = Settings {
-            log: LogSettings { file: true, ..log },
+            log,
             ..Settings::default()
         };
         front.front.publish(&routes(backends), &settings);
@@ -367,7 +367,6 @@ fn behind_a_trusted_proxy_the_client_is_who_it_says() {
         },
         log: LogSettings {
             format: Some(LogFormat::Common),
-            file: true,
             ..LogSettings::default()
         },
         ..Settings::default()
@@ -423,7 +422,6 @@ fn without_a_log_there_is_no_line_and_it_can_be_switched_on_later() {
     let settings = Settings {
         log: LogSettings {
             format: Some(LogFormat::Common),
-            file: true,
             ..LogSettings::default()
         },
         ..Settings::default()

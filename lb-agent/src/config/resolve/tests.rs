@@ -247,7 +247,6 @@ fn every_key_of_the_file_has_its_effect() {
     assert!(forwarding.forwarded && !forwarding.request_id);
     let log = lb_front::log::LogSettings {
         format: Some(lb_front::log::LogFormat::Json),
-        file: false,
         status: vec![404..=404, 500..=599],
         slower_than: Some(Duration::from_millis(500)),
         retried: true,
