@@ -11,8 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use hyper::{
-    StatusCode,
+    Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
+    header,
 };
 use tokio::time::{Instant, Sleep};
 
@@ -46,12 +47,21 @@ pub(super) struct Passed {
 }
 
 impl Download {
-    pub(super) fn own(bytes: Bytes, mut exchange: Exchange) -> Self {
-        exchange.passed_down(bytes.len());
-        Self::Own {
-            bytes: Some(bytes),
-            _exchange: exchange,
+    pub(super) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response<Self> {
+        let (mut parts, bytes) = response.into_parts();
+        let length = bytes.len();
+        // hyper leaves the body away only in HTTP/1, and announces an empty one as one to come only in HTTP/2.
+        let bytes = Some(bytes).filter(|bytes| !bytes.is_empty() && !exchange.is_head());
+        if bytes.is_some() {
+            exchange.passed_down(length);
+        } else if length > 0 {
+            parts.headers.insert(header::CONTENT_LENGTH, length.into());
         }
+        let body = Self::Own {
+            bytes,
+            _exchange: exchange,
+        };
+        Response::from_parts(parts, body)
     }
 
     pub(super) fn passed(
@@ -204,6 +214,7 @@ pub(super) struct Progress {
     ended: Cell<bool>,
     failed: Cell<bool>,
     late: Cell<bool>,
+    starved: Cell<bool>,
 }
 
 impl Progress {
@@ -224,6 +235,11 @@ impl Progress {
     /// Whether the client did not deliver what it announced.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.get()
+    }
+
+    /// Whether it is the client that is waited for.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved.get()
     }
 
     /// Whether it was too slow to.
@@ -292,7 +308,9 @@ impl Body for Upload {
             return Poll::Ready(None);
         };
         let progress = &this.progress;
-        let frame = match (Pin::new(&mut *incoming).poll_frame(cx), &mut this.hurry) {
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        progress.starved.set(polled.is_pending());
+        let frame = match (polled, &mut this.hurry) {
             (Poll::Ready(frame), _) => frame,
             (Poll::Pending, None) => return Poll::Pending,
             (Poll::Pending, Some(hurry)) => {

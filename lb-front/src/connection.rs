@@ -172,24 +172,19 @@ async fn work<S: Stream>(
     let mut connection = http1()
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
-    let until_silent = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending if state.is_silent() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
     let result = tokio::select! {
-        result = until_silent => result,
+        result = until_silent(&mut connection, state) => result,
         () = worker.drain.cancelled() => {
             let end = async {
                 tokio::select! {
-                    result = &mut connection => return result,
+                    result = until_silent(&mut connection, state) => return result,
                     () = leave::moment(&worker.hurry, &begun) => {}
                 }
                 Pin::new(&mut connection).graceful_shutdown();
-                (&mut connection).await
+                Some((&mut connection).await)
             };
             tokio::select! {
-                result = end => Some(result),
+                result = end => result,
                 () = worker.cut.cancelled() => return None,
             }
         }
@@ -224,6 +219,18 @@ async fn work<S: Stream>(
         part(worker, &stream, stop).await;
     }
     None
+}
+
+/// Serves on until the end, or until the client has been silent for a while: `None`.
+fn until_silent<C: Future + Unpin>(
+    connection: &mut C,
+    state: &ClientState,
+) -> impl Future<Output = Option<C::Output>> {
+    poll_fn(move |cx| match Pin::new(&mut *connection).poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if state.is_silent() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
 }
 
 /// Closes so that the client sees everything up to here.

@@ -25,6 +25,8 @@ use super::{
 pub(super) struct Exchange {
     counters: Rc<Counters>,
     client: Arc<ClientState>,
+    /// Whether it is HEAD.
+    head: bool,
     service: Option<Key>,
     status: Option<StatusCode>,
     reason: Reason,
@@ -49,10 +51,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn begin(counters: Rc<Counters>, client: Arc<ClientState>) -> Self {
+    pub(super) fn begin(counters: Rc<Counters>, client: Arc<ClientState>, head: bool) -> Self {
         Self {
             counters,
             client,
+            head,
             service: None,
             status: None,
             reason: Reason::ClientAbort,
@@ -67,6 +70,11 @@ impl Exchange {
             heard: None,
             asked: None,
         }
+    }
+
+    /// Whether the answer has no body, whatever its head says.
+    pub(super) fn is_head(&self) -> bool {
+        self.head
     }
 
     /// What was asked for, if there is a log.
@@ -97,6 +105,8 @@ impl Exchange {
     pub(super) fn tries(&mut self, backend: SocketAddr) {
         self.backend = Some(backend);
         self.attempts += 1;
+        self.reused = false;
+        self.connected = None;
     }
 
     /// The attempt has a connection.

@@ -55,8 +55,9 @@ impl Forwarding {
         let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
         let entries = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
         for entry in entries {
-            // Whatever lies behind one that is none is not theirs to say.
-            let Some(address) = address(entry) else {
+            // Whatever lies behind one that is none is not theirs to say; nor is our own host, by the address of theirs.
+            let own = |it: &IpAddr| it.is_loopback() && !peer.to_canonical().is_loopback();
+            let Some(address) = address(entry).filter(|it| !own(it)) else {
                 return client;
             };
             client = address;
@@ -65,6 +66,12 @@ impl Forwarding {
             }
         }
         client
+    }
+
+    /// Whether the client behind a connection from `peer` speaks HTTPS, as a trusted proxy says.
+    pub(super) fn is_secure(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let proto = || only(headers, &X_FORWARDED_PROTO);
+        self.trusts(peer) && proto().is_some_and(|it| is(it.as_bytes(), &[b"https", b"wss"]))
     }
 
     /// Puts the fields of forwarding into `headers`, which the backend gets as the request for `authority` of a peer.

@@ -152,7 +152,12 @@ impl Sink {
             method: parts.method.clone(),
             target: parts.uri.path_and_query().cloned(),
             version: parts.version,
-            host: field(&header::HOST),
+            // HTTP/2 has it in the target.
+            host: field(&header::HOST).or_else(|| {
+                let authority = parts.uri.authority()?.as_str();
+                let plain = Some(authority).filter(|it| !it.contains('@'));
+                HeaderValue::from_str(plain?).ok()
+            }),
             referer: field(&header::REFERER),
             agent: field(&header::USER_AGENT),
             id: None,

@@ -30,7 +30,11 @@ pub(super) async fn respond(
     client: HeaderValue,
     mut request: Request<Incoming>,
 ) -> Response<Download> {
-    let mut exchange = Exchange::begin(worker.counters.clone(), state);
+    let mut exchange = Exchange::begin(
+        worker.counters.clone(),
+        state,
+        request.method() == Method::HEAD,
+    );
     let peer = Peer {
         address,
         text: &client,
@@ -45,7 +49,8 @@ pub(super) async fn respond(
         Err(refusal) => return refuse(refusal, &incoming, exchange),
     };
     let policy = service.policy();
-    let note = match policy.map(|policy| policy.before(&parts, &checked)) {
+    let secure = || table.forwarding.is_secure(peer.address, &parts.headers);
+    let note = match policy.map(|policy| policy.before(&parts, &checked, secure())) {
         Some(Err(answer)) => return instead(*answer, &incoming, exchange),
         Some(Ok(note)) => note,
         None => policy::Note::default(),
@@ -214,7 +219,7 @@ fn instead(answer: policy::Answer, body: &Incoming, mut exchange: Exchange) -> R
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.answer(response.status(), answer.reason);
-    response.map(|bytes| Download::own(bytes, exchange))
+    Download::own(response, exchange)
 }
 
 /// An answer in place of one from a backend.
@@ -226,9 +231,7 @@ fn unserved(reason: Reason, progress: &Progress, exchange: Exchange) -> Response
 
 fn own(refusal: Refusal, mut exchange: Exchange) -> Response<Download> {
     exchange.answer(refusal.status, refusal.reason);
-    refusal
-        .response()
-        .map(|bytes| Download::own(bytes, exchange))
+    Download::own(refusal.response(), exchange)
 }
 
 const AMBIGUOUS: Refusal = Refusal::bad_request(

@@ -206,7 +206,11 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
         };
         match accepted {
             Ok((stream, address)) => {
-                let limit = worker.limits.connections_per_client;
+                // A proxy that is believed stands for many clients.
+                let limit = match worker.table().forwarding.trusts(address.ip()) {
+                    true => usize::MAX,
+                    false => worker.limits.connections_per_client,
+                };
                 let Some(token) = worker.crowd.admit(address.ip(), limit) else {
                     worker.counters.rejected(CROWD);
                     continue;

@@ -157,8 +157,9 @@ async fn send_on(
             match timeout(worker.limits.response_head, answer.as_mut()).await {
                 Ok(Ok(response)) => return Ok((response, lease)),
                 Ok(Err(error)) => break error,
-                // The time runs from the last byte of a long upload.
-                Err(_) if progress.frames() != frames => {}
+                // The time runs from the last byte of a long upload. While more of it has to come the client is waited for, which
+                // has a time of its own: no backend is to blame for it.
+                Err(_) if progress.frames() != frames || progress.is_starved() => {}
                 Err(_) => {
                     return Err(Unsent {
                         request: None,

@@ -157,6 +157,9 @@ fn the_client_is_the_nearest_address_that_is_no_trusted_proxys() {
     assert_eq!(client("10.0.0.1", &["192.0.2.7, unknown"]), "10.0.0.1");
     assert_eq!(client("10.0.0.1", &["10.0.0.3"]), "10.0.0.3");
     assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    // Its own loopback is none of ours.
+    assert_eq!(client("10.0.0.1", &["127.0.0.1"]), "10.0.0.1");
+    assert_eq!(client("fd00::1", &["::1, 10.0.0.9"]), "10.0.0.9");
 }
 
 #[test]

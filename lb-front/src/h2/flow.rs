@@ -31,7 +31,7 @@ pub(super) struct Streams {
     open: Cell<u64>,
     /// Requests that the client gave up.
     aborted: Cell<u64>,
-    /// When the last one ended, or the connection began.
+    /// When the last one ended, or something of an answer went out, or the connection began.
     idle_since: Cell<Instant>,
     abuse: Cell<Option<Abuse>>,
     /// The request that was just begun: hyper makes a task of it next.
@@ -74,6 +74,11 @@ impl Streams {
     /// Since when there is none in flight.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         (self.open.get() == 0).then(|| self.idle_since.get())
+    }
+
+    /// Something of an answer went out: hyper has it long before the client does.
+    pub(super) fn moved(&self) {
+        self.idle_since.set(Instant::now());
     }
 
     /// The client is not served any longer. The first reason stands.

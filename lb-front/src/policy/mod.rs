@@ -53,17 +53,25 @@ impl Policy {
         }
     }
 
-    /// Whether the request may go on to a backend, and what to remember of it.
+    /// Whether the request may go on to a backend, and what to remember of it. It is `secure` if the client speaks HTTPS to a
+    /// proxy that is believed.
     ///
     /// # Errors
     ///
     /// The answer that it gets if not.
-    pub(super) fn before(&self, parts: &Parts, checked: &Checked) -> Result<Note, Box<Answer>> {
+    pub(super) fn before(
+        &self,
+        parts: &Parts,
+        checked: &Checked,
+        secure: bool,
+    ) -> Result<Note, Box<Answer>> {
         if let Some(notice) = &self.maintenance {
             return Err(notice.answer().into());
         }
         let redirected = self.redirect.as_ref();
-        if let Some(answer) = redirected.and_then(|redirect| redirect.answer(parts, checked)) {
+        if let Some(answer) =
+            redirected.and_then(|redirect| redirect.answer(parts, checked, secure))
+        {
             return Err(answer.into());
         }
         let Some(cors) = &self.cors else {

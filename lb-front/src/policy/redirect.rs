@@ -28,7 +28,7 @@ impl Redirect {
     }
 
     /// Where to go instead; `None` for a request that is there already, or for no URL at all.
-    pub(super) fn answer(&self, parts: &Parts, checked: &Checked) -> Option<Answer> {
+    pub(super) fn answer(&self, parts: &Parts, checked: &Checked, secure: bool) -> Option<Answer> {
         let host = &checked.host;
         let port = port(&checked.authority);
         let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -40,7 +40,11 @@ impl Redirect {
             Target::Site(site) => format!("{site}{path}"),
             Target::Url(url) => url.clone(),
         };
-        if is_here(&location, host, port, path) {
+        let here = match secure {
+            true => ("https://", 443),
+            false => ("http://", 80),
+        };
+        if is_here(&location, here, host, port, path) {
             return None;
         }
         let mut response = text(self.status, Bytes::from_static(b"redirect: see Location\n"));
@@ -54,8 +58,14 @@ impl Redirect {
 }
 
 /// Whether `location` is what was asked for: else a service whose other names lead to one of its own would never be reached.
-fn is_here(location: &str, host: &str, port: Option<u16>, path: &str) -> bool {
-    let Some(rest) = location.strip_prefix("http://") else {
+fn is_here(
+    location: &str,
+    (scheme, usual): (&str, u16),
+    host: &str,
+    port: Option<u16>,
+    path: &str,
+) -> bool {
+    let Some(rest) = location.strip_prefix(scheme) else {
         return false;
     };
     let at = rest.find('/').unwrap_or(rest.len());
@@ -64,8 +74,8 @@ fn is_here(location: &str, host: &str, port: Option<u16>, path: &str) -> bool {
         Some((name, port)) => (name, Some(port)),
         None => (authority, None),
     };
-    let usual = |port: Option<u16>| port.unwrap_or(80);
-    name.eq_ignore_ascii_case(host) && usual(wanted_port) == usual(port) && wanted == path
+    let port_of = |port: Option<u16>| port.unwrap_or(usual);
+    name.eq_ignore_ascii_case(host) && port_of(wanted_port) == port_of(port) && wanted == path
 }
 
 /// The port in a Host field, which was found to be one.

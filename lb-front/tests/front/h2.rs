@@ -119,6 +119,25 @@ fn requests_are_routed_by_authority_and_reach_the_backend_in_http_1() {
 }
 
 #[test]
+fn an_answer_of_the_fronts_own_to_head_has_no_body() {
+    let front = TestFront::with(&[]);
+    within(async {
+        let mut connection = connect(&front).await;
+        let mut request = get("unknown");
+        *request.method_mut() = hyper::Method::HEAD;
+        let answer = connection.ask(request).await.unwrap();
+        assert_eq!(answer.response.status(), 503);
+        assert_eq!(answer.response.headers()["content-length"], "23");
+        assert_eq!(answer.body, b"");
+    });
+    let mut client = front.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: unknown\r\n\r\n");
+    assert!(client.head().contains("\r\ncontent-length: 23\r\n"));
+    client.send("GET / HTTP/1.1\r\nHost: unknown\r\n\r\n");
+    assert_eq!(client.answer().body, "no_route: no such name\n");
+}
+
+#[test]
 fn authority_and_host_must_not_differ_and_one_must_be_there() {
     let backend = Backend::named("a");
     let front = TestFront::with(&[&backend]);

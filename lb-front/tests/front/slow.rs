@@ -95,6 +95,39 @@ fn a_body_byte_by_byte_does_not_keep_its_place() {
 }
 
 #[test]
+fn a_client_that_stalls_its_upload_says_nothing_about_the_backend() {
+    let backends = ["a", "b"].map(Backend::named);
+    let limits = Limits {
+        response_head: BRIEF,
+        ..brief()
+    };
+    let front = TestFront::limited(limits, &[&backends[0], &backends[1]]);
+    let head = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 10\r\n";
+    for expects in [false, true] {
+        // More than make an ejection, all at the same time.
+        let mut clients: Vec<_> = (0..12).map(|_| front.client()).collect();
+        for client in &mut clients {
+            let expect = if expects {
+                "Expect: 100-continue\r\n"
+            } else {
+                ""
+            };
+            client.send(format!("{head}{expect}\r\n"));
+        }
+        for client in &mut clients {
+            if expects {
+                assert!(client.head().starts_with("HTTP/1.1 100 "));
+            }
+            assert_eq!(client.answer().status, 408);
+        }
+    }
+    let stats = front.stats();
+    assert_eq!(stats.ended(Reason::BodyTimeout), 24);
+    assert!(stats.backends.iter().all(|backend| backend.failures == 0));
+    assert!(stats.services.iter().all(|service| service.ejections == 0));
+}
+
+#[test]
 fn a_reader_that_takes_a_byte_now_and_then_is_cut() {
     let large = "x".repeat(64 * 1024 * 1024);
     let backend = Backend::start(move |_| Reply::Keep(ok(&large)));

@@ -1,11 +1,11 @@
 //! `lb_redirect`.
 
 use lb_front::{
-    Reason,
+    Forwarding, Reason, Settings,
     rules::{Redirect, Rules, Target},
 };
 
-use super::{changed, front};
+use super::{changed, front, ruled};
 use crate::kit::{Backend, GET};
 
 fn to(status: u16, to: Target) -> Rules {
@@ -97,4 +97,24 @@ fn a_request_that_is_where_it_should_be_goes_on() {
     assert_eq!(front.ask(GET).status, 302);
     let there = GET.replace("GET /", "GET /login");
     assert_eq!(front.ask(there).body, "a");
+}
+
+#[test]
+fn a_request_by_https_to_a_proxy_that_is_believed_goes_on() {
+    let backend = Backend::named("a");
+    let front = front(Rules::default(), &backend);
+    let request = GET.replace("\r\n\r\n", "\r\nX-Forwarded-Proto: https\r\n\r\n");
+    for (trusted, status) in [("192.0.2.0/24", 308), ("127.0.0.0/8", 200)] {
+        let settings = Settings {
+            forwarding: Forwarding {
+                trusted_proxies: vec![trusted.parse().unwrap()],
+                ..Forwarding::default()
+            },
+            ..Settings::default()
+        };
+        let routes = ruled(to(308, Target::Https(None)), &backend);
+        front.front.publish(&routes, &settings);
+        assert_eq!(front.ask(&request).status, status, "{trusted}");
+        assert_eq!(front.ask(GET).status, 308);
+    }
 }
