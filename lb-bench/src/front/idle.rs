@@ -1,14 +1,17 @@
 //! What connections cost on which nothing happens.
 
 use std::{
+    io,
+    net::{SocketAddr, SocketAddrV4, TcpStream},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use socket2::{Domain, Socket, Type};
 
 use super::{
-    load::connected,
+    load::answered,
     stage::{Proxy, Stage},
     workload::Workload,
 };
@@ -26,7 +29,8 @@ pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
     let mut connections = Vec::new();
     let mut resident = |count: u32| -> Result<f64> {
         while connections.len() < count as usize {
-            let connection = connected(Workload::KeepAlive, proxy.address())
+            let connection = from_another(connections.len(), proxy.address())
+                .and_then(|stream| answered(Workload::KeepAlive, stream))
                 .with_context(|| format!("{} refuses a connection", proxy.name()))?;
             connections.push(connection);
         }
@@ -35,6 +39,15 @@ pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
     let few = resident(FEW)?;
     let many = resident(MANY)?;
     Ok((many - few) * 1000.0 / f64::from(MANY - FEW))
+}
+
+/// A connection of one of many clients: none of them has so many that a proxy would mind.
+fn from_another(number: usize, proxy: SocketAddrV4) -> io::Result<TcpStream> {
+    let host = u8::try_from(number % CLIENTS).unwrap_or_default() + 1;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 1, host], 0)).into())?;
+    socket.connect(&proxy.into())?;
+    Ok(socket.into())
 }
 
 /// What it keeps once it has seen that nothing happens: a proxy may give up buffers after a while of silence, and so may
@@ -52,6 +65,8 @@ fn settled(stage: &Stage, proxy: Proxy) -> Result<f64> {
     }
     Ok(least)
 }
+
+const CLIENTS: usize = 100;
 
 /// Without a fall for so long there is none to come.
 const SETTLED: Duration = Duration::from_secs(7);

@@ -180,7 +180,14 @@ impl Load {
 /// # Errors
 /// When the proxy does not answer as it should.
 pub(super) fn connected(workload: Workload, proxy: SocketAddrV4) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(proxy)?;
+    answered(workload, TcpStream::connect(proxy)?)
+}
+
+/// The same on a connection that stands.
+///
+/// # Errors
+/// When the proxy does not answer as it should.
+pub(super) fn answered(workload: Workload, mut stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(workload.request())?;
