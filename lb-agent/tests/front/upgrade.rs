@@ -132,6 +132,16 @@ fn pass(mut from: UnixStream, mut to: UnixStream) {
     let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
+/// A front of this kind that serves `a`, and whose agent has failed.
+fn left_by(kind: &str) -> (Agents, u32) {
+    let mut agents = Agents::new();
+    let first = agents.start(kind);
+    let front = agents.front(&first);
+    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
+    first.fail();
+    (agents, front)
+}
+
 #[test]
 fn fronts_follow_each_other_under_load_and_nobody_is_refused_or_cut() {
     let mut agents = Agents::new();
@@ -196,11 +206,7 @@ fn fronts_follow_each_other_under_load_and_nobody_is_refused_or_cut() {
 
 #[test]
 fn the_front_before_serves_until_the_next_one_knows_all_routes() {
-    let mut agents = Agents::new();
-    let first = agents.start("first");
-    let old = agents.front(&first);
-    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
-    first.fail();
+    let (mut agents, old) = left_by("first");
     let mut config = Agent::config(agents.directory.path(), vec![agents.address]);
     config.kind = "second".to_owned();
     let second = Agent::run(config, vec![]);
@@ -220,11 +226,7 @@ fn the_front_before_serves_until_the_next_one_knows_all_routes() {
 
 #[test]
 fn a_successor_whose_agent_dies_leaves_its_place_to_the_next_one() {
-    let mut agents = Agents::new();
-    let first = agents.start("first");
-    let old = agents.front(&first);
-    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
-    first.fail();
+    let (mut agents, old) = left_by("first");
     let mut config = Agent::config(agents.directory.path(), vec![agents.address]);
     config.kind = "second".to_owned();
     let second = Agent::run(config, vec![]);
@@ -243,11 +245,7 @@ fn a_successor_whose_agent_dies_leaves_its_place_to_the_next_one() {
 
 #[test]
 fn a_front_listens_where_the_next_agent_wants_it() {
-    let mut agents = Agents::new();
-    let first = agents.start("");
-    let old = agents.front(&first);
-    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
-    first.fail();
+    let (mut agents, old) = left_by("");
     let (_other, other) = reserved();
     let before = std::mem::replace(&mut agents.address, other);
     let second = agents.start("");
@@ -264,11 +262,7 @@ fn a_front_listens_where_the_next_agent_wants_it() {
 
 #[test]
 fn an_agent_that_could_not_replace_a_front_still_ends_it_with_itself() {
-    let mut agents = Agents::new();
-    let first = agents.start("first");
-    let old = agents.front(&first);
-    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
-    first.fail();
+    let (agents, old) = left_by("first");
     let mut config = Agent::config(agents.directory.path(), vec![agents.address]);
     config.kind = "broken".to_owned();
     config.arguments = vec!["-c".into(), "exit 1".into()];
@@ -284,11 +278,7 @@ fn an_agent_that_could_not_replace_a_front_still_ends_it_with_itself() {
 
 #[test]
 fn a_front_that_was_handed_to_the_agent_is_started_again_on_the_same_sockets() {
-    let mut agents = Agents::new();
-    let first = agents.start("");
-    let old = agents.front(&first);
-    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
-    first.fail();
+    let (mut agents, old) = left_by("");
     let second = agents.start("");
     assert_eq!(agents.front(&second), old);
     let id = nix::unistd::Pid::from_raw(i32::try_from(old).unwrap());
