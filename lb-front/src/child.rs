@@ -397,6 +397,8 @@ fn limits(workers: usize) -> Limits {
         // However few clients there are, none keeps all others out.
         connections_per_client: clients / 2,
         backend_connections: defaults.backend_connections.div_ceil(workers),
+        // In HTTP/1 no client needs more than one.
+        backend_connections_in_all: clients,
         queued: defaults.queued.div_ceil(workers),
         ..defaults
     }

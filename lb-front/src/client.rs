@@ -11,7 +11,10 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{crowd::Token, guard::Fault};
+use super::{
+    crowd::{self, Token},
+    guard::Fault,
+};
 
 /// The state of one client's connection. Its parts run on one thread; hyper's upgrades want `Send` all the
 /// same, hence atomics.
@@ -33,7 +36,7 @@ pub(super) struct ClientState {
     /// has a socket has a place.
     _place: Option<OwnedSemaphorePermit>,
     /// What its address is counted by.
-    _token: Token,
+    token: Token,
 }
 
 /// Why the client's stream was not read to its end.
@@ -62,9 +65,14 @@ impl ClientState {
     pub(super) fn new(place: OwnedSemaphorePermit, token: Token) -> Self {
         Self {
             _place: Some(place),
-            _token: token,
+            token,
             ..Self::default()
         }
+    }
+
+    /// Counts one more request of its address; `None` when that has `limit` connections and requests already.
+    pub(super) fn one_more(&self, limit: usize) -> Option<Token> {
+        crowd::one_more(&self.token, limit)
     }
 
     /// One more request is answered to the end.

@@ -1,7 +1,8 @@
-//! How many connections each client address has, so that no single one takes all places.
+//! How many connections each client address has, and how many requests in HTTP/2, so that no single one takes all
+//! places.
 //!
-//! What is counted is tokens that the connections themselves hold: a connection that is gone, for whatever reason, is
-//! not counted.
+//! What is counted is tokens that connections and requests themselves hold: one that is gone, for whatever reason, is not
+//! counted.
 
 use std::{
     cell::RefCell,
@@ -16,8 +17,13 @@ pub(super) struct Crowd {
     clients: RefCell<HashMap<IpAddr, Weak<()>>>,
 }
 
-/// Stands for one connection of a client, for as long as it lives.
+/// Stands for one connection of a client, or one request, for as long as it lives.
 pub(super) type Token = Arc<()>;
+
+/// A token for one more of the client that has `token`; `None` when it already has `limit` of them.
+pub(super) fn one_more(token: &Token, limit: usize) -> Option<Token> {
+    (Arc::strong_count(token) < limit).then(|| token.clone())
+}
 
 impl Crowd {
     /// A token for one more connection of the client at `address`; `None` when it already has `limit` of them.
@@ -73,7 +79,12 @@ mod tests {
         assert!(crowd.admit(one, 2).is_none());
         assert!(crowd.admit(ip("192.0.2.2"), 2).is_some());
         drop(first);
-        assert!(crowd.admit(one, 2).is_some());
+        let third = crowd.admit(one, 2).unwrap();
+        assert!(one_more(&third, 2).is_none());
+        let fourth = one_more(&third, 3).unwrap();
+        assert!(crowd.admit(one, 3).is_none());
+        drop(fourth);
+        assert!(crowd.admit(one, 3).is_some());
     }
 
     #[test]

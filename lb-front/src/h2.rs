@@ -20,7 +20,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until};
 
-use super::{client::ClientState, proxy, wire::Stream, worker::Worker};
+use super::{answer::Reason, client::ClientState, proxy, wire::Stream, worker::Worker};
 
 use flow::{Flow, Flowing, Streams, Tasks};
 use watch::Watched;
@@ -50,21 +50,25 @@ pub(super) async fn serve<S: Stream>(
     let Ok(client) = HeaderValue::from_str(&address.ip().to_canonical().to_string()) else {
         return;
     };
+    let bearable = worker.bearable(address.ip());
+    let began = Instant::now();
     let streams = Streams::new(worker.limits.write_stall);
     let stream = Watched::new(stream, bytes, streams.clone(), worker.limits);
     let service = {
         let (worker, streams) = (worker.clone(), streams.clone());
         service_fn(move |mut request: Request<Incoming>| {
-            let flow = streams.begin();
+            let token = state.one_more(bearable);
+            let admitted = token.is_some();
+            let flow = streams.begin(token);
             join_cookies(request.headers_mut());
-            let answer = proxy::respond(
-                worker.clone(),
-                state.clone(),
-                address.ip(),
-                client.clone(),
-                request,
-            );
-            async move { Ok::<_, Infallible>(passed(answer.await, flow)) }
+            let (worker, state, client) = (worker.clone(), state.clone(), client.clone());
+            async move {
+                let answer = match admitted {
+                    true => proxy::respond(worker, state, address.ip(), client, request).await,
+                    false => proxy::turn_away(&worker, state, address.ip(), request),
+                };
+                Ok::<_, Infallible>(passed(answer, flow))
+            }
         })
     };
     let mut builder = http2::Builder::new(Tasks(streams.clone()));
@@ -139,6 +143,8 @@ pub(super) async fn serve<S: Stream>(
     };
     worker.counters.rejected(reason);
     tracing::debug!(client = %address, reason, "connection refused");
+    let (log, took) = (&worker.log, began.elapsed());
+    log.refused(address.ip(), Reason::BadRequest, reason, None, took);
 }
 
 /// Whether it was we who found fault with the connection.

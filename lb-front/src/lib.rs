@@ -145,13 +145,15 @@ pub struct Limits {
     pub pool_size: usize,
     /// Connections to each backend of one worker.
     pub backend_connections: usize,
+    /// Connections to all backends of one worker: HTTP/2 has many requests on one of a client's.
+    pub backend_connections_in_all: usize,
     /// How long a request waits for a place when all backends have as many, or for others that are tried again.
     pub queue: Duration,
     /// How many requests of one worker do so, for each backend of a service.
     pub queued: usize,
     /// Client connections of one worker.
     pub client_connections: usize,
-    /// Those of one client's address among them, or of its /64 in IPv6.
+    /// Those of one client's address among them, or of its /64 in IPv6, together with its requests in HTTP/2.
     pub connections_per_client: usize,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
     pub first_routes: Duration,
@@ -178,6 +180,7 @@ impl Default for Limits {
             pool_idle: Duration::from_secs(30),
             pool_size: 64,
             backend_connections: 1024,
+            backend_connections_in_all: 8192,
             queue: Duration::from_secs(3),
             queued: 1024,
             client_connections: 8192,

@@ -112,6 +112,20 @@ pub(super) async fn respond(
     response
 }
 
+/// Answers for a client that has too many requests in flight.
+pub(super) fn turn_away(
+    worker: &Worker,
+    state: Arc<ClientState>,
+    address: IpAddr,
+    request: Request<Incoming>,
+) -> Response<Download> {
+    let head = request.method() == Method::HEAD;
+    let mut exchange = Exchange::begin(worker.counters.clone(), state, head);
+    let (parts, incoming) = request.into_parts();
+    exchange.asked(worker.log.asked(&parts, address));
+    refuse(CROWD, &incoming, exchange)
+}
+
 /// Which service the request is for.
 fn route(
     table: &Table,
@@ -233,6 +247,13 @@ fn own(refusal: Refusal, mut exchange: Exchange) -> Response<Download> {
     exchange.answer(refusal.status, refusal.reason);
     Download::own(refusal.response(), exchange)
 }
+
+const CROWD: Refusal = Refusal {
+    text: "limit: this client has too many requests in flight\n",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    reason: Reason::Limit,
+    close: false,
+};
 
 const AMBIGUOUS: Refusal = Refusal::bad_request(
     "bad_request: services share this host, and the path may be read as another one\n",

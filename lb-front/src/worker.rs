@@ -1,7 +1,7 @@
 //! A worker: one thread with its own runtime, listeners, pool and counters. Workers share the routing table
 //! and nothing else.
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use arc_swap::Guard;
 use tokio::{
@@ -61,6 +61,15 @@ pub(super) struct Start {
 impl Worker {
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.front.table.load()
+    }
+
+    /// How many connections and requests of the client at `address` are borne.
+    pub(super) fn bearable(&self, address: IpAddr) -> usize {
+        // A proxy that is believed stands for many clients.
+        match self.table().forwarding.trusts(address) {
+            true => usize::MAX,
+            false => self.limits.connections_per_client,
+        }
     }
 
     fn read(&self) -> FrontStats {
@@ -206,11 +215,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
         };
         match accepted {
             Ok((stream, address)) => {
-                // A proxy that is believed stands for many clients.
-                let limit = match worker.table().forwarding.trusts(address.ip()) {
-                    true => usize::MAX,
-                    false => worker.limits.connections_per_client,
-                };
+                let limit = worker.bearable(address.ip());
                 let Some(token) = worker.crowd.admit(address.ip(), limit) else {
                     worker.counters.rejected(CROWD);
                     continue;

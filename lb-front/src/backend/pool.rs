@@ -50,6 +50,13 @@ pub(crate) struct Pool {
 struct Common {
     limits: Limits,
     counters: Rc<Counters>,
+    pool: Weak<Pool>,
+    /// All open connections, idle ones included.
+    open: Cell<usize>,
+    /// Whether there was no room when it was last looked for; no longer once a connection ends or idles.
+    exhausted: Cell<bool>,
+    /// Who wants to know of that.
+    wanted: RefCell<Vec<Rc<Queue>>>,
 }
 
 /// A backend as this worker sees it.
@@ -149,10 +156,17 @@ impl Drop for Task {
 
 impl Pool {
     pub(crate) fn new(limits: Limits, counters: Rc<Counters>) -> Rc<Self> {
-        Rc::new(Self {
+        Rc::new_cyclic(|pool| Self {
             hosts: RefCell::default(),
             accounts: RefCell::default(),
-            common: Rc::new(Common { limits, counters }),
+            common: Rc::new(Common {
+                limits,
+                counters,
+                pool: pool.clone(),
+                open: Cell::default(),
+                exhausted: Cell::default(),
+                wanted: RefCell::default(),
+            }),
         })
     }
 
@@ -274,18 +288,26 @@ impl Host {
 
     /// Room for one more connection.
     pub(super) fn claim(self: &Rc<Self>) -> Option<Place> {
-        if self.open.get() >= self.common.limits.backend_connections {
+        let common = &self.common;
+        if self.open.get() >= common.limits.backend_connections || !common.has_room() {
             return None;
         }
+        common.open.set(common.open.get() + 1);
         self.open.set(self.open.get() + 1);
         Some(Place(self.clone()))
     }
 
     /// Has `queue` woken once when there is a connection or room for one.
     pub(super) fn want(&self, queue: &Rc<Queue>) {
-        let mut wanted = self.wanted.borrow_mut();
-        if !wanted.iter().any(|known| Rc::ptr_eq(known, queue)) {
-            wanted.push(queue.clone());
+        let want = |wanted: &RefCell<Vec<Rc<Queue>>>| {
+            let mut wanted = wanted.borrow_mut();
+            if !wanted.iter().any(|known| Rc::ptr_eq(known, queue)) {
+                wanted.push(queue.clone());
+            }
+        };
+        want(&self.wanted);
+        if self.common.exhausted.get() {
+            want(&self.common.wanted);
         }
     }
 
@@ -293,6 +315,40 @@ impl Host {
         for queue in self.wanted.borrow_mut().drain(..) {
             queue.wake();
         }
+        if self.common.exhausted.take() {
+            for queue in self.common.wanted.borrow_mut().drain(..) {
+                queue.wake();
+            }
+        }
+    }
+}
+
+impl Common {
+    /// Whether the worker may have one more connection, if need be in the place of one that idles.
+    fn has_room(&self) -> bool {
+        if self.open.get() < self.limits.backend_connections_in_all {
+            return true;
+        }
+        if !self.exhausted.get() {
+            self.exhausted.set(!self.evict());
+        }
+        !self.exhausted.get()
+    }
+
+    /// Closes an idle connection; false if there is none. It still counts, but not for longer than its task takes to end.
+    fn evict(&self) -> bool {
+        let Some(pool) = self.pool.upgrade() else {
+            return false;
+        };
+        let hosts = pool.hosts.borrow();
+        hosts.values().any(|host| {
+            let mut idle = host.idle.borrow_mut();
+            // Those that their backends have closed free nothing.
+            let living = idle.iter().position(|it| it.place.strong_count() > 0);
+            let end = living.map_or(idle.len(), |oldest| oldest + 1);
+            idle.drain(..end);
+            living.is_some()
+        })
     }
 }
 
@@ -386,6 +442,8 @@ pub(crate) struct Place(Rc<Host>);
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let all = &self.0.common.open;
+        all.set(all.get() - 1);
         self.0.open.set(self.0.open.get() - 1);
         self.0.freed();
     }

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::watch::Abuse;
-use crate::body::Download;
+use crate::{body::Download, crowd::Token};
 
 /// What the requests of one connection have in common.
 pub(super) struct Streams {
@@ -52,7 +52,8 @@ impl Streams {
         })
     }
 
-    pub(super) fn begin(self: &Rc<Self>) -> Rc<Flow> {
+    /// One more request; `token` is what its client is counted by.
+    pub(super) fn begin(self: &Rc<Self>, token: Option<Token>) -> Rc<Flow> {
         self.begun.set(self.begun.get() + 1);
         self.open.set(self.open.get() + 1);
         let flow = Rc::new(Flow {
@@ -61,6 +62,7 @@ impl Streams {
             frames: Cell::default(),
             waits: Cell::default(),
             over: Cell::default(),
+            _token: token,
         });
         self.next.replace(Some(flow.clone()));
         flow
@@ -102,6 +104,7 @@ pub(super) struct Flow {
     waits: Cell<bool>,
     /// Whether there is nothing more of the answer.
     over: Cell<bool>,
+    _token: Option<Token>,
 }
 
 impl Flow {

@@ -11,18 +11,18 @@ use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use crate::kit::{Backend, PATIENCE, Reply, TestFront, eventually, ok};
 
 /// A connection and the task that drives it, which ends with it.
-struct Connection {
-    requests: SendRequest<Bytes>,
-    driver: JoinHandle<Result<(), h2::Error>>,
+pub(crate) struct Connection {
+    pub(crate) requests: SendRequest<Bytes>,
+    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
-struct Answer {
-    response: Response<()>,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) response: Response<()>,
+    pub(crate) body: Vec<u8>,
     trailers: Option<HeaderMap>,
 }
 
-async fn connect(front: &TestFront) -> Connection {
+pub(crate) async fn connect(front: &TestFront) -> Connection {
     connect_with(front, &Builder::new()).await
 }
 
@@ -34,7 +34,7 @@ async fn connect_with(front: &TestFront, builder: &Builder) -> Connection {
 }
 
 impl Connection {
-    async fn ask(&mut self, request: Request<()>) -> Result<Answer, h2::Error> {
+    pub(crate) async fn ask(&mut self, request: Request<()>) -> Result<Answer, h2::Error> {
         self.send(request, None).await
     }
 
@@ -64,7 +64,7 @@ impl Connection {
     }
 }
 
-fn get(authority: &str) -> Request<()> {
+pub(crate) fn get(authority: &str) -> Request<()> {
     Request::get(format!("http://{authority}/a?b"))
         .version(Version::HTTP_2)
         .body(())
@@ -78,7 +78,7 @@ fn without_authority() -> hyper::http::request::Builder {
 }
 
 #[track_caller]
-fn within<T>(what: impl Future<Output = T>) -> T {
+pub(crate) fn within<T>(what: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -405,6 +405,25 @@ fn a_writer_that_is_stuck_delays_no_request() {
 }
 
 #[test]
+fn a_connection_refused_over_http_2_has_a_line() {
+    let logged = Logged::of(LogFormat::Common, &[]);
+    let begin = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = "\0\0\0\x04\0\0\0\0\0";
+    for (sent, fault) in [
+        // A stream that was never opened.
+        ("\0\0\x01\0\0\0\0\0\x01x".to_owned(), "http_2"),
+        (settings.repeat(5000), "http_2_flood"),
+    ] {
+        let known = fs::read_to_string(&logged.path).unwrap().lines().count();
+        let mut client = logged.front.client();
+        client.send(begin).send(settings).send(sent);
+        let line = golden(&logged.lines(known + 1)[known]);
+        let expected = r#"127.0.0.1 - - T T "-" - 0 bad_request:"#.to_owned() + fault;
+        assert_eq!(line, expected + " PR - - 0 0 - - T");
+    }
+}
+
+#[test]
 fn without_a_log_there_is_no_line_and_it_can_be_switched_on_later() {
     let backend = Backend::start(|_| Reply::Keep(ok("hello")));
     let logged = Logged::start(

@@ -5,6 +5,7 @@
 )]
 
 mod attacks;
+mod bounds;
 mod bytes;
 mod dying;
 mod ejecting;
