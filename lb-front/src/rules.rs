@@ -29,6 +29,17 @@ pub struct Rules {
     /// `lb_header_response_*`: the same of their answers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub response_headers: BTreeMap<String, Option<String>>,
+    /// `lb_retries`: on how many more backends a request may be tried; `None` is as many as the front's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u8>,
+    /// `lb_timeout`: how long a backend may take to begin its answer; `None` is as long as the front's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_milliseconds: Option<u64>,
+}
+
+impl Rules {
+    /// The most that a service may ask for in `retries`.
+    pub const MOST_RETRIES: u8 = 5;
 }
 
 /// Whether a service may say what becomes of the field `name`, which is in lower case. It may not where the field

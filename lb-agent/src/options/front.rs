@@ -27,6 +27,8 @@ pub(super) enum FrontSetting {
     Path(Option<String>),
     Strip(bool),
     Cors(Option<Cors>),
+    Retries(u8),
+    Timeout(Duration),
 }
 
 impl FrontSetting {
@@ -38,6 +40,10 @@ impl FrontSetting {
             Self::Path(path) => rules.path = path,
             Self::Strip(strip) => rules.strip = strip,
             Self::Cors(cors) => rules.cors = cors,
+            Self::Retries(retries) => rules.retries = Some(retries),
+            Self::Timeout(time) => {
+                rules.timeout_milliseconds = u64::try_from(time.as_millis()).ok();
+            }
             Self::Header(side, name, value) => {
                 let fields = match side {
                     Side::Request => &mut rules.request_headers,
@@ -96,6 +102,14 @@ pub const FRONT: &[Entry] = &[
         read: Some(Read::Value(redirect::redirect)),
     },
     Entry {
+        name: "lb_retries",
+        values: "0 to 5",
+        default: "`2`",
+        does: "on how many more instances the front tries a request that cannot have had an effect yet",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(retries)),
+    },
+    Entry {
         name: "lb_strip",
         values: "`true`, `false`; the bare tag means `true`",
         default: "`false`",
@@ -103,16 +117,22 @@ pub const FRONT: &[Entry] = &[
         since: Some("0.1.0"),
         read: Some(Read::Value(strip)),
     },
+    Entry {
+        name: "lb_timeout",
+        values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
+        default: "`60`",
+        does: "how long an instance may take from the end of a request to the head of its answer; then the front answers with 504",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(timeout)),
+    },
     Entry::later("lb_auth", "the front asks for a password"),
     Entry::later("lb_canary", "a share of the requests goes to a part"),
     Entry::later("lb_compress", "the front compresses answers"),
     Entry::later("lb_rate", "the front limits requests per second"),
-    Entry::later("lb_retries", "how often the front tries another backend"),
     Entry::later(
         "lb_sticky",
         "the front keeps a client at its backend by a cookie",
     ),
-    Entry::later("lb_timeout", "how long the front waits for a backend"),
 ];
 
 fn maintenance(text: &str) -> Result<Setting, Wrong> {
@@ -139,6 +159,22 @@ fn maintenance(text: &str) -> Result<Setting, Wrong> {
         notice: notice.map(str::to_owned),
     };
     Ok(FrontSetting::Maintenance(Some(maintenance)).into())
+}
+
+fn retries(text: &str) -> Result<Setting, Wrong> {
+    match text.parse() {
+        Ok(count) if count <= Rules::MOST_RETRIES => Ok(FrontSetting::Retries(count).into()),
+        _ => Err("write a whole number from 0 to 5".into()),
+    }
+}
+
+fn timeout(text: &str) -> Result<Setting, Wrong> {
+    parse_duration(text)
+        .filter(|time| !time.is_zero() && *time <= LONGEST)
+        .map(|time| FrontSetting::Timeout(time).into())
+        .ok_or_else(|| {
+            "write seconds, such as `5` or `500ms`, more than 0 and at most a day".into()
+        })
 }
 
 fn strip(text: &str) -> Result<Setting, Wrong> {

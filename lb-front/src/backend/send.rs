@@ -22,6 +22,8 @@ use crate::{
     answer::Reason,
     body::{Progress, Upload},
     exchange::Exchange,
+    policy::Policy,
+    rules::Rules,
     table::ServiceTable,
     worker::Worker,
 };
@@ -36,10 +38,14 @@ pub(crate) async fn send(
     let account = worker.pool.account(&service.label);
     let mut flight = Flight::begin(account.clone());
     let mut choosing = Choosing::new(worker, &account, service);
+    let policy = service.policy();
+    let retries = policy.and_then(Policy::retries).unwrap_or(RETRIES);
+    let patience = policy.and_then(Policy::timeout);
+    let patience = patience.unwrap_or(worker.limits.response_head);
     let progress = request.body().progress();
     let mut failure = Reason::NoBackend;
     let mut repeated = false;
-    for attempt in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS.min(1 + retries) {
         if attempt > 0
             && !flight
                 .retry(worker.limits.queue, worker.limits.queued)
@@ -79,7 +85,7 @@ pub(crate) async fn send(
             };
             let reused = lease.reused;
             exchange.connected(reused);
-            match send_on(worker, lease, request, host.address, repeated).await {
+            match send_on(patience, lease, request, host.address, repeated).await {
                 Ok((response, mut lease)) => {
                     exchange.heard();
                     match bad_gateway(response.status()) {
@@ -136,7 +142,7 @@ struct Unsent {
 }
 
 async fn send_on(
-    worker: &Worker,
+    patience: Duration,
     mut lease: Lease,
     request: Request<Upload>,
     address: SocketAddr,
@@ -154,7 +160,7 @@ async fn send_on(
         let mut answer = std::pin::pin!(answer);
         loop {
             let frames = progress.frames();
-            match timeout(worker.limits.response_head, answer.as_mut()).await {
+            match timeout(patience, answer.as_mut()).await {
                 Ok(Ok(response)) => return Ok((response, lease)),
                 Ok(Err(error)) => break error,
                 // The time runs from the last byte of a long upload. While more of it has to come the client is waited for, which
@@ -214,8 +220,11 @@ fn copy(request: &Request<Upload>, progress: Rc<Progress>) -> Request<Upload> {
     copy
 }
 
-/// The first backend and two more.
-pub(super) const ATTEMPTS: usize = 3;
+/// How many more backends a request is tried on where the service does not say.
+const RETRIES: usize = 2;
+
+/// The first backend, and as many more as a service may ask for.
+pub(super) const ATTEMPTS: usize = 1 + Rules::MOST_RETRIES as usize;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,8 @@ mod headers;
 mod redirect;
 mod strip;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -27,6 +29,8 @@ pub(super) struct Policy {
     strip: Option<Strip>,
     request: Fields,
     response: Fields,
+    retries: Option<u8>,
+    timeout: Option<Duration>,
 }
 
 /// What of a request decides about the head of its answer.
@@ -50,6 +54,8 @@ impl Policy {
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
+            retries: rules.retries,
+            timeout: rules.timeout_milliseconds.map(Duration::from_millis),
         }
     }
 
@@ -83,6 +89,16 @@ impl Policy {
                 told: Some(cors.judge(&parts.headers)),
             }),
         }
+    }
+
+    /// On how many more backends a request may be tried, if the service says so.
+    pub(super) fn retries(&self) -> Option<usize> {
+        self.retries.map(usize::from)
+    }
+
+    /// How long a backend may take to begin its answer, if the service says so.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// Changes the head that a backend gets, after everything that the front itself says there.

@@ -242,3 +242,31 @@ fn pages_that_may_read_answers_are_named_by_their_origins() {
         check_wrong(&format!("lb_cors={wrong}"), "beside origins `credentials`");
     }
 }
+
+#[test]
+fn retries_are_a_few() {
+    for (text, retries) in [("0", 0), ("5", 5)] {
+        let rules = Rules {
+            retries: Some(retries),
+            ..Rules::default()
+        };
+        ruled(&format!("lb_retries={text}"), rules);
+    }
+    for wrong in ["", "6", "-1", "300", "two", "1.5"] {
+        check_wrong(&format!("lb_retries={wrong}"), "from 0 to 5");
+    }
+}
+
+#[test]
+fn a_timeout_is_a_time() {
+    for (text, milliseconds) in [("5", 5_000), ("500ms", 500), ("24h", 86_400_000)] {
+        let rules = Rules {
+            timeout_milliseconds: Some(milliseconds),
+            ..Rules::default()
+        };
+        ruled(&format!("lb_timeout={text}"), rules);
+    }
+    for wrong in ["", "0", "0ms", "25h", "-1", "off", "5 s"] {
+        check_wrong(&format!("lb_timeout={wrong}"), "at most a day");
+    }
+}

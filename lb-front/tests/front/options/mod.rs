@@ -5,6 +5,8 @@ mod headers;
 mod maintenance;
 mod path;
 mod redirect;
+mod retries;
+mod timeout;
 
 use std::sync::Arc;
 
