@@ -23,3 +23,4 @@ mod sending;
 mod slow;
 mod smuggling;
 mod upgrade;
+mod weights;
