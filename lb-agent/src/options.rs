@@ -164,6 +164,8 @@ pub struct Resolved {
     pub domain_tags: BTreeSet<String>,
     /// `lb_weight`, where an instance states one; it replaces the weight of the registration.
     pub weights: BTreeMap<InstanceKey, u16>,
+    /// The instances that state `lb_canary`.
+    pub canaries: BTreeSet<InstanceKey>,
     /// What could not be used, and where instances disagree.
     pub problems: BTreeSet<Problem>,
 }
@@ -210,7 +212,12 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
                 Ok(Setting::Weight(weight)) => {
                     resolved.weights.insert(instance.key.clone(), weight);
                 }
-                Ok(setting) => state(&mut stated, name, text, setting),
+                Ok(setting) => {
+                    if matches!(setting, Setting::Front(FrontSetting::Canary(_))) {
+                        resolved.canaries.insert(instance.key.clone());
+                    }
+                    state(&mut stated, name, text, setting);
+                }
             }
         }
     }

@@ -270,6 +270,8 @@ pub struct Backend {
     pub tags: Arc<BTreeSet<String>>,
     /// Relative share, 0 to 65535.
     pub weight: u16,
+    /// Whether the front gives it a share of what is for canaries.
+    pub canary: bool,
     /// Level 2: what the source's checks say.
     pub source: SourceHealth,
     /// Those checks.
@@ -381,6 +383,7 @@ impl Backend {
             local: true,
             tags: Arc::default(),
             weight: 1,
+            canary: false,
             source: SourceHealth::Passing,
             checks: Vec::new(),
             probe: Probe {

@@ -77,7 +77,7 @@ pub(super) async fn respond(
     let progress = upload.progress();
     exchange.uploads(progress.clone());
     let request = Request::from_parts(parts, upload);
-    let sent = backend::send(&worker, &service, request, &mut exchange).await;
+    let sent = backend::send(&worker, &service, note.wish, request, &mut exchange).await;
     let (response, mut lease) = match sent {
         Ok(sent) => sent,
         Err(reason) => {

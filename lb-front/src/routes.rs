@@ -66,6 +66,9 @@ pub struct RouteBackend {
     pub usable: bool,
     /// Relative share; 0 takes none.
     pub weight: u16,
+    /// Whether it states `lb_canary`: its share is one of [`Rules::canary`] then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
 }
 
 /// Whom a service with rules lets in, told by nothing but the address that a client comes from.

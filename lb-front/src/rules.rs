@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// All that a service asks for. One that asks for nothing has no rules at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
+    /// `lb_canary`: what the backends that state it get together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// `lb_maintenance`: a notice in place of the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
@@ -66,6 +69,18 @@ const OURS: [&str; 16] = [
     "via",
     "x-request-id",
 ];
+
+/// How many requests canaries get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Of [`WHOLE`].
+    pub share: u16,
+    /// The field, in lower case, by which a request says `always` or `never`.
+    pub field: Option<String>,
+}
+
+/// All requests, as the share of canaries counts them: hundredths of a percent.
+pub const WHOLE: u16 = 10_000;
 
 /// What clients are told of a service that is being worked on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! The routing table as a worker uses it: routes, with the order in which each service's backends take
 //! requests. Immutable but for one cursor per service. The table after a change shares what stays the same.
 
+mod canary;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -18,6 +20,8 @@ use super::{
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
     services::{Number, Numbers},
 };
+pub(super) use canary::Group;
+use canary::{Canaries, from};
 
 /// What the agent configures about the front's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +86,8 @@ pub(super) struct ServiceTable {
     policy: Option<Box<Policy>>,
     /// Indexes of its backends, usable ones only, each as often as its weight says, well mixed.
     order: Box<[usize]>,
+    /// Those that are not in there, but take a share of the turns.
+    canaries: Option<Box<Canaries>>,
     /// How many backends are in it.
     pub(super) usable: usize,
     /// The next turn that no worker has taken: shared by all of them, and by the tables before and after this one.
@@ -221,6 +227,7 @@ impl ServiceTable {
             .iter()
             .map(|backend| if backend.usable { backend.weight } else { 0 });
         let weights: Vec<_> = weights.collect();
+        let (order, canaries) = orders(&service, &weights);
         Self {
             number,
             label: service.label.clone(),
@@ -229,7 +236,8 @@ impl ServiceTable {
                 .rules
                 .as_deref()
                 .map(|rules| Policy::new(rules).into()),
-            order: order(&weights),
+            order,
+            canaries,
             usable: weights.iter().filter(|&&weight| weight > 0).count(),
             service,
             cursor,
@@ -245,10 +253,18 @@ impl ServiceTable {
         &self.cursor
     }
 
-    /// Backends in the order of turns, beginning with `turn`, each as often as its weight says; and which one it is.
-    pub(super) fn in_turn(&self, turn: usize) -> impl Iterator<Item = (usize, &RouteBackend)> {
-        let start = turn.checked_rem(self.order.len()).unwrap_or_default();
-        let places = self.order[start..].iter().chain(&self.order[..start]);
+    /// Backends in the order of turns, beginning with `turn` or with the `wished` group, each as often as its weight says;
+    /// and which one it is.
+    pub(super) fn in_turn(
+        &self,
+        turn: usize,
+        wished: Option<Group>,
+    ) -> impl Iterator<Item = (usize, &RouteBackend)> {
+        let (first, second) = match &self.canaries {
+            None => (from(&self.order, turn), from(&[], turn)),
+            Some(canaries) => canaries.in_turn(&self.order, turn, wished),
+        };
+        let places = first.chain(second);
         places.map(|&place| (place, &self.service.backends[place]))
     }
 
@@ -256,6 +272,28 @@ impl ServiceTable {
     pub(super) fn has(&self, address: SocketAddr) -> bool {
         let mut backends = self.service.backends.iter();
         backends.any(|backend| backend.usable && backend.address == address)
+    }
+}
+
+/// The order of turns and beside it the canaries, where a service has usable backends of both kinds.
+fn orders(service: &RouteService, weights: &[u16]) -> (Box<[usize]>, Option<Box<Canaries>>) {
+    let of = |group| {
+        let backends = service.backends.iter().zip(weights);
+        let weight = |(backend, &weight): (&RouteBackend, _)| match Group::of(backend.canary) {
+            it if it == group => weight,
+            _ => 0,
+        };
+        order(&backends.map(weight).collect::<Vec<_>>())
+    };
+    let canary = service.rules.as_ref().and_then(|it| it.canary.as_ref());
+    let Some(canary) = canary else {
+        return (order(weights), None);
+    };
+    let (rest, canaries) = (of(Group::Rest), of(Group::Canary));
+    match (rest.is_empty(), canaries.is_empty()) {
+        (true, _) => (canaries, None),
+        (false, true) => (rest, None),
+        (false, false) => (rest, Some(Canaries::new(canaries, canary.share).into())),
     }
 }
 

@@ -201,6 +201,7 @@ fn backend(
         local: instance.local,
         tags: instance.tags.clone(),
         weight: stated.unwrap_or(instance.weight),
+        canary: resolved.canaries.contains(&instance.key),
         source: instance.health,
         checks: instance.checks.clone(),
         probe: verdict.unwrap_or_else(|| {

@@ -1,5 +1,6 @@
 //! The options that the front alone acts on: which there are, what each takes, and the rules they become.
 
+mod canary;
 mod cors;
 mod headers;
 mod path;
@@ -7,7 +8,7 @@ mod redirect;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_front::rules::{Cors, Maintenance, Redirect, Rules};
+use lb_front::rules::{Canary, Cors, Maintenance, Redirect, Rules};
 
 use headers::Side;
 pub(super) use headers::canonical;
@@ -21,6 +22,7 @@ use super::{
 /// One usable option of the front.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FrontSetting {
+    Canary(Canary),
     Maintenance(Option<Maintenance>),
     Redirect(Option<Redirect>),
     Header(Side, String, Option<String>),
@@ -35,6 +37,7 @@ impl FrontSetting {
     pub(super) fn apply(self, options: &mut Options) {
         let rules = Arc::make_mut(options.front.get_or_insert_default());
         match self {
+            Self::Canary(canary) => rules.canary = Some(canary),
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
             Self::Path(path) => rules.path = path,
@@ -61,6 +64,14 @@ impl FrontSetting {
 
 /// All of them, those that act first.
 pub const FRONT: &[Entry] = &[
+    Entry {
+        name: "lb_canary",
+        values: "a percentage from 0 to 100, such as `5` or `0.25`; behind it `header:<field>` if requests may choose",
+        default: "none",
+        does: "all instances that state it get this share of the front's requests together, and the others the rest",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(canary::canary)),
+    },
     Entry {
         name: "lb_cors",
         values: "`*`, or origins such as `https://www.example`, separated by commas or blanks, with or without `credentials`; `off`",
@@ -126,7 +137,6 @@ pub const FRONT: &[Entry] = &[
         read: Some(Read::Value(timeout)),
     },
     Entry::later("lb_auth", "the front asks for a password"),
-    Entry::later("lb_canary", "a share of the requests goes to a part"),
     Entry::later("lb_compress", "the front compresses answers"),
     Entry::later("lb_rate", "the front limits requests per second"),
     Entry::later(

@@ -318,6 +318,25 @@ fn a_drain_longer_than_a_day_is_refused() {
 }
 
 #[test]
+fn who_states_a_share_for_canaries_is_one_and_the_newest_share_counts() {
+    let resolved = resolve(
+        "s",
+        &[
+            instance(1, &["lb_canary=5"]),
+            instance(2, &[]),
+            instance(3, &["lb_canary=10"]),
+            instance(4, &["lb_canary=ten"]),
+        ],
+    );
+    let canaries: Vec<&str> = resolved.canaries.iter().map(|key| &*key.id).collect();
+    assert_eq!(canaries, ["1", "3"]);
+    let front = resolved.options.front.unwrap();
+    assert_eq!(front.canary.as_ref().unwrap().share, 1_000);
+    // The wrong value, and the disagreement.
+    assert_eq!(resolved.problems.len(), 2);
+}
+
+#[test]
 fn a_weight_belongs_to_its_instance() {
     let resolved = resolve(
         "s",

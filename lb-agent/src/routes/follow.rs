@@ -274,6 +274,7 @@ fn backends(
                 address,
                 usable: backend.state().usable(),
                 weight: share,
+                canary: backend.canary,
             });
             continue;
         };

@@ -46,6 +46,7 @@ fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
         local: true,
         tags: Arc::default(),
         weight: 1,
+        canary: false,
         source: SourceHealth::Passing,
         checks: Vec::new(),
         probe: Probe {

@@ -11,13 +11,14 @@ use super::{
     pool::{Host, Lease, Place},
     send::ATTEMPTS,
 };
-use crate::{answer::Reason, table::ServiceTable, worker::Worker};
+use crate::{answer::Reason, policy::Wish, table::ServiceTable, worker::Worker};
 
 /// The choice of one request's backends.
 pub(super) struct Choosing<'a> {
     worker: &'a Worker,
     account: &'a Account,
     pub(super) service: Arc<ServiceTable>,
+    wish: Wish,
     /// Its turn.
     start: usize,
     tried: [Option<SocketAddr>; ATTEMPTS],
@@ -51,10 +52,12 @@ impl<'a> Choosing<'a> {
         worker: &'a Worker,
         account: &'a Account,
         service: &Arc<ServiceTable>,
+        wish: Wish,
     ) -> Self {
         Self {
             worker,
             account,
+            wish,
             start: account.turn(service.cursor()),
             service: service.clone(),
             tried: [None; ATTEMPTS],
@@ -133,7 +136,7 @@ impl<'a> Choosing<'a> {
         let mut full = false;
         // Saves looking twice at the first ones of a service; more is not needed.
         let mut seen = 0_u128;
-        for (index, backend) in self.service.in_turn(self.start) {
+        for (index, backend) in self.service.in_turn(self.start, self.wish.group) {
             let bit = u32::try_from(index)
                 .ok()
                 .and_then(|index| 1_u128.checked_shl(index));

@@ -22,7 +22,7 @@ use crate::{
     answer::Reason,
     body::{Progress, Upload},
     exchange::Exchange,
-    policy::Policy,
+    policy::{Policy, Wish},
     rules::Rules,
     table::ServiceTable,
     worker::Worker,
@@ -32,12 +32,13 @@ use crate::{
 pub(crate) async fn send(
     worker: &Worker,
     service: &Arc<ServiceTable>,
+    wish: Wish,
     mut request: Request<Upload>,
     exchange: &mut Exchange,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
     let account = worker.pool.account(&service.label);
     let mut flight = Flight::begin(account.clone());
-    let mut choosing = Choosing::new(worker, &account, service);
+    let mut choosing = Choosing::new(worker, &account, service, wish);
     let policy = service.policy();
     let retries = policy.and_then(Policy::retries).unwrap_or(RETRIES);
     let patience = policy.and_then(Policy::timeout);

@@ -1,6 +1,7 @@
 //! What a service's [`Rules`] do to a request and its answer. Nothing is decided here that the agent could decide: rules
 //! come judged, and are made ready once for each table.
 
+mod canary;
 mod cors;
 mod headers;
 mod redirect;
@@ -15,7 +16,8 @@ use hyper::{
     http::request::Parts,
 };
 
-use super::{answer::Reason, request::Checked, rules::Rules};
+use super::{answer::Reason, request::Checked, rules::Rules, table::Group};
+use canary::Override;
 use cors::{Cors, Told};
 use headers::Fields;
 use redirect::Redirect;
@@ -26,6 +28,7 @@ pub(super) struct Policy {
     maintenance: Option<Notice>,
     redirect: Option<Redirect>,
     cors: Option<Cors>,
+    canary: Option<Override>,
     strip: Option<Strip>,
     request: Fields,
     response: Fields,
@@ -37,6 +40,13 @@ pub(super) struct Policy {
 #[derive(Default)]
 pub(super) struct Note {
     told: Option<Told>,
+    pub(super) wish: Wish,
+}
+
+/// Which backend the request is for, rather than that whose turn it is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wish {
+    pub(super) group: Option<Group>,
 }
 
 /// An answer that a rule gives in place of a backend.
@@ -51,6 +61,7 @@ impl Policy {
             maintenance: rules.maintenance.as_ref().map(Notice::new),
             redirect: rules.redirect.as_ref().map(Redirect::new),
             cors: rules.cors.as_ref().map(Cors::new),
+            canary: rules.canary.as_ref().and_then(Override::new),
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
@@ -80,15 +91,17 @@ impl Policy {
         {
             return Err(answer.into());
         }
-        let Some(cors) = &self.cors else {
-            return Ok(Note::default());
-        };
-        match cors.preflight(parts) {
-            Some(answer) => Err(answer.into()),
-            None => Ok(Note {
-                told: Some(cors.judge(&parts.headers)),
-            }),
+        let cors = self.cors.as_ref();
+        if let Some(answer) = cors.and_then(|cors| cors.preflight(parts)) {
+            return Err(answer.into());
         }
+        let canary = self.canary.as_ref();
+        Ok(Note {
+            told: cors.map(|cors| cors.judge(&parts.headers)),
+            wish: Wish {
+                group: canary.and_then(|canary| canary.group(&parts.headers)),
+            },
+        })
     }
 
     /// On how many more backends a request may be tried, if the service says so.

@@ -351,6 +351,7 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
             address,
             usable: true,
             weight: 1,
+            canary: false,
         };
         Some(Arc::new(RouteService {
             label: label.into(),

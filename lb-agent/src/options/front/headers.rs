@@ -51,7 +51,7 @@ fn split(rest: &str) -> Option<(Side, &str)> {
 }
 
 /// RFC 9110 section 5.6.2, in lower case.
-fn is_token(name: &str) -> bool {
+pub(super) fn is_token(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(legal)
 }

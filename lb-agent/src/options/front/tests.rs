@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lb_front::rules::{Cors, Maintenance, Redirect, Rules, Target};
+use lb_front::rules::{Canary, Cors, Maintenance, Redirect, Rules, Target};
 
 use crate::options::{
     Options,
@@ -17,6 +17,52 @@ fn ruled(tag: &str, rules: Rules) {
             ..Options::default()
         },
     );
+}
+
+#[test]
+fn canaries_have_a_percentage_and_perhaps_a_field() {
+    let canary = |share, field: Option<&str>| Rules {
+        canary: Some(Canary {
+            share,
+            field: field.map(str::to_owned),
+        }),
+        ..Rules::default()
+    };
+    for (text, share) in [
+        ("0", 0),
+        ("5", 500),
+        ("5%", 500),
+        ("0.25", 25),
+        ("0.5", 50),
+        ("99.99", 9_999),
+        ("100", 10_000),
+        ("100.00", 10_000),
+    ] {
+        ruled(&format!("lb_canary={text}"), canary(share, None));
+    }
+    ruled(
+        "lb_canary=5  header:X-Canary",
+        canary(500, Some("x-canary")),
+    );
+    for wrong in [
+        "",
+        "true",
+        "100.01",
+        "101",
+        "-1",
+        "+1",
+        "1.",
+        ".5",
+        "0.125",
+        "1e1",
+        "5 %",
+        "5 x-canary",
+        "5 header:",
+        "5 header:a b",
+        "5 header:host",
+    ] {
+        check_wrong(&format!("lb_canary={wrong}"), "such as `header:x-canary`");
+    }
 }
 
 #[test]
