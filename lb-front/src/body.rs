@@ -15,10 +15,11 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     header,
 };
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::{
-    Limits, answer::Reason, backend::pool::Lease, exchange::Exchange, pace::Pace, request::BodyKind,
+    Limits, answer::Reason, backend::pool::Lease, exchange::Exchange, pace::Pace,
+    request::BodyKind, timer::Timer,
 };
 
 /// What a client gets.
@@ -42,8 +43,8 @@ pub(super) struct Passed {
     lease: Option<Lease>,
     exchange: Exchange,
     idle_limit: Duration,
-    /// Exists while the backend keeps us waiting.
-    idle: Option<Pin<Box<Sleep>>>,
+    /// Since when the backend keeps us waiting.
+    waits: Option<Instant>,
 }
 
 impl Download {
@@ -78,7 +79,7 @@ impl Download {
             lease: Some(lease),
             exchange,
             idle_limit,
-            idle: None,
+            waits: None,
         };
         if passed.incoming.is_end_stream() {
             passed.finish();
@@ -105,17 +106,14 @@ impl Passed {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let limit = self.idle_limit;
-                let idle = self
-                    .idle
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-                ready!(idle.as_mut().poll(cx));
+                let since = *self.waits.get_or_insert_with(Instant::now);
+                if let Some(lease) = &mut self.lease {
+                    ready!(lease.timer.poll(cx, since + self.idle_limit));
+                }
                 return Poll::Ready(Some(Err(self.fail(Reason::ResponseStalled))));
             }
         };
-        if let Some(idle) = &mut self.idle {
-            idle.as_mut().reset(Instant::now() + self.idle_limit);
-        }
+        self.waits = None;
         Poll::Ready(match frame {
             Some(Err(_)) => Some(Err(self.fail(Reason::ResponseTruncated))),
             Some(Ok(frame)) => {
@@ -185,7 +183,7 @@ struct Hurry {
     pace: Pace,
     idle: Duration,
     rate: u64,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
 }
 
 impl Hurry {
@@ -193,16 +191,7 @@ impl Hurry {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = self.pace.wait(Instant::now());
         let deadline = self.pace.deadline(since, self.idle, self.rate);
-        loop {
-            if deadline < self.timer.deadline() {
-                self.timer.as_mut().reset(deadline);
-            }
-            ready!(self.timer.as_mut().poll(cx));
-            if deadline <= Instant::now() {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(deadline);
-        }
+        self.timer.poll(cx, deadline)
     }
 }
 
@@ -268,7 +257,7 @@ impl Upload {
                 pace: Pace::default(),
                 idle: limits.body_idle,
                 rate: limits.body_rate,
-                timer: Box::pin(tokio::time::sleep(limits.body_idle)),
+                timer: Timer::new(Instant::now() + limits.body_idle),
             }));
         }
     }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use hyper::{StatusCode, header::HeaderValue, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -162,11 +163,10 @@ async fn work<S: Stream>(
                 request,
             );
             let begun = begun.clone();
-            async move {
-                let answer = answer.await;
+            answer.map(move |answer| {
                 begun.answered();
                 Ok::<_, Infallible>(answer)
-            }
+            })
         })
     };
     let mut connection = http1()

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, StatusCode, header::HeaderValue};
 
 use super::{
     answer::Reason,
@@ -82,10 +82,10 @@ impl Exchange {
         self.asked = asked;
     }
 
-    /// The backend's head is made: it has the request's id.
-    pub(super) fn has_id(&mut self, headers: &HeaderMap) {
+    /// The backend gets the request with the id in the client's `headers`, or another one.
+    pub(super) fn has_id(&mut self, headers: &HeaderMap, other: Option<&HeaderValue>) {
         if let Some(asked) = &mut self.asked {
-            asked.id = headers.get(X_REQUEST_ID).cloned();
+            asked.id = other.or_else(|| headers.get(X_REQUEST_ID)).cloned();
         }
     }
 

@@ -74,21 +74,41 @@ impl Forwarding {
         self.trusts(peer) && proto().is_some_and(|it| is(it.as_bytes(), &[b"https", b"wss"]))
     }
 
-    /// Puts the fields of forwarding into `headers`, which the backend gets as the request for `authority` of a peer.
-    pub(super) fn rewrite(
+    /// The id that a request from `peer` gets; `None` if it has one that is believed, or needs none.
+    pub(super) fn id(&self, peer: IpAddr, headers: &HeaderMap, ids: &Ids) -> Option<HeaderValue> {
+        let told = || self.trusts(peer) && only(headers, &X_REQUEST_ID).is_some_and(is_id);
+        (self.request_id && !told()).then(|| ids.next())
+    }
+
+    /// Which fields of a request from `peer` its backend may get. Not what only a trusted proxy may say, nor names with
+    /// `_`, which servers read in different ways.
+    pub(super) fn passes(&self, peer: IpAddr) -> impl Fn(&HeaderName) -> bool {
+        let trusted = self.trusts(peer);
+        // Without our own element it would end too early.
+        let forwarded = trusted && self.forwarded;
+        move |name| {
+            let text = name.as_str();
+            let forwarding = text.starts_with("x-forwarded-") || text == "x-real-ip";
+            !text.contains('_')
+                && (trusted || !forwarding)
+                && (forwarded || *name != header::FORWARDED)
+        }
+    }
+
+    /// Puts the fields of forwarding into `headers`, which have passed and go to the backend as the request for `authority`
+    /// of a peer. It gets this `id`, if any.
+    pub(super) fn tell(
         &self,
         headers: &mut HeaderMap,
         peer: Peer<'_>,
         authority: &HeaderValue,
-        ids: &Ids,
+        id: Option<&HeaderValue>,
     ) {
-        let trusted = self.trusts(peer.address);
-        self.strip(headers, trusted);
         if self.forwarded {
             let element = element(peer.address, authority);
             join(headers, header::FORWARDED, &element);
         }
-        if trusted {
+        if self.trusts(peer.address) {
             self.append(headers, peer, authority);
         } else {
             headers.insert(X_FORWARDED_FOR, peer.text.clone());
@@ -96,31 +116,8 @@ impl Forwarding {
             headers.insert(X_FORWARDED_PORT, port(authority, false));
             headers.insert(X_FORWARDED_HOST, authority.clone());
         }
-        if self.request_id && !headers.contains_key(X_REQUEST_ID) {
-            headers.insert(X_REQUEST_ID, ids.next());
-        }
-    }
-
-    /// Removes what only a trusted proxy may say, and names with `_`, which servers read in different ways.
-    fn strip(&self, headers: &mut HeaderMap, trusted: bool) {
-        let mut odd: Vec<HeaderName> = Vec::new();
-        for name in headers.keys() {
-            let text = name.as_str();
-            let forwarding = text.starts_with("x-forwarded-") || text == "x-real-ip";
-            let id = name == X_REQUEST_ID && self.request_id;
-            if text.contains('_') || !trusted && (forwarding || id) {
-                odd.push(name.clone());
-            }
-        }
-        for name in odd {
-            headers.remove(name);
-        }
-        // Without our own element it would end too early.
-        if !trusted || !self.forwarded {
-            headers.remove(header::FORWARDED);
-        }
-        if trusted && self.request_id && !only(headers, &X_REQUEST_ID).is_some_and(is_id) {
-            headers.remove(X_REQUEST_ID);
+        if let Some(id) = id {
+            headers.insert(X_REQUEST_ID, id.clone());
         }
     }
 

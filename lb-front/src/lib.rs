@@ -16,6 +16,7 @@
 //! | `h2` | HTTP/2 from a client |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
+//! | `timer` | a timer that fires rarely |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |
 
 mod answer;
@@ -45,6 +46,7 @@ pub mod rules;
 mod services;
 mod stats;
 mod table;
+mod timer;
 mod tunnel;
 mod wire;
 mod worker;

@@ -1,11 +1,14 @@
 //! One request: route, choose a backend, send, and pass the answer on.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{future::ready, net::IpAddr, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
+use futures_util::future::Either;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
     header::{self, HeaderValue},
+    http::request::Parts,
 };
 
 use super::{
@@ -16,100 +19,143 @@ use super::{
     exchange::Exchange,
     forward::Peer,
     policy,
-    request::{self, Checked, Sender},
+    request::{self, BodyKind, Checked, Sender},
     table::{ServiceTable, Table},
     tunnel,
     worker::Worker,
 };
 
 /// Answers a request on a connection from `address`, which `client` names.
-pub(super) async fn respond(
+///
+/// No `async fn`: what it awaits is moved several times before it is first polled, and would be twice as large with all
+/// that is needed before.
+pub(super) fn respond(
     worker: Rc<Worker>,
     state: Arc<ClientState>,
     address: IpAddr,
     client: HeaderValue,
     mut request: Request<Incoming>,
-) -> Response<Download> {
+) -> impl Future<Output = Response<Download>> {
     let mut exchange = Exchange::begin(
         worker.counters.clone(),
         state,
         request.method() == Method::HEAD,
     );
-    let peer = Peer {
-        address,
-        text: &client,
-    };
     let upgrade = hyper::upgrade::on(&mut request);
-    let (mut parts, incoming) = request.into_parts();
-    let table = worker.table();
-    let address = table.forwarding.client(address, &parts.headers);
-    exchange.asked(worker.log.asked(&parts, address));
-    let (checked, service) = match route(&table, &parts, address, &mut exchange) {
-        Ok(found) => found,
-        Err(refusal) => return refuse(refusal, &incoming, exchange),
-    };
-    let policy = service.policy();
-    let secure = || table.forwarding.is_secure(peer.address, &parts.headers);
-    let note = match policy.map(|policy| policy.before(&parts, &checked, secure())) {
-        Some(Err(answer)) => return instead(*answer, &incoming, exchange),
-        Some(Ok(note)) => note,
-        None => policy::Note::default(),
+    let (parts, incoming) = request.into_parts();
+    let outgoing = match admit(&worker, address, client, parts, &incoming, &mut exchange) {
+        Ok(outgoing) => outgoing,
+        Err(answer) => return Either::Left(ready(Download::own(*answer, exchange))),
     };
     let mut upload = Upload::new(incoming);
     // In HTTP/1 its wire sees to that.
-    if parts.version == Version::HTTP_2 {
+    if outgoing.client.version == Version::HTTP_2 {
         upload.hurry(&worker.limits);
     }
-    let sender = Sender {
-        peer,
-        forwarding: &table.forwarding,
-        ids: &worker.ids,
-        via: &table.via,
-    };
-    request::rewrite(&mut parts, &checked, &sender, upload.kind());
-    if let Some(policy) = policy {
-        policy.on_request(&mut parts);
-    }
-    exchange.has_id(&parts.headers);
-    // Not kept while a backend is waited for: an old table would live as long, and cheap readers are few.
-    drop(table);
-    let method = parts.method.clone();
     let progress = upload.progress();
     exchange.uploads(progress.clone());
-    let request = Request::from_parts(parts, upload);
-    let sent = backend::send(&worker, &service, note.wish, request, &mut exchange).await;
-    let (response, mut lease) = match sent {
-        Ok(sent) => sent,
-        Err(reason) => {
-            let reason = if progress.has_failed() {
-                client_fault(exchange.client(), &progress)
-            } else {
-                reason
-            };
-            return unserved(reason, &progress, exchange);
+    Either::Right(async move {
+        let sent = backend::send(&worker, &outgoing, upload, &mut exchange).await;
+        let (response, lease) = match sent {
+            Ok(sent) => sent,
+            Err(reason) => {
+                let reason = if progress.has_failed() {
+                    client_fault(exchange.client(), &progress)
+                } else {
+                    reason
+                };
+                return unserved(reason, &progress, exchange);
+            }
+        };
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switched && outgoing.checked.upgrade {
+            return switch(&worker, response, lease, upgrade, exchange);
         }
+        if switched || !request::is_plainly_coded(response.headers()) {
+            return unserved(Reason::ResponseInvalid, &progress, exchange);
+        }
+        relay(&worker, outgoing, response, lease, exchange, &progress)
+    })
+}
+
+/// A request that goes on to a backend.
+pub(super) struct Outgoing {
+    pub(super) service: Arc<ServiceTable>,
+    /// The client's head.
+    client: Parts,
+    checked: Checked,
+    address: IpAddr,
+    /// The same as a header has it.
+    name: HeaderValue,
+    /// The id that it gets.
+    id: Option<HeaderValue>,
+    pub(super) note: policy::Note,
+}
+
+impl Outgoing {
+    pub(super) fn method(&self) -> &Method {
+        &self.client.method
+    }
+
+    /// The head that a backend gets.
+    pub(super) fn head(&self, worker: &Worker, body: BodyKind) -> Parts {
+        let table = worker.table();
+        let sender = Sender {
+            peer: Peer {
+                address: self.address,
+                text: &self.name,
+            },
+            forwarding: &table.forwarding,
+            id: self.id.as_ref(),
+            via: &table.via,
+        };
+        let mut parts = request::rewrite(&self.client, &self.checked, &sender, body);
+        if let Some(policy) = self.service.policy() {
+            policy.on_request(&mut parts);
+        }
+        parts
+    }
+}
+
+/// Decides what becomes of a request: where it goes on to, or how it is answered without having looked at its body.
+fn admit(
+    worker: &Worker,
+    address: IpAddr,
+    name: HeaderValue,
+    parts: Parts,
+    body: &Incoming,
+    exchange: &mut Exchange,
+) -> Result<Outgoing, Box<Response<Bytes>>> {
+    let table = worker.table();
+    let client = table.forwarding.client(address, &parts.headers);
+    exchange.asked(worker.log.asked(&parts, client));
+    let (checked, service) = match route(&table, &parts, client, exchange) {
+        Ok(found) => found,
+        Err(refusal) => return Err(refuse(refusal, body, exchange).into()),
     };
-    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switched && checked.upgrade {
-        return switch(&worker, response, lease, upgrade, exchange);
-    }
-    let whole = progress.has_ended();
-    if !whole {
-        lease.end_with_answer();
-    }
-    if switched || !request::is_plainly_coded(response.headers()) {
-        return unserved(Reason::ResponseInvalid, &progress, exchange);
-    }
-    let mut response = relay(&worker, &method, response, lease, exchange);
-    if let Some(policy) = policy {
-        policy.on_answer(response.headers_mut(), note);
-    }
-    // The rest of the request is not waited for.
-    if !whole {
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    let secure = || table.forwarding.is_secure(address, &parts.headers);
+    let policy = service.policy();
+    let note = match policy.map(|policy| policy.before(&parts, &checked, secure())) {
+        Some(Err(answer)) => {
+            let policy::Answer { reason, response } = *answer;
+            exchange.answer(response.status(), reason);
+            let whole = body.is_end_stream();
+            return Err(Box::new(if whole { response } else { closing(response) }));
+        }
+        Some(Ok(note)) => note,
+        None => policy::Note::default(),
+    };
+    let id = table.forwarding.id(address, &parts.headers, &worker.ids);
+    exchange.has_id(&parts.headers, id.as_ref());
+    Ok(Outgoing {
+        service,
+        client: parts,
+        checked,
+        address,
+        name,
+        id,
+        note,
+    })
 }
 
 /// Answers for a client that has too many requests in flight.
@@ -123,13 +169,14 @@ pub(super) fn turn_away(
     let mut exchange = Exchange::begin(worker.counters.clone(), state, head);
     let (parts, incoming) = request.into_parts();
     exchange.asked(worker.log.asked(&parts, address));
-    refuse(CROWD, &incoming, exchange)
+    let answer = refuse(CROWD, &incoming, &mut exchange);
+    Download::own(answer, exchange)
 }
 
 /// Which service the request is for.
 fn route(
     table: &Table,
-    parts: &hyper::http::request::Parts,
+    parts: &Parts,
     client: IpAddr,
     exchange: &mut Exchange,
 ) -> Result<(Checked, Arc<ServiceTable>), Refusal> {
@@ -166,30 +213,46 @@ fn client_fault(client: &ClientState, progress: &Progress) -> Reason {
 /// Passes a backend's answer on.
 fn relay(
     worker: &Worker,
-    method: &Method,
+    outgoing: Outgoing,
     response: Response<Incoming>,
     mut lease: Lease,
     exchange: Exchange,
+    upload: &Progress,
 ) -> Response<Download> {
     let (mut parts, incoming) = response.into_parts();
     // hyper would send the next request in HTTP/1.0 too, and without a body whose length is not known.
-    if parts.version == Version::HTTP_10 {
+    if parts.version == Version::HTTP_10 || !upload.has_ended() {
         lease.end_with_answer();
     }
     // The answer to HEAD tells the length of what is not there.
     let length = parts
         .headers
         .get(header::CONTENT_LENGTH)
-        .filter(|_| *method == Method::HEAD);
+        .filter(|_| exchange.is_head());
     let length = length.cloned();
     request::strip_hop_by_hop(&mut parts.headers);
     if let Some(length) = length {
         parts.headers.insert(header::CONTENT_LENGTH, length);
     }
     parts.version = Version::HTTP_11;
+    if let Some(policy) = outgoing.service.policy() {
+        policy.on_answer(&mut parts.headers, outgoing.note);
+    }
     let status = parts.status;
     let body = Download::passed(incoming, lease, exchange, status, worker.limits.body_idle);
-    Response::from_parts(parts, body)
+    let response = Response::from_parts(parts, body);
+    // The rest of the request is not waited for.
+    match upload.has_ended() {
+        true => response,
+        false => closing(response),
+    }
+}
+
+/// The connection ends with this answer, and it says so.
+fn closing<B>(mut response: Response<B>) -> Response<B> {
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Leaves HTTP on both sides.
@@ -220,30 +283,16 @@ fn switch(
 }
 
 /// An answer without having looked at the body. With part of it unread the connection ends, and says so.
-fn refuse(mut refusal: Refusal, body: &Incoming, exchange: Exchange) -> Response<Download> {
+fn refuse(mut refusal: Refusal, body: &Incoming, exchange: &mut Exchange) -> Response<Bytes> {
     refusal.close |= !body.is_end_stream();
-    own(refusal, exchange)
-}
-
-/// What a rule of the service answers, without having looked at the body.
-fn instead(answer: policy::Answer, body: &Incoming, mut exchange: Exchange) -> Response<Download> {
-    let mut response = answer.response;
-    if !body.is_end_stream() {
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    exchange.answer(response.status(), answer.reason);
-    Download::own(response, exchange)
+    exchange.answer(refusal.status, refusal.reason);
+    refusal.response()
 }
 
 /// An answer in place of one from a backend.
-fn unserved(reason: Reason, progress: &Progress, exchange: Exchange) -> Response<Download> {
+fn unserved(reason: Reason, progress: &Progress, mut exchange: Exchange) -> Response<Download> {
     let mut refusal = Refusal::of(reason);
     refusal.close |= !progress.has_ended();
-    own(refusal, exchange)
-}
-
-fn own(refusal: Refusal, mut exchange: Exchange) -> Response<Download> {
     exchange.answer(refusal.status, refusal.reason);
     Download::own(refusal.response(), exchange)
 }

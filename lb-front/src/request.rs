@@ -7,14 +7,14 @@
 use std::borrow::Cow;
 
 use hyper::{
-    HeaderMap, Method, StatusCode, Uri, Version,
+    HeaderMap, Method, Request, StatusCode, Uri, Version,
     header::{self, HeaderName, HeaderValue},
     http::{request::Parts, uri::PathAndQuery},
 };
 
 use super::{
     answer::{Reason, Refusal},
-    forward::{Forwarding, Ids, Peer},
+    forward::{Forwarding, Peer},
 };
 
 /// A request that may be passed on.
@@ -33,7 +33,8 @@ pub(super) struct Checked {
 pub(super) struct Sender<'a> {
     pub(super) peer: Peer<'a>,
     pub(super) forwarding: &'a Forwarding,
-    pub(super) ids: &'a Ids,
+    /// The id that the request gets.
+    pub(super) id: Option<&'a HeaderValue>,
     /// What we add to Via.
     pub(super) via: &'a Via,
 }
@@ -240,31 +241,34 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Turns the client's head into the one that the backend gets.
-pub(super) fn rewrite(parts: &mut Parts, checked: &Checked, sender: &Sender<'_>, body: BodyKind) {
-    let upgrade = checked.upgrade.then(|| {
-        parts
-            .headers
-            .get_all(header::UPGRADE)
-            .iter()
-            .next_back()
-            .cloned()
-    });
-    strip_hop_by_hop(&mut parts.headers);
-    let headers = &mut parts.headers;
-    headers.remove(header::EXPECT);
+/// The head that the backend gets in place of the client's. Made anew, since what is left of the client's is then there
+/// for another attempt, and since removing a dozen fields costs more than leaving them behind.
+pub(super) fn rewrite(
+    client: &Parts,
+    checked: &Checked,
+    sender: &Sender<'_>,
+    body: BodyKind,
+) -> Parts {
+    let mut headers = HeaderMap::with_capacity(client.headers.len() + OWN_FIELDS);
     let authority = &checked.authority;
     headers.insert(header::HOST, authority.clone());
-    sender
-        .forwarding
-        .rewrite(headers, sender.peer, authority, sender.ids);
-    let via = match parts.version {
+    let nominated = nominated_names(&client.headers);
+    let passes = sender.forwarding.passes(sender.peer.address);
+    for (name, value) in &client.headers {
+        let stays = HOP_BY_HOP.contains(name) || nominated.contains(name);
+        if !stays && *name != header::HOST && *name != header::EXPECT && passes(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    let (peer, id) = (sender.peer, sender.id);
+    sender.forwarding.tell(&mut headers, peer, authority, id);
+    let via = match client.version {
         Version::HTTP_10 => &sender.via.http_10,
         Version::HTTP_2 => &sender.via.http_2,
         _ => &sender.via.http_11,
     };
     headers.append(header::VIA, via.clone());
-    match (body, &parts.method) {
+    match (body, &client.method) {
         // hyper sends no body with these unless it is told that one comes.
         (BodyKind::Unknown, &Method::GET | &Method::HEAD) => {
             headers.insert(
@@ -278,12 +282,19 @@ pub(super) fn rewrite(parts: &mut Parts, checked: &Checked, sender: &Sender<'_>,
         }
         _ => {}
     }
-    if let Some(protocol) = upgrade.flatten() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol);
+    if checked.upgrade {
+        let mut protocols = client.headers.get_all(header::UPGRADE).iter();
+        if let Some(protocol) = protocols.next_back() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, protocol.clone());
+        }
     }
-    parts.uri = origin_form(&parts.uri, &parts.method);
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = client.method.clone();
+    parts.uri = origin_form(&client.uri, &client.method);
     parts.version = Version::HTTP_11;
+    parts.headers = headers;
+    parts
 }
 
 /// What is known about the length of a body.
@@ -313,17 +324,27 @@ fn origin_form(uri: &Uri, method: &Method) -> Uri {
 /// Removes what belongs to one connection only, in either direction (RFC 9110 section 7.6.1), and the
 /// framing, which hyper makes anew from the body.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named = nominated(headers).filter_map(|token| HeaderName::from_bytes(token).ok());
-        // A client must not make us remove what decides about routing or rights.
-        let named: Vec<_> = named.filter(|name| !KEPT.contains(name)).collect();
-        for name in named {
+    for name in nominated_names(headers) {
+        headers.remove(name);
+    }
+    // One look at each name: most are not there, and a look for each would cost ten times as much.
+    let there = headers.keys().filter_map(hop_by_hop);
+    let there = there.fold(0_u16, |there, place| there | 1 << place);
+    for (place, name) in HOP_BY_HOP.iter().enumerate() {
+        if there & 1 << place != 0 {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+}
+
+fn hop_by_hop(name: &HeaderName) -> Option<usize> {
+    HOP_BY_HOP.iter().position(|hop| hop == name)
+}
+
+/// The names in Connection. A client must not make us remove what decides about routing or rights.
+fn nominated_names(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names = nominated(headers).filter_map(|token| HeaderName::from_bytes(token).ok());
+    names.filter(|name| !KEPT.contains(name)).collect()
 }
 
 /// Whether the body of an answer is in no coding but `chunked`, which is all that hyper undoes: with another one
@@ -342,6 +363,9 @@ const TARGET_LIMIT: usize = 8 * 1024;
 
 /// The longest name of DNS, its dot and a port. What looks for a route takes time with the length.
 const HOST_LIMIT: usize = 253 + 1 + 6;
+
+/// Fields that a backend gets from us: of forwarding six, Host, Via, and two of framing or upgrading.
+const OWN_FIELDS: usize = 10;
 
 static HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,

@@ -38,6 +38,7 @@ use crate::{
     body::Upload,
     stats::{Count, Counters, FrontStats},
     table::Table,
+    timer::Timer,
 };
 
 /// The connections of one worker, and what it keeps about services.
@@ -83,6 +84,7 @@ struct Idle {
     place: Weak<Place>,
     /// When it is too old.
     until: Instant,
+    timer: Timer,
     task: Task,
 }
 
@@ -99,6 +101,8 @@ pub(crate) struct Lease {
     last: bool,
     /// How long it may wait for another one.
     keep: Duration,
+    /// For whoever waits for the backend.
+    pub(crate) timer: Timer,
     task: Task,
     /// Ends with the answer.
     pub(super) flight: Option<Flight>,
@@ -278,6 +282,7 @@ impl Host {
                     reused: true,
                     last: false,
                     keep: self.common.limits.pool_idle,
+                    timer: idle.timer,
                     task: idle.task,
                     flight: None,
                 });
@@ -392,6 +397,7 @@ impl Place {
             reused: false,
             last: false,
             keep: limits.pool_idle,
+            timer: Timer::new(Instant::now() + limits.response_head),
             task: Task(Some(task.abort_handle())),
             flight: None,
         })
@@ -430,6 +436,7 @@ impl Lease {
             heard: self.heard,
             place: Rc::downgrade(&self.place),
             until: Instant::now() + self.keep,
+            timer: self.timer,
             task: self.task,
         });
         drop(idle);

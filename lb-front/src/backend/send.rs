@@ -4,14 +4,20 @@
 //! backend; and once, on a new connection, an idempotent request without body that died with a connection
 //! the backend had kept idle before a byte of an answer came (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use hyper::{
     Request, Response, StatusCode,
     body::{Body, Incoming},
     header::{HeaderMap, HeaderName},
 };
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::{
     account::Flight,
@@ -22,39 +28,37 @@ use crate::{
     answer::Reason,
     body::{Progress, Upload},
     exchange::Exchange,
-    policy::{Policy, Wish},
+    policy::Policy,
+    proxy::Outgoing,
     rules::Rules,
-    table::ServiceTable,
+    timer::Timer,
     worker::Worker,
 };
 
-/// Sends `request` to the first backend that takes it.
+/// Sends a request to the first backend that takes it.
 pub(crate) async fn send(
     worker: &Worker,
-    service: &Arc<ServiceTable>,
-    wish: Wish,
-    mut request: Request<Upload>,
+    outgoing: &Outgoing,
+    mut upload: Upload,
     exchange: &mut Exchange,
 ) -> Result<(Response<Incoming>, Lease), Reason> {
+    let service = &outgoing.service;
     let account = worker.pool.account(&service.label);
     let mut flight = Flight::begin(account.clone());
-    let mut choosing = Choosing::new(worker, &account, service, wish);
+    let mut choosing = Choosing::new(worker, &account, service, outgoing.note.wish);
     let policy = service.policy();
     let retries = policy.and_then(Policy::retries).unwrap_or(RETRIES);
     let patience = policy.and_then(Policy::timeout);
     let patience = patience.unwrap_or(worker.limits.response_head);
-    let progress = request.body().progress();
+    let progress = upload.progress();
     let mut failure = Reason::NoBackend;
     let mut repeated = false;
     for attempt in 0..ATTEMPTS.min(1 + retries) {
-        if attempt > 0
-            && !flight
-                .retry(worker.limits.queue, worker.limits.queued)
-                .await
-        {
+        // What is rare is in boxes: every request would have room for it.
+        if attempt > 0 && !Box::pin(flight.retry(worker.limits.queue, worker.limits.queued)).await {
             break;
         }
-        let (host, way) = match choosing.choose(attempt).await {
+        let (host, mut way) = match choosing.choose(attempt).await {
             Ok(Some(chosen)) => chosen,
             Ok(None) => break,
             Err(reason) => return Err(reason),
@@ -67,12 +71,11 @@ pub(crate) async fn send(
             host.failures.add_one();
             account.failed(host.address, reason, choosing.service.usable);
         };
-        let mut way = way;
         loop {
             exchange.tries(host.address);
-            let lease = match way {
+            let mut lease = match way {
                 Way::Idle(lease) => lease,
-                Way::New(place) => match place.connect().await {
+                Way::New(place) => match Box::pin(place.connect()).await {
                     Ok(lease) => lease,
                     Err(reason) => {
                         // What this host lacks is not the backend's fault.
@@ -86,8 +89,16 @@ pub(crate) async fn send(
             };
             let reused = lease.reused;
             exchange.connected(reused);
-            match send_on(patience, lease, request, host.address, repeated).await {
-                Ok((response, mut lease)) => {
+            let repeatable =
+                reused && !repeated && upload.is_end_stream() && outgoing.method().is_idempotent();
+            let head = outgoing.head(worker, upload.kind());
+            lease.heard.forget();
+            let answer = lease
+                .sender
+                .try_send_request(Request::from_parts(head, upload));
+            let answer = in_time(pin!(answer), &mut lease.timer, patience, &progress).await;
+            let (unsent, reason) = match answer {
+                Some(Ok(response)) => {
                     exchange.heard();
                     match bad_gateway(response.status()) {
                         Some(why) => failed(why),
@@ -100,96 +111,73 @@ pub(crate) async fn send(
                     lease.flight = Some(flight);
                     return Ok((response, lease));
                 }
-                Err(Unsent {
-                    request: Some(unsent),
-                    reason,
-                }) => {
-                    request = unsent;
-                    failure = reason;
-                    if !reused {
-                        failed(reason.as_str());
-                        break;
-                    }
-                    // A stale connection says nothing about the backend: once more, on a new one.
-                    repeated = true;
-                    worker.counters.retries.add_one();
-                    host.retries.add_one();
-                    let Some(place) = host.claim() else {
-                        // The stale one still has it.
-                        choosing.forget(attempt);
-                        break;
-                    };
-                    way = Way::New(place);
+                Some(Err(mut error)) => {
+                    let unsent = error.take_message().map(Request::into_body);
+                    let stale = repeatable && !lease.heard.anything();
+                    let stale = stale.then(|| Upload::empty(progress.clone()));
+                    (unsent.or(stale), reason(host.address, &error.into_error()))
                 }
-                Err(Unsent {
-                    request: None,
-                    reason,
-                }) => {
-                    if !progress.has_failed() {
-                        failed(reason.as_str());
-                    }
-                    return Err(reason);
+                None => (None, Reason::ResponseTimeout),
+            };
+            // Its connection has ended, and leaves its place.
+            drop(lease);
+            let Some(unsent) = unsent else {
+                if !progress.has_failed() {
+                    failed(reason.as_str());
                 }
+                return Err(reason);
+            };
+            upload = unsent;
+            failure = reason;
+            if !reused {
+                failed(reason.as_str());
+                break;
             }
+            // A stale connection says nothing about the backend: once more, on a new one.
+            repeated = true;
+            worker.counters.retries.add_one();
+            host.retries.add_one();
+            let Some(place) = host.claim() else {
+                // The stale one still has it.
+                choosing.forget(attempt);
+                break;
+            };
+            way = Way::New(place);
         }
     }
     Err(failure)
 }
 
-/// A request without answer; `request` is there when it may be sent again.
-struct Unsent {
-    request: Option<Request<Upload>>,
-    reason: Reason,
+/// The answer, unless it takes longer than `patience` from the last byte of the request.
+async fn in_time<A: Future>(
+    mut answer: Pin<&mut A>,
+    timer: &mut Timer,
+    patience: Duration,
+    upload: &Progress,
+) -> Option<A::Output> {
+    loop {
+        let frames = upload.frames();
+        let deadline = Instant::now() + patience;
+        let waited = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => timer.poll(cx, deadline).map(|()| None),
+        });
+        // While more of a long upload has to come the client is waited for, which has a time of its own: no backend is to
+        // blame for it.
+        match waited.await {
+            None if upload.frames() != frames || upload.is_starved() => {}
+            waited => return waited,
+        }
+    }
 }
 
-async fn send_on(
-    patience: Duration,
-    mut lease: Lease,
-    request: Request<Upload>,
-    address: SocketAddr,
-    repeated: bool,
-) -> Result<(Response<Incoming>, Lease), Unsent> {
-    let progress = request.body().progress();
-    let repeatable = lease.reused
-        && !repeated
-        && request.method().is_idempotent()
-        && request.body().is_end_stream();
-    let spare = repeatable.then(|| copy(&request, progress.clone()));
-    lease.heard.forget();
-    let error = {
-        let answer = lease.sender.try_send_request(request);
-        let mut answer = std::pin::pin!(answer);
-        loop {
-            let frames = progress.frames();
-            match timeout(patience, answer.as_mut()).await {
-                Ok(Ok(response)) => return Ok((response, lease)),
-                Ok(Err(error)) => break error,
-                // The time runs from the last byte of a long upload. While more of it has to come the client is waited for, which
-                // has a time of its own: no backend is to blame for it.
-                Err(_) if progress.frames() != frames || progress.is_starved() => {}
-                Err(_) => {
-                    return Err(Unsent {
-                        request: None,
-                        reason: Reason::ResponseTimeout,
-                    });
-                }
-            }
-        }
-    };
-    let mut error = error;
-    let unsent = error.take_message();
-    let error = error.into_error();
+/// Why there is no answer from `address`.
+fn reason(address: SocketAddr, error: &hyper::Error) -> Reason {
     tracing::debug!(%address, %error, "no answer from a backend");
-    let reason = if error.is_parse() {
-        Reason::ResponseInvalid
-    } else {
-        Reason::BackendReset
-    };
-    let stale = spare.filter(|_| !lease.heard.anything());
-    Err(Unsent {
-        request: unsent.or(stale),
-        reason,
-    })
+    match error.is_parse() {
+        true => Reason::ResponseInvalid,
+        false => Reason::BackendReset,
+    }
 }
 
 /// Whether the backend says itself that it cannot serve.
@@ -212,14 +200,6 @@ fn kept(headers: &HeaderMap) -> Option<Duration> {
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-
-fn copy(request: &Request<Upload>, progress: Rc<Progress>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::empty(progress));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
 
 /// How many more backends a request is tried on where the service does not say.
 const RETRIES: usize = 2;

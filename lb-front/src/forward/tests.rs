@@ -17,8 +17,15 @@ fn told(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
         text: &text,
     };
     let authority = HeaderValue::from_static("web:8080");
-    forwarding.rewrite(&mut headers, peer, &authority, &Ids::default());
-    headers
+    let id = forwarding.id(peer.address, &headers, &Ids::default());
+    let passes = forwarding.passes(peer.address);
+    let passed = headers.iter().filter(|(name, _)| passes(name));
+    let mut told = HeaderMap::new();
+    for (name, value) in passed {
+        told.append(name, value.clone());
+    }
+    forwarding.tell(&mut told, peer, &authority, id.as_ref());
+    told
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use hyper::{
 
 use super::framing;
 use crate::{
-    forward::{Forwarding, Ids, Peer},
+    forward::{Forwarding, Peer},
     request::{self, BodyKind, Checked, Sender, Via},
     routes::{Hosts, Place},
 };
@@ -49,7 +49,7 @@ fn decided(parts: Parts, body: BodyKind) {
         );
         one_service(&checked.host);
     }
-    passed_on(parts, &checked, body);
+    passed_on(&parts, &checked, body);
 }
 
 /// However a name is written, it is the same service's.
@@ -117,17 +117,17 @@ fn is_address(text: &str) -> bool {
 }
 
 /// The head that the backend gets must mean to it what it meant to us.
-fn passed_on(mut parts: Parts, checked: &Checked, body: BodyKind) {
+fn passed_on(parts: &Parts, checked: &Checked, body: BodyKind) {
     let sender = Sender {
         peer: Peer {
             address: [192, 0, 2, 1].into(),
             text: &HeaderValue::from_static("192.0.2.1"),
         },
         forwarding: &Forwarding::default(),
-        ids: &Ids::default(),
+        id: Some(&HeaderValue::from_static("1f")),
         via: &Via::fallback(),
     };
-    request::rewrite(&mut parts, checked, &sender, body);
+    let parts = request::rewrite(parts, checked, &sender, body);
     let headers = &parts.headers;
     assert_eq!(parts.version, Version::HTTP_11);
     assert!(parts.uri.authority().is_none());

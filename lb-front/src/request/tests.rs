@@ -109,7 +109,7 @@ fn names_that_imitate_others_are_refused_and_other_odd_ones_dropped() {
 /// The head that the backend gets.
 fn rewritten(method: &str, uri: &str, fields: &[(&str, &str)], body: BodyKind) -> Parts {
     let fields: Vec<_> = [("host", "a:8080")].iter().chain(fields).copied().collect();
-    let mut parts = parts(method, uri, &fields);
+    let parts = parts(method, uri, &fields);
     let checked = check(&parts).unwrap();
     let sender = Sender {
         peer: Peer {
@@ -117,11 +117,10 @@ fn rewritten(method: &str, uri: &str, fields: &[(&str, &str)], body: BodyKind) -
             text: &HeaderValue::from_static("192.0.2.1"),
         },
         forwarding: &Forwarding::default(),
-        ids: &Ids::default(),
+        id: Some(&HeaderValue::from_static("1f")),
         via: &Via::new("here").unwrap(),
     };
-    rewrite(&mut parts, &checked, &sender, body);
-    parts
+    rewrite(&parts, &checked, &sender, body)
 }
 
 #[track_caller]
