@@ -5,9 +5,11 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, cmsg_space, recvmsg,
-    sendmsg,
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        ControlMessage, MsgFlags, UnixAddr, UnixCredentials, cmsg_space, recvmsg, sendmsg,
+    },
 };
 
 /// As many as the kernel takes in one message (SCM_MAX_FD).
@@ -51,31 +53,70 @@ pub fn send(
 /// Reads into `buffer`, and takes what was sent beside the bytes.
 ///
 /// # Errors
-/// What the kernel answers.
+/// What the kernel answers; `ENOBUFS` when something beside the bytes did not arrive, for want of descriptors for
+/// example. Then what did is closed.
 pub fn receive(stream: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut room = vec![0; cmsg_space::<[RawFd; MOST]>() + cmsg_space::<UnixCredentials>()];
+    let room = cmsg_space::<[RawFd; MOST]>() + cmsg_space::<UnixCredentials>();
+    receive_within(stream, buffer, room)
+}
+
+fn receive_within(stream: BorrowedFd<'_>, buffer: &mut [u8], room: usize) -> io::Result<Received> {
+    let mut room = vec![0; room];
     let mut pieces = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut pieces, Some(&mut room), flags)?;
+    let (length, flags) = (message.bytes, message.flags);
     let mut received = Received {
-        length: message.bytes,
+        length,
         ..Received::default()
     };
-    for beside in message.cmsgs()? {
-        match beside {
-            ControlMessageOwned::ScmRights(numbers) => {
+    // nix gives none of them when some are missing, which then stay open for ever. rustix reads a process without a
+    // number here, 0, as one with a number, which is undefined.
+    for Beside { kind, content } in all_beside(&room) {
+        let numbers = content.chunks_exact(size_of::<RawFd>());
+        let mut numbers = numbers.filter_map(|it| Some(i32::from_ne_bytes(it.try_into().ok()?)));
+        match kind {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 // SAFETY: the kernel has just opened these descriptors in this process for the receiver of this message,
-                // which is this call alone: `message` gives each control message once.
+                // which is this call alone, and gives each once.
                 let owned = |number| unsafe { OwnedFd::from_raw_fd(number) };
-                received.descriptors.extend(numbers.into_iter().map(owned));
+                received.descriptors.extend(numbers.map(owned));
             }
-            ControlMessageOwned::ScmCredentials(of) => {
-                received.sender = Some(of.pid()).filter(|&pid| pid > 0);
+            // The process is the first of three.
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                received.sender = numbers.next().filter(|&pid| pid > 0);
             }
             _ => {}
         }
     }
+    if flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(Errno::ENOBUFS.into());
+    }
     Ok(received)
+}
+
+/// One thing that came beside the bytes.
+struct Beside<'a> {
+    /// Level and type.
+    kind: (i32, i32),
+    content: &'a [u8],
+}
+
+/// What the kernel wrote into `room`, which was all zeroes before: a length, a kind and a content each (`cmsg(3)`).
+fn all_beside(mut room: &[u8]) -> impl Iterator<Item = Beside<'_>> {
+    std::iter::from_fn(move || {
+        let (length, rest) = room.split_first_chunk()?;
+        let length = usize::from_ne_bytes(*length);
+        let (level, rest) = rest.split_first_chunk()?;
+        let (kind, _) = rest.split_first_chunk()?;
+        let content = room.get(size_of::<libc::cmsghdr>()..length)?;
+        let next = length.next_multiple_of(size_of::<usize>());
+        room = room.get(next..).unwrap_or_default();
+        Some(Beside {
+            kind: (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind)),
+            content,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -87,6 +128,7 @@ mod tests {
             fd::AsFd as _,
             unix::net::{UnixListener, UnixStream},
         },
+        time::{Duration, Instant},
     };
 
     use nix::sys::socket::{setsockopt, sockopt::PassCred};
@@ -127,6 +169,25 @@ mod tests {
         assert_eq!((received.descriptors.len(), buffer[0]), (MOST, b'b'));
         drop((here, received));
         assert_eq!(there.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_arrives_of_too_much_is_closed() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (mut read, write) = io::pipe().unwrap();
+        assert_eq!(send(here.as_fd(), b"a", &[write.as_fd(); 5]).unwrap(), 1);
+        drop(write);
+        let room = cmsg_space::<[RawFd; 3]>();
+        let error = receive_within(there.as_fd(), &mut [0; 8], room).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
+        // The end is seen only once every copy is closed.
+        let end = std::thread::spawn(move || read.read(&mut [0; 8]).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !end.is_finished() {
+            assert!(Instant::now() < deadline, "a descriptor is still open");
+            std::thread::yield_now();
+        }
+        assert_eq!(end.join().unwrap(), 0);
     }
 
     #[test]
