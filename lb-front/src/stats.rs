@@ -28,6 +28,8 @@ pub struct FrontStats {
     pub connects: u64,
     /// Requests sent on a connection that was already open.
     pub reused: u64,
+    /// Attempts that ended in a gateway error, the backend's own ones included.
+    pub failures: u64,
     /// Attempts that followed a failed one of the same request.
     pub retries: u64,
     /// Requests by service, class of status and end.
@@ -109,6 +111,7 @@ impl FrontStats {
         self.open += other.open;
         self.connects += other.connects;
         self.reused += other.reused;
+        self.failures += other.failures;
         self.retries += other.retries;
         for (reason, count) in &other.rejected {
             *self.rejected.entry(reason.clone()).or_default() += count;
@@ -122,6 +125,7 @@ pub(super) struct Counters {
     pub(super) accepted: Count,
     pub(super) connects: Count,
     pub(super) reused: Count,
+    pub(super) failures: Count,
     pub(super) retries: Count,
     /// Whether the time to drain is over.
     cutting: Cell<bool>,
@@ -179,6 +183,7 @@ impl Counters {
             open: open as u64,
             connects: self.connects.0.get(),
             reused: self.reused.0.get(),
+            failures: self.failures.0.get(),
             retries: self.retries.0.get(),
             requests: services.requests(),
             traffic: services.traffic(),

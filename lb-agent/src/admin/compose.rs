@@ -6,11 +6,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use lb_front::FrontStats;
+
 use super::{
     components,
     report::{
-        API, Backend, Cut, DataPlane, Flows, Leaving, MapFill, Probe, Report, Service,
-        ServiceState, Source, SourceLevel,
+        API, Backend, Cut, DataPlane, Ejection, Flows, Leaving, MapFill, OnFront, Probe, Report,
+        Service, ServiceState, Source, SourceLevel,
     },
 };
 use crate::{
@@ -36,6 +38,8 @@ pub(crate) struct Material<'a> {
     pub(crate) stats: Option<&'a Stats>,
     /// Whose flows will be cut.
     pub(crate) removal: &'a removal::Status,
+    /// The front's own figures; `None` while there is none.
+    pub(crate) front: Option<&'a FrontStats>,
     /// Host names by service label.
     pub(crate) hosts: BTreeMap<String, Vec<String>>,
     /// Where VIPs and their twins are.
@@ -147,13 +151,38 @@ fn data_plane(stats: &Stats) -> DataPlane {
 }
 
 fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
+    let front = material.front.into_iter();
+    let seen = front.clone().flat_map(|front| &front.backends);
+    let seen: BTreeMap<_, _> = seen.map(|it| (it.address, it)).collect();
+    let services = front.flat_map(|front| &front.services);
+    let ejections = services.flat_map(|service| {
+        let ejected = service.ejected.iter();
+        ejected.map(|it| ((service.service.as_str(), it.address), it))
+    });
+    let ejections: BTreeMap<_, _> = ejections.collect();
     let one = |(name, value): (&ServiceName, &Arc<snapshot::Service>)| {
         // A data plane that answers, but does not name the service, has counted nothing for it yet.
         let stats = material
             .stats
             .map(|stats| stats.services.get(name).cloned().unwrap_or_default());
         let hosts = material.hosts.get(&name.label());
-        service(name, value, material.pools, stats.as_ref(), hosts.cloned())
+        let mut service = service(name, value, material.pools, stats.as_ref(), hosts.cloned());
+        for backend in &mut service.backends {
+            backend.front = seen.get(&backend.address).map(|stats| OnFront {
+                in_flight: stats.in_flight,
+                connections: stats.open,
+                failures: stats.failures,
+                retries: stats.retries,
+                ejected: ejections
+                    .get(&(service.label.as_str(), backend.address))
+                    .map(|it| Ejection {
+                        workers: usize::try_from(it.workers).unwrap_or(usize::MAX),
+                        until_unix: it.until,
+                        why: it.why.clone(),
+                    }),
+            });
+        }
+        service
     };
     snapshot.services.iter().map(one).collect()
 }
@@ -235,6 +264,7 @@ fn one_backend(
         active: figures.map(|figures| figures.active),
         failed: figures.map(|figures| figures.failed),
         connects: figures.map(|figures| figures.handshakes.into()),
+        front: None,
     }
 }
 
@@ -355,6 +385,37 @@ mod tests {
         );
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    }
+
+    #[test]
+    fn what_the_front_says_is_told_by_address_and_an_ejection_by_service() {
+        let (snapshot, front) = (sample::snapshot(), sample::front());
+        let material = Material {
+            front: Some(&front),
+            ..sample::material(Some(&snapshot), None)
+        };
+        let services = compose(material).services.unwrap();
+        let told = services.iter().flat_map(|service| {
+            let backends = service.backends.iter();
+            backends.filter_map(|it| Some((service.name.as_str(), it.front.as_ref()?)))
+        });
+        let told: Vec<_> = told
+            .map(|(name, it)| (name, it.failures, it.retries, it.ejected.is_some()))
+            .collect();
+        // Two services share one instance, and each judges it for itself.
+        let expect = [
+            ("www", 9, 4, true),
+            ("www.world.dev", 9, 4, false),
+            ("www_hello", 0, 2, false),
+        ];
+        assert_eq!(told, expect);
+        let ejected = services[1].backends[0].front.clone().unwrap().ejected;
+        let expect = Ejection {
+            workers: 2,
+            until_unix: unix(sample::now()) + 25,
+            why: "connect_refused".to_owned(),
+        };
+        assert_eq!(ejected, Some(expect));
     }
 
     #[test]

@@ -36,6 +36,7 @@ use std::{
     time::SystemTime,
 };
 
+use lb_front::FrontStats;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
@@ -93,6 +94,8 @@ pub struct Inputs {
     pub sockets: Sockets,
     /// Whose flows will be cut.
     pub removal: watch::Receiver<removal::Status>,
+    /// The front's own figures; `None` while there is no front.
+    pub front: watch::Receiver<Option<FrontStats>>,
     /// Passes drains on.
     pub drains: mpsc::Sender<DrainRequest>,
     /// Where a drain must have come before it is in force.
@@ -231,6 +234,7 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         kept: inputs.kept,
         sockets: inputs.sockets,
         removal: inputs.removal,
+        front: inputs.front,
         drains: inputs.drains,
         followers: inputs.followers,
         vips: inputs.vips,

@@ -291,6 +291,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_front_says_of_backends_is_shown() {
+        let (snapshot, front) = (sample::snapshot(), sample::front());
+        let mut material = sample::material(Some(&snapshot), None);
+        material.front = Some(&front);
+        let html = page(&compose(material)).into_string();
+        assert_eq!(
+            html.matches(", ejected for 25 s by 2 workers: connect_refused")
+                .count(),
+            1
+        );
+        // Failed and repeated attempts, of both services that share the instance.
+        let figures = "<td class=\"n\">9</td><td class=\"n\">4</td></tr>";
+        assert_eq!(html.matches(figures).count(), 2, "{html}");
+    }
+
+    #[test]
     fn markup_in_names_and_check_output_is_text() {
         let mut snapshot = sample::snapshot();
         let mut evil = snapshot.services[&ServiceName::whole("db")].clone();

@@ -242,6 +242,35 @@ pub struct Backend {
     /// Flows that were established there over TCP, and how long that took; `null` when not known.
     #[serde(default)]
     pub connects: Option<Connects>,
+    /// What the front's workers say of it; `null` when none has sent a request there, or there is no front.
+    #[serde(default)]
+    pub front: Option<OnFront>,
+}
+
+/// A backend as the front's workers see it. All but `ejected` is that of its address, which services may share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnFront {
+    /// Requests that it has not answered to the end.
+    pub in_flight: u64,
+    /// Connections to it, idle and upgraded ones included.
+    pub connections: u64,
+    /// Attempts that ended in a gateway error, its own ones included.
+    pub failures: u64,
+    /// Attempts that followed a failed one of the same request.
+    pub retries: u64,
+    /// Set while requests avoid it because it failed.
+    pub ejected: Option<Ejection>,
+}
+
+/// Why a backend gets no requests of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// By how many workers: each judges for itself.
+    pub workers: usize,
+    /// Until when at the latest, in seconds since 1970.
+    pub until_unix: u64,
+    /// How the last request to it failed.
+    pub why: String,
 }
 
 fn full() -> u8 {

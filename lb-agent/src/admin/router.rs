@@ -60,6 +60,7 @@ pub(super) struct Desk {
     pub(super) kept: mpsc::Sender<KeptRequest>,
     pub(super) sockets: Sockets,
     pub(super) removal: watch::Receiver<removal::Status>,
+    pub(super) front: watch::Receiver<Option<lb_front::FrontStats>>,
     pub(super) drains: mpsc::Sender<DrainRequest>,
     pub(super) followers: Vec<super::Follower>,
     pub(super) vips: mpsc::Sender<vip::Request>,
@@ -183,6 +184,7 @@ impl Desk {
         let stats = self.read_stats().await;
         let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
         let removal = self.removal.borrow().clone();
+        let front = self.front.borrow().clone();
         let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
         compose(Material {
             host: &self.host,
@@ -192,6 +194,7 @@ impl Desk {
             snapshot: snapshot.as_deref(),
             stats: stats.as_ref(),
             removal: &removal,
+            front: front.as_ref(),
             hosts,
             pools: self.pools,
             components,

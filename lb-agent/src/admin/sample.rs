@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use lb_front::{Ejected, FrontStats};
+
 use super::compose::Material;
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
@@ -37,6 +39,7 @@ pub(crate) fn material<'a>(
         snapshot,
         stats,
         removal: &NO_REMOVAL,
+        front: None,
         hosts: BTreeMap::from([(
             "www_hello".to_owned(),
             vec![
@@ -161,6 +164,33 @@ pub(crate) fn stats() -> Stats {
         programs: [("connect4", true), ("sock_ops", true)].into(),
         unknown: 17,
         ..Stats::default()
+    }
+}
+
+/// Of one backend of `www_hello`, and of that of `www`, which fails.
+pub(crate) fn front() -> FrontStats {
+    let backend = |address: &str, failures, retries| lb_front::BackendStats {
+        address: address.parse().unwrap(),
+        in_flight: 1,
+        open: 3,
+        idle: 2,
+        failures,
+        retries,
+    };
+    FrontStats {
+        backends: vec![backend("10.0.0.1:80", 0, 2), backend("10.0.2.1:80", 9, 4)],
+        services: vec![lb_front::ServiceStats {
+            service: "www".to_owned(),
+            queued: 0,
+            ejections: 2,
+            ejected: vec![Ejected {
+                address: "10.0.2.1:80".parse().unwrap(),
+                workers: 2,
+                until: 1_700_000_025,
+                why: "connect_refused".to_owned(),
+            }],
+        }],
+        ..FrontStats::default()
     }
 }
 

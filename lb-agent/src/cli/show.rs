@@ -10,7 +10,8 @@ use crate::{
     admin::{
         compose::age,
         report::{
-            Backend, Component, Connects, DrainAnswer, FlowList, Flows, Mark, Report, Service,
+            Backend, Component, Connects, DrainAnswer, FlowList, Flows, Mark, OnFront, Report,
+            Service,
         },
         text::{self, visible},
     },
@@ -171,8 +172,23 @@ fn counted(flows: &Flows) -> String {
 /// A line for each backend, with the two levels of health and what they add up to.
 pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
     let mut table = table(&[
-        "SERVICE", "ID", "NODE", "ADDRESS", "WEIGHT", "PROBE", "SINCE", "SOURCE", "STATE",
-        "ACTIVE", "FLOWS", "FAILED", "P50", "P99", "WHY",
+        "SERVICE",
+        "ID",
+        "NODE",
+        "ADDRESS",
+        "WEIGHT",
+        "PROBE",
+        "SINCE",
+        "SOURCE",
+        "STATE",
+        "ACTIVE",
+        "FLOWS",
+        "FAILED",
+        "P50",
+        "P99",
+        "HTTP FAILED",
+        "RETRIES",
+        "WHY",
     ]);
     for service in services {
         for backend in &service.backends {
@@ -193,7 +209,9 @@ pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
                 known(backend.failed),
                 percentile(connects, |it| it.p50_microseconds),
                 percentile(connects, |it| it.p99_microseconds),
-                why(backend),
+                on_front(backend, |it| it.failures),
+                on_front(backend, |it| it.retries),
+                why(backend, now_unix),
             ]);
         }
         for leaving in &service.leaving {
@@ -213,11 +231,13 @@ pub(super) fn backends(services: &[&Service], now_unix: u64) -> String {
                 blank(),
                 blank(),
                 blank(),
+                blank(),
+                blank(),
                 "no longer registered".to_owned(),
             ]);
         }
     }
-    right(&mut table, [4, 9, 10, 11, 12, 13]);
+    right(&mut table, [4, 9, 10, 11, 12, 13, 14, 15]);
     finish(&table)
 }
 
@@ -362,7 +382,7 @@ pub(super) fn drained(answer: &DrainAnswer) -> String {
 }
 
 /// Why a backend is not well, from the level that says so, in one line.
-fn why(backend: &Backend) -> String {
+fn why(backend: &Backend, now_unix: u64) -> String {
     let checks = backend.source.checks.iter();
     let failing = checks.filter(|check| check.health != SourceHealth::Passing);
     let mut causes: Vec<String> = failing
@@ -379,7 +399,22 @@ fn why(backend: &Backend) -> String {
     if backend.suspect == Some(true) {
         causes.push("suspect: a connect failed".to_owned());
     }
+    let front = backend.front.as_ref();
+    if let Some(ejected) = front.and_then(|front| front.ejected.as_ref()) {
+        let workers = text::count(ejected.workers, "worker");
+        let left = text::duration(age(ejected.until_unix, now_unix));
+        let why = visible(&ejected.why);
+        causes.push(format!(
+            "ejected by {workers} of the front for {left}: {why}"
+        ));
+    }
     causes.join("; ")
+}
+
+/// `-` where the front has sent nothing.
+fn on_front(backend: &Backend, of: impl Fn(&OnFront) -> u64) -> String {
+    let front = backend.front.as_ref();
+    front.map_or_else(|| "-".to_owned(), |front| of(front).to_string())
 }
 
 /// The weight, and what slow start leaves of it.

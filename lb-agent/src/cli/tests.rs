@@ -196,11 +196,11 @@ www_hello  degraded
   hosts    http://www.hello.localhost/ www.hello
   flows    1204, 6 active, 1 failed, 3 refused (no-backend 2, denied 1)
 
-SERVICE    ID    NODE  ADDRESS      WEIGHT  PROBE  SINCE  SOURCE   STATE     ACTIVE  FLOWS  FAILED    P50     P99  WHY
-www_hello  a     file  10.0.0.1:80       1  up     41 s   passing  usable         4    400       0  32 µs  384 µs
-www_hello  b     file  10.0.0.2:80       1  down   41 s   passing  l4_down        0      0       0      -       -  connection refused
-www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining       0      0       0      -       -
-www_hello  gone  file                                              leaving        2                                no longer registered
+SERVICE    ID    NODE  ADDRESS      WEIGHT  PROBE  SINCE  SOURCE   STATE     ACTIVE  FLOWS  FAILED    P50     P99  HTTP FAILED  RETRIES  WHY
+www_hello  a     file  10.0.0.1:80       1  up     41 s   passing  usable         4    400       0  32 µs  384 µs            -        -
+www_hello  b     file  10.0.0.2:80       1  down   41 s   passing  l4_down        0      0       0      -       -            -        -  connection refused
+www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining       0      0       0      -       -            -        -
+www_hello  gone  file                                              leaving        2                                                      no longer registered
 ";
     assert_eq!(text, expect);
 }
@@ -211,6 +211,28 @@ fn slow_start_shows_beside_the_weight() {
     report.services.as_mut().unwrap()[3].backends[0].ramp = 55;
     let text = text(backends(&report, Output::Table, Some("www_hello")));
     assert!(text.contains("  1 at 55 %  up"), "{text}");
+}
+
+#[test]
+fn what_the_front_says_of_backends_is_shown() {
+    let (snapshot, stats, front) = (sample::snapshot(), sample::stats(), sample::front());
+    let mut material = sample::material(Some(&snapshot), Some(&stats));
+    material.front = Some(&front);
+    let report = compose(material);
+    let table = text(backends(&report, Output::Table, Some("www")));
+    let why = "9        4  ejected by 2 workers of the front for 25 s: connect_refused\n";
+    assert!(table.ends_with(why), "{table}");
+    let table = text(backends(&report, Output::Table, Some("www_hello")));
+    assert!(table.contains("384 µs            0        2\n"), "{table}");
+    let json = text(backends(&report, Output::Json, Some("www")));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json[0]["front"],
+        serde_json::json!({
+            "in_flight": 1, "connections": 3, "failures": 9, "retries": 4,
+            "ejected": { "workers": 2, "until_unix": 1_700_000_025, "why": "connect_refused" },
+        })
+    );
 }
 
 #[test]

@@ -313,6 +313,11 @@ pub(super) fn front_figures(
                 rejected.collect(),
             ),
             Figure::counter(
+                "http_failures",
+                "Attempts that ended in a gateway error, the backend's own ones included.",
+                vec![Sample::plain(for_people(stats.failures))],
+            ),
+            Figure::counter(
                 "http_retries",
                 "Attempts after a failed one of the same request.",
                 vec![Sample::plain(for_people(stats.retries))],
@@ -493,6 +498,7 @@ mod tests {
             open: 3,
             connects: 5,
             reused: 6,
+            failures: 8,
             retries: 7,
             backends: vec![backend(81, 4, 1), backend(82, 2, 2)],
             services: vec![waiting()],
@@ -543,6 +549,7 @@ mod tests {
                 r#"lb_http_sent_bytes_total{service="web"} 8.0"#,
                 "lb_http_log_lost_lines_total 11.0",
                 r#"lb_http_rejected_total{reason="http_2"} 9.0"#,
+                "lb_http_failures_total 8.0",
                 "lb_http_retries_total 7.0",
                 "lb_http_client_connections 3.0",
                 "lb_http_backend_connections_opened_total 5.0",

@@ -259,6 +259,7 @@ pub(super) fn spawn(
         pools,
         ..RouteConfig::default()
     };
+    let front_seen = front_stats.clone();
     if config.front.enabled {
         let control = front_control(&config);
         let mut supervisor = front::Supervisor::new(control, config.front.listen.clone());
@@ -317,6 +318,7 @@ pub(super) fn spawn(
         kept: kept_in,
         sockets,
         removal,
+        front: front_seen,
         drains: drains_in,
         followers,
         vips: orders_in,

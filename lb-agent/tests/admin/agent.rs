@@ -79,6 +79,7 @@ impl Agent {
             kept: mpsc::channel(1).0,
             sockets: no_sockets(),
             removal: watch::channel(removal::Status::default()).1,
+            front: watch::channel(None).1,
             drains: drains_out,
             followers: vec![("the maps", in_maps_in)],
             vips: vips_out,

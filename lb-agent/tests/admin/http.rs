@@ -278,6 +278,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         kept: mpsc::channel(1).0,
         sockets: no_sockets(),
         removal: watch::channel(Default::default()).1,
+        front: watch::channel(None).1,
         drains: mpsc::channel(1).0,
         followers: Vec::new(),
         vips: mpsc::channel(1).0,

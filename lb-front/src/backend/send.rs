@@ -68,6 +68,7 @@ pub(crate) async fn send(
             host.retries.add_one();
         }
         let failed = |reason: &'static str| {
+            worker.counters.failures.add_one();
             host.failures.add_one();
             account.failed(host.address, reason, choosing.service.usable);
         };

@@ -66,6 +66,8 @@ fn table(service: &Service, now_unix: u64) -> Markup {
                     th scope="col" { "failed" }
                     th scope="col" { "p50" }
                     th scope="col" { "p99" }
+                    th scope="col" { "HTTP failed" }
+                    th scope="col" { "retries" }
                 }
             }
             tbody {
@@ -80,6 +82,7 @@ fn row(service: &Service, backend: &Backend, now_unix: u64) -> Markup {
     let state = backend.state.as_str();
     // The script finds by this id again what the reader had opened.
     let details_id = format!("checks:{}:{}", service.label, backend.key);
+    let front = backend.front.as_ref();
     html! {
         tr class=(state) {
             th scope="row" { (backend.key.id) " " small { (backend.key.node) } }
@@ -93,6 +96,10 @@ fn row(service: &Service, backend: &Backend, now_unix: u64) -> Markup {
             td.mark {
                 (state)
                 @if backend.suspect == Some(true) { ", suspect" }
+                @if let Some(ejected) = front.and_then(|it| it.ejected.as_ref()) {
+                    ", ejected for " (text::duration(age(ejected.until_unix, now_unix)))
+                    " by " (text::count(ejected.workers, "worker")) ": " (ejected.why)
+                }
             }
             td.n { (known(backend.active)) }
             @let connects = backend.connects.as_ref();
@@ -100,6 +107,8 @@ fn row(service: &Service, backend: &Backend, now_unix: u64) -> Markup {
             td.n { (known(backend.failed)) }
             td.n { (took(connects, |it| it.p50_microseconds)) }
             td.n { (took(connects, |it| it.p99_microseconds)) }
+            td.n { (front.map_or_else(|| "-".to_owned(), |it| it.failures.to_string())) }
+            td.n { (front.map_or_else(|| "-".to_owned(), |it| it.retries.to_string())) }
         }
     }
 }
@@ -111,7 +120,7 @@ fn leaving_row(leaving: &Leaving) -> Markup {
             td colspan="4" { "no longer registered; its open flows live on" }
             td.mark { "leaving" }
             td.n { (leaving.active) }
-            td colspan="4" {}
+            td colspan="6" {}
         }
     }
 }
