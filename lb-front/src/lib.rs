@@ -13,6 +13,7 @@
 //! | `rules`, `policy` | what services ask for beside that, and doing it |
 //! | `connection`, `client`, `crowd` | a client's connection, its state, how many it has |
 //! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
+//! | `gather` | few bytes in one piece, towards either side |
 //! | `h2` | HTTP/2 from a client |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
@@ -32,6 +33,7 @@ mod exchange;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gather;
 mod guard;
 mod h2;
 pub mod handover;

@@ -225,10 +225,8 @@ fn relay(
         lease.end_with_answer();
     }
     // The answer to HEAD tells the length of what is not there.
-    let length = parts
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .filter(|_| exchange.is_head());
+    let head = exchange.is_head().then_some(&parts.headers);
+    let length = head.and_then(|headers| headers.get(header::CONTENT_LENGTH));
     let length = length.cloned();
     request::strip_hop_by_hop(&mut parts.headers);
     if let Some(length) = length {

@@ -73,6 +73,9 @@ impl Via {
 
     /// Whether a request has been here before.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        if !has(headers, &header::VIA) {
+            return false;
+        }
         let fields = headers.get_all(header::VIA).iter();
         let mut entries = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
         entries.any(|entry| {
@@ -130,6 +133,12 @@ pub(super) fn check(parts: &Parts) -> Result<Checked, Refusal> {
     })
 }
 
+/// Whether there is a field called `name`, of those that mostly are not there: comparing few names costs less than the
+/// hash of one.
+pub(super) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|present| present == name)
+}
+
 /// RFC 9112 section 3.2: exactly one, and in HTTP/1.0 at most one.
 fn host_field(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
     let mut fields = parts.headers.get_all(header::HOST).iter();
@@ -177,9 +186,13 @@ fn normal_host(field: &[u8]) -> Option<Cow<'_, str>> {
         let (name, port) = field
             .split_once(':')
             .map_or((field, None), |(name, port)| (name, Some(port)));
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         // With two dots in a row, what is left of two names that are one would be two, as of `a..` and `a.`.
-        let legal = name.bytes().all(legal) && !name.contains("..");
+        let mut last = 0;
+        let legal = name.bytes().all(|byte| {
+            let doubled = byte == b'.' && last == b'.';
+            last = byte;
+            (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) && !doubled
+        });
         legal.then_some((name.strip_suffix('.').unwrap_or(name), port))?
     };
     let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
@@ -197,7 +210,7 @@ fn normal_host(field: &[u8]) -> Option<Cow<'_, str>> {
 /// RFC 9110 section 10.1.1: there is one expectation, any other is refused.
 fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if headers.get_all(header::EXPECT).iter().all(known) {
+    if !has(headers, &header::EXPECT) || headers.get_all(header::EXPECT).iter().all(known) {
         return Ok(());
     }
     Err(Refusal::closing(
@@ -222,6 +235,9 @@ fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn wants_upgrade(parts: &Parts) -> bool {
+    if !has(&parts.headers, &header::UPGRADE) {
+        return false;
+    }
     let mut protocols = parts.headers.get_all(header::UPGRADE).iter();
     // The last line counts, as it does for the guard.
     let protocol = protocols.next_back();
@@ -343,6 +359,9 @@ fn hop_by_hop(name: &HeaderName) -> Option<usize> {
 
 /// The names in Connection. A client must not make us remove what decides about routing or rights.
 fn nominated_names(headers: &HeaderMap) -> Vec<HeaderName> {
+    if !has(headers, &header::CONNECTION) {
+        return Vec::new();
+    }
     let names = nominated(headers).filter_map(|token| HeaderName::from_bytes(token).ok());
     names.filter(|name| !KEPT.contains(name)).collect()
 }
@@ -350,6 +369,9 @@ fn nominated_names(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Whether the body of an answer is in no coding but `chunked`, which is all that hyper undoes: with another one
 /// the client would get bytes that nobody tells it how to read.
 pub(super) fn is_plainly_coded(headers: &HeaderMap) -> bool {
+    if !has(headers, &header::TRANSFER_ENCODING) {
+        return true;
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = codings.next();
     first.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))

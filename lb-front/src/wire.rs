@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     Limits,
     client::{ClientState, Stop},
+    gather,
     guard::{Fault, Framing, Position, Scan},
     pace::Pace,
 };
@@ -219,7 +220,7 @@ impl<S: Stream> Wire<S> {
             self.idle_since = (answered, Instant::now());
         }
         loop {
-            let Some((late, deadline)) = self.deadline(Instant::now()) else {
+            let Some((late, deadline)) = self.deadline() else {
                 // The client is not late, we are: look again after a while.
                 ready!(self.read_timer.as_mut().poll(cx));
                 self.read_timer
@@ -252,12 +253,12 @@ impl<S: Stream> Wire<S> {
     }
 
     /// What the client owes us, and by when; `None` while it waits for us.
-    fn deadline(&mut self, now: Instant) -> Option<(Late, Instant)> {
+    fn deadline(&mut self) -> Option<(Late, Instant)> {
         let limits = &self.limits;
         let idle_since = self.idle_since.1;
         let (late, since, limit) = match self.framing.position() {
             Position::Body => {
-                let since = self.pace.wait(now);
+                let since = self.pace.wait(Instant::now());
                 let deadline = self
                     .pace
                     .deadline(since, limits.body_idle, limits.body_rate);
@@ -385,7 +386,7 @@ impl<S: Stream> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = gather::poll_write(&mut self.stream, cx, slices);
         self.poll_write_deadline(cx, written)
     }
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `send` | a request, sent and sent again |
 //! | `choose` | the next backend for it |
-//! | `pool` | connections |
+//! | `pool`, `socket` | connections |
 //! | `account` | what a worker keeps about a service: `turns`, `budget` of retries, `eject`, `queue` |
 //! | `stats` | figures |
 
@@ -16,6 +16,7 @@ mod eject;
 pub(super) mod pool;
 mod queue;
 mod send;
+mod socket;
 pub(super) mod stats;
 mod turns;
 

@@ -10,10 +10,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::{Rc, Weak},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,11 +22,11 @@ use tokio::{
     task::{AbortHandle, spawn_local},
     time::{Instant, timeout},
 };
-use tokio_util::io::InspectReader;
 
 use super::{
     account::{Account, Flight},
     queue::Queue,
+    socket::{Heard, Socket},
     stats::{BackendStats, ServiceStats},
 };
 use crate::{
@@ -121,28 +118,6 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
-    }
-}
-
-/// Whether a byte came from the backend since it was last asked. All on one thread; hyper's upgrades want `Send`, hence
-/// atomics.
-#[derive(Clone, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
-
-impl Heard {
-    /// Forgets what came so far.
-    pub(crate) fn forget(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    pub(crate) fn anything(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn hear(&self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.0.store(true, Ordering::Relaxed);
-        }
     }
 }
 
@@ -374,8 +349,7 @@ impl Place {
         // Only slower without it.
         let _ = stream.set_nodelay(true);
         let heard = Heard::default();
-        let hears = heard.clone();
-        let stream = InspectReader::new(stream, move |bytes| hears.hear(bytes));
+        let stream = Socket::new(stream, heard.clone());
         let mut builder = Builder::new();
         builder.max_header_size(RESPONSE_HEAD).max_buf_size(BUFFER);
         let (sender, connection) = builder

@@ -30,6 +30,7 @@ use crate::{
     exchange::Exchange,
     policy::Policy,
     proxy::Outgoing,
+    request,
     rules::Rules,
     timer::Timer,
     worker::Worker,
@@ -193,6 +194,9 @@ fn bad_gateway(status: StatusCode) -> Option<&'static str> {
 
 /// How long the backend keeps the connection, if it says so.
 fn kept(headers: &HeaderMap) -> Option<Duration> {
+    if !request::has(headers, &KEEP_ALIVE) {
+        return None;
+    }
     let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     let mut parameters = value.split(',').filter_map(|it| it.trim().split_once('='));
     let timeout = parameters.find(|(name, _)| name.trim_end().eq_ignore_ascii_case("timeout"));
