@@ -29,6 +29,8 @@ pub enum Reason {
     NoRoute,
     /// The service keeps this client out.
     Denied,
+    /// The client asks more often than the service allows.
+    RateLimited,
     /// The service has no usable backend.
     NoBackend,
     /// Too many requests wait for its backends, or no descriptor or port is left for one more connection.
@@ -74,6 +76,7 @@ impl Reason {
             Self::Starting => "starting",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
+            Self::RateLimited => "rate_limited",
             Self::NoBackend => "no_backend",
             Self::Limit => "limit",
             Self::QueueTimeout => "queue_timeout",
@@ -99,7 +102,7 @@ impl Reason {
             Self::Ok | Self::Loop => "--",
             Self::Maintenance | Self::Redirect | Self::Preflight => "LR",
             Self::QueueTimeout => "sQ",
-            Self::BadRequest | Self::Denied => "PR",
+            Self::BadRequest | Self::Denied | Self::RateLimited => "PR",
             Self::HeaderTimeout => "cR",
             Self::BodyTimeout | Self::TunnelIdle => "cD",
             Self::ClientAbort if answered => "CD",

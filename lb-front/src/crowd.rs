@@ -51,7 +51,7 @@ impl Crowd {
 }
 
 /// Whom an address stands for: in IPv6 one subscriber has a whole /64.
-fn site(address: IpAddr) -> IpAddr {
+pub(super) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()

@@ -10,14 +10,14 @@
 //! | `child`, `control`, `handover` | the process, the messages between it and the agent, listeners beside them |
 //! | `routes`, `carried` | host names and the backends behind them, names that carry an address |
 //! | `workers`, `worker`, `leave` | all threads, one thread, how clients are left when it ends |
-//! | `rules`, `policy` | what services ask for beside that, and doing it |
+//! | `rules`, `policy`, `lasting` | what services ask for beside that, doing it, what outlasts a change of it |
 //! | `connection`, `client`, `crowd` | a client's connection, its state, how many it has |
 //! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
 //! | `gather` | few bytes in one piece, towards either side |
 //! | `h2` | HTTP/2 from a client |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
-//! | `timer` | a timer that fires rarely |
+//! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |
 
 mod answer;
@@ -34,9 +34,11 @@ mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gather;
+mod generations;
 mod guard;
 mod h2;
 pub mod handover;
+mod lasting;
 mod leave;
 pub mod log;
 mod pace;

@@ -135,7 +135,11 @@ fn admit(
     };
     let secure = || table.forwarding.is_secure(address, &parts.headers);
     let policy = service.policy();
-    let note = match policy.map(|policy| policy.before(&parts, &checked, secure())) {
+    let judged = policy.map(|policy| {
+        let note = policy.before(&parts, &checked, secure())?;
+        policy.admit(service.lasting(), client, note)
+    });
+    let note = match judged {
         Some(Err(answer)) => {
             let policy::Answer { reason, response } = *answer;
             exchange.answer(response.status(), reason);

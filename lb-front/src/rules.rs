@@ -32,6 +32,9 @@ pub struct Rules {
     /// `lb_header_response_*`: the same of their answers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub response_headers: BTreeMap<String, Option<String>>,
+    /// `lb_rate`: how often each client may ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
     /// `lb_retries`: on how many more backends a request may be tried; `None` is as many as the front's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u8>,
@@ -89,6 +92,17 @@ pub struct Maintenance {
     pub retry_after_seconds: Option<u64>,
     /// One line for whoever sees it; `None` is the usual one.
     pub notice: Option<String>,
+}
+
+/// How often each client of a service may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// So many requests, at least one,
+    pub requests: u32,
+    /// in so many seconds.
+    pub seconds: u64,
+    /// How many may come at once, at least one.
+    pub burst: u32,
 }
 
 /// Which pages may read a service's answers.

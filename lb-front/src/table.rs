@@ -1,5 +1,5 @@
 //! The routing table as a worker uses it: routes, with the order in which each service's backends take
-//! requests. Immutable but for one cursor per service. The table after a change shares what stays the same.
+//! requests. Immutable but for what lasts of each service. The table after a change shares what stays the same.
 
 mod canary;
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     forward::Forwarding,
+    lasting::Lasting,
     log::LogSettings,
     policy::Policy,
     request::Via,
@@ -90,8 +91,7 @@ pub(super) struct ServiceTable {
     canaries: Option<Box<Canaries>>,
     /// How many backends are in it.
     pub(super) usable: usize,
-    /// The next turn that no worker has taken: shared by all of them, and by the tables before and after this one.
-    cursor: Arc<AtomicUsize>,
+    lasting: Arc<Lasting>,
 }
 
 impl Table {
@@ -110,10 +110,10 @@ impl Table {
 
     /// The table for `routes`, which are all there are. It goes on where `before` stands in turn.
     pub(super) fn new(routes: &RoutesChange, settings: &Settings, before: &Self) -> Self {
-        let cursors: HashMap<_, _> = before
+        let lasting: HashMap<_, _> = before
             .services
             .values()
-            .map(|service| (&service.label, &service.cursor))
+            .map(|service| (&service.label, &service.lasting))
             .collect();
         let empty = Self {
             hosts: Some(Arc::default()),
@@ -126,19 +126,19 @@ impl Table {
             forwarding: Arc::new(settings.forwarding.clone()),
         };
         // The agent before this one had other places.
-        empty.changed(routes, |_, label| cursors.get(label).copied().cloned())
+        empty.changed(routes, |_, label| lasting.get(label).copied().cloned())
     }
 
     /// The table after `change`.
     pub(super) fn after(&self, change: &RoutesChange) -> Self {
-        let cursor = |place, _: &_| Some(self.services.get(&place)?.cursor.clone());
-        self.clone().changed(change, cursor)
+        let lasting = |place, _: &_| Some(self.services.get(&place)?.lasting.clone());
+        self.clone().changed(change, lasting)
     }
 
     fn changed(
         mut self,
         change: &RoutesChange,
-        cursor: impl Fn(Place, &Arc<str>) -> Option<Arc<AtomicUsize>>,
+        lasting: impl Fn(Place, &Arc<str>) -> Option<Arc<Lasting>>,
     ) -> Self {
         if !(change.hosts.is_empty() && change.paths.is_empty())
             && let Some(hosts) = &mut self.hosts
@@ -150,9 +150,9 @@ impl Table {
         }
         for (place, service) in &change.services {
             if let Some(service) = service {
-                let cursor = cursor(*place, &service.label).unwrap_or_default();
+                let lasting = lasting(*place, &service.label).unwrap_or_default();
                 let number = self.numbers.of(&service.label);
-                let service = ServiceTable::new(*place, service.clone(), cursor, number);
+                let service = ServiceTable::new(*place, service.clone(), lasting, number);
                 let service = Arc::new(service);
                 self.services.insert(*place, service);
             } else {
@@ -219,7 +219,7 @@ impl ServiceTable {
     fn new(
         place: Place,
         service: Arc<RouteService>,
-        cursor: Arc<AtomicUsize>,
+        lasting: Arc<Lasting>,
         number: Arc<Number>,
     ) -> Self {
         let weights = service
@@ -240,7 +240,7 @@ impl ServiceTable {
             canaries,
             usable: weights.iter().filter(|&&weight| weight > 0).count(),
             service,
-            cursor,
+            lasting,
         }
     }
 
@@ -250,7 +250,11 @@ impl ServiceTable {
     }
 
     pub(super) fn cursor(&self) -> &AtomicUsize {
-        &self.cursor
+        &self.lasting.cursor
+    }
+
+    pub(super) fn lasting(&self) -> &Lasting {
+        &self.lasting
     }
 
     /// Backends in the order of turns, beginning with `turn` or with the `wished` group, each as often as its weight says;

@@ -4,11 +4,12 @@ mod canary;
 mod cors;
 mod headers;
 mod path;
+mod rate;
 mod redirect;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_front::rules::{Canary, Cors, Maintenance, Redirect, Rules};
+use lb_front::rules::{Canary, Cors, Maintenance, Rate, Redirect, Rules};
 
 use headers::Side;
 pub(super) use headers::canonical;
@@ -29,6 +30,7 @@ pub(super) enum FrontSetting {
     Path(Option<String>),
     Strip(bool),
     Cors(Option<Cors>),
+    Rate(Option<Rate>),
     Retries(u8),
     Timeout(Duration),
 }
@@ -43,6 +45,7 @@ impl FrontSetting {
             Self::Path(path) => rules.path = path,
             Self::Strip(strip) => rules.strip = strip,
             Self::Cors(cors) => rules.cors = cors,
+            Self::Rate(rate) => rules.rate = rate,
             Self::Retries(retries) => rules.retries = Some(retries),
             Self::Timeout(time) => {
                 rules.timeout_milliseconds = u64::try_from(time.as_millis()).ok();
@@ -105,6 +108,14 @@ pub const FRONT: &[Entry] = &[
         read: Some(Read::Value(path::path)),
     },
     Entry {
+        name: "lb_rate",
+        values: "requests per second, or a number with `/s`, `/m` or `/h`; behind it `burst` and a number if need be; `off`",
+        default: "`off`; the burst is what comes in a second",
+        does: "how often each client may ask the front for the service; further requests are answered with 429",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(rate::rate)),
+    },
+    Entry {
         name: "lb_redirect",
         values: "`https`, `https:<port>`, or `http://` or `https://` with a host and perhaps a port and a path; before it 301, 302, 307 or 308; `off`",
         default: "`off`; 307",
@@ -138,7 +149,6 @@ pub const FRONT: &[Entry] = &[
     },
     Entry::later("lb_auth", "the front asks for a password"),
     Entry::later("lb_compress", "the front compresses answers"),
-    Entry::later("lb_rate", "the front limits requests per second"),
     Entry::later(
         "lb_sticky",
         "the front keeps a client at its backend by a cookie",

@@ -4,10 +4,11 @@
 mod canary;
 mod cors;
 mod headers;
+mod rate;
 mod redirect;
 mod strip;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -16,10 +17,12 @@ use hyper::{
     http::request::Parts,
 };
 
-use super::{answer::Reason, request::Checked, rules::Rules, table::Group};
+use super::{answer::Reason, lasting::Lasting, request::Checked, rules::Rules, table::Group};
 use canary::Override;
 use cors::{Cors, Told};
 use headers::Fields;
+pub(super) use rate::Paces;
+use rate::Rate;
 use redirect::Redirect;
 use strip::Strip;
 
@@ -29,6 +32,7 @@ pub(super) struct Policy {
     redirect: Option<Redirect>,
     cors: Option<Cors>,
     canary: Option<Override>,
+    rate: Option<Rate>,
     strip: Option<Strip>,
     request: Fields,
     response: Fields,
@@ -62,6 +66,7 @@ impl Policy {
             redirect: rules.redirect.as_ref().map(Redirect::new),
             cors: rules.cors.as_ref().map(Cors::new),
             canary: rules.canary.as_ref().and_then(Override::new),
+            rate: rules.rate.as_ref().map(Rate::new),
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
@@ -102,6 +107,33 @@ impl Policy {
                 group: canary.and_then(|canary| canary.group(&parts.headers)),
             },
         })
+    }
+
+    /// Whether `client` may ask for something now: what is left after [`Self::before`], by order of cost.
+    ///
+    /// # Errors
+    ///
+    /// The answer that it gets if not.
+    pub(super) fn admit(
+        &self,
+        lasting: &Lasting,
+        client: IpAddr,
+        note: Note,
+    ) -> Result<Note, Box<Answer>> {
+        if let Some(rate) = &self.rate
+            && let Some(answer) = rate.refuse(lasting.paces.get_or_init(Paces::default), client)
+        {
+            return Err(self.told(answer, note));
+        }
+        Ok(note)
+    }
+
+    /// An answer of ours to a page that may read those of the service.
+    fn told(&self, mut answer: Answer, note: Note) -> Box<Answer> {
+        if let (Some(cors), Some(told)) = (&self.cors, note.told) {
+            cors.tell(answer.response.headers_mut(), told);
+        }
+        answer.into()
     }
 
     /// On how many more backends a request may be tried, if the service says so.

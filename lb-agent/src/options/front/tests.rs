@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lb_front::rules::{Canary, Cors, Maintenance, Redirect, Rules, Target};
+use lb_front::rules::{Canary, Cors, Maintenance, Rate, Redirect, Rules, Target};
 
 use crate::options::{
     Options,
@@ -314,5 +314,50 @@ fn a_timeout_is_a_time() {
     }
     for wrong in ["", "0", "0ms", "25h", "-1", "off", "5 s"] {
         check_wrong(&format!("lb_timeout={wrong}"), "at most a day");
+    }
+}
+
+#[test]
+fn a_rate_is_a_number_of_requests_in_a_time_and_a_burst() {
+    let rate = |requests, seconds, burst| Rules {
+        rate: Some(Rate {
+            requests,
+            seconds,
+            burst,
+        }),
+        ..Rules::default()
+    };
+    ruled("lb_rate=off", Rules::default());
+    for (text, rules) in [
+        ("10", rate(10, 1, 10)),
+        ("10/s", rate(10, 1, 10)),
+        ("600/m", rate(600, 60, 10)),
+        ("601/m", rate(601, 60, 11)),
+        ("5/h", rate(5, 3600, 1)),
+        ("10/s burst 20", rate(10, 1, 20)),
+        ("1  burst  1", rate(1, 1, 1)),
+        ("1000000 burst 1000000", rate(1_000_000, 1, 1_000_000)),
+    ] {
+        ruled(&format!("lb_rate={text}"), rules);
+    }
+    for wrong in [
+        "",
+        "0",
+        "0/m",
+        "-1",
+        "1.5",
+        "1000001",
+        "10/d",
+        "10/",
+        "/s",
+        "10 / s",
+        "10 burst",
+        "10 burst 0",
+        "10 20",
+        "10 burst 5 6",
+        "burst 5",
+        "10 brust 5",
+    ] {
+        check_wrong(&format!("lb_rate={wrong}"), "from 1 to 1000000");
     }
 }

@@ -5,6 +5,7 @@ mod cors;
 mod headers;
 mod maintenance;
 mod path;
+mod rate;
 mod redirect;
 mod retries;
 mod timeout;
