@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 pub struct Forwarding {
     /// Whose fields of forwarding are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whose connections begin with a header of the PROXY protocol, and are of the client it names.
+    pub proxy_protocol: Vec<IpNet>,
     /// Whether `Forwarded` (RFC 7239) is sent beside `X-Forwarded-*`.
     pub forwarded: bool,
     /// Whether every request gets an id, unless a trusted proxy has given it one.
@@ -32,6 +34,7 @@ impl Default for Forwarding {
     fn default() -> Self {
         Self {
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             forwarded: false,
             request_id: true,
         }
@@ -43,6 +46,12 @@ impl Forwarding {
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+
+    /// Whether a connection from `peer` begins with who the client is.
+    pub(super) fn announces(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol.iter().any(|net| net.contains(&peer))
     }
 
     /// The client behind `peer`: the peer itself or, behind trusted proxies, the nearest address that is none of

@@ -3,9 +3,11 @@
 //! This exists for the tests and for `cargo xtask fuzz` only: the front has none of it. A new target is a function
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
+mod announced;
 pub(crate) mod framing;
 mod routing;
 
+pub use announced::front_proxy_header;
 pub use framing::front_guard;
 pub use routing::front_route;
 
@@ -13,8 +15,11 @@ pub use routing::front_route;
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
-pub const TARGETS: &[(&str, Target)] =
-    &[("front_guard", front_guard), ("front_route", front_route)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("front_guard", front_guard),
+    ("front_proxy_header", front_proxy_header),
+    ("front_route", front_route),
+];
 
 #[cfg(test)]
 mod tests {

@@ -14,12 +14,14 @@
 //! | `connection`, `client`, `crowd` | a client's connection, its state, how many it has |
 //! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
 //! | `gather` | few bytes in one piece, towards either side |
+//! | `announced`, `proxy_header` | which client a proxy says a connection is of, by the PROXY protocol |
 //! | `h2` | HTTP/2 from a client |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |
 
+mod announced;
 mod answer;
 mod backend;
 mod body;
@@ -44,6 +46,7 @@ pub mod log;
 mod pace;
 mod policy;
 mod proxy;
+mod proxy_header;
 mod request;
 pub mod routes;
 pub mod rules;

@@ -1,19 +1,26 @@
 //! A worker: one thread with its own runtime, listeners, pool and counters. Workers share the routing table
 //! and nothing else.
 
-use std::{cell::Cell, io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::Guard;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Front, Limits,
+    Front, Limits, announced,
     backend::pool::{self, Pool},
     client::ClientState,
     connection,
@@ -70,6 +77,23 @@ impl Worker {
             true => usize::MAX,
             false => self.limits.connections_per_client,
         }
+    }
+
+    /// Serves a connection of the client at `address` in this `place`, unless that has too many.
+    pub(super) fn take(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
+        let limit = self.bearable(address.ip());
+        let Some(token) = self.crowd.admit(address.ip(), limit) else {
+            return self.counters.rejected(CROWD);
+        };
+        let state = Arc::new(ClientState::new(place, token));
+        self.counters.accepted.add_one();
+        let serving = connection::serve(self.clone(), stream, address, state);
+        self.tasks.spawn_local(serving);
     }
 
     fn read(&self) -> FrontStats {
@@ -215,17 +239,14 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
         };
         match accepted {
             Ok((stream, address)) => {
-                let limit = worker.bearable(address.ip());
-                let Some(token) = worker.crowd.admit(address.ip(), limit) else {
-                    worker.counters.rejected(CROWD);
-                    continue;
-                };
-                let state = Arc::new(ClientState::new(permit, token));
                 // Only slower without it.
                 let _ = stream.set_nodelay(true);
-                worker.counters.accepted.add_one();
-                let serving = connection::serve(worker.clone(), stream, address, state);
-                worker.tasks.spawn_local(serving);
+                if worker.table().forwarding.announces(address.ip()) {
+                    let serving = announced::serve(worker.clone(), stream, address, permit);
+                    worker.tasks.spawn_local(serving);
+                } else {
+                    worker.take(stream, address, permit);
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");

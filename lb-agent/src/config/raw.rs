@@ -102,6 +102,7 @@ raw_config! {
     front_drain: String,
     front_retirement: String,
     front_trusted_proxies: Vec<String>,
+    front_proxy_protocol: Vec<String>,
     front_forwarded: bool,
     front_request_id: bool,
     access_log_format: String,
@@ -221,6 +222,7 @@ impl RawConfig {
             raw.front_drain = keys.string(front, "drain");
             raw.front_retirement = keys.string(front, "retirement");
             raw.front_trusted_proxies = keys.strings(front, "trusted_proxies");
+            raw.front_proxy_protocol = keys.strings(front, "proxy_protocol");
             raw.front_forwarded = keys.boolean(front, "forwarded");
             raw.front_request_id = keys.boolean(front, "request_id");
             keys.table(front, "access_log", |keys, log| {

@@ -126,6 +126,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
     let access_log = access_log::resolve(raw, judge);
     let forwarding = lb_front::Forwarding {
         trusted_proxies: judge.list(&raw.front_trusted_proxies, Vec::new(), proxies),
+        proxy_protocol: judge.list(&raw.front_proxy_protocol, Vec::new(), proxies),
         forwarded: raw.front_forwarded.as_ref().is_some_and(|it| it.value),
         request_id: raw.front_request_id.as_ref().is_none_or(|it| it.value),
     };

@@ -5,7 +5,7 @@ fn told(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
     let forwarding = Forwarding {
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
         forwarded: true,
-        request_id: true,
+        ..Forwarding::default()
     };
     let mut headers = HeaderMap::new();
     for (name, value) in fields {

@@ -14,7 +14,7 @@ fn seen(trusted: &str) -> Seen {
         forwarding: Forwarding {
             trusted_proxies: vec![trusted.parse().unwrap()],
             forwarded: true,
-            request_id: true,
+            ..Forwarding::default()
         },
         ..Settings::default()
     };

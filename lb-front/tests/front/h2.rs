@@ -27,7 +27,10 @@ pub(crate) async fn connect(front: &TestFront) -> Connection {
 }
 
 async fn connect_with(front: &TestFront, builder: &Builder) -> Connection {
-    let stream = TcpStream::connect(front.address).await.unwrap();
+    over(TcpStream::connect(front.address).await.unwrap(), builder).await
+}
+
+pub(crate) async fn over(stream: TcpStream, builder: &Builder) -> Connection {
     let (requests, connection) = builder.handshake(stream).await.unwrap();
     let driver = tokio::spawn(connection);
     Connection { requests, driver }

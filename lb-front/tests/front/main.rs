@@ -4,6 +4,7 @@
     reason = "a test's tools may fail as loudly as the test itself"
 )]
 
+mod announced;
 mod attacks;
 mod bounds;
 mod bytes;

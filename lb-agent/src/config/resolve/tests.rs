@@ -183,6 +183,7 @@ fn every_key_of_the_file_has_its_effect() {
             drain = "1m"
             retirement = "2h"
             trusted_proxies = ["10.0.0.7/8", "fd00::1"]
+            proxy_protocol = ["10.9.0.0/16"]
             forwarded = true
             request_id = false
             [front.access_log]
@@ -244,6 +245,7 @@ fn every_key_of_the_file_has_its_effect() {
     let trusted = ["10.0.0.0/8", "fd00::1/128"].map(|it| it.parse().unwrap());
     let forwarding = &config.front.forwarding;
     assert_eq!(forwarding.trusted_proxies, trusted);
+    assert_eq!(forwarding.proxy_protocol[0].to_string(), "10.9.0.0/16");
     assert!(forwarding.forwarded && !forwarding.request_id);
     let log = lb_front::log::LogSettings {
         format: Some(lb_front::log::LogFormat::Json),

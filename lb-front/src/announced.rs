@@ -1,0 +1,90 @@
+//! Connections from proxies that announce the client behind them by the PROXY protocol. The header is read from the bare
+//! socket to its last byte and no further, so that whatever follows finds a connection of the client.
+//!
+//! From whom a header is believed it is demanded: else their clients could write one.
+
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+
+use tokio::{
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    answer::Reason,
+    leave,
+    proxy_header::{Header, MOST, Malformed, parse},
+    worker::Worker,
+};
+
+/// Serves a connection that the proxy at `peer` passes on.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+) {
+    let began = Instant::now();
+    let mut seen = 0;
+    let mut deadline = began + worker.limits.first_byte;
+    let client = {
+        let header = read(&stream, &mut seen);
+        let mut header = std::pin::pin!(header);
+        tokio::select! {
+            biased; // What has come is served.
+            client = timeout_at(deadline, header.as_mut()) => client.ok(),
+            () = worker.hurry.cancelled() => {
+                deadline = deadline.min(Instant::now() + leave::FIRST_REQUEST);
+                timeout_at(deadline, header).await.ok()
+            }
+        }
+    };
+    match client {
+        Some(Ok(client)) => worker.take(stream, client.unwrap_or(peer), place),
+        // Whether the port is open is asked so.
+        _ if seen == 0 => {}
+        _ => refuse(&worker, peer, began.elapsed()),
+    }
+}
+
+fn refuse(worker: &Worker, peer: SocketAddr, took: Duration) {
+    worker.counters.rejected(FAULT);
+    tracing::debug!(%peer, reason = FAULT, "connection refused");
+    let log = &worker.log;
+    log.refused(peer.ip(), Reason::BadRequest, FAULT, None, took);
+}
+
+/// Takes the header from `stream`, and counts the bytes that have come.
+async fn read(stream: &TcpStream, seen: &mut usize) -> io::Result<Option<SocketAddr>> {
+    let mut bytes = vec![0; MOST];
+    loop {
+        let from = *seen;
+        *seen += stream.peek(&mut bytes[from..]).await?;
+        if *seen == from {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let header = parse(&bytes[..*seen]).map_err(|Malformed| io::ErrorKind::InvalidData)?;
+        // Of a part all belongs to the header.
+        let (end, client) = match header {
+            Header::Part => (*seen, None),
+            Header::Whole { length, client } => (length, Some(client)),
+        };
+        let mut taken = from;
+        while taken < end {
+            stream.readable().await?;
+            match stream.try_read(&mut bytes[taken..end]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => taken += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(client) = client {
+            return Ok(client);
+        }
+    }
+}
+
+/// The word in metrics and in the log.
+const FAULT: &str = "bad_proxy_header";
