@@ -11,6 +11,9 @@ mod documents;
 #[expect(dead_code, reason = "the front's own tests use the rest")]
 #[path = "../../lb-front/tests/front/kit.rs"]
 mod kit;
+#[expect(dead_code, reason = "the front's own tests use the rest")]
+#[path = "../../lb-front/tests/front/kit_h2.rs"]
+mod kit_h2;
 #[path = "front/load.rs"]
 mod load;
 #[path = "front/process.rs"]

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     io,
     pin::Pin,
     rc::Rc,
@@ -18,8 +19,14 @@ use hyper::{
 use tokio::time::Instant;
 
 use super::{
-    Limits, answer::Reason, backend::pool::Lease, exchange::Exchange, pace::Pace,
-    request::BodyKind, timer::Timer,
+    Limits,
+    answer::Reason,
+    backend::{Arriving, Loan},
+    exchange::Exchange,
+    grpc,
+    pace::Pace,
+    request::BodyKind,
+    timer::Timer,
 };
 
 /// What a client gets.
@@ -38,9 +45,9 @@ pub(super) enum Download {
 
 /// A backend's body on its way to the client.
 pub(super) struct Passed {
-    incoming: Incoming,
+    incoming: Arriving,
     /// Goes back to the pool once the body has ended.
-    lease: Option<Lease>,
+    loan: Option<Loan>,
     exchange: Exchange,
     idle_limit: Duration,
     /// Since when the backend keeps us waiting.
@@ -49,6 +56,10 @@ pub(super) struct Passed {
 
 impl Download {
     pub(super) fn own(response: Response<Bytes>, mut exchange: Exchange) -> Response<Self> {
+        let response = match exchange.is_call() {
+            true => grpc::reply(&response),
+            false => response,
+        };
         let (mut parts, bytes) = response.into_parts();
         let length = bytes.len();
         // hyper leaves the body away only in HTTP/1, and announces an empty one as one to come only in HTTP/2.
@@ -66,8 +77,8 @@ impl Download {
     }
 
     pub(super) fn passed(
-        incoming: Incoming,
-        lease: Lease,
+        incoming: Arriving,
+        loan: Loan,
         mut exchange: Exchange,
         status: StatusCode,
         idle_limit: Duration,
@@ -76,7 +87,7 @@ impl Download {
         exchange.answer(status, Reason::ClientAbort);
         let mut passed = Passed {
             incoming,
-            lease: Some(lease),
+            loan: Some(loan),
             exchange,
             idle_limit,
             waits: None,
@@ -91,31 +102,36 @@ impl Download {
 impl Passed {
     fn finish(&mut self) {
         self.exchange.end(Reason::Ok);
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(loan) = self.loan.take() {
+            loan.give_back();
         }
     }
 
     fn fail(&mut self, reason: Reason) -> io::Error {
         self.exchange.end(reason);
-        self.lease = None;
+        self.loan = None;
         io::Error::other(reason.as_str())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let frame = match self.incoming.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let since = *self.waits.get_or_insert_with(Instant::now);
-                if let Some(lease) = &mut self.lease {
-                    ready!(lease.timer.poll(cx, since + self.idle_limit));
+                if let Some(loan) = &mut self.loan {
+                    ready!(loan.timer().poll(cx, since + self.idle_limit));
                 }
                 return Poll::Ready(Some(Err(self.fail(Reason::ResponseStalled))));
             }
         };
         self.waits = None;
         Poll::Ready(match frame {
-            Some(Err(_)) => Some(Err(self.fail(Reason::ResponseTruncated))),
+            Some(Err(error)) => {
+                // While both talk, it may have been the client.
+                let reason = self.exchange.client_failure();
+                self.fail(reason.unwrap_or(Reason::ResponseTruncated));
+                Some(Err(error))
+            }
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 self.exchange.passed_down(length);
@@ -176,7 +192,12 @@ pub(super) struct Upload {
     progress: Rc<Progress>,
     /// Only where nobody else hurries the client.
     hurry: Option<Box<Hurry>>,
+    /// What was taken of it and comes once more.
+    again: Option<Box<Again>>,
 }
+
+/// Pieces of a body that come once more.
+struct Again(VecDeque<Frame<Bytes>>);
 
 /// What a client's body may take.
 struct Hurry {
@@ -203,6 +224,7 @@ pub(super) struct Progress {
     ended: Cell<bool>,
     failed: Cell<bool>,
     late: Cell<bool>,
+    taken_back: Cell<bool>,
     starved: Cell<bool>,
 }
 
@@ -231,6 +253,11 @@ impl Progress {
         self.starved.get()
     }
 
+    /// Whether it took the request back.
+    pub(super) fn was_taken_back(&self) -> bool {
+        self.taken_back.get()
+    }
+
     /// Whether it was too slow to.
     pub(super) fn was_late(&self) -> bool {
         self.late.get()
@@ -247,6 +274,7 @@ impl Upload {
                 ..Progress::default()
             }),
             hurry: None,
+            again: None,
         }
     }
 
@@ -262,12 +290,28 @@ impl Upload {
         }
     }
 
+    /// The client talks with the backend: only a silence as long as `idle` ends that.
+    pub(super) fn relax(&mut self, idle: Duration) {
+        if let Some(hurry) = &mut self.hurry {
+            hurry.pace = Pace::default();
+            (hurry.idle, hurry.rate) = (idle, 0);
+        }
+    }
+
+    /// Begins with `frames` again, which were taken of it.
+    pub(super) fn repeat(&mut self, frames: Vec<Frame<Bytes>>) {
+        let mut again = VecDeque::from(frames);
+        again.extend(self.again.take().into_iter().flat_map(|rest| rest.0));
+        self.again = (!again.is_empty()).then(|| Box::new(Again(again)));
+    }
+
     /// The body of a repeated request that has none.
     pub(super) fn empty(progress: Rc<Progress>) -> Self {
         Self {
             incoming: None,
             progress,
             hurry: None,
+            again: None,
         }
     }
 
@@ -284,6 +328,13 @@ impl Upload {
     }
 }
 
+/// Whether a client over HTTP/2 said so, as opposed to breaking a rule.
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let error = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(h2::Error::is_remote)
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = io::Error;
@@ -293,6 +344,11 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
+        if let Some(again) = &mut this.again {
+            let frame = again.0.pop_front();
+            this.again = this.again.take().filter(|it| !it.0.is_empty());
+            return Poll::Ready(frame.map(Ok));
+        }
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };
@@ -324,18 +380,31 @@ impl Body for Upload {
                 let ended = frame.is_trailers() || incoming.is_end_stream();
                 progress.ended.set(ended);
             }
-            Some(Err(_)) => progress.failed.set(true),
+            Some(Err(error)) => {
+                progress.failed.set(true);
+                progress.taken_back.set(is_reset(error));
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.again.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming
+        let again = self.again.iter().flat_map(|again| again.0.iter());
+        let again: u64 = again
+            .filter_map(Frame::data_ref)
+            .map(|it| it.len() as u64)
+            .sum();
+        match self
+            .incoming
             .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+            .map_or(Some(0), |it| it.size_hint().exact())
+        {
+            Some(left) => SizeHint::with_exact(left + again),
+            None => SizeHint::default(),
+        }
     }
 }

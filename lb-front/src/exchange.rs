@@ -27,6 +27,8 @@ pub(super) struct Exchange {
     client: Arc<ClientState>,
     /// Whether it is HEAD.
     head: bool,
+    /// Whether it is a call of gRPC.
+    grpc: bool,
     service: Option<Key>,
     status: Option<StatusCode>,
     reason: Reason,
@@ -56,6 +58,7 @@ impl Exchange {
             counters,
             client,
             head,
+            grpc: false,
             service: None,
             status: None,
             reason: Reason::ClientAbort,
@@ -75,6 +78,16 @@ impl Exchange {
     /// Whether the answer has no body, whatever its head says.
     pub(super) fn is_head(&self) -> bool {
         self.head
+    }
+
+    /// It is a call of gRPC.
+    pub(super) fn calls(&mut self) {
+        self.grpc = true;
+    }
+
+    /// Whether only gRPC is understood.
+    pub(super) fn is_call(&self) -> bool {
+        self.grpc
     }
 
     /// What was asked for, if there is a log.
@@ -144,6 +157,15 @@ impl Exchange {
     /// It ended for `reason`.
     pub(super) fn end(&mut self, reason: Reason) {
         self.reason = reason;
+    }
+
+    /// Why it is the client's doing that the request did not come to its end, if it is.
+    pub(super) fn client_failure(&self) -> Option<Reason> {
+        let upload = self.upload.as_ref().filter(|upload| upload.has_failed())?;
+        Some(match upload.was_late() {
+            true => Reason::BodyTimeout,
+            false => Reason::ClientAbort,
+        })
     }
 
     pub(super) fn client(&self) -> &Arc<ClientState> {

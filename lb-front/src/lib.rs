@@ -15,7 +15,7 @@
 //! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
 //! | `gather` | few bytes in one piece, towards either side |
 //! | `announced`, `proxy_header` | which client a proxy says a connection is of, by the PROXY protocol |
-//! | `h2` | HTTP/2 from a client |
+//! | `h2`, `grpc` | HTTP/2 from a client, answers of the front's own to calls of gRPC |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
@@ -37,6 +37,7 @@ mod forward;
 pub mod fuzz;
 mod gather;
 mod generations;
+mod grpc;
 mod guard;
 mod h2;
 pub mod handover;
@@ -152,10 +153,13 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// Idle connections for each backend and worker.
     pub pool_size: usize,
-    /// Connections to each backend of one worker.
+    /// Connections to each backend of one worker; over HTTP/2 requests on them.
     pub backend_connections: usize,
     /// Connections to all backends of one worker: HTTP/2 has many requests on one of a client's.
     pub backend_connections_in_all: usize,
+    /// How long a backend with requests under way may be silent over HTTP/2 before it is asked whether it lives, and once
+    /// more for its answer.
+    pub backend_silence: Duration,
     /// How long a request waits for a place when all backends have as many, or for others that are tried again.
     pub queue: Duration,
     /// How many requests of one worker do so, for each backend of a service.
@@ -190,6 +194,7 @@ impl Default for Limits {
             pool_size: 64,
             backend_connections: 1024,
             backend_connections_in_all: 8192,
+            backend_silence: Duration::from_secs(20),
             queue: Duration::from_secs(3),
             queued: 1024,
             client_connections: 8192,

@@ -13,7 +13,7 @@ use hyper::{
 
 use super::{
     answer::{Reason, Refusal},
-    backend::{self, pool::Lease},
+    backend::{self, Arriving, Loan, pool::Place},
     body::{Download, Progress, Upload},
     client::{ClientState, Stop},
     exchange::Exchange,
@@ -43,6 +43,9 @@ pub(super) fn respond(
     );
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, incoming) = request.into_parts();
+    if parts.version == Version::HTTP_2 && request::is_grpc(&parts.headers) {
+        exchange.calls();
+    }
     let outgoing = match admit(&worker, address, client, parts, &incoming, &mut exchange) {
         Ok(outgoing) => outgoing,
         Err(answer) => return Either::Left(ready(Download::own(*answer, exchange))),
@@ -56,7 +59,7 @@ pub(super) fn respond(
     exchange.uploads(progress.clone());
     Either::Right(async move {
         let sent = backend::send(&worker, &outgoing, upload, &mut exchange).await;
-        let (response, lease) = match sent {
+        let (response, loan) = match sent {
             Ok(sent) => sent,
             Err(reason) => {
                 let reason = if progress.has_failed() {
@@ -69,12 +72,16 @@ pub(super) fn respond(
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && outgoing.checked.upgrade {
-            return switch(&worker, response, lease, upgrade, exchange);
+            return match loan.into_place() {
+                Some(place) => switch(&worker, response, place, upgrade, exchange),
+                // HTTP/2 has no such answer.
+                None => unserved(Reason::ResponseInvalid, &progress, exchange),
+            };
         }
         if switched || !request::is_plainly_coded(response.headers()) {
             return unserved(Reason::ResponseInvalid, &progress, exchange);
         }
-        relay(&worker, outgoing, response, lease, exchange, &progress)
+        relay(&worker, outgoing, response, loan, exchange, &progress)
     })
 }
 
@@ -114,6 +121,14 @@ impl Outgoing {
             policy.on_request(&mut parts);
         }
         parts
+    }
+
+    /// The same for one that speaks HTTP/2; `None` if the name asked for is none there.
+    pub(super) fn head_of_2(&self, worker: &Worker, upload: &Upload) -> Option<Parts> {
+        let mut parts = self.head(worker, upload.kind());
+        let trailers = backend::takes_trailers(&self.client.headers);
+        let length = upload.size_hint().exact();
+        backend::adapt(&mut parts, &self.checked.authority, trailers, length).then_some(parts)
     }
 }
 
@@ -209,7 +224,7 @@ fn client_fault(client: &ClientState, progress: &Progress) -> Reason {
     match client.stop() {
         None if progress.was_late() => Reason::BodyTimeout,
         Some(Stop::BodyTimeout) => Reason::BodyTimeout,
-        None if client.has_ended() => Reason::ClientAbort,
+        None if client.has_ended() || progress.was_taken_back() => Reason::ClientAbort,
         _ => Reason::BadRequest,
     }
 }
@@ -218,15 +233,15 @@ fn client_fault(client: &ClientState, progress: &Progress) -> Reason {
 fn relay(
     worker: &Worker,
     outgoing: Outgoing,
-    response: Response<Incoming>,
-    mut lease: Lease,
+    response: Response<Arriving>,
+    mut loan: Loan,
     exchange: Exchange,
     upload: &Progress,
 ) -> Response<Download> {
     let (mut parts, incoming) = response.into_parts();
     // hyper would send the next request in HTTP/1.0 too, and without a body whose length is not known.
     if parts.version == Version::HTTP_10 || !upload.has_ended() {
-        lease.end_with_answer();
+        loan.end_with_answer();
     }
     // The answer to HEAD tells the length of what is not there.
     let head = exchange.is_head().then_some(&parts.headers);
@@ -241,7 +256,11 @@ fn relay(
         policy.on_answer(&mut parts.headers, outgoing.note);
     }
     let status = parts.status;
-    let body = Download::passed(incoming, lease, exchange, status, worker.limits.body_idle);
+    let idle = match loan.is_patient() {
+        true => worker.limits.tunnel_idle,
+        false => worker.limits.body_idle,
+    };
+    let body = Download::passed(incoming, loan, exchange, status, idle);
     let response = Response::from_parts(parts, body);
     // The rest of the request is not waited for.
     match upload.has_ended() {
@@ -260,8 +279,8 @@ fn closing<B>(mut response: Response<B>) -> Response<B> {
 /// Leaves HTTP on both sides.
 fn switch(
     worker: &Worker,
-    mut response: Response<Incoming>,
-    lease: Lease,
+    mut response: Response<Arriving>,
+    place: Rc<Place>,
     client: hyper::upgrade::OnUpgrade,
     mut exchange: Exchange,
 ) -> Response<Download> {
@@ -270,7 +289,7 @@ fn switch(
     // Until its end is reached, the end is the client's doing.
     exchange.answer(StatusCode::SWITCHING_PROTOCOLS, Reason::ClientAbort);
     let (idle, end) = (worker.limits.tunnel_idle, worker.cut.clone());
-    let tunnel = tunnel::run(client, backend, lease.into_place(), exchange, idle, end);
+    let tunnel = tunnel::run(client, backend, place, exchange, idle, end);
     worker.tasks.spawn_local(tunnel);
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();

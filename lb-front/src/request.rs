@@ -257,6 +257,13 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a head is gRPC's, over whatever encoding of messages; gRPC-Web is something else.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| rest.first().is_none_or(|next| b"+; ".contains(next)))
+}
+
 /// The head that the backend gets in place of the client's. Made anew, since what is left of the client's is then there
 /// for another attempt, and since removing a dozen fields costs more than leaving them behind.
 pub(super) fn rewrite(

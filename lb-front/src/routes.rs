@@ -52,6 +52,9 @@ pub struct RouteService {
     /// Whom it lets in; `None` is everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<RouteAccess>,
+    /// Whether its backends speak HTTP/2, by prior knowledge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub h2c: bool,
     /// What else it asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Arc<Rules>>,

@@ -249,6 +249,11 @@ impl ServiceTable {
         self.policy.as_deref()
     }
 
+    /// Whether its backends speak HTTP/2.
+    pub(super) fn is_h2c(&self) -> bool {
+        self.service.h2c
+    }
+
     pub(super) fn cursor(&self) -> &AtomicUsize {
         &self.lasting.cursor
     }

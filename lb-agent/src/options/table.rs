@@ -115,7 +115,7 @@ const OPTIONS: &[Entry] = &[
         name: "lb_proto",
         values: "`tcp`, `udp`, `http`, `h2c`",
         default: "`tcp`; instances with the tag `udp` are UDP",
-        does: "what the instances speak; see [UDP](#udp). With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so",
+        does: "what the instances speak; see [UDP](#udp). With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so. With `h2c` the front speaks HTTP/2 to the instances, which [gRPC](http.md#lb_protoh2c-http2-and-grpc) needs",
         since: Some("0.1.0"),
         read: Some(Read::Value(value::proto)),
     },

@@ -122,6 +122,7 @@ impl Follower {
             label,
             backends,
             access: on_front(access),
+            h2c: service.options.proto == Proto::H2c,
             rules: service.options.front.clone(),
         };
         if known.is_some_and(|known| **known == service) {

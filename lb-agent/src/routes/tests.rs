@@ -83,6 +83,23 @@ fn a_udp_service_has_no_route() {
     assert_eq!(problems, []);
 }
 
+#[test]
+fn the_front_knows_which_services_speak_http_2() {
+    let speaking = |proto| {
+        let (name, mut web) = whole("web");
+        web.options.proto = proto;
+        (name, web)
+    };
+    for (proto, h2c) in [
+        (Proto::Tcp, false),
+        (Proto::Http, false),
+        (Proto::H2c, true),
+    ] {
+        let (routes, _) = routes([speaking(proto)]);
+        assert_eq!(routes.find("web").unwrap().h2c, h2c, "{proto:?}");
+    }
+}
+
 /// The worked examples of the demo, with both of its schemes under one domain list.
 #[test]
 fn the_demo_s_own_names_are_routed_as_it_documents() {

@@ -2,18 +2,22 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
+use hyper::Response;
 use lb_agent::{
     assemble::{self, Facts},
     catalog::SourceState,
     config::{self, Outside, RawConfig},
     discover::file,
-    options::table::FRONT,
+    options::{Proto, table::FRONT},
     routes::{Follower, RouteConfig},
     snapshot::{ProbeState, Snapshot},
 };
 use lb_front::{Limits, Settings};
 
-use crate::kit::{Answer, Backend, Reply, Seen, TestFront, ok};
+use crate::{
+    kit::{Answer, Backend, Reply, Seen, TestFront, ok},
+    kit_h2::{Call, H2Backend},
+};
 
 const TEXT: &str = include_str!("../../../docs/http.md");
 
@@ -121,12 +125,17 @@ fn routes(services: &str, front: &config::Front) -> (lb_front::routes::RoutesCha
         .map(|(name, it)| (name.clone(), it.clone()))
         .collect();
     for (name, mut service) in all {
+        let service_speaks = service.options.proto;
         for (key, backend) in &mut Arc::make_mut(&mut service).backends {
             let id = key.id.to_string();
+            let h2c = service_speaks == Proto::H2c;
             let instance = instances
                 .entry(backend.address)
-                .or_insert_with(|| Backend::start(move |seen| Reply::Keep(ok(&told(&id, seen)))));
-            backend.address = instance.address;
+                .or_insert_with(|| match h2c {
+                    true => H2Backend::start(move |call| speak(id.clone(), call)).address,
+                    false => Backend::start(move |seen| Reply::Keep(ok(&told(&id, seen)))).address,
+                });
+            backend.address = *instance;
             backend.probe.state = ProbeState::Up;
         }
         snapshot.services.insert(name, service);
@@ -140,6 +149,23 @@ fn routes(services: &str, front: &config::Front) -> (lb_front::routes::RoutesCha
     let change = follower.follow(&Snapshot::default(), &snapshot, &[].into());
     let problems = snapshot.problems.iter().chain(follower.problems());
     (change, problems.map(ToString::to_string).collect())
+}
+
+/// The same of one that speaks HTTP/2.
+async fn speak(id: String, mut call: Call) {
+    let request = &call.request;
+    let mut head = format!("{} {} HTTP/2\r\n", request.method(), request.uri().path());
+    for (name, value) in request.headers() {
+        head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    let seen = Seen {
+        connection: 0,
+        head,
+        body: Vec::new(),
+    };
+    let text = told(&id, &seen);
+    let mut body = call.answer.send_response(Response::new(()), false).unwrap();
+    body.send_data(text.into(), true).unwrap();
 }
 
 /// What an instance answers, as the document says.

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     account::Account,
     eject::Share,
+    h2c::Seat,
     pool::{Host, Lease, Place},
     send::ATTEMPTS,
 };
@@ -28,6 +29,8 @@ pub(super) struct Choosing<'a> {
 pub(super) enum Way {
     Idle(Lease),
     New(Place),
+    /// On a connection that others have as well.
+    Shared(Seat),
 }
 
 enum Pick {
@@ -148,16 +151,26 @@ impl<'a> Choosing<'a> {
                 continue;
             }
             let host = self.worker.pool.host(address);
-            if let Some(lease) = host.take() {
+            if !self.service.is_h2c()
+                && let Some(lease) = host.take()
+            {
                 return Pick::Found(host, Way::Idle(lease));
             }
-            if let Some(place) = host.claim() {
-                return Pick::Found(host, Way::New(place));
+            if let Some(way) = self.new_way(&host) {
+                return Pick::Found(host, way);
             }
             host.want(&self.account.places);
             full = true;
         }
         if full { Pick::Full } else { Pick::Nothing }
+    }
+
+    /// A way to a backend beside connections that wait for a request.
+    pub(super) fn new_way(&self, host: &Rc<Host>) -> Option<Way> {
+        match self.service.is_h2c() {
+            true => host.seat().map(Way::Shared),
+            false => host.claim().map(Way::New),
+        }
     }
 
     fn is_good(&self, backend: SocketAddr, level: Level) -> bool {

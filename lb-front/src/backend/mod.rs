@@ -5,14 +5,19 @@
 //! |---|---|
 //! | `send` | a request, sent and sent again |
 //! | `choose` | the next backend for it |
-//! | `pool`, `socket` | connections |
+//! | `pool`, `socket` | connections of one request at a time |
+//! | `h2c` | connections of many, and requests on them |
+//! | `loan`, `arriving` | a request's share in either, and the answer's body |
 //! | `account` | what a worker keeps about a service: `turns`, `budget` of retries, `eject`, `queue` |
 //! | `stats` | figures |
 
 mod account;
+mod arriving;
 mod budget;
 mod choose;
 mod eject;
+mod h2c;
+mod loan;
 pub(super) mod pool;
 mod queue;
 mod send;
@@ -20,4 +25,7 @@ mod socket;
 pub(super) mod stats;
 mod turns;
 
+pub(super) use arriving::Arriving;
+pub(super) use h2c::{adapt, takes_trailers};
+pub(super) use loan::Loan;
 pub(super) use send::send;

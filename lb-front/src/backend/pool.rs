@@ -19,12 +19,13 @@ use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use tokio::{
     net::TcpStream,
-    task::{AbortHandle, spawn_local},
+    task::{AbortHandle, JoinHandle, spawn_local},
     time::{Instant, timeout},
 };
 
 use super::{
     account::{Account, Flight},
+    h2c::Lines,
     queue::Queue,
     socket::{Heard, Socket},
     stats::{BackendStats, ServiceStats},
@@ -63,11 +64,13 @@ pub(crate) struct Host {
     common: Rc<Common>,
     /// Oldest first.
     idle: RefCell<Vec<Idle>>,
+    /// Connections over HTTP/2.
+    pub(super) lines: Lines,
     /// All open connections, idle ones included.
     open: Cell<usize>,
     /// Whether the backend left: connections in flight do not come back.
     left: Cell<bool>,
-    in_flight: Cell<usize>,
+    pub(super) in_flight: Cell<usize>,
     pub(super) failures: Count,
     pub(super) retries: Count,
     /// Who wants to know of a place.
@@ -123,7 +126,13 @@ impl Drop for Busy {
 
 /// What drives a connection. hyper's would go on with a request after its answer; this ends with its owner, and
 /// so does the socket.
-struct Task(Option<AbortHandle>);
+pub(super) struct Task(Option<AbortHandle>);
+
+impl Task {
+    pub(super) fn new(task: &JoinHandle<()>) -> Self {
+        Self(Some(task.abort_handle()))
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -157,6 +166,7 @@ impl Pool {
                 address,
                 common: self.common.clone(),
                 idle: RefCell::default(),
+                lines: Lines::default(),
                 open: Cell::default(),
                 left: Cell::default(),
                 in_flight: Cell::default(),
@@ -187,6 +197,7 @@ impl Pool {
             host.left.set(!live.contains(address));
             if host.left.get() {
                 host.idle.borrow_mut().clear();
+                host.lines.leave();
             }
         }
         let services: HashMap<_, _> = table.services().map(|it| (&*it.label, it)).collect();
@@ -208,6 +219,7 @@ impl Pool {
         self.hosts.borrow_mut().retain(|_, host| {
             let mut idle = host.idle.borrow_mut();
             idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
+            host.lines.sweep(now, host.common.limits.pool_idle);
             !host.left.get() || host.open.get() > 0
         });
         for account in self.accounts.borrow().values() {
@@ -222,7 +234,7 @@ impl Pool {
             address: host.address,
             in_flight: host.in_flight.get() as u64,
             open: host.open.get() as u64,
-            idle: host.idle.borrow().len() as u64,
+            idle: (host.idle.borrow().len() + host.lines.idle()) as u64,
             failures: host.failures.value(),
             retries: host.retries.value(),
         });
@@ -277,6 +289,19 @@ impl Host {
         Some(Place(self.clone()))
     }
 
+    pub(super) fn limits(&self) -> &Limits {
+        &self.common.limits
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.common.counters
+    }
+
+    /// Whether no route leads here any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.get()
+    }
+
     /// Has `queue` woken once when there is a connection or room for one.
     pub(super) fn want(&self, queue: &Rc<Queue>) {
         let want = |wanted: &RefCell<Vec<Rc<Queue>>>| {
@@ -291,7 +316,7 @@ impl Host {
         }
     }
 
-    fn freed(&self) {
+    pub(super) fn freed(&self) {
         for queue in self.wanted.borrow_mut().drain(..) {
             queue.wake();
         }
@@ -372,7 +397,7 @@ impl Place {
             last: false,
             keep: limits.pool_idle,
             timer: Timer::new(Instant::now() + limits.response_head),
-            task: Task(Some(task.abort_handle())),
+            task: Task::new(&task),
             flight: None,
         })
     }
@@ -431,7 +456,7 @@ impl Drop for Place {
 }
 
 /// Why there is no connection. What this host lacks is not the backend's fault.
-fn unconnected(error: &io::Error) -> Reason {
+pub(super) fn unconnected(error: &io::Error) -> Reason {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(
             Errno::EMFILE

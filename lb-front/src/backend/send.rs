@@ -14,15 +14,17 @@ use std::{
 
 use hyper::{
     Request, Response, StatusCode,
-    body::{Body, Incoming},
+    body::Body,
     header::{HeaderMap, HeaderName},
 };
 use tokio::time::Instant;
 
 use super::{
     account::Flight,
+    arriving::Arriving,
     choose::{Choosing, Way},
-    pool::Lease,
+    h2c,
+    loan::Loan,
 };
 use crate::{
     answer::Reason,
@@ -42,7 +44,7 @@ pub(crate) async fn send(
     outgoing: &Outgoing,
     mut upload: Upload,
     exchange: &mut Exchange,
-) -> Result<(Response<Incoming>, Lease), Reason> {
+) -> Result<(Response<Arriving>, Loan), Reason> {
     let service = &outgoing.service;
     let account = worker.pool.account(&service.label);
     let mut flight = Flight::begin(account.clone());
@@ -75,83 +77,119 @@ pub(crate) async fn send(
         };
         loop {
             exchange.tries(host.address);
-            let mut lease = match way {
-                Way::Idle(lease) => lease,
-                Way::New(place) => match Box::pin(place.connect()).await {
-                    Ok(lease) => lease,
-                    Err(reason) => {
-                        // What this host lacks is not the backend's fault.
-                        if reason != Reason::Limit {
-                            failed(reason.as_str());
-                        }
-                        failure = reason;
-                        break;
-                    }
-                },
+            let loan = match way {
+                Way::Idle(lease) => Ok(Loan::Whole(lease)),
+                Way::New(place) => Box::pin(place.connect()).await.map(Loan::Whole),
+                Way::Shared(seat) => Box::pin(seat.ride()).await.map(Loan::Share),
             };
-            let reused = lease.reused;
+            let loan = match loan {
+                Ok(loan) => loan,
+                Err(reason) => {
+                    // What this host lacks is not the backend's fault.
+                    if reason != Reason::Limit {
+                        failed(reason.as_str());
+                    }
+                    failure = reason;
+                    break;
+                }
+            };
+            let reused = loan.is_reused();
             exchange.connected(reused);
             let repeatable =
                 reused && !repeated && upload.is_end_stream() && outgoing.method().is_idempotent();
-            let head = outgoing.head(worker, upload.kind());
-            lease.heard.forget();
-            let answer = lease
-                .sender
-                .try_send_request(Request::from_parts(head, upload));
-            let answer = in_time(pin!(answer), &mut lease.timer, patience, &progress).await;
-            let (unsent, reason) = match answer {
-                Some(Ok(response)) => {
+            let sent = match loan {
+                Loan::Share(ride) => {
+                    let sent = h2c::send_on(worker, outgoing, ride, upload, patience, repeatable);
+                    Box::pin(sent).await
+                }
+                Loan::Whole(mut lease) => {
+                    let head = outgoing.head(worker, upload.kind());
+                    lease.heard.forget();
+                    let answer = lease
+                        .sender
+                        .try_send_request(Request::from_parts(head, upload));
+                    match in_time(pin!(answer), &mut lease.timer, patience, &progress).await {
+                        Some(Ok(response)) => Ok((response.map(Arriving::One), Loan::Whole(lease))),
+                        Some(Err(mut error)) => {
+                            let unsent = error.take_message().map(Request::into_body);
+                            let stale = repeatable && !lease.heard.anything();
+                            let stale = stale.then(|| Upload::empty(progress.clone()));
+                            Err(Unsent {
+                                upload: unsent.or(stale),
+                                reason: reason(host.address, &error.into_error()),
+                                stale: reused,
+                            })
+                        }
+                        None => Err(Unsent::lost(Reason::ResponseTimeout)),
+                    }
+                }
+            };
+            // Without an answer its connection has ended by now, and left its place.
+            let unsent = match sent {
+                Ok((response, mut loan)) => {
                     exchange.heard();
                     match bad_gateway(response.status()) {
                         Some(why) => failed(why),
                         None => account.served(host.address),
                     }
                     if let Some(said) = kept(response.headers()) {
-                        lease.heed(said);
+                        loan.heed(said);
                     }
                     flight.answered();
-                    lease.flight = Some(flight);
-                    return Ok((response, lease));
+                    loan.carry(flight);
+                    return Ok((response, loan));
                 }
-                Some(Err(mut error)) => {
-                    let unsent = error.take_message().map(Request::into_body);
-                    let stale = repeatable && !lease.heard.anything();
-                    let stale = stale.then(|| Upload::empty(progress.clone()));
-                    (unsent.or(stale), reason(host.address, &error.into_error()))
-                }
-                None => (None, Reason::ResponseTimeout),
+                Err(unsent) => unsent,
             };
-            // Its connection has ended, and leaves its place.
-            drop(lease);
-            let Some(unsent) = unsent else {
+            failure = unsent.reason;
+            let Some(rest) = unsent.upload else {
                 if !progress.has_failed() {
-                    failed(reason.as_str());
+                    failed(failure.as_str());
                 }
-                return Err(reason);
+                return Err(failure);
             };
-            upload = unsent;
-            failure = reason;
-            if !reused {
-                failed(reason.as_str());
+            upload = rest;
+            if !unsent.stale {
+                failed(failure.as_str());
                 break;
             }
             // A stale connection says nothing about the backend: once more, on a new one.
             repeated = true;
             worker.counters.retries.add_one();
             host.retries.add_one();
-            let Some(place) = host.claim() else {
+            let Some(again) = choosing.new_way(&host) else {
                 // The stale one still has it.
                 choosing.forget(attempt);
                 break;
             };
-            way = Way::New(place);
+            way = again;
         }
     }
     Err(failure)
 }
 
+/// A request without answer.
+pub(super) struct Unsent {
+    /// Its body, if it may be sent again.
+    pub(super) upload: Option<Upload>,
+    pub(super) reason: Reason,
+    /// Whether it was on a connection that had stood before, and nothing is said about the backend.
+    pub(super) stale: bool,
+}
+
+impl Unsent {
+    /// It may have been seen.
+    pub(super) fn lost(reason: Reason) -> Self {
+        Self {
+            upload: None,
+            reason,
+            stale: false,
+        }
+    }
+}
+
 /// The answer, unless it takes longer than `patience` from the last byte of the request.
-async fn in_time<A: Future>(
+pub(super) async fn in_time<A: Future>(
     mut answer: Pin<&mut A>,
     timer: &mut Timer,
     patience: Duration,

@@ -357,6 +357,7 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
             label: label.into(),
             backends: addresses.iter().map(backend).collect(),
             access: None,
+            h2c: false,
             rules: None,
         }))
     };
