@@ -6,6 +6,7 @@
 
 mod calls;
 mod config;
+mod http2;
 mod idle;
 mod load;
 mod origin;
@@ -112,7 +113,7 @@ fn measure(stage: &Stage, counter: &Counter, effort: &Effort) -> Result<Measured
     for workload in Workload::ALL {
         let mut loads = Vec::new();
         for proxy in Proxy::ALL {
-            let load = Load::open(workload, proxy.address());
+            let load = Load::open(workload, proxy.address(workload));
             loads.push(load.with_context(|| failed(workload, proxy))?);
         }
         workloads.push((workload, loads, Rounds::default()));

@@ -86,7 +86,9 @@ impl Subject {
 /// The end of the log of the agent in `folder`, which may have ended.
 pub(crate) fn last_words(folder: &Path) -> String {
     let log = fs::read_to_string(folder.join(LOG)).unwrap_or_default();
-    let lines: Vec<_> = log.lines().collect();
+    // Lines of the access log are not its own words.
+    let lines = log.lines().filter(|line| !line.contains("\"GET /"));
+    let lines: Vec<_> = lines.collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 

@@ -1,7 +1,7 @@
 //! The same service behind each proxy, set up as is best for it.
 //!
 //! Each routes by Host, refuses other hosts, keeps connections to the backend, tells the backend about the client and itself
-//! as the front does, and writes no access log.
+//! as the front does, and writes a line about each request into a file.
 
 use std::{fs, net::SocketAddrV4, path::Path};
 
@@ -32,6 +32,7 @@ pub(super) fn write_agent(
          socket = \"{folder_name}/admin.sock\"\n[sources.docker]\nsocket = \"off\"\n\
          [sources.file]\npath = \"{folder_name}/services.toml\"\n[dns]\nenabled = false\n\
          [front]\nlisten = [\"{listen}\"]\ndomains = [\"{domain}\"]\n\
+         [front.access_log]\nformat = \"combined\"\n\
          [limits]\nservices = 64\nbackends = 64\n"
     );
     fs::write(folder.join("lb.toml"), text).context("cannot write the configuration")
@@ -42,8 +43,11 @@ pub(super) fn haproxy(listen: SocketAddrV4, origin: SocketAddrV4) -> String {
         "global
     nbthread 1
     maxconn 9000
+    log stdout format raw local0
 defaults
     mode http
+    log global
+    option httplog
     timeout connect 5s
     timeout client 60s
     timeout server 60s
@@ -65,8 +69,12 @@ backend none
     )
 }
 
-/// Its temporary files go to `folder`; there are none.
-pub(super) fn nginx(folder: &Path, listen: SocketAddrV4, origin: SocketAddrV4) -> String {
+/// Its log goes to `folder`, and temporary files, of which there are none. Of HTTP/1 and HTTP/2 it knows one at each address.
+pub(super) fn nginx(
+    folder: &Path,
+    [listen, listen_2]: [SocketAddrV4; 2],
+    origin: SocketAddrV4,
+) -> String {
     let folder = folder.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -83,7 +91,7 @@ events {{
     worker_connections 9000;
 }}
 http {{
-    access_log off;
+    access_log {folder}/nginx.access.log combined buffer=64k flush=1s;
 {temporary}    keepalive_timeout 60s;
     keepalive_requests 1000000000;
     proxy_buffers 16 16k;
@@ -99,10 +107,12 @@ http {{
     }}
     server {{
         listen {listen} default_server backlog=4096;
+        listen {listen_2} default_server http2 backlog=4096;
         return 503;
     }}
     server {{
         listen {listen};
+        listen {listen_2} http2;
         server_name {HOST};
         location / {{
             proxy_pass http://web;

@@ -29,8 +29,8 @@ pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
     let mut connections = Vec::new();
     let mut resident = |count: u32| -> Result<f64> {
         while connections.len() < count as usize {
-            let connection = from_another(connections.len(), proxy.address())
-                .and_then(|stream| answered(Workload::KeepAlive, stream))
+            let connection = from_another(connections.len(), proxy.address(WORKLOAD))
+                .and_then(|stream| answered(WORKLOAD, stream))
                 .with_context(|| format!("{} refuses a connection", proxy.name()))?;
             connections.push(connection);
         }
@@ -65,6 +65,8 @@ fn settled(stage: &Stage, proxy: Proxy) -> Result<f64> {
     }
     Ok(least)
 }
+
+const WORKLOAD: Workload = Workload::KeepAlive;
 
 const CLIENTS: usize = 100;
 

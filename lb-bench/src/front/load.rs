@@ -1,4 +1,5 @@
-//! The clients: one thread, so many connections, and on each the next request as soon as the last is answered.
+//! The clients: one thread, so many connections, and on each the next request as soon as the last is answered. Those of
+//! HTTP/2 are in [`http2`].
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -9,6 +10,7 @@ use std::{
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::{
+    http2,
     reply::Reply,
     workload::{FRAME, Workload},
 };
@@ -17,7 +19,7 @@ use super::{
 const CONNECTIONS: usize = 32;
 
 /// How long anything may take that only has to happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What clients did for a moment.
 #[derive(Debug, Default)]
@@ -29,7 +31,37 @@ pub(super) struct Slice {
 }
 
 /// The clients of one proxy, which stay connected between two slices.
-pub(super) struct Load {
+pub(super) enum Load {
+    Http1(Http1),
+    Http2(http2::Client),
+}
+
+impl Load {
+    /// Connects, so that what follows meets a proxy that is connected to its backend.
+    ///
+    /// # Errors
+    /// When the proxy does not answer as it should.
+    pub(super) fn open(workload: Workload, proxy: SocketAddrV4) -> io::Result<Self> {
+        Ok(match workload {
+            Workload::Http2 => Self::Http2(http2::Client::open(proxy)?),
+            _ => Self::Http1(Http1::open(workload, proxy)?),
+        })
+    }
+
+    /// Asks until `limit` is over, and waits for all answers.
+    ///
+    /// # Errors
+    /// When an answer is not what it should be, or does not come.
+    pub(super) fn run(&mut self, limit: Duration) -> io::Result<Slice> {
+        match self {
+            Self::Http1(clients) => clients.run(limit),
+            Self::Http2(client) => client.run(limit),
+        }
+    }
+}
+
+/// Clients of HTTP/1.
+pub(super) struct Http1 {
     workload: Workload,
     proxy: SocketAddrV4,
     epoll: Epoll,
@@ -48,12 +80,8 @@ struct Client {
     answered: bool,
 }
 
-impl Load {
-    /// Connects, so that what follows meets a proxy that is connected to its backend.
-    ///
-    /// # Errors
-    /// When the proxy does not answer as it should.
-    pub(super) fn open(workload: Workload, proxy: SocketAddrV4) -> io::Result<Self> {
+impl Http1 {
+    fn open(workload: Workload, proxy: SocketAddrV4) -> io::Result<Self> {
         let mut load = Self {
             workload,
             proxy,
@@ -87,11 +115,7 @@ impl Load {
         Ok(self.epoll.add(stream, event)?)
     }
 
-    /// Asks until `limit` is over, and waits for all answers.
-    ///
-    /// # Errors
-    /// When an answer is not what it should be, or does not come.
-    pub(super) fn run(&mut self, limit: Duration) -> io::Result<Slice> {
+    fn run(&mut self, limit: Duration) -> io::Result<Slice> {
         let mut latencies = Vec::with_capacity(32 << 10);
         let began = Instant::now();
         let mut now = began;
@@ -235,7 +259,7 @@ mod tests {
     #[test]
     fn an_answer_is_not_enough_where_the_proxy_has_to_close() {
         let origin = origin::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut load = Load::open(Workload::Connect, origin).unwrap();
+        let mut load = Http1::open(Workload::Connect, origin).unwrap();
         // The backend does not.
         load.patience = Duration::from_millis(50);
         let error = load.run(Duration::ZERO).unwrap_err();

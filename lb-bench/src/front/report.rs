@@ -59,7 +59,7 @@ pub(super) fn print(measured: &Measured) -> Result<()> {
         judged.add_row([line.what.clone(), figure, span, goal, verdict]);
     }
     println!("{judged}");
-    println!("No proxy writes an access log.");
+    println!("Each proxy writes an access log.");
     let mut object = Map::new();
     for line in lines {
         object.insert(line.name, line.value.json()?);

@@ -36,9 +36,18 @@ impl Proxy {
         }
     }
 
-    /// Where it listens.
-    pub(super) fn address(self) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8081 + self as u16)
+    /// Where it listens for the clients of `workload`.
+    pub(super) fn address(self, workload: Workload) -> SocketAddrV4 {
+        let port = match (self, workload) {
+            // It cannot tell the one from the other.
+            (Self::Nginx, Workload::Http2) => 8091,
+            _ => 8081,
+        };
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port + self as u16)
+    }
+
+    fn plain(self) -> SocketAddrV4 {
+        self.address(Workload::KeepAlive)
     }
 }
 
@@ -91,7 +100,7 @@ impl Stage {
             ["agent", "clients", "haproxy", "nginx"].map(|name| group.subgroup(name));
         let groups = [agents?, hooked?, haproxys?, nginxs?];
         let [agents, hooked, haproxys, nginxs] = &groups;
-        config::write_agent(folder, hooked.path(), Proxy::Front.address(), ORIGIN)?;
+        config::write_agent(folder, hooked.path(), Proxy::Front.plain(), ORIGIN)?;
         // Whoever is started from here is on that core, and sees one: the front has one worker.
         pin(Pid::from_raw(0), cores.proxies)?;
         let agent = Subject::start(folder, netns, agents)?;
@@ -103,7 +112,7 @@ impl Stage {
         let nginx = start(nginx(folder, packages)?, nginxs)?;
         pin(Pid::from_raw(0), cores.others)?;
         for proxy in Proxy::ALL {
-            eventually(PATIENCE, || connected(Workload::KeepAlive, proxy.address()))
+            eventually(PATIENCE, || connected(Workload::KeepAlive, proxy.plain()))
                 .with_context(|| format!("{} does not lead to the backend", proxy.name()))?;
         }
         let child = |of: u32, group: &Cgroup| {
@@ -186,7 +195,7 @@ pub(super) fn tasks(process: u32) -> Result<Vec<i32>> {
 /// HAProxy, to be started; its configuration goes to `folder`.
 fn haproxy<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("haproxy.cfg");
-    fs::write(&file, config::haproxy(Proxy::Haproxy.address(), ORIGIN))
+    fs::write(&file, config::haproxy(Proxy::Haproxy.plain(), ORIGIN))
         .context("cannot write the configuration of HAProxy")?;
     let haproxy = Spawn::new("haproxy", packages.join("haproxy/usr/sbin/haproxy"));
     Ok(haproxy.args(["-db", "-f"]).arg(&file))
@@ -195,7 +204,8 @@ fn haproxy<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
 /// The same of nginx.
 fn nginx<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("nginx.conf");
-    let text = config::nginx(folder, Proxy::Nginx.address(), ORIGIN);
+    let listen = [Workload::KeepAlive, Workload::Http2].map(|it| Proxy::Nginx.address(it));
+    let text = config::nginx(folder, listen, ORIGIN);
     fs::write(&file, text).context("cannot write the configuration of nginx")?;
     let nginx = Spawn::new("nginx", packages.join("nginx/usr/sbin/nginx"));
     // Not into the log of an installed one.

@@ -11,14 +11,17 @@ pub(super) enum Workload {
     LargeBody,
     /// Frames to and fro on an upgraded connection.
     Websocket,
+    /// Small requests, many at a time on one connection.
+    Http2,
 }
 
 impl Workload {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::KeepAlive,
         Self::Connect,
         Self::LargeBody,
         Self::Websocket,
+        Self::Http2,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Workload {
             Self::Connect => "a connection for each request",
             Self::LargeBody => "bodies of 100 KB",
             Self::Websocket => "WebSocket echo",
+            Self::Http2 => "HTTP/2, 100 streams",
         }
     }
 
@@ -37,13 +41,14 @@ impl Workload {
             Self::Connect => "connect_",
             Self::LargeBody => "large_body_",
             Self::Websocket => "websocket_",
+            Self::Http2 => "http2_",
         }
     }
 
-    /// What a client sends at once; once more for each answer, unless it is answered with [`SWITCHED`].
+    /// What a client of HTTP/1 sends at once; once more for each answer, unless it is answered with [`SWITCHED`].
     pub(super) fn request(self) -> &'static [u8] {
         match self {
-            Self::KeepAlive => b"GET /small HTTP/1.1\r\nHost: web.localhost\r\n\r\n",
+            Self::KeepAlive | Self::Http2 => b"GET /small HTTP/1.1\r\nHost: web.localhost\r\n\r\n",
             Self::Connect => {
                 b"GET /small HTTP/1.1\r\nHost: web.localhost\r\nConnection: close\r\n\r\n"
             }
