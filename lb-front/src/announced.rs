@@ -18,12 +18,13 @@ use super::{
     worker::Worker,
 };
 
-/// Serves a connection that the proxy at `peer` passes on.
+/// Serves a connection that the proxy at `peer` passes on, with TLS behind the header if it is `secure`.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
+    secure: bool,
 ) {
     let began = Instant::now();
     let mut seen = 0;
@@ -41,7 +42,7 @@ pub(super) async fn serve(
         }
     };
     match client {
-        Some(Ok(client)) => worker.take(stream, client.unwrap_or(peer), place),
+        Some(Ok(client)) => worker.take(stream, client.unwrap_or(peer), place, secure),
         // Whether the port is open is asked so.
         _ if seen == 0 => {}
         _ => refuse(&worker, peer, began.elapsed()),

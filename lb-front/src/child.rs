@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use super::{
-    Front, Limits, Reason, Workers,
-    control::{self, CONTROL, FRONT, Hello, Order, Report, VERSION},
+    Front, Limits, Listeners, Reason, Workers,
+    control::{self, CONTROL, FRONT, FRONT_TLS, Hello, Order, Report, VERSION},
     handover,
     stats::FrontStats,
 };
@@ -75,13 +75,17 @@ pub enum ChildError {
 /// When it cannot start, or a worker fails.
 pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
     let mut inherited = lb_sys::inherit::Inherited::take().map_err(ChildError::Descriptors)?;
-    let listeners = inherited.tcp(FRONT).map_err(ChildError::Descriptors)?;
+    let mut listeners = |name| inherited.tcp(name).map_err(ChildError::Descriptors);
+    let listeners = Listeners {
+        plain: listeners(FRONT)?,
+        tls: listeners(FRONT_TLS)?,
+    };
     let control = inherited.unix(CONTROL).map_err(ChildError::Descriptors)?;
     let control = control
         .into_iter()
         .next()
         .ok_or(ChildError::Missing(CONTROL))?;
-    if listeners.is_empty() {
+    if listeners.all().next().is_none() {
         return Err(ChildError::Missing(FRONT));
     }
     // Whoever started this process gives the orders, not whom it becomes.
@@ -110,7 +114,7 @@ pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
 /// What the front says of itself, and hands over.
 struct Own {
     kind: String,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Listeners,
 }
 
 async fn serve(
@@ -253,18 +257,17 @@ async fn attend(
     own: Arc<Own>,
     figures: tokio::sync::mpsc::Sender<oneshot::Sender<FrontStats>>,
 ) -> io::Result<Parted> {
+    let address = |listener: &std::net::TcpListener| listener.local_addr().ok();
     let hello = Hello {
         version: VERSION,
         pid: nix::unistd::getpid().as_raw(),
-        listeners: own
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect(),
+        listeners: own.listeners.all().filter_map(address).collect(),
+        tls: own.listeners.tls.iter().filter_map(address).collect(),
         has_routes: front.has_routes(),
         kind: own.kind.clone(),
     };
-    handover::send(&stream, &hello, &own.listeners).await?;
+    let listeners: Vec<_> = own.listeners.all().collect();
+    handover::send(&stream, &hello, &listeners).await?;
     drop(own);
     match timeout(HELLO, control::receive(&mut stream)).await?? {
         Some(Order::Hello { version: VERSION }) => {}
@@ -325,6 +328,12 @@ async fn obey(
             Order::Routes(routes, settings) => front.publish(&routes, &settings),
             Order::Change(change) => front.change(&change),
             Order::Drain | Order::Retire { .. } => return Ok(Some(order)),
+            Order::Certificates(tls) => {
+                if let Err(error) = front.present(&tls) {
+                    tracing::error!(%error, "a certificate that the agent sent; those before stay");
+                }
+                continue;
+            }
             Order::Hello { .. } => continue,
         }
         followed.send_replace(());

@@ -20,6 +20,8 @@ use super::{
 /// same, hence atomics.
 #[derive(Debug, Default)]
 pub(super) struct ClientState {
+    /// Whether the client speaks TLS with us.
+    secure: bool,
     /// Requests whose answer is complete.
     answers: AtomicU32,
     /// Whether a backend has agreed to leave HTTP.
@@ -62,8 +64,9 @@ impl Stop {
 }
 
 impl ClientState {
-    pub(super) fn new(place: OwnedSemaphorePermit, token: Token) -> Self {
+    pub(super) fn new(place: OwnedSemaphorePermit, token: Token, secure: bool) -> Self {
         Self {
+            secure,
             _place: Some(place),
             token,
             ..Self::default()
@@ -73,6 +76,11 @@ impl ClientState {
     /// Counts one more request of its address; `None` when that has `limit` connections and requests already.
     pub(super) fn one_more(&self, limit: usize) -> Option<Token> {
         crowd::one_more(&self.token, limit)
+    }
+
+    /// Whether the client speaks TLS with us.
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// One more request is answered to the end.

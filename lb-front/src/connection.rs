@@ -31,7 +31,7 @@ use super::{
     guard::Fault,
     h2,
     leave::{self, Begun},
-    proxy,
+    policy, proxy,
     wire::{self, Stream, Wire},
     worker::Worker,
 };
@@ -50,8 +50,8 @@ pub(super) async fn serve<S: Stream>(
             Rested::Http2(bytes) => {
                 return Box::pin(h2::serve(worker, stream, bytes, address, state)).await;
             }
-            Rested::Late => return Box::pin(late(&worker, &stream, address)).await,
-            Rested::Over => return,
+            Rested::Late => return Box::pin(late(&worker, stream, address)).await,
+            Rested::Over => return stream.end_with(b""),
         };
         match Box::pin(work(&worker, stream, bytes, address, &state)).await {
             Some(silent) => {
@@ -128,7 +128,7 @@ fn piece<S: Stream>(stream: &mut S, bytes: &mut BytesMut) -> impl Future<Output 
 }
 
 /// The beginning of what may have been a head did not go on.
-async fn late<S: Stream>(worker: &Worker, stream: &S, address: SocketAddr) {
+async fn late<S: Stream>(worker: &Worker, mut stream: S, address: SocketAddr) {
     let stop = Stop::HeaderTimeout.as_str();
     worker.counters.rejected(stop);
     tracing::debug!(client = %address, reason = stop, "stream refused");
@@ -136,7 +136,7 @@ async fn late<S: Stream>(worker: &Worker, stream: &S, address: SocketAddr) {
     let took = worker.limits.first_byte;
     let log = &worker.log;
     log.refused(address.ip(), Reason::HeaderTimeout, stop, status, took);
-    part(worker, stream, Some(Stop::HeaderTimeout)).await;
+    part(worker, &mut stream, Some(Stop::HeaderTimeout)).await;
 }
 
 /// Serves HTTP/1 requests from `bytes` on. The stream comes back once the client has been silent for a while.
@@ -155,6 +155,7 @@ async fn work<S: Stream>(
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
         service_fn(move |request| {
             begun.one();
+            let hsts = proxy::hsts::<S>(&worker);
             let answer = proxy::respond(
                 worker.clone(),
                 state.clone(),
@@ -163,7 +164,8 @@ async fn work<S: Stream>(
                 request,
             );
             let begun = begun.clone();
-            answer.map(move |answer| {
+            answer.map(move |mut answer| {
+                policy::tell_hsts(answer.headers_mut(), hsts);
                 begun.answered();
                 Ok::<_, Infallible>(answer)
             })
@@ -210,13 +212,13 @@ async fn work<S: Stream>(
                 .refused(address.ip(), reason, fault, status, took);
         }
     }
-    let stream = wire.into_stream();
+    let mut stream = wire.into_stream();
     if result.is_none() && parts.read_buf.is_empty() {
         return Some(stream);
     }
     // Before it has ended, closing on what it still sends would be a reset.
     if !state.has_ended() && !stalled {
-        part(worker, &stream, stop).await;
+        part(worker, &mut stream, stop).await;
     }
     None
 }
@@ -234,17 +236,14 @@ fn until_silent<C: Future + Unpin>(
 }
 
 /// Closes so that the client sees everything up to here.
-async fn part<S: Stream>(worker: &Worker, stream: &S, stop: Option<Stop>) {
-    let socket = stream.tcp();
+async fn part<S: Stream>(worker: &Worker, stream: &mut S, stop: Option<Stop>) {
     let last_word = match stop {
         Some(Stop::HeaderTimeout) => answer::HEADER_TIMEOUT,
         Some(Stop::Guard(Fault::TargetTooLong)) => answer::TARGET_TOO_LONG,
         _ => b"",
     };
-    if !last_word.is_empty() {
-        // Whoever does not take this does not get it.
-        let _ = socket.try_write(last_word);
-    }
+    stream.end_with(last_word);
+    let socket = stream.tcp();
     // Tells the client that nothing follows, then waits for it to see that.
     let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
     tokio::select! {

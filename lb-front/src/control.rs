@@ -8,16 +8,19 @@ use std::{io, net::SocketAddr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{routes::RoutesChange, stats::FrontStats, table::Settings};
+use super::{routes::RoutesChange, stats::FrontStats, table::Settings, tls::Tls};
 
 /// Changes with every change of a message, including routes and figures.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// The name of the passed listening socket that the agent connects to.
 pub const CONTROL: &str = "control";
 
 /// The name of the passed listeners for clients.
 pub const FRONT: &str = "front";
+
+/// The name of the passed listeners for clients that speak TLS.
+pub const FRONT_TLS: &str = "front-tls";
 
 /// What the front says first, with its listeners beside it. Version and process id stay where they are in every version.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub struct Hello {
     /// Where it listens.
     #[serde(default)]
     pub listeners: Vec<SocketAddr>,
+    /// Those of them that are for TLS.
+    #[serde(default)]
+    pub tls: Vec<SocketAddr>,
     /// Whether it has routes from an earlier agent.
     #[serde(default)]
     pub has_routes: bool,
@@ -50,6 +56,8 @@ pub enum Order {
     Routes(RoutesChange, Settings),
     /// Change those that you have.
     Change(RoutesChange),
+    /// Show these to clients that speak TLS from now on. Nothing is said to it.
+    Certificates(Tls),
     /// Finish what is in flight and end.
     Drain,
     /// Take no more connections, for another front does, and end with the last one that there is, or by `drain`.

@@ -77,10 +77,13 @@ impl Forwarding {
         client
     }
 
-    /// Whether the client behind a connection from `peer` speaks HTTPS, as a trusted proxy says.
-    pub(super) fn is_secure(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
-        let proto = || only(headers, &X_FORWARDED_PROTO);
-        self.trusts(peer) && proto().is_some_and(|it| is(it.as_bytes(), &[b"https", b"wss"]))
+    /// Whether the client behind a connection of `peer` speaks HTTPS: to us, or as a trusted proxy says.
+    pub(super) fn is_secure(&self, peer: Peer<'_>, headers: &HeaderMap) -> bool {
+        let told = match self.trusts(peer.address) {
+            true => told_secure(headers),
+            false => None,
+        };
+        told.unwrap_or(peer.secure)
     }
 
     /// The id that a request from `peer` gets; `None` if it has one that is believed, or needs none.
@@ -114,15 +117,15 @@ impl Forwarding {
         id: Option<&HeaderValue>,
     ) {
         if self.forwarded {
-            let element = element(peer.address, authority);
+            let element = element(peer, authority);
             join(headers, header::FORWARDED, &element);
         }
         if self.trusts(peer.address) {
             self.append(headers, peer, authority);
         } else {
             headers.insert(X_FORWARDED_FOR, peer.text.clone());
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-            headers.insert(X_FORWARDED_PORT, port(authority, false));
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.proto()));
+            headers.insert(X_FORWARDED_PORT, port(authority, peer.secure));
             headers.insert(X_FORWARDED_HOST, authority.clone());
         }
         if let Some(id) = id {
@@ -133,14 +136,9 @@ impl Forwarding {
     /// The same behind a trusted proxy, which says what it saw of the client.
     fn append(&self, headers: &mut HeaderMap, peer: Peer<'_>, authority: &HeaderValue) {
         join(headers, X_FORWARDED_FOR, peer.text.as_bytes());
-        let proto = only(headers, &X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
-        let secure = match proto {
-            Some(proto) if is(proto, &[b"https", b"wss"]) => Some(true),
-            Some(proto) if is(proto, &[b"http", b"ws"]) => Some(false),
-            _ => None,
-        };
+        let secure = told_secure(headers);
         if secure.is_none() {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.proto()));
         }
         if only(headers, &X_FORWARDED_HOST).is_none() {
             headers.insert(X_FORWARDED_HOST, authority.clone());
@@ -149,7 +147,7 @@ impl Forwarding {
         if !only(headers, &X_FORWARDED_PORT).is_some_and(is_port) {
             let port = port(
                 headers.get(X_FORWARDED_HOST).unwrap_or(authority),
-                secure == Some(true),
+                secure.unwrap_or(peer.secure),
             );
             headers.insert(X_FORWARDED_PORT, port);
         }
@@ -162,6 +160,14 @@ pub(super) struct Peer<'a> {
     pub(super) address: IpAddr,
     /// The same as a header has it.
     pub(super) text: &'a HeaderValue,
+    /// Whether it is over TLS.
+    pub(super) secure: bool,
+}
+
+impl Peer<'_> {
+    fn proto(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
 }
 
 /// Makes ids of 128 bits that nobody can tell beforehand: a count under a secret key.
@@ -186,6 +192,15 @@ impl Ids {
     }
 }
 
+/// Whether a proxy's client speaks HTTPS, as far as it says so.
+fn told_secure(headers: &HeaderMap) -> Option<bool> {
+    match only(headers, &X_FORWARDED_PROTO)?.as_bytes() {
+        proto if is(proto, &[b"https", b"wss"]) => Some(true),
+        proto if is(proto, &[b"http", b"ws"]) => Some(false),
+        _ => None,
+    }
+}
+
 /// The value of `name` if there is exactly one.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
@@ -207,15 +222,16 @@ fn join(headers: &mut HeaderMap, name: HeaderName, last: &[u8]) {
 }
 
 /// What we saw, as RFC 7239 section 4 writes it. An authority has no letter that a quoted string would have to mask.
-fn element(peer: IpAddr, authority: &HeaderValue) -> Vec<u8> {
+fn element(peer: Peer<'_>, authority: &HeaderValue) -> Vec<u8> {
     let mut element = b"for=".to_vec();
-    match peer.to_canonical() {
+    match peer.address.to_canonical() {
         IpAddr::V4(peer) => element.extend_from_slice(peer.to_string().as_bytes()),
         IpAddr::V6(peer) => element.extend_from_slice(format!("\"[{peer}]\"").as_bytes()),
     }
     element.extend_from_slice(b";host=\"");
     element.extend_from_slice(authority.as_bytes());
-    element.extend_from_slice(b"\";proto=http");
+    element.extend_from_slice(b"\";proto=");
+    element.extend_from_slice(peer.proto().as_bytes());
     element
 }
 

@@ -20,7 +20,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until};
 
-use super::{answer::Reason, client::ClientState, proxy, wire::Stream, worker::Worker};
+use super::{answer::Reason, client::ClientState, policy, proxy, wire::Stream, worker::Worker};
 
 use flow::{Flow, Flowing, Streams, Tasks};
 use watch::Watched;
@@ -62,11 +62,13 @@ pub(super) async fn serve<S: Stream>(
             let flow = streams.begin(token);
             join_cookies(request.headers_mut());
             let (worker, state, client) = (worker.clone(), state.clone(), client.clone());
+            let hsts = proxy::hsts::<S>(&worker);
             async move {
-                let answer = match admitted {
+                let mut answer = match admitted {
                     true => proxy::respond(worker, state, address.ip(), client, request).await,
                     false => proxy::turn_away(&worker, state, address.ip(), request),
                 };
+                policy::tell_hsts(answer.headers_mut(), hsts);
                 Ok::<_, Infallible>(passed(answer, flow))
             }
         })

@@ -31,7 +31,7 @@ pub struct Handed<T> {
 pub async fn send<T: Serialize>(
     to: &UnixStream,
     message: &T,
-    listeners: &[TcpListener],
+    listeners: &[&TcpListener],
 ) -> io::Result<()> {
     let bytes = control::encode(message)?;
     let mut bytes = &bytes[..];
@@ -41,7 +41,7 @@ pub async fn send<T: Serialize>(
             .next()
             .unwrap_or_default()
             .iter()
-            .map(AsFd::as_fd)
+            .map(|listener| listener.as_fd())
             .collect();
         // Each group needs a byte to go with.
         let piece = if groups.peek().is_some() {
@@ -125,7 +125,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // More than one message can carry.
         let listeners: Vec<_> = (0..300).map(|_| listener.try_clone().unwrap()).collect();
-        send(&here, &"hello", &listeners).await.unwrap();
+        let all: Vec<_> = listeners.iter().collect();
+        send(&here, &"hello", &all).await.unwrap();
         control::send(&mut { here }, &"next").await.unwrap();
         let first = receive::<String>(&there).await.unwrap().unwrap();
         assert_eq!(
@@ -143,8 +144,8 @@ mod tests {
     #[tokio::test]
     async fn who_reads_bytes_alone_gets_the_message_and_who_sends_them_alone_has_no_listener() {
         let (mut here, mut there) = UnixStream::pair().unwrap();
-        let listener = [TcpListener::bind("127.0.0.1:0").unwrap()];
-        send(&here, &"hello", &listener).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        send(&here, &"hello", &[&listener]).await.unwrap();
         let read: Option<String> = control::receive(&mut there).await.unwrap();
         assert_eq!(read.as_deref(), Some("hello"));
         control::send(&mut there, &"plain").await.unwrap();

@@ -16,6 +16,7 @@
 //! | `gather` | few bytes in one piece, towards either side |
 //! | `announced`, `proxy_header` | which client a proxy says a connection is of, by the PROXY protocol |
 //! | `h2`, `grpc` | HTTP/2 from a client, answers of the front's own to calls of gRPC |
+//! | `tls` | the handshake, which certificate a client gets, and its stream after that |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
@@ -55,28 +56,35 @@ mod services;
 mod stats;
 mod table;
 mod timer;
+pub mod tls;
 mod tunnel;
 mod wire;
 mod worker;
 mod workers;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use tokio::sync::watch;
 
 pub use answer::Reason;
 pub use backend::stats::{BackendStats, Ejected, ServiceStats};
 pub use child::{ChildArgs, ChildError, child_main};
 pub use forward::Forwarding;
+pub use policy::HttpsSettings;
 pub use services::ServiceTraffic;
 pub use stats::{FrontStats, RequestCount};
 pub use table::Settings;
-pub use workers::Workers;
+pub use workers::{Listeners, Workers};
 
 use log::Log;
 use routes::RoutesChange;
 use table::Table;
+use tls::{CertificateError, Tls};
 
 /// What all workers share: the routing table, one atomic pointer.
 pub struct Front {
@@ -85,6 +93,10 @@ pub struct Front {
     changed: watch::Sender<()>,
     limits: Limits,
     log: Arc<Log>,
+    /// What TLS listeners show; `None`: nothing has come yet.
+    tls: ArcSwapOption<ServerConfig>,
+    /// Made by the first that comes.
+    tls_maker: OnceLock<tls::Maker>,
 }
 
 impl Front {
@@ -95,7 +107,19 @@ impl Front {
             changed: watch::Sender::new(()),
             limits,
             log: Log::new(),
+            tls: ArcSwapOption::empty(),
+            tls_maker: OnceLock::new(),
         })
+    }
+
+    /// From now on clients of TLS listeners are shown `tls`. Connections that there are stay as they are.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used. Then all is as before.
+    pub fn present(&self, tls: &Tls) -> Result<(), CertificateError> {
+        let maker = self.tls_maker.get_or_init(tls::Maker::new);
+        self.tls.store(Some(Arc::new(maker.config(tls)?)));
+        Ok(())
     }
 
     /// The access log.

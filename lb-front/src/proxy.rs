@@ -22,6 +22,7 @@ use super::{
     request::{self, BodyKind, Checked, Sender},
     table::{ServiceTable, Table},
     tunnel,
+    wire::Stream,
     worker::Worker,
 };
 
@@ -94,6 +95,8 @@ pub(super) struct Outgoing {
     address: IpAddr,
     /// The same as a header has it.
     name: HeaderValue,
+    /// Whether the client speaks TLS with us.
+    secure: bool,
     /// The id that it gets.
     id: Option<HeaderValue>,
     pub(super) note: policy::Note,
@@ -111,6 +114,7 @@ impl Outgoing {
             peer: Peer {
                 address: self.address,
                 text: &self.name,
+                secure: self.secure,
             },
             forwarding: &table.forwarding,
             id: self.id.as_ref(),
@@ -148,19 +152,26 @@ fn admit(
         Ok(found) => found,
         Err(refusal) => return Err(refuse(refusal, body, exchange).into()),
     };
-    let secure = || table.forwarding.is_secure(address, &parts.headers);
+    let tls = exchange.client().is_secure();
+    let peer = Peer {
+        address,
+        text: &name,
+        secure: tls,
+    };
+    let secure = || table.forwarding.is_secure(peer, &parts.headers);
+    if let Some(https) = &table.https
+        && !secure()
+        && let Some(answer) = https.redirect(&parts, &checked)
+    {
+        return Err(instead(answer, body, exchange));
+    }
     let policy = service.policy();
     let judged = policy.map(|policy| {
         let note = policy.before(&parts, &checked, secure())?;
         policy.admit(service.lasting(), client, note)
     });
     let note = match judged {
-        Some(Err(answer)) => {
-            let policy::Answer { reason, response } = *answer;
-            exchange.answer(response.status(), reason);
-            let whole = body.is_end_stream();
-            return Err(Box::new(if whole { response } else { closing(response) }));
-        }
+        Some(Err(answer)) => return Err(instead(*answer, body, exchange)),
         Some(Ok(note)) => note,
         None => policy::Note::default(),
     };
@@ -172,9 +183,21 @@ fn admit(
         checked,
         address,
         name,
+        secure: tls,
         id,
         note,
     })
+}
+
+/// What a rule answers, without having looked at the body.
+fn instead(
+    policy::Answer { reason, response }: policy::Answer,
+    body: &Incoming,
+    exchange: &mut Exchange,
+) -> Box<Response<Bytes>> {
+    exchange.answer(response.status(), reason);
+    let whole = body.is_end_stream();
+    Box::new(if whole { response } else { closing(response) })
 }
 
 /// Answers for a client that has too many requests in flight.
@@ -190,6 +213,14 @@ pub(super) fn turn_away(
     exchange.asked(worker.log.asked(&parts, address));
     let answer = refuse(CROWD, &incoming, &mut exchange);
     Download::own(answer, exchange)
+}
+
+/// What answers to a client on an `S` say of its future.
+pub(super) fn hsts<S: Stream>(worker: &Worker) -> Option<HeaderValue> {
+    if !S::SECURE {
+        return None;
+    }
+    worker.table().https.as_ref().and_then(|https| https.hsts())
 }
 
 /// Which service the request is for.

@@ -16,7 +16,7 @@ use super::{
     forward::Forwarding,
     lasting::Lasting,
     log::LogSettings,
-    policy::Policy,
+    policy::{Https, HttpsSettings, Policy},
     request::Via,
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
     services::{Number, Numbers},
@@ -37,6 +37,9 @@ pub struct Settings {
     /// The access log.
     #[serde(default)]
     pub log: LogSettings,
+    /// What holds for plain HTTP as against HTTPS.
+    #[serde(default)]
+    pub https: HttpsSettings,
 }
 
 impl Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             via: "lb-agent".into(),
             forwarding: Forwarding::default(),
             log: LogSettings::default(),
+            https: HttpsSettings::default(),
         }
     }
 }
@@ -74,6 +78,8 @@ pub(super) struct Table {
     pub(super) no_route_status: StatusCode,
     pub(super) via: Via,
     pub(super) forwarding: Arc<Forwarding>,
+    /// What holds for plain HTTP as against HTTPS, if anything does.
+    pub(super) https: Option<Arc<Https>>,
 }
 
 /// One service behind the front.
@@ -105,6 +111,7 @@ impl Table {
             no_route_status: StatusCode::SERVICE_UNAVAILABLE,
             via: Via::fallback(),
             forwarding: Arc::default(),
+            https: None,
         }
     }
 
@@ -124,6 +131,7 @@ impl Table {
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
             forwarding: Arc::new(settings.forwarding.clone()),
+            https: Https::new(&settings.https).map(Arc::new),
         };
         // The agent before this one had other places.
         empty.changed(routes, |_, label| lasting.get(label).copied().cloned())

@@ -74,6 +74,8 @@ async fn pump<R>(
         }
         let piece = &buffer[..read];
         to.write_all(piece).await.map_err(&unwritten)?;
+        // TLS may still have some of it.
+        to.flush().await.map_err(&unwritten)?;
         moved.set(Instant::now());
         bytes.set(bytes.get() + read as u64);
     }

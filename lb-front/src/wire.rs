@@ -28,13 +28,29 @@ use super::{
 
 /// What carries a client's bytes, in whatever wrapping.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether that is TLS.
+    const SECURE: bool;
+
     /// The socket at its bottom.
     fn tcp(&self) -> &TcpStream;
+
+    /// Sends `last_word`, if that is anything, as far as the socket takes it at once; and says that nothing follows where there
+    /// is a word for it.
+    fn end_with(&mut self, last_word: &[u8]);
 }
 
 impl Stream for TcpStream {
+    const SECURE: bool = false;
+
     fn tcp(&self) -> &TcpStream {
         self
+    }
+
+    fn end_with(&mut self, last_word: &[u8]) {
+        if !last_word.is_empty() {
+            // Whoever does not take this does not get it.
+            let _ = self.try_write(last_word);
+        }
     }
 }
 
@@ -334,12 +350,12 @@ pub(super) struct Stall(Option<Pin<Box<Sleep>>>);
 
 impl Stall {
     /// `written` unless the client has not taken anything for longer than `limit`.
-    pub(super) fn poll(
+    pub(super) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
         limit: Duration,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.0 = None;
             return written;
@@ -395,7 +411,13 @@ impl<S: Stream> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // A socket keeps nothing back. TLS does, and has said that it was written.
+        if S::SECURE {
+            let limit = self.limits.write_stall;
+            return self.stall.poll(cx, limit, flushed);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -29,6 +29,8 @@ use super::{
     log::Sink,
     stats::{Counters, FrontStats},
     table::Table,
+    tls,
+    workers::Listeners,
 };
 
 /// What a worker's connections have in common.
@@ -56,7 +58,7 @@ pub(super) struct Worker {
 /// What a worker is started with.
 pub(super) struct Start {
     pub(super) front: Arc<Front>,
-    pub(super) listeners: Vec<std::net::TcpListener>,
+    pub(super) listeners: Listeners,
     /// Requests for this worker's figures.
     pub(super) figures: mpsc::Receiver<oneshot::Sender<FrontStats>>,
     pub(super) drain: CancellationToken,
@@ -85,15 +87,26 @@ impl Worker {
         stream: TcpStream,
         address: SocketAddr,
         place: OwnedSemaphorePermit,
+        secure: bool,
     ) {
         let limit = self.bearable(address.ip());
         let Some(token) = self.crowd.admit(address.ip(), limit) else {
             return self.counters.rejected(CROWD);
         };
-        let state = Arc::new(ClientState::new(place, token));
+        let state = Arc::new(ClientState::new(place, token, secure));
         self.counters.accepted.add_one();
-        let serving = connection::serve(self.clone(), stream, address, state);
-        self.tasks.spawn_local(serving);
+        if secure {
+            let serving = tls::serve(self.clone(), stream, address, state);
+            self.tasks.spawn_local(serving);
+        } else {
+            let serving = connection::serve(self.clone(), stream, address, state);
+            self.tasks.spawn_local(serving);
+        }
+    }
+
+    /// What clients of TLS listeners are shown.
+    pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.front.tls.load_full()
     }
 
     fn read(&self) -> FrontStats {
@@ -129,10 +142,12 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
     });
     let room = Arc::new(Semaphore::new(worker.limits.client_connections));
     let accepting = TaskTracker::new();
-    for listener in start.listeners {
+    let Listeners { plain, tls } = start.listeners;
+    let plain = plain.into_iter().map(|it| (it, false));
+    for (listener, secure) in plain.chain(tls.into_iter().map(|it| (it, true))) {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn_local(accept(worker.clone(), listener, room.clone()));
+        accepting.spawn_local(accept(worker.clone(), listener, secure, room.clone()));
     }
     let housekeeping = keep_house(worker.clone(), start.figures);
     let draining = async {
@@ -210,9 +225,9 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
     }
 }
 
-/// Takes connections until drained; those that the kernel had already queued by then are served too, as far
+/// Takes connections, `secure` ones by TLS, until drained; those that the kernel had already queued by then are served too, as far
 /// as there is room.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool, room: Arc<Semaphore>) {
     let mut changes = worker.front.changed.subscribe();
     let routes = changes.wait_for(|()| worker.front.has_routes());
     tokio::select! {
@@ -242,10 +257,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, room: Arc<Semaphore>)
                 // Only slower without it.
                 let _ = stream.set_nodelay(true);
                 if worker.table().forwarding.announces(address.ip()) {
-                    let serving = announced::serve(worker.clone(), stream, address, permit);
+                    let serving = announced::serve(worker.clone(), stream, address, permit, secure);
                     worker.tasks.spawn_local(serving);
                 } else {
-                    worker.take(stream, address, permit);
+                    worker.take(stream, address, permit, secure);
                 }
             }
             Err(error) => {

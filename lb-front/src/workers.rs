@@ -12,6 +12,29 @@ use super::{
     worker::{self, Start},
 };
 
+/// Where a front listens.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For HTTP.
+    pub plain: Vec<TcpListener>,
+    /// For the same inside TLS.
+    pub tls: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &TcpListener> {
+        self.plain.iter().chain(&self.tls)
+    }
+}
+
+impl From<Vec<TcpListener>> for Listeners {
+    fn from(plain: Vec<TcpListener>) -> Self {
+        let tls = Vec::new();
+        Self { plain, tls }
+    }
+}
+
 /// The running workers.
 pub struct Workers {
     figures: Vec<mpsc::Sender<oneshot::Sender<FrontStats>>>,
@@ -30,7 +53,7 @@ impl Workers {
     /// A thread that cannot be started, or a listener that cannot be shared.
     pub fn start(
         front: &Arc<Front>,
-        listeners: &[TcpListener],
+        listeners: &Listeners,
         count: usize,
         grace: Duration,
     ) -> io::Result<Self> {
@@ -42,7 +65,10 @@ impl Workers {
             figures.push(asked);
             let start = Start {
                 front: front.clone(),
-                listeners: share(listeners, place, count)?,
+                listeners: Listeners {
+                    plain: share(&listeners.plain, place, count)?,
+                    tls: share(&listeners.tls, place, count)?,
+                },
                 figures: requests,
                 drain: drain.child_token(),
                 hurry: hurry.child_token(),

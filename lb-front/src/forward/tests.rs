@@ -15,6 +15,7 @@ fn told(peer: &str, fields: &[(&'static str, &str)]) -> HeaderMap {
     let peer = Peer {
         address: peer.parse().unwrap(),
         text: &text,
+        secure: false,
     };
     let authority = HeaderValue::from_static("web:8080");
     let id = forwarding.id(peer.address, &headers, &Ids::default());

@@ -122,6 +122,7 @@ fn passed_on(parts: &Parts, checked: &Checked, body: BodyKind) {
         peer: Peer {
             address: [192, 0, 2, 1].into(),
             text: &HeaderValue::from_static("192.0.2.1"),
+            secure: false,
         },
         forwarding: &Forwarding::default(),
         id: Some(&HeaderValue::from_static("1f")),

@@ -4,6 +4,7 @@
 mod canary;
 mod cors;
 mod headers;
+mod https;
 mod rate;
 mod redirect;
 mod strip;
@@ -25,6 +26,9 @@ pub(super) use rate::Paces;
 use rate::Rate;
 use redirect::Redirect;
 use strip::Strip;
+
+pub use https::HttpsSettings;
+pub(super) use https::{Https, tell_hsts};
 
 /// The rules of a service that has any, ready to be followed.
 pub(super) struct Policy {
@@ -75,8 +79,8 @@ impl Policy {
         }
     }
 
-    /// Whether the request may go on to a backend, and what to remember of it. It is `secure` if the client speaks HTTPS to a
-    /// proxy that is believed.
+    /// Whether the request may go on to a backend, and what to remember of it. It is `secure` if the client speaks HTTPS to us or to
+    /// a proxy that is believed.
     ///
     /// # Errors
     ///

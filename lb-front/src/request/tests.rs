@@ -115,6 +115,7 @@ fn rewritten(method: &str, uri: &str, fields: &[(&str, &str)], body: BodyKind) -
         peer: Peer {
             address: [192, 0, 2, 1].into(),
             text: &HeaderValue::from_static("192.0.2.1"),
+            secure: false,
         },
         forwarding: &Forwarding::default(),
         id: Some(&HeaderValue::from_static("1f")),

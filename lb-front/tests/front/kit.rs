@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_front::{
-    Front, FrontStats, Limits, Settings, Workers,
+    Front, FrontStats, Limits, Listeners, Settings, Workers,
     routes::{RouteBackend, RouteService, RoutesChange},
 };
 use tokio::runtime::Runtime;
@@ -141,8 +141,8 @@ pub(crate) fn ok(body: &str) -> Vec<u8> {
 }
 
 /// A client's connection.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
@@ -167,10 +167,15 @@ impl Client {
 
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            stream,
-            buffer: Vec::new(),
-        }
+        Self::within(stream)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over whatever it is.
+    pub(crate) fn within(stream: S) -> Self {
+        let buffer = Vec::new();
+        Self { stream, buffer }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
@@ -227,14 +232,14 @@ impl Client {
     }
 }
 
-fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
+fn read_more(stream: &mut impl Read, buffer: &mut Vec<u8>) -> bool {
     let mut piece = [0; 4096];
     let read = stream.read(&mut piece).unwrap_or(0);
     buffer.extend_from_slice(&piece[..read]);
     read > 0
 }
 
-fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> Option<Vec<u8>> {
+fn read_until(stream: &mut impl Read, buffer: &mut Vec<u8>, end: &[u8]) -> Option<Vec<u8>> {
     loop {
         if let Some(at) = buffer.windows(end.len()).position(|window| window == end) {
             return Some(buffer.drain(..at + end.len()).collect());
@@ -244,7 +249,7 @@ fn read_until(stream: &mut TcpStream, buffer: &mut Vec<u8>, end: &[u8]) -> Optio
 }
 
 /// `None`: it ends with the connection, or there is none.
-fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> Option<Vec<u8>> {
+fn read_body(stream: &mut impl Read, buffer: &mut Vec<u8>, head: &str) -> Option<Vec<u8>> {
     if field(head, "transfer-encoding").is_some() {
         let trailers = field(head, "trailer").is_some();
         let end: &[u8] = if trailers { b"\r\n\r\n" } else { b"0\r\n\r\n" };
@@ -267,6 +272,7 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// A front with its threads in this process.
 pub(crate) struct TestFront {
     pub(crate) address: SocketAddr,
+    tls: Option<SocketAddr>,
     pub(crate) front: Arc<Front>,
     workers: Option<Workers>,
     runtime: Runtime,
@@ -289,15 +295,39 @@ impl TestFront {
         workers: usize,
         grace: Duration,
     ) -> Self {
-        let address = listener.local_addr().unwrap();
+        Self::on_all(vec![listener].into(), limits, workers, grace)
+    }
+
+    /// One worker that also speaks TLS, with the service `web` on `backends`.
+    pub(crate) fn with_tls(limits: Limits, backends: &[&Backend]) -> Self {
+        let bind = || vec![TcpListener::bind("127.0.0.1:0").unwrap()];
+        let listeners = Listeners {
+            plain: bind(),
+            tls: bind(),
+        };
+        let front = Self::on_all(listeners, limits, 1, PATIENCE);
+        let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
+        front.publish(&addresses);
+        front
+    }
+
+    fn on_all(listeners: Listeners, limits: Limits, workers: usize, grace: Duration) -> Self {
+        let address = |listeners: &[TcpListener]| Some(listeners.first()?.local_addr().unwrap());
+        let (plain, tls) = (address(&listeners.plain), address(&listeners.tls));
         let front = Front::new(limits);
-        let workers = Workers::start(&front, &[listener], workers, grace).unwrap();
+        let workers = Workers::start(&front, &listeners, workers, grace).unwrap();
         Self {
-            address,
+            address: plain.unwrap(),
+            tls,
             front,
             workers: Some(workers),
             runtime: Runtime::new().unwrap(),
         }
+    }
+
+    /// Where it speaks TLS.
+    pub(crate) fn tls(&self) -> SocketAddr {
+        self.tls.expect("a front that speaks TLS")
     }
 
     /// One worker with the usual limits and the service `web` on `backends`.

@@ -26,5 +26,6 @@ mod restart;
 mod sending;
 mod slow;
 mod smuggling;
+mod tls;
 mod upgrade;
 mod weights;
