@@ -4,7 +4,7 @@
 //! it never breaks the service, nor another option. Which options there are stands in [`table`].
 
 pub mod access;
-mod front;
+pub(crate) mod front;
 pub mod table;
 mod value;
 

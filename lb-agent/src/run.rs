@@ -30,7 +30,7 @@ use crate::{
     privileges::{self, Privileges},
 };
 use listeners::Listeners;
-use stages::spawn;
+use stages::{Signals, spawn};
 
 /// How long the stages have to end beside what requests in flight at the front have.
 const GRACE: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
     for name in inherited.names() {
         tracing::warn!(
             name,
-            "a passed descriptor is not used; the names are front, admin and dns"
+            "a passed descriptor is not used; the names are front, front-tls, admin and dns"
         );
     }
     network::take_pools(&shares(pools)).await?;
@@ -148,8 +148,12 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
     } = config.front;
     let end = front::End::default();
     let stop = &end.stop;
+    let signals = Signals {
+        end: &end,
+        reload: reload.subscribe(),
+    };
     let mut stages = spawn(
-        config, consul, listeners, plane, privileges, &readiness, &end,
+        config, consul, listeners, plane, privileges, &readiness, signals,
     )?;
     readiness.set(BOUND);
     if let Some(wanted) = host_dns {

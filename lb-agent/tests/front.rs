@@ -20,5 +20,9 @@ mod load;
 mod process;
 #[path = "front/snapshots.rs"]
 mod snapshots;
+#[path = "front/tls.rs"]
+mod tls;
+#[path = "../../lb-front/tests/front/tlskit.rs"]
+mod tlskit;
 #[path = "front/upgrade.rs"]
 mod upgrade;

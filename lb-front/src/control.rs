@@ -53,7 +53,7 @@ pub enum Order {
         version: u32,
     },
     /// Follow these from now on, which are all there are.
-    Routes(RoutesChange, Settings),
+    Routes(RoutesChange, Box<Settings>),
     /// Change those that you have.
     Change(RoutesChange),
     /// Show these to clients that speak TLS from now on. Nothing is said to it.
@@ -123,14 +123,14 @@ mod tests {
     #[tokio::test]
     async fn a_message_arrives_as_it_was_sent() {
         let (mut here, mut there) = tokio::io::duplex(16);
-        let sent = Order::Routes(RoutesChange::default(), Settings::default());
+        let sent = Order::Routes(RoutesChange::default(), Box::default());
         let (sent_fine, received) =
             tokio::join!(send(&mut here, &sent), receive::<Order>(&mut there));
         sent_fine.unwrap();
         let Some(Order::Routes(routes, settings)) = received.unwrap() else {
             panic!("another message");
         };
-        let empty = (RoutesChange::default(), Settings::default());
+        let empty = (RoutesChange::default(), Box::default());
         assert_eq!((routes, settings), empty);
     }
 

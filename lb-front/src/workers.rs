@@ -23,7 +23,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = &TcpListener> {
+    pub fn all(&self) -> impl Iterator<Item = &TcpListener> {
         self.plain.iter().chain(&self.tls)
     }
 }

@@ -8,6 +8,7 @@ mod args;
 mod cgroup;
 mod consul;
 mod engine;
+mod front_tls;
 mod raw;
 mod register;
 mod registrar;
@@ -40,7 +41,7 @@ use crate::{
         self,
         consul::{Address, Tls, Warning},
     },
-    docker, health,
+    docker, front, health,
     vip::Pool6,
 };
 
@@ -178,6 +179,19 @@ pub struct Front {
     pub forwarding: lb_front::Forwarding,
     /// What is written down of requests.
     pub access_log: lb_front::log::LogSettings,
+    /// TLS; `None` is without.
+    pub tls: Option<FrontTls>,
+}
+
+/// TLS at the front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontTls {
+    /// Where it is spoken, unless listeners are passed in.
+    pub listen: Vec<SocketAddr>,
+    /// The certificates.
+    pub files: front::Files,
+    /// What becomes of clients without.
+    pub https: lb_front::HttpsSettings,
 }
 
 /// The page, the metrics and the API.

@@ -38,6 +38,15 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A certificate and its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawPair {
+    /// The file of the certificate.
+    pub certificate: Option<Given<String>>,
+    /// That of the key, if it is another one.
+    pub key: Option<Given<String>>,
+}
+
 /// Defines [`RawConfig`] with `over`, so that a field cannot be forgotten in one of the two.
 macro_rules! raw_config {
     ($($name:ident: $kind:ty,)*) => {
@@ -105,6 +114,13 @@ raw_config! {
     front_proxy_protocol: Vec<String>,
     front_forwarded: bool,
     front_request_id: bool,
+    tls: (),
+    tls_listen: Vec<String>,
+    tls_certificates: Vec<RawPair>,
+    tls_folder: String,
+    tls_min_version: String,
+    tls_redirect: String,
+    tls_hsts: String,
     access_log_format: String,
     access_log_status: Vec<String>,
     access_log_slower_than: String,
@@ -225,6 +241,15 @@ impl RawConfig {
             raw.front_proxy_protocol = keys.strings(front, "proxy_protocol");
             raw.front_forwarded = keys.boolean(front, "forwarded");
             raw.front_request_id = keys.boolean(front, "request_id");
+            keys.table(front, "tls", |keys, tls| {
+                raw.tls = Some(keys.given(tls.line, ()));
+                raw.tls_listen = keys.strings(tls, "listen");
+                raw.tls_certificates = keys.pairs(tls, "certificates");
+                raw.tls_folder = keys.string(tls, "folder");
+                raw.tls_min_version = keys.string(tls, "min_version");
+                raw.tls_redirect = keys.string(tls, "redirect");
+                raw.tls_hsts = keys.string(tls, "hsts");
+            });
             keys.table(front, "access_log", |keys, log| {
                 raw.access_log_format = keys.string(log, "format");
                 raw.access_log_status = keys.strings(log, "status");
@@ -402,6 +427,26 @@ impl Keys {
     fn integer(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<i64>> {
         let lined = table.integer(&mut self.reader, key);
         self.lined(lined)
+    }
+
+    /// The certificates and keys in the tables `[[key]]`.
+    fn pairs(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<Vec<RawPair>>> {
+        let tables = table.tables(&mut self.reader, key);
+        let line = tables.first()?.line;
+        let mut pairs = Vec::new();
+        for mut table in tables {
+            let pair = RawPair {
+                certificate: self.string(&mut table, "certificate"),
+                key: self.string(&mut table, "key"),
+            };
+            if pair.certificate.is_none() {
+                let message = format!("[[{key}]] needs a `certificate`");
+                self.reader.report(table.line, message);
+            }
+            table.finish(&mut self.reader);
+            pairs.push(pair);
+        }
+        Some(self.given(line, pairs))
     }
 
     /// Reads the table `[key]` with `read`, if it is there.

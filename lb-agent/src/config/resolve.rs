@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, access_log, cgroup, consul, engine, registrar,
+    Sources, Vip, access_log, cgroup, consul, engine, front_tls, registrar,
 };
 use crate::{
     health,
@@ -130,15 +130,18 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         forwarded: raw.front_forwarded.as_ref().is_some_and(|it| it.value),
         request_id: raw.front_request_id.as_ref().is_none_or(|it| it.value),
     };
+    let default = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))];
+    let listen = judge.list(&raw.front_listen, default, listener);
+    let tls = front_tls::resolve(raw, judge);
+    if let Some(tls) = &tls {
+        front_tls::compare(&listen, raw, tls, judge);
+    }
     Front {
         forwarding,
         access_log,
+        tls,
         enabled: raw.front_enabled.as_ref().is_none_or(|it| it.value),
-        listen: judge.list(
-            &raw.front_listen,
-            vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))],
-            listener,
-        ),
+        listen,
         domains: domains(raw, judge),
         expose: judge.text(&raw.front_expose, Expose::All, expose),
         no_route_status: judge.number(&raw.front_no_route_status, 503, 400..=599),
@@ -420,7 +423,7 @@ fn domain(text: &str) -> Result<String, String> {
     }
 }
 
-fn listener(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
     // `:80` means every address of this host.
     let full = match text.strip_prefix(':') {
         Some(port) => format!("0.0.0.0:{port}"),

@@ -14,7 +14,7 @@ mod follow;
 pub(crate) mod fuzz;
 mod inspect;
 mod table;
-mod time;
+pub(crate) mod time;
 
 pub use client::RequestError;
 pub use config::{Address, AddressError, Config};

@@ -53,7 +53,7 @@ fn offset_seconds(text: &str) -> Option<i64> {
 }
 
 /// Days from 1970-01-01 in the Gregorian calendar. Years begin in March here, so that the leap day is the last one.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let month = (month + 9) % 12;
     let era = year.div_euclid(400);

@@ -2,6 +2,8 @@
 //!
 //! What runs in that process is the crate [`lb_front`].
 
+mod certificates;
 mod supervise;
 
+pub use certificates::{CertificateOutputs, Files, InUse, Pair, certificates};
 pub use supervise::{End, Metrics, Outputs, SuperviseError, Supervisor, listeners, supervise};

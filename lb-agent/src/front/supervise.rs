@@ -17,18 +17,23 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncWrite, AsyncWriteExt as _},
     process::Child,
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use interface::workers;
+use listen::Group;
 use living::{Living, find, greet, is_nobody, successor};
 use sent::Sent;
 use telling::Telling;
 
-use lb_front::control::{self, CONTROL, FRONT, Order, Report, VERSION};
+use lb_front::{
+    Listeners,
+    control::{self, CONTROL, FRONT, FRONT_TLS, Order, Report, VERSION},
+    tls::Tls,
+};
 
 use crate::{catalog::Problem, routes::RouteConfig, snapshot::Snapshot};
 
@@ -57,15 +62,23 @@ pub fn listeners(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
 /// of one that may be there.
 pub async fn supervise(
     config: Supervisor,
-    inherited: Vec<TcpListener>,
+    inherited: impl Into<Listeners>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     outputs: Outputs,
     end: End,
 ) -> Result<(), SuperviseError> {
+    let inherited = inherited.into();
+    let plain = Group::new(FRONT, &config.listen, inherited.plain);
+    let tls = Group::new(FRONT_TLS, &config.listen_tls, inherited.tls);
+    // Who asks for nothing at all takes what there is.
+    let plain = match config.listen_tls.is_empty() {
+        true => plain.anywhere(),
+        false => plain,
+    };
     let mut stage = Stage {
         config,
-        passed: !inherited.is_empty(),
-        listeners: inherited,
+        plain,
+        tls,
         child: None,
         former: None,
         retired: None,
@@ -117,10 +130,10 @@ pub async fn supervise(
 
 struct Stage {
     config: Supervisor,
-    /// Those of the present front, for the next one: passed to the agent, bound, or handed over.
-    listeners: Vec<TcpListener>,
-    /// Whether they were passed, and so are all that there are to be.
-    passed: bool,
+    /// The listeners of the present front, for the next one.
+    plain: Group,
+    /// Those for TLS.
+    tls: Group,
     /// The present front, if this agent started it.
     child: Option<Child>,
     /// Serves until the present one follows its routes.
@@ -142,12 +155,12 @@ impl Stage {
         match find(&control).await {
             Ok(mut front) if self.fits(&front) => {
                 tracing::info!(pid = front.hello.pid, "adopted a living front");
-                if self.listeners.is_empty() {
-                    self.listeners = std::mem::take(&mut front.listeners);
-                }
+                let living = std::mem::take(&mut front.listeners);
+                self.plain.adopt(living.plain);
+                self.tls.adopt(living.tls);
                 return Ok(front);
             }
-            Ok(front) if !front.listeners.is_empty() => {
+            Ok(front) if front.listeners.all().next().is_some() => {
                 let next = self.follow(front).await;
                 return next.map_err(|error| SuperviseError::Follow(Box::new(error)));
             }
@@ -185,21 +198,10 @@ impl Stage {
 
     /// Whether `front` is what this agent would start, where it would.
     fn fits(&self, front: &Living) -> bool {
-        let hello = &front.hello;
-        let has = |own| listen::has(&front.listeners, own).unwrap_or_default();
-        let is = |wanted: &SocketAddr| hello.listeners.iter().any(|it| listen::is_at(*wanted, *it));
-        hello.version == VERSION
-            && hello.kind == self.config.kind
-            && self.listeners.iter().all(has)
-            && (self.passed
-                || self.config.listen.iter().all(is)
-                    && hello.listeners.iter().all(|it| self.is_wanted(*it)))
-    }
-
-    /// Whether the front is to listen at `address`. Passed listeners take the place of those that are configured.
-    fn is_wanted(&self, address: SocketAddr) -> bool {
-        let listen = &self.config.listen;
-        !self.passed && (listen.is_empty() || listen.iter().any(|it| listen::is_at(*it, address)))
+        front.hello.version == VERSION
+            && front.hello.kind == self.config.kind
+            && self.plain.fits(&front.listeners.plain)
+            && self.tls.fits(&front.listeners.tls)
     }
 
     /// A front in the place of `former`, which goes on until the new one follows its routes.
@@ -212,12 +214,11 @@ impl Stage {
             "another front follows a living one"
         );
         self.end_child(Duration::ZERO).await;
-        let mut all = std::mem::take(&mut self.listeners);
-        let united = listen::unite(&mut all, &former.listeners, |it| self.is_wanted(it));
-        self.listeners = all;
         // Those that are not wanted any more are closed with that front.
-        former.listeners.clear();
-        united.map_err(SuperviseError::Start)?;
+        let handed = std::mem::take(&mut former.listeners);
+        for (own, handed) in [(&mut self.plain, handed.plain), (&mut self.tls, handed.tls)] {
+            own.inherit(&handed).map_err(SuperviseError::Start)?;
+        }
         self.listen()?;
         let place = successor(&self.config.control);
         self.child = Some(self.start(&place, &["--successor"])?);
@@ -255,17 +256,15 @@ impl Stage {
 
     /// Sees to it that there are listeners at every address.
     fn listen(&mut self) -> Result<(), SuperviseError> {
-        if self.passed {
-            return Ok(());
-        }
-        let there = listen::addresses(&self.listeners);
-        let missing = |it: &&SocketAddr| !there.iter().any(|has| listen::is_at(**it, *has));
-        for &address in self.config.listen.iter().filter(missing) {
-            let bound = listen::group(address, self.config.workers);
-            self.listeners
-                .extend(bound.map_err(|source| SuperviseError::Listen { address, source })?);
-        }
-        Ok(())
+        let workers = self.config.workers;
+        self.plain.listen(workers)?;
+        self.tls.listen(workers)
+    }
+
+    /// Lets go of all listeners.
+    fn let_go(&mut self) {
+        self.plain.all.clear();
+        self.tls.all.clear();
     }
 
     fn start(&self, path: &Path, arguments: &[&str]) -> Result<Child, SuperviseError> {
@@ -274,9 +273,11 @@ impl Stage {
             source,
         })?;
         let mut passed = vec![(CONTROL, OwnedFd::from(control))];
-        for listener in &self.listeners {
-            let copy = listener.try_clone().map_err(SuperviseError::Start)?;
-            passed.push((FRONT, copy.into()));
+        for group in [&self.plain, &self.tls] {
+            for listener in &group.all {
+                let copy = listener.try_clone().map_err(SuperviseError::Start)?;
+                passed.push((group.name, copy.into()));
+            }
         }
         let mut command = std::process::Command::new(&self.config.program);
         command.args(&self.config.arguments);
@@ -308,7 +309,7 @@ impl Stage {
         let routes = RouteConfig { listeners, ..own };
         self.report(None);
         // The stage has what it needs of them.
-        front.listeners.clear();
+        front.listeners = Listeners::default();
         // The one before has some, if there is one.
         let mut has_routes = front.hello.has_routes || self.former.is_some();
         let mut telling = Telling::new(routes, self.config.settings.clone());
@@ -325,6 +326,11 @@ impl Stage {
             }
             Err::<(), _>(io::Error::from(io::ErrorKind::UnexpectedEof))
         });
+        // Before the routes: what follows them must be able to shake hands.
+        let mut certificates = self.config.certificates.clone();
+        if let Some(certificates) = &mut certificates {
+            tell_certificates(&mut front.orders, certificates).await?;
+        }
         let mut patience = std::pin::pin!(sleep(PATIENCE));
         let mut patient = true;
         // Since when there is a snapshot that was not looked at, and what the front has not yet said that it follows.
@@ -355,6 +361,11 @@ impl Stage {
                         break;
                     }
                     news = Some(Instant::now());
+                }
+                Ok(()) = changed(&mut certificates) => {
+                    if let Some(certificates) = &mut certificates {
+                        tell_certificates(&mut front.orders, certificates).await?;
+                    }
                 }
                 // Its end is heard above.
                 Ok(()) = followed.changed(), if sent.is_some() => {
@@ -414,7 +425,7 @@ impl Stage {
             others.extend(self.former.take());
         }
         // The port is free for others as soon as the front lets go of it, not only when its drain is over.
-        self.listeners.clear();
+        self.let_go();
         // It may have ended by itself in this moment.
         let _ = control::send(&mut front.orders, &Order::Drain).await;
         for other in &mut others {
@@ -442,7 +453,7 @@ impl Stage {
 
     /// Ends a front that serves on without this agent.
     async fn end_left(&mut self) {
-        self.listeners.clear();
+        self.let_go();
         if let Ok(mut front) = find(&self.config.control).await
             && front.order(&Order::Drain).await.is_ok()
         {
@@ -506,6 +517,26 @@ impl Stage {
             *known != before
         });
         self.trouble = trouble;
+    }
+}
+
+/// Tells of the newest certificates.
+async fn tell_certificates(
+    orders: &mut (impl AsyncWrite + Unpin),
+    certificates: &mut watch::Receiver<Arc<Tls>>,
+) -> io::Result<()> {
+    let tls = certificates.borrow_and_update().clone();
+    let order = Order::Certificates((*tls).clone());
+    timeout(ORDER, control::send(orders, &order)).await?
+}
+
+/// Ends when there are other certificates; never where there is no TLS.
+async fn changed(
+    certificates: &mut Option<watch::Receiver<Arc<Tls>>>,
+) -> Result<(), watch::error::RecvError> {
+    match certificates {
+        Some(certificates) => certificates.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,7 +5,7 @@ mod cors;
 mod headers;
 mod path;
 mod rate;
-mod redirect;
+pub(crate) mod redirect;
 
 use std::{sync::Arc, time::Duration};
 

@@ -17,6 +17,7 @@ use super::stages::front_control;
 /// Every listener, passed in or bound.
 pub(super) struct Listeners {
     pub(super) front: Vec<TcpListener>,
+    pub(super) front_tls: Vec<TcpListener>,
     pub(super) admin: Vec<TcpListener>,
     pub(super) admin_socket: std::os::unix::net::UnixListener,
     pub(super) dns_udp: Vec<UdpSocket>,
@@ -55,13 +56,22 @@ impl Listeners {
         let mut front = inherited.tcp("front").context(bad)?;
         // A living front of an earlier agent has them already.
         let adopted = UnixStream::connect(front_control(config)).is_ok();
-        if config.front.enabled && front.is_empty() && !adopted {
-            for &address in &config.front.listen {
-                front.extend(bound("[front] listen", address, front::listeners)?);
+        let mut front_tls = inherited.tcp("front-tls").context(bad)?;
+        if config.front.enabled && !adopted {
+            if front.is_empty() {
+                for &address in &config.front.listen {
+                    front.extend(bound("[front] listen", address, front::listeners)?);
+                }
+            }
+            let tls = config.front.tls.iter().filter(|_| front_tls.is_empty());
+            let wanted: Vec<_> = tls.flat_map(|tls| &tls.listen).collect();
+            for &address in wanted {
+                front_tls.extend(bound("[front.tls] listen", address, front::listeners)?);
             }
         }
         Ok(Self {
             front,
+            front_tls,
             admin,
             admin_socket: admin::bind_socket(&config.socket)?,
             dns_udp,

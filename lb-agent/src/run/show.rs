@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use lb_agent::{
@@ -68,6 +69,56 @@ pub(super) fn front_line(stats: Option<&FrontStats>) -> Component {
             Component::new("front", mark, detail)
         }
     }
+}
+
+pub(super) fn certificates_line(in_use: &[front::InUse]) -> Component {
+    let Some(first) = in_use.iter().min_by_key(|it| it.until) else {
+        return Component::new("tls", Mark::Error, "no certificate: nobody can connect");
+    };
+    let left = first
+        .until
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    let mark = match left.is_zero() {
+        true => Mark::Error,
+        false => Mark::Ok,
+    };
+    let many = admin::text::count(in_use.len(), "certificate");
+    let detail = match left.is_zero() {
+        true => format!("{many}; that of {} has expired", first.name),
+        false => format!(
+            "{many}; that of {} expires first, in {}",
+            first.name,
+            admin::text::duration(left)
+        ),
+    };
+    Component::new("tls", mark, detail)
+}
+
+/// Until when each certificate is good.
+pub(super) fn certificates_figures(
+    in_use: watch::Receiver<Vec<front::InUse>>,
+) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
+    Figures::new(move || {
+        let in_use = in_use.borrow();
+        // Several may be for the same name: the first to end counts.
+        let mut by_name = BTreeMap::new();
+        for it in in_use.iter() {
+            let until = by_name.entry(&it.name).or_insert(it.until);
+            *until = (*until).min(it.until);
+        }
+        let samples = by_name.into_iter().map(|(name, until)| {
+            let since = until
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
+            Sample::labelled([("name", name)], since.as_secs_f64())
+        });
+        vec![Figure::gauge(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When a certificate of the front expires, in seconds since 1970",
+            samples.collect(),
+        )]
+    })
 }
 
 pub(super) fn registrar_line(status: watch::Receiver<registrar::Status>) -> admin::ComponentLine {

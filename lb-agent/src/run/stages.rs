@@ -30,10 +30,18 @@ use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
     show::{
-        clients_figures, clients_line, dns_line, docker_figures, docker_line, front_figures,
-        front_line, host_names, reconcile_figures, registrar_line, removal_figures, routes_figures,
+        certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
+        docker_figures, docker_line, front_figures, front_line, host_names, reconcile_figures,
+        registrar_line, removal_figures, routes_figures,
     },
 };
+
+/// What the stages are told from outside.
+pub(super) struct Signals<'s> {
+    pub(super) end: &'s front::End,
+    /// To read tokens and certificates again.
+    pub(super) reload: watch::Receiver<()>,
+}
 
 pub(super) fn spawn(
     config: Config,
@@ -42,7 +50,7 @@ pub(super) fn spawn(
     plane: reconcile::Plane,
     privileges: Privileges,
     readiness: &Readiness,
-    end: &front::End,
+    Signals { end, reload }: Signals<'_>,
 ) -> Result<Stages> {
     let (stop, pools) = (&end.stop, plane.pools);
     let mut stages = Stages::new();
@@ -65,6 +73,7 @@ pub(super) fn spawn(
     let (departed_in, departed) = watch::channel(Arc::default());
     let (orders_in, orders) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
+    let (tls_problems_in, tls_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
@@ -190,6 +199,7 @@ pub(super) fn spawn(
     let mut problems = vec![
         map_problems,
         front_problems,
+        tls_problems,
         name_problems,
         removal_problems,
     ];
@@ -268,6 +278,26 @@ pub(super) fn spawn(
         supervisor.kind = front_kind(&config);
         supervisor.routes = routes.clone();
         supervisor.settings = front_settings(&config);
+        if let Some(tls) = config.front.tls.clone() {
+            let outputs = front::CertificateOutputs {
+                tls: watch::Sender::default(),
+                in_use: watch::Sender::default(),
+                problems: tls_problems_in,
+            };
+            supervisor.listen_tls = tls.listen;
+            supervisor.certificates = Some(outputs.tls.subscribe());
+            let in_use = outputs.in_use.subscribe();
+            registry.register_collector(Box::new(certificates_figures(in_use.clone())));
+            components.push(Box::new(move || certificates_line(&in_use.borrow())));
+            let run = front::certificates(tls.files, outputs, reload, stop.clone());
+            stage(
+                "certificates",
+                Box::pin(async {
+                    run.await;
+                    Ok(())
+                }),
+            );
+        }
         if config.log_format == LogFormat::Json {
             supervisor.arguments.push("--log-json".into());
         }
@@ -281,7 +311,10 @@ pub(super) fn spawn(
         };
         let run = front::supervise(
             supervisor,
-            listeners.front,
+            lb_front::Listeners {
+                plain: listeners.front,
+                tls: listeners.front_tls,
+            },
             snapshots.clone(),
             outputs,
             end.clone(),
@@ -381,6 +414,12 @@ fn front_settings(config: &Config) -> lb_front::Settings {
         no_route_status: config.front.no_route_status,
         forwarding: config.front.forwarding.clone(),
         log: config.front.access_log.clone(),
+        https: config
+            .front
+            .tls
+            .as_ref()
+            .map(|tls| tls.https.clone())
+            .unwrap_or_default(),
         ..host.map_or_else(lb_front::Settings::default, lb_front::Settings::of_host)
     }
 }

@@ -54,7 +54,7 @@ impl Example {
     fn new(text: &str) -> Self {
         let (front, services): (Vec<_>, Vec<_>) = tables(text)
             .into_iter()
-            .partition(|table| table.starts_with("[front]"));
+            .partition(|table| table.starts_with("[front"));
         let front = format!(
             "cgroup = \"/\"\n[sources.file]\npath = \"/services.toml\"\n{}",
             front.concat()
@@ -70,6 +70,7 @@ impl Example {
         let settings = Settings {
             no_route_status: front.no_route_status,
             forwarding: front.forwarding.clone(),
+            https: front.tls.map(|tls| tls.https).unwrap_or_default(),
             ..Settings::default()
         };
         let front = TestFront::start(Limits::default(), 1);
@@ -288,7 +289,7 @@ fn every_option_and_every_key_of_the_front_is_in_the_document() {
         .split([' ', ',', '{'])
         .filter_map(|word| word.strip_suffix(':'));
     let keys: Vec<_> = fields
-        .filter_map(|field| field.strip_prefix("front_"))
+        .filter_map(|field| field.strip_prefix("front_").or(field.strip_prefix("tls_")))
         .collect();
     assert!(keys.contains(&"expose"), "{raw}");
     for key in keys {

@@ -27,5 +27,6 @@ mod sending;
 mod slow;
 mod smuggling;
 mod tls;
+mod tlskit;
 mod upgrade;
 mod weights;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::Shutdown,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,55 +17,20 @@ use lb_front::{
     rules::{Redirect, Target},
     tls::{Certificate, Tls},
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519,
-};
+use rcgen::PKCS_ED25519;
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, ServerName},
     version::{TLS12, TLS13},
 };
 
-use crate::kit::{Backend, Client, GET, PATIENCE, Reply, TestFront, eventually, ok, routes};
-
-type Stream = StreamOwned<ClientConnection, TcpStream>;
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
-}
-
-/// One for all tests: what matters is that clients really look.
-fn authority() -> &'static Authority {
-    static ONE: OnceLock<Authority> = OnceLock::new();
-    ONE.get_or_init(|| {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Authority {
-            certificate: certificate.der().clone(),
-            issuer: Issuer::new(params, key),
-        }
-    })
-}
-
-fn certificate(names: &[&str]) -> Certificate {
-    certificate_with(names, &PKCS_ECDSA_P256_SHA256)
-}
-
-fn certificate_with(names: &[&str], algorithm: &'static rcgen::SignatureAlgorithm) -> Certificate {
-    let names: Vec<_> = names.iter().map(|&it| it.to_owned()).collect();
-    let key = KeyPair::generate_for(algorithm).unwrap();
-    let params = CertificateParams::new(names).unwrap();
-    let signed = params.signed_by(&key, &authority().issuer).unwrap();
-    Certificate {
-        chain: signed.pem(),
-        key: key.serialize_pem(),
-    }
-}
+use crate::{
+    kit::{Backend, Client, GET, Reply, TestFront, eventually, ok, routes},
+    tlskit::{
+        Stream, authority, builder, certificate, certificate_with, config, leaf, shown, try_connect,
+    },
+};
 
 fn tls(certificates: &[&Certificate]) -> Tls {
     Tls {
@@ -83,53 +48,9 @@ fn front(limits: Limits, backends: &[&Backend]) -> TestFront {
     front
 }
 
-fn builder(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority().certificate.clone()).unwrap();
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
-
-fn config() -> Arc<ClientConfig> {
-    Arc::new(builder(&[&TLS13, &TLS12]))
-}
-
-fn over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Client<Stream>> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
-    let mut stream = StreamOwned::new(connection, socket);
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock)?;
-    }
-    Ok(Client::within(stream))
-}
-
-fn try_connect(
-    address: SocketAddr,
-    config: &Arc<ClientConfig>,
-    name: &str,
-) -> io::Result<Client<Stream>> {
-    over(TcpStream::connect(address)?, config, name)
-}
-
 #[track_caller]
 fn connect(front: &TestFront) -> Client<Stream> {
     try_connect(front.tls(), &config(), "web").unwrap()
-}
-
-/// The certificate that a client got.
-fn shown(client: &Client<Stream>) -> CertificateDer<'static> {
-    client.stream.conn.peer_certificates().unwrap()[0]
-        .clone()
-        .into_owned()
-}
-
-fn leaf(certificate: &Certificate) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(certificate.chain.as_bytes()).unwrap()
 }
 
 fn rejected(front: &TestFront, reason: &str) -> u64 {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{catalog::Problem, routes::RouteConfig};
-use lb_front::{FrontStats, Settings};
+use lb_front::{FrontStats, Settings, tls::Tls};
 
 /// What the stage is told.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ pub struct Supervisor {
     pub control: PathBuf,
     /// Where to listen when no listener was passed to the agent.
     pub listen: Vec<SocketAddr>,
+    /// Where to listen for TLS, likewise.
+    pub listen_tls: Vec<SocketAddr>,
+    /// What clients there are shown.
+    pub certificates: Option<watch::Receiver<Arc<Tls>>>,
     /// How routes are made. Listeners of the front and the host's addresses are added to it.
     pub routes: RouteConfig,
     /// What the front answers.
@@ -48,6 +52,8 @@ impl Supervisor {
         Self {
             control: control.into(),
             listen,
+            listen_tls: Vec::new(),
+            certificates: None,
             routes: RouteConfig::default(),
             settings: Settings::default(),
             workers: workers(),

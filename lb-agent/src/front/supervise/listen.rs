@@ -11,6 +11,85 @@ use std::{
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::SuperviseError;
+
+/// The listeners of one kind: those that there are, and where they are to be.
+pub(super) struct Group {
+    /// What a front knows the kind by.
+    pub(super) name: &'static str,
+    wanted: Vec<SocketAddr>,
+    /// Whether they were passed, and so are all that there are to be.
+    passed: bool,
+    /// Whether a living front may have them anywhere.
+    anywhere: bool,
+    /// Passed to the agent, bound, or handed over; for the next front.
+    pub(super) all: Vec<TcpListener>,
+}
+
+impl Group {
+    pub(super) fn new(name: &'static str, wanted: &[SocketAddr], passed: Vec<TcpListener>) -> Self {
+        Self {
+            name,
+            wanted: wanted.to_vec(),
+            passed: !passed.is_empty(),
+            anywhere: false,
+            all: passed,
+        }
+    }
+
+    /// The same, which asks for no address and takes what there is.
+    pub(super) fn anywhere(self) -> Self {
+        let anywhere = self.wanted.is_empty() && !self.passed;
+        Self { anywhere, ..self }
+    }
+
+    /// Whether a front with the listeners `living` listens where it would if it were started now.
+    pub(super) fn fits(&self, living: &[TcpListener]) -> bool {
+        let there = addresses(living);
+        let is = |wanted: &SocketAddr| there.iter().any(|it| is_at(*wanted, *it));
+        self.all
+            .iter()
+            .all(|own| has(living, own).unwrap_or_default())
+            && (self.passed
+                || self.wanted.iter().all(is) && there.iter().all(|it| self.is_wanted(*it)))
+    }
+
+    /// Whether the front is to listen at `address`. Passed listeners take the place of those that are configured.
+    fn is_wanted(&self, address: SocketAddr) -> bool {
+        !self.passed && (self.anywhere || self.wanted.iter().any(|it| is_at(*it, address)))
+    }
+
+    /// Takes over those of an adopted front, unless there are some.
+    pub(super) fn adopt(&mut self, living: Vec<TcpListener>) {
+        if self.all.is_empty() {
+            self.all = living;
+        }
+    }
+
+    /// Takes over those of a front that another one follows, as far as they are wanted.
+    pub(super) fn inherit(&mut self, handed: &[TcpListener]) -> io::Result<()> {
+        let mut all = std::mem::take(&mut self.all);
+        let united = unite(&mut all, handed, |it| self.is_wanted(it));
+        self.all = all;
+        united
+    }
+
+    /// Sees to it that there are listeners at every address.
+    pub(super) fn listen(&mut self, workers: usize) -> Result<(), SuperviseError> {
+        if self.passed {
+            return Ok(());
+        }
+        let there = addresses(&self.all);
+        let missing = |it: &&SocketAddr| !there.iter().any(|has| is_at(**it, *has));
+        for &address in self.wanted.iter().filter(missing) {
+            let bound = group(address, workers);
+            self.all
+                .extend(bound.map_err(|source| SuperviseError::Listen { address, source })?);
+        }
+        Ok(())
+    }
+}
+
 /// One listener for each worker at the same address: the kernel spreads connections over them.
 pub(super) fn group(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
     let first = one(address)?;
@@ -38,7 +117,7 @@ fn one(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Adds to `own` what `handed` has at one of the same addresses, or at one that is `wanted`: clients wait behind each.
-pub(super) fn unite(
+fn unite(
     own: &mut Vec<TcpListener>,
     handed: &[TcpListener],
     wanted: impl Fn(SocketAddr) -> bool,
@@ -54,17 +133,17 @@ pub(super) fn unite(
 }
 
 /// Whether a listener at `address` is what was meant by `wanted`: port 0 is whatever the kernel chose.
-pub(super) fn is_at(wanted: SocketAddr, address: SocketAddr) -> bool {
+fn is_at(wanted: SocketAddr, address: SocketAddr) -> bool {
     wanted == address || (wanted.port() == 0 && wanted.ip() == address.ip())
 }
 
-pub(super) fn addresses(listeners: &[TcpListener]) -> BTreeSet<SocketAddr> {
+fn addresses(listeners: &[TcpListener]) -> BTreeSet<SocketAddr> {
     let addresses = listeners.iter().map(TcpListener::local_addr);
     addresses.filter_map(Result::ok).collect()
 }
 
 /// Whether `one` is the same socket as one of `all`, not only at the same address.
-pub(super) fn has(all: &[TcpListener], one: &TcpListener) -> io::Result<bool> {
+fn has(all: &[TcpListener], one: &TcpListener) -> io::Result<bool> {
     let number = |listener: &TcpListener| fstat(listener).map(|it| it.st_ino);
     let wanted = number(one)?;
     Ok(all.iter().any(|it| number(it) == Ok(wanted)))

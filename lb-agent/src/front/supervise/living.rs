@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use lb_front::{
+    Listeners,
     control::{self, Hello, Order, VERSION},
     handover::{self, Handed},
 };
@@ -28,7 +29,7 @@ pub(super) struct Living {
     pub(super) orders: OwnedWriteHalf,
     pub(super) hello: Hello,
     /// What it listens on, for the next one; empty if it knows no hand-over.
-    pub(super) listeners: Vec<TcpListener>,
+    pub(super) listeners: Listeners,
     /// Its process, if that has a number here.
     sender: Option<i32>,
 }
@@ -96,11 +97,14 @@ pub(super) async fn greet(control: &Path) -> io::Result<Living> {
                 "it ended at once; its log says why",
             )
         };
-        let Handed {
+        let Handed::<Hello> {
             message,
             listeners,
             sender,
         } = hello.ok_or_else(ended)?;
+        let is_tls = |it: &TcpListener| it.local_addr().is_ok_and(|it| message.tls.contains(&it));
+        let (tls, plain) = listeners.into_iter().partition(is_tls);
+        let listeners = Listeners { plain, tls };
         let (reports, orders) = stream.into_split();
         Ok(Living {
             hello: message,

@@ -60,7 +60,7 @@ impl Telling {
             let change = self.follower.follow(&self.snapshot, &snapshot, &addresses);
             self.snapshot = snapshot;
             let order = if !std::mem::replace(&mut self.has_told, true) {
-                Some(Order::Routes(change, self.settings.clone()))
+                Some(Order::Routes(change, Box::new(self.settings.clone())))
             } else {
                 (!change.is_empty()).then_some(Order::Change(change))
             };

@@ -9,19 +9,29 @@ pub(super) fn redirect(text: &str) -> Result<Setting, Wrong> {
     if text == "off" {
         return Ok(FrontSetting::Redirect(None).into());
     }
-    let (status, to) = match text.split_once(char::is_whitespace) {
-        Some((status, to)) => (status.parse().ok(), to.trim()),
-        None => (Some(USUAL), text),
-    };
-    let status = status.filter(|status| STATUSES.contains(status));
-    match status.zip(target(to)) {
-        Some((status, to)) => Ok(FrontSetting::Redirect(Some(Redirect { status, to })).into()),
+    match anywhere(text) {
+        Some(redirect) => Ok(FrontSetting::Redirect(Some(redirect)).into()),
         None => Err(
             "write `https`, `https:<port>`, or `http://` or `https://` with a host and perhaps a port and a path, \
              before it 301, 302, 307 or 308 if you like; or `off`"
                 .into(),
         ),
     }
+}
+
+/// One that leads to the same URL by HTTPS.
+pub(crate) fn to_https(text: &str) -> Option<Redirect> {
+    anywhere(text).filter(|redirect| matches!(redirect.to, Target::Https(_)))
+}
+
+fn anywhere(text: &str) -> Option<Redirect> {
+    let (status, to) = match text.split_once(char::is_whitespace) {
+        Some((status, to)) => (status.parse().ok(), to.trim()),
+        None => (Some(USUAL), text),
+    };
+    let status = status.filter(|status| STATUSES.contains(status))?;
+    let to = target(to)?;
+    Some(Redirect { status, to })
 }
 
 pub(super) fn target(text: &str) -> Option<Target> {
