@@ -9,6 +9,7 @@ mod attacks;
 mod bounds;
 mod bytes;
 mod dying;
+mod dying_h2;
 mod ejecting;
 mod forms;
 mod forwarding;
