@@ -165,7 +165,9 @@ async fn speak(id: String, mut call: Call) {
         body: Vec::new(),
     };
     let text = told(&id, &seen);
-    let mut body = call.answer.send_response(Response::new(()), false).unwrap();
+    let known = Response::builder().header("content-length", text.len());
+    let known = known.body(()).unwrap();
+    let mut body = call.answer.send_response(known, false).unwrap();
     body.send_data(text.into(), true).unwrap();
 }
 
