@@ -16,6 +16,7 @@ mod forwarding;
 mod grpc;
 mod h2;
 mod h2c;
+mod interim;
 mod kit;
 mod kit_h2;
 mod leaving;
