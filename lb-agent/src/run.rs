@@ -269,7 +269,7 @@ pub(crate) async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<Ending
             _ = usr2.recv() => ("SIGUSR2", Ending::AllButFront),
             _ = hup.recv() => {
                 tracing::info!(
-                    "SIGHUP: tokens and certificates are read again; restart the agent to change anything else"
+                    "SIGHUP: tokens and certificates are read again, the access log is opened again; restart the agent to change anything else"
                 );
                 reload.send_replace(());
                 continue;

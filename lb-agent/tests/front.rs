@@ -16,6 +16,8 @@ mod kit;
 mod kit_h2;
 #[path = "front/load.rs"]
 mod load;
+#[path = "front/logging.rs"]
+mod logging;
 #[path = "front/process.rs"]
 mod process;
 #[path = "front/snapshots.rs"]

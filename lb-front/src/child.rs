@@ -185,7 +185,7 @@ async fn serve(
         let patience = async {
             tokio::select! {
                 () = sleep(patience) => {}
-                () = told_to_drain(&mut leave.agent) => {}
+                () = told_to_drain(&mut leave.agent, &front) => {}
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
@@ -239,15 +239,27 @@ impl Leave {
 }
 
 /// Ends when the agent that retired this front orders to drain; never if it is gone.
-async fn told_to_drain(agent: &mut Option<UnixStream>) {
+async fn told_to_drain(agent: &mut Option<UnixStream>, front: &Front) {
     if let Some(agent) = agent {
         while let Ok(Some(order)) = control::receive(agent).await {
-            if matches!(order, Order::Drain) {
-                return;
+            match order {
+                Order::Drain => return,
+                Order::Log { file } if log_into(agent, front, file).await.is_err() => break,
+                _ => {}
             }
         }
     }
     std::future::pending::<()>().await;
+}
+
+/// Writes the access log into the `file` that comes next over `agent`, or to standard output.
+async fn log_into(agent: &UnixStream, front: &Front, file: bool) -> io::Result<()> {
+    let file = match file {
+        true => handover::receive_file(agent).await?,
+        false => None,
+    };
+    front.log.write_to(file);
+    Ok(())
 }
 
 /// Obeys one agent.
@@ -327,6 +339,10 @@ async fn obey(
         match order {
             Order::Routes(routes, settings) => front.publish(&routes, &settings),
             Order::Change(change) => front.change(&change),
+            Order::Log { file } => {
+                log_into((*orders).as_ref(), front, file).await?;
+                continue;
+            }
             Order::Drain | Order::Retire { .. } => return Ok(Some(order)),
             Order::Certificates(tls) => {
                 if let Err(error) = front.present(&tls) {

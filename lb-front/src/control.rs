@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{routes::RoutesChange, stats::FrontStats, table::Settings, tls::Tls};
 
 /// Changes with every change of a message, including routes and figures.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// The name of the passed listening socket that the agent connects to.
 pub const CONTROL: &str = "control";
@@ -58,6 +58,12 @@ pub enum Order {
     Change(RoutesChange),
     /// Show these to clients that speak TLS from now on. Nothing is said to it.
     Certificates(Tls),
+    /// Write the access log into the file that comes next, beside a byte of its own, or to standard output. Nothing is said
+    /// to it.
+    Log {
+        /// Whether there is one.
+        file: bool,
+    },
     /// Finish what is in flight and end.
     Drain,
     /// Take no more connections, for another front does, and end with the last one that there is, or by `drain`.

@@ -2,6 +2,7 @@
 //! clients in them, belong to both sides and are lost when the last one closes.
 
 use std::{
+    fs::File,
     io,
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
@@ -87,6 +88,28 @@ pub async fn receive<T: DeserializeOwned>(from: &UnixStream) -> io::Result<Optio
     }))
 }
 
+/// Sends a copy of `file`, beside a byte that says nothing.
+///
+/// # Errors
+/// When the other side is gone.
+pub async fn send_file(to: &UnixStream, file: &File) -> io::Result<()> {
+    let send = || handover::send(to.as_fd(), &[0], &[file.as_fd()]);
+    to.async_io(Interest::WRITABLE, send).await.map(drop)
+}
+
+/// Waits for what [`send_file`] sends; `None` when the other side has closed.
+///
+/// # Errors
+/// When the connection breaks, or there is no file.
+pub async fn receive_file(from: &UnixStream) -> io::Result<Option<File>> {
+    let mut beside = Vec::new();
+    if !fill(from, &mut [0], &mut beside, &mut None).await? {
+        return Ok(None);
+    }
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "a file is missing");
+    Ok(Some(beside.pop().ok_or_else(missing)?.into()))
+}
+
 /// Whether `buffer` was filled before the stream ended.
 async fn fill(
     from: &UnixStream,
@@ -158,6 +181,33 @@ mod tests {
         drop(there);
         assert!(receive::<String>(&here).await.unwrap().is_none());
         here.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_arrives_between_messages() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let (mut read, write) = io::pipe().unwrap();
+        control::send(&mut here, &"before").await.unwrap();
+        send_file(&here, &OwnedFd::from(write).into())
+            .await
+            .unwrap();
+        control::send(&mut here, &"after").await.unwrap();
+        let before: Option<String> = control::receive(&mut there).await.unwrap();
+        let mut file = receive_file(&there).await.unwrap().unwrap();
+        let after: Option<String> = control::receive(&mut there).await.unwrap();
+        assert_eq!(
+            (before.as_deref(), after.as_deref()),
+            (Some("before"), Some("after"))
+        );
+        io::Write::write_all(&mut file, b"it").unwrap();
+        drop(file);
+        let mut text = String::new();
+        io::Read::read_to_string(&mut read, &mut text).unwrap();
+        assert_eq!(text, "it");
+        here.write_all(b"x").await.unwrap();
+        assert!(receive_file(&there).await.is_err());
+        drop(here);
+        assert!(receive_file(&there).await.unwrap().is_none());
     }
 
     #[tokio::test]

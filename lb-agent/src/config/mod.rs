@@ -179,6 +179,8 @@ pub struct Front {
     pub forwarding: lb_front::Forwarding,
     /// What is written down of requests.
     pub access_log: lb_front::log::LogSettings,
+    /// In place of standard output.
+    pub access_log_file: Option<PathBuf>,
     /// TLS; `None` is without.
     pub tls: Option<FrontTls>,
 }

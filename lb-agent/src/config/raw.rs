@@ -122,6 +122,7 @@ raw_config! {
     tls_redirect: String,
     tls_hsts: String,
     access_log_format: String,
+    access_log_file: String,
     access_log_status: Vec<String>,
     access_log_slower_than: String,
     access_log_retried: bool,
@@ -252,6 +253,7 @@ impl RawConfig {
             });
             keys.table(front, "access_log", |keys, log| {
                 raw.access_log_format = keys.string(log, "format");
+                raw.access_log_file = keys.string(log, "file");
                 raw.access_log_status = keys.strings(log, "status");
                 raw.access_log_slower_than = keys.string(log, "slower_than");
                 raw.access_log_retried = keys.boolean(log, "retried");

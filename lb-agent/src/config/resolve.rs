@@ -124,6 +124,8 @@ fn cgroup_directory(raw: &RawConfig, judge: &mut Judge<'_>) -> PathBuf {
 
 fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
     let access_log = access_log::resolve(raw, judge);
+    let file = raw.access_log_file.as_ref();
+    let access_log_file = file.map(|_| judge.path(&raw.access_log_file, ""));
     let forwarding = lb_front::Forwarding {
         trusted_proxies: judge.list(&raw.front_trusted_proxies, Vec::new(), proxies),
         proxy_protocol: judge.list(&raw.front_proxy_protocol, Vec::new(), proxies),
@@ -139,6 +141,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
     Front {
         forwarding,
         access_log,
+        access_log_file,
         tls,
         enabled: raw.front_enabled.as_ref().is_none_or(|it| it.value),
         listen,

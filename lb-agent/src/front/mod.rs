@@ -6,4 +6,6 @@ mod certificates;
 mod supervise;
 
 pub use certificates::{CertificateOutputs, Files, InUse, Pair, certificates};
-pub use supervise::{End, Metrics, Outputs, SuperviseError, Supervisor, listeners, supervise};
+pub use supervise::{
+    End, LogFile, Metrics, Outputs, SuperviseError, Supervisor, listeners, supervise,
+};

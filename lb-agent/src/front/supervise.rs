@@ -18,6 +18,7 @@ use std::{
 
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
+    net::unix::OwnedWriteHalf,
     process::Child,
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -38,10 +39,12 @@ use lb_front::{
 use crate::{catalog::Problem, routes::RouteConfig, snapshot::Snapshot};
 
 pub use interface::{End, Metrics, Outputs, SuperviseError, Supervisor};
+pub use logging::LogFile;
 
 mod interface;
 mod listen;
 mod living;
+mod logging;
 mod sent;
 mod telling;
 
@@ -312,6 +315,13 @@ impl Stage {
         front.listeners = Listeners::default();
         // The one before has some, if there is one.
         let mut has_routes = front.hello.has_routes || self.former.is_some();
+        let log = self.config.log_file.as_ref();
+        let mut reopen = log.map(|log| log.reopen.clone());
+        if let Some(reopen) = &mut reopen {
+            reopen.mark_unchanged();
+        }
+        // Before the routes: the first request has its line.
+        self.tell_log(&mut front.orders).await?;
         let mut telling = Telling::new(routes, self.config.settings.clone());
         let (stats_out, mut reports) = (self.outputs.stats.clone(), front.reports);
         let (followed_in, mut followed) = watch::channel(());
@@ -351,6 +361,7 @@ impl Stage {
                     return ended;
                 }
                 () = self.end.stop.cancelled() => break,
+                () = logging::wish(&mut reopen) => self.tell_log(&mut front.orders).await?,
                 () = &mut patience, if patient => {
                     patient = false;
                     news.get_or_insert_with(Instant::now);
@@ -449,6 +460,30 @@ impl Stage {
             let _ = fs::remove_file(&self.config.control);
         }
         Ok(())
+    }
+
+    /// Tells the front behind `orders` where its access log goes, and the fronts before, which end with what they have.
+    async fn tell_log(&mut self, orders: &mut OwnedWriteHalf) -> io::Result<()> {
+        let log = self.config.log_file.as_ref();
+        let file = match log.map(|log| log.open().map_err(|error| (log, error))) {
+            None => None,
+            Some(Ok(file)) => Some(file),
+            Some(Err((log, error))) => {
+                let path = log.path.display();
+                let message = format!(
+                    "its access log stays where it is: {path} cannot be opened ({error}); SIGHUP has it tried again"
+                );
+                self.report(Some(message));
+                return Ok(());
+            }
+        };
+        self.report(None);
+        let before = self.former.iter_mut().chain(&mut self.retired);
+        for other in before.filter(|it| it.hello.version == VERSION) {
+            // It may have ended by now.
+            let _ = logging::tell(&mut other.orders, file.as_ref()).await;
+        }
+        logging::tell(orders, file.as_ref()).await
     }
 
     /// Ends a front that serves on without this agent.

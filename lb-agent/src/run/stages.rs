@@ -278,6 +278,12 @@ pub(super) fn spawn(
         supervisor.kind = front_kind(&config);
         supervisor.routes = routes.clone();
         supervisor.settings = front_settings(&config);
+        let log = config.front.access_log.format;
+        let file = log.and(config.front.access_log_file.clone());
+        supervisor.log_file = file.map(|path| front::LogFile {
+            path,
+            reopen: reload.clone(),
+        });
         if let Some(tls) = config.front.tls.clone() {
             let outputs = front::CertificateOutputs {
                 tls: watch::Sender::default(),

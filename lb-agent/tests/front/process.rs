@@ -111,6 +111,13 @@ impl Agent {
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 
+    /// Waits until requests follow what was published.
+    pub(crate) fn settled(&self) {
+        eventually("the front follows", || {
+            (self.metrics.changes.load(Ordering::Relaxed) > 0).then_some(())
+        });
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         eventually("the front reports", || {
             self.stats.borrow().as_ref().map(|stats| stats.pid)

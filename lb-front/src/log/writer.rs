@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::{self, Write},
     mem,
     os::fd::AsFd as _,
     sync::{
@@ -44,8 +44,18 @@ struct Lines {
 struct Output {
     /// In place of standard output.
     file: Option<File>,
+    /// Counts the changes of it.
+    number: u64,
+    tail: Tail,
     /// Whether the last attempt to write failed.
     failing: bool,
+}
+
+/// The end of what was written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tail {
+    /// Whether it is the beginning of a line.
+    torn: bool,
 }
 
 #[derive(Debug, Default)]
@@ -94,11 +104,14 @@ impl Log {
         on
     }
 
-    /// Lines go into `file` from now on, and no more to standard output.
-    pub fn write_to(&self, file: File) {
+    /// Lines go into `file` from now on, or to standard output.
+    pub fn write_to(&self, file: impl Into<Option<File>>) {
         let mut output = lock(&self.output);
-        output.file = Some(file);
-        output.failing = false;
+        *output = Output {
+            file: file.into(),
+            number: output.number + 1,
+            ..Output::default()
+        };
     }
 
     /// Lines that were dropped because nobody took them in time, or that could not be written.
@@ -193,36 +206,62 @@ impl Log {
     }
 
     fn write(&self, lines: &[u8]) {
-        let mut output = lock(&self.output);
+        let output = lock(&self.output);
+        let (number, mut tail) = (output.number, output.tail);
         // The lock must not be held while a pipe is full: whoever brings a new file would wait.
         let to = match &output.file {
             Some(file) => file.try_clone(),
             None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         };
         drop(output);
-        let (written, result) = match to {
-            Ok(to) => write_all(to, lines),
-            Err(error) => (0, Err(error)),
+        let (lost, result) = match to {
+            Ok(to) => tail.append(to, lines),
+            Err(error) => (count(lines), Err(error)),
         };
-        output = lock(&self.output);
+        self.lost.fetch_add(lost, Ordering::Relaxed);
+        let mut output = lock(&self.output);
+        if output.number != number {
+            return;
+        }
+        output.tail = tail;
+        let failed = mem::replace(&mut output.failing, result.is_err());
         match result {
-            Ok(()) => output.failing = false,
-            Err(error) => {
-                let lost = lines[written..].iter().filter(|&&byte| byte == b'\n');
-                self.lost.fetch_add(lost.count() as u64, Ordering::Relaxed);
-                if !mem::replace(&mut output.failing, true) {
-                    tracing::warn!(%error, "lines of the access log are lost");
-                }
+            Ok(()) if failed => tracing::info!("the access log is written again"),
+            Err(error) if !failed => {
+                tracing::warn!(%error, "lines of the access log are lost, and counted; requests go on");
             }
+            _ => {}
         }
     }
 }
 
+impl Tail {
+    /// Adds `lines`, and says how many were lost.
+    fn append(&mut self, mut to: impl Write, lines: &[u8]) -> (u64, io::Result<()>) {
+        // The next line is whole, whatever became of the one before.
+        if self.torn
+            && let (_, Err(error)) = write_all(&mut to, b"\n")
+        {
+            return (count(lines), Err(error));
+        }
+        self.torn = false;
+        let (written, result) = write_all(&mut to, lines);
+        let (written, rest) = lines.split_at(written);
+        self.torn = written.last().is_some_and(|&byte| byte != b'\n');
+        (count(rest), result)
+    }
+}
+
+/// Lines end in these alone.
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
 /// How much was written, and what stopped it.
-fn write_all(mut to: File, lines: &[u8]) -> (usize, io::Result<()>) {
+fn write_all(to: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
-    while written < lines.len() {
-        match to.write(&lines[written..]) {
+    while written < bytes.len() {
+        match to.write(&bytes[written..]) {
             Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
             Ok(more) => written += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -245,3 +284,48 @@ const BUFFER: usize = 1024 * 1024;
 /// How long the writer waits for more lines.
 const PAUSE: Duration = Duration::from_millis(50);
 const END: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so much room.
+    struct Disk {
+        bytes: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for &mut Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let length = bytes.len().min(self.room);
+            if length == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= length;
+            self.bytes.extend(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_does_not_take_are_counted_and_those_after_them_are_whole() {
+        let (mut tail, bytes) = (Tail::default(), Vec::new());
+        let mut disk = Disk { bytes, room: 6 };
+        let mut append = |room, lines: &str| {
+            disk.room = room;
+            let (lost, result) = tail.append(&mut disk, lines.as_bytes());
+            (lost, result.is_ok())
+        };
+        assert_eq!(append(6, "one\ntwo\nthree\n"), (2, false));
+        assert_eq!(append(0, "four\nfive\n"), (2, false));
+        // Room for the end of the torn line alone.
+        assert_eq!(append(1, "six\n"), (1, false));
+        assert_eq!(append(4, "six\nseven\n"), (1, false));
+        assert_eq!(append(99, "eight\n"), (0, true));
+        assert_eq!(disk.bytes, b"one\ntw\nsix\neight\n");
+    }
+}

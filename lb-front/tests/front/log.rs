@@ -392,7 +392,7 @@ fn a_writer_that_is_stuck_delays_no_request() {
         .front
         .front
         .log()
-        .write_to(OwnedFd::from(writer).into());
+        .write_to(File::from(OwnedFd::from(writer)));
     let agent = "a".repeat(8000);
     let request = format!("GET / HTTP/1.1\r\nHost: web\r\nUser-Agent: {agent}\r\n\r\n");
     let mut client = logged.front.client();
@@ -402,6 +402,24 @@ fn a_writer_that_is_stuck_delays_no_request() {
     }
     assert!(logged.front.front.log().lost() > 0);
     drop(reader);
+}
+
+#[test]
+fn a_full_disk_loses_lines_and_no_request() {
+    let backend = Backend::named("a");
+    let logged = Logged::of(LogFormat::Common, &[backend.address]);
+    let log = logged.front.front.log();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    log.write_to(full.unwrap());
+    for _ in 0..3 {
+        assert_eq!(logged.front.ask(GET).status, 200);
+    }
+    eventually("they are counted", || (log.lost() == 3).then_some(()));
+    assert_eq!(logged.front.stats().log_lost, 3);
+    log.write_to(File::create(&logged.path).unwrap());
+    assert_eq!(logged.front.ask(GET).status, 200);
+    assert_eq!(logged.lines(1).len(), 1);
+    assert_eq!(log.lost(), 3);
 }
 
 #[test]

@@ -188,6 +188,7 @@ fn every_key_of_the_file_has_its_effect() {
             request_id = false
             [front.access_log]
             format = "json"
+            file = "/var/log/lb/access.log"
             status = ["404", "500-599"]
             slower_than = "500ms"
             retried = true
@@ -246,6 +247,8 @@ fn every_key_of_the_file_has_its_effect() {
     let forwarding = &config.front.forwarding;
     assert_eq!(forwarding.trusted_proxies, trusted);
     assert_eq!(forwarding.proxy_protocol[0].to_string(), "10.9.0.0/16");
+    let file = config.front.access_log_file.as_deref();
+    assert_eq!(file, Some(Path::new("/var/log/lb/access.log")));
     assert!(forwarding.forwarded && !forwarding.request_id);
     let log = lb_front::log::LogSettings {
         format: Some(lb_front::log::LogFormat::Json),

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::logging::LogFile;
 use crate::{catalog::Problem, routes::RouteConfig};
 use lb_front::{FrontStats, Settings, tls::Tls};
 
@@ -30,6 +31,8 @@ pub struct Supervisor {
     pub routes: RouteConfig,
     /// What the front answers.
     pub settings: Settings,
+    /// Where its access log goes; `None`: to standard output.
+    pub log_file: Option<LogFile>,
     /// Worker threads of the front.
     pub workers: usize,
     /// How long requests in flight may take when everything ends.
@@ -56,6 +59,7 @@ impl Supervisor {
             certificates: None,
             routes: RouteConfig::default(),
             settings: Settings::default(),
+            log_file: None,
             workers: workers(),
             grace,
             retirement: Duration::from_secs(600),

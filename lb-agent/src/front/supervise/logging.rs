@@ -1,0 +1,66 @@
+//! The file of the access log. The front may open none, so it is opened here and passed on, and again whenever somebody
+//! has moved it away and says so.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+};
+
+use lb_front::{
+    control::{self, Order},
+    handover,
+};
+use nix::fcntl::OFlag;
+use tokio::{net::unix::OwnedWriteHalf, sync::watch, time::timeout};
+
+use super::ORDER;
+
+/// Where the front's access log goes.
+#[derive(Clone, Debug)]
+pub struct LogFile {
+    /// The file, which is made if it is not there.
+    pub path: PathBuf,
+    /// A wish that it be opened again.
+    pub reopen: watch::Receiver<()>,
+}
+
+impl LogFile {
+    /// Lines are only ever added, and readable for the file's group.
+    pub(super) fn open(&self) -> io::Result<File> {
+        // A pipe without a reader would be waited for.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .custom_flags(flags.bits())
+            .open(&self.path)
+    }
+}
+
+/// Tells a front to write into `file` from now on, or to standard output.
+pub(super) async fn tell(orders: &mut OwnedWriteHalf, file: Option<&File>) -> io::Result<()> {
+    let telling = async {
+        let order = Order::Log {
+            file: file.is_some(),
+        };
+        control::send(orders, &order).await?;
+        match file {
+            Some(file) => handover::send_file((*orders).as_ref(), file).await,
+            None => Ok(()),
+        }
+    };
+    timeout(ORDER, telling).await?
+}
+
+/// Ends when somebody wishes that the file be opened again; never without one.
+pub(super) async fn wish(reopen: &mut Option<watch::Receiver<()>>) {
+    if let Some(reopen) = reopen
+        && reopen.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
