@@ -51,6 +51,7 @@ pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
         local: true,
         tags: Default::default(),
         weight: 1,
+        canary: false,
         source: SourceHealth::Passing,
         checks: Vec::new(),
         probe: Probe {
