@@ -28,6 +28,8 @@ pub(super) struct ClientState {
     tunnel: AtomicBool,
     /// Whether nothing more comes from the client.
     ended: AtomicBool,
+    /// Whether the client has said that its last request was the last one.
+    leaves: AtomicBool,
     /// Whether every request is answered and none has come for a while.
     silent: AtomicBool,
     /// Set once: there is no reading on after it.
@@ -115,6 +117,15 @@ impl ClientState {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// No request follows the one that has come.
+    pub(super) fn leave(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
     }
 
     /// There is nothing to do until the client sends something.

@@ -31,7 +31,7 @@ use super::{
     guard::Fault,
     h2,
     leave::{self, Begun},
-    policy, proxy,
+    policy, proxy, request,
     wire::{self, Stream, Wire},
     worker::Worker,
 };
@@ -155,6 +155,9 @@ async fn work<S: Stream>(
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());
         service_fn(move |request| {
             begun.one();
+            if request::is_last(&request) {
+                state.leave();
+            }
             let hsts = proxy::hsts::<S>(&worker);
             let answer = proxy::respond(
                 worker.clone(),
@@ -212,12 +215,14 @@ async fn work<S: Stream>(
                 .refused(address.ip(), reason, fault, status, took);
         }
     }
+    let whole = wire.is_at_boundary() && parts.read_buf.is_empty();
     let mut stream = wire.into_stream();
     if result.is_none() && parts.read_buf.is_empty() {
         return Some(stream);
     }
+    let gone = whole && state.leaves() && matches!(result, Some(Ok(())));
     // Before it has ended, closing on what it still sends would be a reset.
-    if !state.has_ended() && !stalled {
+    if !gone && !state.has_ended() && !stalled {
         part(worker, &mut stream, stop).await;
     }
     None

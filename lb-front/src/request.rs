@@ -246,6 +246,19 @@ fn wants_upgrade(parts: &Parts) -> bool {
         && nominated(&parts.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
 }
 
+/// Whether the client sends nothing after this request (RFC 9112 section 9.6).
+pub(super) fn is_last<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let says = |word: &str| {
+        let mut tokens = nominated(headers);
+        tokens.any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    match has(headers, &header::CONNECTION) {
+        true => says("close") || request.version() == Version::HTTP_10 && !says("keep-alive"),
+        false => request.version() == Version::HTTP_10,
+    }
+}
+
 /// The tokens of all Connection fields.
 fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let fields = headers.get_all(header::CONNECTION).iter();

@@ -112,6 +112,11 @@ impl<S: Stream> Wire<S> {
         }
     }
 
+    /// Whether nothing has come behind the last request that is whole.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.framing.position() == Position::Boundary && self.held.is_empty()
+    }
+
     /// The bare stream, for the time after HTTP.
     pub(super) fn into_stream(self) -> S {
         self.stream
@@ -421,6 +426,10 @@ impl<S: Stream> AsyncWrite for Wire<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // How a socket ends is the connection's to say as long as it is HTTP. TLS has a word of its own for the end.
+        if !S::SECURE && !self.state.is_tunnel() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

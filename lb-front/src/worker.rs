@@ -146,6 +146,8 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
     let plain = plain.into_iter().map(|it| (it, false));
     for (listener, secure) in plain.chain(tls.into_iter().map(|it| (it, true))) {
         listener.set_nonblocking(true)?;
+        // Its connections have it from here. They would only be slower without it.
+        let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let listener = TcpListener::from_std(listener)?;
         accepting.spawn_local(accept(worker.clone(), listener, secure, room.clone()));
     }
@@ -254,8 +256,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool, room: A
         };
         match accepted {
             Ok((stream, address)) => {
-                // Only slower without it.
-                let _ = stream.set_nodelay(true);
                 if worker.table().forwarding.announces(address.ip()) {
                     let serving = announced::serve(worker.clone(), stream, address, permit, secure);
                     worker.tasks.spawn_local(serving);

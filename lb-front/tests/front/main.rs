@@ -8,6 +8,7 @@ mod announced;
 mod attacks;
 mod bounds;
 mod bytes;
+mod closing;
 mod dying;
 mod dying_h2;
 mod ejecting;
