@@ -21,9 +21,10 @@ use lb_common::map;
 use crate::{preflight, privileges};
 
 /// What the agent keeps in its state directory; what it set aside begins with the same names.
-const STATE: [&str; 6] = [
+const STATE: [&str; 7] = [
     "admin.token",
     "drains.json",
+    "sticky-key.json",
     "vips.json",
     "vips-known.json",
     "consul-catalog.json",
@@ -278,7 +279,7 @@ impl Work {
         }
         if !purge {
             self.left.push(format!(
-                "{}: drains, VIP records and the admin token, for the next installation; --purge removes them",
+                "{}: drains, VIP records, the admin token and the key of cookies, for the next installation; --purge removes them",
                 folder.display()
             ));
             return Ok(());

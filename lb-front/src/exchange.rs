@@ -128,6 +128,11 @@ impl Exchange {
         self.connected = self.now();
     }
 
+    /// The backend of the last attempt.
+    pub(super) fn backend(&self) -> Option<SocketAddr> {
+        self.backend
+    }
+
     /// The backend's head is there.
     pub(super) fn heard(&mut self) {
         self.heard = self.now();

@@ -75,7 +75,7 @@ pub use answer::Reason;
 pub use backend::stats::{BackendStats, Ejected, ServiceStats};
 pub use child::{ChildArgs, ChildError, child_main};
 pub use forward::Forwarding;
-pub use policy::HttpsSettings;
+pub use policy::{HttpsSettings, StickyKey};
 pub use services::ServiceTraffic;
 pub use stats::{FrontStats, RequestCount};
 pub use table::Settings;

@@ -73,11 +73,16 @@ pub(super) fn respond(
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && outgoing.checked.upgrade {
-            return match loan.into_place() {
-                Some(place) => switch(&worker, response, place, upgrade, exchange),
+            let Some(place) = loan.into_place() else {
                 // HTTP/2 has no such answer.
-                None => unserved(Reason::ResponseInvalid, &progress, exchange),
+                return unserved(Reason::ResponseInvalid, &progress, exchange);
             };
+            let backend = exchange.backend();
+            let mut response = switch(&worker, response, place, upgrade, exchange);
+            if let Some(policy) = outgoing.service.policy() {
+                policy.on_switch(response.headers_mut(), outgoing.note, backend);
+            }
+            return response;
         }
         if switched || !request::is_plainly_coded(response.headers()) {
             return unserved(Reason::ResponseInvalid, &progress, exchange);
@@ -284,7 +289,7 @@ fn relay(
     }
     parts.version = Version::HTTP_11;
     if let Some(policy) = outgoing.service.policy() {
-        policy.on_answer(&mut parts.headers, outgoing.note);
+        policy.on_answer(&mut parts.headers, outgoing.note, exchange.backend());
     }
     let status = parts.status;
     let idle = match loan.is_patient() {

@@ -23,6 +23,9 @@ pub struct Rules {
     /// `lb_path`: the prefix of paths that it has of its hosts, such as `/api`. Routes follow it, not the front's rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// `lb_sticky`: the name of the cookie that keeps a client at its backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
     /// `lb_strip`: whether its backends are asked without that prefix.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strip: bool,

@@ -16,7 +16,7 @@ use super::{
     forward::Forwarding,
     lasting::Lasting,
     log::LogSettings,
-    policy::{Https, HttpsSettings, Policy},
+    policy::{Https, HttpsSettings, Policy, Sticky, StickyKey},
     request::Via,
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
     services::{Number, Numbers},
@@ -40,6 +40,9 @@ pub struct Settings {
     /// What holds for plain HTTP as against HTTPS.
     #[serde(default)]
     pub https: HttpsSettings,
+    /// What the cookies of `lb_sticky` are signed with; without it there are none.
+    #[serde(default)]
+    pub sticky_key: Option<StickyKey>,
 }
 
 impl Settings {
@@ -62,6 +65,7 @@ impl Default for Settings {
             forwarding: Forwarding::default(),
             log: LogSettings::default(),
             https: HttpsSettings::default(),
+            sticky_key: None,
         }
     }
 }
@@ -80,6 +84,7 @@ pub(super) struct Table {
     pub(super) forwarding: Arc<Forwarding>,
     /// What holds for plain HTTP as against HTTPS, if anything does.
     pub(super) https: Option<Arc<Https>>,
+    sticky_key: Option<StickyKey>,
 }
 
 /// One service behind the front.
@@ -112,6 +117,7 @@ impl Table {
             via: Via::fallback(),
             forwarding: Arc::default(),
             https: None,
+            sticky_key: None,
         }
     }
 
@@ -132,6 +138,7 @@ impl Table {
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
             forwarding: Arc::new(settings.forwarding.clone()),
             https: Https::new(&settings.https).map(Arc::new),
+            sticky_key: settings.sticky_key.clone(),
         };
         // The agent before this one had other places.
         empty.changed(routes, |_, label| lasting.get(label).copied().cloned())
@@ -160,7 +167,13 @@ impl Table {
             if let Some(service) = service {
                 let lasting = lasting(*place, &service.label).unwrap_or_default();
                 let number = self.numbers.of(&service.label);
-                let service = ServiceTable::new(*place, service.clone(), lasting, number);
+                let service = ServiceTable::new(
+                    *place,
+                    service.clone(),
+                    lasting,
+                    number,
+                    self.sticky_key.as_ref(),
+                );
                 let service = Arc::new(service);
                 self.services.insert(*place, service);
             } else {
@@ -229,6 +242,7 @@ impl ServiceTable {
         service: Arc<RouteService>,
         lasting: Arc<Lasting>,
         number: Arc<Number>,
+        sticky_key: Option<&StickyKey>,
     ) -> Self {
         let weights = service
             .backends
@@ -243,7 +257,7 @@ impl ServiceTable {
             policy: service
                 .rules
                 .as_deref()
-                .map(|rules| Policy::new(rules).into()),
+                .map(|rules| Policy::new(rules, Sticky::new(&service, sticky_key)).into()),
             order,
             canaries,
             usable: weights.iter().filter(|&&weight| weight > 0).count(),
@@ -283,6 +297,11 @@ impl ServiceTable {
         };
         let places = first.chain(second);
         places.map(|&place| (place, &self.service.backends[place]))
+    }
+
+    /// The backend with this index.
+    pub(super) fn backend(&self, index: u32) -> Option<&RouteBackend> {
+        self.service.backends.get(usize::try_from(index).ok()?)
     }
 
     /// Whether one of its usable backends is at `address`.

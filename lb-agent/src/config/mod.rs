@@ -177,6 +177,8 @@ pub struct Front {
     pub retirement: Duration,
     /// What backends are told about clients.
     pub forwarding: lb_front::Forwarding,
+    /// The secret that the cookies of `lb_sticky` are signed with; made in the state directory if none is given.
+    pub sticky_key_file: Option<PathBuf>,
     /// What is written down of requests.
     pub access_log: lb_front::log::LogSettings,
     /// In place of standard output.

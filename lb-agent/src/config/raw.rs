@@ -114,6 +114,7 @@ raw_config! {
     front_proxy_protocol: Vec<String>,
     front_forwarded: bool,
     front_request_id: bool,
+    front_sticky_key_file: String,
     tls: (),
     tls_listen: Vec<String>,
     tls_certificates: Vec<RawPair>,
@@ -242,6 +243,7 @@ impl RawConfig {
             raw.front_proxy_protocol = keys.strings(front, "proxy_protocol");
             raw.front_forwarded = keys.boolean(front, "forwarded");
             raw.front_request_id = keys.boolean(front, "request_id");
+            raw.front_sticky_key_file = keys.string(front, "sticky_key_file");
             keys.table(front, "tls", |keys, tls| {
                 raw.tls = Some(keys.given(tls.line, ()));
                 raw.tls_listen = keys.strings(tls, "listen");

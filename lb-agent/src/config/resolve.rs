@@ -132,6 +132,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         forwarded: raw.front_forwarded.as_ref().is_some_and(|it| it.value),
         request_id: raw.front_request_id.as_ref().is_none_or(|it| it.value),
     };
+    let sticky_key_file = raw.front_sticky_key_file.as_ref();
     let default = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))];
     let listen = judge.list(&raw.front_listen, default, listener);
     let tls = front_tls::resolve(raw, judge);
@@ -139,6 +140,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         front_tls::compare(&listen, raw, tls, judge);
     }
     Front {
+        sticky_key_file: sticky_key_file.map(|_| judge.path(&raw.front_sticky_key_file, "")),
         forwarding,
         access_log,
         access_log_file,

@@ -3,9 +3,11 @@
 //! What runs in that process is the crate [`lb_front`].
 
 mod certificates;
+mod sticky;
 mod supervise;
 
 pub use certificates::{CertificateOutputs, Files, InUse, Pair, certificates};
+pub use sticky::{KeyError, sticky_key};
 pub use supervise::{
     End, LogFile, Metrics, Outputs, SuperviseError, Supervisor, listeners, supervise,
 };

@@ -6,6 +6,7 @@ mod headers;
 mod path;
 mod rate;
 pub(crate) mod redirect;
+mod sticky;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ pub(super) enum FrontSetting {
     Redirect(Option<Redirect>),
     Header(Side, String, Option<String>),
     Path(Option<String>),
+    Sticky(Option<String>),
     Strip(bool),
     Cors(Option<Cors>),
     Rate(Option<Rate>),
@@ -43,6 +45,7 @@ impl FrontSetting {
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
             Self::Path(path) => rules.path = path,
+            Self::Sticky(name) => rules.sticky = name,
             Self::Strip(strip) => rules.strip = strip,
             Self::Cors(cors) => rules.cors = cors,
             Self::Rate(rate) => rules.rate = rate,
@@ -132,6 +135,14 @@ pub const FRONT: &[Entry] = &[
         read: Some(Read::Value(retries)),
     },
     Entry {
+        name: "lb_sticky",
+        values: "`true`, `false`, or the name of the cookie; the bare tag means `true`",
+        default: "`false`; `lb_sticky`",
+        does: "the front keeps a client at its instance by a cookie",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(sticky::sticky)),
+    },
+    Entry {
         name: "lb_strip",
         values: "`true`, `false`; the bare tag means `true`",
         default: "`false`",
@@ -149,10 +160,6 @@ pub const FRONT: &[Entry] = &[
     },
     Entry::later("lb_auth", "the front asks for a password"),
     Entry::later("lb_compress", "the front compresses answers"),
-    Entry::later(
-        "lb_sticky",
-        "the front keeps a client at its backend by a cookie",
-    ),
 ];
 
 fn maintenance(text: &str) -> Result<Setting, Wrong> {

@@ -273,7 +273,8 @@ fn backends(
         } else {
             backends.push(RouteBackend {
                 address,
-                usable: backend.state().usable(),
+                // One that `lb_local` leaves out keeps no clients either.
+                usable: backend.state().usable() && (share > 0 || backend.weight == 0),
                 weight: share,
                 canary: backend.canary,
             });

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     catalog::InstanceKey,
-    options::{Options, Rule},
+    options::{Local, Options, Rule},
     snapshot::{Backend, ProbeState, ServiceName},
     vip::Pool6,
 };
@@ -465,6 +465,22 @@ fn the_rules_of_a_service_go_along_and_a_change_of_them_alone_is_told() {
     let moved = ["192.0.2.2".parse().unwrap()].into();
     let change = follower.follow(&after, &after.clone(), &moved);
     assert_eq!(change.host_addresses, Some(moved));
+}
+
+#[test]
+fn an_instance_that_the_host_leaves_out_keeps_no_clients_and_one_without_weight_does() {
+    let (name, mut service) = whole("web");
+    service.options.local = Local::Only;
+    service.backends = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+        .map(|address| (InstanceKey::new("n", address), backend(address, &[])))
+        .into();
+    let mut backends = service.backends.values_mut();
+    backends.next().unwrap().local = false;
+    backends.next().unwrap().weight = 0;
+    let (routes, _) = routes([(name, service)]);
+    let backends = &routes.find("web").unwrap().backends;
+    let told: Vec<_> = backends.iter().map(|it| (it.usable, it.weight)).collect();
+    assert_eq!(told, [(false, 0), (true, 0), (true, 1)]);
 }
 
 #[test]

@@ -277,7 +277,7 @@ pub(super) fn spawn(
         supervisor.retirement = config.front.retirement;
         supervisor.kind = front_kind(&config);
         supervisor.routes = routes.clone();
-        supervisor.settings = front_settings(&config);
+        supervisor.settings = front_settings(&config)?;
         let log = config.front.access_log.format;
         let file = log.and(config.front.access_log_file.clone());
         supervisor.log_file = file.map(|path| front::LogFile {
@@ -413,10 +413,13 @@ fn front_kind(config: &Config) -> String {
     )
 }
 
-fn front_settings(config: &Config) -> lb_front::Settings {
+fn front_settings(config: &Config) -> Result<lb_front::Settings> {
     let host = nix::sys::utsname::uname().ok();
     let host = host.as_ref().and_then(|it| it.nodename().to_str());
-    lb_front::Settings {
+    let key_file = config.front.sticky_key_file.as_deref();
+    let sticky_key = front::sticky_key(key_file, &config.state_dir)
+        .context("`[front] sticky_key_file` cannot be used")?;
+    Ok(lb_front::Settings {
         no_route_status: config.front.no_route_status,
         forwarding: config.front.forwarding.clone(),
         log: config.front.access_log.clone(),
@@ -426,8 +429,9 @@ fn front_settings(config: &Config) -> lb_front::Settings {
             .as_ref()
             .map(|tls| tls.https.clone())
             .unwrap_or_default(),
+        sticky_key: Some(sticky_key),
         ..host.map_or_else(lb_front::Settings::default, lb_front::Settings::of_host)
-    }
+    })
 }
 
 /// How Consul is reached.

@@ -1,6 +1,6 @@
 //! `docs/http.md` is true: its examples are run as they stand, by the way that a services file takes through the agent.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use std::{cell::RefCell, collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
 use hyper::Response;
 use lb_agent::{
@@ -12,7 +12,7 @@ use lb_agent::{
     routes::{Follower, RouteConfig},
     snapshot::{ProbeState, Snapshot},
 };
-use lb_front::{Limits, Settings};
+use lb_front::{Limits, Settings, StickyKey};
 
 use crate::{
     kit::{Answer, Backend, Reply, Seen, TestFront, ok},
@@ -48,6 +48,8 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
 /// The front with the services of one example.
 struct Example {
     front: TestFront,
+    /// The value of the last cookie, for which the text has an ellipsis.
+    cookie: RefCell<String>,
 }
 
 impl Example {
@@ -71,21 +73,35 @@ impl Example {
             no_route_status: front.no_route_status,
             forwarding: front.forwarding.clone(),
             https: front.tls.map(|tls| tls.https).unwrap_or_default(),
+            sticky_key: Some(StickyKey::of(b"of the document")),
             ..Settings::default()
         };
         let front = TestFront::start(Limits::default(), 1);
         front.front.publish(&routes, &settings);
-        Self { front }
+        Self {
+            front,
+            cookie: RefCell::default(),
+        }
     }
 
     /// The answer to a request of the text, whose lines end as text does.
     fn ask(&self, request: &str) -> Answer {
         let request = request.replace('\n', "\r\n");
+        let request = request.replace(ELLIPSIS, &self.cookie.borrow());
         // So that an answer without a length ends.
         let last = "Connection: close";
-        self.front.ask(format!("{request}\r\n{last}\r\n\r\n"))
+        let mut answer = self.front.ask(format!("{request}\r\n{last}\r\n\r\n"));
+        let cookie = answer.field("set-cookie");
+        let value = cookie.and_then(|it| Some(it.split(';').next()?.split_once('=')?.1.to_owned()));
+        if let Some(value) = value {
+            answer.head = answer.head.replace(&value, ELLIPSIS);
+            *self.cookie.borrow_mut() = value;
+        }
+        answer
     }
 }
+
+const ELLIPSIS: &str = "\u{2026}";
 
 /// The tables of a TOML text, each with its heading.
 fn tables(text: &str) -> Vec<String> {

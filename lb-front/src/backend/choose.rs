@@ -1,7 +1,7 @@
 //! Which backend a request goes to: the one whose turn it is, else the next one that has a place. Without any
 //! place the request waits.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::OnceCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -20,8 +20,8 @@ pub(super) struct Choosing<'a> {
     account: &'a Account,
     pub(super) service: Arc<ServiceTable>,
     wish: Wish,
-    /// Its turn.
-    start: usize,
+    /// Its turn, if it needs one.
+    start: OnceCell<usize>,
     tried: [Option<SocketAddr>; ATTEMPTS],
 }
 
@@ -61,7 +61,7 @@ impl<'a> Choosing<'a> {
             worker,
             account,
             wish,
-            start: account.turn(service.cursor()),
+            start: OnceCell::new(),
             service: service.clone(),
             tried: [None; ATTEMPTS],
         }
@@ -107,8 +107,12 @@ impl<'a> Choosing<'a> {
                         break Reason::QueueTimeout;
                     }
                     // There may be others by now.
-                    if let Some(service) = self.worker.table().current(&self.service) {
+                    if let Some(service) = self.worker.table().current(&self.service)
+                        && !Arc::ptr_eq(service, &self.service)
+                    {
                         self.service = service.clone();
+                        // It may be another one's index there.
+                        self.wish.backend = None;
                     }
                     match self.pick() {
                         Pick::Full => {}
@@ -125,6 +129,9 @@ impl<'a> Choosing<'a> {
     }
 
     fn pick(&self) -> Pick {
+        if let Some(wished) = self.wished() {
+            return wished;
+        }
         let first = self.pass(Level::Turn);
         if matches!(first, Pick::Found(..)) || self.account.trusts_all() {
             return first;
@@ -139,7 +146,9 @@ impl<'a> Choosing<'a> {
         let mut full = false;
         // Saves looking twice at the first ones of a service; more is not needed.
         let mut seen = 0_u128;
-        for (index, backend) in self.service.in_turn(self.start, self.wish.group) {
+        let turn = || self.account.turn(self.service.cursor());
+        let start = *self.start.get_or_init(turn);
+        for (index, backend) in self.service.in_turn(start, self.wish.group) {
             let bit = u32::try_from(index)
                 .ok()
                 .and_then(|index| 1_u128.checked_shl(index));
@@ -151,18 +160,31 @@ impl<'a> Choosing<'a> {
                 continue;
             }
             let host = self.worker.pool.host(address);
-            if !self.service.is_h2c()
-                && let Some(lease) = host.take()
-            {
-                return Pick::Found(host, Way::Idle(lease));
-            }
-            if let Some(way) = self.new_way(&host) {
+            if let Some(way) = self.way(&host) {
                 return Pick::Found(host, way);
             }
             host.want(&self.account.places);
             full = true;
         }
         if full { Pick::Full } else { Pick::Nothing }
+    }
+
+    /// The backend that the request is for, if that can take it.
+    fn wished(&self) -> Option<Pick> {
+        let backend = self.service.backend(self.wish.backend?)?;
+        let address = backend.address;
+        let tried = self.tried.contains(&Some(address));
+        if tried || !backend.usable || !self.is_good(address, Level::In) {
+            return None;
+        }
+        let host = self.worker.pool.host(address);
+        let way = self.way(&host)?;
+        Some(Pick::Found(host, way))
+    }
+
+    fn way(&self, host: &Rc<Host>) -> Option<Way> {
+        let idle = (!self.service.is_h2c()).then(|| host.take()).flatten();
+        idle.map(Way::Idle).or_else(|| self.new_way(host))
     }
 
     /// A way to a backend beside connections that wait for a request.

@@ -7,9 +7,13 @@ mod headers;
 mod https;
 mod rate;
 mod redirect;
+mod sticky;
 mod strip;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::{
@@ -25,6 +29,9 @@ use headers::Fields;
 pub(super) use rate::Paces;
 use rate::Rate;
 use redirect::Redirect;
+use sticky::Shown;
+pub(super) use sticky::Sticky;
+pub use sticky::StickyKey;
 use strip::Strip;
 
 pub use https::HttpsSettings;
@@ -37,6 +44,7 @@ pub(super) struct Policy {
     cors: Option<Cors>,
     canary: Option<Override>,
     rate: Option<Rate>,
+    sticky: Option<Sticky>,
     strip: Option<Strip>,
     request: Fields,
     response: Fields,
@@ -49,12 +57,16 @@ pub(super) struct Policy {
 pub(super) struct Note {
     told: Option<Told>,
     pub(super) wish: Wish,
+    shown: Shown,
+    secure: bool,
 }
 
 /// Which backend the request is for, rather than that whose turn it is.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Wish {
     pub(super) group: Option<Group>,
+    /// Its index, if it has a place and did not just fail.
+    pub(super) backend: Option<u32>,
 }
 
 /// An answer that a rule gives in place of a backend.
@@ -64,13 +76,14 @@ pub(super) struct Answer {
 }
 
 impl Policy {
-    pub(super) fn new(rules: &Rules) -> Self {
+    pub(super) fn new(rules: &Rules, sticky: Option<Sticky>) -> Self {
         Self {
             maintenance: rules.maintenance.as_ref().map(Notice::new),
             redirect: rules.redirect.as_ref().map(Redirect::new),
             cors: rules.cors.as_ref().map(Cors::new),
             canary: rules.canary.as_ref().and_then(Override::new),
             rate: rules.rate.as_ref().map(Rate::new),
+            sticky,
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
@@ -104,13 +117,23 @@ impl Policy {
         if let Some(answer) = cors.and_then(|cors| cors.preflight(parts)) {
             return Err(answer.into());
         }
+        let headers = &parts.headers;
         let canary = self.canary.as_ref();
-        Ok(Note {
-            told: cors.map(|cors| cors.judge(&parts.headers)),
+        let forced = canary.and_then(|canary| canary.group(headers));
+        let mut note = Note {
+            told: cors.map(|cors| cors.judge(headers)),
             wish: Wish {
-                group: canary.and_then(|canary| canary.group(&parts.headers)),
+                group: forced,
+                backend: None,
             },
-        })
+            shown: Shown::default(),
+            secure,
+        };
+        if let Some(sticky) = &self.sticky {
+            note.shown = sticky.read(headers);
+            note.wish = sticky.wish(note.shown, forced);
+        }
+        Ok(note)
     }
 
     /// Whether `client` may ask for something now: what is left after [`Self::before`], by order of cost.
@@ -155,15 +178,38 @@ impl Policy {
         if let Some(strip) = &self.strip {
             strip.apply(parts);
         }
+        if let Some(sticky) = &self.sticky {
+            sticky.take(&mut parts.headers);
+        }
         self.request.apply(&mut parts.headers);
     }
 
-    /// Changes the head of a backend's answer, once it is fit for the client.
-    pub(super) fn on_answer(&self, headers: &mut HeaderMap, note: Note) {
+    /// Changes the head of an answer of `backend`, once it is fit for the client.
+    pub(super) fn on_answer(
+        &self,
+        headers: &mut HeaderMap,
+        note: Note,
+        backend: Option<SocketAddr>,
+    ) {
         if let (Some(cors), Some(told)) = (&self.cors, note.told) {
             cors.tell(headers, told);
         }
         self.response.apply(headers);
+        if let Some(sticky) = &self.sticky {
+            sticky.tell(headers, note.shown, backend, note.secure);
+        }
+    }
+
+    /// The same where the answer is that both sides leave HTTP.
+    pub(super) fn on_switch(
+        &self,
+        headers: &mut HeaderMap,
+        note: Note,
+        backend: Option<SocketAddr>,
+    ) {
+        if let Some(sticky) = &self.sticky {
+            sticky.tell(headers, note.shown, backend, note.secure);
+        }
     }
 }
 

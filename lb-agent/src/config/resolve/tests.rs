@@ -186,6 +186,7 @@ fn every_key_of_the_file_has_its_effect() {
             proxy_protocol = ["10.9.0.0/16"]
             forwarded = true
             request_id = false
+            sticky_key_file = "/key"
             [front.access_log]
             format = "json"
             file = "/var/log/lb/access.log"
@@ -250,6 +251,7 @@ fn every_key_of_the_file_has_its_effect() {
     let file = config.front.access_log_file.as_deref();
     assert_eq!(file, Some(Path::new("/var/log/lb/access.log")));
     assert!(forwarding.forwarded && !forwarding.request_id);
+    assert_eq!(front.sticky_key_file, Some(PathBuf::from("/key")));
     let log = lb_front::log::LogSettings {
         format: Some(lb_front::log::LogFormat::Json),
         status: vec![404..=404, 500..=599],

@@ -251,6 +251,24 @@ fn only_a_path_can_be_stripped() {
 }
 
 #[test]
+fn a_cookie_that_keeps_clients_has_a_name() {
+    let named = |name: &str| Rules {
+        sticky: Some(name.to_owned()),
+        ..Rules::default()
+    };
+    ruled("lb_sticky", named("lb_sticky"));
+    ruled("lb_sticky=true", named("lb_sticky"));
+    ruled("lb_sticky=false", Rules::default());
+    ruled("lb_sticky=__Host-shop", named("__Host-shop"));
+    let long = "x".repeat(65);
+    for wrong in [
+        "", "off", "Yes", "TRUE", "a b", "a;b", "a=b", "\u{e4}", &long,
+    ] {
+        check_wrong(&format!("lb_sticky={wrong}"), "the name of the cookie");
+    }
+}
+
+#[test]
 fn pages_that_may_read_answers_are_named_by_their_origins() {
     let cors = |origins: Option<&[&str]>, credentials| Rules {
         cors: Some(Cors {

@@ -8,6 +8,7 @@ mod path;
 mod rate;
 mod redirect;
 mod retries;
+mod sticky;
 mod timeout;
 
 use std::sync::Arc;
