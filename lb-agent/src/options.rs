@@ -429,9 +429,15 @@ fn option(name: &str, text: &str) -> Option<(String, String)> {
 
 /// What the tag `name` says that has no value: an empty one, as some tools make it of a variable that is not set, says less.
 fn bare(name: &str) -> &'static str {
-    let said = ["lb_expose", "lb_maintenance", "lb_sticky", "lb_strip"]
-        .iter()
-        .any(|flag| name.eq_ignore_ascii_case(flag));
+    let said = [
+        "lb_compress",
+        "lb_expose",
+        "lb_maintenance",
+        "lb_sticky",
+        "lb_strip",
+    ]
+    .iter()
+    .any(|flag| name.eq_ignore_ascii_case(flag));
     if said { "true" } else { "" }
 }
 

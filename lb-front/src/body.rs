@@ -1,5 +1,7 @@
 //! The bodies that pass through the front, in both directions.
 
+mod compressed;
+
 use std::{
     cell::Cell,
     collections::VecDeque,
@@ -28,6 +30,7 @@ use super::{
     request::BodyKind,
     timer::Timer,
 };
+use compressed::{Compressed, Gzip};
 
 /// What a client gets.
 pub(super) enum Download {
@@ -39,6 +42,8 @@ pub(super) enum Download {
     },
     /// A backend's.
     Passed(Passed),
+    /// A backend's that is compressed on its way.
+    Compressed(Box<Compressed>),
     /// None: the connection is a tunnel from here on.
     Switched,
 }
@@ -97,6 +102,22 @@ impl Download {
         }
         Self::Passed(passed)
     }
+
+    /// Has it compressed, if it is a backend's with something to come and there is room for that.
+    pub(super) fn compress(&mut self) -> bool {
+        if !matches!(self, Self::Passed(passed) if passed.loan.is_some() && !passed.exchange.is_head())
+        {
+            return false;
+        }
+        let Some(gzip) = Gzip::begin() else {
+            return false;
+        };
+        let Self::Passed(passed) = std::mem::replace(self, Self::Switched) else {
+            return false;
+        };
+        *self = Self::Compressed(Box::new(Compressed::new(passed, gzip)));
+        true
+    }
 }
 
 impl Passed {
@@ -114,6 +135,16 @@ impl Passed {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = ready!(self.poll_uncounted(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            self.exchange.passed_down(length);
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The same without saying that the client gets it as it is.
+    fn poll_uncounted(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let frame = match self.incoming.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -133,8 +164,6 @@ impl Passed {
                 Some(Err(error))
             }
             Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, Bytes::len);
-                self.exchange.passed_down(length);
                 // hyper asks for nothing after trailers.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();
@@ -162,6 +191,7 @@ impl Body for Download {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
             Self::Passed(passed) => passed.poll(cx),
+            Self::Compressed(compressed) => compressed.poll(cx),
             Self::Switched => Poll::Ready(None),
         }
     }
@@ -170,6 +200,7 @@ impl Body for Download {
         match self {
             Self::Own { bytes, .. } => bytes.is_none(),
             Self::Passed(passed) => passed.incoming.is_end_stream(),
+            Self::Compressed(compressed) => compressed.is_over(),
             Self::Switched => true,
         }
     }
@@ -180,6 +211,7 @@ impl Body for Download {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Passed(passed) => passed.incoming.size_hint(),
+            Self::Compressed(_) => SizeHint::default(),
             Self::Switched => SizeHint::with_exact(0),
         }
     }

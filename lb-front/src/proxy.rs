@@ -288,16 +288,17 @@ fn relay(
         parts.headers.insert(header::CONTENT_LENGTH, length);
     }
     parts.version = Version::HTTP_11;
-    if let Some(policy) = outgoing.service.policy() {
-        policy.on_answer(&mut parts.headers, outgoing.note, exchange.backend());
-    }
+    let backend = exchange.backend();
     let status = parts.status;
     let idle = match loan.is_patient() {
         true => worker.limits.tunnel_idle,
         false => worker.limits.body_idle,
     };
     let body = Download::passed(incoming, loan, exchange, status, idle);
-    let response = Response::from_parts(parts, body);
+    let mut response = Response::from_parts(parts, body);
+    if let Some(policy) = outgoing.service.policy() {
+        policy.on_answer(&mut response, outgoing.note, backend);
+    }
     // The rest of the request is not waited for.
     match upload.has_ended() {
         true => response,

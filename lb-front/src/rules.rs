@@ -17,6 +17,9 @@ pub struct Rules {
     /// `lb_redirect`: clients are sent elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// `lb_compress`: whether its answers are compressed for clients that take that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
     /// `lb_cors`: which pages of other origins may read its answers; `None` leaves that to its backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,

@@ -25,6 +25,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FrontSetting {
     Canary(Canary),
+    Compress(bool),
     Maintenance(Option<Maintenance>),
     Redirect(Option<Redirect>),
     Header(Side, String, Option<String>),
@@ -42,6 +43,7 @@ impl FrontSetting {
         let rules = Arc::make_mut(options.front.get_or_insert_default());
         match self {
             Self::Canary(canary) => rules.canary = Some(canary),
+            Self::Compress(compress) => rules.compress = compress,
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
             Self::Path(path) => rules.path = path,
@@ -77,6 +79,14 @@ pub const FRONT: &[Entry] = &[
         does: "all instances that state it get this share of the front's requests together, and the others the rest",
         since: Some("0.1.0"),
         read: Some(Read::Value(canary::canary)),
+    },
+    Entry {
+        name: "lb_compress",
+        values: "`true`, `false`; the bare tag means `true`",
+        default: "`false`",
+        does: "the front compresses texts with gzip for clients that take it",
+        since: Some("0.1.0"),
+        read: Some(Read::Value(compress)),
     },
     Entry {
         name: "lb_cors",
@@ -159,8 +169,11 @@ pub const FRONT: &[Entry] = &[
         read: Some(Read::Value(timeout)),
     },
     Entry::later("lb_auth", "the front asks for a password"),
-    Entry::later("lb_compress", "the front compresses answers"),
 ];
+
+fn compress(text: &str) -> Result<Setting, Wrong> {
+    flag(text, FrontSetting::Compress)
+}
 
 fn maintenance(text: &str) -> Result<Setting, Wrong> {
     let remedy = "write `true`, `false`, or a time such as `10m`, at most a day; behind `true` or the time a notice of at most \
@@ -205,9 +218,13 @@ fn timeout(text: &str) -> Result<Setting, Wrong> {
 }
 
 fn strip(text: &str) -> Result<Setting, Wrong> {
+    flag(text, FrontSetting::Strip)
+}
+
+fn flag(text: &str, setting: fn(bool) -> FrontSetting) -> Result<Setting, Wrong> {
     match text {
-        "true" => Ok(FrontSetting::Strip(true).into()),
-        "false" => Ok(FrontSetting::Strip(false).into()),
+        "true" => Ok(setting(true).into()),
+        "false" => Ok(setting(false).into()),
         _ => Err("write true or false".into()),
     }
 }

@@ -48,7 +48,7 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
 /// The front with the services of one example.
 struct Example {
     front: TestFront,
-    /// The value of the last cookie, for which the text has an ellipsis.
+    /// The value of the last cookie, for which the text has an ellipsis; it has another for what is compressed.
     cookie: RefCell<String>,
 }
 
@@ -150,7 +150,9 @@ fn routes(services: &str, front: &config::Front) -> (lb_front::routes::RoutesCha
                 .entry(backend.address)
                 .or_insert_with(|| match h2c {
                     true => H2Backend::start(move |call| speak(id.clone(), call)).address,
-                    false => Backend::start(move |seen| Reply::Keep(ok(&told(&id, seen)))).address,
+                    false => {
+                        Backend::start(move |seen| Reply::Keep(answer(&told(&id, seen)))).address
+                    }
                 });
             backend.address = *instance;
             backend.probe.state = ProbeState::Up;
@@ -207,6 +209,16 @@ fn told(id: &str, seen: &Seen) -> String {
     text
 }
 
+/// The same as HTTP/1.1.
+fn answer(text: &str) -> Vec<u8> {
+    if text.contains(" /long") {
+        let text = text.repeat(200);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length:";
+        return format!("{head} {}\r\n\r\n{text}", text.len()).into();
+    }
+    ok(text)
+}
+
 /// The answer as the document writes one.
 fn written(answer: &Answer) -> String {
     const LEFT_OUT: [&str; 4] = ["date", "content-type", "content-length", "connection"];
@@ -221,7 +233,9 @@ fn written(answer: &Answer) -> String {
     for (name, value) in fields {
         text.push_str(&format!("\n{name}: {value}"));
     }
-    if !answer.body.is_empty() {
+    if answer.field("content-encoding").is_some() {
+        text.push_str(&format!("\n\n{ELLIPSIS}"));
+    } else if !answer.body.is_empty() {
         text.push_str(&format!("\n\n{}", answer.body.trim_end()));
     }
     text

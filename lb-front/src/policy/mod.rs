@@ -2,6 +2,7 @@
 //! come judged, and are made ready once for each table.
 
 mod canary;
+mod compress;
 mod cors;
 mod headers;
 mod https;
@@ -22,7 +23,9 @@ use hyper::{
     http::request::Parts,
 };
 
-use super::{answer::Reason, lasting::Lasting, request::Checked, rules::Rules, table::Group};
+use super::{
+    answer::Reason, body::Download, lasting::Lasting, request::Checked, rules::Rules, table::Group,
+};
 use canary::Override;
 use cors::{Cors, Told};
 use headers::Fields;
@@ -42,6 +45,7 @@ pub(super) struct Policy {
     maintenance: Option<Notice>,
     redirect: Option<Redirect>,
     cors: Option<Cors>,
+    compress: bool,
     canary: Option<Override>,
     rate: Option<Rate>,
     sticky: Option<Sticky>,
@@ -56,6 +60,8 @@ pub(super) struct Policy {
 #[derive(Default)]
 pub(super) struct Note {
     told: Option<Told>,
+    /// Whether the client takes it compressed.
+    gzip: bool,
     pub(super) wish: Wish,
     shown: Shown,
     secure: bool,
@@ -81,6 +87,7 @@ impl Policy {
             maintenance: rules.maintenance.as_ref().map(Notice::new),
             redirect: rules.redirect.as_ref().map(Redirect::new),
             cors: rules.cors.as_ref().map(Cors::new),
+            compress: rules.compress,
             canary: rules.canary.as_ref().and_then(Override::new),
             rate: rules.rate.as_ref().map(Rate::new),
             sticky,
@@ -122,6 +129,7 @@ impl Policy {
         let forced = canary.and_then(|canary| canary.group(headers));
         let mut note = Note {
             told: cors.map(|cors| cors.judge(headers)),
+            gzip: self.compress && compress::takes_gzip(headers),
             wish: Wish {
                 group: forced,
                 backend: None,
@@ -184,19 +192,23 @@ impl Policy {
         self.request.apply(&mut parts.headers);
     }
 
-    /// Changes the head of an answer of `backend`, once it is fit for the client.
+    /// Changes an answer of `backend`, once it is fit for the client.
     pub(super) fn on_answer(
         &self,
-        headers: &mut HeaderMap,
+        response: &mut Response<Download>,
         note: Note,
         backend: Option<SocketAddr>,
     ) {
+        let headers = response.headers_mut();
         if let (Some(cors), Some(told)) = (&self.cors, note.told) {
             cors.tell(headers, told);
         }
         self.response.apply(headers);
         if let Some(sticky) = &self.sticky {
             sticky.tell(headers, note.shown, backend, note.secure);
+        }
+        if self.compress {
+            compress::apply(response, note.gzip);
         }
     }
 

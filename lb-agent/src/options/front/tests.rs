@@ -251,6 +251,20 @@ fn only_a_path_can_be_stripped() {
 }
 
 #[test]
+fn answers_are_compressed_where_somebody_says_so() {
+    let compressed = Rules {
+        compress: true,
+        ..Rules::default()
+    };
+    ruled("lb_compress", compressed.clone());
+    ruled("lb_compress=true", compressed);
+    ruled("lb_compress=false", Rules::default());
+    for wrong in ["", "gzip", "1"] {
+        check_wrong(&format!("lb_compress={wrong}"), "true or false");
+    }
+}
+
+#[test]
 fn a_cookie_that_keeps_clients_has_a_name() {
     let named = |name: &str| Rules {
         sticky: Some(name.to_owned()),

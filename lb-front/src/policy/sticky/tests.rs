@@ -21,6 +21,7 @@ fn sticky(label: &str, key: &[u8], ports: &[u16], first_canary: u16, share: u16)
         label: label.into(),
         backends: ports.iter().map(backend).collect(),
         access: None,
+        h2c: false,
         rules: Some(Arc::new(Rules {
             sticky: Some("lb".into()),
             canary: Some(canary),

@@ -1,6 +1,7 @@
 //! The options of the front, each as a client and a backend see it.
 
 mod canary;
+mod compress;
 mod cors;
 mod headers;
 mod maintenance;
