@@ -21,6 +21,7 @@ use crate::catalog::{Instance, InstanceKey, Problem};
 
 pub use access::{Access, Client, Rule};
 use front::FrontSetting;
+pub(crate) use front::is_list;
 pub(crate) use value::{dotted, is_dns_name, parse_duration};
 
 /// What a service's registrations ask for, resolved.

@@ -42,6 +42,8 @@ pub struct RouteConfig {
     pub domains: Vec<String>,
     /// Which services the outside world reaches.
     pub expose: Expose,
+    /// The names of the lists of users.
+    pub auth: BTreeSet<String>,
     /// Where the front and the resolver listen. A backend there would be a loop or a way in, and is refused.
     pub listeners: Vec<SocketAddr>,
     /// Where the page listens. It is no loop and judges each Host itself, but is for the service that has a name of it.
@@ -59,6 +61,7 @@ impl Default for RouteConfig {
         Self {
             domains: DOMAINS.map(String::from).to_vec(),
             expose: Expose::All,
+            auth: BTreeSet::new(),
             listeners: Vec::new(),
             page: Vec::new(),
             page_names: Vec::new(),

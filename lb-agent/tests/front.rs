@@ -28,3 +28,5 @@ mod tls;
 mod tlskit;
 #[path = "front/upgrade.rs"]
 mod upgrade;
+#[path = "front/users.rs"]
+mod users;

@@ -29,6 +29,10 @@ pub enum Reason {
     NoRoute,
     /// The service keeps this client out.
     Denied,
+    /// The client gave no name and password of a user, or wrong ones.
+    Unauthorized,
+    /// The users of whom the service asks a password are not known.
+    NoUsers,
     /// The client asks more often than the service allows.
     RateLimited,
     /// The service has no usable backend.
@@ -76,6 +80,8 @@ impl Reason {
             Self::Starting => "starting",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
+            Self::Unauthorized => "unauthorized",
+            Self::NoUsers => "no_users",
             Self::RateLimited => "rate_limited",
             Self::NoBackend => "no_backend",
             Self::Limit => "limit",
@@ -102,7 +108,11 @@ impl Reason {
             Self::Ok | Self::Loop => "--",
             Self::Maintenance | Self::Redirect | Self::Preflight => "LR",
             Self::QueueTimeout => "sQ",
-            Self::BadRequest | Self::Denied | Self::RateLimited => "PR",
+            Self::BadRequest
+            | Self::Denied
+            | Self::RateLimited
+            | Self::Unauthorized
+            | Self::NoUsers => "PR",
             Self::HeaderTimeout => "cR",
             Self::BodyTimeout | Self::TunnelIdle => "cD",
             Self::ClientAbort if answered => "CD",

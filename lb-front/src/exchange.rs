@@ -102,6 +102,13 @@ impl Exchange {
         }
     }
 
+    /// The user who asks, of a service that asks for a password.
+    pub(super) fn has_user(&mut self, user: Option<&HeaderValue>) {
+        if let Some(asked) = &mut self.asked {
+            asked.user = user.cloned();
+        }
+    }
+
     pub(super) fn belongs_to(&mut self, service: &ServiceTable) {
         self.service = Some(self.counters.enter(&service.number));
         if let Some(asked) = &mut self.asked {

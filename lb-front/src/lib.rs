@@ -20,6 +20,7 @@
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
+//! | `users`, `passwords` | who may use a service that asks, whether a password is right |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |
 
 mod announced;
@@ -46,6 +47,7 @@ mod lasting;
 mod leave;
 pub mod log;
 mod pace;
+mod passwords;
 mod policy;
 mod proxy;
 mod proxy_header;
@@ -58,6 +60,7 @@ mod table;
 mod timer;
 pub mod tls;
 mod tunnel;
+pub mod users;
 mod wire;
 mod worker;
 mod workers;
@@ -69,7 +72,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use answer::Reason;
 pub use backend::stats::{BackendStats, Ejected, ServiceStats};
@@ -97,6 +100,8 @@ pub struct Front {
     tls: ArcSwapOption<ServerConfig>,
     /// Made by the first that comes.
     tls_maker: OnceLock<tls::Maker>,
+    /// Passwords that are looked at at once.
+    passwords: Arc<Semaphore>,
 }
 
 impl Front {
@@ -109,6 +114,7 @@ impl Front {
             log: Log::new(),
             tls: ArcSwapOption::empty(),
             tls_maker: OnceLock::new(),
+            passwords: Arc::new(Semaphore::new(passwords())),
         })
     }
 
@@ -147,6 +153,12 @@ impl Front {
     pub fn has_routes(&self) -> bool {
         self.table.load().is_known()
     }
+}
+
+/// How many passwords are looked at at once: so many that requests still have a CPU.
+fn passwords() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    (cpus / 2).max(1)
 }
 
 /// How long and how much the front bears.

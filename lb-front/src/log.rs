@@ -118,6 +118,8 @@ pub(super) struct Asked {
     agent: Option<HeaderValue>,
     /// Known once the backend's head is made.
     pub(super) id: Option<HeaderValue>,
+    /// Whose password was right.
+    pub(super) user: Option<HeaderValue>,
     /// In the order of the rules' names.
     headers: Vec<Option<HeaderValue>>,
     /// The service's label, once it is known.
@@ -161,6 +163,7 @@ impl Sink {
             referer: field(&header::REFERER),
             agent: field(&header::USER_AGENT),
             id: None,
+            user: None,
             headers: rules
                 .as_ref()
                 .map_or_else(Vec::new, |rules| rules.headers.iter().map(field).collect()),

@@ -49,16 +49,54 @@ pub(super) fn respond(
     }
     let outgoing = match admit(&worker, address, client, parts, &incoming, &mut exchange) {
         Ok(outgoing) => outgoing,
-        Err(answer) => return Either::Left(ready(Download::own(*answer, exchange))),
+        Err(answer) => return Either::Left(Either::Left(ready(Download::own(*answer, exchange)))),
     };
     let mut upload = Upload::new(incoming);
     // In HTTP/1 its wire sees to that.
     if outgoing.client.version == Version::HTTP_2 {
         upload.hurry(&worker.limits);
     }
+    exchange.uploads(upload.progress());
+    if outgoing.note.is_open() {
+        // Rarely, and all others would have room for it.
+        let asked = ask(worker, outgoing, upload, upgrade, exchange);
+        return Either::Left(Either::Right(Box::pin(asked)));
+    }
+    Either::Right(pass(worker, outgoing, upload, upgrade, exchange))
+}
+
+/// Has a password looked at before the request is sent on.
+async fn ask(
+    worker: Rc<Worker>,
+    mut outgoing: Outgoing,
+    upload: Upload,
+    upgrade: hyper::upgrade::OnUpgrade,
+    mut exchange: Exchange,
+) -> Response<Download> {
+    let service = outgoing.service.clone();
+    if let Some(policy) = service.policy()
+        && let Err(answer) = policy.ask(&worker.passwords, &mut outgoing.note).await
+    {
+        let policy::Answer { reason, response } = *answer;
+        exchange.answer(response.status(), reason);
+        let whole = upload.progress().has_ended();
+        let response = if whole { response } else { closing(response) };
+        return Download::own(response, exchange);
+    }
+    exchange.has_user(outgoing.note.user());
+    pass(worker, outgoing, upload, upgrade, exchange).await
+}
+
+/// Sends the request on, and passes the answer on.
+fn pass(
+    worker: Rc<Worker>,
+    outgoing: Outgoing,
+    upload: Upload,
+    upgrade: hyper::upgrade::OnUpgrade,
+    mut exchange: Exchange,
+) -> impl Future<Output = Response<Download>> {
     let progress = upload.progress();
-    exchange.uploads(progress.clone());
-    Either::Right(async move {
+    async move {
         let sent = backend::send(&worker, &outgoing, upload, &mut exchange).await;
         let (response, loan) = match sent {
             Ok(sent) => sent,
@@ -88,7 +126,7 @@ pub(super) fn respond(
             return unserved(Reason::ResponseInvalid, &progress, exchange);
         }
         relay(&worker, outgoing, response, loan, exchange, &progress)
-    })
+    }
 }
 
 /// A request that goes on to a backend.
@@ -127,7 +165,7 @@ impl Outgoing {
         };
         let mut parts = request::rewrite(&self.client, &self.checked, &sender, body);
         if let Some(policy) = self.service.policy() {
-            policy.on_request(&mut parts);
+            policy.on_request(&mut parts, &self.note);
         }
         parts
     }
@@ -173,7 +211,14 @@ fn admit(
     let policy = service.policy();
     let judged = policy.map(|policy| {
         let note = policy.before(&parts, &checked, secure())?;
-        policy.admit(service.lasting(), client, note)
+        let asking = policy::Asking {
+            client,
+            headers: &parts.headers,
+            lasting: service.lasting(),
+            table: &table,
+            passwords: &worker.passwords,
+        };
+        policy.admit(&asking, note)
     });
     let note = match judged {
         Some(Err(answer)) => return Err(instead(*answer, body, exchange)),
@@ -182,6 +227,7 @@ fn admit(
     };
     let id = table.forwarding.id(address, &parts.headers, &worker.ids);
     exchange.has_id(&parts.headers, id.as_ref());
+    exchange.has_user(note.user());
     Ok(Outgoing {
         service,
         client: parts,

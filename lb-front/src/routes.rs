@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{carried, rules::Rules};
+use crate::{carried, rules::Rules, users::Users};
 pub use paths::{Ambiguous, Paths, lies_under};
 
 /// What a service is called between agent and front. One that comes back has another.
@@ -40,6 +40,9 @@ pub struct RoutesChange {
     /// The host's own addresses, if they are others: whoever comes from one is the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_addresses: Option<BTreeSet<IpAddr>>,
+    /// Lists of users as they are from now on; `None` where there is none, or none any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<(String, Option<Arc<Users>>)>,
 }
 
 /// A service, or a tagged part of one, behind at least one host name.
@@ -136,6 +139,7 @@ impl RoutesChange {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         let names = self.hosts.is_empty() && self.paths.is_empty();
-        names && self.services.is_empty() && self.host_addresses.is_none()
+        let beside = self.host_addresses.is_none() && self.users.is_empty();
+        names && self.services.is_empty() && beside
     }
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// All that a service asks for. One that asks for nothing has no rules at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
+    /// `lb_auth`: the name of the list of users of whom a password is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
     /// `lb_canary`: what the backends that state it get together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,

@@ -20,6 +20,7 @@ use super::{
     request::Via,
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
     services::{Number, Numbers},
+    users::Users,
 };
 pub(super) use canary::Group;
 use canary::{Canaries, from};
@@ -79,6 +80,8 @@ pub(super) struct Table {
     numbers: Arc<Numbers>,
     /// Of the host, for the rules of services.
     host_addresses: Arc<BTreeSet<IpAddr>>,
+    /// By the names of their lists.
+    users: Arc<BTreeMap<String, Arc<Users>>>,
     pub(super) no_route_status: StatusCode,
     pub(super) via: Via,
     pub(super) forwarding: Arc<Forwarding>,
@@ -113,6 +116,7 @@ impl Table {
             services: BTreeMap::new(),
             numbers: Arc::default(),
             host_addresses: Arc::default(),
+            users: Arc::default(),
             no_route_status: StatusCode::SERVICE_UNAVAILABLE,
             via: Via::fallback(),
             forwarding: Arc::default(),
@@ -133,6 +137,7 @@ impl Table {
             services: BTreeMap::new(),
             numbers: before.numbers.clone(),
             host_addresses: Arc::default(),
+            users: Arc::default(),
             no_route_status: StatusCode::from_u16(settings.no_route_status)
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
@@ -162,6 +167,13 @@ impl Table {
         }
         if let Some(addresses) = &change.host_addresses {
             self.host_addresses = Arc::new(addresses.clone());
+        }
+        for (list, users) in &change.users {
+            let all = Arc::make_mut(&mut self.users);
+            match users {
+                Some(users) => drop(all.insert(list.clone(), users.clone())),
+                None => drop(all.remove(list)),
+            }
         }
         for (place, service) in &change.services {
             if let Some(service) = service {
@@ -217,6 +229,11 @@ impl Table {
     pub(super) fn admits(&self, service: &ServiceTable, client: IpAddr) -> bool {
         let access = service.service.access.as_ref();
         access.is_none_or(|access| access.admits(client, &self.host_addresses))
+    }
+
+    /// The users of the list `name`, if it is known.
+    pub(super) fn users(&self, name: &str) -> Option<&Users> {
+        self.users.get(name).map(|users| &**users)
     }
 
     /// The labels of all services.

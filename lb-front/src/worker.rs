@@ -27,6 +27,7 @@ use super::{
     crowd::Crowd,
     forward::Ids,
     log::Sink,
+    passwords::Passwords,
     stats::{Counters, FrontStats},
     table::Table,
     tls,
@@ -41,6 +42,7 @@ pub(super) struct Worker {
     pub(super) counters: Rc<Counters>,
     pub(super) log: Rc<Sink>,
     pub(super) ids: Ids,
+    pub(super) passwords: Passwords,
     /// The clients behind the connections.
     crowd: Crowd,
     /// How many connections gave up their buffers since the memory was last tidied.
@@ -132,6 +134,7 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         counters,
         log: Rc::new(Sink::new(&start.front.log)),
         ids: Ids::default(),
+        passwords: Passwords::new(start.front.passwords.clone()),
         crowd: Crowd::default(),
         silenced: Cell::default(),
         tasks: TaskTracker::new(),

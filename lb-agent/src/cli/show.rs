@@ -341,12 +341,12 @@ pub(super) fn released(entries: &[Entry]) -> String {
     entries.iter().map(line).collect()
 }
 
-/// A line for each option that acts.
+/// A line for each option.
 pub(super) fn options(entries: &[&OptionEntry]) -> String {
     // Markdown's marks are for the page that is made of the same table.
     let plain = |text: &str| text.replace('`', "");
     let mut table = table(&["OPTION", "DEFAULT", "VALUES", "DOES"]);
-    for entry in entries.iter().filter(|entry| entry.since.is_some()) {
+    for entry in entries {
         table.add_row([
             entry.name.to_owned(),
             plain(entry.default),

@@ -18,6 +18,7 @@ mod secret;
 mod uninstall;
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -179,6 +180,8 @@ pub struct Front {
     pub forwarding: lb_front::Forwarding,
     /// The secret that the cookies of `lb_sticky` are signed with; made in the state directory if none is given.
     pub sticky_key_file: Option<PathBuf>,
+    /// The lists of users of whom services may ask a password, and the file of each.
+    pub auth: BTreeMap<String, PathBuf>,
     /// What is written down of requests.
     pub access_log: lb_front::log::LogSettings,
     /// In place of standard output.

@@ -122,6 +122,7 @@ raw_config! {
     tls_min_version: String,
     tls_redirect: String,
     tls_hsts: String,
+    front_auth: Vec<(String, String)>,
     access_log_format: String,
     access_log_file: String,
     access_log_status: Vec<String>,
@@ -253,6 +254,12 @@ impl RawConfig {
                 raw.tls_redirect = keys.string(tls, "redirect");
                 raw.tls_hsts = keys.string(tls, "hsts");
             });
+            if let Some(auth) = front.table(&mut keys.reader, "auth") {
+                let line = auth.line;
+                let lists = auth.texts(&mut keys.reader).into_iter();
+                let lists = lists.map(|(name, file)| (name, file.value)).collect();
+                raw.front_auth = Some(keys.given(line, lists));
+            }
             keys.table(front, "access_log", |keys, log| {
                 raw.access_log_format = keys.string(log, "format");
                 raw.access_log_file = keys.string(log, "file");

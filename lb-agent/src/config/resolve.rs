@@ -1,6 +1,7 @@
 //! From what was typed to what holds. Every mistake is gathered; nothing is guessed.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     health,
-    options::{is_dns_name, parse_duration},
+    options::{is_dns_name, is_list, parse_duration},
     vip::{Pool, Pool6, Pools},
 };
 
@@ -142,6 +143,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
     Front {
         sticky_key_file: sticky_key_file.map(|_| judge.path(&raw.front_sticky_key_file, "")),
         forwarding,
+        auth: lists(raw, judge),
         access_log,
         access_log_file,
         tls,
@@ -154,6 +156,26 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         drain: judge.text(&raw.front_drain, Duration::from_secs(30), leave),
         retirement: judge.text(&raw.front_retirement, Duration::from_secs(600), retirement),
     }
+}
+
+/// The files of users by the names of their lists.
+fn lists(raw: &RawConfig, judge: &mut Judge<'_>) -> BTreeMap<String, PathBuf> {
+    let Some(given) = &raw.front_auth else {
+        return BTreeMap::new();
+    };
+    let mut lists = BTreeMap::new();
+    for (name, path) in &given.value {
+        if !is_list(name) {
+            let remedy = "name a list with letters, digits, `-` and `_`, 64 at most, and not `off`";
+            judge.wrong(given, &format!("`{name}`: {remedy}"));
+        } else if !Path::new(path).is_absolute() {
+            let remedy = "write the whole path of a file, from `/` on";
+            judge.wrong(given, &format!("`{name}`: `{path}`: {remedy}"));
+        } else {
+            lists.insert(name.clone(), PathBuf::from(path));
+        }
+    }
+    lists
 }
 
 /// The domains below which every service has a host name.

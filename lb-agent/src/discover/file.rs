@@ -5,7 +5,7 @@
 
 mod parse;
 mod reading;
-mod watch_file;
+pub(crate) mod watch_file;
 
 use std::{io, path::PathBuf, time::SystemTime};
 

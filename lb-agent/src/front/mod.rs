@@ -5,6 +5,7 @@
 mod certificates;
 mod sticky;
 mod supervise;
+pub mod users;
 
 pub use certificates::{CertificateOutputs, Files, InUse, Pair, certificates};
 pub use sticky::{KeyError, sticky_key};

@@ -378,6 +378,8 @@ impl Stage {
                         tell_certificates(&mut front.orders, certificates).await?;
                     }
                 }
+                // Where nobody sends them they stay as they are.
+                Ok(()) = self.config.users.changed(), if news.is_none() => news = Some(Instant::now()),
                 // Its end is heard above.
                 Ok(()) = followed.changed(), if sent.is_some() => {
                     if let Some(sent) = sent.take() {
@@ -402,10 +404,14 @@ impl Stage {
                         }
                         continue;
                     };
+                    // A service that asks for a password must not be closed for want of a list that was not read yet.
+                    let Some(users) = self.config.users.borrow_and_update().clone() else {
+                        continue;
+                    };
                     let began = Instant::now();
                     has_routes |= snapshot.complete;
                     let told;
-                    (telling, told) = telling.order(snapshot).await?;
+                    (telling, told) = telling.order(snapshot, users).await?;
                     self.show(&telling);
                     let this = Sent { reached, since, began, cost: told.cost };
                     if let Some(order) = told.order {

@@ -1,5 +1,6 @@
 //! The options that the front alone acts on: which there are, what each takes, and the rules they become.
 
+mod auth;
 mod canary;
 mod cors;
 mod headers;
@@ -12,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use lb_front::rules::{Canary, Cors, Maintenance, Rate, Redirect, Rules};
 
+pub(crate) use auth::is_list;
 use headers::Side;
 pub(super) use headers::canonical;
 
@@ -25,6 +27,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FrontSetting {
     Canary(Canary),
+    Auth(Option<String>),
     Compress(bool),
     Maintenance(Option<Maintenance>),
     Redirect(Option<Redirect>),
@@ -43,6 +46,7 @@ impl FrontSetting {
         let rules = Arc::make_mut(options.front.get_or_insert_default());
         match self {
             Self::Canary(canary) => rules.canary = Some(canary),
+            Self::Auth(list) => rules.auth = list,
             Self::Compress(compress) => rules.compress = compress,
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
@@ -73,102 +77,109 @@ impl FrontSetting {
 /// All of them, those that act first.
 pub const FRONT: &[Entry] = &[
     Entry {
+        name: "lb_auth",
+        values: "the name of a list of users in `[front.auth]`; `off`",
+        default: "`off`",
+        does: "the front asks for the name and the password of one of these users",
+        since: "0.1.0",
+        read: Read::Value(auth::auth),
+    },
+    Entry {
         name: "lb_canary",
         values: "a percentage from 0 to 100, such as `5` or `0.25`; behind it `header:<field>` if requests may choose",
         default: "none",
         does: "all instances that state it get this share of the front's requests together, and the others the rest",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(canary::canary)),
+        since: "0.1.0",
+        read: Read::Value(canary::canary),
     },
     Entry {
         name: "lb_compress",
         values: "`true`, `false`; the bare tag means `true`",
         default: "`false`",
         does: "the front compresses texts with gzip for clients that take it",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(compress)),
+        since: "0.1.0",
+        read: Read::Value(compress),
     },
     Entry {
         name: "lb_cors",
         values: "`*`, or origins such as `https://www.example`, separated by commas or blanks, with or without `credentials`; `off`",
         default: "`off`: the instances' own matter",
         does: "the front tells browsers that pages of these origins may read the service's answers, and answers preflight requests",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(cors::cors)),
+        since: "0.1.0",
+        read: Read::Value(cors::cors),
     },
     Entry {
         name: "lb_header_*",
         values: "`lb_header_request_<field>`, `lb_header_response_<field>`: a value; `-` removes the field",
         default: "none",
         does: "the front sets or removes a field of requests to the instances, or of their answers. `_` in the field's name is read as `-`",
-        since: Some("0.1.0"),
-        read: Some(Read::Member(headers::FAMILY, headers::header)),
+        since: "0.1.0",
+        read: Read::Member(headers::FAMILY, headers::header),
     },
     Entry {
         name: "lb_maintenance",
         values: "`true` or a time after which to ask again, each with or without a notice behind it; `false`. The bare tag means `true`",
         default: "`false`",
         does: "the front answers with 503 and the notice",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(maintenance)),
+        since: "0.1.0",
+        read: Read::Value(maintenance),
     },
     Entry {
         name: "lb_path",
         values: "the beginning of a path, such as `/api`; `/` for all of them",
         default: "`/`",
         does: "the service has only these paths of its host names on the front, and other services may have others",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(path::path)),
+        since: "0.1.0",
+        read: Read::Value(path::path),
     },
     Entry {
         name: "lb_rate",
         values: "requests per second, or a number with `/s`, `/m` or `/h`; behind it `burst` and a number if need be; `off`",
         default: "`off`; the burst is what comes in a second",
         does: "how often each client may ask the front for the service; further requests are answered with 429",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(rate::rate)),
+        since: "0.1.0",
+        read: Read::Value(rate::rate),
     },
     Entry {
         name: "lb_redirect",
         values: "`https`, `https:<port>`, or `http://` or `https://` with a host and perhaps a port and a path; before it 301, 302, 307 or 308; `off`",
         default: "`off`; 307",
         does: "the front sends clients to the same URL by HTTPS, to the same path there, or to that very URL if it has a path. A request that is there already goes on",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(redirect::redirect)),
+        since: "0.1.0",
+        read: Read::Value(redirect::redirect),
     },
     Entry {
         name: "lb_retries",
         values: "0 to 5",
         default: "`2`",
         does: "on how many more instances the front tries a request that cannot have had an effect yet",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(retries)),
+        since: "0.1.0",
+        read: Read::Value(retries),
     },
     Entry {
         name: "lb_sticky",
         values: "`true`, `false`, or the name of the cookie; the bare tag means `true`",
         default: "`false`; `lb_sticky`",
         does: "the front keeps a client at its instance by a cookie",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(sticky::sticky)),
+        since: "0.1.0",
+        read: Read::Value(sticky::sticky),
     },
     Entry {
         name: "lb_strip",
         values: "`true`, `false`; the bare tag means `true`",
         default: "`false`",
         does: "the front takes the path of `lb_path` off requests before it sends them on",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(strip)),
+        since: "0.1.0",
+        read: Read::Value(strip),
     },
     Entry {
         name: "lb_timeout",
         values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
         default: "`60`",
         does: "how long an instance may take from the end of a request to the head of its answer; then the front answers with 504",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(timeout)),
+        since: "0.1.0",
+        read: Read::Value(timeout),
     },
-    Entry::later("lb_auth", "the front asks for a password"),
 ];
 
 fn compress(text: &str) -> Result<Setting, Wrong> {

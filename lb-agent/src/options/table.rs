@@ -17,11 +17,11 @@ pub struct Entry {
     pub default: &'static str,
     /// What it does, as Markdown.
     pub does: &'static str,
-    /// The first version in which it acts; `None` while it is only spoken for.
-    pub since: Option<&'static str>,
+    /// The first version that has it.
+    pub since: &'static str,
     /// Reads its value.
     #[serde(skip)]
-    pub(super) read: Option<Read>,
+    pub(super) read: Read,
 }
 
 /// From the text of a value to what it means.
@@ -33,17 +33,6 @@ pub(super) enum Read {
 }
 
 impl Entry {
-    pub(super) const fn later(name: &'static str, does: &'static str) -> Self {
-        Self {
-            name,
-            values: "",
-            default: "",
-            does,
-            since: None,
-            read: None,
-        }
-    }
-
     fn names(&self, name: &str) -> bool {
         self.name
             .strip_suffix('*')
@@ -68,100 +57,100 @@ const OPTIONS: &[Entry] = &[
         values: "`least-conn`, `round-robin`, `random`, `maglev`",
         default: "`least-conn`",
         does: "how the kernel chooses a backend for a connect to the VIP; with `maglev`, by its network namespace, so that each client stays at one. The front always takes turns",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::balance)),
+        since: "0.1.0",
+        read: Read::Value(value::balance),
     },
     Entry {
         name: "lb_check",
         values: "`tcp`, `http <path>`, `off`",
         default: "`tcp`; `off` with `lb_proto=udp`",
         does: "how the agent probes each instance: a connect; a GET that must answer 2xx or 3xx; not at all",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::check)),
+        since: "0.1.0",
+        read: Read::Value(value::check),
     },
     Entry {
         name: "lb_drain",
         values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
         default: "`30`",
         does: "how long the established flows of a drained or removed backend may go on before they are cut; 0 cuts them at once",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::drain)),
+        since: "0.1.0",
+        read: Read::Value(value::drain),
     },
     Entry {
         name: "lb_expose",
         values: "`true`, `false`; the bare tag means `true`",
         default: "by `[front] expose`",
         does: "whether the front routes to the service and its parts",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::expose)),
+        since: "0.1.0",
+        read: Read::Value(value::expose),
     },
     Entry {
         name: "lb_local",
         values: "`any`, `prefer`, `only`",
         default: "`any`",
         does: "which instances take new flows: all alike; those of this host with 16 times their weight; those of this host alone",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::local)),
+        since: "0.1.0",
+        read: Read::Value(value::local),
     },
     Entry {
         name: "lb_port",
         values: "ports from 1 to 65535, separated by commas or colons",
         default: "every port",
         does: "the ports that the VIP answers on",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::ports)),
+        since: "0.1.0",
+        read: Read::Value(value::ports),
     },
     Entry {
         name: "lb_proto",
         values: "`tcp`, `udp`, `http`, `h2c`",
         default: "`tcp`; instances with the tag `udp` are UDP",
         does: "what the instances speak; see [UDP](#udp). With `udp` the VIP answers UDP instead of TCP, the front does not route to the service, and the agent does not probe it unless `lb_check` says so. With `h2c` the front speaks HTTP/2 to the instances, which [gRPC](http.md#lb_protoh2c-http2-and-grpc) needs",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::proto)),
+        since: "0.1.0",
+        read: Read::Value(value::proto),
     },
     Entry {
         name: "lb_slow_start",
         values: "whole seconds, or a number with `s`, `m` or `h`; at most a day; `0` or `off` for none",
         default: "`off`",
         does: "how long an instance that becomes usable takes to get its whole share, from a tenth in ten steps",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::slow_start)),
+        since: "0.1.0",
+        read: Read::Value(value::slow_start),
     },
     Entry {
         name: "lb_weight",
         values: "0 to 65535",
         default: "the registration's weight, else 1",
         does: "the share of the instance that states it; replaces the registration's. 0 takes no new flow",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::weight)),
+        since: "0.1.0",
+        read: Read::Value(value::weight),
     },
     Entry {
         name: "lb_affinity",
         values: "whole seconds, or a number with `s`, `m` or `h`; at most a day; `0` or `off` for none",
         default: "`off`",
         does: "a client keeps its backend until so long after its last flow",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::affinity)),
+        since: "0.1.0",
+        read: Read::Value(value::affinity),
     },
     Entry {
         name: "lb_allow",
         values: "addresses, CIDR networks, `host`, `network:<Docker network>`, separated by commas or blanks",
         default: "everybody",
         does: "which clients are let in; all others are kept out. See [who is let in](#who-is-let-in), on VIPs and on the front",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::allow)),
+        since: "0.1.0",
+        read: Read::Value(value::allow),
     },
     Entry {
         name: "lb_deny",
         values: "as for `lb_allow`",
         default: "nobody",
         does: "which clients are kept out; wins over `lb_allow`",
-        since: Some("0.1.0"),
-        read: Some(Read::Value(value::deny)),
+        since: "0.1.0",
+        read: Read::Value(value::deny),
     },
 ];
 
-/// The options that act, as the table of `docs/options.md`.
+/// All options, as the table of `docs/options.md`.
 pub fn markdown() -> String {
     let mut text =
         String::from("| option | values | default | does | since |\n|---|---|---|---|---|\n");
@@ -174,17 +163,9 @@ pub fn markdown() -> String {
             since,
             ..
         } = entry;
-        if let Some(since) = since {
-            text.push_str(&format!(
-                "| `{name}` | {values} | {default} | {does} | {since} |\n"
-            ));
-        }
-    }
-    text.push_str(
-        "\nSpoken for, and reported as not supported when stated:\n\n| option | will say |\n|---|---|\n",
-    );
-    for Entry { name, does, .. } in all().filter(|entry| entry.since.is_none()) {
-        text.push_str(&format!("| `{name}` | {does} |\n"));
+        text.push_str(&format!(
+            "| `{name}` | {values} | {default} | {does} | {since} |\n"
+        ));
     }
     text
 }
@@ -194,17 +175,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_an_option_that_acts_can_be_read() {
+    fn names_are_unique_and_begin_alike() {
         let mut names: Vec<_> = all().map(|entry| entry.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all().count());
         for entry in all() {
-            assert!(
-                entry.since.is_none() || entry.read.is_some(),
-                "{}",
-                entry.name
-            );
             assert!(entry.name.starts_with("lb_"), "{}", entry.name);
         }
     }

@@ -14,17 +14,13 @@ use super::{
 /// When it cannot be used as it is.
 pub(super) fn setting(name: &str, text: &str) -> Result<Setting, Wrong> {
     match table::find(name).map(|entry| entry.read) {
-        Some(Some(Read::Value(read))) => read(text),
-        Some(Some(Read::Member(family, read))) => {
-            read(name.strip_prefix(family).unwrap_or(name), text)
-        }
-        Some(None) => Err("this version does not support it; remove it until yours does".into()),
+        Some(Read::Value(read)) => read(text),
+        Some(Read::Member(family, read)) => read(name.strip_prefix(family).unwrap_or(name), text),
         None => {
-            let acting = table::all().filter(|entry| entry.since.is_some());
-            let acting: Vec<_> = acting.map(|entry| entry.name).collect();
+            let all: Vec<_> = table::all().map(|entry| entry.name).collect();
             Err(format!(
                 "there is no such option; those of this version are {}",
-                acting.join(", ")
+                all.join(", ")
             )
             .into())
         }

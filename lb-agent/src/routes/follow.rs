@@ -111,6 +111,19 @@ impl Follower {
                 ),
             ));
         }
+        let list = service.options.front.as_ref();
+        let list = list.and_then(|rules| rules.auth.as_ref());
+        // One without a name is a wrong option, which was told.
+        let unknown = list.filter(|list| !list.is_empty() && !self.config.auth.contains(*list));
+        if let Some(list) = unknown.filter(|_| name.tag.is_none()) {
+            problems.push(Problem::new(
+                format!("service {name}"),
+                format!(
+                    "`lb_auth={list}` closes it on the front, for there is no list of users `{list}`; name its file in `[front.auth]`, \
+                     or correct the option"
+                ),
+            ));
+        }
         if problems.is_empty() {
             self.backend_problems.remove(name);
         } else {

@@ -262,6 +262,7 @@ pub(super) fn spawn(
     let routes = RouteConfig {
         domains: config.front.domains.clone(),
         expose: config.front.expose,
+        auth: config.front.auth.keys().cloned().collect(),
         // Those of the front are added where they are known.
         listeners: addresses(&listeners.dns_tcp),
         page: addresses(&listeners.admin),
@@ -303,6 +304,12 @@ pub(super) fn spawn(
                     Ok(())
                 }),
             );
+        }
+        if !config.front.auth.is_empty() {
+            let (users_in, users) = watch::channel(None);
+            supervisor.users = users;
+            let run = front::users::run(config.front.auth.clone(), users_in, stop.clone());
+            stage("users", Box::pin(async { run.await.map_err(Into::into) }));
         }
         if config.log_format == LogFormat::Json {
             supervisor.arguments.push("--log-json".into());

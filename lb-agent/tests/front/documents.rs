@@ -1,6 +1,12 @@
 //! `docs/http.md` is true: its examples are run as they stand, by the way that a services file takes through the agent.
 
-use std::{cell::RefCell, collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use hyper::Response;
 use lb_agent::{
@@ -8,11 +14,12 @@ use lb_agent::{
     catalog::SourceState,
     config::{self, Outside, RawConfig},
     discover::file,
+    front::users::Lists,
     options::{Proto, table::FRONT},
     routes::{Follower, RouteConfig},
     snapshot::{ProbeState, Snapshot},
 };
-use lb_front::{Limits, Settings, StickyKey};
+use lb_front::{Limits, Settings, StickyKey, routes::RoutesChange};
 
 use crate::{
     kit::{Answer, Backend, Reply, Seen, TestFront, ok},
@@ -50,6 +57,8 @@ struct Example {
     front: TestFront,
     /// The value of the last cookie, for which the text has an ellipsis; it has another for what is compressed.
     cookie: RefCell<String>,
+    /// The lists of users, and the files that the text gives them.
+    lists: BTreeMap<String, PathBuf>,
 }
 
 impl Example {
@@ -69,6 +78,7 @@ impl Example {
         let front = config::resolve(&raw, outside).unwrap().front;
         let (routes, problems) = routes(&services.concat(), &front);
         assert_eq!(problems, [] as [String; 0]);
+        let lists = front.auth.clone();
         let settings = Settings {
             no_route_status: front.no_route_status,
             forwarding: front.forwarding.clone(),
@@ -81,7 +91,23 @@ impl Example {
         Self {
             front,
             cookie: RefCell::default(),
+            lists,
         }
+    }
+
+    /// The file of each list of users has this text.
+    fn write_users(&self, text: &str) {
+        let mut lists = Lists::default();
+        for (name, path) in &self.lists {
+            lists.read(name, path, Ok(text.as_bytes().to_vec()));
+        }
+        let problems: Vec<_> = lists.problems().collect();
+        assert!(problems.is_empty(), "{problems:?}");
+        let change = RoutesChange {
+            users: lists.since(&Lists::default()),
+            ..RoutesChange::default()
+        };
+        self.front.front.change(&change);
     }
 
     /// The answer to a request of the text, whose lines end as text does.
@@ -118,7 +144,7 @@ fn tables(text: &str) -> Vec<String> {
 }
 
 /// The routes to `services`, whose instances are real ones in place of those in the text; and all problems.
-fn routes(services: &str, front: &config::Front) -> (lb_front::routes::RoutesChange, Vec<String>) {
+fn routes(services: &str, front: &config::Front) -> (RoutesChange, Vec<String>) {
     let catalog = file::parse(services).unwrap();
     let state = SourceState {
         catalog: Some(Arc::new(catalog)),
@@ -162,6 +188,7 @@ fn routes(services: &str, front: &config::Front) -> (lb_front::routes::RoutesCha
     let config = RouteConfig {
         domains: front.domains.clone(),
         expose: front.expose,
+        auth: front.auth.keys().cloned().collect(),
         ..RouteConfig::default()
     };
     let mut follower = Follower::new(config);
@@ -289,6 +316,10 @@ fn every_example_of_the_document_is_answered_as_it_says() {
                 );
                 asked = Some(block);
             }
+            "text" => {
+                let example = example.as_ref().expect("services stand before users");
+                example.write_users(&block.text);
+            }
             language => panic!("line {line}: nobody runs `{language}`"),
         }
     }
@@ -298,7 +329,7 @@ fn every_example_of_the_document_is_answered_as_it_says() {
 
 #[test]
 fn every_option_and_every_key_of_the_front_is_in_the_document() {
-    for option in FRONT.iter().filter(|option| option.since.is_some()) {
+    for option in FRONT {
         let mut headings = TEXT.match_indices("\n### ").map(|(at, _)| &TEXT[at + 1..]);
         let name = format!("`{}`", option.name);
         let section = headings.find(|it| it.lines().next().unwrap().contains(&name));

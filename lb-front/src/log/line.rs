@@ -63,7 +63,12 @@ impl Line<'_> {
 
     fn text(&self, rules: &Rules, dates: &Dates, out: &mut Vec<u8>) {
         display(self.client, out);
-        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(b" - ");
+        match self.asked.and_then(|asked| asked.user.as_ref()) {
+            Some(user) => word(user.as_bytes(), out),
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b" [");
         out.extend_from_slice(&dates.text);
         out.extend_from_slice(b"] \"");
         match self.asked {
@@ -161,6 +166,8 @@ impl Line<'_> {
             field("user_agent", header::USER_AGENT, &asked.agent);
             let id = HeaderName::from_static("x-request-id");
             field("request_id", id, &asked.id);
+            let user = HeaderName::from_static("x-forwarded-user");
+            field("user", user, &asked.user);
         }
         out.extend_from_slice(b",\"status\":");
         match self.status {
@@ -347,6 +354,16 @@ fn escaped(text: &[u8], out: &mut Vec<u8>) {
                 hex(byte, out);
             }
         }
+    }
+}
+
+/// The same of what ends at a blank.
+fn word(text: &[u8], out: &mut Vec<u8>) {
+    for (at, part) in text.split(|&byte| byte == b' ').enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b"\\x20");
+        }
+        escaped(part, out);
     }
 }
 

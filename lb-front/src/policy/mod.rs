@@ -1,6 +1,7 @@
 //! What a service's [`Rules`] do to a request and its answer. Nothing is decided here that the agent could decide: rules
 //! come judged, and are made ready once for each table.
 
+mod auth;
 mod canary;
 mod compress;
 mod cors;
@@ -24,8 +25,15 @@ use hyper::{
 };
 
 use super::{
-    answer::Reason, body::Download, lasting::Lasting, request::Checked, rules::Rules, table::Group,
+    answer::Reason,
+    body::Download,
+    lasting::Lasting,
+    passwords::{Full, Passwords, Question},
+    request::Checked,
+    rules::Rules,
+    table::{Group, Table},
 };
+use auth::{Auth, Who};
 use canary::Override;
 use cors::{Cors, Told};
 use headers::Fields;
@@ -48,6 +56,7 @@ pub(super) struct Policy {
     compress: bool,
     canary: Option<Override>,
     rate: Option<Rate>,
+    auth: Option<Auth>,
     sticky: Option<Sticky>,
     strip: Option<Strip>,
     request: Fields,
@@ -65,6 +74,37 @@ pub(super) struct Note {
     pub(super) wish: Wish,
     shown: Shown,
     secure: bool,
+    login: Option<Box<Login>>,
+}
+
+/// The user that a client says to be.
+struct Login {
+    user: HeaderValue,
+    /// What must be found out before that is true.
+    question: Option<Question>,
+}
+
+/// Who asks, and what there is to judge that by.
+pub(super) struct Asking<'a> {
+    pub(super) client: IpAddr,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) lasting: &'a Lasting,
+    pub(super) table: &'a Table,
+    pub(super) passwords: &'a Passwords,
+}
+
+impl Note {
+    /// The user who asks, if that is known.
+    pub(super) fn user(&self) -> Option<&HeaderValue> {
+        let login = self.login.as_ref()?;
+        login.question.is_none().then_some(&login.user)
+    }
+
+    /// Whether a password must be looked at.
+    pub(super) fn is_open(&self) -> bool {
+        let login = self.login.as_ref();
+        login.is_some_and(|login| login.question.is_some())
+    }
 }
 
 /// Which backend the request is for, rather than that whose turn it is.
@@ -90,6 +130,7 @@ impl Policy {
             compress: rules.compress,
             canary: rules.canary.as_ref().and_then(Override::new),
             rate: rules.rate.as_ref().map(Rate::new),
+            auth: rules.auth.as_deref().map(Auth::new),
             sticky,
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
@@ -136,6 +177,7 @@ impl Policy {
             },
             shown: Shown::default(),
             secure,
+            login: None,
         };
         if let Some(sticky) = &self.sticky {
             note.shown = sticky.read(headers);
@@ -144,31 +186,63 @@ impl Policy {
         Ok(note)
     }
 
-    /// Whether `client` may ask for something now: what is left after [`Self::before`], by order of cost.
+    /// Whether the client may ask for something now: what is left after [`Self::before`], by order of cost.
     ///
     /// # Errors
     ///
     /// The answer that it gets if not.
-    pub(super) fn admit(
-        &self,
-        lasting: &Lasting,
-        client: IpAddr,
-        note: Note,
-    ) -> Result<Note, Box<Answer>> {
-        if let Some(rate) = &self.rate
-            && let Some(answer) = rate.refuse(lasting.paces.get_or_init(Paces::default), client)
-        {
-            return Err(self.told(answer, note));
+    pub(super) fn admit(&self, asking: &Asking<'_>, mut note: Note) -> Result<Note, Box<Answer>> {
+        let Asking {
+            client, headers, ..
+        } = *asking;
+        if let Some(rate) = &self.rate {
+            let paces = asking.lasting.paces.get_or_init(Paces::default);
+            if let Some(answer) = rate.refuse(paces, client) {
+                return Err(self.told(answer, note));
+            }
+        }
+        if let Some(auth) = &self.auth {
+            let users = asking.table.users(auth.list());
+            let (user, question) = match auth.who(users, asking.passwords, headers, client) {
+                Ok(Who::User(user)) => (user, None),
+                Ok(Who::Perhaps(user, question)) => (user, Some(question)),
+                Err(answer) => return Err(self.told(answer, note)),
+            };
+            note.login = Some(Login { user, question }.into());
         }
         Ok(note)
     }
 
+    /// Has a password looked at, where [`Note::is_open`].
+    ///
+    /// # Errors
+    ///
+    /// The answer to a client that gave a wrong one.
+    pub(super) async fn ask(
+        &self,
+        passwords: &Passwords,
+        note: &mut Note,
+    ) -> Result<(), Box<Answer>> {
+        let login = note.login.as_mut();
+        let question = login.and_then(|login| login.question.take());
+        let (Some(auth), Some(question)) = (&self.auth, question) else {
+            return Ok(());
+        };
+        let answer = match passwords.ask(question).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => auth.refusal(),
+            Err(Full) => auth::full(),
+        };
+        Err(self.told(answer, std::mem::take(note)))
+    }
+
     /// An answer of ours to a page that may read those of the service.
-    fn told(&self, mut answer: Answer, note: Note) -> Box<Answer> {
+    fn told(&self, answer: impl Into<Box<Answer>>, note: Note) -> Box<Answer> {
+        let mut answer = answer.into();
         if let (Some(cors), Some(told)) = (&self.cors, note.told) {
             cors.tell(answer.response.headers_mut(), told);
         }
-        answer.into()
+        answer
     }
 
     /// On how many more backends a request may be tried, if the service says so.
@@ -182,7 +256,10 @@ impl Policy {
     }
 
     /// Changes the head that a backend gets, after everything that the front itself says there.
-    pub(super) fn on_request(&self, parts: &mut Parts) {
+    pub(super) fn on_request(&self, parts: &mut Parts, note: &Note) {
+        if self.auth.is_some() {
+            Auth::apply(&mut parts.headers, note.user());
+        }
         if let Some(strip) = &self.strip {
             strip.apply(parts);
         }

@@ -405,6 +405,7 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
         services: vec![(1, service("web", addresses)), (2, service("down", &[]))],
         paths: Vec::new(),
         host_addresses: Some([].into()),
+        users: Vec::new(),
     }
 }
 

@@ -187,6 +187,8 @@ fn every_key_of_the_file_has_its_effect() {
             forwarded = true
             request_id = false
             sticky_key_file = "/key"
+            [front.auth]
+            staff = "/etc/lb/staff.htpasswd"
             [front.access_log]
             format = "json"
             file = "/var/log/lb/access.log"
@@ -240,6 +242,8 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(listen, ["0.0.0.0:8080", "[::1]:8080"]);
     assert_eq!(config.front.domains, ["apps.example.org"]);
     let front = &config.front;
+    let staff = ("staff".to_owned(), "/etc/lb/staff.htpasswd".into());
+    assert_eq!(front.auth, [staff].into());
     let times = [front.grace, front.drain, front.retirement];
     assert_eq!(times.map(|it| it.as_secs()), [10, 60, 7200]);
     assert_eq!(config.front.expose, Expose::Tagged);
@@ -517,4 +521,17 @@ fn a_wrong_engine_is_told_with_its_remedy() {
     World::new()
         .toml("[sources.docker]\nproc = \"proc\"\n")
         .wrong(&[("/etc/lb/lb.toml:2", "/host/proc")]);
+}
+
+#[test]
+fn a_list_of_users_has_a_plain_name_and_a_whole_path() {
+    for (toml, part) in [
+        ("\"a b\" = \"/f\"", "`a b`: name a list with letters"),
+        ("off = \"/f\"", "`off`: name a list"),
+        ("staff = \"f\"", "`staff`: `f`: write the whole path"),
+        ("staff = \"\"", "write the whole path"),
+    ] {
+        let world = World::new().toml(&format!("[front.auth]\n{toml}\n"));
+        world.wrong(&[("/etc/lb/lb.toml:1", part)]);
+    }
 }

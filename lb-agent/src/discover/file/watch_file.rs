@@ -27,9 +27,9 @@ use tokio::{
 };
 
 /// The content of the file, whatever it is.
-pub(super) type Text = Vec<u8>;
+pub(crate) type Text = Vec<u8>;
 
-pub(super) struct FileWatch {
+pub(crate) struct FileWatch {
     path: PathBuf,
     directory: PathBuf,
     /// Which directory is watched; `None` while there is none.
@@ -54,7 +54,7 @@ impl FileWatch {
     /// # Errors
     ///
     /// When the kernel gives no inotify instance.
-    pub(super) fn new(path: PathBuf) -> notify::Result<Self> {
+    pub(crate) fn new(path: PathBuf) -> notify::Result<Self> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -82,7 +82,7 @@ impl FileWatch {
     }
 
     /// The content, in `room`: at once the first time and then whenever there is a new one.
-    pub(super) async fn next(&mut self, room: Text) -> io::Result<Text> {
+    pub(crate) async fn next(&mut self, room: Text) -> io::Result<Text> {
         if self.read.is_none() {
             let (directory, _) = self.look().await;
             self.watch(directory);

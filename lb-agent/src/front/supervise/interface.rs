@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::logging::LogFile;
-use crate::{catalog::Problem, routes::RouteConfig};
+use crate::{catalog::Problem, front::users::Lists, routes::RouteConfig};
 use lb_front::{FrontStats, Settings, tls::Tls};
 
 /// What the stage is told.
@@ -33,6 +33,8 @@ pub struct Supervisor {
     pub settings: Settings,
     /// Where its access log goes; `None`: to standard output.
     pub log_file: Option<LogFile>,
+    /// The lists of users, of whom services may ask a password; `None` while they are not all known.
+    pub users: watch::Receiver<Option<Arc<Lists>>>,
     /// Worker threads of the front.
     pub workers: usize,
     /// How long requests in flight may take when everything ends.
@@ -60,6 +62,8 @@ impl Supervisor {
             routes: RouteConfig::default(),
             settings: Settings::default(),
             log_file: None,
+            // There are none.
+            users: watch::Sender::new(Some(Arc::default())).subscribe(),
             workers: workers(),
             grace,
             retirement: Duration::from_secs(600),

@@ -13,6 +13,7 @@ use super::listen;
 use crate::{
     catalog::Problem,
     cpu,
+    front::users::Lists,
     routes::{Follower, RouteConfig},
     snapshot::Snapshot,
 };
@@ -25,6 +26,7 @@ pub(super) struct Telling {
     /// The host's addresses beside those that it has at the moment.
     addresses: BTreeSet<IpAddr>,
     settings: Settings,
+    users: Arc<Lists>,
     has_told: bool,
 }
 
@@ -43,6 +45,7 @@ impl Telling {
             addresses: config.host_addresses.clone(),
             follower: Follower::new(config),
             settings,
+            users: Arc::default(),
             has_told: false,
         }
     }
@@ -52,13 +55,19 @@ impl Telling {
         self.has_told
     }
 
-    /// What to say about `snapshot`. On another thread, for the maps must not wait for it.
-    pub(super) async fn order(mut self, snapshot: Arc<Snapshot>) -> io::Result<(Self, Told)> {
+    /// What to say about `snapshot` and `users`. On another thread, for the maps must not wait for it.
+    pub(super) async fn order(
+        mut self,
+        snapshot: Arc<Snapshot>,
+        users: Arc<Lists>,
+    ) -> io::Result<(Self, Told)> {
         let follow = move || {
             let began = cpu::time();
             let addresses = &self.addresses | &listen::host_addresses();
-            let change = self.follower.follow(&self.snapshot, &snapshot, &addresses);
+            let mut change = self.follower.follow(&self.snapshot, &snapshot, &addresses);
             self.snapshot = snapshot;
+            change.users = users.since(&self.users);
+            self.users = users;
             let order = if !std::mem::replace(&mut self.has_told, true) {
                 Some(Order::Routes(change, Box::new(self.settings.clone())))
             } else {
@@ -73,6 +82,6 @@ impl Telling {
 
     /// What could not become a route.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.follower.problems()
+        self.follower.problems().chain(self.users.problems())
     }
 }

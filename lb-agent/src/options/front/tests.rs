@@ -393,3 +393,34 @@ fn a_rate_is_a_number_of_requests_in_a_time_and_a_burst() {
         check_wrong(&format!("lb_rate={wrong}"), "from 1 to 1000000");
     }
 }
+
+#[test]
+fn users_are_named_by_a_list_and_never_by_a_file() {
+    let list = |name: &str| Rules {
+        auth: Some(name.to_owned()),
+        ..Rules::default()
+    };
+    ruled("lb_auth=staff", list("staff"));
+    ruled("lb_auth=Ops_2-b", list("Ops_2-b"));
+    ruled("lb_auth=off", Rules::default());
+    let long = "x".repeat(65);
+    for wrong in [
+        "",
+        "/etc/passwd",
+        "../staff",
+        "staff.htpasswd",
+        "a b",
+        "a\"b",
+        "staff,ops",
+        "\u{e4}",
+        &long,
+    ] {
+        let resolved = tagged(&[&format!("lb_auth={wrong}")]);
+        let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
+            panic!("{wrong}: {:?}", resolved.problems);
+        };
+        assert!(problem.message.contains("lets nobody in"), "{problem}");
+        // It is closed, and not open.
+        assert_eq!(resolved.options.front.unwrap().auth.as_deref(), Some(""));
+    }
+}

@@ -163,7 +163,8 @@ fn what_a_client_shows_already_is_not_said_again() {
 #[test]
 fn other_cookies_pass_byte_by_byte() {
     let sticky = sticky("web", b"k", &[1], 99, 0);
-    let cases: [(&[&[u8]], &[&[u8]]); 6] = [
+    type Fields = &'static [&'static [u8]];
+    let cases: [(Fields, Fields); 6] = [
         (&[b"lb=x"], &[]),
         (
             &[b"a=\xff\xe9; lb=x;b=\"1;2\" "],

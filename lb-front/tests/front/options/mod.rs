@@ -1,5 +1,6 @@
 //! The options of the front, each as a client and a backend see it.
 
+mod auth;
 mod canary;
 mod compress;
 mod cors;
