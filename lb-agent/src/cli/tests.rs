@@ -292,14 +292,14 @@ fn options_are_listed_without_an_agent() {
     let line = line.unwrap();
     assert!(line.contains("any, prefer, only"), "{line}");
     assert!(
-        !table.contains('`') && !table.contains("lb_sticky"),
+        !table.contains('`') && table.contains("lb_sticky"),
         "{table}"
     );
     let json: serde_json::Value = serde_json::from_str(&text(list_options(Output::Json))).unwrap();
     let sticky = json.as_array().unwrap().iter();
     let sticky: Vec<_> = sticky.filter(|it| it["name"] == "lb_sticky").collect();
     assert_eq!(sticky.len(), 1);
-    assert!(sticky[0]["since"].is_null());
+    assert_eq!(sticky[0]["since"], "0.1.0");
 }
 
 #[test]
