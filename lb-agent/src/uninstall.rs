@@ -31,6 +31,9 @@ const STATE: [&str; 7] = [
     "agent.lock",
 ];
 
+/// The folder there with what authorities gave.
+const ACME: &str = "acme";
+
 /// What is done with a thing: told as what will be done, and as what was done.
 #[derive(Clone, Copy)]
 enum Verb {
@@ -279,7 +282,7 @@ impl Work {
         }
         if !purge {
             self.left.push(format!(
-                "{}: drains, VIP records, the admin token and the key of cookies, for the next installation; --purge removes them",
+                "{}: drains, VIP records, the admin token, the key of cookies and certificates by ACME, for the next installation; --purge removes them",
                 folder.display()
             ));
             return Ok(());
@@ -288,6 +291,19 @@ impl Work {
             let name = path.file_name().and_then(|name| name.to_str());
             let ours = |name: &str| STATE.iter().any(|known| name.starts_with(known));
             if name.is_some_and(ours) && path.is_file() {
+                self.remove_file(Verb::Remove, path.display().to_string(), &path)?;
+            }
+        }
+        self.remove_all(&folder.join(ACME))?;
+        self.remove_folder(folder)
+    }
+
+    /// Removes a folder of the agent's with all that is in it.
+    fn remove_all(&mut self, folder: &Path) -> Result<()> {
+        for path in entries(folder)? {
+            if path.is_dir() {
+                self.remove_all(&path)?;
+            } else {
                 self.remove_file(Verb::Remove, path.display().to_string(), &path)?;
             }
         }

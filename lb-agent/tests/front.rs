@@ -6,6 +6,8 @@
 
 #[path = "front/access.rs"]
 mod access;
+#[path = "front/acme.rs"]
+mod acme;
 #[path = "front/documents.rs"]
 mod documents;
 #[expect(dead_code, reason = "the front's own tests use the rest")]

@@ -288,6 +288,7 @@ async fn attend(
     }
     let (mut orders, mut reports) = stream.into_split();
     let (followed, mut follows) = watch::channel(());
+    let (shown, mut shows) = watch::channel(0);
     let report = async {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -297,6 +298,11 @@ async fn attend(
                 biased; // The agent waits for this, and sends no more until it has it.
                 Ok(()) = follows.changed() => {
                     control::send(&mut reports, &Report::Follows).await?;
+                    continue;
+                }
+                Ok(()) = shows.changed() => {
+                    let number = *shows.borrow_and_update();
+                    control::send(&mut reports, &Report::Shows(number)).await?;
                     continue;
                 }
                 _ = second.tick() => {}
@@ -311,7 +317,7 @@ async fn attend(
         }
     };
     let last = tokio::select! {
-        last = obey(&mut orders, &front, &followed) => last?,
+        last = obey(&mut orders, &front, &followed, &shown) => last?,
         failed = report => return failed,
     };
     let Some(last) = last else {
@@ -334,6 +340,7 @@ async fn obey(
     orders: &mut OwnedReadHalf,
     front: &Front,
     followed: &watch::Sender<()>,
+    shown: &watch::Sender<u64>,
 ) -> io::Result<Option<Order>> {
     while let Some(order) = control::receive(orders).await? {
         match order {
@@ -345,8 +352,11 @@ async fn obey(
             }
             Order::Drain | Order::Retire { .. } => return Ok(Some(order)),
             Order::Certificates(tls) => {
-                if let Err(error) = front.present(&tls) {
-                    tracing::error!(%error, "a certificate that the agent sent; those before stay");
+                match front.present(&tls) {
+                    Ok(()) => drop(shown.send_replace(tls.number)),
+                    Err(error) => {
+                        tracing::error!(%error, "a certificate that the agent sent; those before stay");
+                    }
                 }
                 continue;
             }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{routes::RoutesChange, stats::FrontStats, table::Settings, tls::Tls};
 
 /// Changes with every change of a message, including routes and figures.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// The name of the passed listening socket that the agent connects to.
 pub const CONTROL: &str = "control";
@@ -56,7 +56,7 @@ pub enum Order {
     Routes(RoutesChange, Box<Settings>),
     /// Change those that you have.
     Change(RoutesChange),
-    /// Show these to clients that speak TLS from now on. Nothing is said to it.
+    /// Show these to clients that speak TLS from now on.
     Certificates(Tls),
     /// Write the access log into the file that comes next, beside a byte of its own, or to standard output. Nothing is said
     /// to it.
@@ -81,6 +81,8 @@ pub enum Report {
     Figures(FrontStats),
     /// Requests follow all routes that were sent so far.
     Follows,
+    /// Clients are shown the certificates of this [`Tls::number`].
+    Shows(u64),
 }
 
 /// Sends one message.

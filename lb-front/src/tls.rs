@@ -8,6 +8,7 @@ mod certificate;
 mod choose;
 
 use std::{
+    collections::HashMap,
     io::{self, Write},
     net::SocketAddr,
     pin::Pin,
@@ -49,9 +50,12 @@ use choose::Choice;
 pub struct Tls {
     /// The first is for clients that ask for no name that we have.
     pub certificates: Vec<Certificate>,
-    /// Proofs for an authority that we have the names in them.
+    /// Proofs for an authority that these names are ours.
     #[serde(default)]
-    pub proofs: Vec<Certificate>,
+    pub proofs: Vec<(String, Certificate)>,
+    /// What the front says once it shows all this.
+    #[serde(default)]
+    pub number: u64,
     /// Whether TLS 1.2 is too old.
     #[serde(default)]
     pub only_1_3: bool,
@@ -75,10 +79,16 @@ impl Maker {
     /// # Errors
     /// A certificate that cannot be used, which the agent should not have sent.
     pub(super) fn config(&self, tls: &Tls) -> Result<ServerConfig, CertificateError> {
-        let read = |all: &[Certificate]| -> Result<Vec<_>, _> {
-            all.iter().map(|it| it.read_with(&self.provider)).collect()
-        };
-        let (usable, proofs) = (read(&tls.certificates)?, read(&tls.proofs)?);
+        let usable = tls.certificates.iter();
+        let usable: Vec<_> = usable
+            .map(|it| it.read_with(&self.provider))
+            .collect::<Result<_, _>>()?;
+        let proofs = tls.proofs.iter().map(|(name, proof)| {
+            let proof = proof.prove_with(&self.provider)?;
+            Ok((name.to_ascii_lowercase(), Arc::new(proof)))
+        });
+        let proofs: HashMap<_, _> = proofs.collect::<Result<_, _>>()?;
+        let proves = !proofs.is_empty();
         let versions: &[_] = match tls.only_1_3 {
             true => &[&TLS13],
             false => &[&TLS13, &TLS12],
@@ -87,9 +97,9 @@ impl Maker {
             .with_protocol_versions(versions)
             .map_err(|error| CertificateError::Unusable(error.to_string()))?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Choice::new(&usable, &proofs)));
+            .with_cert_resolver(Arc::new(Choice::new(&usable, proofs)));
         config.alpn_protocols = vec![H2.to_vec(), HTTP_1.to_vec()];
-        if !proofs.is_empty() {
+        if proves {
             config.alpn_protocols.push(ACME.to_vec());
         }
         // No store that workers would share: a ticket holds all that there is to know.

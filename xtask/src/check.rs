@@ -38,6 +38,7 @@ pub(crate) fn test() -> Result<()> {
     let docker = packages::docker(&tools())?;
     let rivals = packages::rivals(&tools())?;
     let dig = packages::dig(&tools())?;
+    let pebble = packages::pebble(&tools())?;
     for group in GROUPS {
         say(&format!("test {}", group.join(" ")));
         run(cargo()
@@ -46,7 +47,8 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_CONSUL", &consul)
             .env("LB_DOCKER", &docker)
             .env("LB_RIVALS", &rivals)
-            .env("LB_DIG", &dig))?;
+            .env("LB_DIG", &dig)
+            .env("LB_PEBBLE", &pebble))?;
     }
     for (name, source) in [
         ("demo", demo::Kind::File),

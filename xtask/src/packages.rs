@@ -108,6 +108,21 @@ pub(crate) fn dig(tools: &Path) -> Result<PathBuf> {
     folder_of(tools, &DIG)
 }
 
+/// The folder with the programs of pebble, an ACME authority for tests.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn pebble(tools: &Path) -> Result<PathBuf> {
+    let programs = ensure(tools, Suite::Bookworm, "pebble")?.join("usr/bin");
+    for program in ["pebble", "pebble-challtestsrv"] {
+        ensure!(
+            programs.join(program).is_file(),
+            "the package pebble holds no usr/bin/{program}; remove its folder and run the command again"
+        );
+    }
+    Ok(programs)
+}
+
 /// What each package of `dig` is needed for. The other libraries are those of curl as well.
 const DIG: [(&str, &str); 11] = [
     ("bind9-dnsutils", "usr/bin/dig"),

@@ -52,6 +52,7 @@ pub(crate) fn everything() -> Result<()> {
     crate::packages::compose(&tools())?;
     crate::packages::rivals(&tools())?;
     crate::packages::dig(&tools())?;
+    crate::packages::pebble(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
 }

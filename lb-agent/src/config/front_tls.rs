@@ -14,8 +14,8 @@ use super::{
     resolve::{Judge, listener},
 };
 use crate::{
-    front::{Files, Pair},
-    options::{front::redirect::to_https, parse_duration},
+    front::{Acme, Files, Pair},
+    options::{front::redirect::to_https, is_dns_name, parse_duration},
 };
 
 /// `None` without the table.
@@ -31,6 +31,7 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<FrontTls
                 .map(|_| judge.path(&raw.tls_folder, "")),
             only_1_3: judge.text(&raw.tls_min_version, false, is_1_3),
         },
+        acme: acme(raw, judge),
         https: HttpsSettings {
             redirect: judge.text(&raw.tls_redirect, None, redirect),
             hsts: judge.text(&raw.tls_hsts, None, hsts),
@@ -41,6 +42,7 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<FrontTls
             only_1_3: tls.files.only_1_3,
             ..Files::default()
         })
+        && tls.acme.is_none()
     {
         judge.wrong(
             table,
@@ -87,6 +89,71 @@ pub(super) fn compare(
             &format!("{both} is where [front.tls] listens; free it, or say there where else"),
         ),
         (None, None) => {}
+    }
+}
+
+fn acme(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<Acme> {
+    let table = raw.acme.as_ref()?;
+    for (missing, message) in [
+        (
+            raw.acme_directory.is_none(),
+            "[acme] needs a `directory`, the URL of the authority's directory",
+        ),
+        (
+            raw.acme_names.as_ref().is_none_or(|it| it.value.is_empty()),
+            "[acme] needs `names`, those that certificates are for",
+        ),
+        (
+            raw.acme_accept_terms.as_ref().is_none_or(|it| !it.value),
+            "[acme] needs `accept_terms = true`: read the terms of the authority first",
+        ),
+    ] {
+        if missing {
+            judge.wrong(table, message);
+        }
+    }
+    let directory = judge.text(&raw.acme_directory, String::new(), directory);
+    // What one authority gave is nothing to another, such as that for trials.
+    let authority = directory.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_");
+    Some(Acme {
+        directory,
+        ca_file: raw
+            .acme_ca_file
+            .as_ref()
+            .map(|_| judge.path(&raw.acme_ca_file, "")),
+        contact: judge.list(&raw.acme_contact, Vec::new(), contact),
+        names: judge.list(&raw.acme_names, Vec::new(), name),
+        folder: judge
+            .path(&raw.state_dir, super::resolve::STATE_DIR)
+            .join("acme")
+            .join(authority),
+    })
+}
+
+fn directory(text: &str) -> Result<String, String> {
+    match text.strip_prefix("https://") {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("write a URL with https://".to_owned()),
+    }
+}
+
+fn contact(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some(("mailto", address)) if address.contains('@') => Ok(text.to_owned()),
+        _ => Err("write an address such as mailto:admin@example.org".to_owned()),
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.starts_with("*.") {
+        return Err(
+            "a wildcard has to be proven in DNS, which is not done; write each name".to_owned(),
+        );
+    }
+    let name = text.to_ascii_lowercase();
+    match is_dns_name(&name) {
+        true => Ok(name),
+        false => Err("write a name such as www.example.org".to_owned()),
     }
 }
 
@@ -223,6 +290,34 @@ mod tests {
             &format!("[front.tls]\n{PAIR}listen = [\"here\"]\n"),
             &[("/etc/lb/lb.toml:3", "an IP address and a port")],
         );
+        wrong(
+            "[front.tls.acme]\n",
+            &[
+                ("/etc/lb/lb.toml:1", "needs a `directory`"),
+                ("/etc/lb/lb.toml:1", "needs `names`"),
+                ("/etc/lb/lb.toml:1", "needs `accept_terms = true`"),
+            ],
+        );
+        for (key, remedy) in [
+            (
+                "names = [\"*.a.example\"]",
+                "a wildcard has to be proven in DNS",
+            ),
+            ("names = [\"a b\"]", "a name such as"),
+            ("contact = [\"admin\"]", "mailto:admin@example.org"),
+            ("directory = \"http://a.example\"", "with https://"),
+        ] {
+            let rest = [
+                ("names", "[\"a.example\"]"),
+                ("directory", "\"https://a.example/dir\""),
+            ];
+            let rest = rest.into_iter().filter(|(name, _)| !key.starts_with(name));
+            let rest: String = rest
+                .map(|(name, value)| format!("{name} = {value}\n"))
+                .collect();
+            let text = format!("[front.tls.acme]\n{key}\naccept_terms = true\n{rest}");
+            wrong(&text, &[("/etc/lb/lb.toml:2", remedy)]);
+        }
         wrong(
             "[front.tls]\ncertificates = [{ key = \"/a.key\" }]\n",
             &[("/etc/lb/lb.toml:2", "needs a `certificate`")],

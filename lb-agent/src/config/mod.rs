@@ -197,6 +197,8 @@ pub struct FrontTls {
     pub listen: Vec<SocketAddr>,
     /// The certificates.
     pub files: front::Files,
+    /// More of them, from an authority.
+    pub acme: Option<front::Acme>,
     /// What becomes of clients without.
     pub https: lb_front::HttpsSettings,
 }

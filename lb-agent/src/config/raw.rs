@@ -122,6 +122,12 @@ raw_config! {
     tls_min_version: String,
     tls_redirect: String,
     tls_hsts: String,
+    acme: (),
+    acme_directory: String,
+    acme_ca_file: String,
+    acme_contact: Vec<String>,
+    acme_names: Vec<String>,
+    acme_accept_terms: bool,
     front_auth: Vec<(String, String)>,
     access_log_format: String,
     access_log_file: String,
@@ -253,6 +259,14 @@ impl RawConfig {
                 raw.tls_min_version = keys.string(tls, "min_version");
                 raw.tls_redirect = keys.string(tls, "redirect");
                 raw.tls_hsts = keys.string(tls, "hsts");
+                keys.table(tls, "acme", |keys, acme| {
+                    raw.acme = Some(keys.given(acme.line, ()));
+                    raw.acme_directory = keys.string(acme, "directory");
+                    raw.acme_ca_file = keys.string(acme, "ca_file");
+                    raw.acme_contact = keys.strings(acme, "contact");
+                    raw.acme_names = keys.strings(acme, "names");
+                    raw.acme_accept_terms = keys.boolean(acme, "accept_terms");
+                });
             });
             if let Some(auth) = front.table(&mut keys.reader, "auth") {
                 let line = auth.line;

@@ -37,7 +37,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
     let datacenter = consul_datacenter.unwrap_or(DEFAULT_DATACENTER).to_owned();
     let registrar = registrar(raw, sources.docker.is_some(), &mut judge);
     let config = Config {
-        state_dir: judge.path(&raw.state_dir, "/var/lib/lb"),
+        state_dir: judge.path(&raw.state_dir, STATE_DIR),
         bpffs: judge.path(&raw.bpffs, "/sys/fs/bpf"),
         cgroup: cgroup_directory(raw, &mut judge),
         socket: judge.path(&raw.socket, "/run/lb/admin.sock"),
@@ -496,6 +496,7 @@ fn retirement(text: &str) -> Result<Duration, String> {
 /// Begins the mistake that only a readable file could have prevented.
 pub(super) const NO_SOURCE: &str = "no discovery source is given";
 
+pub(super) const STATE_DIR: &str = "/var/lib/lb";
 const MOUNTS: &str = "/proc/self/mountinfo";
 const DEFAULT_DATACENTER: &str = "dc1";
 const DEFAULT_DOMAINS: [&str; 4] = [

@@ -3,7 +3,7 @@
 //! The front's process may read no file, so what is in them is sent to it. What cannot be used is a problem, and what was
 //! there before stays in use. Nothing here prints a key.
 
-mod validity;
+pub(super) mod validity;
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_front::tls::{Certificate, Tls};
+use lb_front::tls::{Certificate, CertificateError, Tls};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -22,6 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::Issued;
 use crate::catalog::Problem;
 
 /// Where the certificates are, and how they are used.
@@ -54,7 +55,7 @@ pub struct InUse {
 }
 
 /// What the stage tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CertificateOutputs {
     /// What the front is to show.
     pub tls: watch::Sender<Arc<Tls>>,
@@ -65,26 +66,33 @@ pub struct CertificateOutputs {
 }
 
 /// Reads the files at once, and gives the stage that goes on with that: it ends when it is told to. `reload` is a wish that
-/// everything be read again.
+/// everything be read again;
+/// what an authority has `issued` stands behind what is in files.
 pub fn certificates(
     files: Files,
     outputs: CertificateOutputs,
+    mut issued: watch::Receiver<Issued>,
     mut reload: watch::Receiver<()>,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> {
     let mut shelf = Shelf::new(files);
+    shelf.issued = issued.borrow_and_update().clone();
     shelf.look(SystemTime::now());
     shelf.tell(&outputs);
     async move {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut reloads = true;
+        let (mut reloads, mut issues) = (true, true);
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
                 told = reload.changed(), if reloads => {
                     reloads = told.is_ok();
                     shelf.forget_stamps();
+                }
+                told = issued.changed(), if issues => {
+                    issues = told.is_ok();
+                    shelf.issued = issued.borrow_and_update().clone();
                 }
                 () = stop.cancelled() => return,
             }
@@ -108,6 +116,7 @@ struct Shelf {
     listed: Vec<Pair>,
     unlisted: Option<String>,
     entries: BTreeMap<Pair, Entry>,
+    issued: Issued,
     now: SystemTime,
 }
 
@@ -138,6 +147,7 @@ impl Shelf {
             listed: Vec::new(),
             unlisted: None,
             entries: BTreeMap::new(),
+            issued: Issued::default(),
             now: SystemTime::UNIX_EPOCH,
         }
     }
@@ -175,10 +185,17 @@ impl Shelf {
         let good = self
             .pairs()
             .filter_map(|pair| self.entries.get(pair)?.good.as_ref());
-        let good: Vec<_> = good.collect();
+        let issued = self.issued.certificates.iter();
+        let issued = issued.filter_map(|it| {
+            // It was judged when it came.
+            good_of(it.clone(), Path::new("an authority")).ok()
+        });
+        let issued: Vec<_> = issued.collect();
+        let good: Vec<_> = good.chain(&issued).collect();
         let tls = Tls {
             certificates: good.iter().map(|good| good.certificate.clone()).collect(),
-            proofs: Vec::new(),
+            proofs: self.issued.proofs.clone(),
+            number: self.issued.number,
             only_1_3: self.files.only_1_3,
         };
         outputs.tls.send_if_modified(|known| {
@@ -308,17 +325,22 @@ fn read(pair: &Pair) -> Result<Good, String> {
         chain: text(&pair.certificate)?,
         key: text(&pair.key)?,
     };
-    good(certificate, &pair.certificate, &pair.key)
+    good_of(certificate, &pair.certificate).map_err(|error| match error {
+        CertificateError::NoKey | CertificateError::EncryptedKey
+            if pair.key != pair.certificate =>
+        {
+            format!("{}: {error}", pair.key.display())
+        }
+        error => error.to_string(),
+    })
 }
 
-fn good(certificate: Certificate, file: &Path, key: &Path) -> Result<Good, String> {
-    use lb_front::tls::CertificateError::{EncryptedKey, NoKey};
-    let usable = certificate.read().map_err(|error| match error {
-        NoKey | EncryptedKey if key != file => format!("{}: {error}", key.display()),
-        error => error.to_string(),
-    })?;
+fn good_of(certificate: Certificate, file: &Path) -> Result<Good, CertificateError> {
+    let usable = certificate.read()?;
     let validity = validity::validity(usable.leaf());
-    let (from, until) = validity.ok_or("it does not say until when it is valid")?;
+    let (from, until) = validity.ok_or_else(|| {
+        CertificateError::Unusable("it does not say until when it is valid".to_owned())
+    })?;
     let name = usable.names.into_iter().next();
     let name = name.unwrap_or_else(|| file.display().to_string());
     Ok(Good {

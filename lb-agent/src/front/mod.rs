@@ -2,11 +2,13 @@
 //!
 //! What runs in that process is the crate [`lb_front`].
 
+mod acme;
 mod certificates;
 mod sticky;
 mod supervise;
 pub mod users;
 
+pub use acme::{Acme, AcmeChannels, AcmeError, Issued, acme};
 pub use certificates::{CertificateOutputs, Files, InUse, Pair, certificates};
 pub use sticky::{KeyError, sticky_key};
 pub use supervise::{

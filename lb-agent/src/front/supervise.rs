@@ -324,6 +324,7 @@ impl Stage {
         self.tell_log(&mut front.orders).await?;
         let mut telling = Telling::new(routes, self.config.settings.clone());
         let (stats_out, mut reports) = (self.outputs.stats.clone(), front.reports);
+        let shown = self.config.shown.clone();
         let (followed_in, mut followed) = watch::channel(());
         let mut hear = std::pin::pin!(async move {
             while let Some(report) = control::receive(&mut reports).await? {
@@ -332,6 +333,7 @@ impl Stage {
                         stats_out.send_replace(Some(stats));
                     }
                     Report::Follows => followed_in.send_replace(()),
+                    Report::Shows(number) => drop(shown.send_replace(number)),
                 }
             }
             Err::<(), _>(io::Error::from(io::ErrorKind::UnexpectedEof))

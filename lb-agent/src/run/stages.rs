@@ -73,6 +73,7 @@ pub(super) fn spawn(
     let (departed_in, departed) = watch::channel(Arc::default());
     let (orders_in, orders) = mpsc::channel(16);
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
+    let (acme_problems_in, acme_problems) = watch::channel(Vec::new());
     let (tls_problems_in, tls_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
@@ -200,6 +201,7 @@ pub(super) fn spawn(
         map_problems,
         front_problems,
         tls_problems,
+        acme_problems,
         name_problems,
         removal_problems,
     ];
@@ -296,7 +298,23 @@ pub(super) fn spawn(
             let in_use = outputs.in_use.subscribe();
             registry.register_collector(Box::new(certificates_figures(in_use.clone())));
             components.push(Box::new(move || certificates_line(&in_use.borrow())));
-            let run = front::certificates(tls.files, outputs, reload, stop.clone());
+            let channels = front::AcmeChannels {
+                problems: acme_problems_in,
+                ..front::AcmeChannels::default()
+            };
+            let issued = channels.issued.subscribe();
+            supervisor.shown = channels.shown.clone();
+            if let Some(acme) = tls.acme {
+                let run = front::acme(acme, channels, stop.clone());
+                stage(
+                    "acme",
+                    Box::pin(async {
+                        run.await;
+                        Ok(())
+                    }),
+                );
+            }
+            let run = front::certificates(tls.files, outputs, issued, reload, stop.clone());
             stage(
                 "certificates",
                 Box::pin(async {

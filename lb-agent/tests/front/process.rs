@@ -48,7 +48,7 @@ struct Arguments {
 
 /// An agent's side of a front, as a stage of its own runtime.
 pub(crate) struct Agent {
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
     stage: JoinHandle<Result<(), SuperviseError>>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stats: watch::Receiver<Option<FrontStats>>,

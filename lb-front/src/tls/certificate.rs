@@ -74,21 +74,13 @@ impl Certificate {
 
     pub(super) fn read_with(&self, provider: &CryptoProvider) -> Result<Usable, CertificateError> {
         let unusable = |error: String| CertificateError::Unusable(error);
-        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes());
-        let chain: Vec<_> = chain
-            .collect::<Result<_, _>>()
-            .map_err(|error| unusable(error.to_string()))?;
+        let (chain, key) = self.der()?;
         let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
         let names = EndEntityCert::try_from(leaf)
             .map_err(|error| unusable(error.to_string()))?
             .valid_dns_names()
             .map(str::to_ascii_lowercase)
             .collect();
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes());
-        let key = key.map_err(|_| match self.key.contains("ENCRYPTED") {
-            true => CertificateError::EncryptedKey,
-            false => CertificateError::NoKey,
-        })?;
         let certified =
             CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => CertificateError::OtherKey,
@@ -98,6 +90,35 @@ impl Certificate {
             certified: Arc::new(certified),
             names,
         })
+    }
+
+    /// A proof (RFC 8737): webpki knows nothing of its critical extension, and would not read it.
+    pub(super) fn prove_with(
+        &self,
+        provider: &CryptoProvider,
+    ) -> Result<CertifiedKey, CertificateError> {
+        let (chain, key) = self.der()?;
+        let key = provider.key_provider.load_private_key(key);
+        let key = key.map_err(|error| CertificateError::Unusable(error.to_string()))?;
+        Ok(CertifiedKey::new(chain, key))
+    }
+
+    fn der(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CertificateError> {
+        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes());
+        let chain: Vec<_> = chain
+            .collect::<Result<_, _>>()
+            .map_err(|error| CertificateError::Unusable(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(CertificateError::NoCertificate);
+        }
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes());
+        let key = key.map_err(|_| match self.key.contains("ENCRYPTED") {
+            true => CertificateError::EncryptedKey,
+            false => CertificateError::NoKey,
+        })?;
+        Ok((chain, key))
     }
 }
 

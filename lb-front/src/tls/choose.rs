@@ -22,8 +22,11 @@ pub(super) struct Choice {
 
 impl Choice {
     /// Where several are for one name, the first is taken that the client can read.
-    pub(super) fn new(usable: &[Usable], proofs: &[Usable]) -> Self {
-        let mut choice = Self::default();
+    pub(super) fn new(usable: &[Usable], proofs: HashMap<String, Arc<CertifiedKey>>) -> Self {
+        let mut choice = Self {
+            proofs,
+            ..Self::default()
+        };
         choice
             .first
             .extend(usable.iter().map(|it| it.certified.clone()));
@@ -33,11 +36,6 @@ impl Choice {
                 let named = choice.by_name.entry(name.to_owned()).or_default();
                 named.push(usable.certified.clone());
             }
-        }
-        for proof in proofs {
-            let names = proof.names.iter().cloned();
-            let proofs = names.map(|name| (name, proof.certified.clone()));
-            choice.proofs.extend(proofs);
         }
         choice
     }

@@ -17,18 +17,19 @@ use lb_front::{
     rules::{Redirect, Target},
     tls::{Certificate, Tls},
 };
-use rcgen::PKCS_ED25519;
+use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ED25519};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName},
+    pki_types::ServerName,
     version::{TLS12, TLS13},
 };
 
 use crate::{
     kit::{Backend, Client, GET, Reply, TestFront, eventually, ok, routes},
     tlskit::{
-        Stream, authority, builder, certificate, certificate_with, config, leaf, shown, try_connect,
+        Stream, anybody, authority, builder, certificate, certificate_with, config, leaf, shown,
+        try_connect,
     },
 };
 
@@ -97,12 +98,8 @@ fn the_name_that_a_client_asks_for_decides_which_certificate_it_gets() {
     let wild = certificate(&["*.apps.example"]);
     let exact = certificate(&["www.apps.example", "other.example"]);
     front.front.present(&tls(&[&first, &wild, &exact])).unwrap();
-    let mut roots = builder(&[&TLS13]);
     // A stranger's certificate is what the test asks for, too.
-    roots
-        .dangerous()
-        .set_certificate_verifier(Arc::new(Anything));
-    let config = Arc::new(roots);
+    let config = Arc::new(anybody());
     for (name, expected) in [
         ("first.example", &first),
         ("any.apps.example", &wild),
@@ -354,6 +351,32 @@ fn without_a_certificate_nobody_is_served() {
         (rejected(&front, "tls_no_certificate") == 2).then_some(())
     });
     assert_eq!(front.ask(GET).body, "a");
+}
+
+#[test]
+fn an_authority_is_shown_the_proof_for_the_name_it_asks_for_and_nobody_else_is() {
+    let front = front(Limits::default(), &[&Backend::named("a")]);
+    let mut params = CertificateParams::new(["shop.example".to_owned()]).unwrap();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&[7; 32])];
+    let key = KeyPair::generate().unwrap();
+    let proof = Certificate {
+        chain: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
+    };
+    let usual = certificate(&["web"]);
+    let mut shown_from_now_on = tls(&[&usual]);
+    shown_from_now_on.proofs = vec![("Shop.example".into(), proof.clone())];
+    front.front.present(&shown_from_now_on).unwrap();
+    let mut looking = anybody();
+    looking.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+    let looking = Arc::new(looking);
+    let client = try_connect(front.tls(), &looking, "shop.example").unwrap();
+    assert_eq!(shown(&client), leaf(&proof));
+    assert_eq!(client.stream.conn.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+    assert!(try_connect(front.tls(), &looking, "web").is_err());
+    let anybody = Arc::new(anybody());
+    let client = try_connect(front.tls(), &anybody, "shop.example").unwrap();
+    assert_eq!(shown(&client), leaf(&usual));
 }
 
 #[test]
@@ -656,46 +679,4 @@ fn a_front_that_drains_ends_idle_connections_with_the_notice() {
     let drained = front.drain();
     assert_eq!(client.rest(), b"");
     drained.join().unwrap();
-}
-
-/// Whoever shows whatever.
-#[derive(Debug)]
-struct Anything;
-
-impl rustls::client::danger::ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        let provider = ring::default_provider();
-        provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

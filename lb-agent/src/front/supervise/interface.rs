@@ -27,6 +27,8 @@ pub struct Supervisor {
     pub listen_tls: Vec<SocketAddr>,
     /// What clients there are shown.
     pub certificates: Option<watch::Receiver<Arc<Tls>>>,
+    /// Learns which of them clients are shown.
+    pub shown: watch::Sender<u64>,
     /// How routes are made. Listeners of the front and the host's addresses are added to it.
     pub routes: RouteConfig,
     /// What the front answers.
@@ -59,6 +61,7 @@ impl Supervisor {
             listen,
             listen_tls: Vec::new(),
             certificates: None,
+            shown: watch::Sender::default(),
             routes: RouteConfig::default(),
             settings: Settings::default(),
             log_file: None,
