@@ -379,6 +379,8 @@ impl Body for Upload {
         if let Some(again) = &mut this.again {
             let frame = again.0.pop_front();
             this.again = this.again.take().filter(|it| !it.0.is_empty());
+            // It is not the client that is waited for.
+            this.progress.starved.set(false);
             return Poll::Ready(frame.map(Ok));
         }
         let Some(incoming) = &mut this.incoming else {

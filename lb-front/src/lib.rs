@@ -118,11 +118,17 @@ impl Front {
         })
     }
 
-    /// From now on clients of TLS listeners are shown `tls`. Connections that there are stay as they are.
+    /// From now on clients of TLS listeners are shown `tls`, unless it is nothing and there was something: an agent that
+    /// cannot read its certificates at its start does not take those of the one before. Connections that there are stay as
+    /// they are.
     ///
     /// # Errors
     /// A certificate that cannot be used. Then all is as before.
     pub fn present(&self, tls: &Tls) -> Result<(), CertificateError> {
+        let nothing = tls.certificates.is_empty() && tls.proofs.is_empty();
+        if nothing && self.tls.load().is_some() {
+            return Ok(());
+        }
         let maker = self.tls_maker.get_or_init(tls::Maker::new);
         self.tls.store(Some(Arc::new(maker.config(tls)?)));
         Ok(())

@@ -373,6 +373,24 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What of a client's trailers a backend may get (RFC 9110 section 6.5.1): nothing that frames, routes, gives rights or tells of
+/// clients, nor what belongs to one connection only, with which HTTP/2 would send none of them.
+pub(super) fn passable_trailers(trailers: HeaderMap) -> HeaderMap {
+    let passes = |name: &HeaderName| {
+        let text = name.as_str();
+        let told = RELIED_ON.contains(&text) || text.starts_with("x-forwarded-");
+        let told = told || text == "x-real-ip" || text == "x-request-id" || text.contains('_');
+        hop_by_hop(name).is_none() && !told && !KEPT.contains(name)
+    };
+    let mut passed = HeaderMap::with_capacity(trailers.len());
+    for (name, value) in &trailers {
+        if passes(name) {
+            passed.append(name, value.clone());
+        }
+    }
+    passed
+}
+
 fn hop_by_hop(name: &HeaderName) -> Option<usize> {
     HOP_BY_HOP.iter().position(|hop| hop == name)
 }

@@ -430,7 +430,9 @@ impl<S: Stream> AsyncWrite for Wire<S> {
         if !S::SECURE && !self.state.is_tunnel() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let done = Pin::new(&mut self.stream).poll_shutdown(cx);
+        let limit = self.limits.write_stall;
+        self.stall.poll(cx, limit, done)
     }
 }
 

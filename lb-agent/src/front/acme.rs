@@ -231,7 +231,8 @@ impl Stage {
     async fn order(&mut self, name: &str) -> Result<Certificate, AcmeError> {
         let account = self.account().await?;
         let identifiers = [Identifier::Dns(name.to_owned())];
-        let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
+        let order = account.new_order(&NewOrder::new(&identifiers)).await;
+        let mut order = order.inspect_err(|error| self.forget_account(error))?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -266,6 +267,18 @@ impl Stage {
         let text = format!("{}\n{}", certificate.chain, certificate.key);
         self.write(&self.file(name), &text)?;
         Ok(certificate)
+    }
+
+    /// The next order gets a new account if the authority does not know ours any more.
+    fn forget_account(&self, error: &instant_acme::Error) {
+        let instant_acme::Error::Api(problem) = error else {
+            return;
+        };
+        let kind = problem.r#type.as_deref().unwrap_or_default();
+        if kind.ends_with(":accountDoesNotExist") || kind.ends_with(":unauthorized") {
+            // If that fails, the same problem comes again.
+            let _ = std::fs::remove_file(self.config.folder.join(ACCOUNT));
+        }
     }
 
     /// The account that is on disk, or a new one.

@@ -233,12 +233,12 @@ impl Shelf {
 impl Entry {
     fn look(&mut self, pair: &Pair) {
         let stamp = [stamp(&pair.certificate), stamp(&pair.key)];
-        if self.stamp == Some(stamp) {
-            self.settled = true;
+        self.settled = self.stamp == Some(stamp);
+        // Another owner or mode does not change the stamp, and may be what was wrong.
+        if self.settled && self.fault.is_none() {
             return;
         }
         self.stamp = Some(stamp);
-        self.settled = false;
         let file = pair.certificate.display();
         match read(pair) {
             Ok(good) => {

@@ -149,11 +149,12 @@ pub(crate) async fn send(
                 return Err(failure);
             };
             upload = rest;
-            if !unsent.stale {
+            // A stale connection says nothing about the backend: once more, on a new one. In HTTP/2 that may be another's, and
+            // stale as well.
+            if !unsent.stale || repeated {
                 failed(failure.as_str());
                 break;
             }
-            // A stale connection says nothing about the backend: once more, on a new one.
             repeated = true;
             worker.counters.retries.add_one();
             host.retries.add_one();

@@ -362,3 +362,29 @@ proptest! {
         crate::fuzz::front_route(stream.as_bytes());
     }
 }
+
+#[test]
+fn trailers_pass_without_what_heads_are_trusted_for() {
+    let names = [
+        "connection",
+        "te",
+        "keep-alive",
+        "transfer-encoding",
+        "content-length",
+        "host",
+        "authorization",
+        "cookie",
+        "forwarded",
+        "x-forwarded-for",
+        "x-request-id",
+        "x-real-ip",
+        "content_length",
+        "via",
+        "checksum",
+        "grpc-status",
+    ];
+    let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x")));
+    let passed = passable_trailers(trailers.into_iter().collect());
+    let passed: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
+    assert_eq!(passed, ["checksum", "grpc-status"]);
+}

@@ -70,6 +70,23 @@ fn clients_of_http_1_are_served() {
 }
 
 #[test]
+fn trailers_that_http_2_does_not_know_keep_no_request_from_its_end() {
+    let backend = H2Backend::start(echo);
+    let front = front(Limits::default(), &[backend.address]);
+    for trailers in [
+        "Connection: x",
+        "TE: gzip",
+        "X-Forwarded-For: 6.6.6.6\r\nSum: 1",
+    ] {
+        let mut client = front.client();
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{trailers}\r\n\r\n"
+        ));
+        assert_eq!(client.answer().body, "2\r\nhi\r\n0\r\n\r\n", "{trailers}");
+    }
+}
+
+#[test]
 fn an_answer_keeps_its_length_and_head_has_no_body() {
     let backend = H2Backend::start(|mut call| async move {
         let known = Response::builder().header("content-length", 5).body(());

@@ -396,6 +396,13 @@ fn a_certificate_that_cannot_be_used_leaves_those_before() {
 }
 
 #[test]
+fn nothing_takes_the_place_of_a_certificate_that_is_shown() {
+    let front = front(Limits::default(), &[&Backend::named("a")]);
+    front.front.present(&Tls::default()).unwrap();
+    assert_eq!(connect(&front).send(GET).answer().status, 200);
+}
+
+#[test]
 fn the_last_bytes_are_followed_by_the_notice_that_they_are() {
     let limits = Limits {
         keep_alive: Duration::from_millis(300),
