@@ -22,6 +22,7 @@ use hyper::{StatusCode, header::HeaderValue, server::conn::http1, service::servi
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::ReadBuf,
+    net::TcpStream,
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -248,8 +249,11 @@ async fn part<S: Stream>(worker: &Worker, stream: &mut S, stop: Option<Stop>) {
         _ => b"",
     };
     stream.end_with(last_word);
-    let socket = stream.tcp();
-    // Tells the client that nothing follows, then waits for it to see that.
+    see_off(worker, stream.tcp()).await;
+}
+
+/// Tells the client that nothing follows, then waits for it to see that.
+pub(super) async fn see_off(worker: &Worker, socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
     tokio::select! {
         () = wire::linger(socket) => {}

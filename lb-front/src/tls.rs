@@ -40,7 +40,7 @@ use super::{
     answer::{PLAIN_HTTP, Reason},
     client::ClientState,
     connection, h2, leave,
-    wire::{Stream, linger},
+    wire::Stream,
     worker::Worker,
 };
 use choose::Choice;
@@ -114,7 +114,7 @@ impl Maker {
 /// Shakes hands with the client at `address`, and serves it.
 pub(super) async fn serve(
     worker: Rc<Worker>,
-    socket: TcpStream,
+    mut socket: TcpStream,
     address: SocketAddr,
     state: Arc<ClientState>,
 ) {
@@ -130,7 +130,8 @@ pub(super) async fn serve(
                 Some(StatusCode::BAD_REQUEST),
                 Duration::ZERO,
             );
-            return Box::pin(part(&worker, &socket, PLAIN_HTTP)).await;
+            socket.end_with(PLAIN_HTTP);
+            return Box::pin(connection::see_off(&worker, &socket)).await;
         }
         Some(_) => {}
     }
@@ -182,7 +183,7 @@ async fn shake_hands(worker: &Worker, socket: TcpStream, address: SocketAddr) ->
             let fault = Fault::of(&error);
             if fault.is_some() {
                 // Our alert is on its way.
-                part(worker, &socket, b"").await;
+                connection::see_off(worker, &socket).await;
             }
             fault
         }
@@ -190,18 +191,6 @@ async fn shake_hands(worker: &Worker, socket: TcpStream, address: SocketAddr) ->
     };
     refused(worker, address, fault?, None, began.elapsed());
     None
-}
-
-/// Closes so that the client sees everything up to here.
-async fn part(worker: &Worker, socket: &TcpStream, last_word: &[u8]) {
-    if !last_word.is_empty() {
-        let _ = socket.try_write(last_word); // Whoever does not take this does not get it.
-    }
-    let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
-    tokio::select! {
-        () = linger(socket) => {}
-        () = worker.cut.cancelled() => {}
-    }
 }
 
 fn refused(

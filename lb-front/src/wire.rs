@@ -15,7 +15,7 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep},
 };
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     gather,
     guard::{Fault, Framing, Position, Scan},
     pace::Pace,
+    timer::Timer,
 };
 
 /// What carries a client's bytes, in whatever wrapping.
@@ -73,7 +74,7 @@ pub(super) struct Wire<S> {
     pace: Pace,
     /// What was answered when the client was last seen busy, and since when it is not.
     idle_since: (u32, Instant),
-    read_timer: Pin<Box<Sleep>>,
+    read_timer: Timer,
     stall: Stall,
 }
 
@@ -106,7 +107,7 @@ impl<S: Stream> Wire<S> {
             head_since: None,
             pace: Pace::default(),
             idle_since: (state.answers(), now),
-            read_timer: Box::pin(sleep_until(now + SILENCE)),
+            read_timer: Timer::new(now + SILENCE),
             stall: Stall::default(),
             state,
         }
@@ -240,37 +241,26 @@ impl<S: Stream> Wire<S> {
         if self.idle_since.0 != answered {
             self.idle_since = (answered, Instant::now());
         }
-        loop {
-            let Some((late, deadline)) = self.deadline() else {
-                // The client is not late, we are: look again after a while.
-                ready!(self.read_timer.as_mut().poll(cx));
-                self.read_timer
-                    .as_mut()
-                    .reset(Instant::now() + self.limits.head);
-                continue;
-            };
-            if deadline < self.read_timer.deadline() {
-                self.read_timer.as_mut().reset(deadline);
+        let Some((late, deadline)) = self.deadline() else {
+            // The client is not late, we are: look again after a while.
+            let later = Instant::now() + self.limits.head;
+            let _ = self.read_timer.poll(cx, later);
+            return Poll::Pending;
+        };
+        ready!(self.read_timer.poll(cx, deadline));
+        match late {
+            Late::Silent => {
+                self.state.fall_silent();
+                return Poll::Pending;
             }
-            ready!(self.read_timer.as_mut().poll(cx));
-            if Instant::now() < deadline {
-                self.read_timer.as_mut().reset(deadline);
-                continue;
+            Late::Idle => {
+                self.state.end();
+                return Poll::Ready(Ok(()));
             }
-            match late {
-                Late::Silent => {
-                    self.state.fall_silent();
-                    return Poll::Pending;
-                }
-                Late::Idle => {
-                    self.state.end();
-                    return Poll::Ready(Ok(()));
-                }
-                Late::Head => self.state.stop_for(Stop::HeaderTimeout),
-                Late::Body => self.state.stop_for(Stop::BodyTimeout),
-            }
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            Late::Head => self.state.stop_for(Stop::HeaderTimeout),
+            Late::Body => self.state.stop_for(Stop::BodyTimeout),
         }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// What the client owes us, and by when; `None` while it waits for us.
