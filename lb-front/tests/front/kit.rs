@@ -409,10 +409,13 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
     }
 }
 
-/// An address where nobody listens.
+/// An address of its own where nobody listens: the socket that has it is there until the process ends, so that no other test
+/// gets it.
 pub(crate) fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
