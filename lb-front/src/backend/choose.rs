@@ -9,7 +9,8 @@ use super::{
     account::Account,
     eject::Share,
     h2c::Seat,
-    pool::{Host, Lease, Place},
+    lease::Lease,
+    pool::{Host, Place},
     send::ATTEMPTS,
 };
 use crate::{answer::Reason, policy::Wish, table::ServiceTable, worker::Worker};
@@ -31,6 +32,16 @@ pub(super) enum Way {
     New(Place),
     /// On a connection that others have as well.
     Shared(Seat),
+}
+
+impl Way {
+    /// `None`: it was to be on a connection that another request has made, and that has no room for it.
+    async fn settled(self) -> Option<Self> {
+        match self {
+            Self::Shared(seat) => seat.settled().await.map(Self::Shared),
+            way => Some(way),
+        }
+    }
 }
 
 enum Pick {
@@ -75,19 +86,26 @@ impl<'a> Choosing<'a> {
         &mut self,
         attempt: usize,
     ) -> Result<Option<(Rc<Host>, Way)>, Reason> {
-        // Whoever came earlier is first.
-        let mut pick = match self.account.places.is_empty() {
-            true => self.pick(),
-            false => Pick::Full,
-        };
-        if matches!(pick, Pick::Full) {
-            pick = self.wait().await?;
+        let mut deadline = None;
+        loop {
+            // Whoever came earlier is first.
+            let mut pick = match self.account.places.is_empty() {
+                true => self.pick(),
+                false => Pick::Full,
+            };
+            if matches!(pick, Pick::Full) {
+                let patience = self.worker.limits.queue;
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+                pick = self.wait(deadline).await?;
+            }
+            let Pick::Found(host, way) = pick else {
+                return Ok(None);
+            };
+            if let Some(way) = way.settled().await {
+                self.tried[attempt] = Some(host.address);
+                return Ok(Some((host, way)));
+            }
         }
-        let Pick::Found(host, way) = pick else {
-            return Ok(None);
-        };
-        self.tried[attempt] = Some(host.address);
-        Ok(Some((host, way)))
     }
 
     /// The backend of `attempt` may be chosen again.
@@ -95,13 +113,12 @@ impl<'a> Choosing<'a> {
         self.tried[attempt] = None;
     }
 
-    async fn wait(&mut self) -> Result<Pick, Reason> {
+    async fn wait(&mut self, deadline: Instant) -> Result<Pick, Reason> {
         let limits = &self.worker.limits;
         let places = &self.account.places;
         let reason = match places.join(limits.queued * self.service.usable.max(1)) {
             None => Reason::Limit,
             Some(waiting) => {
-                let deadline = Instant::now() + limits.queue;
                 loop {
                     if timeout_at(deadline, waiting.woken()).await.is_err() {
                         break Reason::QueueTimeout;
@@ -184,15 +201,20 @@ impl<'a> Choosing<'a> {
 
     fn way(&self, host: &Rc<Host>) -> Option<Way> {
         let idle = (!self.service.is_h2c()).then(|| host.take()).flatten();
-        idle.map(Way::Idle).or_else(|| self.new_way(host))
+        idle.map(Way::Idle).or_else(|| self.beside(host))
     }
 
     /// A way to a backend beside connections that wait for a request.
-    pub(super) fn new_way(&self, host: &Rc<Host>) -> Option<Way> {
+    fn beside(&self, host: &Rc<Host>) -> Option<Way> {
         match self.service.is_h2c() {
             true => host.seat().map(Way::Shared),
             false => host.claim().map(Way::New),
         }
+    }
+
+    /// The same for a request that a stale connection has lost.
+    pub(super) async fn new_way(&self, host: &Rc<Host>) -> Option<Way> {
+        self.beside(host)?.settled().await
     }
 
     fn is_good(&self, backend: SocketAddr, level: Level) -> bool {

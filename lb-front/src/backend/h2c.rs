@@ -5,7 +5,8 @@
 //!
 //! | file | room |
 //! |---|---|
-//! | `lines` | the connections to one backend, and a place on one of them |
+//! | `lines` | the connections to one backend |
+//! | `seat` | a request's place on one of them |
 //! | `drive` | one connection, from its first byte to its last |
 //! | `head` | a request's head as HTTP/2 has it |
 //! | `send` | a request, and whether it may be sent again |
@@ -16,10 +17,12 @@ mod body;
 mod drive;
 mod head;
 mod lines;
+mod seat;
 mod send;
 mod upload;
 
 pub(super) use body::Body;
 pub(crate) use head::{adapt, takes_trailers};
-pub(super) use lines::{Lines, Ride, Seat};
+pub(super) use lines::Lines;
+pub(super) use seat::{Ride, Seat};
 pub(super) use send::send_on;

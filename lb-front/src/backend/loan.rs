@@ -2,11 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{
-    account::Flight,
-    h2c::Ride,
-    pool::{Lease, Place},
-};
+use super::{account::Flight, h2c::Ride, lease::Lease, pool::Place};
 use crate::timer::Timer;
 
 pub(crate) enum Loan {

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `send` | a request, sent and sent again |
 //! | `choose` | the next backend for it |
-//! | `pool`, `socket` | connections of one request at a time |
+//! | `pool`, `connect` | how many connections there may be, making one |
+//! | `lease`, `socket` | connections of one request at a time |
 //! | `h2c` | connections of many, and requests on them |
 //! | `loan`, `arriving` | a request's share in either, and the answer's body |
 //! | `account` | what a worker keeps about a service: `turns`, `budget` of retries, `eject`, `queue` |
@@ -15,8 +16,10 @@ mod account;
 mod arriving;
 mod budget;
 mod choose;
+mod connect;
 mod eject;
 mod h2c;
+mod lease;
 mod loan;
 pub(super) mod pool;
 mod queue;

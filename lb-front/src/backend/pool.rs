@@ -1,42 +1,28 @@
-//! One worker's connections to backends: newest first, bounded, gone when their backend is.
-//!
-//! A connection comes back only after its answer ended cleanly, and is given out again only if hyper calls it
-//! ready, which it is not before the request's body was sent to its end too: the rest of either message
-//! would reach somebody else (CVE-2025-4366). One that was answered in HTTP/1.0 never comes back.
+//! One worker's connections to backends, and how many there may be: gone when their backend is, and those that idle
+//! when another one needs their place.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    io,
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
-use nix::errno::Errno;
-use tokio::{
-    net::TcpStream,
-    task::{AbortHandle, JoinHandle, spawn_local},
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 use super::{
-    account::{Account, Flight},
+    account::Account,
     h2c::Lines,
+    lease::Idle,
     queue::Queue,
-    socket::{Heard, Socket},
     stats::{BackendStats, ServiceStats},
 };
 use crate::{
     Limits,
-    answer::Reason,
-    body::Upload,
     stats::{Count, Counters, FrontStats},
     table::Table,
-    timer::Timer,
 };
 
 /// The connections of one worker, and what it keeps about services.
@@ -62,8 +48,8 @@ struct Common {
 pub(crate) struct Host {
     pub(super) address: SocketAddr,
     common: Rc<Common>,
-    /// Oldest first.
-    idle: RefCell<Vec<Idle>>,
+    /// Connections over HTTP/1 that wait for a request.
+    pub(super) idle: Idle,
     /// Connections over HTTP/2.
     pub(super) lines: Lines,
     /// All open connections, idle ones included.
@@ -75,71 +61,6 @@ pub(crate) struct Host {
     pub(super) retries: Count,
     /// Who wants to know of a place.
     wanted: RefCell<Vec<Rc<Queue>>>,
-}
-
-struct Idle {
-    sender: SendRequest<Upload>,
-    heard: Heard,
-    /// The connection holds it: gone means closed.
-    place: Weak<Place>,
-    /// When it is too old.
-    until: Instant,
-    timer: Timer,
-    task: Task,
-}
-
-/// A connection on loan.
-pub(crate) struct Lease {
-    busy: Busy,
-    pub(crate) sender: SendRequest<Upload>,
-    /// Whether the backend sent anything.
-    pub(crate) heard: Heard,
-    place: Rc<Place>,
-    /// Whether it carried a request before this one.
-    pub(crate) reused: bool,
-    /// Whether it carries no other after this one.
-    last: bool,
-    /// How long it may wait for another one.
-    keep: Duration,
-    /// For whoever waits for the backend.
-    pub(crate) timer: Timer,
-    task: Task,
-    /// Ends with the answer.
-    pub(super) flight: Option<Flight>,
-}
-
-/// Counts a request in flight.
-struct Busy(Rc<Host>);
-
-impl Busy {
-    fn new(host: &Rc<Host>) -> Self {
-        host.in_flight.set(host.in_flight.get() + 1);
-        Self(host.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-    }
-}
-
-/// What drives a connection. hyper's would go on with a request after its answer; this ends with its owner, and
-/// so does the socket.
-pub(super) struct Task(Option<AbortHandle>);
-
-impl Task {
-    pub(super) fn new(task: &JoinHandle<()>) -> Self {
-        Self(Some(task.abort_handle()))
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
 }
 
 impl Pool {
@@ -165,7 +86,7 @@ impl Pool {
             Rc::new(Host {
                 address,
                 common: self.common.clone(),
-                idle: RefCell::default(),
+                idle: Idle::default(),
                 lines: Lines::default(),
                 open: Cell::default(),
                 left: Cell::default(),
@@ -196,7 +117,7 @@ impl Pool {
         for (address, host) in self.hosts.borrow().iter() {
             host.left.set(!live.contains(address));
             if host.left.get() {
-                host.idle.borrow_mut().clear();
+                host.idle.clear();
                 host.lines.leave();
             }
         }
@@ -217,8 +138,7 @@ impl Pool {
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         self.hosts.borrow_mut().retain(|_, host| {
-            let mut idle = host.idle.borrow_mut();
-            idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
+            host.idle.sweep(now);
             host.lines.sweep(now, host.common.limits.pool_idle);
             !host.left.get() || host.open.get() > 0
         });
@@ -234,7 +154,7 @@ impl Pool {
             address: host.address,
             in_flight: host.in_flight.get() as u64,
             open: host.open.get() as u64,
-            idle: (host.idle.borrow().len() + host.lines.idle()) as u64,
+            idle: (host.idle.len() + host.lines.idle()) as u64,
             failures: host.failures.value(),
             retries: host.retries.value(),
         });
@@ -248,36 +168,6 @@ impl Pool {
 }
 
 impl Host {
-    /// The newest idle connection that is still good.
-    pub(super) fn take(self: &Rc<Self>) -> Option<Lease> {
-        let mut all = self.idle.borrow_mut();
-        if all.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        while let Some(idle) = all.pop() {
-            if idle.sender.is_ready()
-                && now < idle.until
-                && let Some(place) = idle.place.upgrade()
-            {
-                self.common.counters.reused.add_one();
-                return Some(Lease {
-                    busy: Busy::new(self),
-                    sender: idle.sender,
-                    heard: idle.heard,
-                    place,
-                    reused: true,
-                    last: false,
-                    keep: self.common.limits.pool_idle,
-                    timer: idle.timer,
-                    task: idle.task,
-                    flight: None,
-                });
-            }
-        }
-        None
-    }
-
     /// Room for one more connection.
     pub(super) fn claim(self: &Rc<Self>) -> Option<Place> {
         let common = &self.common;
@@ -316,10 +206,16 @@ impl Host {
         }
     }
 
-    pub(super) fn freed(&self) {
+    /// There may be a place here.
+    pub(super) fn wake(&self) {
         for queue in self.wanted.borrow_mut().drain(..) {
             queue.wake();
         }
+    }
+
+    /// One of its connections has ended or idles: there is a place, and room for those of others.
+    pub(super) fn freed(&self) {
+        self.wake();
         if self.common.exhausted.take() {
             for queue in self.common.wanted.borrow_mut().drain(..) {
                 queue.wake();
@@ -346,105 +242,13 @@ impl Common {
             return false;
         };
         let hosts = pool.hosts.borrow();
-        hosts.values().any(|host| {
-            let mut idle = host.idle.borrow_mut();
-            // Those that their backends have closed free nothing.
-            let living = idle.iter().position(|it| it.place.strong_count() > 0);
-            let end = living.map_or(idle.len(), |oldest| oldest + 1);
-            idle.drain(..end);
-            living.is_some()
-        })
-    }
-}
-
-impl Place {
-    /// A new connection in this place.
-    pub(super) async fn connect(self) -> Result<Lease, Reason> {
-        let host = self.0.clone();
-        let place = Rc::new(self);
-        let (address, limits) = (host.address, &host.common.limits);
-        let stream = match timeout(limits.connect, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "no connection to a backend");
-                return Err(unconnected(&error));
-            }
-            Err(_) => return Err(Reason::ConnectTimeout),
-        };
-        // Only slower without it.
-        let _ = stream.set_nodelay(true);
-        let heard = Heard::default();
-        let stream = Socket::new(stream, heard.clone());
-        let mut builder = Builder::new();
-        builder.max_header_size(RESPONSE_HEAD).max_buf_size(BUFFER);
-        let (sender, connection) = builder
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| Reason::BackendReset)?;
-        host.common.counters.connects.add_one();
-        let held = place.clone();
-        let task = spawn_local(async move {
-            // Its error reaches the request that was on it, if there was one.
-            let _ = connection.with_upgrades().await;
-            drop(held);
-        });
-        Ok(Lease {
-            busy: Busy::new(&host),
-            sender,
-            heard,
-            place,
-            reused: false,
-            last: false,
-            keep: limits.pool_idle,
-            timer: Timer::new(Instant::now() + limits.response_head),
-            task: Task::new(&task),
-            flight: None,
-        })
-    }
-}
-
-impl Lease {
-    /// The connection has left HTTP and the pool; its place is taken for as long as this lives.
-    pub(crate) fn into_place(mut self) -> Rc<Place> {
-        self.task.0 = None;
-        self.place
-    }
-
-    /// The connection ends with its answer, and with it what is left of the request.
-    pub(crate) fn end_with_answer(&mut self) {
-        self.last = true;
-    }
-
-    /// The backend said for how long it keeps the connection. Ours ends earlier, since a request could cross its end.
-    pub(super) fn heed(&mut self, said: Duration) {
-        self.keep = self.keep.min(said.saturating_sub(MARGIN));
-    }
-
-    /// The answer has ended: the connection may carry another request.
-    pub(crate) fn give_back(self) {
-        let host = &self.busy.0;
-        if self.last || self.keep.is_zero() || self.sender.is_closed() || host.left.get() {
-            return;
-        }
-        let mut idle = host.idle.borrow_mut();
-        if idle.len() >= host.common.limits.pool_size {
-            idle.remove(0);
-        }
-        idle.push(Idle {
-            sender: self.sender,
-            heard: self.heard,
-            place: Rc::downgrade(&self.place),
-            until: Instant::now() + self.keep,
-            timer: self.timer,
-            task: self.task,
-        });
-        drop(idle);
-        host.freed();
+        let mut hosts = hosts.values();
+        hosts.any(|host| host.idle.evict() || host.lines.evict())
     }
 }
 
 /// One of a backend's connections; its drop makes room for another.
-pub(crate) struct Place(Rc<Host>);
+pub(crate) struct Place(pub(super) Rc<Host>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -455,54 +259,5 @@ impl Drop for Place {
     }
 }
 
-/// Why there is no connection. What this host lacks is not the backend's fault.
-pub(super) fn unconnected(error: &io::Error) -> Reason {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(
-            Errno::EMFILE
-            | Errno::ENFILE
-            | Errno::EADDRNOTAVAIL
-            | Errno::EAGAIN
-            | Errno::ENOBUFS
-            | Errno::ENOMEM,
-        ) => Reason::Limit,
-        Some(
-            Errno::EHOSTUNREACH
-            | Errno::EHOSTDOWN
-            | Errno::ENETUNREACH
-            | Errno::ENETDOWN
-            | Errno::ETIMEDOUT,
-        ) => Reason::ConnectTimeout,
-        _ => Reason::ConnectRefused,
-    }
-}
-
 /// How often [`Pool::sweep`] is worth its while.
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
-
-/// What a request needs at most to reach a backend.
-const MARGIN: Duration = Duration::from_secs(1);
-
-const RESPONSE_HEAD: usize = 64 * 1024;
-const BUFFER: usize = 256 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_backend_that_refused_is_said_to_have_refused() {
-        for (errno, reason) in [
-            (Errno::ECONNREFUSED, Reason::ConnectRefused),
-            (Errno::ECONNRESET, Reason::ConnectRefused),
-            (Errno::EHOSTUNREACH, Reason::ConnectTimeout),
-            (Errno::ENETUNREACH, Reason::ConnectTimeout),
-            (Errno::EMFILE, Reason::Limit),
-            (Errno::ENFILE, Reason::Limit),
-            // No port is left.
-            (Errno::EADDRNOTAVAIL, Reason::Limit),
-        ] {
-            assert_eq!(unconnected(&errno.into()), reason, "{errno}");
-        }
-    }
-}

@@ -158,7 +158,7 @@ pub(crate) async fn send(
             repeated = true;
             worker.counters.retries.add_one();
             host.retries.add_one();
-            let Some(again) = choosing.new_way(&host) else {
+            let Some(again) = Box::pin(choosing.new_way(&host)).await else {
                 // The stale one still has it.
                 choosing.forget(attempt);
                 break;

@@ -7,6 +7,7 @@
 mod announced;
 mod attacks;
 mod bounds;
+mod bounds_h2;
 mod bytes;
 mod closing;
 mod dying;

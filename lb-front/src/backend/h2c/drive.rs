@@ -17,14 +17,13 @@ use h2::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::Notify,
     task::spawn_local,
     time::{Instant, interval_at},
 };
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use super::super::pool::{Place, unconnected};
+use super::super::{connect::connect as open, pool::Place};
 use crate::answer::Reason;
 
 /// What is seen of a connection from beside.
@@ -86,12 +85,7 @@ pub(super) async fn connect(
     place: Place,
     silence: Duration,
 ) -> Result<(SendRequest<Bytes>, Rc<Pulse>), Reason> {
-    let stream = TcpStream::connect(address).await.map_err(|error| {
-        tracing::debug!(%address, %error, "no connection to a backend");
-        unconnected(&error)
-    })?;
-    // Only slower without it.
-    let _ = stream.set_nodelay(true);
+    let stream = open(address).await?;
     let pulse = Rc::new(Pulse::default());
     let (hears, writes) = (pulse.clone(), pulse.clone());
     let count = |sum: &Cell<u64>, bytes: &[u8]| sum.set(sum.get() + bytes.len() as u64);

@@ -9,25 +9,19 @@ use std::{
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 use super::{
-    super::{
-        account::Flight,
-        pool::{Host, Task},
-    },
-    drive::{self, Mark, Pulse, STREAMS},
+    super::pool::Host,
+    drive::{Mark, Pulse, STREAMS},
+    seat::Attempt,
 };
-use crate::{answer::Reason, timer::Timer};
 
 #[derive(Default)]
 pub(crate) struct Lines {
     open: RefCell<Vec<Rc<Line>>>,
     /// The attempt to have one more, for which all wait that need it.
-    connecting: RefCell<Option<Rc<Attempt>>>,
+    pub(super) connecting: RefCell<Option<Rc<Attempt>>>,
 }
 
 /// A connection that takes requests.
@@ -42,32 +36,11 @@ pub(super) struct Line {
     last: Cell<bool>,
 }
 
-#[derive(Default)]
-struct Attempt {
-    over: Notify,
-    failed: Cell<Option<Reason>>,
-}
-
-/// A place for a request on one of a backend's connections; its drop makes room for another.
-pub(crate) struct Seat(Rc<Host>);
-
-/// A request on a connection. It is taken back, if it has not ended, when this is dropped.
-pub(crate) struct Ride {
-    /// What is left to do for the request's body.
-    pub(super) upload: Option<Task>,
-    pub(super) on: On,
-    pub(crate) timer: Timer,
-    /// Whether the connection carried a request before this one.
-    pub(crate) reused: bool,
-    /// Whether both sides may be silent for long: they talk to each other, or it is gRPC.
-    pub(crate) patient: bool,
-    /// Ends with the answer.
-    pub(crate) flight: Option<Flight>,
-    _seat: Seat,
-}
-
 /// Counts a request on a connection.
-pub(super) struct On(pub(super) Rc<Line>);
+pub(super) struct On {
+    pub(super) line: Rc<Line>,
+    host: Rc<Host>,
+}
 
 impl Lines {
     /// Closes all of them, once what is under way has ended.
@@ -88,16 +61,49 @@ impl Lines {
         open.iter().filter(|line| !line.is_busy()).count()
     }
 
-    /// The first one with room, so that the last ones become idle.
-    fn take(&self) -> Option<On> {
+    /// Closes the one that has had nothing to do for the longest; false if there is none.
+    pub(crate) fn evict(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        // Those that their backends have closed free nothing.
+        open.retain(|line| line.is_good());
+        let idle = open.iter().enumerate().filter(|(_, line)| !line.is_busy());
+        let oldest = idle.min_by_key(|(_, line)| line.idle_since.get());
+        let oldest = oldest.map(|(place, _)| place);
+        oldest.map(|place| open.remove(place)).is_some()
+    }
+
+    /// A place on the first one with room, so that the last ones become idle.
+    pub(super) fn take(&self, host: &Rc<Host>) -> Option<On> {
         let mut open = self.open.borrow_mut();
         open.retain(|line| line.is_good());
         let line = open.iter().find(|line| line.has_room())?;
-        Some(On::new(line))
+        Some(On::new(line, host))
     }
 }
 
 impl Line {
+    /// One that has just been opened to `host`, with a first request on it.
+    pub(super) fn open(host: &Rc<Host>, sender: SendRequest<Bytes>, pulse: Rc<Pulse>) -> On {
+        let line = Rc::new(Self {
+            sender: RefCell::new(sender),
+            pulse,
+            idle_since: Cell::new(Instant::now()),
+            used: Cell::default(),
+            last: Cell::default(),
+        });
+        let on = On::new(&line, host);
+        if !host.has_left() {
+            host.lines.open.borrow_mut().push(line);
+            host.wake();
+        }
+        on
+    }
+
+    /// It carries one more request; whether it has carried one before.
+    pub(super) fn carry(&self) -> bool {
+        self.used.replace(true)
+    }
+
     fn is_busy(&self) -> bool {
         self.pulse.load.get() > 0
     }
@@ -131,129 +137,23 @@ impl Drop for Line {
 }
 
 impl On {
-    fn new(line: &Rc<Line>) -> Self {
+    fn new(line: &Rc<Line>, host: &Rc<Host>) -> Self {
         let load = &line.pulse.load;
         load.set(load.get() + 1);
-        Self(line.clone())
+        Self {
+            line: line.clone(),
+            host: host.clone(),
+        }
     }
 }
 
 impl Drop for On {
     fn drop(&mut self) {
-        let load = &self.0.pulse.load;
+        let load = &self.line.pulse.load;
         load.set(load.get() - 1);
-        self.0.idle_since.set(Instant::now());
-    }
-}
-
-impl Host {
-    /// Room for one more request over HTTP/2.
-    pub(in super::super) fn seat(self: &Rc<Self>) -> Option<Seat> {
-        if self.in_flight.get() >= self.limits().backend_connections {
-            return None;
+        self.line.idle_since.set(Instant::now());
+        if !self.line.is_busy() {
+            self.host.freed();
         }
-        self.in_flight.set(self.in_flight.get() + 1);
-        Some(Seat(self.clone()))
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-        self.0.freed();
-    }
-}
-
-impl Seat {
-    /// A connection for the request in this place.
-    pub(in super::super) async fn ride(self) -> Result<Ride, Reason> {
-        let on = find(&self.0).await?;
-        let reused = on.0.used.replace(true);
-        if reused {
-            self.0.counters().reused.add_one();
-        }
-        Ok(Ride {
-            upload: None,
-            on,
-            timer: Timer::new(Instant::now() + self.0.limits().response_head),
-            reused,
-            patient: false,
-            flight: None,
-            _seat: self,
-        })
-    }
-}
-
-/// A connection with room, a new one if there is none.
-async fn find(host: &Rc<Host>) -> Result<On, Reason> {
-    loop {
-        if let Some(on) = host.lines.take() {
-            return Ok(on);
-        }
-        let pending = host.lines.connecting.borrow().clone();
-        let Some(attempt) = pending else {
-            return Connecting::begin(host).run(host).await;
-        };
-        attempt.over.notified().await;
-        if let Some(reason) = attempt.failed.get() {
-            return Err(reason);
-        }
-    }
-}
-
-/// An attempt that others wait for. Whoever made it may leave at any time; then one of them tries.
-struct Connecting<'a> {
-    lines: &'a Lines,
-    attempt: Rc<Attempt>,
-}
-
-impl<'a> Connecting<'a> {
-    fn begin(host: &'a Host) -> Self {
-        let attempt = Rc::new(Attempt::default());
-        host.lines.connecting.replace(Some(attempt.clone()));
-        Self {
-            lines: &host.lines,
-            attempt,
-        }
-    }
-
-    async fn run(self, host: &Rc<Host>) -> Result<On, Reason> {
-        let limits = host.limits();
-        let connected = match host.claim() {
-            None => Err(Reason::Limit),
-            Some(place) => {
-                let connecting = drive::connect(host.address, place, limits.backend_silence);
-                let connected = timeout(limits.connect, connecting).await;
-                connected.unwrap_or(Err(Reason::ConnectTimeout))
-            }
-        };
-        let (sender, pulse) = match connected {
-            Ok(connected) => connected,
-            Err(reason) => {
-                self.attempt.failed.set(Some(reason));
-                return Err(reason);
-            }
-        };
-        host.counters().connects.add_one();
-        let line = Rc::new(Line {
-            sender: RefCell::new(sender),
-            pulse,
-            idle_since: Cell::new(Instant::now()),
-            used: Cell::default(),
-            last: Cell::default(),
-        });
-        // Before those that wait have a look.
-        let on = On::new(&line);
-        if !host.has_left() {
-            self.lines.open.borrow_mut().push(line);
-        }
-        Ok(on)
-    }
-}
-
-impl Drop for Connecting<'_> {
-    fn drop(&mut self) {
-        self.lines.connecting.replace(None);
-        self.attempt.over.notify_waiters();
     }
 }

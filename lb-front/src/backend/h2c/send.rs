@@ -21,13 +21,13 @@ use tokio::task::spawn_local;
 use super::{
     super::{
         arriving::Arriving,
+        lease::Task,
         loan::Loan,
-        pool::Task,
         send::{Unsent, in_time},
     },
     body::Body,
     drive::Mark,
-    lines::Ride,
+    seat::Ride,
     upload::Uploading,
 };
 use crate::{answer::Reason, body::Upload, proxy::Outgoing, request::is_grpc, worker::Worker};
@@ -45,8 +45,8 @@ pub(in super::super) async fn send_on(
     };
     let progress = upload.progress();
     let bare = upload.is_end_stream();
-    let mark = ride.on.0.pulse.mark();
-    let mut sender = ride.on.0.sender.borrow().clone();
+    let mark = ride.on.line.pulse.mark();
+    let mut sender = ride.on.line.sender.borrow().clone();
     let begun = sender.send_request(Request::from_parts(head, ()), bare);
     // It would keep the connection open.
     drop(sender);
@@ -76,7 +76,7 @@ pub(in super::super) async fn send_on(
         // The client's fault.
         Some(None) => return Err(Unsent::lost(Reason::BackendReset)),
         None => {
-            ride.on.0.doubt(mark);
+            ride.on.line.doubt(mark);
             return Err(Unsent::lost(Reason::ResponseTimeout));
         }
     };
@@ -85,7 +85,7 @@ pub(in super::super) async fn send_on(
         true => Reason::ResponseInvalid,
         false => Reason::BackendReset,
     };
-    let died = repeatable && !ride.on.0.pulse.heard_since(mark) && !error.is_reset();
+    let died = repeatable && !ride.on.line.pulse.heard_since(mark) && !error.is_reset();
     let harmless = died || is_unseen(&error, &ride, mark);
     Err(Unsent {
         upload: uploading.again().filter(|_| harmless),
@@ -104,7 +104,7 @@ fn is_unseen(error: &h2::Error, ride: &Ride, mark: Mark) -> bool {
     if error.is_remote() && error.is_reset() {
         return error.reason() == Some(Code::REFUSED_STREAM);
     }
-    !ride.on.0.pulse.wrote_since(mark)
+    !ride.on.line.pulse.wrote_since(mark)
 }
 
 /// The answer's head is there; what is left of the request goes on beside the answer, and ends with it.
@@ -114,7 +114,7 @@ fn begin(
     mut uploading: Uploading,
     talk_idle: Duration,
 ) -> (Response<Arriving>, Loan) {
-    let pulse = &ride.on.0.pulse;
+    let pulse = &ride.on.line.pulse;
     pulse.said_something();
     let (head, stream) = response.into_parts();
     let body = Body::new(stream, pulse.clone(), length(&head.headers));
