@@ -1,7 +1,7 @@
 //! From a change in Consul to the kernel's map and to the front's table: a thousand services under a steady churn, over
 //! HTTPS and over plain HTTP.
 //!
-//! The agent is the release binary in a namespace and a cgroup of its own, beside a real Consul. Nothing in it knows
+//! The agent is that of the image, in a namespace and a cgroup of its own, beside a real Consul. Nothing in it knows
 //! of the bench: what it installs is seen from outside, in the pinned map and by requests through the front.
 
 mod agent;

@@ -1,6 +1,6 @@
 //! What clients notice when a backend refuses, falls silent, or is drained.
 //!
-//! Three backends in a namespace each, the agent's release binary with a services file, and a steady load on their VIP.
+//! Three backends in a namespace each, the agent as in the image, with a services file, and a steady load on their VIP.
 //! Nothing is judged by how long something took: what counts is when a flow was begun, and what became of it.
 
 mod backend;

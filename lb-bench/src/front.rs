@@ -1,6 +1,6 @@
 //! What the front costs, against HAProxy and nginx.
 //!
-//! The agent's release binary and the rivals stand before the same backend, each with one worker on the same core; clients
+//! The agent of the image and the rivals stand before the same backend, each with one worker on the same core; clients
 //! and backend are on another. Single figures of these machines spread by half, so the proxies take turns for a moment
 //! each, in an order that cancels drift, and only ratios within one such round count.
 
@@ -14,6 +14,7 @@ mod reply;
 mod report;
 mod rounds;
 mod stage;
+mod wire;
 mod workload;
 
 use std::{path::PathBuf, time::Duration};
@@ -113,7 +114,7 @@ fn measure(stage: &Stage, counter: &Counter, effort: &Effort) -> Result<Measured
     for workload in Workload::ALL {
         let mut loads = Vec::new();
         for proxy in Proxy::ALL {
-            let load = Load::open(workload, proxy.address(workload));
+            let load = Load::open(workload, proxy.address(workload), &stage.trust);
             loads.push(load.with_context(|| failed(workload, proxy))?);
         }
         workloads.push((workload, loads, Rounds::default()));

@@ -1,6 +1,6 @@
 //! From `docker kill` to the last flow that could begin to the killed container.
 //!
-//! A real engine and the agent's release binary share a network namespace of their own. No flow has to be made: the
+//! A real engine and the agent of the image share a network namespace of their own. No flow has to be made: the
 //! hook sends each to a slot of the kernel's table, so after the table lacks the container, no flow begins to it.
 
 use std::{

@@ -1,7 +1,7 @@
 //! What a large file of services costs the agent: the time until it is in the kernel's maps, the time of one change, and
 //! memory.
 //!
-//! The agent is the release binary, a process of its own with everything it usually does, in a namespace and a cgroup of
+//! The agent is that of the image, a process of its own with everything it usually does, in a namespace and a cgroup of
 //! its own. Nothing asks it: the maps are read from outside, as the kernel's programs would find them.
 
 use std::{

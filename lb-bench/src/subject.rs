@@ -1,5 +1,5 @@
-//! The agent that is measured: the release binary, a process of its own. Nothing in it knows of the bench; what it
-//! installs is seen from outside, in the pinned maps.
+//! The agent that is measured, a process of its own: the program that `LB_BENCH_AGENT` names, else the one beside this
+//! one. Nothing in it knows of the bench; what it installs is seen from outside, in the pinned maps.
 
 use std::{
     fs,
@@ -34,9 +34,12 @@ impl Subject {
     /// # Errors
     /// When it cannot be started.
     pub(crate) fn start(folder: &Path, netns: &Netns, group: &Cgroup) -> Result<Self> {
-        let program = std::env::current_exe()
-            .context("cannot find this program")?
-            .with_file_name("lb-agent");
+        let program = match std::env::var_os("LB_BENCH_AGENT") {
+            Some(program) => program.into(),
+            None => std::env::current_exe()
+                .context("cannot find this program")?
+                .with_file_name("lb-agent"),
+        };
         let process = Spawn::new("agent", &program)
             .args(["run", "--config"])
             .arg(folder.join("lb.toml"))

@@ -1,4 +1,4 @@
-//! The benches. What is measured is built with the release profile, in a program of its own: this one must not
+//! The benches. What is measured is the program of the image; what measures is a program of its own: this one must not
 //! depend on the agent, whose build needs the toolchain that this one sets up.
 
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::{
-    packages, setup,
+    image, packages, setup,
     shell::{cargo, run, say},
     tools,
 };
@@ -85,14 +85,11 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     if quick {
         arguments.push("--quick".into());
     }
-    say("building the agent and the bench with the release profile");
+    // The very program that users run.
+    let agent = image::static_programs(image::Build::Small)?.join("lb-agent");
+    say("building the bench");
     let release = ["--release", "--quiet", "--locked", "--package", "lb-bench"];
-    let mut build = cargo();
-    build
-        .arg("build")
-        .args(release)
-        .args(["--package", "lb-agent"]);
-    run(&mut build)?;
+    run(cargo().arg("build").args(release))?;
     say(if quick {
         "measuring for a moment"
     } else {
@@ -100,5 +97,6 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     });
     let mut measure = cargo();
     measure.arg("run").args(release).arg("--").args(arguments);
+    measure.env("LB_BENCH_AGENT", agent);
     run(&mut measure)
 }

@@ -116,7 +116,10 @@ pub(crate) const AGENT: &str = "lb-agent:latest";
 pub(crate) const HELLO: &str = "lb-hello:latest";
 
 /// Builds the programs without a library to load, and answers the folder that they are in.
-fn static_programs(how: Build) -> Result<PathBuf> {
+///
+/// # Errors
+/// When they cannot be built.
+pub(crate) fn static_programs(how: Build) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     say("building the static programs (nothing to do when they are current)");
     // The flags are for the target alone: build scripts and macros run here, with libraries.

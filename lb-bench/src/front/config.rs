@@ -3,11 +3,44 @@
 //! Each routes by Host, refuses other hosts, keeps connections to the backend, tells the backend about the client and itself
 //! as the front does, and writes a line about each request into a file.
 
-use std::{fs, net::SocketAddrV4, path::Path};
+use std::{fs, net::SocketAddrV4, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring};
 
-use super::workload::HOST;
+use super::{wire::Trust, workload::HOST};
+
+/// Where a proxy listens. Of HTTP/1 and HTTP/2 nginx knows one at each address; the others know both at `plain`.
+pub(super) struct Listen {
+    pub(super) plain: SocketAddrV4,
+    pub(super) http2: SocketAddrV4,
+    pub(super) tls: SocketAddrV4,
+}
+
+/// Certificate and key of all proxies, in one file.
+const CERTIFICATE: &str = "web.pem";
+
+/// Writes the certificate to `folder`; what clients need who trust it and resume no session.
+///
+/// # Errors
+/// When it cannot be made or written.
+pub(super) fn write_certificate(folder: &Path) -> Result<Trust> {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed([HOST.to_owned()]).context("cannot make a certificate")?;
+    let pem = cert.pem() + &signing_key.serialize_pem();
+    fs::write(folder.join(CERTIFICATE), pem).context("cannot write the certificate")?;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(cert.into())
+        .context("cannot trust the certificate")?;
+    let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(Some(Arc::new(config)))
+}
 
 /// The agent's files in `folder`: its front on `listen`.
 ///
@@ -16,9 +49,10 @@ use super::workload::HOST;
 pub(super) fn write_agent(
     folder: &Path,
     cgroup: &Path,
-    listen: SocketAddrV4,
+    listen: Listen,
     origin: SocketAddrV4,
 ) -> Result<()> {
+    let Listen { plain, tls, .. } = listen;
     let (service, domain) = HOST.split_once('.').context("the name has a domain")?;
     let (ip, port) = (origin.ip(), origin.port());
     let services = format!(
@@ -31,14 +65,20 @@ pub(super) fn write_agent(
         "state_dir = \"{folder_name}/state\"\nbpffs = \"{folder_name}/bpf\"\ncgroup = \"{cgroup}\"\n\
          socket = \"{folder_name}/admin.sock\"\n[sources.docker]\nsocket = \"off\"\n\
          [sources.file]\npath = \"{folder_name}/services.toml\"\n[dns]\nenabled = false\n\
-         [front]\nlisten = [\"{listen}\"]\ndomains = [\"{domain}\"]\n\
+         [front]\nlisten = [\"{plain}\"]\ndomains = [\"{domain}\"]\n\
          [front.access_log]\nformat = \"combined\"\n\
+         [front.tls]\nlisten = [\"{tls}\"]\n\
+         certificates = [{{ certificate = \"{folder_name}/{CERTIFICATE}\" }}]\n\
          [limits]\nservices = 64\nbackends = 64\n"
     );
     fs::write(folder.join("lb.toml"), text).context("cannot write the configuration")
 }
 
-pub(super) fn haproxy(listen: SocketAddrV4, origin: SocketAddrV4) -> String {
+/// Its certificate is in `folder`.
+pub(super) fn haproxy(folder: &Path, listen: Listen, origin: SocketAddrV4) -> String {
+    let Listen { plain, tls, .. } = listen;
+    let certificate = folder.join(CERTIFICATE);
+    let certificate = certificate.display();
     format!(
         "global
     nbthread 1
@@ -55,9 +95,10 @@ defaults
     http-reuse always
     option forwardfor
 frontend front
-    bind {listen}
+    bind {plain}
+    bind {tls} ssl crt {certificate}
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
     http-request add-header Via \"1.1 haproxy\"
     use_backend web if {{ req.hdr(host) -i {HOST} }}
     default_backend none
@@ -69,12 +110,9 @@ backend none
     )
 }
 
-/// Its log goes to `folder`, and temporary files, of which there are none. Of HTTP/1 and HTTP/2 it knows one at each address.
-pub(super) fn nginx(
-    folder: &Path,
-    [listen, listen_2]: [SocketAddrV4; 2],
-    origin: SocketAddrV4,
-) -> String {
+/// Its certificate is in `folder`, where its log goes, and temporary files, of which there are none.
+pub(super) fn nginx(folder: &Path, listen: Listen, origin: SocketAddrV4) -> String {
+    let Listen { plain, http2, tls } = listen;
     let folder = folder.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -101,18 +139,22 @@ http {{
         keepalive 64;
         keepalive_requests 1000000000;
     }}
+    ssl_certificate {folder}/{CERTIFICATE};
+    ssl_certificate_key {folder}/{CERTIFICATE};
     map $http_upgrade $connection_upgrade {{
         default upgrade;
         '' '';
     }}
     server {{
-        listen {listen} default_server backlog=4096;
-        listen {listen_2} default_server http2 backlog=4096;
+        listen {plain} default_server backlog=4096;
+        listen {http2} default_server http2 backlog=4096;
+        listen {tls} default_server ssl backlog=4096;
         return 503;
     }}
     server {{
-        listen {listen};
-        listen {listen_2} http2;
+        listen {plain};
+        listen {http2} http2;
+        listen {tls} ssl;
         server_name {HOST};
         location / {{
             proxy_pass http://web;

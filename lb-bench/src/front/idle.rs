@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, SocketAddrV4, TcpStream},
+    net::{SocketAddr, SocketAddrV4},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::{
     load::answered,
     stage::{Proxy, Stage},
+    wire::Wire,
     workload::Workload,
 };
 use crate::subject::resident_mb;
@@ -42,12 +43,12 @@ pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
 }
 
 /// A connection of one of many clients: none of them has so many that a proxy would mind.
-fn from_another(number: usize, proxy: SocketAddrV4) -> io::Result<TcpStream> {
+fn from_another(number: usize, proxy: SocketAddrV4) -> io::Result<Wire> {
     let host = u8::try_from(number % CLIENTS).unwrap_or_default() + 1;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 1, host], 0)).into())?;
     socket.connect(&proxy.into())?;
-    Ok(socket.into())
+    Wire::over(socket.into(), &None)
 }
 
 /// What it keeps once it has seen that nothing happens: a proxy may give up buffers after a while of silence, and so may

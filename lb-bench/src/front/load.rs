@@ -2,8 +2,8 @@
 //! HTTP/2 are in [`http2`].
 
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
-    net::{SocketAddrV4, TcpStream},
+    io::{self, ErrorKind},
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::{
     http2,
     reply::Reply,
+    wire::{Trust, Wire},
     workload::{FRAME, Workload},
 };
 
@@ -37,14 +38,14 @@ pub(super) enum Load {
 }
 
 impl Load {
-    /// Connects, so that what follows meets a proxy that is connected to its backend.
+    /// Connects, so that what follows meets a proxy that is connected to its backend. `trust` is for workloads with TLS.
     ///
     /// # Errors
     /// When the proxy does not answer as it should.
-    pub(super) fn open(workload: Workload, proxy: SocketAddrV4) -> io::Result<Self> {
+    pub(super) fn open(workload: Workload, proxy: SocketAddrV4, trust: &Trust) -> io::Result<Self> {
         Ok(match workload {
             Workload::Http2 => Self::Http2(http2::Client::open(proxy)?),
-            _ => Self::Http1(Http1::open(workload, proxy)?),
+            _ => Self::Http1(Http1::open(workload, proxy, trust)?),
         })
     }
 
@@ -64,6 +65,7 @@ impl Load {
 pub(super) struct Http1 {
     workload: Workload,
     proxy: SocketAddrV4,
+    trust: Trust,
     epoll: Epoll,
     clients: Vec<Client>,
     buffer: Vec<u8>,
@@ -73,7 +75,7 @@ pub(super) struct Http1 {
 
 struct Client {
     /// None between two requests where each has its own.
-    stream: Option<TcpStream>,
+    wire: Option<Wire>,
     reply: Reply,
     asked: Instant,
     /// Whether the answer came; with a connection for each request, its end has to come, too.
@@ -81,25 +83,26 @@ struct Client {
 }
 
 impl Http1 {
-    fn open(workload: Workload, proxy: SocketAddrV4) -> io::Result<Self> {
+    fn open(workload: Workload, proxy: SocketAddrV4, trust: &Trust) -> io::Result<Self> {
         let mut load = Self {
             workload,
             proxy,
+            trust: trust.clone().filter(|_| workload.encrypted()),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             clients: Vec::new(),
             buffer: vec![0; 128 << 10],
             patience: PATIENCE,
         };
         for number in 0..CONNECTIONS {
-            let stream = match workload {
-                Workload::Connect => None,
-                _ => Some(connected(workload, proxy)?),
+            let wire = match workload.closes() {
+                true => None,
+                false => Some(connected(workload, proxy, &load.trust)?),
             };
-            if let Some(stream) = &stream {
-                load.watch(stream, number)?;
+            if let Some(wire) = &wire {
+                load.watch(wire, number)?;
             }
             load.clients.push(Client {
-                stream,
+                wire,
                 reply: Reply::default(),
                 asked: Instant::now(),
                 answered: false,
@@ -108,11 +111,11 @@ impl Http1 {
         Ok(load)
     }
 
-    fn watch(&self, stream: &TcpStream, number: usize) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
+    fn watch(&self, wire: &Wire, number: usize) -> io::Result<()> {
+        wire.socket().set_nonblocking(true)?;
         let number = u64::try_from(number).map_err(io::Error::other)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
-        Ok(self.epoll.add(stream, event)?)
+        Ok(self.epoll.add(wire, event)?)
     }
 
     fn run(&mut self, limit: Duration) -> io::Result<Slice> {
@@ -154,10 +157,10 @@ impl Http1 {
 
     fn ask(&mut self, number: usize) -> io::Result<()> {
         let asked = Instant::now();
-        if self.workload == Workload::Connect {
-            let stream = TcpStream::connect(self.proxy)?;
-            self.watch(&stream, number)?;
-            self.clients[number].stream = Some(stream);
+        if self.workload.closes() {
+            let wire = Wire::connect(self.proxy, &self.trust)?;
+            self.watch(&wire, number)?;
+            self.clients[number].wire = Some(wire);
         }
         let client = &mut self.clients[number];
         client.asked = asked;
@@ -167,32 +170,35 @@ impl Http1 {
             _ => (Reply::default(), self.workload.request()),
         };
         client.reply = reply;
-        // So little always fits.
-        (client.stream.as_mut()).map_or(Ok(()), |stream| stream.write_all(message))
+        (client.wire.as_mut()).map_or(Ok(()), |wire| wire.send(message))
     }
 
     /// Reads what has come; whether the request is over.
     fn read(&mut self, number: usize) -> io::Result<bool> {
         let client = &mut self.clients[number];
-        let closes = self.workload == Workload::Connect;
-        let Some(stream) = &mut client.stream else {
+        let closes = self.workload.closes();
+        let Some(wire) = &mut client.wire else {
             return Ok(false);
         };
         loop {
-            let read = match stream.read(&mut self.buffer) {
+            let read = match wire.receive(&mut self.buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 read => read?,
             };
             match read {
                 0 if closes && client.answered => {
-                    client.stream = None;
+                    client.wire = None;
                     return Ok(true);
                 }
                 0 => return Err(ErrorKind::UnexpectedEof.into()),
                 _ => client.answered = client.reply.take(&self.buffer[..read])?,
             }
-            // The end often comes with the answer.
-            if !(closes && client.answered) {
+            // The end often comes with the answer, and nothing tells of what was deciphered but not read.
+            let more = match client.answered {
+                true => closes,
+                false => self.trust.is_some(),
+            };
+            if !more {
                 return Ok(client.answered);
             }
         }
@@ -203,24 +209,27 @@ impl Http1 {
 ///
 /// # Errors
 /// When the proxy does not answer as it should.
-pub(super) fn connected(workload: Workload, proxy: SocketAddrV4) -> io::Result<TcpStream> {
-    answered(workload, TcpStream::connect(proxy)?)
+pub(super) fn connected(
+    workload: Workload,
+    proxy: SocketAddrV4,
+    trust: &Trust,
+) -> io::Result<Wire> {
+    answered(workload, Wire::connect(proxy, trust)?)
 }
 
 /// The same on a connection that stands.
 ///
 /// # Errors
 /// When the proxy does not answer as it should.
-pub(super) fn answered(workload: Workload, mut stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(workload.request())?;
+pub(super) fn answered(workload: Workload, mut wire: Wire) -> io::Result<Wire> {
+    wire.socket().set_read_timeout(Some(PATIENCE))?;
+    wire.send(workload.request())?;
     let mut reply = Reply::default();
     let mut buffer = [0; 16 << 10];
     loop {
-        match stream.read(&mut buffer)? {
+        match wire.receive(&mut buffer)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
-            read if reply.take(&buffer[..read])? => return Ok(stream),
+            read if reply.take(&buffer[..read])? => return Ok(wire),
             _ => {}
         }
     }
@@ -241,7 +250,7 @@ mod tests {
             Workload::LargeBody,
             Workload::Websocket,
         ] {
-            let mut load = Load::open(workload, origin).unwrap();
+            let mut load = Load::open(workload, origin, &None).unwrap();
             for limit in [Duration::ZERO, Duration::from_millis(20)] {
                 let slice = load.run(limit).unwrap();
                 assert!(slice.elapsed >= limit, "{workload:?}");
@@ -259,7 +268,7 @@ mod tests {
     #[test]
     fn an_answer_is_not_enough_where_the_proxy_has_to_close() {
         let origin = origin::start(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut load = Http1::open(Workload::Connect, origin).unwrap();
+        let mut load = Http1::open(Workload::Connect, origin, &None).unwrap();
         // The backend does not.
         load.patience = Duration::from_millis(50);
         let error = load.run(Duration::ZERO).unwrap_err();

@@ -14,7 +14,13 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{config, load::connected, origin, workload::Workload};
+use super::{
+    config::{self, Listen},
+    load::connected,
+    origin,
+    wire::Trust,
+    workload::Workload,
+};
 use crate::{rivals::libraries, subject::Subject};
 
 /// Who stands between clients and backend.
@@ -38,16 +44,22 @@ impl Proxy {
 
     /// Where it listens for the clients of `workload`.
     pub(super) fn address(self, workload: Workload) -> SocketAddrV4 {
-        let port = match (self, workload) {
+        let Listen { plain, http2, tls } = self.listen();
+        match workload {
             // It cannot tell the one from the other.
-            (Self::Nginx, Workload::Http2) => 8091,
-            _ => 8081,
-        };
-        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port + self as u16)
+            Workload::Http2 if self == Self::Nginx => http2,
+            _ if workload.encrypted() => tls,
+            _ => plain,
+        }
     }
 
-    fn plain(self) -> SocketAddrV4 {
-        self.address(Workload::KeepAlive)
+    fn listen(self) -> Listen {
+        let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port + self as u16);
+        Listen {
+            plain: at(8081),
+            http2: at(8091),
+            tls: at(8441),
+        }
     }
 }
 
@@ -64,6 +76,8 @@ pub(super) struct Stage {
     /// The processes that do the work, in the order of [`Proxy::ALL`].
     workers: [u32; 3],
     _groups: [Cgroup; 4],
+    /// What clients need who speak TLS.
+    pub(super) trust: Trust,
     pub(super) cores: Cores,
 }
 
@@ -100,7 +114,8 @@ impl Stage {
             ["agent", "clients", "haproxy", "nginx"].map(|name| group.subgroup(name));
         let groups = [agents?, hooked?, haproxys?, nginxs?];
         let [agents, hooked, haproxys, nginxs] = &groups;
-        config::write_agent(folder, hooked.path(), Proxy::Front.plain(), ORIGIN)?;
+        let trust = config::write_certificate(folder)?;
+        config::write_agent(folder, hooked.path(), Proxy::Front.listen(), ORIGIN)?;
         // Whoever is started from here is on that core, and sees one: the front has one worker.
         pin(Pid::from_raw(0), cores.proxies)?;
         let agent = Subject::start(folder, netns, agents)?;
@@ -112,8 +127,13 @@ impl Stage {
         let nginx = start(nginx(folder, packages)?, nginxs)?;
         pin(Pid::from_raw(0), cores.others)?;
         for proxy in Proxy::ALL {
-            eventually(PATIENCE, || connected(Workload::KeepAlive, proxy.plain()))
+            for workload in [Workload::KeepAlive, Workload::Tls] {
+                let trust = trust.clone().filter(|_| workload.encrypted());
+                eventually(PATIENCE, || {
+                    connected(workload, proxy.address(workload), &trust)
+                })
                 .with_context(|| format!("{} does not lead to the backend", proxy.name()))?;
+            }
         }
         let child = |of: u32, group: &Cgroup| {
             let processes = group.processes()?;
@@ -130,6 +150,7 @@ impl Stage {
             agent,
             _rivals: [haproxy, nginx],
             workers,
+            trust,
             _groups: groups,
             cores,
         })
@@ -195,8 +216,11 @@ pub(super) fn tasks(process: u32) -> Result<Vec<i32>> {
 /// HAProxy, to be started; its configuration goes to `folder`.
 fn haproxy<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("haproxy.cfg");
-    fs::write(&file, config::haproxy(Proxy::Haproxy.plain(), ORIGIN))
-        .context("cannot write the configuration of HAProxy")?;
+    fs::write(
+        &file,
+        config::haproxy(folder, Proxy::Haproxy.listen(), ORIGIN),
+    )
+    .context("cannot write the configuration of HAProxy")?;
     let haproxy = Spawn::new("haproxy", packages.join("haproxy/usr/sbin/haproxy"));
     Ok(haproxy.args(["-db", "-f"]).arg(&file))
 }
@@ -204,8 +228,7 @@ fn haproxy<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
 /// The same of nginx.
 fn nginx<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("nginx.conf");
-    let listen = [Workload::KeepAlive, Workload::Http2].map(|it| Proxy::Nginx.address(it));
-    let text = config::nginx(folder, listen, ORIGIN);
+    let text = config::nginx(folder, Proxy::Nginx.listen(), ORIGIN);
     fs::write(&file, text).context("cannot write the configuration of nginx")?;
     let nginx = Spawn::new("nginx", packages.join("nginx/usr/sbin/nginx"));
     // Not into the log of an installed one.

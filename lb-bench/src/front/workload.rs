@@ -13,15 +13,21 @@ pub(super) enum Workload {
     Websocket,
     /// Small requests, many at a time on one connection.
     Http2,
+    /// As [`KeepAlive`](Self::KeepAlive), with TLS.
+    Tls,
+    /// As [`Connect`](Self::Connect), with TLS: a whole handshake for each, since no session is resumed.
+    TlsConnect,
 }
 
 impl Workload {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::KeepAlive,
         Self::Connect,
         Self::LargeBody,
         Self::Websocket,
         Self::Http2,
+        Self::Tls,
+        Self::TlsConnect,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -31,6 +37,8 @@ impl Workload {
             Self::LargeBody => "bodies of 100 KB",
             Self::Websocket => "WebSocket echo",
             Self::Http2 => "HTTP/2, 100 streams",
+            Self::Tls => "small requests by TLS",
+            Self::TlsConnect => "a TLS handshake for each",
         }
     }
 
@@ -42,14 +50,28 @@ impl Workload {
             Self::LargeBody => "large_body_",
             Self::Websocket => "websocket_",
             Self::Http2 => "http2_",
+            Self::Tls => "tls_",
+            Self::TlsConnect => "tls_connect_",
         }
+    }
+
+    /// Whether clients speak TLS.
+    pub(super) fn encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::TlsConnect)
+    }
+
+    /// Whether each request has a connection of its own, which the proxy closes.
+    pub(super) fn closes(self) -> bool {
+        matches!(self, Self::Connect | Self::TlsConnect)
     }
 
     /// What a client of HTTP/1 sends at once; once more for each answer, unless it is answered with [`SWITCHED`].
     pub(super) fn request(self) -> &'static [u8] {
         match self {
-            Self::KeepAlive | Self::Http2 => b"GET /small HTTP/1.1\r\nHost: web.localhost\r\n\r\n",
-            Self::Connect => {
+            Self::KeepAlive | Self::Http2 | Self::Tls => {
+                b"GET /small HTTP/1.1\r\nHost: web.localhost\r\n\r\n"
+            }
+            Self::Connect | Self::TlsConnect => {
                 b"GET /small HTTP/1.1\r\nHost: web.localhost\r\nConnection: close\r\n\r\n"
             }
             Self::LargeBody => b"GET /large HTTP/1.1\r\nHost: web.localhost\r\n\r\n",
