@@ -85,6 +85,10 @@ fn a_path_that_may_be_read_as_another_one_is_refused_where_services_share_a_host
         "/api%2fx",
         "/x/..;/api",
         "/%2E/",
+        "/%61pi",
+        "//api/x",
+        "/;x/api",
+        "/api;v=1/x",
     ];
     for path in paths {
         let answer = front.ask(at(path, "web"));
@@ -92,7 +96,7 @@ fn a_path_that_may_be_read_as_another_one_is_refused_where_services_share_a_host
         assert_eq!(answer.field("connection"), Some("close"));
     }
     assert!(web.seen().is_empty() && api.seen().is_empty());
-    assert_eq!(front.stats().ended(Reason::BadRequest), 5);
+    assert_eq!(front.stats().ended(Reason::BadRequest), 9);
     // Elsewhere it is nobody's business but the service's.
     for path in paths {
         assert_eq!(front.ask(at(path, "alias.example")).body, "web");
