@@ -13,6 +13,7 @@ mod origin;
 mod reply;
 mod report;
 mod rounds;
+mod sink;
 mod stage;
 mod wire;
 mod workload;

@@ -74,8 +74,13 @@ pub(super) fn write_agent(
     fs::write(folder.join("lb.toml"), text).context("cannot write the configuration")
 }
 
-/// Its certificate is in `folder`.
-pub(super) fn haproxy(folder: &Path, listen: Listen, origin: SocketAddrV4) -> String {
+/// Its certificate is in `folder`, its log goes to `log`.
+pub(super) fn haproxy(
+    folder: &Path,
+    listen: Listen,
+    origin: SocketAddrV4,
+    log: SocketAddrV4,
+) -> String {
     let Listen { plain, tls, .. } = listen;
     let certificate = folder.join(CERTIFICATE);
     let certificate = certificate.display();
@@ -83,7 +88,14 @@ pub(super) fn haproxy(folder: &Path, listen: Listen, origin: SocketAddrV4) -> St
         "global
     nbthread 1
     maxconn 9000
-    log stdout format raw local0
+    log ring@lines format raw local0
+ring lines
+    format raw
+    maxlen 1200
+    size 1048576
+    timeout connect 5s
+    timeout server 60s
+    server sink {log}
 defaults
     mode http
     log global

@@ -17,7 +17,7 @@ use nix::{
 use super::{
     config::{self, Listen},
     load::connected,
-    origin,
+    origin, sink,
     wire::Trust,
     workload::Workload,
 };
@@ -66,6 +66,9 @@ impl Proxy {
 /// Where the backend listens: the agent takes no address of loopback for another's.
 const ORIGIN: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 78, 0, 2), 8080);
 
+/// Where HAProxy's log is collected.
+const SINK: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8514);
+
 /// How long a proxy may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -109,6 +112,7 @@ impl Stage {
         fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
         netns.mount_bpffs(&bpffs)?;
         origin::start(ORIGIN)?;
+        sink::start(SINK, folder.join("haproxy.access.log"))?;
 
         let [agents, hooked, haproxys, nginxs] =
             ["agent", "clients", "haproxy", "nginx"].map(|name| group.subgroup(name));
@@ -218,7 +222,7 @@ fn haproxy<'s>(folder: &Path, packages: &Path) -> Result<Spawn<'s>> {
     let file = folder.join("haproxy.cfg");
     fs::write(
         &file,
-        config::haproxy(folder, Proxy::Haproxy.listen(), ORIGIN),
+        config::haproxy(folder, Proxy::Haproxy.listen(), ORIGIN, SINK),
     )
     .context("cannot write the configuration of HAProxy")?;
     let haproxy = Spawn::new("haproxy", packages.join("haproxy/usr/sbin/haproxy"));
