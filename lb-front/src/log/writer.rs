@@ -14,6 +14,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Guard};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::{LogSettings, Rules, dates::Dates};
 
@@ -205,7 +206,14 @@ impl Log {
         self.changed.notify_all();
     }
 
-    fn write(&self, lines: &[u8]) {
+    fn write(&self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            lines = self.write_some(lines);
+        }
+    }
+
+    /// Writes `lines`, and gives those that are left for another file, which has come meanwhile.
+    fn write_some<'l>(&self, lines: &'l [u8]) -> &'l [u8] {
         let output = lock(&self.output);
         let (number, mut tail) = (output.number, output.tail);
         // The lock must not be held while a pipe is full: whoever brings a new file would wait.
@@ -214,15 +222,24 @@ impl Log {
             None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         };
         drop(output);
-        let (lost, result) = match to {
-            Ok(to) => tail.append(to, lines),
-            Err(error) => (count(lines), Err(error)),
-        };
-        self.lost.fetch_add(lost, Ordering::Relaxed);
+        let is_over = || lock(&self.output).number != number;
+        let to = to.and_then(|file| Outlet::new(file, is_over));
+        let (written, result) = to.map_or_else(
+            |error| (0, Err(error)),
+            |mut outlet| tail.append(&mut outlet, lines),
+        );
+        let rest = &lines[written..];
         let mut output = lock(&self.output);
         if output.number != number {
-            return;
+            drop(output);
+            // But for the rest of a line that was begun.
+            let begun = written > 0 && tail.torn;
+            let end = rest.iter().position(|&byte| begun && byte == b'\n');
+            let end = end.map_or(0, |at| at + 1);
+            self.lose(&rest[..end]);
+            return &rest[end..];
         }
+        self.lose(rest);
         output.tail = tail;
         let failed = mem::replace(&mut output.failing, result.is_err());
         match result {
@@ -232,29 +249,71 @@ impl Log {
             }
             _ => {}
         }
+        &[]
+    }
+
+    fn lose(&self, lines: &[u8]) {
+        // They end in these alone.
+        let count = lines.iter().filter(|&&byte| byte == b'\n').count();
+        self.lost.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 
 impl Tail {
-    /// Adds `lines`, and says how many were lost.
-    fn append(&mut self, mut to: impl Write, lines: &[u8]) -> (u64, io::Result<()>) {
+    /// Adds `lines`, and says how many bytes of them there was a place for.
+    fn append(&mut self, to: &mut impl Write, lines: &[u8]) -> (usize, io::Result<()>) {
         // The next line is whole, whatever became of the one before.
         if self.torn
-            && let (_, Err(error)) = write_all(&mut to, b"\n")
+            && let (_, Err(error)) = write_all(to, b"\n")
         {
-            return (count(lines), Err(error));
+            return (0, Err(error));
         }
         self.torn = false;
-        let (written, result) = write_all(&mut to, lines);
-        let (written, rest) = lines.split_at(written);
-        self.torn = written.last().is_some_and(|&byte| byte != b'\n');
-        (count(rest), result)
+        let (written, result) = write_all(to, lines);
+        self.torn = lines[..written].last().is_some_and(|&byte| byte != b'\n');
+        (written, result)
     }
 }
 
-/// Lines end in these alone.
-fn count(lines: &[u8]) -> u64 {
-    lines.iter().filter(|&&byte| byte == b'\n').count() as u64
+/// A file that is written to until it `is_over`, even while it takes nothing.
+struct Outlet<F> {
+    file: File,
+    is_over: F,
+    /// Whether it may keep whoever writes waiting, as a pipe does whose reader is slow.
+    waits: bool,
+}
+
+impl<F: Fn() -> bool> Outlet<F> {
+    fn new(file: File, is_over: F) -> io::Result<Self> {
+        let waits = !file.metadata()?.is_file();
+        Ok(Self {
+            file,
+            is_over,
+            waits,
+        })
+    }
+}
+
+impl<F: Fn() -> bool> Write for Outlet<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.waits {
+            return self.file.write(bytes);
+        }
+        let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        loop {
+            if (self.is_over)() {
+                return Err(io::Error::other("another file is in its place"));
+            }
+            if poll(&mut ready, LOOK)? > 0 {
+                break;
+            }
+        }
+        self.file.write(&bytes[..bytes.len().min(PIECE)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How much was written, and what stopped it.
@@ -284,6 +343,10 @@ const BUFFER: usize = 1024 * 1024;
 /// How long the writer waits for more lines.
 const PAUSE: Duration = Duration::from_millis(50);
 const END: Duration = Duration::from_secs(1);
+/// Milliseconds after which a writer that waits looks whether it should.
+const LOOK: u8 = 50;
+/// What has room in a pipe that has any (PIPE_BUF).
+const PIECE: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +358,7 @@ mod tests {
         room: usize,
     }
 
-    impl Write for &mut Disk {
+    impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let length = bytes.len().min(self.room);
             if length == 0 {
@@ -317,8 +380,10 @@ mod tests {
         let mut disk = Disk { bytes, room: 6 };
         let mut append = |room, lines: &str| {
             disk.room = room;
-            let (lost, result) = tail.append(&mut disk, lines.as_bytes());
-            (lost, result.is_ok())
+            let (written, result) = tail.append(&mut disk, lines.as_bytes());
+            let log = Log::new();
+            log.lose(&lines.as_bytes()[written..]);
+            (log.lost(), result.is_ok())
         };
         assert_eq!(append(6, "one\ntwo\nthree\n"), (2, false));
         assert_eq!(append(0, "four\nfive\n"), (2, false));

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     net::Shutdown,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -14,6 +14,7 @@ use lb_front::{
     Forwarding, Limits, Settings,
     log::{LogFormat, LogSettings},
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::kit::{Backend, GET, Reply, TestFront, eventually, ok, refusing, routes};
 
@@ -402,6 +403,38 @@ fn a_writer_that_is_stuck_delays_no_request() {
     }
     assert!(logged.front.front.log().lost() > 0);
     drop(reader);
+}
+
+#[test]
+fn a_writer_that_waits_for_a_pipe_hears_of_another_file() {
+    let backend = Backend::named("hello");
+    for nonblocking in [false, true] {
+        let logged = Logged::of(LogFormat::Combined, &[backend.address]);
+        let log = logged.front.front.log();
+        // A pipe that nobody reads, with room for a part of a line.
+        let (_reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[b'x'; 60 * 1024]).unwrap();
+        let pipe = File::from(OwnedFd::from(writer.try_clone().unwrap()));
+        if nonblocking {
+            socket2::SockRef::from(&pipe).set_nonblocking(true).unwrap();
+        }
+        log.write_to(pipe);
+        let agent = "a".repeat(8000);
+        let mut client = logged.front.client();
+        let request =
+            |path: &str| format!("GET {path} HTTP/1.1\r\nHost: web\r\nUser-Agent: {agent}\r\n\r\n");
+        for path in ["/torn", "/whole"] {
+            assert_eq!(client.send(request(path)).answer().status, 200);
+        }
+        eventually("it is full", || {
+            let mut room = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
+            (poll(&mut room, PollTimeout::ZERO).unwrap() == 0).then_some(())
+        });
+        log.write_to(File::create(&logged.path).unwrap());
+        let lines = logged.lines(1);
+        assert!(lines[0].contains("/whole") && lines.len() == 1, "{lines:?}");
+        assert_eq!(log.lost(), 1);
+    }
 }
 
 #[test]
