@@ -1,7 +1,7 @@
 //! The front's own process: gives up root and every capability before its first thread, then serves until it
 //! is told to drain. It lives on when its agent dies, with its last routes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use caps::{CapSet, Capability};
 use nix::{
@@ -18,6 +18,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Front, Limits, Listeners, Reason, Workers,
@@ -180,21 +181,23 @@ async fn serve(
     drop(control);
     // An open one would keep the port after the drain.
     drop((agent, own));
-    let last = if let Some(patience) = leave.patience {
-        tracing::info!("front retires: the next one takes the connections");
-        let patience = async {
+    let Leave { agent, patience } = &mut leave;
+    let hurry = CancellationToken::new();
+    let leaving = async {
+        if let Some(patience) = *patience {
+            tracing::info!("front retires: the next one takes the connections");
             tokio::select! {
                 () = sleep(patience) => {}
-                () = told_to_drain(&mut leave.agent, &front) => {}
+                () = hurry.cancelled() => {}
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::info!("front drains");
-        };
-        workers.retire(patience).await
-    } else {
+        }
         tracing::info!("front drains");
-        workers.drain().await
+    };
+    let last = tokio::select! {
+        last = workers.retire(leaving) => last,
+        never = obey_leaving(agent, &front, &hurry) => match never {},
     };
     let cut = last.requests.iter();
     for cut in cut.filter(|cut| cut.reason == Reason::Draining) {
@@ -238,27 +241,31 @@ impl Leave {
     }
 }
 
-/// Ends when the agent that retired this front orders to drain; never if it is gone.
-async fn told_to_drain(agent: &mut Option<UnixStream>, front: &Front) {
+/// Obeys the agent that has ordered this front to end, as far as that still concerns it, to the end.
+async fn obey_leaving(
+    agent: &mut Option<UnixStream>,
+    front: &Front,
+    hurry: &CancellationToken,
+) -> Infallible {
     if let Some(agent) = agent {
         while let Ok(Some(order)) = control::receive(agent).await {
             match order {
-                Order::Drain => return,
+                Order::Drain => hurry.cancel(),
                 Order::Log { file } if log_into(agent, front, file).await.is_err() => break,
                 _ => {}
             }
         }
     }
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }
 
 /// Writes the access log into the `file` that comes next over `agent`, or to standard output.
 async fn log_into(agent: &UnixStream, front: &Front, file: bool) -> io::Result<()> {
-    let file = match file {
-        true => handover::receive_file(agent).await?,
-        false => None,
-    };
-    front.log.write_to(file);
+    if !file {
+        front.log.write_to(None);
+    } else if let Some(file) = handover::receive_file(agent).await? {
+        front.log.write_to(file);
+    } // An agent that ended in between leaves it where it was.
     Ok(())
 }
 
@@ -316,9 +323,13 @@ async fn attend(
             }
         }
     };
-    let last = tokio::select! {
-        last = obey(&mut orders, &front, &followed, &shown) => last?,
-        failed = report => return failed,
+    let last = {
+        let mut obeying = std::pin::pin!(obey(&mut orders, &front, &followed, &shown));
+        tokio::select! {
+            last = &mut obeying => last?,
+            // What an agent ordered before it ended counts.
+            Err::<(), io::Error>(_) = report => obeying.await?,
+        }
     };
     let Some(last) = last else {
         return Ok(Parted::Gone);
@@ -456,3 +467,6 @@ const HELLO: Duration = Duration::from_secs(5);
 
 /// How long a front without routes waits for an agent.
 const ALONE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Agents that end in the middle of what they say.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc;
+
+use super::*;
+
+#[tokio::test]
+async fn what_an_agent_ordered_before_it_ended_is_obeyed() {
+    let (mut agent, here) = UnixStream::pair().unwrap();
+    let (asked, mut figures) = mpsc::channel(1);
+    let own = Arc::new(Own {
+        kind: String::new(),
+        listeners: Listeners::default(),
+    });
+    let front = Front::new(Limits::default());
+    let attending = tokio::spawn(attend(here, front, own, asked));
+    handover::receive::<Hello>(&agent).await.unwrap().unwrap();
+    let hello = Order::Hello { version: VERSION };
+    control::send(&mut agent, &hello).await.unwrap();
+    // The front is about to report, which it cannot any more.
+    let asker: oneshot::Sender<FrontStats> = figures.recv().await.unwrap();
+    let retire = Order::Retire { seconds: 7 };
+    agent.try_write(&control::encode(&retire).unwrap()).unwrap();
+    drop(agent);
+    asker.send(FrontStats::default()).unwrap();
+    let Parted::Leave(leave) = attending.await.unwrap().unwrap() else {
+        panic!("it stays");
+    };
+    assert_eq!(leave.patience, Some(Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_before_it_hands_over_a_file_leaves_the_log_where_it_was() {
+    let front = Front::new(Limits::default());
+    let (read, write) = io::pipe().unwrap();
+    front.log().write_to(File::from(OwnedFd::from(write)));
+    let (agent, here) = UnixStream::pair().unwrap();
+    drop(agent);
+    log_into(&here, &front, true).await.unwrap();
+    // It would be at its end.
+    let mut read = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut read, PollTimeout::ZERO).unwrap(), 0);
+}
