@@ -9,13 +9,13 @@ use std::{
 };
 
 use lb_front::{
-    control::{self, Order},
+    control::{self, Order, VERSION},
     handover,
 };
 use nix::fcntl::OFlag;
 use tokio::{net::unix::OwnedWriteHalf, sync::watch, time::timeout};
 
-use super::ORDER;
+use super::{Stage, accompany::ORDER};
 
 /// Where the front's access log goes.
 #[derive(Clone, Debug)]
@@ -40,8 +40,34 @@ impl LogFile {
     }
 }
 
+impl Stage {
+    /// Tells the front behind `orders` where its access log goes, and the fronts before, which end with what they have.
+    pub(super) async fn tell_log(&mut self, orders: &mut OwnedWriteHalf) -> io::Result<()> {
+        let log = self.config.log_file.as_ref();
+        let file = match log.map(|log| log.open().map_err(|error| (log, error))) {
+            None => None,
+            Some(Ok(file)) => Some(file),
+            Some(Err((log, error))) => {
+                let path = log.path.display();
+                let message = format!(
+                    "its access log stays where it is: {path} cannot be opened ({error}); SIGHUP has it tried again"
+                );
+                self.report(Some(message));
+                return Ok(());
+            }
+        };
+        self.report(None);
+        let before = self.former.iter_mut().chain(&mut self.retired);
+        for other in before.filter(|it| it.hello.version == VERSION) {
+            // It may have ended by now.
+            let _ = tell(&mut other.orders, file.as_ref()).await;
+        }
+        tell(orders, file.as_ref()).await
+    }
+}
+
 /// Tells a front to write into `file` from now on, or to standard output.
-pub(super) async fn tell(orders: &mut OwnedWriteHalf, file: Option<&File>) -> io::Result<()> {
+async fn tell(orders: &mut OwnedWriteHalf, file: Option<&File>) -> io::Result<()> {
     let telling = async {
         let order = Order::Log {
             file: file.is_some(),
