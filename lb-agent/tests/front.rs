@@ -8,6 +8,10 @@
 mod access;
 #[path = "front/acme.rs"]
 mod acme;
+#[path = "front/agent.rs"]
+mod agent;
+#[path = "front/agents.rs"]
+mod agents;
 #[path = "front/documents.rs"]
 mod documents;
 #[expect(dead_code, reason = "the front's own tests use the rest")]
@@ -20,6 +24,8 @@ mod kit_h2;
 mod load;
 #[path = "front/logging.rs"]
 mod logging;
+#[path = "front/orders.rs"]
+mod orders;
 #[path = "front/process.rs"]
 mod process;
 #[path = "front/snapshots.rs"]

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agent::{Agent, Leftover, reserved},
     kit::{Backend, GET, eventually},
-    process::{Agent, Leftover, reserved},
     snapshots::snapshot,
     tlskit::{anybody, authority, certificate, leaf, shown, try_connect},
 };

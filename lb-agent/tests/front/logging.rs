@@ -13,18 +13,23 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use lb_agent::front::LogFile;
+use lb_agent::front::{LogFile, Supervisor};
 use lb_front::log::{LogFormat, LogSettings};
 use tokio::sync::watch;
 
 use crate::{
+    agent::{Agent, Leftover, reserved},
     kit::{Backend, Client, eventually},
-    process::{Agent, Leftover, reserved},
     snapshots::snapshot,
 };
 
-/// An agent whose front logs into `path`, which is opened again on a word of `reopen`.
-fn agent(directory: &Path, address: SocketAddr, path: &Path, reopen: &watch::Sender<()>) -> Agent {
+/// Of an agent whose front logs into `path`, which is opened again on a word of `reopen`.
+fn config(
+    directory: &Path,
+    address: SocketAddr,
+    path: &Path,
+    reopen: &watch::Sender<()>,
+) -> Supervisor {
     let mut config = Agent::config(directory, vec![address]);
     config.settings.log = LogSettings {
         format: Some(LogFormat::Common),
@@ -34,7 +39,18 @@ fn agent(directory: &Path, address: SocketAddr, path: &Path, reopen: &watch::Sen
         path: path.to_owned(),
         reopen: reopen.subscribe(),
     });
-    Agent::run(config, vec![])
+    config
+}
+
+fn agent(directory: &Path, address: SocketAddr, path: &Path, reopen: &watch::Sender<()>) -> Agent {
+    Agent::run(config(directory, address, path, reopen), vec![])
+}
+
+/// Asks for `path`, which is there.
+fn ask(front: SocketAddr, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n");
+    let mut client = Client::connect(front);
+    assert_eq!(client.send(request).answer().status, 200);
 }
 
 /// Clients that ask for paths of their own until they are told to stop, and then say how many.
@@ -147,12 +163,7 @@ fn an_agent_that_adopts_a_front_opens_the_file_anew_and_one_without_a_file_takes
     second.publish(snapshot(&[backend.address]));
     assert_eq!(second.pid(), front.0);
     eventually("it is there again", || path.exists().then_some(()));
-    let ask = |path: &str| {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n");
-        let mut client = Client::connect(address);
-        assert_eq!(client.send(request).answer().status, 200);
-    };
-    ask("/second");
+    ask(address, "/second");
     eventually("the line is there", || {
         (paths(std::slice::from_ref(&path)) == ["/second"]).then_some(())
     });
@@ -163,7 +174,7 @@ fn an_agent_that_adopts_a_front_opens_the_file_anew_and_one_without_a_file_takes
     third.publish(snapshot(&[backend.address]));
     assert_eq!(third.pid(), front.0);
     third.settled();
-    ask("/third");
+    ask(address, "/third");
     third.stop();
     assert_eq!(paths(&[path]), ["/second"]);
 }
@@ -185,9 +196,7 @@ fn a_file_that_cannot_be_opened_is_a_problem_and_no_more() {
             .any(|it| it.message.contains("none/access.log"));
         told.then_some(())
     });
-    let mut client = Client::connect(address);
-    let request = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
-    assert_eq!(client.send(request).answer().status, 200);
+    ask(address, "/");
     fs::create_dir(path.parent().unwrap()).unwrap();
     reopen.send_replace(());
     eventually("it is there", || path.exists().then_some(()));

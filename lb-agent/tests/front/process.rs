@@ -1,167 +1,31 @@
-//! The front as a process of its own. The child is this test binary again, running one test that becomes the
-//! front when it is started with a control socket.
+//! The front as a process of its own.
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    io::Read as _,
+    net::TcpListener,
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     process::{Command, Stdio},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::Arc,
 };
 
-use clap::Parser;
 use lb_agent::{
     catalog::Problem,
-    front::{End, Metrics, Outputs, SuperviseError, Supervisor, supervise},
-    snapshot::{ServiceName, Snapshot},
+    front::{End, Outputs, Supervisor, supervise},
+    snapshot::Snapshot,
 };
-use lb_front::{ChildArgs, FrontStats, child_main};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio::{runtime::Runtime, sync::watch};
 
 use crate::{
+    agent::{Agent, Leftover, listener, reserved, status},
     kit::{Backend, Client, GET, PATIENCE, Reply, eventually},
     snapshots::snapshot,
 };
-
-#[test]
-fn becomes_the_front_when_started_as_one() {
-    if std::env::var("LISTEN_FDNAMES")
-        .is_ok_and(|names| names.split(':').any(|name| name == "control"))
-    {
-        let arguments = std::env::var("FRONT_ARGUMENTS").unwrap();
-        let arguments = ["front"].into_iter().chain(arguments.split(' '));
-        child_main(&Arguments::parse_from(arguments).front).unwrap();
-    }
-}
-
-#[derive(Parser)]
-struct Arguments {
-    #[command(flatten)]
-    front: ChildArgs,
-}
-
-/// An agent's side of a front, as a stage of its own runtime.
-pub(crate) struct Agent {
-    pub(crate) runtime: Runtime,
-    stage: JoinHandle<Result<(), SuperviseError>>,
-    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    stats: watch::Receiver<Option<FrontStats>>,
-    pub(crate) problems: watch::Receiver<Vec<Problem>>,
-    metrics: Arc<Metrics>,
-    end: End,
-}
-
-impl Agent {
-    fn start(directory: &Path, listeners: Vec<TcpListener>) -> Self {
-        Self::listening(directory, listeners, vec![])
-    }
-
-    fn listening(directory: &Path, listeners: Vec<TcpListener>, listen: Vec<SocketAddr>) -> Self {
-        Self::run(Self::config(directory, listen), listeners)
-    }
-
-    /// The usual front, but of this test's making.
-    pub(crate) fn config(directory: &Path, listen: Vec<SocketAddr>) -> Supervisor {
-        let exe = std::env::current_exe().unwrap();
-        let mut config = Supervisor::new(directory.join("front.sock"), listen);
-        // libtest refuses flags of ours: a shell drops them.
-        config.program = "/bin/sh".into();
-        let script = format!(
-            "export FRONT_ARGUMENTS=\"$0 $*\"
-             exec {exe:?} --exact process::becomes_the_front_when_started_as_one --quiet >/dev/null"
-        );
-        config.arguments = vec!["-c".into(), script.into()];
-        config.workers = 2;
-        config.grace = PATIENCE;
-        config
-    }
-
-    pub(crate) fn run(config: Supervisor, listeners: Vec<TcpListener>) -> Self {
-        let (snapshots, snapshots_in) = watch::channel(None);
-        let (stats_out, stats) = watch::channel(None);
-        let (problems_out, problems) = watch::channel(Vec::new());
-        let end = End::default();
-        let runtime = Runtime::new().unwrap();
-        let metrics = Arc::new(Metrics::default());
-        let outputs = Outputs {
-            stats: stats_out,
-            problems: problems_out,
-            routed: watch::Sender::new(None),
-            metrics: metrics.clone(),
-        };
-        let run = supervise(config, listeners, snapshots_in, outputs, end.clone());
-        Self {
-            stage: runtime.spawn(run),
-            runtime,
-            snapshots,
-            stats,
-            problems,
-            metrics,
-            end,
-        }
-    }
-
-    pub(crate) fn publish(&self, snapshot: Snapshot) {
-        self.snapshots.send_replace(Some(Arc::new(snapshot)));
-    }
-
-    /// Waits until requests follow what was published.
-    pub(crate) fn settled(&self) {
-        eventually("the front follows", || {
-            (self.metrics.changes.load(Ordering::Relaxed) > 0).then_some(())
-        });
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        eventually("the front reports", || {
-            self.stats.borrow().as_ref().map(|stats| stats.pid)
-        })
-    }
-
-    /// As SIGKILL would: nothing is said to the front.
-    pub(crate) fn die(self) {
-        self.stage.abort();
-        self.runtime.shutdown_timeout(PATIENCE);
-    }
-
-    /// As the agent does when another stage fails.
-    pub(crate) fn fail(self) {
-        self.end.keep_front.cancel();
-        self.stop();
-    }
-
-    pub(crate) fn stop(self) {
-        self.end.stop.cancel();
-        self.runtime.block_on(self.stage).unwrap().unwrap();
-    }
-}
-
-/// Ends a front that a failed test would leave behind.
-pub(crate) struct Leftover(pub(crate) u32);
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(pid) = self.0.try_into()
-        {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-pub(crate) fn status(pid: u32, thread: u32, line: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
-    let value = status
-        .lines()
-        .find_map(|found| found.strip_prefix(line)?.strip_prefix(':'))?;
-    Some(value.trim().to_owned())
-}
 
 fn workers(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -176,12 +40,6 @@ fn workers(pid: u32) -> Vec<u32> {
     });
     ids.filter(|&id| status(pid, id, "Name").is_some_and(|name| name.starts_with("lb-front")))
         .collect()
-}
-
-fn listener() -> (TcpListener, impl Fn() -> Client) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, move || Client::connect(address))
 }
 
 #[test]
@@ -336,161 +194,6 @@ fn the_port_is_free_while_the_front_still_drains() {
     assert!(!agent.stage.is_finished(), "the request is still in flight");
     drop(waiting);
     agent.stop();
-}
-
-fn say(agent: &mut UnixStream, message: &str) {
-    let length = u32::try_from(message.len()).unwrap();
-    agent.write_all(&length.to_be_bytes()).unwrap();
-    agent.write_all(message.as_bytes()).unwrap();
-}
-
-#[test]
-fn a_front_follows_one_change_after_the_other_and_says_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let backends = ["a", "b"].map(Backend::named);
-    let (listener, client) = listener();
-    let agent = Agent::start(directory.path(), vec![listener]);
-    let follows = |count| {
-        eventually("the front follows", || {
-            (agent.metrics.changes.load(Ordering::Relaxed) == count).then_some(())
-        });
-        assert!(agent.metrics.last_duration_micros.load(Ordering::Relaxed) > 0);
-    };
-    agent.publish(snapshot(&[backends[0].address]));
-    follows(1);
-    let _leftover = Leftover(agent.pid());
-    // From now on no request may meet anything else: not even the first one after that.
-    assert_eq!(client().send(GET).answer().body, "a");
-    agent.publish(snapshot(&[backends[1].address]));
-    follows(2);
-    assert_eq!(client().send(GET).answer().body, "b");
-    let mut renamed = snapshot(&[backends[0].address]);
-    let web = renamed.services.remove(&ServiceName::whole("web")).unwrap();
-    renamed.services.insert(ServiceName::whole("shop"), web);
-    agent.publish(renamed);
-    follows(3);
-    assert_eq!(client().send(GET).answer().status, 503);
-    let shop = GET.replace("web", "shop");
-    assert_eq!(client().send(shop).answer().body, "a");
-    agent.stop();
-}
-
-/// A front that writes down which orders it gets, and says that it follows them. It begins when it is `ready`.
-fn listening_front(
-    path: &Path,
-    ready: impl FnOnce(&UnixListener) + Send + 'static,
-) -> mpsc::Receiver<String> {
-    let control = UnixListener::bind(path).unwrap();
-    let (order, orders) = mpsc::channel();
-    std::thread::spawn(move || {
-        ready(&control);
-        let (mut agent, _) = control.accept().unwrap();
-        let mut receive = {
-            let mut agent = agent.try_clone().unwrap();
-            move || {
-                let mut length = [0; 4];
-                agent.read_exact(&mut length).ok()?;
-                let mut body = vec![0; u32::from_be_bytes(length) as usize];
-                agent.read_exact(&mut body).ok()?;
-                Some(String::from_utf8(body).unwrap())
-            }
-        };
-        let hello = receive().unwrap();
-        let version = hello.chars().filter(char::is_ascii_digit);
-        let version: String = version.collect();
-        let answer = format!("{{\"version\":{version},\"pid\":0,\"has_routes\":true}}");
-        say(&mut agent, &answer);
-        while let Some(message) = receive() {
-            // Where its log goes, which is no matter here, and has no answer.
-            if message == "{\"log\":{\"file\":false}}" {
-                continue;
-            }
-            let ends = message == "\"drain\"";
-            order.send(message).unwrap();
-            if ends {
-                return; // The end of the connection tells that all is done.
-            }
-            say(&mut agent, "\"follows\"");
-        }
-    });
-    orders
-}
-
-#[test]
-fn routes_that_have_not_changed_are_not_sent_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let orders = listening_front(&directory.path().join("front.sock"), |_| {});
-    let agent = Agent::start(directory.path(), vec![]);
-    let [one, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let next = || orders.recv_timeout(PATIENCE).unwrap();
-    agent.publish(snapshot(&[one]));
-    let first = next();
-    assert!(
-        first.starts_with("{\"routes\"") && first.contains("127.0.0.1:1\""),
-        "{first}"
-    );
-    // Another name that cannot be used: a problem to show, and the routes that there are.
-    let mut same = snapshot(&[one]);
-    for (name, service) in &snapshot(&[one]).services {
-        let mut service = service.clone();
-        Arc::make_mut(&mut service)
-            .aliases
-            .insert("not a name".to_owned());
-        same.services.insert(name.clone(), service);
-    }
-    agent.publish(same);
-    eventually("the snapshot was looked at", || {
-        (!agent.problems.borrow().is_empty()).then_some(())
-    });
-    agent.publish(snapshot(&[other]));
-    let second = next();
-    assert!(
-        second.starts_with("{\"change\"") && second.contains("127.0.0.1:2\""),
-        "{second}"
-    );
-    // The service `down` and all the names stay as they are.
-    assert!(
-        !second.contains("down") && !second.contains("alias"),
-        "{second}"
-    );
-    agent.stop();
-    assert_eq!(next(), "\"drain\"");
-    assert!(orders.recv().is_err());
-}
-
-#[test]
-fn a_front_that_is_slow_to_say_hello_gets_no_second_one_beside_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("front.sock");
-    let (wake, awake) = mpsc::channel::<()>();
-    let orders = listening_front(&path, move |control| {
-        drop(control.accept().unwrap());
-        awake.recv().unwrap();
-    });
-    let agent = Agent::start(directory.path(), vec![]);
-    eventually("its silence is told", || {
-        let problems = agent.problems.borrow();
-        let told = problems.iter().any(|it| it.message.contains("hello"));
-        told.then_some(())
-    });
-    agent.publish(snapshot(&[]));
-    wake.send(()).unwrap();
-    let first = orders.recv_timeout(PATIENCE).unwrap();
-    assert!(first.starts_with("{\"routes\""), "{first}");
-    eventually("all is well", || {
-        agent.problems.borrow().is_empty().then_some(())
-    });
-    agent.stop();
-}
-
-/// A port that is kept for us without anybody listening on it, and where it is.
-pub(crate) fn reserved() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    socket.bind(&any.into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
 }
 
 #[test]

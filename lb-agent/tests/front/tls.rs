@@ -13,8 +13,8 @@ use lb_front::tls::{Certificate, Tls};
 use tokio::sync::watch;
 
 use crate::{
+    agent::{Agent, Leftover, reserved, status},
     kit::{Backend, Client, GET, eventually},
-    process::{Agent, Leftover, reserved, status},
     snapshots::snapshot,
     tlskit::{Stream, certificate, config, leaf, shown, try_connect},
 };

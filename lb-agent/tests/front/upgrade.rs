@@ -1,118 +1,22 @@
 //! One front follows another, and no client notices.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
-    path::Path,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     process::Command,
     thread,
 };
 
-use lb_sys::{handover, inherit};
-use tempfile::TempDir;
+use lb_sys::inherit;
 
 use crate::{
-    kit::{Backend, Client, GET, eventually, ok, refusing},
-    load::{self, Load},
-    process::{Agent, Leftover, reserved, status},
+    agent::{Agent, Leftover, reserved},
+    agents::{Agents, await_end, is_gone, left_by, stand_between},
+    kit::{eventually, ok, refusing},
+    load::Load,
     snapshots::snapshot,
 };
-
-/// Agents that come one after the other, each for the front of the one before.
-struct Agents {
-    directory: TempDir,
-    address: SocketAddr,
-    backend: Backend,
-    _reserved: socket2::Socket,
-    /// Every front that there was.
-    fronts: Vec<Leftover>,
-}
-
-impl Agents {
-    fn new() -> Self {
-        let (reserved, address) = reserved();
-        Self {
-            directory: tempfile::tempdir().unwrap(),
-            address,
-            backend: load::backend("a"),
-            _reserved: reserved,
-            fronts: Vec::new(),
-        }
-    }
-
-    /// An agent whose fronts are of this kind.
-    fn start(&self, kind: &str) -> Agent {
-        let mut config = Agent::config(self.directory.path(), vec![self.address]);
-        config.kind = kind.to_owned();
-        let agent = Agent::run(config, vec![]);
-        agent.publish(snapshot(&[self.backend.address]));
-        agent
-    }
-
-    /// The process of the front that follows the agent's routes.
-    fn front(&mut self, agent: &Agent) -> u32 {
-        let pid = agent.pid();
-        if self.fronts.iter().all(|front| front.0 != pid) {
-            self.fronts.push(Leftover(pid));
-        }
-        pid
-    }
-
-    fn control(&self) -> std::path::PathBuf {
-        self.directory.path().join("front.sock")
-    }
-
-    /// Waits until a front is behind the usual control socket and nowhere else.
-    fn settled(&self) {
-        eventually("the next front has the place of the one before", || {
-            let next = self.directory.path().join("front.next");
-            (!next.exists() && self.control().exists()).then_some(())
-        });
-    }
-
-    fn ask(&self) -> String {
-        Client::connect(self.address).send(GET).answer().body
-    }
-}
-
-fn is_gone(pid: u32) -> bool {
-    status(pid, pid, "State").is_none_or(|state| state.starts_with('Z'))
-}
-
-#[track_caller]
-fn await_end(pid: u32) {
-    eventually("it ends", || is_gone(pid).then_some(()));
-}
-
-/// Puts somebody before the front of `directory` who lets its agents, and it, take each other for ones of another version.
-fn make_foreign(directory: &Path) {
-    let (place, behind) = (directory.join("front.sock"), directory.join("foreign.sock"));
-    fs::rename(&place, &behind).unwrap();
-    let listener = UnixListener::bind(&place).unwrap();
-    thread::spawn(move || {
-        for agent in listener.incoming() {
-            let (mut agent, mut front) = (agent.unwrap(), UnixStream::connect(&behind).unwrap());
-            // The hellos, which are short enough to come at once.
-            let mut hello = [0; 4096];
-            let received = handover::receive(front.as_fd(), &mut hello).unwrap();
-            let descriptors: Vec<_> = received.descriptors.iter().map(|it| it.as_fd()).collect();
-            let greeting = foreign(&hello[..received.length]);
-            assert!(!descriptors.is_empty());
-            handover::send(agent.as_fd(), &greeting, &descriptors).unwrap();
-            drop(received);
-            let length = agent.read(&mut hello).unwrap();
-            front.write_all(&foreign(&hello[..length])).unwrap();
-            let back = (front.try_clone().unwrap(), agent.try_clone().unwrap());
-            thread::spawn(move || pass(back.0, back.1));
-            thread::spawn(move || pass(agent, front));
-        }
-    });
-}
 
 /// `message` with another version of as many digits.
 fn foreign(message: &[u8]) -> Vec<u8> {
@@ -124,22 +28,6 @@ fn foreign(message: &[u8]) -> Vec<u8> {
     let end = at.unwrap() + version.len();
     message[end - 1] = if message[end - 1] == b'0' { b'1' } else { b'0' };
     message
-}
-
-fn pass(mut from: UnixStream, mut to: UnixStream) {
-    // However it ends, the other side is told.
-    let _ = std::io::copy(&mut from, &mut to);
-    let _ = to.shutdown(std::net::Shutdown::Both);
-}
-
-/// A front of this kind that serves `a`, and whose agent has failed.
-fn left_by(kind: &str) -> (Agents, u32) {
-    let mut agents = Agents::new();
-    let first = agents.start(kind);
-    let front = agents.front(&first);
-    eventually("routes arrive", || (agents.ask() == "a").then_some(()));
-    first.fail();
-    (agents, front)
 }
 
 #[test]
@@ -183,7 +71,7 @@ fn fronts_follow_each_other_under_load_and_nobody_is_refused_or_cut() {
 
         // Of another version.
         agent.fail();
-        make_foreign(agents.directory.path());
+        stand_between(agents.directory.path(), foreign, vec![]);
         agent = agents.start(round);
         eventually("another one has the place", || {
             let foreign = agents.directory.path().join("front.next").exists();

@@ -12,8 +12,8 @@ use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agent::{Agent, Leftover},
     kit::{Backend, Client, GET, eventually},
-    process::{Agent, Leftover},
     snapshots::snapshot,
 };
 
