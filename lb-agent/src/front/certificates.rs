@@ -8,7 +8,6 @@ pub(super) mod validity;
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -23,7 +22,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Issued;
-use crate::catalog::Problem;
+use crate::{
+    catalog::Problem,
+    discover::file::watch_file::{Stamp, stamp},
+};
 
 /// Where the certificates are, and how they are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,8 +140,6 @@ struct Good {
     from: SystemTime,
 }
 
-type Stamp = Result<(u64, u64, i64, i64), io::ErrorKind>;
-
 impl Shelf {
     fn new(files: Files) -> Self {
         Self {
@@ -234,7 +234,7 @@ impl Entry {
     fn look(&mut self, pair: &Pair) {
         let stamp = [stamp(&pair.certificate), stamp(&pair.key)];
         self.settled = self.stamp == Some(stamp);
-        // Another owner or mode does not change the stamp, and may be what was wrong.
+        // What is wrong may go without any change of the files.
         if self.settled && self.fault.is_none() {
             return;
         }
@@ -348,11 +348,6 @@ fn good_of(certificate: Certificate, file: &Path) -> Result<Good, CertificateErr
         in_use: InUse { name, until },
         from,
     })
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let data = fs::metadata(path).map_err(|error| error.kind())?;
-    Ok((data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
 }
 
 /// As often as other files are looked at that nobody tells us of.

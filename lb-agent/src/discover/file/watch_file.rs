@@ -44,8 +44,12 @@ pub(crate) struct FileWatch {
     seen: Option<Stamp>,
 }
 
-/// Tells two contents of a file apart without reading them; `Err` holds why there is none.
-type Stamp = Result<(u64, u64, i64, i64), io::ErrorKind>;
+/// Tells two contents of a file apart without reading them, and whether it may be read; `Err` holds why there is none.
+pub(crate) type Stamp = Result<Marks, io::ErrorKind>;
+
+/// Inode, length, and when content and inode were changed last. The latter is another one also after a change of owner or
+/// mode; but not every file system that is none of a disk's keeps it.
+type Marks = (u64, u64, [i64; 4]);
 
 /// Tells two directories of the same name apart. The inode alone may be given to the next one.
 type Identity = (u64, u64, Option<SystemTime>);
@@ -188,7 +192,7 @@ impl Sight {
     }
 }
 
-fn read(path: &Path, mut text: Text) -> io::Result<((u64, u64, i64, i64), Text)> {
+fn read(path: &Path, mut text: Text) -> io::Result<(Marks, Text)> {
     let metadata = path.metadata()?;
     // Before the opening, which would wait for ever at a pipe.
     if !metadata.is_file() {
@@ -213,14 +217,14 @@ fn identity(directory: &Path) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
-fn stamp(path: &Path) -> Stamp {
+pub(crate) fn stamp(path: &Path) -> Stamp {
     let metadata = path.metadata().map_err(|error| error.kind())?;
     Ok(marks(&metadata))
 }
 
-fn marks(metadata: &std::fs::Metadata) -> (u64, u64, i64, i64) {
-    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-    (metadata.ino(), metadata.len(), seconds, nanoseconds)
+fn marks(of: &std::fs::Metadata) -> Marks {
+    let times = [of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()];
+    (of.ino(), of.len(), times)
 }
 
 async fn blocking<T: Send + 'static>(

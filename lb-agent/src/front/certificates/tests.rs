@@ -1,3 +1,6 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use caps::{CapSet, Capability};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
 use super::*;
@@ -186,4 +189,31 @@ fn a_folder_that_cannot_be_read_takes_nothing_away() {
     assert!(problems[0].contains("what it held stays"), "{problems:?}");
     fs::rename(&moved, disk.folder.path()).unwrap();
     disk.check(&["a.example"], &[]);
+}
+
+#[test]
+fn a_key_that_may_not_be_read_any_more_is_told() {
+    let mut disk = Disk::new(Some("a"));
+    let Certificate { chain, key } = made("a");
+    disk.write("a.one", &chain);
+    disk.write("a.two", &key);
+    let path = disk.folder.path().join("a.two");
+    // Capabilities belong to a thread.
+    let looking = std::thread::spawn(move || {
+        for capability in [
+            Capability::CAP_DAC_OVERRIDE,
+            Capability::CAP_DAC_READ_SEARCH,
+        ] {
+            caps::drop(None, CapSet::Effective, capability).unwrap();
+        }
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        disk.check(&["a"], &[]);
+        mode(0o000);
+        // Not at once: somebody may be in the middle of it.
+        disk.check(&["a"], &[]);
+        disk.check(&["a"], &["a.two cannot be read"]);
+        mode(0o600);
+        disk.check(&["a"], &[]);
+    });
+    looking.join().unwrap();
 }

@@ -1,6 +1,7 @@
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use tokio::time::timeout;
+use caps::{CapSet, Capability};
+use tokio::{runtime::Builder, time::timeout};
 
 use super::*;
 
@@ -63,4 +64,48 @@ fn many_wrong_lines_are_one_problem() {
     };
     assert!(problem.ends_with("and 97 more lines"), "{problem}");
     assert!(problem.len() < 500);
+}
+
+#[test]
+fn a_list_that_may_not_be_read_any_more_is_none_until_it_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("staff");
+    let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::write(&path, format!("ann:{HASH}\n")).unwrap();
+    let files = [("staff".to_owned(), path.clone())].into();
+    let (out, mut lists) = watch::channel(None);
+    let stop = CancellationToken::new();
+    let stage = run(files, out, stop.clone());
+    // Capabilities belong to a thread; those that it starts have the same.
+    let stage = std::thread::spawn(move || {
+        for capability in [
+            Capability::CAP_DAC_OVERRIDE,
+            Capability::CAP_DAC_READ_SEARCH,
+        ] {
+            caps::drop(None, CapSet::Effective, capability).unwrap();
+        }
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(stage).unwrap();
+    });
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut until = |there: bool| {
+        let wanted = |lists: &Option<Arc<Lists>>| {
+            let lists = lists.as_deref();
+            lists.is_some_and(|lists| lists.users["staff"].is_some() == there)
+        };
+        let waiting = async {
+            timeout(Duration::from_secs(10), lists.wait_for(wanted))
+                .await
+                .unwrap()
+                .unwrap();
+        };
+        runtime.block_on(waiting);
+    };
+    until(true);
+    mode(0o000);
+    until(false);
+    mode(0o600);
+    until(true);
+    stop.cancel();
+    stage.join().unwrap();
 }
