@@ -12,6 +12,8 @@ mod acme;
 mod agent;
 #[path = "front/agents.rs"]
 mod agents;
+#[path = "front/broken.rs"]
+mod broken;
 #[path = "front/documents.rs"]
 mod documents;
 #[expect(dead_code, reason = "the front's own tests use the rest")]

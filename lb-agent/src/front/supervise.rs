@@ -100,8 +100,9 @@ pub async fn supervise(
         let began = Instant::now();
         match stage.front().await {
             Ok(front) => {
-                (first, left) = (false, false);
+                first = false;
                 let ended = stage.accompany(front).await;
+                left = ended.is_err();
                 stage.outputs.stats.send_replace(None);
                 if let Err(error) = ended {
                     tracing::warn!(%error, "the front ended; starting another one");
@@ -110,8 +111,7 @@ pub async fn supervise(
             }
             Err(error) if first && !error.leaves_one() => return Err(error),
             Err(error) => {
-                first = false;
-                left = matches!(error, SuperviseError::Follow(_));
+                (first, left) = (false, true);
                 let causes = std::iter::successors(error.source(), |it| (*it).source());
                 let why: Vec<_> = causes.map(ToString::to_string).collect();
                 let why = why.join(": ");
@@ -127,7 +127,7 @@ pub async fn supervise(
             () = stage.end.stop.cancelled() => {}
         }
     }
-    // One that could not be replaced is not kept either.
+    // One that could not be replaced, or adopted again, is not kept either.
     if left && !stage.end.keep_front.is_cancelled() {
         stage.end_left().await;
     }

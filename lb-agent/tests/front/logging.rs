@@ -7,10 +7,12 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use lb_agent::front::{LogFile, Supervisor};
@@ -19,7 +21,8 @@ use tokio::sync::watch;
 
 use crate::{
     agent::{Agent, Leftover, reserved},
-    kit::{Backend, Client, eventually},
+    agents::await_end,
+    kit::{Backend, Client, PATIENCE, Reply, eventually, ok},
     snapshots::snapshot,
 };
 
@@ -204,4 +207,55 @@ fn a_file_that_cannot_be_opened_is_a_problem_and_no_more() {
         agent.problems.borrow().is_empty().then_some(())
     });
     agent.stop();
+}
+
+#[test]
+fn a_front_that_drains_still_follows_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (answer, answers) = mpsc::channel::<()>();
+    let answers = Mutex::new(answers);
+    let backend = Backend::start(move |_| {
+        answers.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Reply::Keep(ok("a"))
+    });
+    let (_reserved, address) = reserved();
+    let reopen = watch::Sender::new(());
+    let of_kind = |kind: &str| {
+        let mut config = config(directory.path(), address, &path, &reopen);
+        config.kind = kind.to_owned();
+        // It drains at once.
+        config.retirement = Duration::ZERO;
+        let agent = Agent::run(config, vec![]);
+        agent.publish(snapshot(&[backend.address]));
+        agent
+    };
+    let first = of_kind("first");
+    let old = Leftover(first.pid());
+    first.settled();
+    let mut client = Client::connect(address);
+    client.send("GET /late HTTP/1.1\r\nHost: web\r\n\r\n");
+    eventually("the backend has it", || {
+        (!backend.seen().is_empty()).then_some(())
+    });
+    first.fail();
+    let second = of_kind("second");
+    second.settled();
+    assert_ne!(second.pid(), old.0);
+    let moved = path.with_extension("1");
+    fs::rename(&path, &moved).unwrap();
+    reopen.send_replace(());
+    eventually("it has the new file", || {
+        let open = fs::read_dir(format!("/proc/{}/fd", old.0)).unwrap();
+        let open: Vec<_> = open
+            .filter_map(|it| fs::read_link(it.unwrap().path()).ok())
+            .collect();
+        (open.contains(&path) && !open.contains(&moved)).then_some(())
+    });
+    answer.send(()).unwrap();
+    assert_eq!(client.answer().body, "a");
+    await_end(old.0);
+    assert_eq!(paths(&[path]), ["/late"]);
+    assert!(paths(&[moved]).is_empty());
+    second.stop();
 }

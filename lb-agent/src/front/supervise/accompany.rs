@@ -79,6 +79,10 @@ impl Stage {
                     }
                     return ended;
                 }
+                // Nobody answers any more until the present one has routes, perhaps for long.
+                () = ended(&mut self.former) => {
+                    return Err(io::Error::other("the one before it ended too soon"));
+                }
                 () = self.end.stop.cancelled() => break,
                 () = logging::wish(&mut reopen) => self.tell_log(&mut front.orders).await?,
                 () = &mut patience, if patient => {
@@ -157,6 +161,14 @@ async fn tell_certificates(
     let tls = certificates.borrow_and_update().clone();
     let order = Order::Certificates((*tls).clone());
     timeout(ORDER, control::send(orders, &order)).await?
+}
+
+/// Ends with the front before, or with its connection; never without one.
+async fn ended(former: &mut Option<Living>) {
+    match former {
+        Some(former) => former.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends when there are other certificates; never where there is no TLS.

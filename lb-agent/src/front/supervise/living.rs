@@ -10,6 +10,7 @@ use std::{
 use lb_sys::process::Process;
 use nix::sys::socket::{setsockopt, sockopt::PassCred};
 use tokio::{
+    io::AsyncReadExt as _,
     net::{
         UnixSocket,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -39,9 +40,9 @@ impl Living {
         control::send(&mut self.orders, order).await
     }
 
-    /// Ends with the front.
+    /// Ends with the front, or with this connection of it. May be dropped and called again.
     pub(super) async fn ended(&mut self) {
-        while let Ok(Some(_)) = control::receive::<serde_json::Value>(&mut self.reports).await {}
+        while matches!(self.reports.read(&mut [0; 1024]).await, Ok(1..)) {}
     }
 
     /// Asks the front behind `control` to end, which knows no order of ours, by a signal: to that process and no other.
@@ -67,6 +68,8 @@ pub(super) async fn find(control: &Path) -> io::Result<Living> {
             std::fs::rename(&next, control)?;
             Ok(front)
         }
+        // Perhaps the one before is just going, and has been told to: then this one is all there is.
+        (Err(error), _) if !is_nobody(&error) => Err(error),
         (found, left) => {
             if let Some(mut left) = left {
                 // It may have ended by now.
@@ -124,3 +127,44 @@ pub(super) fn is_nobody(error: &io::Error) -> bool {
 
 /// How long a front may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_front_stays_while_the_one_before_is_just_going() {
+        let directory = tempfile::tempdir().unwrap();
+        let control = directory.path().join("front.sock");
+        let going = UnixListener::bind(&control).unwrap();
+        let next = UnixListener::bind(successor(&control)).unwrap();
+        let hello = serde_json::json!({"version": VERSION, "pid": 7, "has_routes": true});
+        let serve = async {
+            let (mut agent, _) = next.accept().await.unwrap();
+            control::send(&mut agent, &hello).await.unwrap();
+            // It takes nobody any more.
+            drop(going.accept().await.unwrap());
+            drop(going);
+            let mut orders = Vec::new();
+            while let Some(order) = control::receive::<Order>(&mut agent).await.unwrap() {
+                orders.push(order);
+            }
+            (agent, orders)
+        };
+        let (found, (agent, orders)) = tokio::join!(find(&control), serve);
+        assert!(!is_nobody(&found.err().unwrap()));
+        assert!(matches!(orders[..], [Order::Hello { .. }]), "{orders:?}");
+        drop(agent);
+        // The next look finds it.
+        let serve = async {
+            let (mut agent, _) = next.accept().await.unwrap();
+            control::send(&mut agent, &hello).await.unwrap();
+            agent
+        };
+        let (found, _agent) = tokio::join!(find(&control), serve);
+        assert_eq!(found.unwrap().hello.pid, 7);
+        assert!(control.exists() && !successor(&control).exists());
+    }
+}

@@ -15,7 +15,7 @@ use lb_front::{
 use nix::fcntl::OFlag;
 use tokio::{net::unix::OwnedWriteHalf, sync::watch, time::timeout};
 
-use super::{Stage, accompany::ORDER};
+use super::{Stage, accompany::ORDER, living::Living};
 
 /// Where the front's access log goes.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl LogFile {
 }
 
 impl Stage {
-    /// Tells the front behind `orders` where its access log goes, and the fronts before, which end with what they have.
+    /// Tells the front behind `orders` where its access log goes, and the fronts before.
     pub(super) async fn tell_log(&mut self, orders: &mut OwnedWriteHalf) -> io::Result<()> {
         let log = self.config.log_file.as_ref();
         let file = match log.map(|log| log.open().map_err(|error| (log, error))) {
@@ -57,12 +57,20 @@ impl Stage {
             }
         };
         self.report(None);
-        let before = self.former.iter_mut().chain(&mut self.retired);
-        for other in before.filter(|it| it.hello.version == VERSION) {
-            // It may have ended by now.
-            let _ = tell(&mut other.orders, file.as_ref()).await;
+        let file = file.as_ref();
+        tell(orders, file).await?;
+        // What comes after half an order would be taken for the rest of it, so nothing may: this one is found anew.
+        let understands = |it: &&mut Living| it.hello.version == VERSION;
+        if let Some(former) = self.former.as_mut().filter(understands) {
+            tell(&mut former.orders, file).await?;
         }
-        tell(orders, file.as_ref()).await
+        // And this one nobody finds any more; it ends when its time is over.
+        if let Some(retired) = self.retired.as_mut().filter(understands)
+            && tell(&mut retired.orders, file).await.is_err()
+        {
+            self.retired = None;
+        }
+        Ok(())
     }
 }
 
@@ -89,4 +97,83 @@ pub(super) async fn wish(reopen: &mut Option<watch::Receiver<()>>) {
         return;
     }
     std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use lb_front::control::{FRONT, FRONT_TLS, Hello};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::{
+        super::{End, Outputs, Supervisor, listen::Group, living::greet},
+        *,
+    };
+
+    /// A front that has said hello, and its end of the connection.
+    async fn front(directory: &Path, name: &str) -> (Living, UnixStream) {
+        let path = directory.join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let hello = async {
+            let (mut front, _) = listener.accept().await.unwrap();
+            let hello = Hello {
+                version: VERSION,
+                pid: 0,
+                listeners: Vec::new(),
+                tls: Vec::new(),
+                has_routes: true,
+                kind: String::new(),
+            };
+            handover::send(&front, &hello, &[]).await.unwrap();
+            let _: Option<Order> = control::receive(&mut front).await.unwrap();
+            front
+        };
+        let (living, front) = tokio::join!(greet(&path), hello);
+        (living.unwrap(), front)
+    }
+
+    fn stage(directory: &Path) -> Stage {
+        Stage {
+            config: Supervisor::new(directory.join("front.sock"), Vec::new()),
+            plain: Group::new(FRONT, &[], Vec::new()),
+            tls: Group::new(FRONT_TLS, &[], Vec::new()),
+            child: None,
+            former: None,
+            retired: None,
+            snapshots: watch::channel(None).1,
+            outputs: Outputs {
+                stats: watch::Sender::default(),
+                problems: watch::Sender::default(),
+                routed: watch::Sender::default(),
+                metrics: Arc::default(),
+            },
+            trouble: None,
+            end: End::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_told_to_a_front_that_was_told_in_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stage = stage(directory.path());
+        let (mut present, mut here) = front(directory.path(), "present").await;
+        let (deaf, _there) = front(directory.path(), "deaf").await;
+        while deaf.orders.try_write(b"\0").is_ok() {}
+        // From here on nothing has to be waited for but in vain.
+        tokio::time::pause();
+        stage.retired = Some(deaf);
+        stage.tell_log(&mut present.orders).await.unwrap();
+        let told: Option<Order> = control::receive(&mut here).await.unwrap();
+        assert!(matches!(told, Some(Order::Log { file: false })));
+        assert!(stage.retired.is_none());
+        tokio::time::resume();
+        let (deaf, _there) = front(directory.path(), "deaf too").await;
+        while deaf.orders.try_write(b"\0").is_ok() {}
+        tokio::time::pause();
+        stage.former = Some(deaf);
+        // Whoever hears of this looks for it again.
+        let failed = stage.tell_log(&mut present.orders).await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -61,7 +61,7 @@ impl Stage {
         }
     }
 
-    /// Ends a front that serves on without this agent.
+    /// Ends a front that this agent could not replace, or has just lost.
     pub(super) async fn end_left(&mut self) {
         self.let_go();
         if let Ok(mut front) = find(&self.config.control).await
@@ -72,5 +72,6 @@ impl Stage {
                 tracing::warn!(pid = front.hello.pid, "the front did not drain in time");
             }
         }
+        self.end_child(Duration::from_secs(1)).await;
     }
 }

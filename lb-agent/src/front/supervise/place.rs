@@ -13,9 +13,12 @@ use super::{
 impl Stage {
     /// A living front, or a new one.
     pub(super) async fn front(&mut self) -> Result<Living, SuperviseError> {
-        self.former = None;
         let control = self.config.control.clone();
-        match find(&control).await {
+        let found = find(&control).await;
+        if found.as_ref().err().is_none_or(is_nobody) {
+            self.former = None;
+        }
+        match found {
             Ok(mut front) if self.fits(&front) => {
                 tracing::info!(pid = front.hello.pid, "adopted a living front");
                 let living = std::mem::take(&mut front.listeners);
@@ -42,8 +45,8 @@ impl Stage {
                 }
             }
             Err(error) if is_nobody(&error) => tracing::debug!(%error, "no living front"),
-            // Our own can be ended for sure, so that there is never a second one.
-            Err(error) if self.child.is_some() => {
+            // Our own can be ended for sure, so that there is never a second one; not one that ours was to follow.
+            Err(error) if self.child.is_some() && self.former.is_none() => {
                 tracing::warn!(%error, "replacing a silent front");
             }
             Err(source) => {
@@ -60,7 +63,7 @@ impl Stage {
     }
 
     /// Whether `front` is what this agent would start, where it would.
-    pub(super) fn fits(&self, front: &Living) -> bool {
+    fn fits(&self, front: &Living) -> bool {
         front.hello.version == VERSION
             && front.hello.kind == self.config.kind
             && self.plain.fits(&front.listeners.plain)
@@ -68,7 +71,7 @@ impl Stage {
     }
 
     /// A front in the place of `former`, which goes on until the new one follows its routes.
-    pub(super) async fn follow(&mut self, mut former: Living) -> Result<Living, SuperviseError> {
+    async fn follow(&mut self, mut former: Living) -> Result<Living, SuperviseError> {
         let hello = &former.hello;
         tracing::info!(
             pid = hello.pid,
@@ -105,20 +108,32 @@ impl Stage {
             return;
         };
         let seconds = self.config.retirement.as_secs();
-        // In this order: whoever looks for a front in between finds the new one by what is left of it.
-        if let Err(error) = former.order(&Order::Retire { seconds }).await {
-            tracing::info!(%error, "the front before is gone");
-        }
+        let retire = Order::Retire { seconds };
         let control = &self.config.control;
+        // In this order: whoever looks for a front in between finds the new one by what is left of it.
+        let mut told = former.order(&retire).await;
+        if told.is_err() {
+            // Perhaps only its connection is.
+            told = match greet(control).await {
+                Ok(again) => {
+                    former = again;
+                    former.order(&retire).await
+                }
+                Err(error) => Err(error),
+            };
+        }
+        match told {
+            Ok(()) => tracing::info!(pid = former.hello.pid, "the front before retires"),
+            Err(error) => tracing::info!(%error, "the front before is gone"),
+        }
         if let Err(error) = fs::rename(successor(control), control) {
             tracing::warn!(%error, "the next agent will not find this front");
         }
-        tracing::info!(pid = former.hello.pid, "the front before retires");
         self.retired = Some(former);
     }
 
     /// Sees to it that there are listeners at every address.
-    pub(super) fn listen(&mut self) -> Result<(), SuperviseError> {
+    fn listen(&mut self) -> Result<(), SuperviseError> {
         let workers = self.config.workers;
         self.plain.listen(workers)?;
         self.tls.listen(workers)
@@ -130,7 +145,7 @@ impl Stage {
         self.tls.all.clear();
     }
 
-    pub(super) fn start(&self, path: &Path, arguments: &[&str]) -> Result<Child, SuperviseError> {
+    fn start(&self, path: &Path, arguments: &[&str]) -> Result<Child, SuperviseError> {
         let control = listen::control(path).map_err(|source| SuperviseError::Control {
             path: path.to_owned(),
             source,
