@@ -159,9 +159,11 @@ async fn work<S: Stream>(
             if request::is_last(&request) {
                 state.leave();
             }
-            let hsts = proxy::hsts::<S>(&worker);
+            let table = worker.table();
+            let hsts = proxy::hsts::<S>(&table);
             let answer = proxy::respond(
                 worker.clone(),
+                table,
                 state.clone(),
                 address.ip(),
                 client.clone(),

@@ -62,11 +62,13 @@ pub(super) async fn serve<S: Stream>(
             let flow = streams.begin(token);
             join_cookies(request.headers_mut());
             let (worker, state, client) = (worker.clone(), state.clone(), client.clone());
-            let hsts = proxy::hsts::<S>(&worker);
+            let table = worker.table();
+            let hsts = proxy::hsts::<S>(&table);
             async move {
+                let ip = address.ip();
                 let mut answer = match admitted {
-                    true => proxy::respond(worker, state, address.ip(), client, request).await,
-                    false => proxy::turn_away(&worker, state, address.ip(), request),
+                    true => proxy::respond(worker, table, state, ip, client, request).await,
+                    false => proxy::turn_away(&worker, state, ip, request),
                 };
                 policy::tell_hsts(answer.headers_mut(), hsts);
                 Ok::<_, Infallible>(passed(answer, flow))

@@ -23,15 +23,16 @@ use super::{
     table::{ServiceTable, Table},
     tunnel,
     wire::Stream,
-    worker::Worker,
+    worker::{Held, Worker},
 };
 
-/// Answers a request on a connection from `address`, which `client` names.
+/// Answers a request on a connection from `address`, which `client` names, by this `table`.
 ///
 /// No `async fn`: what it awaits is moved several times before it is first polled, and would be twice as large with all
 /// that is needed before.
 pub(super) fn respond(
     worker: Rc<Worker>,
+    table: Held,
     state: Arc<ClientState>,
     address: IpAddr,
     client: HeaderValue,
@@ -47,7 +48,16 @@ pub(super) fn respond(
     if parts.version == Version::HTTP_2 && request::is_grpc(&parts.headers) {
         exchange.calls();
     }
-    let outgoing = match admit(&worker, address, client, parts, &incoming, &mut exchange) {
+    let admitted = admit(
+        &worker,
+        table,
+        address,
+        client,
+        parts,
+        &incoming,
+        &mut exchange,
+    );
+    let outgoing = match admitted {
         Ok(outgoing) => outgoing,
         Err(answer) => return Either::Left(Either::Left(ready(Download::own(*answer, exchange)))),
     };
@@ -131,6 +141,8 @@ fn pass(
 
 /// A request that goes on to a backend.
 pub(super) struct Outgoing {
+    /// What it was let in by.
+    table: Held,
     pub(super) service: Arc<ServiceTable>,
     /// The client's head.
     client: Parts,
@@ -151,17 +163,16 @@ impl Outgoing {
     }
 
     /// The head that a backend gets.
-    pub(super) fn head(&self, worker: &Worker, body: BodyKind) -> Parts {
-        let table = worker.table();
+    pub(super) fn head(&self, body: BodyKind) -> Parts {
         let sender = Sender {
             peer: Peer {
                 address: self.address,
                 text: &self.name,
                 secure: self.secure,
             },
-            forwarding: &table.forwarding,
+            forwarding: &self.table.forwarding,
             id: self.id.as_ref(),
-            via: &table.via,
+            via: &self.table.via,
         };
         let mut parts = request::rewrite(&self.client, &self.checked, &sender, body);
         if let Some(policy) = self.service.policy() {
@@ -171,8 +182,8 @@ impl Outgoing {
     }
 
     /// The same for one that speaks HTTP/2; `None` if the name asked for is none there.
-    pub(super) fn head_of_2(&self, worker: &Worker, upload: &Upload) -> Option<Parts> {
-        let mut parts = self.head(worker, upload.kind());
+    pub(super) fn head_of_2(&self, upload: &Upload) -> Option<Parts> {
+        let mut parts = self.head(upload.kind());
         let trailers = backend::takes_trailers(&self.client.headers);
         let length = upload.size_hint().exact();
         backend::adapt(&mut parts, &self.checked.authority, trailers, length).then_some(parts)
@@ -182,13 +193,13 @@ impl Outgoing {
 /// Decides what becomes of a request: where it goes on to, or how it is answered without having looked at its body.
 fn admit(
     worker: &Worker,
+    table: Held,
     address: IpAddr,
     name: HeaderValue,
     parts: Parts,
     body: &Incoming,
     exchange: &mut Exchange,
 ) -> Result<Outgoing, Box<Response<Bytes>>> {
-    let table = worker.table();
     let client = table.forwarding.client(address, &parts.headers);
     exchange.asked(worker.log.asked(&parts, client));
     let (checked, service) = match route(&table, &parts, client, exchange) {
@@ -229,6 +240,7 @@ fn admit(
     exchange.has_id(&parts.headers, id.as_ref());
     exchange.has_user(note.user());
     Ok(Outgoing {
+        table,
         service,
         client: parts,
         checked,
@@ -267,11 +279,11 @@ pub(super) fn turn_away(
 }
 
 /// What answers to a client on an `S` say of its future.
-pub(super) fn hsts<S: Stream>(worker: &Worker) -> Option<HeaderValue> {
+pub(super) fn hsts<S: Stream>(table: &Table) -> Option<HeaderValue> {
     if !S::SECURE {
         return None;
     }
-    worker.table().https.as_ref().and_then(|https| https.hsts())
+    table.https.as_ref().and_then(|https| https.hsts())
 }
 
 /// Which service the request is for.

@@ -2,7 +2,7 @@
 //! and nothing else.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::Guard;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
@@ -37,6 +36,8 @@ use super::{
 /// What a worker's connections have in common.
 pub(super) struct Worker {
     front: Arc<Front>,
+    /// The routing table as it was last.
+    table: RefCell<Held>,
     pub(super) limits: Limits,
     pub(super) pool: Rc<Pool>,
     pub(super) counters: Rc<Counters>,
@@ -57,6 +58,9 @@ pub(super) struct Worker {
     pub(super) cut: CancellationToken,
 }
 
+/// A table that what a worker does with it may keep, at no cost for other workers: the inner count is theirs as well.
+pub(super) type Held = Rc<Arc<Table>>;
+
 /// What a worker is started with.
 pub(super) struct Start {
     pub(super) front: Arc<Front>,
@@ -70,8 +74,15 @@ pub(super) struct Start {
 }
 
 impl Worker {
-    pub(super) fn table(&self) -> Guard<Arc<Table>> {
-        self.front.table.load()
+    /// The table as it is now. One request reads it once, or what it was let in by and what its backend is told could be
+    /// of two.
+    pub(super) fn table(&self) -> Held {
+        let now = self.front.table.load();
+        let mut held = self.table.borrow_mut();
+        if !Arc::ptr_eq(&now, &held) {
+            *held = Rc::new(Arc::clone(&now));
+        }
+        held.clone()
     }
 
     /// How many connections and requests of the client at `address` are borne.
@@ -129,6 +140,7 @@ pub(super) fn run(start: Start) -> io::Result<FrontStats> {
 async fn serve(start: Start) -> io::Result<FrontStats> {
     let counters = Rc::new(Counters::default());
     let worker = Rc::new(Worker {
+        table: RefCell::new(Rc::new(start.front.table.load_full())),
         limits: start.front.limits,
         pool: Pool::new(start.front.limits, counters.clone()),
         counters,

@@ -103,7 +103,7 @@ pub(crate) async fn send(
                     Box::pin(sent).await
                 }
                 Loan::Whole(mut lease) => {
-                    let head = outgoing.head(worker, upload.kind());
+                    let head = outgoing.head(upload.kind());
                     lease.heard.forget();
                     let answer = lease
                         .sender

@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_front::{FrontStats, Limits, Reason};
+use lb_front::{FrontStats, Limits, Reason, Settings};
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Backend, Client, GET, PATIENCE, Reply, TestFront, eventually, ok, refusing};
+use crate::kit::{
+    Backend, Client, GET, PATIENCE, Reply, TestFront, eventually, ok, refusing, routes,
+};
 
 /// A backend that answers each request only when told to, in the order in which they came.
 struct Slow {
@@ -96,6 +98,30 @@ fn who_finds_no_place_waits_and_is_served_in_the_order_of_coming() {
     let stats = front.stats();
     assert_eq!((stats.connects, stats.reused), (1, 3));
     assert_eq!(queued(&stats), 0);
+}
+
+#[test]
+fn who_waits_is_sent_on_by_what_it_was_let_in_by() {
+    let slow = Slow::start();
+    let front = TestFront::limited(narrow(), &[&slow.backend]);
+    let named = |via: &str| Settings {
+        via: via.to_owned(),
+        ..Settings::default()
+    };
+    let routes = routes(&[slow.backend.address]);
+    front.front.publish(&routes, &named("before"));
+    let mut clients = [occupy(&front, &slow), join(&front, "/1", 1)];
+    front.front.publish(&routes, &named("after"));
+    for client in &mut clients {
+        slow.go.send(()).unwrap();
+        assert_eq!(client.answer().status, 200);
+    }
+    slow.go.send(()).unwrap();
+    assert_eq!(front.ask(GET).status, 200);
+    let seen = slow.backend.seen();
+    let vias = seen.iter().map(|seen| seen.field("via"));
+    let names = ["1.1 before", "1.1 before", "1.1 after"];
+    assert_eq!(vias.collect::<Vec<_>>(), names.map(Some));
 }
 
 #[test]

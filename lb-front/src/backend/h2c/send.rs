@@ -40,7 +40,7 @@ pub(in super::super) async fn send_on(
     patience: Duration,
     repeatable: bool,
 ) -> Result<(Response<Arriving>, Loan), Unsent> {
-    let Some(head) = outgoing.head_of_2(worker, &upload) else {
+    let Some(head) = outgoing.head_of_2(&upload) else {
         return Err(Unsent::lost(Reason::BadRequest));
     };
     let progress = upload.progress();
