@@ -355,7 +355,8 @@ fn relay(
     let body = Download::passed(incoming, loan, exchange, status, idle);
     let mut response = Response::from_parts(parts, body);
     if let Some(policy) = outgoing.service.policy() {
-        policy.on_answer(&mut response, outgoing.note, backend);
+        let asked = &outgoing.client.headers;
+        policy.on_answer(&mut response, asked, outgoing.note, backend);
     }
     // The rest of the request is not waited for.
     match upload.has_ended() {

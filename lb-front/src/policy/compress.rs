@@ -53,9 +53,10 @@ fn thousandths<'p>(mut parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
     }
 }
 
-/// Compresses an answer if that is of use; `gzip` is what [`takes_gzip`] said of its request.
-pub(super) fn apply(response: &mut Response<Download>, gzip: bool) {
-    if !is_fit(response) {
+/// Compresses an answer if that is of use; `gzip` is what [`takes_gzip`] said of the request, which had the fields `asked`.
+pub(super) fn apply(response: &mut Response<Download>, gzip: bool, asked: &HeaderMap) {
+    let unmodified = response.status() == StatusCode::NOT_MODIFIED;
+    if !(is_fit(response) || unmodified && may_be_fit(response.headers())) {
         return;
     }
     let headers = response.headers_mut();
@@ -64,7 +65,19 @@ pub(super) fn apply(response: &mut Response<Download>, gzip: bool) {
     if !varies(b"accept-encoding") && !varies(b"*") {
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
-    if !gzip || !response.body_mut().compress() {
+    if !gzip {
+        return;
+    }
+    if unmodified {
+        // What it was, only the client knows: it has the tag that we gave it.
+        if let Some(weak) = weakened(headers)
+            && has(asked, &weak)
+        {
+            headers.insert(header::ETAG, weak);
+        }
+        return;
+    }
+    if !response.body_mut().compress() {
         return;
     }
     let headers = response.headers_mut();
@@ -72,21 +85,30 @@ pub(super) fn apply(response: &mut Response<Download>, gzip: bool) {
     headers.remove(header::CONTENT_LENGTH);
     // A part of the compressed form is no part of what the backend has.
     headers.remove(header::ACCEPT_RANGES);
-    if let Some(tag) = headers.get(header::ETAG)
-        && !tag.as_bytes().starts_with(b"W/")
-    {
-        // The same to the reader, but other bytes (RFC 9110 section 8.8.1).
-        let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
-        match weak {
-            Ok(weak) => drop(headers.insert(header::ETAG, weak)),
-            Err(_) => drop(headers.remove(header::ETAG)),
-        }
+    if let Some(weak) = weakened(headers) {
+        headers.insert(header::ETAG, weak);
     }
+}
+
+/// The tag of what is the same to the reader, but other bytes (RFC 9110 section 8.8.1), if it is another one.
+fn weakened(headers: &HeaderMap) -> Option<HeaderValue> {
+    let tag = headers.get(header::ETAG)?.as_bytes();
+    if tag.starts_with(b"W/") {
+        return None;
+    }
+    // What follows legal bytes is as legal.
+    HeaderValue::from_bytes(&[b"W/", tag].concat()).ok()
+}
+
+/// Whether the client that sent `asked` has what `tag` is of. No tag can hold another one, for that has quotes.
+fn has(asked: &HeaderMap, tag: &HeaderValue) -> bool {
+    let tag = tag.as_bytes();
+    let mut fields = asked.get_all(header::IF_NONE_MATCH).iter();
+    fields.any(|field| field.as_bytes().windows(tag.len()).any(|it| it == tag))
 }
 
 /// Whether it would be worth it, and would leave the answer true.
 fn is_fit(response: &Response<Download>) -> bool {
-    let headers = response.headers();
     let is_whole = !matches!(
         response.status(),
         StatusCode::NO_CONTENT
@@ -97,7 +119,13 @@ fn is_fit(response: &Response<Download>) -> bool {
     let length = response.body().size_hint().exact();
     is_whole
         && length.is_none_or(|length| length >= SHORTEST)
-        && headers.get(header::CONTENT_TYPE).is_some_and(is_text)
+        && response.headers().contains_key(header::CONTENT_TYPE)
+        && may_be_fit(response.headers())
+}
+
+/// Whether nothing in its head speaks against it.
+fn may_be_fit(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_none_or(is_text)
         && !says(headers, &header::CACHE_CONTROL, b"no-transform")
         && !EXCLUDING.iter().any(|name| headers.contains_key(name))
 }

@@ -269,10 +269,11 @@ impl Policy {
         self.request.apply(&mut parts.headers);
     }
 
-    /// Changes an answer of `backend`, once it is fit for the client.
+    /// Changes an answer of `backend` to a request with the fields `asked`, once it is fit for the client.
     pub(super) fn on_answer(
         &self,
         response: &mut Response<Download>,
+        asked: &HeaderMap,
         note: Note,
         backend: Option<SocketAddr>,
     ) {
@@ -285,7 +286,7 @@ impl Policy {
             sticky.tell(headers, note.shown, backend, note.secure);
         }
         if self.compress {
-            compress::apply(response, note.gzip);
+            compress::apply(response, note.gzip, asked);
         }
     }
 

@@ -188,6 +188,47 @@ fn statuses_without_a_body_have_none() {
 }
 
 #[test]
+fn what_was_not_modified_has_the_tag_of_what_the_client_has() {
+    const STRONG: &str = "\"1,2\"";
+    const WEAK: &str = "W/\"1,2\"";
+    let vary = Some("accept-encoding");
+    for (fields, has, takes, tag, varies) in [
+        ("", "W/\"1,2\"", "gzip", WEAK, vary),
+        ("", "\"0\", W/\"1,2\"", "gzip", WEAK, vary),
+        ("Content-Type: text/css\r\n", WEAK, "gzip", WEAK, vary),
+        // It came as it is.
+        ("", STRONG, "gzip", STRONG, vary),
+        ("", "W/\"1\", \"1,2\"", "gzip", STRONG, vary),
+        // It would now.
+        ("", WEAK, "br", STRONG, vary),
+        ("Content-Type: image/png\r\n", WEAK, "gzip", STRONG, None),
+        (
+            "Cache-Control: no-transform\r\n",
+            WEAK,
+            "gzip",
+            STRONG,
+            None,
+        ),
+    ] {
+        let backend = Backend::start(move |_| {
+            let head = format!("HTTP/1.1 304 Not Modified\r\n{fields}ETag: {STRONG}\r\n\r\n");
+            Reply::Keep(head.into_bytes())
+        });
+        let front = front(compressing(), &backend);
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: web\r\nAccept-Encoding: {takes}\r\nIf-None-Match: {has}\r\n\r\n"
+        );
+        let head = front.client().send(request).head();
+        let field = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.find_map(|(it, value)| (it == name).then_some(value))
+        };
+        assert_eq!(field("etag"), Some(tag), "{fields}{has} {takes}");
+        assert_eq!(field("vary"), varies, "{fields}{has} {takes}");
+    }
+}
+
+#[test]
 fn what_the_backend_has_said_arrives_before_it_goes_on() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
