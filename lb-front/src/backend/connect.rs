@@ -23,6 +23,9 @@ fn unconnected(error: &io::Error) -> Reason {
         Some(
             Errno::EMFILE
             | Errno::ENFILE
+            // A rule of its own firewall.
+            | Errno::EACCES
+            | Errno::EPERM
             | Errno::EADDRNOTAVAIL
             | Errno::EAGAIN
             | Errno::ENOBUFS
@@ -52,6 +55,8 @@ mod tests {
             (Errno::ENETUNREACH, Reason::ConnectTimeout),
             (Errno::EMFILE, Reason::Limit),
             (Errno::ENFILE, Reason::Limit),
+            (Errno::EACCES, Reason::Limit),
+            (Errno::EPERM, Reason::Limit),
             // No port is left.
             (Errno::EADDRNOTAVAIL, Reason::Limit),
         ] {
