@@ -44,6 +44,10 @@ pub(super) struct Exchange {
     /// Bytes of the answer's body, or that a tunnel carried to the client.
     down: u64,
     begun: Instant,
+    /// How long it has waited for a place at a backend or for its turn to be tried again; only if there is a log.
+    queued: Duration,
+    /// Since when it does.
+    queueing: Option<Instant>,
     /// When the connection of the last attempt stood; only if there is a log.
     connected: Option<Instant>,
     /// When the head of the answer had come; only if there is a log.
@@ -69,6 +73,8 @@ impl Exchange {
             up: 0,
             down: 0,
             begun: Instant::now(),
+            queued: Duration::ZERO,
+            queueing: None,
             connected: None,
             heard: None,
             asked: None,
@@ -119,6 +125,22 @@ impl Exchange {
     /// The client's body is looked at by way of `progress`.
     pub(super) fn uploads(&mut self, progress: Rc<Progress>) {
         self.upload = Some(progress);
+    }
+
+    /// It waits from here on.
+    pub(super) fn joins_queue(&mut self) {
+        self.queueing = self.now();
+    }
+
+    /// It has waited.
+    pub(super) fn leaves_queue(&mut self) {
+        self.queued = self.waited();
+        self.queueing = None;
+    }
+
+    fn waited(&self) -> Duration {
+        let now = self.queueing.map(|since| since.elapsed());
+        self.queued + now.unwrap_or_default()
     }
 
     /// An attempt on `backend` begins; each after the first one is a retry.
@@ -186,8 +208,10 @@ impl Exchange {
 
     fn line<'a>(&self, asked: &'a Asked, reason: Reason, total: Duration) -> Line<'a> {
         let upload = self.upload.as_deref();
-        let sent = upload.is_some_and(Progress::has_ended) && self.backend.is_some();
+        let was_tried = self.backend.is_some();
+        let sent = upload.is_some_and(Progress::has_ended) && was_tried;
         let since = |at: Instant| at.saturating_duration_since(self.begun);
+        let queue = self.waited();
         Line {
             client: asked.client(),
             asked: Some(asked),
@@ -202,6 +226,7 @@ impl Exchange {
             received: self.received(),
             sent: self.down,
             times: Times {
+                queue: (was_tried || !queue.is_zero()).then_some(queue),
                 connect: self.connected.map(since),
                 first_byte: self.heard.map(since),
                 total,

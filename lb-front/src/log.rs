@@ -197,6 +197,7 @@ impl Sink {
             received: 0,
             sent: 0,
             times: Times {
+                queue: None,
                 connect: None,
                 first_byte: None,
                 total,

@@ -13,7 +13,9 @@ use super::{
     pool::{Host, Place},
     send::ATTEMPTS,
 };
-use crate::{answer::Reason, policy::Wish, table::ServiceTable, worker::Worker};
+use crate::{
+    answer::Reason, exchange::Exchange, policy::Wish, table::ServiceTable, worker::Worker,
+};
 
 /// The choice of one request's backends.
 pub(super) struct Choosing<'a> {
@@ -85,6 +87,7 @@ impl<'a> Choosing<'a> {
     pub(super) async fn choose(
         &mut self,
         attempt: usize,
+        exchange: &mut Exchange,
     ) -> Result<Option<(Rc<Host>, Way)>, Reason> {
         let mut deadline = None;
         loop {
@@ -96,7 +99,10 @@ impl<'a> Choosing<'a> {
             if matches!(pick, Pick::Full) {
                 let patience = self.worker.limits.queue;
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
-                pick = self.wait(deadline).await?;
+                exchange.joins_queue();
+                let waited = self.wait(deadline).await;
+                exchange.leaves_queue();
+                pick = waited?;
             }
             let Pick::Found(host, way) = pick else {
                 return Ok(None);

@@ -58,10 +58,16 @@ pub(crate) async fn send(
     let mut repeated = false;
     for attempt in 0..ATTEMPTS.min(1 + retries) {
         // What is rare is in boxes: every request would have room for it.
-        if attempt > 0 && !Box::pin(flight.retry(worker.limits.queue, worker.limits.queued)).await {
-            break;
+        if attempt > 0 {
+            exchange.joins_queue();
+            let (queue, queued) = (worker.limits.queue, worker.limits.queued);
+            let may = Box::pin(flight.retry(queue, queued)).await;
+            exchange.leaves_queue();
+            if !may {
+                break;
+            }
         }
-        let (host, mut way) = match choosing.choose(attempt).await {
+        let (host, mut way) = match choosing.choose(attempt, exchange).await {
             Ok(Some(chosen)) => chosen,
             Ok(None) => break,
             Err(reason) => return Err(reason),

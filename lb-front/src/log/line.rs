@@ -39,6 +39,8 @@ pub(crate) struct Line<'a> {
 /// How long it took from the head of the request on.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
+    /// Of that, in queues before it was sent.
+    pub(crate) queue: Option<Duration>,
     /// Until there was a connection to the backend.
     pub(crate) connect: Option<Duration>,
     /// Until the backend's head had come.
@@ -122,11 +124,16 @@ impl Line<'_> {
             Some(backend) => display(backend, out),
             None => out.push(b'-'),
         }
-        out.push(b' ');
+        out.extend_from_slice(match (self.times.connect, self.reused) {
+            (None, _) => b" - ",
+            (Some(_), true) => b" reused ",
+            (Some(_), false) => b" new ",
+        });
         number(u64::from(self.retries()), out);
         out.push(b' ');
         number(self.received, out);
         for time in [
+            self.times.queue,
             self.times.connect,
             self.times.first_byte,
             Some(self.times.total),
@@ -204,6 +211,7 @@ impl Line<'_> {
         out.extend_from_slice(b",\"sent\":");
         number(self.sent, out);
         for (key, time) in [
+            ("queue_ms", self.times.queue),
             ("connect_ms", self.times.connect),
             ("first_byte_ms", self.times.first_byte),
             ("total_ms", Some(self.times.total)),

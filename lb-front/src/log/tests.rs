@@ -44,6 +44,7 @@ fn about(asked: &Asked) -> Line<'_> {
         received: 1,
         sent: 2,
         times: Times {
+            queue: None,
             connect: None,
             first_byte: Some(Duration::from_micros(1500)),
             total: Duration::from_millis(2),

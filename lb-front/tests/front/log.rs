@@ -69,6 +69,7 @@ impl Logged {
         let mut object = object.as_object().unwrap().clone();
         for time in [
             "time",
+            "queue_ms",
             "connect_ms",
             "first_byte_ms",
             "total_ms",
@@ -109,13 +110,13 @@ fn every_format_has_its_line() {
         (
             LogFormat::Common,
             format!(
-                r#"127.0.0.1 - - T T "POST /a?b=c HTTP/1.1" 200 5 ok -- web {address} 0 3 T T T"#
+                r#"127.0.0.1 - - T T "POST /a?b=c HTTP/1.1" 200 5 ok -- web {address} new 0 3 T T T T"#
             ),
         ),
         (
             LogFormat::Combined,
             format!(
-                r#"127.0.0.1 - - T T "POST /a?b=c HTTP/1.1" 200 5 "http://x/?q" "a \"b\"" ok -- web {address} 0 3 T T T"#
+                r#"127.0.0.1 - - T T "POST /a?b=c HTTP/1.1" 200 5 "http://x/?q" "a \"b\"" ok -- web {address} new 0 3 T T T T"#
             ),
         ),
     ] {
@@ -144,6 +145,48 @@ fn a_line_has_the_id_that_the_backend_was_told() {
     assert_eq!(line["request_id"].as_str(), seen[0].field("x-request-id"));
     assert!(line["total_ms"].as_f64() >= line["first_byte_ms"].as_f64());
     assert!(line["first_byte_ms"].as_f64() >= line["connect_ms"].as_f64());
+    // Nobody was before it.
+    assert_eq!(line["queue_ms"].as_f64(), Some(0.0));
+}
+
+#[test]
+fn a_line_tells_how_long_the_request_waited_for_a_place() {
+    let backend = Backend::start(|_| Reply::Stall(Vec::new()));
+    let narrow = Limits {
+        backend_connections: 1,
+        queue: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let log = LogSettings {
+        format: Some(LogFormat::Json),
+        ..LogSettings::default()
+    };
+    let logged = Logged::start(log, narrow, &[backend.address]);
+    let mut first = logged.front.client();
+    first.send(GET);
+    eventually("it has the place", || {
+        (backend.seen().len() == 1).then_some(())
+    });
+    assert_eq!(logged.front.ask(GET).status, 503);
+    let line: serde_json::Value = serde_json::from_str(&logged.lines(1)[0]).unwrap();
+    assert_eq!(line["reason"], "queue_timeout");
+    let (queue, total) = (line["queue_ms"].as_f64(), line["total_ms"].as_f64());
+    assert!(queue >= Some(50.0) && total >= queue, "{line}");
+}
+
+#[test]
+fn a_line_tells_whether_the_connection_was_there_already() {
+    let backend = Backend::named("hello");
+    let logged = Logged::of(LogFormat::Common, &[backend.address]);
+    let mut client = logged.front.client();
+    for _ in 0..2 {
+        assert_eq!(client.send(GET).answer().status, 200);
+    }
+    let lines = logged.lines(2);
+    for (line, how) in lines.iter().zip(["new", "reused"]) {
+        let expected = format!(" ok -- web {} {how} 0 0 T T T T", backend.address);
+        assert!(golden(line).ends_with(&expected), "{lines:?}");
+    }
 }
 
 /// The line in the common format about what `ask` does, from the request on.
@@ -191,19 +234,19 @@ fn every_reason_of_the_front_itself_has_its_line() {
     let line = |request| one(Limits::default(), &all, ask(request));
     assert_eq!(
         line("GET /x HTTP/1.1\r\nHost: nobody\r\n\r\n"),
-        r#""GET /x HTTP/1.1" 503 23 no_route SC - - 0 0 - - T"#
+        r#""GET /x HTTP/1.1" 503 23 no_route SC - - - 0 0 - - - T"#
     );
     assert_eq!(
         line("GET /x HTTP/1.1\r\nHost: down\r\n\r\n"),
-        r#""GET /x HTTP/1.1" 503 32 no_backend SC down - 0 0 - - T"#
+        r#""GET /x HTTP/1.1" 503 32 no_backend SC down - - 0 0 - - - T"#
     );
     assert_eq!(
         line("GET /x HTTP/1.1\r\nHost: a b\r\n\r\n"),
-        r#""GET /x HTTP/1.1" 400 43 bad_request PR - - 0 0 - - T"#
+        r#""GET /x HTTP/1.1" 400 43 bad_request PR - - - 0 0 - - - T"#
     );
     assert_eq!(
         line("GET /x HTTP/1.1\r\nHost: web\r\nVia: 1.1 lb-agent\r\n\r\n"),
-        r#""GET /x HTTP/1.1" 508 40 loop -- web - 0 0 - - T"#
+        r#""GET /x HTTP/1.1" 508 40 loop -- web - - 0 0 - - - T"#
     );
 }
 
@@ -214,21 +257,21 @@ fn what_never_became_a_request_has_a_line_too() {
     let line = |request| one(short(), &all, tell(request));
     assert_eq!(
         line("GET / HTTP/1.1\nHost: web\r\n\r\n"),
-        r#""-" 400 0 bad_request:bare_lf PR - - 0 0 - - T"#
+        r#""-" 400 0 bad_request:bare_lf PR - - - 0 0 - - - T"#
     );
     assert_eq!(
         line(
             "GET / HTTP/1.1\r\nHost: web\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
         ),
-        r#""-" 400 0 bad_request:two_framings PR - - 0 0 - - T"#
+        r#""-" 400 0 bad_request:two_framings PR - - - 0 0 - - - T"#
     );
     assert_eq!(
         line("GET  / HTTP/1.1\r\nHost: web\r\n\r\n"),
-        r#""-" 400 0 bad_request:malformed PR - - 0 0 - - T"#
+        r#""-" 400 0 bad_request:malformed PR - - - 0 0 - - - T"#
     );
     assert_eq!(
         line("GET / HTTP/1.1\r\nHost"),
-        r#""-" 408 0 header_timeout:header_timeout cR - - 0 0 - - T"#
+        r#""-" 408 0 header_timeout:header_timeout cR - - - 0 0 - - - T"#
     );
     assert_eq!(backend.seen().len(), 0);
 }
@@ -240,7 +283,7 @@ fn every_reason_of_a_backend_has_its_line() {
     let refused = refusing();
     assert_eq!(
         one(Limits::default(), &[refused], ask(GET)),
-        format!(r#""GET / HTTP/1.1" 502 49 connect_refused SC web {refused} 0 0 - - T"#)
+        format!(r#""GET / HTTP/1.1" 502 49 connect_refused SC web {refused} - 0 0 T - - T"#)
     );
     let with = |reply: fn() -> Reply, read: fn(&mut TestFront)| {
         let backend = Backend::start(move |_| reply());
@@ -256,24 +299,24 @@ fn every_reason_of_a_backend_has_its_line() {
     };
     assert_eq!(
         with(|| Reply::Close(Vec::new()), whole),
-        r#""GET / HTTP/1.1" 502 50 backend_reset SH web B 0 0 T - T"#
+        r#""GET / HTTP/1.1" 502 50 backend_reset SH web B new 0 0 T T - T"#
     );
     assert_eq!(
         with(|| Reply::Close(b"nonsense\r\n\r\n".into()), whole),
-        r#""GET / HTTP/1.1" 502 47 response_invalid PH web B 0 0 T T T"#
-            .replacen("T T T", "T - T", 1)
+        r#""GET / HTTP/1.1" 502 47 response_invalid PH web B new 0 0 T T T T"#
+            .replacen("T T T T", "T T - T", 1)
     );
     assert_eq!(
         with(|| Reply::Stall(Vec::new()), whole),
-        r#""GET / HTTP/1.1" 504 46 response_timeout sH web B 0 0 T - T"#
+        r#""GET / HTTP/1.1" 504 46 response_timeout sH web B new 0 0 T T - T"#
     );
     assert_eq!(
         with(|| Reply::Close(HALF.into()), cut),
-        r#""GET / HTTP/1.1" 200 4 response_truncated SD web B 0 0 T T T"#
+        r#""GET / HTTP/1.1" 200 4 response_truncated SD web B new 0 0 T T T T"#
     );
     assert_eq!(
         with(|| Reply::Stall(HALF.into()), cut),
-        r#""GET / HTTP/1.1" 200 4 response_stalled sD web B 0 0 T T T"#
+        r#""GET / HTTP/1.1" 200 4 response_stalled sD web B new 0 0 T T T T"#
     );
 }
 
@@ -284,7 +327,7 @@ fn every_reason_of_a_client_has_its_line() {
     let late = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 9\r\n\r\nhalf";
     assert_eq!(
         one(short(), &[address], tell(late)),
-        format!(r#""POST / HTTP/1.1" 408 46 body_timeout cD web {address} 0 4 T - T"#)
+        format!(r#""POST / HTTP/1.1" 408 46 body_timeout cD web {address} new 0 4 T T - T"#)
     );
     let leave = |front: &mut TestFront| {
         let seen = backend.seen().len();
@@ -296,7 +339,7 @@ fn every_reason_of_a_client_has_its_line() {
     };
     assert_eq!(
         one(Limits::default(), &[address], leave),
-        format!(r#""GET / HTTP/1.1" - 0 client_abort CH web {address} 0 0 T - T"#)
+        format!(r#""GET / HTTP/1.1" - 0 client_abort CH web {address} new 0 0 T T - T"#)
     );
 }
 
@@ -306,7 +349,7 @@ fn a_retry_shows_the_backend_that_answered_and_how_often() {
     let (refused, address) = (refusing(), backend.address);
     assert_eq!(
         one(Limits::default(), &[refused, address], ask(GET)),
-        format!(r#""GET / HTTP/1.1" 200 5 ok -- web {address} 1 0 T T T"#)
+        format!(r#""GET / HTTP/1.1" 200 5 ok -- web {address} new 1 0 T T T T"#)
     );
 }
 
@@ -328,7 +371,7 @@ fn a_tunnel_has_its_line_at_its_end() {
     };
     assert_eq!(
         one(Limits::default(), &[address], closed),
-        format!(r#""GET /socket HTTP/1.1" 101 5 ok -- web {address} 0 5 T T T"#)
+        format!(r#""GET /socket HTTP/1.1" 101 5 ok -- web {address} new 0 5 T T T T"#)
     );
     let idle = |front: &mut TestFront| {
         let mut client = front.client();
@@ -337,7 +380,7 @@ fn a_tunnel_has_its_line_at_its_end() {
     };
     assert_eq!(
         one(short(), &[address], idle),
-        format!(r#""GET /socket HTTP/1.1" 101 0 tunnel_idle cD web {address} 0 0 T T T"#)
+        format!(r#""GET /socket HTTP/1.1" 101 0 tunnel_idle cD web {address} new 0 0 T T T T"#)
     );
 }
 
@@ -470,7 +513,7 @@ fn a_connection_refused_over_http_2_has_a_line() {
         client.send(begin).send(settings).send(sent);
         let line = golden(&logged.lines(known + 1)[known]);
         let expected = r#"127.0.0.1 - - T T "-" - 0 bad_request:"#.to_owned() + fault;
-        assert_eq!(line, expected + " PR - - 0 0 - - T");
+        assert_eq!(line, expected + " PR - - - 0 0 - - - T");
     }
 }
 
