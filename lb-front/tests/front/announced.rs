@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    io::Write,
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -11,10 +12,14 @@ use lb_front::{
     Forwarding, Limits, Settings,
     log::{LogFormat, LogSettings},
     routes::{RouteAccess, RoutesChange},
+    tls::Tls,
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Backend, Client, GET, TestFront, eventually, routes};
+use crate::{
+    kit::{Backend, Client, GET, TestFront, eventually, routes},
+    tlskit::{certificate, config, over, try_connect},
+};
 
 /// A front that takes the word of 127.0.0.1 alone.
 fn front(limits: Limits, routes: &RoutesChange, log: LogSettings) -> TestFront {
@@ -235,4 +240,44 @@ fn http_2_may_follow() {
     let seen = backend.seen().pop().unwrap();
     let client: IpAddr = seen.field("x-forwarded-for").unwrap().parse().unwrap();
     assert_eq!(client, IpAddr::from([192, 0, 2, 7]));
+}
+
+#[test]
+fn tls_may_follow_and_its_client_is_the_one_in_the_header() {
+    let backend = Backend::named("a");
+    let front = TestFront::with_tls(Limits::default(), &[&backend]);
+    let tls = Tls {
+        certificates: vec![certificate(&["web"])],
+        ..Tls::default()
+    };
+    front.front.present(&tls).unwrap();
+    let settings = Settings {
+        forwarding: Forwarding {
+            proxy_protocol: vec!["127.0.0.1/32".parse().unwrap()],
+            ..Forwarding::default()
+        },
+        ..Settings::default()
+    };
+    front.front.publish(&routes(&[backend.address]), &settings);
+    for (header, client) in headers() {
+        let mut socket = TcpStream::connect(front.tls()).unwrap();
+        socket.write_all(&header).unwrap();
+        let mut connection = over(socket, &config(), "web").unwrap();
+        for _ in 0..2 {
+            assert_eq!(connection.send(GET).answer().body, "a");
+            let seen = backend.seen().pop().unwrap();
+            assert_eq!(seen.field("x-forwarded-for"), Some(client), "{header:?}");
+            assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
+        }
+    }
+    // Without a header there is no handshake; behind TLS it is no header.
+    assert!(try_connect(front.tls(), &config(), "web").is_err());
+    let refused = front.stats().rejected["bad_proxy_header"];
+    assert_eq!(refused, 1);
+    let mut socket = TcpStream::connect(front.tls()).unwrap();
+    socket.write_all(line("192.0.2.7").as_bytes()).unwrap();
+    let mut connection = over(socket, &config(), "web").unwrap();
+    connection.send(line("192.0.2.8")).send(GET);
+    assert!(connection.head().starts_with("HTTP/1.1 400 "));
+    assert_eq!(backend.seen().len(), 2 * headers().len());
 }
