@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use lb_front::rules::Rules;
+use lb_front::rules::{ProxyProtocol, Rules};
 use serde::Serialize;
 
 use crate::catalog::{Instance, InstanceKey, Problem};
@@ -150,6 +150,8 @@ pub enum CheckKind {
     Tcp,
     /// An HTTP GET of this path; 2xx and 3xx answers pass.
     Http(String),
+    /// The same behind a header of the PROXY protocol.
+    HttpAfter(ProxyProtocol, String),
     /// No probe: the source's word alone counts.
     Off,
 }
@@ -244,7 +246,11 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
                        remove one of the two";
         resolved.report(service, message.to_owned());
     }
-    if let Some(message) = front::useless(&resolved.options) {
+    let unfollowed = front::proxy_protocol::settle(&mut resolved.options);
+    for message in unfollowed
+        .into_iter()
+        .chain(front::useless(&resolved.options))
+    {
         resolved.report(service, message.to_owned());
     }
     for alias in std::mem::take(&mut resolved.aliases) {

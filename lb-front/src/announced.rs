@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     answer::Reason,
+    client::Ends,
     leave,
     proxy_header::{Header, MOST, Malformed, parse},
     worker::Worker,
@@ -29,20 +30,23 @@ pub(super) async fn serve(
     let began = Instant::now();
     let mut seen = 0;
     let mut deadline = began + worker.limits.first_byte;
-    let client = {
+    let ends = {
         let header = read(&stream, &mut seen);
         let mut header = std::pin::pin!(header);
         tokio::select! {
             biased; // What has come is served.
-            client = timeout_at(deadline, header.as_mut()) => client.ok(),
+            ends = timeout_at(deadline, header.as_mut()) => ends.ok(),
             () = worker.hurry.cancelled() => {
                 deadline = deadline.min(Instant::now() + leave::FIRST_REQUEST);
                 timeout_at(deadline, header).await.ok()
             }
         }
     };
-    match client {
-        Some(Ok(client)) => worker.take(stream, client.unwrap_or(peer), place, secure),
+    match ends {
+        Some(Ok(ends)) => {
+            let ends = ends.unwrap_or_else(|| Ends::of(&stream, peer));
+            worker.take(stream, ends, place, secure);
+        }
         // Whether the port is open is asked so.
         _ if seen == 0 => {}
         _ => refuse(&worker, peer, began.elapsed()),
@@ -57,7 +61,7 @@ fn refuse(worker: &Worker, peer: SocketAddr, took: Duration) {
 }
 
 /// Takes the header from `stream`, and counts the bytes that have come.
-async fn read(stream: &TcpStream, seen: &mut usize) -> io::Result<Option<SocketAddr>> {
+async fn read(stream: &TcpStream, seen: &mut usize) -> io::Result<Option<Ends>> {
     let mut bytes = vec![0; MOST];
     loop {
         let from = *seen;
@@ -67,9 +71,9 @@ async fn read(stream: &TcpStream, seen: &mut usize) -> io::Result<Option<SocketA
         }
         let header = parse(&bytes[..*seen]).map_err(|Malformed| io::ErrorKind::InvalidData)?;
         // Of a part all belongs to the header.
-        let (end, client) = match header {
+        let (end, ends) = match header {
             Header::Part => (*seen, None),
-            Header::Whole { length, client } => (length, Some(client)),
+            Header::Whole { length, ends } => (length, Some(ends)),
         };
         let mut taken = from;
         while taken < end {
@@ -81,8 +85,8 @@ async fn read(stream: &TcpStream, seen: &mut usize) -> io::Result<Option<SocketA
                 Err(error) => return Err(error),
             }
         }
-        if let Some(client) = client {
-            return Ok(client);
+        if let Some(ends) = ends {
+            return Ok(ends);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a client's socket and the requests on it tell each other.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::{
     crowd::{self, Token},
@@ -20,6 +21,8 @@ use super::{
 /// same, hence atomics.
 #[derive(Debug, Default)]
 pub(super) struct ClientState {
+    /// From where to where it leads.
+    pub(super) ends: Ends,
     /// Whether the client speaks TLS with us.
     secure: bool,
     /// Requests whose answer is complete.
@@ -41,6 +44,34 @@ pub(super) struct ClientState {
     _place: Option<OwnedSemaphorePermit>,
     /// What its address is counted by.
     token: Token,
+}
+
+/// Where a client's connection begins and where it ends, as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) client: SocketAddr,
+    pub(super) own: SocketAddr,
+}
+
+impl Ends {
+    /// Those of `socket`, whose peer is the client.
+    pub(super) fn of(socket: &TcpStream, client: SocketAddr) -> Self {
+        let own = socket.local_addr();
+        Self {
+            client,
+            own: own.unwrap_or(Self::default().own),
+        }
+    }
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        let nowhere = (Ipv4Addr::UNSPECIFIED, 0).into();
+        Self {
+            client: nowhere,
+            own: nowhere,
+        }
+    }
 }
 
 /// Why the client's stream was not read to its end.
@@ -66,8 +97,9 @@ impl Stop {
 }
 
 impl ClientState {
-    pub(super) fn new(place: OwnedSemaphorePermit, token: Token, secure: bool) -> Self {
+    pub(super) fn new(ends: Ends, place: OwnedSemaphorePermit, token: Token, secure: bool) -> Self {
         Self {
+            ends,
             secure,
             _place: Some(place),
             token,

@@ -14,7 +14,7 @@
 //! | `connection`, `client`, `crowd` | a client's connection, its state, how many it has |
 //! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
 //! | `gather` | few bytes in one piece, towards either side |
-//! | `announced`, `proxy_header` | which client a proxy says a connection is of, by the PROXY protocol |
+//! | `announced`, `proxy_header` | which client a proxy says a connection is of, by the PROXY protocol, and what backends are told by it |
 //! | `h2`, `grpc` | HTTP/2 from a client, answers of the front's own to calls of gRPC |
 //! | `tls` | the handshake, which certificate a client gets, and its stream after that |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |

@@ -29,6 +29,9 @@ pub struct Rules {
     /// `lb_path`: the prefix of paths that it has of its hosts, such as `/api`. Routes follow it, not the front's rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// `lb_proxy_protocol`: how its backends are told which client a connection is for. Not over HTTP/2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// `lb_sticky`: the name of the cookie that keeps a client at its backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<String>,
@@ -101,6 +104,16 @@ pub struct Maintenance {
     pub retry_after_seconds: Option<u64>,
     /// One line for whoever sees it; `None` is the usual one.
     pub notice: Option<String>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How often each client of a service may ask.

@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Front, Limits, announced,
     backend::pool::{self, Pool},
-    client::ClientState,
+    client::{ClientState, Ends},
     connection,
     crowd::Crowd,
     forward::Ids,
@@ -94,19 +94,20 @@ impl Worker {
         }
     }
 
-    /// Serves a connection of the client at `address` in this `place`, unless that has too many.
+    /// Serves a connection between these `ends` in this `place`, unless its client has too many.
     pub(super) fn take(
         self: &Rc<Self>,
         stream: TcpStream,
-        address: SocketAddr,
+        ends: Ends,
         place: OwnedSemaphorePermit,
         secure: bool,
     ) {
+        let address = ends.client;
         let limit = self.bearable(address.ip());
         let Some(token) = self.crowd.admit(address.ip(), limit) else {
             return self.counters.rejected(CROWD);
         };
-        let state = Arc::new(ClientState::new(place, token, secure));
+        let state = Arc::new(ClientState::new(ends, place, token, secure));
         self.counters.accepted.add_one();
         if secure {
             let serving = tls::serve(self.clone(), stream, address, state);
@@ -275,7 +276,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool, room: A
                     let serving = announced::serve(worker.clone(), stream, address, permit, secure);
                     worker.tasks.spawn_local(serving);
                 } else {
-                    worker.take(stream, address, permit, secure);
+                    let ends = Ends::of(&stream, address);
+                    worker.take(stream, ends, permit, secure);
                 }
             }
             Err(error) => {

@@ -297,7 +297,7 @@ pub(super) fn balance(balance: Balance) -> &'static str {
 fn check(check: &CheckKind) -> String {
     match check {
         CheckKind::Tcp => "tcp".to_owned(),
-        CheckKind::Http(path) => format!("http {path}"),
+        CheckKind::Http(path) | CheckKind::HttpAfter(_, path) => format!("http {path}"),
         CheckKind::Off => "off".to_owned(),
     }
 }

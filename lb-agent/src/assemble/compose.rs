@@ -231,7 +231,7 @@ fn unprobed(check: &CheckKind, since: SystemTime) -> Probe {
     Probe {
         state: match check {
             CheckKind::Off => ProbeState::Off,
-            CheckKind::Tcp | CheckKind::Http(_) => ProbeState::Starting,
+            CheckKind::Tcp | CheckKind::Http(_) | CheckKind::HttpAfter(..) => ProbeState::Starting,
         },
         since,
         error: None,

@@ -11,6 +11,7 @@ use http_body_util::Empty;
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
     select,
     time::timeout,
@@ -35,9 +36,14 @@ pub(super) async fn probe(target: &Target, limit: Duration) -> Outcome {
     let began = Instant::now();
     let (address, check) = target;
     let asked = async {
-        let stream = connect(*address).await?;
+        let mut stream = connect(*address).await?;
         match check {
             CheckKind::Http(path) => get(stream, *address, path).await,
+            CheckKind::HttpAfter(how, path) => {
+                let told = stream.write_all(&how.of_ourselves()).await;
+                told.map_err(|error| Outcome::Failed(plain(&error)))?;
+                get(stream, *address, path).await
+            }
             CheckKind::Tcp | CheckKind::Off => Ok(()),
         }
     };

@@ -5,13 +5,14 @@ mod canary;
 mod cors;
 mod headers;
 mod path;
+pub(super) mod proxy_protocol;
 mod rate;
 pub(crate) mod redirect;
 mod sticky;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_front::rules::{Canary, Cors, Maintenance, Rate, Redirect, Rules};
+use lb_front::rules::{Canary, Cors, Maintenance, ProxyProtocol, Rate, Redirect, Rules};
 
 pub(crate) use auth::is_list;
 use headers::Side;
@@ -33,6 +34,7 @@ pub(super) enum FrontSetting {
     Redirect(Option<Redirect>),
     Header(Side, String, Option<String>),
     Path(Option<String>),
+    ProxyProtocol(Option<ProxyProtocol>),
     Sticky(Option<String>),
     Strip(bool),
     Cors(Option<Cors>),
@@ -51,6 +53,7 @@ impl FrontSetting {
             Self::Maintenance(maintenance) => rules.maintenance = maintenance,
             Self::Redirect(redirect) => rules.redirect = redirect,
             Self::Path(path) => rules.path = path,
+            Self::ProxyProtocol(how) => rules.proxy_protocol = how,
             Self::Sticky(name) => rules.sticky = name,
             Self::Strip(strip) => rules.strip = strip,
             Self::Cors(cors) => rules.cors = cors,
@@ -131,6 +134,14 @@ pub const FRONT: &[Entry] = &[
         does: "the service has only these paths of its host names on the front, and other services may have others",
         since: "0.1.0",
         read: Read::Value(path::path),
+    },
+    Entry {
+        name: "lb_proxy_protocol",
+        values: "`v1`, `v2`, `off`",
+        default: "`off`",
+        does: "the front tells instances by the PROXY protocol which client a connection is for; an HTTP probe says that it is the agent's own. Not with `lb_proto=h2c`",
+        since: "0.1.0",
+        read: Read::Value(proxy_protocol::proxy_protocol),
     },
     Entry {
         name: "lb_rate",

@@ -218,13 +218,25 @@ async fn speak(id: String, mut call: Call) {
 
 /// What an instance answers, as the document says.
 fn told(id: &str, seen: &Seen) -> String {
-    let mut lines = seen.head.lines();
+    // Before the first request of a connection.
+    let mut head = &*seen.head;
+    let told = head
+        .strip_prefix("PROXY ")
+        .and_then(|it| it.split_once("\r\n"));
+    if let Some((_, rest)) = told {
+        head = rest;
+    }
+    let mut lines = head.lines();
     let mut words = lines.next().unwrap_or_default().split(' ');
     let mut text = format!(
         "{id}: {} {}\n",
         words.next().unwrap(),
         words.next().unwrap()
     );
+    if let Some((line, _)) = told {
+        let words: Vec<_> = line.split(' ').take(3).collect();
+        text.push_str(&format!("PROXY {}\n", words.join(" ")));
+    }
     for line in lines {
         let name = line.to_ascii_lowercase();
         let ours = ["x-forwarded-", "x-request-id"];

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     account::Account,
+    caller::Caller,
     eject::Share,
     h2c::Seat,
     lease::Lease,
@@ -14,7 +15,8 @@ use super::{
     send::ATTEMPTS,
 };
 use crate::{
-    answer::Reason, exchange::Exchange, policy::Wish, table::ServiceTable, worker::Worker,
+    answer::Reason, client::ClientState, exchange::Exchange, policy::Wish, table::ServiceTable,
+    worker::Worker,
 };
 
 /// The choice of one request's backends.
@@ -23,6 +25,8 @@ pub(super) struct Choosing<'a> {
     account: &'a Account,
     pub(super) service: Arc<ServiceTable>,
     wish: Wish,
+    /// Whose request it is, if backends want to know.
+    client: Option<Arc<ClientState>>,
     /// Its turn, if it needs one.
     start: OnceCell<usize>,
     tried: [Option<SocketAddr>; ATTEMPTS],
@@ -31,7 +35,7 @@ pub(super) struct Choosing<'a> {
 /// A way to a backend.
 pub(super) enum Way {
     Idle(Lease),
-    New(Place),
+    New(Place, Option<Caller>),
     /// On a connection that others have as well.
     Shared(Seat),
 }
@@ -69,11 +73,15 @@ impl<'a> Choosing<'a> {
         account: &'a Account,
         service: &Arc<ServiceTable>,
         wish: Wish,
+        client: &Arc<ClientState>,
     ) -> Self {
+        let policy = service.policy();
+        let is_told = policy.is_some_and(|policy| policy.proxy_protocol().is_some());
         Self {
             worker,
             account,
             wish,
+            client: is_told.then(|| client.clone()),
             start: OnceCell::new(),
             service: service.clone(),
             tried: [None; ATTEMPTS],
@@ -206,15 +214,24 @@ impl<'a> Choosing<'a> {
     }
 
     fn way(&self, host: &Rc<Host>) -> Option<Way> {
-        let idle = (!self.service.is_h2c()).then(|| host.take()).flatten();
-        idle.map(Way::Idle).or_else(|| self.beside(host))
+        let is_h2c = self.service.is_h2c();
+        let idle = (!is_h2c).then(|| host.take(self.caller().as_ref()));
+        let idle = idle.flatten().map(Way::Idle);
+        idle.or_else(|| self.beside(host))
+    }
+
+    /// The client that a connection is for, if its backend is told.
+    fn caller(&self) -> Option<Caller> {
+        let how = self.service.policy()?.proxy_protocol()?;
+        let client = self.client.clone()?;
+        Some(Caller { how, client })
     }
 
     /// A way to a backend beside connections that wait for a request.
     fn beside(&self, host: &Rc<Host>) -> Option<Way> {
         match self.service.is_h2c() {
             true => host.seat().map(Way::Shared),
-            false => host.claim().map(Way::New),
+            false => host.claim().map(|place| Way::New(place, self.caller())),
         }
     }
 

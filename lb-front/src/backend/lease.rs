@@ -13,12 +13,14 @@ use std::{
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::AsyncWriteExt as _,
     task::{AbortHandle, JoinHandle, spawn_local},
     time::{Instant, timeout},
 };
 
 use super::{
     account::Flight,
+    caller::{Caller, Known},
     connect::connect,
     pool::{Host, Place},
     socket::{Heard, Socket},
@@ -30,6 +32,8 @@ use crate::{answer::Reason, body::Upload, timer::Timer};
 pub(super) struct Idle(RefCell<Vec<Waiting>>);
 
 struct Waiting {
+    /// The client that it is for, if the backend knows one.
+    known: Option<Known>,
     sender: SendRequest<Upload>,
     heard: Heard,
     /// The connection holds it: gone means closed.
@@ -43,6 +47,8 @@ struct Waiting {
 /// A connection on loan.
 pub(crate) struct Lease {
     busy: Busy,
+    /// The client that it is for, if the backend knows one.
+    caller: Option<Caller>,
     pub(crate) sender: SendRequest<Upload>,
     /// Whether the backend sent anything.
     pub(crate) heard: Heard,
@@ -94,6 +100,21 @@ impl Drop for Task {
     }
 }
 
+impl Waiting {
+    fn is_for(&self, caller: Option<&Caller>) -> bool {
+        match (&self.known, caller) {
+            (None, None) => true,
+            (Some(known), Some(caller)) => known.is(caller),
+            _ => false,
+        }
+    }
+
+    /// Whether there is nobody any more whose requests it may carry.
+    fn is_orphan(&self) -> bool {
+        self.known.as_ref().is_some_and(Known::is_gone)
+    }
+}
+
 impl Idle {
     pub(super) fn len(&self) -> usize {
         self.0.borrow().len()
@@ -104,9 +125,9 @@ impl Idle {
         self.0.borrow_mut().clear();
     }
 
-    /// Closes those that are too old.
+    /// Closes those that are too old, or nobody's.
     pub(super) fn sweep(&self, now: Instant) {
-        let is_good = |it: &Waiting| !it.sender.is_closed() && now < it.until;
+        let is_good = |it: &Waiting| !it.sender.is_closed() && now < it.until && !it.is_orphan();
         self.0.borrow_mut().retain(is_good);
     }
 
@@ -122,14 +143,15 @@ impl Idle {
 }
 
 impl Host {
-    /// The newest idle connection that is still good.
-    pub(super) fn take(self: &Rc<Self>) -> Option<Lease> {
+    /// The newest idle connection that is still good and for this `caller`.
+    pub(super) fn take(self: &Rc<Self>, caller: Option<&Caller>) -> Option<Lease> {
         let mut all = self.idle.0.borrow_mut();
         if all.is_empty() {
             return None;
         }
         let now = Instant::now();
-        while let Some(idle) = all.pop() {
+        while let Some(place) = all.iter().rposition(|it| it.is_for(caller)) {
+            let idle = all.remove(place);
             if idle.sender.is_ready()
                 && now < idle.until
                 && let Some(place) = idle.place.upgrade()
@@ -137,6 +159,7 @@ impl Host {
                 self.counters().reused.add_one();
                 return Some(Lease {
                     busy: Busy::new(self),
+                    caller: caller.cloned(),
                     sender: idle.sender,
                     heard: idle.heard,
                     place,
@@ -154,13 +177,18 @@ impl Host {
 }
 
 impl Place {
-    /// A new connection in this place.
-    pub(super) async fn connect(self) -> Result<Lease, Reason> {
+    /// A new connection in this place, for this `caller` alone if there is one.
+    pub(super) async fn connect(self, caller: Option<Caller>) -> Result<Lease, Reason> {
         let host = self.0.clone();
         let place = Rc::new(self);
         let limits = host.limits();
         let connected = timeout(limits.connect, connect(host.address)).await;
-        let stream = connected.unwrap_or(Err(Reason::ConnectTimeout))?;
+        let mut stream = connected.unwrap_or(Err(Reason::ConnectTimeout))?;
+        if let Some(caller) = &caller {
+            // A new socket has room for it.
+            let told = stream.write_all(&caller.header()).await;
+            told.map_err(|_| Reason::BackendReset)?;
+        }
         let heard = Heard::default();
         let stream = Socket::new(stream, heard.clone());
         let mut builder = Builder::new();
@@ -178,6 +206,7 @@ impl Place {
         });
         Ok(Lease {
             busy: Busy::new(&host),
+            caller,
             sender,
             heard,
             place,
@@ -211,14 +240,22 @@ impl Lease {
     /// The answer has ended: the connection may carry another request.
     pub(crate) fn give_back(self) {
         let host = &self.busy.0;
-        if self.last || self.keep.is_zero() || self.sender.is_closed() || host.has_left() {
+        let caller = self.caller.as_ref();
+        if caller.is_some_and(Caller::leaves)
+            || self.last
+            || self.keep.is_zero()
+            || self.sender.is_closed()
+            || host.has_left()
+        {
             return;
         }
         let mut idle = host.idle.0.borrow_mut();
         if idle.len() >= host.limits().pool_size {
-            idle.remove(0);
+            let orphan = idle.iter().position(Waiting::is_orphan);
+            idle.remove(orphan.unwrap_or(0));
         }
         idle.push(Waiting {
+            known: caller.map(Caller::known),
             sender: self.sender,
             heard: self.heard,
             place: Rc::downgrade(&self.place),

@@ -7,6 +7,7 @@
 //! | `choose` | the next backend for it |
 //! | `pool`, `connect` | how many connections there may be, making one |
 //! | `lease`, `socket` | connections of one request at a time |
+//! | `caller` | which client alone one of these is for |
 //! | `h2c` | connections of many, and requests on them |
 //! | `loan`, `arriving` | a request's share in either, and the answer's body |
 //! | `account` | what a worker keeps about a service: `turns`, `budget` of retries, `eject`, `queue` |
@@ -15,6 +16,7 @@
 mod account;
 mod arriving;
 mod budget;
+mod caller;
 mod choose;
 mod connect;
 mod eject;

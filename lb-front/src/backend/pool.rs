@@ -171,7 +171,9 @@ impl Host {
     /// Room for one more connection.
     pub(super) fn claim(self: &Rc<Self>) -> Option<Place> {
         let common = &self.common;
-        if self.open.get() >= common.limits.backend_connections || !common.has_room() {
+        let full = self.open.get() >= common.limits.backend_connections;
+        // What still idles then is for somebody else.
+        if full && !self.idle.evict() || !common.has_room() {
             return None;
         }
         common.open.set(common.open.get() + 1);

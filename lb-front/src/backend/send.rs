@@ -48,7 +48,8 @@ pub(crate) async fn send(
     let service = &outgoing.service;
     let account = worker.pool.account(&service.label);
     let mut flight = Flight::begin(account.clone());
-    let mut choosing = Choosing::new(worker, &account, service, outgoing.note.wish);
+    let wish = outgoing.note.wish;
+    let mut choosing = Choosing::new(worker, &account, service, wish, exchange.client());
     let policy = service.policy();
     let retries = policy.and_then(Policy::retries).unwrap_or(RETRIES);
     let patience = policy.and_then(Policy::timeout);
@@ -85,7 +86,7 @@ pub(crate) async fn send(
             exchange.tries(host.address);
             let loan = match way {
                 Way::Idle(lease) => Ok(Loan::Whole(lease)),
-                Way::New(place) => Box::pin(place.connect()).await.map(Loan::Whole),
+                Way::New(place, caller) => Box::pin(place.connect(caller)).await.map(Loan::Whole),
                 Way::Shared(seat) => Box::pin(seat.ride()).await.map(Loan::Share),
             };
             let loan = match loan {

@@ -30,7 +30,7 @@ use super::{
     lasting::Lasting,
     passwords::{Full, Passwords, Question},
     request::Checked,
-    rules::Rules,
+    rules::{ProxyProtocol, Rules},
     table::{Group, Table},
 };
 use auth::{Auth, Who};
@@ -61,6 +61,7 @@ pub(super) struct Policy {
     strip: Option<Strip>,
     request: Fields,
     response: Fields,
+    proxy_protocol: Option<ProxyProtocol>,
     retries: Option<u8>,
     timeout: Option<Duration>,
 }
@@ -135,6 +136,7 @@ impl Policy {
             strip: (rules.path.as_deref().filter(|_| rules.strip)).and_then(Strip::new),
             request: Fields::new(&rules.request_headers),
             response: Fields::new(&rules.response_headers),
+            proxy_protocol: rules.proxy_protocol,
             retries: rules.retries,
             timeout: rules.timeout_milliseconds.map(Duration::from_millis),
         }
@@ -243,6 +245,11 @@ impl Policy {
             cors.tell(answer.response.headers_mut(), told);
         }
         answer
+    }
+
+    /// How backends are told which client a connection is for.
+    pub(super) fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.proxy_protocol
     }
 
     /// On how many more backends a request may be tried, if the service says so.

@@ -67,19 +67,29 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn start(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_after(|_, _| {}, reply)
+    }
+
+    /// What stands before the first request of a connection is for `first`.
+    pub(crate) fn start_after(
+        first: impl Fn(usize, &mut TcpStream) + Send + Sync + 'static,
+        reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let backend = Self {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
             open: Arc::default(),
         };
-        let (shared, reply) = (backend.clone(), Arc::new(reply));
+        let (shared, reply) = (backend.clone(), Arc::new((first, reply)));
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().enumerate() {
                 let (shared, reply) = (shared.clone(), reply.clone());
                 *shared.open.lock().unwrap() += 1;
                 thread::spawn(move || {
-                    shared.serve(&mut stream.unwrap(), connection, &*reply);
+                    let mut stream = stream.unwrap();
+                    reply.0(connection, &mut stream);
+                    shared.serve(&mut stream, connection, &reply.1);
                     *shared.open.lock().unwrap() -= 1;
                 });
             }

@@ -30,6 +30,7 @@ mod restart;
 mod sending;
 mod slow;
 mod smuggling;
+mod telling;
 mod tls;
 mod tlskit;
 mod upgrade;

@@ -6,6 +6,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use lb_front::rules::ProxyProtocol;
+
 use super::{Outcome, probe};
 use crate::options::CheckKind;
 
@@ -16,7 +18,10 @@ async fn server(answer: Vec<u8>) -> (SocketAddr, JoinHandle<String>) {
     let served = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
+        // A header in binary has such an end within it.
+        while !(request.ends_with(b"\r\n\r\n") && request.len() > 4)
+            && stream.read_buf(&mut request).await.unwrap() > 0
+        {}
         // The probe may hang up in the middle of a long answer.
         let _ = stream.write_all(&answer).await;
         String::from_utf8(request).unwrap()
@@ -25,8 +30,11 @@ async fn server(answer: Vec<u8>) -> (SocketAddr, JoinHandle<String>) {
 }
 
 async fn ask_http(answer: &[u8]) -> (Outcome, String) {
+    ask(CheckKind::Http("/a?b=c".to_owned()), answer).await
+}
+
+async fn ask(check: CheckKind, answer: &[u8]) -> (Outcome, String) {
     let (address, served) = server(answer.to_vec()).await;
-    let check = CheckKind::Http("/a?b=c".to_owned());
     let outcome = probe(&(address, check), LIMIT).await;
     (outcome, served.await.unwrap())
 }
@@ -60,6 +68,21 @@ async fn a_closed_port_is_refused() {
     let address = socket.local_addr().unwrap();
     let outcome = probe(&(address, CheckKind::Tcp), LIMIT).await;
     assert_eq!(outcome, Outcome::Failed("connection refused".to_owned()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_of_clients_learns_that_there_is_none() {
+    for (how, header) in [
+        (ProxyProtocol::V1, "PROXY UNKNOWN\r\n"),
+        (ProxyProtocol::V2, "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        let check = CheckKind::HttpAfter(how, "/health".to_owned());
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let (outcome, request) = ask(check, answer).await;
+        assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
+        let request = request.strip_prefix(header).unwrap();
+        assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use lb_front::rules::{Canary, Cors, Maintenance, Rate, Redirect, Rules, Target};
+use lb_front::rules::{Canary, Cors, Maintenance, ProxyProtocol, Rate, Redirect, Rules, Target};
 
 use crate::options::{
-    Options,
+    CheckKind, Options,
     tests::{check, check_wrong, tagged},
 };
 
@@ -319,6 +319,56 @@ fn pages_that_may_read_answers_are_named_by_their_origins() {
     ] {
         check_wrong(&format!("lb_cors={wrong}"), "beside origins `credentials`");
     }
+}
+
+#[test]
+fn instances_are_told_of_clients_and_probes_are_nobody_s() {
+    let told = |how| Rules {
+        proxy_protocol: Some(how),
+        ..Rules::default()
+    };
+    ruled("lb_proxy_protocol=v1", told(ProxyProtocol::V1));
+    ruled("lb_proxy_protocol=v2", told(ProxyProtocol::V2));
+    ruled("lb_proxy_protocol=off", Rules::default());
+    for wrong in ["", "true", "1", "2", "V2", "v3", "v1 v2"] {
+        check_wrong(&format!("lb_proxy_protocol={wrong}"), "v1, v2 or off");
+    }
+    let after = |tags: &[&str]| {
+        let resolved = tagged(tags);
+        assert_eq!(resolved.problems, [].into(), "{tags:?}");
+        resolved.options.check
+    };
+    let path = || "/x".to_owned();
+    for (how, kind) in [
+        ("v1", CheckKind::HttpAfter(ProxyProtocol::V1, path())),
+        ("v2", CheckKind::HttpAfter(ProxyProtocol::V2, path())),
+        ("off", CheckKind::Http(path())),
+    ] {
+        let how = format!("lb_proxy_protocol={how}");
+        assert_eq!(after(&[&how, "lb_check=http /x"]), kind);
+        assert_eq!(after(&[&how, "lb_check=tcp"]), CheckKind::Tcp);
+        assert_eq!(after(&[&how, "lb_check=off"]), CheckKind::Off);
+    }
+}
+
+#[test]
+fn a_connection_that_clients_share_is_none_of_theirs() {
+    let resolved = tagged(&[
+        "lb_proto=h2c",
+        "lb_proxy_protocol=v2",
+        "lb_check=http /x",
+        "lb_retries=1",
+    ]);
+    let [problem] = &resolved.problems.iter().collect::<Vec<_>>()[..] else {
+        panic!("{:?}", resolved.problems);
+    };
+    assert!(
+        problem.to_string().contains("remove one of the two"),
+        "{problem}"
+    );
+    let rules = resolved.options.front.unwrap();
+    assert_eq!((rules.proxy_protocol, rules.retries), (None, Some(1)));
+    assert_eq!(resolved.options.check, CheckKind::Http("/x".to_owned()));
 }
 
 #[test]
