@@ -284,16 +284,10 @@ impl Policy {
         note: Note,
         backend: Option<SocketAddr>,
     ) {
-        let headers = response.headers_mut();
-        if let (Some(cors), Some(told)) = (&self.cors, note.told) {
-            cors.tell(headers, told);
-        }
-        self.response.apply(headers);
-        if let Some(sticky) = &self.sticky {
-            sticky.tell(headers, note.shown, backend, note.secure);
-        }
+        let gzip = note.gzip;
+        self.on_switch(response.headers_mut(), note, backend);
         if self.compress {
-            compress::apply(response, note.gzip, asked);
+            compress::apply(response, gzip, asked);
         }
     }
 
@@ -304,6 +298,10 @@ impl Policy {
         note: Note,
         backend: Option<SocketAddr>,
     ) {
+        if let (Some(cors), Some(told)) = (&self.cors, note.told) {
+            cors.tell(headers, told);
+        }
+        self.response.apply(headers);
         if let Some(sticky) = &self.sticky {
             sticky.tell(headers, note.shown, backend, note.secure);
         }
