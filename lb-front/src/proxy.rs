@@ -341,6 +341,10 @@ fn relay(
     let head = exchange.is_head().then_some(&parts.headers);
     let length = head.and_then(|headers| headers.get(header::CONTENT_LENGTH));
     let length = length.cloned();
+    // This answer must say what to change to (RFC 9110 section 15.5.22).
+    let required =
+        parts.status == StatusCode::UPGRADE_REQUIRED && outgoing.client.version == Version::HTTP_11;
+    let upgrade = required.then(|| parts.headers.remove(header::UPGRADE));
     request::strip_hop_by_hop(&mut parts.headers);
     if let Some(length) = length {
         parts.headers.insert(header::CONTENT_LENGTH, length);
@@ -359,10 +363,15 @@ fn relay(
         policy.on_answer(&mut response, asked, outgoing.note, backend);
     }
     // The rest of the request is not waited for.
-    match upload.has_ended() {
-        true => response,
-        false => closing(response),
+    if !upload.has_ended() {
+        response = closing(response);
     }
+    if let Some(upgrade) = upgrade.flatten() {
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, upgrade);
+        headers.append(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    response
 }
 
 /// The connection ends with this answer, and it says so.
