@@ -30,23 +30,23 @@ pub(super) async fn run(
     let (backend_read, backend_write) = split(TokioIo::new(backend));
     let moved = Cell::new(Instant::now());
     let (up, down) = (Cell::new(0), Cell::new(0));
-    // Whoever fails to read or to write is the one who ends it.
-    let (by_client, by_backend) = (|_| Reason::ClientAbort, |_| Reason::ResponseTruncated);
+    // Whoever fails to read or to write is the one who ends it; but many clients end TLS without a word for it once the
+    // backend has ended.
+    let over = Cell::new(false);
+    let by_client = |_| match over.get() {
+        true => Reason::Ok,
+        false => Reason::ClientAbort,
+    };
+    let by_backend = |_| Reason::ResponseTruncated;
     let both = async {
-        tokio::try_join!(
-            pump(
-                (client_read, by_client),
-                (backend_write, by_backend),
-                &up,
-                &moved
-            ),
-            pump(
-                (backend_read, by_backend),
-                (client_write, by_client),
-                &down,
-                &moved
-            ),
-        )
+        let down = async {
+            let (from, to) = ((backend_read, by_backend), (client_write, by_client));
+            pump(from, to, &down, &moved).await?;
+            over.set(true);
+            Ok(())
+        };
+        let (from, to) = ((client_read, by_client), (backend_write, by_backend));
+        tokio::try_join!(pump(from, to, &up, &moved), down)
     };
     // However it ends, both sides are closed by the drop.
     tokio::select! {
