@@ -54,6 +54,8 @@ pub(crate) enum Reply {
     Echo(Vec<u8>),
     /// Sends, then neither sends nor closes.
     Stall(Vec<u8>),
+    /// The connection is someone else's, with whatever has come on it already.
+    Take(Box<dyn FnOnce(Client) + Send>),
 }
 
 /// A backend that remembers what it saw.
@@ -135,6 +137,11 @@ impl Backend {
                     drop(stream.write_all(&bytes));
                     drop(stream.read(&mut [0]));
                     return;
+                }
+                Reply::Take(taker) => {
+                    let mut client = Client::over(stream.try_clone().unwrap());
+                    client.buffer = buffer;
+                    return taker(client);
                 }
             }
         }
