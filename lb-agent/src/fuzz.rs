@@ -23,11 +23,9 @@ use crate::{
     options,
 };
 
-/// A function of bytes that must neither panic nor break what it asserts.
-pub type Target = fn(&[u8]);
-
 /// Every target, by its name.
-pub const TARGETS: &[(&str, Target)] = &[
+#[cfg(test)]
+const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
     ("consul_checks", consul_checks),
     ("consul_keys", consul_keys),
     ("consul_listing", consul_listing),
@@ -137,52 +135,7 @@ fn readable(problem: &Problem) {
     assert!(problem.message.len() < 2_000, "{}", problem.message.len());
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    use super::*;
-
-    /// Seeds and crashes that were found are tests for ever.
-    #[test]
-    fn every_kept_input_of_every_target_is_harmless() {
-        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
-        for (name, target) in TARGETS {
-            let mut replayed = 0;
-            for kind in ["corpus", "crashes"] {
-                let Ok(folder) = fs::read_dir(fuzz.join(kind).join(name)) else {
-                    assert_eq!(kind, "crashes", "{name} has no seeds in fuzz/corpus");
-                    continue;
-                };
-                for input in folder {
-                    let path = input.unwrap().path();
-                    let data = fs::read(&path).unwrap();
-                    let ended = std::panic::catch_unwind(|| target(&data));
-                    assert!(ended.is_ok(), "{name} fails with {}", path.display());
-                    replayed += 1;
-                }
-            }
-            assert!(replayed > 1, "{name} has no seeds in fuzz/corpus");
-        }
-    }
-
-    #[test]
-    fn every_target_can_be_run() {
-        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
-        let programs = fs::read_dir(fuzz.join("targets")).unwrap();
-        // The others are lb-front's.
-        let ours = |path: &Path| {
-            fs::read_to_string(path)
-                .unwrap()
-                .contains("lb_agent::fuzz::")
-        };
-        let mut programs: Vec<_> = programs
-            .map(|it| it.unwrap().path())
-            .filter(|path| ours(path))
-            .map(|path| path.file_stem().unwrap().to_owned())
-            .collect();
-        programs.sort();
-        let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-        assert_eq!(programs, names);
-    }
+#[test]
+fn every_kept_input_of_every_target_is_harmless() {
+    lb_testkit::fuzz::replay("lb_agent", TARGETS).unwrap();
 }

@@ -4,9 +4,12 @@
 //! it, its devices, routes and mounts with the last process that uses it. A [`Cgroup`] has a name, so a watchdog
 //! ends and removes it even when its owner was killed. What the demo, the benches and the kernel tests make of
 //! these is theirs.
+//!
+//! [`fuzz`] is another thing: what fuzzing has found runs again in the tests of several crates.
 
 mod cgroup;
 mod docker;
+pub mod fuzz;
 mod netns;
 mod process;
 mod socket;
