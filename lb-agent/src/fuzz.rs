@@ -5,6 +5,7 @@
 
 mod consul;
 mod docker;
+mod front;
 mod registrar;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ pub use consul::{
     consul_checks, consul_keys, consul_listing, consul_names, consul_registered, consul_self,
 };
 pub use docker::{docker_container, docker_events};
+pub use front::{certificate, htpasswd};
 pub use registrar::registrar;
 
 use lb_front::carried;
@@ -26,6 +28,7 @@ use crate::{
 /// Every target, by its name.
 #[cfg(test)]
 const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
+    ("certificate", certificate),
     ("consul_checks", consul_checks),
     ("consul_keys", consul_keys),
     ("consul_listing", consul_listing),
@@ -35,6 +38,7 @@ const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
     ("docker_container", docker_container),
     ("docker_events", docker_events),
     ("host_names", host_names),
+    ("htpasswd", htpasswd),
     ("options", options),
     ("registrar", registrar),
     ("services_file", services_file),

@@ -3,7 +3,7 @@
 //! The front's process may read no file, so what is in them is sent to it. What cannot be used is a problem, and what was
 //! there before stays in use. Nothing here prints a key.
 
-pub(super) mod validity;
+pub(crate) mod validity;
 
 use std::{
     collections::BTreeMap,

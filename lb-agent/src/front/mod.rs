@@ -3,7 +3,7 @@
 //! What runs in that process is the crate [`lb_front`].
 
 mod acme;
-mod certificates;
+pub(crate) mod certificates;
 mod sticky;
 mod supervise;
 pub mod users;

@@ -3,7 +3,7 @@
 //! A service names a list and never a file. The front cannot read files, so it is told what is in them. A list whose file
 //! cannot be read is no list, and whoever asks for it is closed: what was right before may have been taken away on purpose.
 
-mod htpasswd;
+pub(crate) mod htpasswd;
 
 use std::{
     collections::BTreeMap,

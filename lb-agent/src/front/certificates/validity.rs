@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::docker::time::days_since_1970;
 
 /// The first and the last moment of the certificate `der`; `None` if it is none.
-pub(in crate::front) fn validity(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
+pub(crate) fn validity(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
     let (certificate, _) = element(der, SEQUENCE)?;
     let (mut rest, _) = element(certificate, SEQUENCE)?;
     // The version has a default.

@@ -7,7 +7,7 @@ use lb_front::users::Users;
 use crate::options::cut;
 
 /// The users of a file, and what is wrong with other lines. Nothing of a password or a hash is ever told.
-pub(super) fn read(text: &[u8]) -> (Users, Vec<String>) {
+pub(crate) fn read(text: &[u8]) -> (Users, Vec<String>) {
     let mut users = BTreeMap::new();
     let mut wrong = Vec::new();
     for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
