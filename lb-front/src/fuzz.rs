@@ -4,19 +4,29 @@
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
 mod announced;
+mod fields;
+mod forwarding;
+mod frames;
 pub(crate) mod framing;
 mod routing;
+mod rules;
 
 pub use announced::front_proxy_header;
+pub use forwarding::front_forwarding;
+pub use frames::front_frames;
 pub use framing::front_guard;
 pub use routing::front_route;
+pub use rules::front_rules;
 
 /// Every target, by its name.
 #[cfg(test)]
 const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
+    ("front_forwarding", front_forwarding),
+    ("front_frames", front_frames),
     ("front_guard", front_guard),
     ("front_proxy_header", front_proxy_header),
     ("front_route", front_route),
+    ("front_rules", front_rules),
 ];
 
 #[test]

@@ -26,7 +26,7 @@ use flow::{Flow, Flowing, Streams, Tasks};
 use watch::Watched;
 
 mod flow;
-mod frames;
+pub(super) mod frames;
 mod watch;
 
 /// Whether a connection that begins with `bytes` is HTTP/2; `None` while they may become it.

@@ -3,7 +3,7 @@
 
 /// Where a client's stream stands.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     /// Of the preface, then of the payload of the present frame: bytes still to come.
     left: u32,
     head: [u8; HEAD],
@@ -13,7 +13,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// A stream that begins with its preface.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             left: PREFACE,
             head: [0; HEAD],
@@ -22,7 +22,7 @@ impl Frames {
     }
 
     /// Reads on; how many frames began that are neither a request nor part of one.
-    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> u32 {
+    pub(crate) fn scan(&mut self, mut bytes: &[u8]) -> u32 {
         let mut idle = 0;
         loop {
             let skipped = bytes.len().min(self.left as usize);

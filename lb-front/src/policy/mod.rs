@@ -71,7 +71,7 @@ pub(super) struct Policy {
 pub(super) struct Note {
     told: Option<Told>,
     /// Whether the client takes it compressed.
-    gzip: bool,
+    pub(super) gzip: bool,
     pub(super) wish: Wish,
     shown: Shown,
     secure: bool,

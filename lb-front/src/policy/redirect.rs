@@ -1,5 +1,7 @@
 //! `lb_redirect`: the URL that a client is sent to.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use hyper::{
     StatusCode,
@@ -32,8 +34,13 @@ impl Redirect {
         let host = &checked.host;
         let port = port(&checked.authority);
         let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        // The server as a whole, `*`, has no URL (RFC 9110 section 7.1).
-        let path = if path == "*" { "/" } else { path };
+        let path = match path {
+            // The server as a whole has no URL (RFC 9110 section 7.1).
+            "*" => Cow::Borrowed("/"),
+            // An absolute target may have a query and no path.
+            _ if path.starts_with('?') => Cow::Owned(format!("/{path}")),
+            _ => Cow::Borrowed(path),
+        };
         let location = match &self.to {
             Target::Https(None) => format!("https://{host}{path}"),
             Target::Https(Some(port)) => format!("https://{host}:{port}{path}"),
@@ -44,7 +51,7 @@ impl Redirect {
             true => ("https://", 443),
             false => ("http://", 80),
         };
-        if is_here(&location, here, host, port, path) {
+        if is_here(&location, here, host, port, &path) {
             return None;
         }
         let mut response = text(self.status, Bytes::from_static(b"redirect: see Location\n"));
