@@ -420,6 +420,11 @@ fn words(service: &str, instance: &Instance, resolved: &mut Resolved) -> Vec<(St
             },
         }
     }
+    // What was hoped for by that in HAProxy's template is an option of the front here, which may be stated itself.
+    let sticky = instance.tags.contains(STICKY);
+    if sticky && words.iter().all(|(stated, _)| stated != "lb_sticky") {
+        words.extend(option("lb_sticky", bare("lb_sticky")));
+    }
     words
 }
 
@@ -461,7 +466,10 @@ const DISAGREEMENTS: usize = 3;
 const PREFIX: &str = "lb_";
 
 /// Tags with a meaning of their own, which therefore name no part of a service.
-const RESERVED_TAGS: [&str; 2] = ["sticky_session", UDP];
+const RESERVED_TAGS: [&str; 2] = [STICKY, UDP];
+
+/// The tag by which templates for HAProxy were told to keep clients at their instance.
+const STICKY: &str = "sticky_session";
 
 /// The tag of an instance at a UDP port, as registrators set it.
 const UDP: &str = "udp";

@@ -270,6 +270,7 @@ fn a_cookie_that_keeps_clients_has_a_name() {
         sticky: Some(name.to_owned()),
         ..Rules::default()
     };
+    ruled("sticky_session", named("lb_sticky"));
     ruled("lb_sticky", named("lb_sticky"));
     ruled("lb_sticky=true", named("lb_sticky"));
     ruled("lb_sticky=false", Rules::default());
@@ -279,6 +280,21 @@ fn a_cookie_that_keeps_clients_has_a_name() {
         "", "off", "Yes", "TRUE", "a b", "a;b", "a=b", "\u{e4}", &long,
     ] {
         check_wrong(&format!("lb_sticky={wrong}"), "the name of the cookie");
+    }
+}
+
+#[test]
+fn the_tag_of_the_demo_keeps_clients_where_nothing_else_is_said() {
+    for (own, name) in [
+        ("lb_sticky", Some("lb_sticky")),
+        ("lb_sticky=shop", Some("shop")),
+        ("lb_sticky=false", None),
+    ] {
+        let resolved = tagged(&["sticky_session", own]);
+        let rules = resolved.options.front;
+        let sticky = rules.as_ref().and_then(|rules| rules.sticky.as_deref());
+        assert_eq!(sticky, name, "{own}");
+        assert!(resolved.problems.is_empty() && resolved.domain_tags.is_empty());
     }
 }
 
