@@ -13,7 +13,8 @@ pub struct UninstallArgs {
     /// Only tell what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Remove the agent's files in the state directory, too: drains, VIP records, the admin token
+    /// Remove the agent's files in the state directory, too: drains, VIP records, the
+    /// admin token, the key of cookies, and certificates by ACME
     #[arg(long)]
     pub purge: bool,
     /// The root directory of the host's files, for a container that sees them elsewhere

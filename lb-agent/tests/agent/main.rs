@@ -24,6 +24,7 @@ mod changes;
 mod choices;
 mod collisions;
 mod consul_tls;
+mod documents;
 mod drains;
 mod handover;
 mod kills;
