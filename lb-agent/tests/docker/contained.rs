@@ -1,6 +1,10 @@
 //! The agent in a container, with the rights that the files in compose/ and deploy/ give it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+};
 
 use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
 use serde_json::Value;
@@ -16,6 +20,11 @@ const BINARY: &str = env!("CARGO_BIN_EXE_lb-agent");
 
 /// Starts it with these arguments of `docker run` more.
 fn start_agent(docker: &Docker, arguments: &[&str]) {
+    start_agent_with(docker, arguments, "");
+}
+
+/// The same with this configuration more.
+fn start_agent_with(docker: &Docker, arguments: &[&str], more: &str) {
     let folder = docker.folder();
     docker.prepare_for_agent("bpf").unwrap();
     let place = folder.display();
@@ -25,7 +34,7 @@ fn start_agent(docker: &Docker, arguments: &[&str]) {
          [sources.docker]\nsocket = \"unix://{}\"\n\
          [front]\nlisten = [\"127.0.0.1:80\"]\n\
          [dns]\nupstreams = []\n\
-         [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n",
+         [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n{more}",
         docker.socket().display()
     );
     fs::write(folder.join("lb.toml"), config).unwrap();
@@ -196,6 +205,54 @@ fn with_the_rights_of_compose_it_does_all_that_it_is_for() {
     start_agent(&docker, &arguments);
     assert!(is_filtered(&docker));
     assert_does_all(&docker);
+}
+
+/// As other programs write it who replace a file, for their own user alone.
+fn write_for_others(folder: &Path, name: &str, text: &str) {
+    let new = folder.join("new");
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&new, Some(1000), Some(1000)).unwrap();
+    fs::rename(new, folder.join(name)).unwrap();
+}
+
+fn certificate(name: &str) -> String {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    made.cert.pem() + &made.signing_key.serialize_pem()
+}
+
+#[test]
+fn certificates_and_users_are_read_from_a_folder_of_another_user_and_when_they_change() {
+    let docker = engine();
+    let folder = docker.folder().join("private");
+    fs::create_dir(&folder).unwrap();
+    chown(&folder, Some(1000), Some(1000)).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    write_for_others(&folder, "shop.pem", &certificate("one.example"));
+    let user = "ann:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n";
+    write_for_others(&folder, "staff.htpasswd", user);
+    let profile = format!("seccomp={PROFILE}");
+    let mount = format!("{}:/etc/lb/private:ro", folder.display());
+    let arguments = ["--security-opt", &profile, "-v", &mount];
+    start_agent_with(
+        &docker,
+        &arguments,
+        "[front.tls]\nlisten = [\"127.0.0.1:443\"]\nfolder = \"/etc/lb/private\"\n\
+         [front.auth]\nstaff = \"/etc/lb/private/staff.htpasswd\"\n",
+    );
+    until_line(&docker, "tls", |it| it.contains("one.example"));
+    write_for_others(&folder, "shop.pem", &certificate("two.example"));
+    until_line(&docker, "tls", |it| it.contains("two.example"));
+    let labels = ["-l", "SERVICE_80_NAME=shop", "-l", "SERVICE_LB_AUTH=staff"];
+    start(&docker, "one", &labels);
+    // Without the list it would be 503.
+    let asked = eventually(LIMIT, || {
+        match curl(&docker, None, "http://shop.localhost/") {
+            Err(error) if error.to_string().contains("401") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    asked.unwrap();
 }
 
 #[test]
