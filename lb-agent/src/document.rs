@@ -103,6 +103,11 @@ pub(crate) struct Table<'t> {
 }
 
 impl<'t> Table<'t> {
+    /// Whether the key is there, and was not taken yet.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// A string, if the key is there.
     pub(crate) fn string(
         &mut self,

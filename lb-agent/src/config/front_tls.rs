@@ -1,7 +1,7 @@
 //! `[front.tls]`: where the front speaks TLS, with what, and what becomes of those who do not.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
@@ -37,13 +37,7 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<FrontTls
             hsts: judge.text(&raw.tls_hsts, None, hsts),
         },
     };
-    if tls.files
-        == (Files {
-            only_1_3: tls.files.only_1_3,
-            ..Files::default()
-        })
-        && tls.acme.is_none()
-    {
+    if raw.tls_certificates.is_none() && raw.tls_folder.is_none() && raw.acme.is_none() {
         judge.wrong(
             table,
             "[front.tls] has no certificate; name pairs of files in `certificates`, or a `folder` of them",
@@ -131,16 +125,21 @@ fn acme(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<Acme> {
 }
 
 fn directory(text: &str) -> Result<String, String> {
-    match text.strip_prefix("https://") {
-        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
-        _ => Err("write a URL with https://".to_owned()),
-    }
+    let whole = text.starts_with("https://") && reqwest::Url::parse(text).is_ok();
+    whole
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write a URL with https://".to_owned())
 }
 
 fn contact(text: &str) -> Result<String, String> {
-    match text.split_once(':') {
-        Some(("mailto", address)) if address.contains('@') => Ok(text.to_owned()),
-        _ => Err("write an address such as mailto:admin@example.org".to_owned()),
+    let address = text.strip_prefix("mailto:");
+    let parts = address.and_then(|address| address.split_once('@'));
+    let whole = |(user, host): (&str, &str)| {
+        !user.is_empty() && is_dns_name(host) && !text.contains([' ', ','])
+    };
+    match parts.is_some_and(whole) {
+        true => Ok(text.to_owned()),
+        false => Err("write an address such as mailto:admin@example.org".to_owned()),
     }
 }
 
@@ -151,7 +150,7 @@ fn name(text: &str) -> Result<String, String> {
         );
     }
     let name = text.to_ascii_lowercase();
-    match is_dns_name(&name) {
+    match is_dns_name(&name) && name.parse::<IpAddr>().is_err() {
         true => Ok(name),
         false => Err("write a name such as www.example.org".to_owned()),
     }
@@ -201,148 +200,10 @@ fn hsts(text: &str) -> Result<Option<String>, String> {
     Ok(Some(value))
 }
 
-const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443);
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443);
 
 /// Ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::resolve::tests::World;
-
-    fn tls(text: &str) -> FrontTls {
-        let world = World::new().toml(&format!("[front.tls]\n{text}"));
-        world.config().front.tls.unwrap()
-    }
-
-    const PAIR: &str = "certificates = [{ certificate = \"/a.pem\", key = \"/a.key\" }]\n";
-
-    #[track_caller]
-    fn wrong(text: &str, expect: &[(&str, &str)]) {
-        World::new().toml(text).wrong(expect);
-    }
-
-    #[test]
-    fn without_the_table_there_is_no_tls() {
-        assert_eq!(World::new().config().front.tls, None);
-    }
-
-    #[test]
-    fn certificates_are_enough() {
-        let tls = tls(PAIR);
-        assert_eq!(tls.listen, ["0.0.0.0:443".parse().unwrap()]);
-        let pair = Pair {
-            certificate: "/a.pem".into(),
-            key: "/a.key".into(),
-        };
-        assert_eq!(tls.files.pairs, [pair]);
-        assert_eq!(tls.https, HttpsSettings::default());
-        assert!(!tls.files.only_1_3);
-    }
-
-    #[test]
-    fn every_key_is_read() {
-        let tls = tls(
-            "listen = [\":8443\", \"[::]:8443\"]\nfolder = \"/certs\"\nmin_version = \"1.3\"\n\
-             redirect = \"308 https:8443\"\nhsts = \"1h includeSubDomains preload\"\n\
-             [[front.tls.certificates]]\ncertificate = \"/both.pem\"\n",
-        );
-        assert_eq!(
-            tls.listen,
-            [
-                "0.0.0.0:8443".parse().unwrap(),
-                "[::]:8443".parse().unwrap()
-            ]
-        );
-        assert_eq!(tls.files.pairs[0].key, Path::new("/both.pem"));
-        assert_eq!(tls.files.folder, Some("/certs".into()));
-        assert!(tls.files.only_1_3);
-        let to = rules::Target::Https(Some(8443));
-        assert_eq!(
-            tls.https.redirect,
-            Some(rules::Redirect { status: 308, to })
-        );
-        let hsts = "max-age=3600; includeSubDomains; preload";
-        assert_eq!(tls.https.hsts.as_deref(), Some(hsts));
-        let off = self::tls(&format!("{PAIR}redirect = \"off\"\nhsts = \"off\"\n"));
-        assert_eq!(off.https, HttpsSettings::default());
-    }
-
-    #[test]
-    fn every_mistake_has_its_line_and_a_remedy() {
-        wrong(
-            "[front.tls]\nhsts = \"1h\"\n",
-            &[("/etc/lb/lb.toml:1", "has no certificate; name pairs")],
-        );
-        for (key, value, remedy) in [
-            ("min_version", "1.1", "1.2 or 1.3"),
-            ("redirect", "http://a.example", "https or https:<port>"),
-            ("redirect", "200 https", "301, 302, 307 or 308"),
-            ("hsts", "for ever", "a time such as 4320h"),
-            ("hsts", "1h preload preload", "a time such as 4320h"),
-            ("hsts", "999999h", "a time such as 4320h"),
-        ] {
-            let text = format!("[front.tls]\n{PAIR}{key} = \"{value}\"\n");
-            wrong(&text, &[("/etc/lb/lb.toml:3", remedy)]);
-        }
-        wrong(
-            &format!("[front.tls]\n{PAIR}listen = [\"here\"]\n"),
-            &[("/etc/lb/lb.toml:3", "an IP address and a port")],
-        );
-        wrong(
-            "[front.tls.acme]\n",
-            &[
-                ("/etc/lb/lb.toml:1", "needs a `directory`"),
-                ("/etc/lb/lb.toml:1", "needs `names`"),
-                ("/etc/lb/lb.toml:1", "needs `accept_terms = true`"),
-            ],
-        );
-        for (key, remedy) in [
-            (
-                "names = [\"*.a.example\"]",
-                "a wildcard has to be proven in DNS",
-            ),
-            ("names = [\"a b\"]", "a name such as"),
-            ("contact = [\"admin\"]", "mailto:admin@example.org"),
-            ("directory = \"http://a.example\"", "with https://"),
-        ] {
-            let rest = [
-                ("names", "[\"a.example\"]"),
-                ("directory", "\"https://a.example/dir\""),
-            ];
-            let rest = rest.into_iter().filter(|(name, _)| !key.starts_with(name));
-            let rest: String = rest
-                .map(|(name, value)| format!("{name} = {value}\n"))
-                .collect();
-            let text = format!("[front.tls.acme]\n{key}\naccept_terms = true\n{rest}");
-            wrong(&text, &[("/etc/lb/lb.toml:2", remedy)]);
-        }
-        wrong(
-            "[front.tls]\ncertificates = [{ key = \"/a.key\" }]\n",
-            &[("/etc/lb/lb.toml:2", "needs a `certificate`")],
-        );
-        wrong(
-            "[front.tls]\ncertificates = [{ certificate = \"\" }]\n",
-            &[
-                ("/etc/lb/lb.toml:2", "the path is empty"),
-                ("/etc/lb/lb.toml:1", "has no certificate"),
-            ],
-        );
-        wrong(
-            "[front.tls]\ncertificates = \"/a.pem\"\n",
-            &[(
-                "/etc/lb/lb.toml:2",
-                "`certificates` must be a list of tables",
-            )],
-        );
-        wrong(
-            &format!("[front]\nlisten = [\":443\"]\n[front.tls]\n{PAIR}"),
-            &[("/etc/lb/lb.toml:2", "is where [front.tls] listens")],
-        );
-        wrong(
-            &format!("[front]\nlisten = [\":8080\"]\n[front.tls]\n{PAIR}listen = [\":8080\"]\n"),
-            &[("/etc/lb/lb.toml:5", "TLS needs a port of its own")],
-        );
-    }
-}
+mod tests;

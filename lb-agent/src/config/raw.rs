@@ -460,11 +460,12 @@ impl Keys {
         let line = tables.first()?.line;
         let mut pairs = Vec::new();
         for mut table in tables {
+            let is_whole = table.has("certificate");
             let pair = RawPair {
                 certificate: self.string(&mut table, "certificate"),
                 key: self.string(&mut table, "key"),
             };
-            if pair.certificate.is_none() {
+            if !is_whole {
                 let message = format!("[[{key}]] needs a `certificate`");
                 self.reader.report(table.line, message);
             }

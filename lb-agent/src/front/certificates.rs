@@ -169,7 +169,8 @@ impl Shelf {
             match list(folder) {
                 Ok(listed) => (self.listed, self.unlisted) = (listed, None),
                 Err(error) => {
-                    self.unlisted = Some(format!("cannot be read: {error}; what it held stays"));
+                    let why = format!("cannot be read: {error}; {UNREADABLE}; what it held stays");
+                    self.unlisted = Some(why);
                 }
             }
         }
@@ -319,7 +320,7 @@ fn list(folder: &Path) -> io::Result<Vec<Pair>> {
 fn read(pair: &Pair) -> Result<Good, String> {
     let text = |path: &Path| {
         fs::read_to_string(path)
-            .map_err(|error| format!("{} cannot be read: {error}", path.display()))
+            .map_err(|error| format!("{} cannot be read: {error}; {UNREADABLE}", path.display()))
     };
     let certificate = Certificate {
         chain: text(&pair.certificate)?,
@@ -349,6 +350,8 @@ fn good_of(certificate: Certificate, file: &Path) -> Result<Good, CertificateErr
         from,
     })
 }
+
+const UNREADABLE: &str = "correct the path or the permissions";
 
 /// As often as other files are looked at that nobody tells us of.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -39,7 +39,9 @@ pub enum CertificateError {
     #[error("the private key is encrypted; write it without a passphrase")]
     EncryptedKey,
     /// They do not belong together.
-    #[error("the private key is not that of the first certificate")]
+    #[error(
+        "the private key is not that of the first certificate; give the key that belongs to it, and put it before those of its authorities"
+    )]
     OtherKey,
     /// Of a kind that is not known, or broken.
     #[error("it cannot be used: {0}")]

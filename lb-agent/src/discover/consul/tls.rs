@@ -64,7 +64,9 @@ pub enum TlsError {
     )]
     Half,
     /// Nobody is trusted.
-    #[error("no certificate authority is known to this system; name Consul's with ca_file")]
+    #[error(
+        "no certificate authority is known to this system; name one with ca_file, or give a container the host's /etc/ssl/certs"
+    )]
     NobodyTrusted,
     /// The name is none.
     #[error("`{0}` is no name that a certificate can hold; correct tls_server_name")]

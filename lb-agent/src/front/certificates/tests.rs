@@ -115,7 +115,7 @@ fn a_file_that_changes_is_in_use_and_one_that_breaks_is_not() {
     let mut disk = Disk::new(Some("x"));
     disk.check(
         &[],
-        &["certificate x.one: x.one cannot be read: No such file"],
+        &["certificate x.one: x.one cannot be read: No such file or directory (os error 2); correct the path"],
     );
     let (first, second) = (made("first.example"), made("second.example"));
     disk.write("x.one", &first.chain);
@@ -128,7 +128,7 @@ fn a_file_that_changes_is_in_use_and_one_that_breaks_is_not() {
     disk.check(&["first.example"], &[]);
     disk.check(
         &["first.example"],
-        &["the private key is not that of the first certificate; the one before stays in use"],
+        &["put it before those of its authorities; the one before stays in use"],
     );
     assert!(!changes.has_changed().unwrap());
     disk.write("x.two", &second.key);
@@ -193,19 +193,12 @@ fn a_folder_that_cannot_be_read_takes_nothing_away() {
 
 #[test]
 fn a_key_that_may_not_be_read_any_more_is_told() {
-    let mut disk = Disk::new(Some("a"));
-    let Certificate { chain, key } = made("a");
-    disk.write("a.one", &chain);
-    disk.write("a.two", &key);
-    let path = disk.folder.path().join("a.two");
-    // Capabilities belong to a thread.
-    let looking = std::thread::spawn(move || {
-        for capability in [
-            Capability::CAP_DAC_OVERRIDE,
-            Capability::CAP_DAC_READ_SEARCH,
-        ] {
-            caps::drop(None, CapSet::Effective, capability).unwrap();
-        }
+    as_anybody(|| {
+        let mut disk = Disk::new(Some("a"));
+        let Certificate { chain, key } = made("a");
+        disk.write("a.one", &chain);
+        disk.write("a.two", &key);
+        let path = disk.folder.path().join("a.two");
         let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         disk.check(&["a"], &[]);
         mode(0o000);
@@ -215,5 +208,39 @@ fn a_key_that_may_not_be_read_any_more_is_told() {
         mode(0o600);
         disk.check(&["a"], &[]);
     });
-    looking.join().unwrap();
+}
+
+#[test]
+fn what_may_not_be_read_or_is_no_file_is_told_with_a_remedy() {
+    as_anybody(|| {
+        let mut disk = Disk::new(Some("x"));
+        let made = made("a.example");
+        disk.write("x.one", &made.chain);
+        disk.write("x.two", &made.key);
+        let key = disk.folder.path().join("x.two");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+        let refused = "x.two cannot be read: Permission denied (os error 13); correct the path or the permissions";
+        disk.check(&[], &[refused]);
+        // Who mends it need not touch the file.
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+        disk.check(&["a.example"], &[]);
+        fs::remove_file(&key).unwrap();
+        fs::create_dir(&key).unwrap();
+        disk.look();
+        disk.check(&["a.example"], &["x.two cannot be read: Is a directory"]);
+    });
+}
+
+/// Root may read everything; a thread without its capabilities may not.
+fn as_anybody(job: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        for capability in [
+            Capability::CAP_DAC_OVERRIDE,
+            Capability::CAP_DAC_READ_SEARCH,
+        ] {
+            caps::drop(None, CapSet::Effective, capability).unwrap();
+        }
+        job();
+    });
+    thread.join().unwrap();
 }
