@@ -63,16 +63,26 @@ fn redirected(policy: &Policy, parts: &Parts, checked: &Checked) {
         panic!("{parts:?} leads to {location:?}");
     };
     let asked = match parts.uri.path() {
-        "*" => ("/", None),
-        asked => (asked, parts.uri.query()),
+        "*" => ("/".to_owned(), None),
+        asked => (encoded(asked), parts.uri.query().map(encoded)),
     };
-    assert_eq!((path.path(), path.query()), asked);
+    let led = (path.path().to_owned(), path.query().map(str::to_owned));
+    assert_eq!(led, asked);
     let next = Request::get(path.as_str()).header(header::HOST, authority.as_str());
     let next = next.body(()).map(|next| next.into_parts().0);
     let there = next.is_ok_and(|next| {
         request::check(&next).is_ok_and(|checked| policy.before(&next, &checked, true).is_ok())
     });
     assert!(there, "{parts:?} leads to {location:?}");
+}
+
+/// Without a byte that is no part of a URL.
+fn encoded(text: &str) -> String {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'!'..=b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    bytes.collect()
 }
 
 /// Services with these rules.

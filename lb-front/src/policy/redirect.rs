@@ -1,6 +1,6 @@
 //! `lb_redirect`: the URL that a client is sent to.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bytes::Bytes;
 use hyper::{
@@ -41,6 +41,7 @@ impl Redirect {
             _ if path.starts_with('?') => Cow::Owned(format!("/{path}")),
             _ => Cow::Borrowed(path),
         };
+        let path = encoded(&path);
         let location = match &self.to {
             Target::Https(None) => format!("https://{host}{path}"),
             Target::Https(Some(port)) => format!("https://{host}:{port}{path}"),
@@ -62,6 +63,22 @@ impl Redirect {
             response,
         })
     }
+}
+
+/// As a URL has it: a target may hold bytes that are no ASCII, which hyper lets pass.
+fn encoded(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return path.into();
+    }
+    let mut encoded = String::with_capacity(path.len() * 3);
+    for byte in path.bytes() {
+        match byte.is_ascii_graphic() {
+            true => encoded.push(char::from(byte)),
+            // Into a String, which never fails.
+            false => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    encoded.into()
 }
 
 /// Whether `location` is what was asked for: else a service whose other names lead to one of its own would never be reached.
