@@ -29,7 +29,7 @@ pub(super) async fn serve(
 ) {
     let began = Instant::now();
     let mut seen = 0;
-    let mut deadline = began + worker.limits.first_byte;
+    let mut deadline = began + worker.limits.get().first_byte;
     let ends = {
         let header = read(&stream, &mut seen);
         let mut header = std::pin::pin!(header);

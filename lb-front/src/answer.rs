@@ -15,10 +15,14 @@ pub enum Reason {
     Ok,
     /// The request is not one that may be passed on.
     BadRequest,
+    /// The body is longer than one may be.
+    BodyTooLarge,
     /// The head did not come in time.
     HeaderTimeout,
     /// The body did not come in time.
     BodyTimeout,
+    /// It took longer in all than a request may.
+    RequestTimeout,
     /// The client went away.
     ClientAbort,
     /// It was still in flight when the front had to end.
@@ -73,8 +77,10 @@ impl Reason {
         match self {
             Self::Ok => "ok",
             Self::BadRequest => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
+            Self::RequestTimeout => "request_timeout",
             Self::ClientAbort => "client_abort",
             Self::Draining => "draining",
             Self::Starting => "starting",
@@ -109,12 +115,16 @@ impl Reason {
             Self::Maintenance | Self::Redirect | Self::Preflight => "LR",
             Self::QueueTimeout => "sQ",
             Self::BadRequest
+            | Self::BodyTooLarge
             | Self::Denied
             | Self::RateLimited
             | Self::Unauthorized
             | Self::NoUsers => "PR",
             Self::HeaderTimeout => "cR",
             Self::BodyTimeout | Self::TunnelIdle => "cD",
+            Self::RequestTimeout if answered => "PD",
+            Self::RequestTimeout if sent => "sH",
+            Self::RequestTimeout => "cD",
             Self::ClientAbort if answered => "CD",
             Self::ClientAbort if sent => "CH",
             Self::ClientAbort => "CR",
@@ -168,7 +178,9 @@ impl Refusal {
             Reason::ConnectTimeout => (504, "connect_timeout: no instance accepts connections\n"),
             Reason::ResponseInvalid => (502, "response_invalid: the answer is not valid HTTP\n"),
             Reason::ResponseTimeout => (504, "response_timeout: the instance did not answer\n"),
+            Reason::RequestTimeout => (504, "request_timeout: the request took too long\n"),
             Reason::Loop => (508, "loop: this request has been here before\n"),
+            Reason::BodyTooLarge => (413, "body_too_large: the request body is too long\n"),
             Reason::BodyTimeout => (408, "body_timeout: the request body stopped coming\n"),
             Reason::BadRequest | Reason::ClientAbort => (
                 400,
@@ -182,7 +194,10 @@ impl Refusal {
             text,
             close: matches!(
                 reason,
-                Reason::BodyTimeout | Reason::BadRequest | Reason::ClientAbort
+                Reason::BodyTimeout
+                    | Reason::BodyTooLarge
+                    | Reason::BadRequest
+                    | Reason::ClientAbort
             ),
         }
     }

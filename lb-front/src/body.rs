@@ -55,6 +55,8 @@ pub(super) struct Passed {
     loan: Option<Loan>,
     exchange: Exchange,
     idle_limit: Duration,
+    /// By when it must have ended, if there is such a moment.
+    until: Option<Instant>,
     /// Since when the backend keeps us waiting.
     waits: Option<Instant>,
 }
@@ -95,12 +97,20 @@ impl Download {
             loan: Some(loan),
             exchange,
             idle_limit,
+            until: None,
             waits: None,
         };
         if passed.incoming.is_end_stream() {
             passed.finish();
         }
         Self::Passed(passed)
+    }
+
+    /// A backend's has to end by then.
+    pub(super) fn end_by(&mut self, until: Instant) {
+        if let Self::Passed(passed) = self {
+            passed.until = Some(until);
+        }
     }
 
     /// Has it compressed, if it is a backend's with something to come and there is room for that.
@@ -145,14 +155,24 @@ impl Passed {
 
     /// The same without saying that the client gets it as it is.
     fn poll_uncounted(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        // A client that is slow to take it has it looked at now and then, and never waited for.
+        if self.until.is_some_and(|until| until <= Instant::now()) && self.loan.is_some() {
+            return Poll::Ready(Some(Err(self.fail(Reason::RequestTimeout))));
+        }
         let frame = match self.incoming.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let since = *self.waits.get_or_insert_with(Instant::now);
+                let stalled = since + self.idle_limit;
+                let deadline = self.until.map_or(stalled, |until| until.min(stalled));
                 if let Some(loan) = &mut self.loan {
-                    ready!(loan.timer().poll(cx, since + self.idle_limit));
+                    ready!(loan.timer().poll(cx, deadline));
                 }
-                return Poll::Ready(Some(Err(self.fail(Reason::ResponseStalled))));
+                let reason = match deadline < stalled {
+                    true => Reason::RequestTimeout,
+                    false => Reason::ResponseStalled,
+                };
+                return Poll::Ready(Some(Err(self.fail(reason))));
             }
         };
         self.waits = None;
@@ -222,6 +242,8 @@ impl Body for Download {
 pub(super) struct Upload {
     incoming: Option<Incoming>,
     progress: Rc<Progress>,
+    /// Bytes that it may have.
+    most: u64,
     /// Only where nobody else hurries the client.
     hurry: Option<Box<Hurry>>,
     /// What was taken of it and comes once more.
@@ -256,6 +278,7 @@ pub(super) struct Progress {
     ended: Cell<bool>,
     failed: Cell<bool>,
     late: Cell<bool>,
+    too_large: Cell<bool>,
     taken_back: Cell<bool>,
     starved: Cell<bool>,
 }
@@ -290,6 +313,11 @@ impl Progress {
         self.taken_back.get()
     }
 
+    /// Whether it was longer than it may be.
+    pub(super) fn was_too_large(&self) -> bool {
+        self.too_large.get()
+    }
+
     /// Whether it was too slow to.
     pub(super) fn was_late(&self) -> bool {
         self.late.get()
@@ -297,7 +325,8 @@ impl Progress {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming) -> Self {
+    /// Of at most so many bytes.
+    pub(super) fn new(incoming: Incoming, most: u64) -> Self {
         let empty = incoming.is_end_stream();
         Self {
             incoming: (!empty).then_some(incoming),
@@ -305,6 +334,7 @@ impl Upload {
                 ended: Cell::new(empty),
                 ..Progress::default()
             }),
+            most,
             hurry: None,
             again: None,
         }
@@ -342,6 +372,7 @@ impl Upload {
         Self {
             incoming: None,
             progress,
+            most: 0,
             hurry: None,
             again: None,
         }
@@ -410,7 +441,13 @@ impl Body for Upload {
             None => progress.ended.set(true),
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                progress.bytes.set(progress.bytes.get() + length);
+                let bytes = progress.bytes.get() + length;
+                if bytes > this.most {
+                    progress.too_large.set(true);
+                    progress.failed.set(true);
+                    return Poll::Ready(Some(Err(io::ErrorKind::FileTooLarge.into())));
+                }
+                progress.bytes.set(bytes);
                 let ended = frame.is_trailers() || incoming.is_end_stream();
                 progress.ended.set(ended);
             }

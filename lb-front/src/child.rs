@@ -439,6 +439,7 @@ fn limits(workers: usize) -> Limits {
     let share = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / workers / 2;
     let clients = share.clamp(16, MOST_CLIENTS);
     Limits {
+        workers,
         client_connections: clients,
         // However few clients there are, none keeps all others out.
         connections_per_client: clients / 2,

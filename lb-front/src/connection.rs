@@ -78,9 +78,9 @@ enum Rested {
 async fn rest<S: Stream>(worker: &Worker, stream: &mut S, state: &ClientState) -> Rested {
     let fresh = state.answers() == 0;
     let limit = if fresh {
-        worker.limits.first_byte
+        worker.limits.get().first_byte
     } else {
-        worker.limits.keep_alive.saturating_sub(wire::SILENCE)
+        worker.limits.get().keep_alive.saturating_sub(wire::SILENCE)
     };
     let mut deadline = Instant::now() + limit;
     let mut bytes = BytesMut::new();
@@ -134,7 +134,7 @@ async fn late<S: Stream>(worker: &Worker, mut stream: S, address: SocketAddr) {
     worker.counters.rejected(stop);
     tracing::debug!(client = %address, reason = stop, "stream refused");
     let status = Some(StatusCode::REQUEST_TIMEOUT);
-    let took = worker.limits.first_byte;
+    let took = worker.limits.get().first_byte;
     let log = &worker.log;
     log.refused(address.ip(), Reason::HeaderTimeout, stop, status, took);
     part(worker, &mut stream, Some(Stop::HeaderTimeout)).await;
@@ -150,7 +150,7 @@ async fn work<S: Stream>(
 ) -> Option<S> {
     // An address is always a legal value.
     let client = HeaderValue::from_str(&address.ip().to_canonical().to_string()).ok()?;
-    let wire = Wire::new(stream, state.clone(), worker.limits, bytes);
+    let wire = Wire::new(stream, state.clone(), worker.limits.get(), bytes);
     let begun = Rc::new(Begun::default());
     let service = {
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());

@@ -162,6 +162,11 @@ impl Exchange {
         self.backend
     }
 
+    /// By when it must have ended, if it may take no longer than `limit`.
+    pub(super) fn deadline(&self, limit: Option<Duration>) -> Option<tokio::time::Instant> {
+        limit.map(|limit| tokio::time::Instant::from_std(self.begun + limit))
+    }
+
     /// The backend's head is there.
     pub(super) fn heard(&mut self) {
         self.heard = self.now();
@@ -196,9 +201,10 @@ impl Exchange {
     /// Why it is the client's doing that the request did not come to its end, if it is.
     pub(super) fn client_failure(&self) -> Option<Reason> {
         let upload = self.upload.as_ref().filter(|upload| upload.has_failed())?;
-        Some(match upload.was_late() {
-            true => Reason::BodyTimeout,
-            false => Reason::ClientAbort,
+        Some(match (upload.was_too_large(), upload.was_late()) {
+            (true, _) => Reason::BodyTooLarge,
+            (_, true) => Reason::BodyTimeout,
+            _ => Reason::ClientAbort,
         })
     }
 

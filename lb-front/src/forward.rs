@@ -28,6 +28,8 @@ pub struct Forwarding {
     pub forwarded: bool,
     /// Whether every request gets an id, unless a trusted proxy has given it one.
     pub request_id: bool,
+    /// Whether fields with `_` in their names pass, unless they may be read as another one that the front writes.
+    pub underscores: bool,
 }
 
 impl Default for Forwarding {
@@ -37,6 +39,7 @@ impl Default for Forwarding {
             proxy_protocol: Vec::new(),
             forwarded: false,
             request_id: true,
+            underscores: false,
         }
     }
 }
@@ -93,15 +96,16 @@ impl Forwarding {
     }
 
     /// Which fields of a request from `peer` its backend may get. Not what only a trusted proxy may say, nor names with
-    /// `_`, which servers read in different ways.
+    /// `_`, which servers read in different ways: where these pass, none that may be read as what we say ourselves.
     pub(super) fn passes(&self, peer: IpAddr) -> impl Fn(&HeaderName) -> bool {
         let trusted = self.trusts(peer);
         // Without our own element it would end too early.
         let forwarded = trusted && self.forwarded;
+        let underscores = self.underscores;
         move |name| {
             let text = name.as_str();
             let forwarding = text.starts_with("x-forwarded-") || text == "x-real-ip";
-            !text.contains('_')
+            (!text.contains('_') || (underscores && !imitates_ours(text)))
                 && (trusted || !forwarding)
                 && (forwarded || *name != header::FORWARDED)
         }
@@ -152,6 +156,17 @@ impl Forwarding {
             headers.insert(X_FORWARDED_PORT, port);
         }
     }
+}
+
+/// Whether the name may be read as one of those that we write, beside those that are refused with a request.
+fn imitates_ours(name: &str) -> bool {
+    let read = |ours: &str| {
+        let plain = name
+            .bytes()
+            .map(|byte| if byte == b'_' { b'-' } else { byte });
+        plain.eq(ours.bytes())
+    };
+    read(X_REQUEST_ID.as_str()) || read("x-real-ip")
 }
 
 /// Whose connection a request came on.

@@ -52,8 +52,8 @@ pub(super) async fn serve<S: Stream>(
     };
     let bearable = worker.bearable(address.ip());
     let began = Instant::now();
-    let streams = Streams::new(worker.limits.write_stall);
-    let stream = Watched::new(stream, bytes, streams.clone(), worker.limits);
+    let streams = Streams::new(worker.limits.get().write_stall);
+    let stream = Watched::new(stream, bytes, streams.clone(), worker.limits.get());
     let service = {
         let (worker, streams) = (worker.clone(), streams.clone());
         service_fn(move |mut request: Request<Incoming>| {
@@ -77,7 +77,7 @@ pub(super) async fn serve<S: Stream>(
     };
     let mut builder = http2::Builder::new(Tasks(streams.clone()));
     builder
-        .max_concurrent_streams(CONCURRENT)
+        .max_concurrent_streams(worker.limits.get().streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
@@ -88,7 +88,7 @@ pub(super) async fn serve<S: Stream>(
         .keep_alive_timeout(PING);
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
     let serving = async {
-        let idle = worker.limits.keep_alive;
+        let idle = worker.limits.get().keep_alive;
         let mut look = Instant::now() + idle;
         loop {
             let full = poll_fn(|cx| match connection.as_mut().poll(cx) {
@@ -179,8 +179,6 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Requests at the same time.
-const CONCURRENT: u32 = 100;
 /// All requests of one connection: then it begins anew, on whichever worker has room.
 const MOST_STREAMS: u64 = 10_000;
 /// Bytes of bodies on their way to us.

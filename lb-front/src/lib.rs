@@ -19,6 +19,7 @@
 //! | `tls` | the handshake, which certificate a client gets, and its stream after that |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
+//! | `limits` | what an operator may say of them |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `users`, `passwords` | who may use a service that asks, whether a password is right |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |
@@ -45,6 +46,7 @@ mod h2;
 pub mod handover;
 mod lasting;
 mod leave;
+mod limits;
 pub mod log;
 mod pace;
 mod passwords;
@@ -78,6 +80,7 @@ pub use answer::Reason;
 pub use backend::stats::{BackendStats, Ejected, ServiceStats};
 pub use child::{ChildArgs, ChildError, child_main};
 pub use forward::Forwarding;
+pub use limits::LimitSettings;
 pub use policy::{HttpsSettings, StickyKey};
 pub use services::ServiceTraffic;
 pub use stats::{FrontStats, RequestCount};
@@ -94,7 +97,10 @@ pub struct Front {
     table: ArcSwap<Table>,
     /// Says that the table is another one.
     changed: watch::Sender<()>,
-    limits: Limits,
+    /// The front's own, for what is not configured.
+    own_limits: Limits,
+    /// Those of each worker.
+    limits: watch::Sender<Limits>,
     log: Arc<Log>,
     /// What TLS listeners show; `None`: nothing has come yet.
     tls: ArcSwapOption<ServerConfig>,
@@ -110,7 +116,8 @@ impl Front {
         Arc::new(Self {
             table: ArcSwap::from_pointee(Table::unknown()),
             changed: watch::Sender::new(()),
-            limits,
+            own_limits: limits,
+            limits: watch::Sender::new(limits),
             log: Log::new(),
             tls: ArcSwapOption::empty(),
             tls_maker: OnceLock::new(),
@@ -142,6 +149,13 @@ impl Front {
     /// From now on requests follow `routes`, all of them. Only one caller at a time: the control connection.
     pub fn publish(&self, routes: &RoutesChange, settings: &Settings) {
         self.log.follow(&settings.log);
+        // Before the first request can be routed.
+        let limits = settings.limits.of(self.own_limits);
+        self.limits.send_if_modified(|known| {
+            let news = *known != limits;
+            *known = limits;
+            news
+        });
         self.follow(Table::new(routes, settings, &self.table.load()));
     }
 
@@ -168,8 +182,10 @@ fn passwords() -> usize {
 }
 
 /// How long and how much the front bears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Among how many workers is shared what is configured for all of them.
+    pub workers: usize,
     /// From the start of a connection to its first byte.
     pub first_byte: Duration,
     /// From the first byte of a head to its end.
@@ -191,6 +207,10 @@ pub struct Limits {
     pub response_head: Duration,
     /// How long nothing may move after an upgrade.
     pub tunnel_idle: Duration,
+    /// From a request's head to the end of its answer; `None` is without an end.
+    pub request: Option<Duration>,
+    /// Bytes of a request's body.
+    pub max_body: u64,
     /// How long a connection to a backend waits for another request: shorter than servers keep it.
     pub pool_idle: Duration,
     /// Idle connections for each backend and worker.
@@ -210,6 +230,8 @@ pub struct Limits {
     pub client_connections: usize,
     /// Those of one client's address among them, or of its /64 in IPv6, together with its requests in HTTP/2.
     pub connections_per_client: usize,
+    /// Requests at the same time on one of a client's connections over HTTP/2.
+    pub streams: u32,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
     pub first_routes: Duration,
 }
@@ -222,6 +244,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            workers: 1,
             first_byte: Duration::from_secs(10),
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
@@ -232,6 +255,8 @@ impl Default for Limits {
             connect: Duration::from_secs(3),
             response_head: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(3600),
+            request: None,
+            max_body: u64::MAX,
             pool_idle: Duration::from_secs(30),
             pool_size: 64,
             backend_connections: 1024,
@@ -241,6 +266,7 @@ impl Default for Limits {
             queued: 1024,
             client_connections: 8192,
             connections_per_client: 4096,
+            streams: 100,
             first_routes: Duration::from_secs(3),
         }
     }

@@ -1,6 +1,6 @@
 //! One request: route, choose a backend, send, and pass the answer on.
 
-use std::{future::ready, net::IpAddr, rc::Rc, sync::Arc};
+use std::{future::ready, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -11,6 +11,8 @@ use hyper::{
     http::request::Parts,
 };
 
+use tokio::time::timeout_at;
+
 use super::{
     answer::{Reason, Refusal},
     backend::{self, Arriving, Loan, pool::Place},
@@ -18,7 +20,7 @@ use super::{
     client::{ClientState, Stop},
     exchange::Exchange,
     forward::Peer,
-    policy,
+    policy::{self, Policy},
     request::{self, BodyKind, Checked, Sender},
     table::{ServiceTable, Table},
     tunnel,
@@ -61,10 +63,10 @@ pub(super) fn respond(
         Ok(outgoing) => outgoing,
         Err(answer) => return Either::Left(Either::Left(ready(Download::own(*answer, exchange)))),
     };
-    let mut upload = Upload::new(incoming);
+    let mut upload = Upload::new(incoming, outgoing.max_body);
     // In HTTP/1 its wire sees to that.
     if outgoing.client.version == Version::HTTP_2 {
-        upload.hurry(&worker.limits);
+        upload.hurry(&worker.limits.get());
     }
     exchange.uploads(upload.progress());
     if outgoing.note.is_open() {
@@ -107,7 +109,15 @@ fn pass(
 ) -> impl Future<Output = Response<Download>> {
     let progress = upload.progress();
     async move {
-        let sent = backend::send(&worker, &outgoing, upload, &mut exchange).await;
+        let sent = match exchange.deadline(worker.limits.get().request) {
+            None => backend::send(&worker, &outgoing, upload, &mut exchange).await,
+            Some(until) => {
+                // Of no concern to all others, who would have room for it.
+                let sent = backend::send(&worker, &outgoing, upload, &mut exchange);
+                let sent = Box::pin(timeout_at(until, sent)).await;
+                sent.unwrap_or(Err(Reason::RequestTimeout))
+            }
+        };
         let (response, loan) = match sent {
             Ok(sent) => sent,
             Err(reason) => {
@@ -126,7 +136,8 @@ fn pass(
                 return unserved(Reason::ResponseInvalid, &progress, exchange);
             };
             let backend = exchange.backend();
-            let mut response = switch(&worker, response, place, upgrade, exchange);
+            let idle = outgoing.talk_idle(&worker);
+            let mut response = switch(&worker, response, place, upgrade, exchange, idle);
             if let Some(policy) = outgoing.service.policy() {
                 policy.on_switch(response.headers_mut(), outgoing.note, backend);
             }
@@ -152,6 +163,8 @@ pub(super) struct Outgoing {
     name: HeaderValue,
     /// Whether the client speaks TLS with us.
     secure: bool,
+    /// Bytes that its body may have.
+    max_body: u64,
     /// The id that it gets.
     id: Option<HeaderValue>,
     pub(super) note: policy::Note,
@@ -160,6 +173,16 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn method(&self) -> &Method {
         &self.client.method
+    }
+
+    /// How long an answer or a tunnel may be silent, if the service says so.
+    fn idle(&self) -> Option<Duration> {
+        self.service.policy().and_then(Policy::idle)
+    }
+
+    /// How long both may be silent that talk with each other.
+    pub(super) fn talk_idle(&self, worker: &Worker) -> Duration {
+        self.idle().unwrap_or(worker.limits.get().tunnel_idle)
     }
 
     /// The head that a backend gets.
@@ -236,6 +259,12 @@ fn admit(
         Some(Ok(note)) => note,
         None => policy::Note::default(),
     };
+    let max_body = policy.and_then(Policy::max_body);
+    let max_body = max_body.unwrap_or(worker.limits.get().max_body);
+    if body.size_hint().lower() > max_body {
+        let refusal = Refusal::of(Reason::BodyTooLarge);
+        return Err(refuse(refusal, body, exchange).into());
+    }
     let id = table.forwarding.id(address, &parts.headers, &worker.ids);
     exchange.has_id(&parts.headers, id.as_ref());
     exchange.has_user(note.user());
@@ -247,6 +276,7 @@ fn admit(
         address,
         name,
         secure: tls,
+        max_body,
         id,
         note,
     })
@@ -316,6 +346,7 @@ fn route(
 /// What a client did that did not deliver the body it announced.
 fn client_fault(client: &ClientState, progress: &Progress) -> Reason {
     match client.stop() {
+        _ if progress.was_too_large() => Reason::BodyTooLarge,
         None if progress.was_late() => Reason::BodyTimeout,
         Some(Stop::BodyTimeout) => Reason::BodyTimeout,
         None if client.has_ended() || progress.was_taken_back() => Reason::ClientAbort,
@@ -353,10 +384,14 @@ fn relay(
     let backend = exchange.backend();
     let status = parts.status;
     let idle = match loan.is_patient() {
-        true => worker.limits.tunnel_idle,
-        false => worker.limits.body_idle,
+        true => outgoing.talk_idle(worker),
+        false => outgoing.idle().unwrap_or(worker.limits.get().body_idle),
     };
-    let body = Download::passed(incoming, loan, exchange, status, idle);
+    let until = exchange.deadline(worker.limits.get().request);
+    let mut body = Download::passed(incoming, loan, exchange, status, idle);
+    if let Some(until) = until {
+        body.end_by(until);
+    }
     let mut response = Response::from_parts(parts, body);
     if let Some(policy) = outgoing.service.policy() {
         let asked = &outgoing.client.headers;
@@ -388,12 +423,13 @@ fn switch(
     place: Rc<Place>,
     client: hyper::upgrade::OnUpgrade,
     mut exchange: Exchange,
+    idle: Duration,
 ) -> Response<Download> {
     let backend = hyper::upgrade::on(&mut response);
     exchange.client().begin_tunnel();
     // Until its end is reached, the end is the client's doing.
     exchange.answer(StatusCode::SWITCHING_PROTOCOLS, Reason::ClientAbort);
-    let (idle, end) = (worker.limits.tunnel_idle, worker.cut.clone());
+    let end = worker.cut.clone();
     let tunnel = tunnel::run(client, backend, place, exchange, idle, end);
     worker.tasks.spawn_local(tunnel);
     let (mut parts, _) = response.into_parts();
@@ -418,6 +454,10 @@ fn refuse(mut refusal: Refusal, body: &Incoming, exchange: &mut Exchange) -> Res
 /// An answer in place of one from a backend.
 fn unserved(reason: Reason, progress: &Progress, mut exchange: Exchange) -> Response<Download> {
     let mut refusal = Refusal::of(reason);
+    if reason == Reason::RequestTimeout && progress.is_starved() {
+        // It is the client that took so long.
+        refusal.status = StatusCode::REQUEST_TIMEOUT;
+    }
     refusal.close |= !progress.has_ended();
     exchange.answer(refusal.status, refusal.reason);
     Download::own(refusal.response(), exchange)

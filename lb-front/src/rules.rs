@@ -50,6 +50,12 @@ pub struct Rules {
     /// `lb_retries`: on how many more backends a request may be tried; `None` is as many as the front's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u8>,
+    /// `lb_idle`: how long an answer, or what follows an upgrade, may be silent; `None` is as long as the front's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_milliseconds: Option<u64>,
+    /// `lb_max_body`: bytes that a request's body may have; `None` is as many as with the front's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<u64>,
     /// `lb_timeout`: how long a backend may take to begin its answer; `None` is as long as the front's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_milliseconds: Option<u64>,

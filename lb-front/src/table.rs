@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     forward::Forwarding,
     lasting::Lasting,
+    limits::LimitSettings,
     log::LogSettings,
     policy::{Https, HttpsSettings, Policy, Sticky, StickyKey},
     request::Via,
@@ -35,6 +36,9 @@ pub struct Settings {
     /// What backends are told about clients, and whose word is believed.
     #[serde(default)]
     pub forwarding: Forwarding,
+    /// How long and how much clients and backends are borne.
+    #[serde(default)]
+    pub limits: LimitSettings,
     /// The access log.
     #[serde(default)]
     pub log: LogSettings,
@@ -64,6 +68,7 @@ impl Default for Settings {
             no_route_status: 503,
             via: "lb-agent".into(),
             forwarding: Forwarding::default(),
+            limits: LimitSettings::default(),
             log: LogSettings::default(),
             https: HttpsSettings::default(),
             sticky_key: None,

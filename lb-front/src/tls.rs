@@ -150,7 +150,7 @@ pub(super) async fn serve(
 /// Waits for the client to begin. The byte stays where it is.
 async fn first_byte(worker: &Worker, socket: &TcpStream) -> Option<u8> {
     let mut first = [0];
-    let mut deadline = Instant::now() + worker.limits.first_byte;
+    let mut deadline = Instant::now() + worker.limits.get().first_byte;
     let mut hurried = false;
     loop {
         tokio::select! {
@@ -174,7 +174,7 @@ async fn shake_hands(worker: &Worker, socket: TcpStream, address: SocketAddr) ->
     };
     let mut handshake = TlsAcceptor::from(config).accept(socket).into_fallible();
     let result = tokio::select! {
-        result = timeout(worker.limits.head, &mut handshake) => result,
+        result = timeout(worker.limits.get().head, &mut handshake) => result,
         () = worker.cut.cancelled() => return None,
     };
     let fault = match result {

@@ -38,7 +38,7 @@ pub(super) struct Worker {
     front: Arc<Front>,
     /// The routing table as it was last.
     table: RefCell<Held>,
-    pub(super) limits: Limits,
+    pub(super) limits: Rc<Cell<Limits>>,
     pub(super) pool: Rc<Pool>,
     pub(super) counters: Rc<Counters>,
     pub(super) log: Rc<Sink>,
@@ -46,6 +46,10 @@ pub(super) struct Worker {
     pub(super) passwords: Passwords,
     /// The clients behind the connections.
     crowd: Crowd,
+    /// Places for client connections that are free.
+    room: Arc<Semaphore>,
+    /// How many there are in all.
+    places: Cell<usize>,
     /// How many connections gave up their buffers since the memory was last tidied.
     pub(super) silenced: Cell<usize>,
     /// Client connections and tunnels.
@@ -90,7 +94,7 @@ impl Worker {
         // A proxy that is believed stands for many clients.
         match self.table().forwarding.trusts(address) {
             true => usize::MAX,
-            false => self.limits.connections_per_client,
+            false => self.limits.get().connections_per_client,
         }
     }
 
@@ -123,6 +127,24 @@ impl Worker {
         self.front.tls.load_full()
     }
 
+    /// From now on what begins has the limits that hold now.
+    fn follow_limits(&self) {
+        self.limits.set(*self.front.limits.borrow());
+        self.fit_room();
+    }
+
+    /// Makes the places as many as they should be. Those that are taken go once they are free.
+    fn fit_room(&self) {
+        let (wanted, places) = (self.limits.get().client_connections, self.places.get());
+        if wanted >= places {
+            self.room.add_permits(wanted - places);
+            self.places.set(wanted);
+        } else {
+            let gone = self.room.forget_permits(places - wanted);
+            self.places.set(places - gone);
+        }
+    }
+
     fn read(&self) -> FrontStats {
         let mut stats = self.counters.read(self.tasks.len());
         self.pool.read(&mut stats);
@@ -140,10 +162,14 @@ pub(super) fn run(start: Start) -> io::Result<FrontStats> {
 
 async fn serve(start: Start) -> io::Result<FrontStats> {
     let counters = Rc::new(Counters::default());
+    let limits = Rc::new(Cell::new(*start.front.limits.borrow()));
+    let room = limits.get().client_connections;
     let worker = Rc::new(Worker {
         table: RefCell::new(Rc::new(start.front.table.load_full())),
-        limits: start.front.limits,
-        pool: Pool::new(start.front.limits, counters.clone()),
+        pool: Pool::new(limits.clone(), counters.clone()),
+        limits,
+        room: Arc::new(Semaphore::new(room)),
+        places: Cell::new(room),
         counters,
         log: Rc::new(Sink::new(&start.front.log)),
         ids: Ids::default(),
@@ -156,7 +182,6 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         cut: CancellationToken::new(),
         front: start.front,
     });
-    let room = Arc::new(Semaphore::new(worker.limits.client_connections));
     let accepting = TaskTracker::new();
     let Listeners { plain, tls } = start.listeners;
     let plain = plain.into_iter().map(|it| (it, false));
@@ -165,7 +190,7 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         // Its connections have it from here. They would only be slower without it.
         let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn_local(accept(worker.clone(), listener, secure, room.clone()));
+        accepting.spawn_local(accept(worker.clone(), listener, secure));
     }
     let housekeeping = keep_house(worker.clone(), start.figures);
     let draining = async {
@@ -209,6 +234,8 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
 /// table does not send it.
 async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sender<FrontStats>>) {
     let mut changes = worker.front.changed.subscribe();
+    let mut limits = worker.front.limits.subscribe();
+    limits.mark_changed();
     let mut sweep = interval(pool::SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rested = Instant::now();
@@ -226,6 +253,7 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
                 worker.counters.fold(|label| labels.contains(label));
                 rested = Instant::now() + (began.elapsed() * 9).max(PURGE_REST);
             }
+            Ok(()) = limits.changed() => worker.follow_limits(),
             Some(asker) = figures.recv() => {
                 // Whoever asked may have lost interest.
                 let _ = asker.send(worker.read());
@@ -233,6 +261,7 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
             _ = sweep.tick() => {
                 worker.pool.sweep();
                 worker.crowd.sweep();
+                worker.fit_room();
                 // The allocator keeps what is free until it is asked for more, which a quiet worker does not do.
                 if worker.silenced.get() >= TIDY {
                     worker.silenced.set(0);
@@ -245,24 +274,26 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
 
 /// Takes connections, `secure` ones by TLS, until drained; those that the kernel had already queued by then are served too, as far
 /// as there is room.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool, room: Arc<Semaphore>) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool) {
     let mut changes = worker.front.changed.subscribe();
     let routes = changes.wait_for(|()| worker.front.has_routes());
     tokio::select! {
         // Too late: they are told that the routes are not known yet.
-        _ = timeout(worker.limits.first_routes, routes) => {}
+        _ = timeout(worker.limits.get().first_routes, routes) => {}
         () = worker.drain.cancelled() => {
-            if worker.limits.first_routes == Limits::WHILE_ANOTHER_SERVES {
+            if worker.limits.get().first_routes == Limits::WHILE_ANOTHER_SERVES {
                 return; // The other one has an answer for those in the queue.
             }
         }
     }
+    // Those that came with the routes.
+    worker.follow_limits();
     loop {
         // At the limit nothing is accepted: the kernel's queue is the place to wait. The semaphore is never
         // closed.
         let permit = tokio::select! {
             biased;
-            Ok(permit) = room.clone().acquire_owned() => permit,
+            Ok(permit) = worker.room.clone().acquire_owned() => permit,
             () = worker.drain.cancelled() => return,
         };
         let accepted = tokio::select! {

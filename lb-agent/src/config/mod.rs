@@ -8,6 +8,7 @@ mod args;
 mod cgroup;
 mod consul;
 mod engine;
+mod front_limits;
 mod front_tls;
 mod raw;
 mod register;
@@ -182,6 +183,8 @@ pub struct Front {
     pub sticky_key_file: Option<PathBuf>,
     /// The lists of users of whom services may ask a password, and the file of each.
     pub auth: BTreeMap<String, PathBuf>,
+    /// How long and how much it bears of clients and backends.
+    pub limits: lb_front::LimitSettings,
     /// What is written down of requests.
     pub access_log: lb_front::log::LogSettings,
     /// In place of standard output.

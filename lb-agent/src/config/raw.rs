@@ -114,6 +114,7 @@ raw_config! {
     front_proxy_protocol: Vec<String>,
     front_forwarded: bool,
     front_request_id: bool,
+    front_underscores: bool,
     front_sticky_key_file: String,
     tls: (),
     tls_listen: Vec<String>,
@@ -129,6 +130,22 @@ raw_config! {
     acme_names: Vec<String>,
     acme_accept_terms: bool,
     front_auth: Vec<(String, String)>,
+    http_limits_first_byte: String,
+    http_limits_head: String,
+    http_limits_keep_alive: String,
+    http_limits_body_idle: String,
+    http_limits_write_stall: String,
+    http_limits_tunnel_idle: String,
+    http_limits_request: String,
+    http_limits_connect: String,
+    http_limits_response: String,
+    http_limits_queue_time: String,
+    http_limits_max_body: String,
+    http_limits_queue: i64,
+    http_limits_connections: i64,
+    http_limits_connections_per_client: i64,
+    http_limits_backend_connections: i64,
+    http_limits_streams: i64,
     access_log_format: String,
     access_log_file: String,
     access_log_status: Vec<String>,
@@ -250,6 +267,7 @@ impl RawConfig {
             raw.front_proxy_protocol = keys.strings(front, "proxy_protocol");
             raw.front_forwarded = keys.boolean(front, "forwarded");
             raw.front_request_id = keys.boolean(front, "request_id");
+            raw.front_underscores = keys.boolean(front, "underscores");
             raw.front_sticky_key_file = keys.string(front, "sticky_key_file");
             keys.table(front, "tls", |keys, tls| {
                 raw.tls = Some(keys.given(tls.line, ()));
@@ -274,6 +292,25 @@ impl RawConfig {
                 let lists = lists.map(|(name, file)| (name, file.value)).collect();
                 raw.front_auth = Some(keys.given(line, lists));
             }
+            keys.table(front, "limits", |keys, limits| {
+                raw.http_limits_first_byte = keys.string(limits, "first_byte");
+                raw.http_limits_head = keys.string(limits, "head");
+                raw.http_limits_keep_alive = keys.string(limits, "keep_alive");
+                raw.http_limits_body_idle = keys.string(limits, "body_idle");
+                raw.http_limits_write_stall = keys.string(limits, "write_stall");
+                raw.http_limits_tunnel_idle = keys.string(limits, "tunnel_idle");
+                raw.http_limits_request = keys.string(limits, "request");
+                raw.http_limits_connect = keys.string(limits, "connect");
+                raw.http_limits_response = keys.string(limits, "response");
+                raw.http_limits_queue_time = keys.string(limits, "queue_time");
+                raw.http_limits_max_body = keys.string(limits, "max_body");
+                raw.http_limits_queue = keys.integer(limits, "queue");
+                raw.http_limits_connections = keys.integer(limits, "connections");
+                raw.http_limits_connections_per_client =
+                    keys.integer(limits, "connections_per_client");
+                raw.http_limits_backend_connections = keys.integer(limits, "backend_connections");
+                raw.http_limits_streams = keys.integer(limits, "streams");
+            });
             keys.table(front, "access_log", |keys, log| {
                 raw.access_log_format = keys.string(log, "format");
                 raw.access_log_file = keys.string(log, "file");

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, access_log, cgroup, consul, engine, front_tls, registrar,
+    Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, registrar,
 };
 use crate::{
     health,
@@ -132,6 +132,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         proxy_protocol: judge.list(&raw.front_proxy_protocol, Vec::new(), proxies),
         forwarded: raw.front_forwarded.as_ref().is_some_and(|it| it.value),
         request_id: raw.front_request_id.as_ref().is_none_or(|it| it.value),
+        underscores: raw.front_underscores.as_ref().is_some_and(|it| it.value),
     };
     let sticky_key_file = raw.front_sticky_key_file.as_ref();
     let default = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80))];
@@ -144,6 +145,7 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         sticky_key_file: sticky_key_file.map(|_| judge.path(&raw.front_sticky_key_file, "")),
         forwarding,
         auth: lists(raw, judge),
+        limits: front_limits::resolve(raw, judge),
         access_log,
         access_log_file,
         tls,

@@ -21,7 +21,7 @@ pub(super) use headers::canonical;
 use super::{
     Options, Setting, Wrong,
     table::{Entry, Read},
-    value::{LONGEST, parse_duration},
+    value::{LONGEST, parse_duration, parse_size},
 };
 
 /// One usable option of the front.
@@ -41,6 +41,8 @@ pub(super) enum FrontSetting {
     Rate(Option<Rate>),
     Retries(u8),
     Timeout(Duration),
+    Idle(Duration),
+    MaxBody(u64),
 }
 
 impl FrontSetting {
@@ -62,6 +64,10 @@ impl FrontSetting {
             Self::Timeout(time) => {
                 rules.timeout_milliseconds = u64::try_from(time.as_millis()).ok();
             }
+            Self::Idle(time) => {
+                rules.idle_milliseconds = u64::try_from(time.as_millis()).ok();
+            }
+            Self::MaxBody(bytes) => rules.max_body = Some(bytes),
             Self::Header(side, name, value) => {
                 let fields = match side {
                     Side::Request => &mut rules.request_headers,
@@ -120,12 +126,28 @@ pub const FRONT: &[Entry] = &[
         read: Read::Member(headers::FAMILY, headers::header),
     },
     Entry {
+        name: "lb_idle",
+        values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
+        default: "`60` within an answer, `1h` after an upgrade and for gRPC",
+        does: "how long an answer may rest between two of its pieces, and both sides after an upgrade; then the front ends it",
+        since: "0.1.0",
+        read: Read::Value(idle),
+    },
+    Entry {
         name: "lb_maintenance",
         values: "`true` or a time after which to ask again, each with or without a notice behind it; `false`. The bare tag means `true`",
         default: "`false`",
         does: "the front answers with 503 and the notice",
         since: "0.1.0",
         read: Read::Value(maintenance),
+    },
+    Entry {
+        name: "lb_max_body",
+        values: "bytes, or a number with `KiB`, `MiB` or `GiB`; `off`",
+        default: "`[front.limits] max_body`: `off`",
+        does: "how long the body of a request may be; a longer one is answered with 413",
+        since: "0.1.0",
+        read: Read::Value(max_body),
     },
     Entry {
         name: "lb_path",
@@ -231,12 +253,30 @@ fn retries(text: &str) -> Result<Setting, Wrong> {
 }
 
 fn timeout(text: &str) -> Result<Setting, Wrong> {
+    time(text, FrontSetting::Timeout)
+}
+
+fn idle(text: &str) -> Result<Setting, Wrong> {
+    time(text, FrontSetting::Idle)
+}
+
+fn time(text: &str, setting: fn(Duration) -> FrontSetting) -> Result<Setting, Wrong> {
     parse_duration(text)
         .filter(|time| !time.is_zero() && *time <= LONGEST)
-        .map(|time| FrontSetting::Timeout(time).into())
+        .map(|time| setting(time).into())
         .ok_or_else(|| {
             "write seconds, such as `5` or `500ms`, more than 0 and at most a day".into()
         })
+}
+
+fn max_body(text: &str) -> Result<Setting, Wrong> {
+    let bytes = match text {
+        "off" => Some(u64::MAX),
+        _ => parse_size(text),
+    };
+    bytes
+        .map(|bytes| FrontSetting::MaxBody(bytes).into())
+        .ok_or_else(|| "write bytes, such as `65536`, `512KiB`, `10MiB` or `1GiB`, or `off`".into())
 }
 
 fn strip(text: &str) -> Result<Setting, Wrong> {

@@ -160,6 +160,21 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
+/// A number of bytes, with the units that people write.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let bytes = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(bytes)
+}
+
 /// Whether `name` can be asked of a resolver: labels of letters, digits and inner hyphens, at most 63 bytes
 /// each (RFC 1123 section 2.1) and 253 in all (RFC 1035 section 2.3.4, less the length bytes of the ends).
 pub(crate) fn is_dns_name(name: &str) -> bool {

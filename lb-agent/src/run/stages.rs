@@ -447,6 +447,7 @@ fn front_settings(config: &Config) -> Result<lb_front::Settings> {
     Ok(lb_front::Settings {
         no_route_status: config.front.no_route_status,
         forwarding: config.front.forwarding.clone(),
+        limits: config.front.limits.clone(),
         log: config.front.access_log.clone(),
         https: config
             .front

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use hyper::Response;
@@ -83,6 +83,7 @@ impl Example {
             no_route_status: front.no_route_status,
             forwarding: front.forwarding.clone(),
             https: front.tls.map(|tls| tls.https).unwrap_or_default(),
+            limits: front.limits.clone(),
             sticky_key: Some(StickyKey::of(b"of the document")),
             ..Settings::default()
         };
@@ -112,11 +113,12 @@ impl Example {
 
     /// The answer to a request of the text, whose lines end as text does.
     fn ask(&self, request: &str) -> Answer {
-        let request = request.replace('\n', "\r\n");
+        let (request, body) = request.split_once("\n\n").unwrap_or((request, ""));
+        let [request, body] = [request, body].map(|text| text.replace('\n', "\r\n"));
         let request = request.replace(ELLIPSIS, &self.cookie.borrow());
         // So that an answer without a length ends.
         let last = "Connection: close";
-        let mut answer = self.front.ask(format!("{request}\r\n{last}\r\n\r\n"));
+        let mut answer = self.front.ask(format!("{request}\r\n{last}\r\n\r\n{body}"));
         let cookie = answer.field("set-cookie");
         let value = cookie.and_then(|it| Some(it.split(';').next()?.split_once('=')?.1.to_owned()));
         if let Some(value) = value {
@@ -176,9 +178,7 @@ fn routes(services: &str, front: &config::Front) -> (RoutesChange, Vec<String>) 
                 .entry(backend.address)
                 .or_insert_with(|| match h2c {
                     true => H2Backend::start(move |call| speak(id.clone(), call)).address,
-                    false => {
-                        Backend::start(move |seen| Reply::Keep(answer(&told(&id, seen)))).address
-                    }
+                    false => Backend::start(move |seen| reply(&told(&id, seen))).address,
                 });
             backend.address = *instance;
             backend.probe.state = ProbeState::Up;
@@ -240,12 +240,23 @@ fn told(id: &str, seen: &Seen) -> String {
     for line in lines {
         let name = line.to_ascii_lowercase();
         let ours = ["x-forwarded-", "x-request-id"];
-        if name.starts_with("x-") && !ours.iter().any(|it| name.starts_with(it)) {
+        let shown = name.starts_with("x-") || name.starts_with("x_");
+        if shown && !ours.iter().any(|it| name.starts_with(it)) {
             text.push_str(line);
             text.push('\n');
         }
     }
     text
+}
+
+/// The same as HTTP/1.1, in its own time.
+fn reply(text: &str) -> Reply {
+    if !text.contains(" /events") {
+        return Reply::Keep(answer(text));
+    }
+    let mut begun = ok(&text.repeat(2));
+    let rest = begun.split_off(begun.len() - text.len());
+    Reply::Rest(begun, Duration::from_millis(1500), rest)
 }
 
 /// The same as HTTP/1.1.
@@ -364,7 +375,10 @@ fn every_option_and_every_key_of_the_front_is_in_the_document() {
         .split([' ', ',', '{'])
         .filter_map(|word| word.strip_suffix(':'));
     let keys: Vec<_> = fields
-        .filter_map(|field| field.strip_prefix("front_").or(field.strip_prefix("tls_")))
+        .filter_map(|field| {
+            let mut tables = ["front_", "tls_", "http_limits_"].into_iter();
+            tables.find_map(|table| field.strip_prefix(table))
+        })
         .collect();
     assert!(keys.contains(&"expose"), "{raw}");
     for key in keys {

@@ -105,7 +105,7 @@ impl<'a> Choosing<'a> {
                 false => Pick::Full,
             };
             if matches!(pick, Pick::Full) {
-                let patience = self.worker.limits.queue;
+                let patience = self.worker.limits.get().queue;
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
                 exchange.joins_queue();
                 let waited = self.wait(deadline).await;
@@ -128,7 +128,7 @@ impl<'a> Choosing<'a> {
     }
 
     async fn wait(&mut self, deadline: Instant) -> Result<Pick, Reason> {
-        let limits = &self.worker.limits;
+        let limits = self.worker.limits.get();
         let places = &self.account.places;
         let reason = match places.join(limits.queued * self.service.usable.max(1)) {
             None => Reason::Limit,

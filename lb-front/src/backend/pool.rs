@@ -33,7 +33,7 @@ pub(crate) struct Pool {
 }
 
 struct Common {
-    limits: Limits,
+    limits: Rc<Cell<Limits>>,
     counters: Rc<Counters>,
     pool: Weak<Pool>,
     /// All open connections, idle ones included.
@@ -64,7 +64,7 @@ pub(crate) struct Host {
 }
 
 impl Pool {
-    pub(crate) fn new(limits: Limits, counters: Rc<Counters>) -> Rc<Self> {
+    pub(crate) fn new(limits: Rc<Cell<Limits>>, counters: Rc<Counters>) -> Rc<Self> {
         Rc::new_cyclic(|pool| Self {
             hosts: RefCell::default(),
             accounts: RefCell::default(),
@@ -139,7 +139,7 @@ impl Pool {
         let now = Instant::now();
         self.hosts.borrow_mut().retain(|_, host| {
             host.idle.sweep(now);
-            host.lines.sweep(now, host.common.limits.pool_idle);
+            host.lines.sweep(now, host.common.limits.get().pool_idle);
             !host.left.get() || host.open.get() > 0
         });
         for account in self.accounts.borrow().values() {
@@ -171,7 +171,7 @@ impl Host {
     /// Room for one more connection.
     pub(super) fn claim(self: &Rc<Self>) -> Option<Place> {
         let common = &self.common;
-        let full = self.open.get() >= common.limits.backend_connections;
+        let full = self.open.get() >= common.limits.get().backend_connections;
         // What still idles then is for somebody else.
         if full && !self.idle.evict() || !common.has_room() {
             return None;
@@ -181,8 +181,8 @@ impl Host {
         Some(Place(self.clone()))
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.common.limits
+    pub(super) fn limits(&self) -> Limits {
+        self.common.limits.get()
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -229,7 +229,7 @@ impl Host {
 impl Common {
     /// Whether the worker may have one more connection, if need be in the place of one that idles.
     fn has_room(&self) -> bool {
-        if self.open.get() < self.limits.backend_connections_in_all {
+        if self.open.get() < self.limits.get().backend_connections_in_all {
             return true;
         }
         if !self.exhausted.get() {

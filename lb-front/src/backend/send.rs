@@ -27,6 +27,7 @@ use super::{
     loan::Loan,
 };
 use crate::{
+    Limits,
     answer::Reason,
     body::{Progress, Upload},
     exchange::Exchange,
@@ -53,7 +54,7 @@ pub(crate) async fn send(
     let policy = service.policy();
     let retries = policy.and_then(Policy::retries).unwrap_or(RETRIES);
     let patience = policy.and_then(Policy::timeout);
-    let patience = patience.unwrap_or(worker.limits.response_head);
+    let patience = patience.unwrap_or(worker.limits.get().response_head);
     let progress = upload.progress();
     let mut failure = Reason::NoBackend;
     let mut repeated = false;
@@ -61,7 +62,7 @@ pub(crate) async fn send(
         // What is rare is in boxes: every request would have room for it.
         if attempt > 0 {
             exchange.joins_queue();
-            let (queue, queued) = (worker.limits.queue, worker.limits.queued);
+            let Limits { queue, queued, .. } = worker.limits.get();
             let may = Box::pin(flight.retry(queue, queued)).await;
             exchange.leaves_queue();
             if !may {

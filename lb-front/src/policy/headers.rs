@@ -29,4 +29,21 @@ impl Fields {
             }
         }
     }
+
+    /// The same, and no field stays that a server may read as one of these since it has `_` for `-`.
+    pub(super) fn apply_alone(&self, headers: &mut HeaderMap) {
+        self.apply(headers);
+        let imitates = |name: &&HeaderName| name.as_str().contains('_') && self.rules(name);
+        let imitations: Vec<_> = headers.keys().filter(imitates).cloned().collect();
+        for name in imitations {
+            headers.remove(name);
+        }
+    }
+
+    /// Whether one of them is `name` with `-` for `_`.
+    fn rules(&self, name: &HeaderName) -> bool {
+        let read = |byte| if byte == b'_' { b'-' } else { byte };
+        let mut names = self.0.iter();
+        names.any(|(ruled, _)| name.as_str().bytes().map(read).eq(ruled.as_str().bytes()))
+    }
 }

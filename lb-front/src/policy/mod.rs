@@ -64,6 +64,8 @@ pub(super) struct Policy {
     proxy_protocol: Option<ProxyProtocol>,
     retries: Option<u8>,
     timeout: Option<Duration>,
+    idle: Option<Duration>,
+    max_body: Option<u64>,
 }
 
 /// What of a request decides about the head of its answer.
@@ -139,6 +141,8 @@ impl Policy {
             proxy_protocol: rules.proxy_protocol,
             retries: rules.retries,
             timeout: rules.timeout_milliseconds.map(Duration::from_millis),
+            idle: rules.idle_milliseconds.map(Duration::from_millis),
+            max_body: rules.max_body,
         }
     }
 
@@ -262,6 +266,16 @@ impl Policy {
         self.timeout
     }
 
+    /// How many bytes a request's body may have, if the service says so.
+    pub(super) fn max_body(&self) -> Option<u64> {
+        self.max_body
+    }
+
+    /// How long an answer or a tunnel may be silent, if the service says so.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        self.idle
+    }
+
     /// Changes the head that a backend gets, after everything that the front itself says there.
     pub(super) fn on_request(&self, parts: &mut Parts, note: &Note) {
         if self.auth.is_some() {
@@ -273,7 +287,7 @@ impl Policy {
         if let Some(sticky) = &self.sticky {
             sticky.take(&mut parts.headers);
         }
-        self.request.apply(&mut parts.headers);
+        self.request.apply_alone(&mut parts.headers);
     }
 
     /// Changes an answer of `backend` to a request with the fields `asked`, once it is fit for the client.

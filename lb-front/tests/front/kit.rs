@@ -52,6 +52,8 @@ pub(crate) enum Reply {
     Close(Vec<u8>),
     /// Sends, then echoes whatever comes.
     Echo(Vec<u8>),
+    /// Sends, rests for so long, and sends the rest.
+    Rest(Vec<u8>, Duration, Vec<u8>),
     /// Sends, then neither sends nor closes.
     Stall(Vec<u8>),
     /// The connection is someone else's, with whatever has come on it already.
@@ -132,6 +134,11 @@ impl Backend {
                     let mut copy = stream.try_clone().unwrap();
                     drop(std::io::copy(stream, &mut copy));
                     return;
+                }
+                Reply::Rest(bytes, rest, more) => {
+                    drop(stream.write_all(&bytes));
+                    thread::sleep(rest);
+                    drop(stream.write_all(&more));
                 }
                 Reply::Stall(bytes) => {
                     drop(stream.write_all(&bytes));

@@ -139,6 +139,8 @@ fn a_file_of_services_is_all_that_must_be_given() {
         config.front.access_log,
         lb_front::log::LogSettings::default()
     );
+    let none = lb_front::LimitSettings::default();
+    assert_eq!(config.front.limits, none);
     assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
     let both = ["198.18.0.1:53", "[fd62:6c62:76:1::1]:53"];
     assert_eq!(config.dns.listen, both.map(|it| it.parse().unwrap()));
@@ -186,9 +188,27 @@ fn every_key_of_the_file_has_its_effect() {
             proxy_protocol = ["10.9.0.0/16"]
             forwarded = true
             request_id = false
+            underscores = true
             sticky_key_file = "/key"
             [front.auth]
             staff = "/etc/lb/staff.htpasswd"
+            [front.limits]
+            first_byte = "1s"
+            head = "2s"
+            keep_alive = "3s"
+            body_idle = "4s"
+            write_stall = "5s"
+            tunnel_idle = "6s"
+            request = "7m"
+            connect = "800ms"
+            response = "9s"
+            queue_time = "10s"
+            queue = 0
+            connections = 64
+            connections_per_client = 12
+            backend_connections = 13
+            streams = 14
+            max_body = "15KiB"
             [front.access_log]
             format = "json"
             file = "/var/log/lb/access.log"
@@ -254,7 +274,7 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(forwarding.proxy_protocol[0].to_string(), "10.9.0.0/16");
     let file = config.front.access_log_file.as_deref();
     assert_eq!(file, Some(Path::new("/var/log/lb/access.log")));
-    assert!(forwarding.forwarded && !forwarding.request_id);
+    assert!(forwarding.forwarded && !forwarding.request_id && forwarding.underscores);
     assert_eq!(front.sticky_key_file, Some(PathBuf::from("/key")));
     let log = lb_front::log::LogSettings {
         format: Some(lb_front::log::LogFormat::Json),
@@ -266,6 +286,26 @@ fn every_key_of_the_file_has_its_effect() {
         redact: vec!["referer".to_owned()],
     };
     assert_eq!(config.front.access_log, log);
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let limits = lb_front::LimitSettings {
+        first_byte: seconds(1),
+        head: seconds(2),
+        keep_alive: seconds(3),
+        body_idle: seconds(4),
+        write_stall: seconds(5),
+        tunnel_idle: seconds(6),
+        request: seconds(420),
+        connect: Some(Duration::from_millis(800)),
+        response: seconds(9),
+        queue_time: seconds(10),
+        queue: Some(0),
+        connections: Some(64),
+        connections_per_client: Some(12),
+        backend_connections: Some(13),
+        streams: Some(14),
+        max_body: Some(15 * 1024),
+    };
+    assert_eq!(config.front.limits, limits);
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
     assert_eq!(config.admin.names, ["page.example.org"]);
     assert_eq!(config.vip.pool6.to_string(), "fd77::/80");
@@ -422,6 +462,31 @@ fn a_wrong_key_of_the_access_log_is_told_with_its_remedy() {
     wrong("slower_than = \"slow\"", "500ms");
     wrong("headers = [\"a b\"]", "X-Tenant");
     wrong("redact = [\"\"]", "X-Tenant");
+}
+
+#[test]
+fn a_wrong_limit_of_the_front_is_told_with_its_remedy() {
+    let wrong = |key: &str, part| {
+        let world = World::new().toml(&format!("[front.limits]\n{key}\n"));
+        world.wrong(&[("/etc/lb/lb.toml:2", part)]);
+    };
+    wrong("head = \"0\"", "from 1s to 10m");
+    wrong("first_byte = \"1h\"", "from 1s to 10m");
+    wrong("keep_alive = \"never\"", "from 1s to 24h");
+    wrong("tunnel_idle = \"25h\"", "from 1s to 24h");
+    wrong("request = \"none\"", "such as 5m, or off");
+    wrong("connect = \"5m\"", "from 100ms to 1m");
+    wrong(
+        "max_body = \"10M\"",
+        "such as 512KiB, 10MiB or 1GiB, or off",
+    );
+    wrong("queue = -1", "from 0 to 1000000");
+    wrong("connections = 1", "from 64 to");
+    wrong("connections_per_client = 0", "from 1 to");
+    wrong("streams = 1001", "from 1 to 1000");
+    wrong("body_size = 1", "body_size");
+    let off = World::new().toml("[front.limits]\nrequest = \"off\"\n");
+    assert_eq!(off.config().front.limits.request, None);
 }
 
 #[track_caller]

@@ -402,6 +402,41 @@ fn retries_are_a_few() {
 }
 
 #[test]
+fn a_body_has_a_size() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("65536", 65_536),
+        ("512KiB", 512 * 1024),
+        ("10MiB", 10 * 1024 * 1024),
+        ("2GiB", 2 * 1024 * 1024 * 1024),
+        ("off", u64::MAX),
+    ] {
+        let rules = Rules {
+            max_body: Some(bytes),
+            ..Rules::default()
+        };
+        ruled(&format!("lb_max_body={text}"), rules);
+    }
+    for wrong in ["", "-1", "10M", "10 MiB", "MiB", "99999999999GiB", "none"] {
+        check_wrong(&format!("lb_max_body={wrong}"), "10MiB");
+    }
+}
+
+#[test]
+fn a_silence_is_a_time() {
+    for (text, milliseconds) in [("1h", 3_600_000), ("500ms", 500)] {
+        let rules = Rules {
+            idle_milliseconds: Some(milliseconds),
+            ..Rules::default()
+        };
+        ruled(&format!("lb_idle={text}"), rules);
+    }
+    for wrong in ["0", "25h", "off"] {
+        check_wrong(&format!("lb_idle={wrong}"), "at most a day");
+    }
+}
+
+#[test]
 fn a_timeout_is_a_time() {
     for (text, milliseconds) in [("5", 5_000), ("500ms", 500), ("24h", 86_400_000)] {
         let rules = Rules {

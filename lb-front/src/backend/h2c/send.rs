@@ -70,7 +70,7 @@ pub(in super::super) async fn send_on(
     });
     let error = match in_time(pin!(answered), &mut ride.timer, patience, &progress).await {
         Some(Some(Ok(response))) => {
-            return Ok(begin(response, ride, uploading, worker.limits.tunnel_idle));
+            return Ok(begin(response, ride, uploading, outgoing.talk_idle(worker)));
         }
         Some(Some(Err(error))) => error,
         // The client's fault.

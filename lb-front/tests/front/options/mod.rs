@@ -5,6 +5,7 @@ mod canary;
 mod compress;
 mod cors;
 mod headers;
+mod idle;
 mod maintenance;
 mod path;
 mod rate;
