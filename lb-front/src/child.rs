@@ -357,6 +357,10 @@ async fn obey(
         match order {
             Order::Routes(routes, settings) => front.publish(&routes, &settings),
             Order::Change(change) => front.change(&change),
+            Order::Pages(pages) => {
+                front.show(&pages);
+                continue;
+            }
             Order::Log { file } => {
                 log_into((*orders).as_ref(), front, file).await?;
                 continue;

@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{routes::RoutesChange, stats::FrontStats, table::Settings, tls::Tls};
+use super::{pages::Pages, routes::RoutesChange, stats::FrontStats, table::Settings, tls::Tls};
 
 /// Changes with every change of a message, including routes and figures.
 pub const VERSION: u32 = 16;
@@ -58,6 +58,8 @@ pub enum Order {
     Change(RoutesChange),
     /// Show these to clients that speak TLS from now on.
     Certificates(Tls),
+    /// Show these pages from now on. Nothing is said to it.
+    Pages(Pages),
     /// Write the access log into the file that comes next, beside a byte of its own, or to standard output. Nothing is said
     /// to it.
     Log {

@@ -19,6 +19,7 @@
 //! | `tls` | the handshake, which certificate a client gets, and its stream after that |
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
+//! | `pages` | the operator's pages for what the front answers by itself |
 //! | `limits` | what an operator may say of them |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `users`, `passwords` | who may use a service that asks, whether a password is right |
@@ -49,6 +50,7 @@ mod leave;
 mod limits;
 pub mod log;
 mod pace;
+mod pages;
 mod passwords;
 mod policy;
 mod proxy;
@@ -81,6 +83,7 @@ pub use backend::stats::{BackendStats, Ejected, ServiceStats};
 pub use child::{ChildArgs, ChildError, child_main};
 pub use forward::Forwarding;
 pub use limits::LimitSettings;
+pub use pages::{Page, Pages};
 pub use policy::{HttpsSettings, StickyKey};
 pub use services::ServiceTraffic;
 pub use stats::{FrontStats, RequestCount};
@@ -162,6 +165,11 @@ impl Front {
     /// From now on requests follow the routes after `change`. For the same caller.
     pub fn change(&self, change: &RoutesChange) {
         self.follow(self.table.load().after(change));
+    }
+
+    /// From now on these pages stand for lines of our own. For the same caller.
+    pub fn show(&self, pages: &Pages) {
+        self.follow(self.table.load().with_pages(pages));
     }
 
     fn follow(&self, table: Table) {

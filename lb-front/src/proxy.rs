@@ -126,14 +126,14 @@ fn pass(
                 } else {
                     reason
                 };
-                return unserved(reason, &progress, exchange);
+                return unserved(&worker, reason, &progress, exchange);
             }
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && outgoing.checked.upgrade {
             let Some(place) = loan.into_place() else {
                 // HTTP/2 has no such answer.
-                return unserved(Reason::ResponseInvalid, &progress, exchange);
+                return unserved(&worker, Reason::ResponseInvalid, &progress, exchange);
             };
             let backend = exchange.backend();
             let idle = outgoing.talk_idle(&worker);
@@ -144,7 +144,7 @@ fn pass(
             return response;
         }
         if switched || !request::is_plainly_coded(response.headers()) {
-            return unserved(Reason::ResponseInvalid, &progress, exchange);
+            return unserved(&worker, Reason::ResponseInvalid, &progress, exchange);
         }
         relay(&worker, outgoing, response, loan, exchange, &progress)
     }
@@ -227,7 +227,10 @@ fn admit(
     exchange.asked(worker.log.asked(&parts, client));
     let (checked, service) = match route(&table, &parts, client, exchange) {
         Ok(found) => found,
-        Err(refusal) => return Err(refuse(refusal, body, exchange).into()),
+        Err(refusal) => {
+            let answer = refuse(refusal, body, exchange);
+            return Err(table.pages.dress(answer, refusal.reason, exchange).into());
+        }
     };
     let tls = exchange.client().is_secure();
     let peer = Peer {
@@ -255,7 +258,15 @@ fn admit(
         policy.admit(&asking, note)
     });
     let note = match judged {
-        Some(Err(answer)) => return Err(instead(*answer, body, exchange)),
+        Some(Err(answer)) => {
+            let plain =
+                answer.reason == Reason::Maintenance && policy.is_some_and(Policy::has_no_notice);
+            let answer = instead(*answer, body, exchange);
+            return Err(match plain {
+                true => Box::new(table.pages.dress(*answer, Reason::Maintenance, exchange)),
+                false => answer,
+            });
+        }
         Some(Ok(note)) => note,
         None => policy::Note::default(),
     };
@@ -452,15 +463,31 @@ fn refuse(mut refusal: Refusal, body: &Incoming, exchange: &mut Exchange) -> Res
 }
 
 /// An answer in place of one from a backend.
-fn unserved(reason: Reason, progress: &Progress, mut exchange: Exchange) -> Response<Download> {
+fn unserved(
+    worker: &Worker,
+    reason: Reason,
+    progress: &Progress,
+    mut exchange: Exchange,
+) -> Response<Download> {
     let mut refusal = Refusal::of(reason);
     if reason == Reason::RequestTimeout && progress.is_starved() {
         // It is the client that took so long.
         refusal.status = StatusCode::REQUEST_TIMEOUT;
     }
     refusal.close |= !progress.has_ended();
+    let mut pages = None;
+    if reason == Reason::NoBackend {
+        let table = worker.table();
+        refusal.status = table.no_backend_status;
+        pages = Some(table.pages.clone());
+    }
     exchange.answer(refusal.status, refusal.reason);
-    Download::own(refusal.response(), exchange)
+    let answer = refusal.response();
+    let answer = match pages {
+        Some(pages) => pages.dress(answer, reason, &exchange),
+        None => answer,
+    };
+    Download::own(answer, exchange)
 }
 
 const CROWD: Refusal = Refusal {

@@ -17,6 +17,7 @@ use super::{
     lasting::Lasting,
     limits::LimitSettings,
     log::LogSettings,
+    pages::{Pages, Ready},
     policy::{Https, HttpsSettings, Policy, Sticky, StickyKey},
     request::Via,
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
@@ -31,6 +32,8 @@ use canary::{Canaries, from};
 pub struct Settings {
     /// Status of the answer to a name that no service has: 503, or 404 as peers do.
     pub no_route_status: u16,
+    /// The same for a service without a usable backend.
+    pub no_backend_status: u16,
     /// Our name in Via, by which a loop is found. Two fronts in a row need two names.
     pub via: String,
     /// What backends are told about clients, and whose word is believed.
@@ -66,6 +69,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             no_route_status: 503,
+            no_backend_status: 503,
             via: "lb-agent".into(),
             forwarding: Forwarding::default(),
             limits: LimitSettings::default(),
@@ -88,6 +92,9 @@ pub(super) struct Table {
     /// By the names of their lists.
     users: Arc<BTreeMap<String, Arc<Users>>>,
     pub(super) no_route_status: StatusCode,
+    pub(super) no_backend_status: StatusCode,
+    /// In place of lines of our own.
+    pub(super) pages: Arc<Ready>,
     pub(super) via: Via,
     pub(super) forwarding: Arc<Forwarding>,
     /// What holds for plain HTTP as against HTTPS, if anything does.
@@ -123,6 +130,8 @@ impl Table {
             host_addresses: Arc::default(),
             users: Arc::default(),
             no_route_status: StatusCode::SERVICE_UNAVAILABLE,
+            no_backend_status: StatusCode::SERVICE_UNAVAILABLE,
+            pages: Arc::default(),
             via: Via::fallback(),
             forwarding: Arc::default(),
             https: None,
@@ -143,8 +152,9 @@ impl Table {
             numbers: before.numbers.clone(),
             host_addresses: Arc::default(),
             users: Arc::default(),
-            no_route_status: StatusCode::from_u16(settings.no_route_status)
-                .unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            no_route_status: status(settings.no_route_status),
+            no_backend_status: status(settings.no_backend_status),
+            pages: before.pages.clone(),
             via: Via::new(&settings.via).unwrap_or_else(Via::fallback),
             forwarding: Arc::new(settings.forwarding.clone()),
             https: Https::new(&settings.https).map(Arc::new),
@@ -158,6 +168,14 @@ impl Table {
     pub(super) fn after(&self, change: &RoutesChange) -> Self {
         let lasting = |place, _: &_| Some(self.services.get(&place)?.lasting.clone());
         self.clone().changed(change, lasting)
+    }
+
+    /// The same with `pages` in place of those before.
+    pub(super) fn with_pages(&self, pages: &Pages) -> Self {
+        Self {
+            pages: Arc::new(Ready::new(pages)),
+            ..self.clone()
+        }
     }
 
     fn changed(
@@ -331,6 +349,10 @@ impl ServiceTable {
         let mut backends = self.service.backends.iter();
         backends.any(|backend| backend.usable && backend.address == address)
     }
+}
+
+fn status(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// The order of turns and beside it the canaries, where a service has usable backends of both kinds.

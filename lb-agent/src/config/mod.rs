@@ -171,6 +171,10 @@ pub struct Front {
     pub expose: Expose,
     /// The status for a host name that nobody claims.
     pub no_route_status: u16,
+    /// The status for a service without a usable instance.
+    pub no_backend_status: u16,
+    /// Pages in place of lines of the front's own, and the file of each.
+    pub pages: BTreeMap<front::pages::For, PathBuf>,
     /// How long it goes on when the agent is told to end and says that it is not ready.
     pub grace: Duration,
     /// How long requests in flight may take after that.

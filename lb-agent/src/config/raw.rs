@@ -107,6 +107,8 @@ raw_config! {
     front_domains: Vec<String>,
     front_expose: String,
     front_no_route_status: i64,
+    front_no_backend_status: i64,
+    front_pages: Vec<(String, String)>,
     front_grace: String,
     front_drain: String,
     front_retirement: String,
@@ -260,6 +262,7 @@ impl RawConfig {
             raw.front_domains = keys.strings(front, "domains");
             raw.front_expose = keys.string(front, "expose");
             raw.front_no_route_status = keys.integer(front, "no_route_status");
+            raw.front_no_backend_status = keys.integer(front, "no_backend_status");
             raw.front_grace = keys.string(front, "grace");
             raw.front_drain = keys.string(front, "drain");
             raw.front_retirement = keys.string(front, "retirement");
@@ -291,6 +294,12 @@ impl RawConfig {
                 let lists = auth.texts(&mut keys.reader).into_iter();
                 let lists = lists.map(|(name, file)| (name, file.value)).collect();
                 raw.front_auth = Some(keys.given(line, lists));
+            }
+            if let Some(pages) = front.table(&mut keys.reader, "pages") {
+                let line = pages.line;
+                let files = pages.texts(&mut keys.reader).into_iter();
+                let files = files.map(|(name, file)| (name, file.value)).collect();
+                raw.front_pages = Some(keys.given(line, files));
             }
             keys.table(front, "limits", |keys, limits| {
                 raw.http_limits_first_byte = keys.string(limits, "first_byte");

@@ -15,6 +15,7 @@ use super::{
     Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, registrar,
 };
 use crate::{
+    front::pages::{For, is_html},
     health,
     options::{is_dns_name, is_list, parse_duration},
     vip::{Pool, Pool6, Pools},
@@ -154,6 +155,8 @@ fn front(raw: &RawConfig, judge: &mut Judge<'_>) -> Front {
         domains: domains(raw, judge),
         expose: judge.text(&raw.front_expose, Expose::All, expose),
         no_route_status: judge.number(&raw.front_no_route_status, 503, 400..=599),
+        no_backend_status: judge.number(&raw.front_no_backend_status, 503, 400..=599),
+        pages: pages(raw, judge),
         grace: judge.text(&raw.front_grace, Duration::ZERO, leave),
         drain: judge.text(&raw.front_drain, Duration::from_secs(30), leave),
         retirement: judge.text(&raw.front_retirement, Duration::from_secs(600), retirement),
@@ -178,6 +181,30 @@ fn lists(raw: &RawConfig, judge: &mut Judge<'_>) -> BTreeMap<String, PathBuf> {
         }
     }
     lists
+}
+
+/// The files of pages.
+fn pages(raw: &RawConfig, judge: &mut Judge<'_>) -> BTreeMap<For, PathBuf> {
+    let Some(given) = &raw.front_pages else {
+        return BTreeMap::new();
+    };
+    let mut pages = BTreeMap::new();
+    for (key, path) in &given.value {
+        let path = Path::new(path);
+        let what = For::ALL.into_iter().find(|(_, name)| name == key);
+        match what {
+            None => judge.wrong(
+                given,
+                &format!("there is no page `{key}`; write no_route, no_backend or maintenance"),
+            ),
+            Some(_) if !path.is_absolute() || is_html(path).is_none() => judge.wrong(
+                given,
+                &format!("`{key}`: `{}`: write the whole path of a file, from `/` on, whose name ends in .html, .htm or .txt", path.display()),
+            ),
+            Some((what, _)) => drop(pages.insert(what, path.to_owned())),
+        }
+    }
+    pages
 }
 
 /// The domains below which every service has a host name.

@@ -4,6 +4,7 @@
 
 mod acme;
 pub(crate) mod certificates;
+pub mod pages;
 mod sticky;
 mod supervise;
 pub mod users;

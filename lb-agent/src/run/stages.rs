@@ -75,6 +75,7 @@ pub(super) fn spawn(
     let (map_problems_in, map_problems) = watch::channel(Vec::new());
     let (acme_problems_in, acme_problems) = watch::channel(Vec::new());
     let (tls_problems_in, tls_problems) = watch::channel(Vec::new());
+    let (page_problems_in, page_problems) = watch::channel(Vec::new());
     let (front_problems_in, front_problems) = watch::channel(Vec::new());
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
@@ -202,6 +203,7 @@ pub(super) fn spawn(
         front_problems,
         tls_problems,
         acme_problems,
+        page_problems,
         name_problems,
         removal_problems,
     ];
@@ -329,6 +331,13 @@ pub(super) fn spawn(
             let run = front::users::run(config.front.auth.clone(), users_in, stop.clone());
             stage("users", Box::pin(async { run.await.map_err(Into::into) }));
         }
+        if !config.front.pages.is_empty() {
+            let (pages_in, pages) = watch::channel(None);
+            supervisor.pages = pages;
+            let files = config.front.pages.clone();
+            let run = front::pages::run(files, pages_in, page_problems_in, stop.clone());
+            stage("pages", Box::pin(async { run.await.map_err(Into::into) }));
+        }
         if config.log_format == LogFormat::Json {
             supervisor.arguments.push("--log-json".into());
         }
@@ -446,6 +455,7 @@ fn front_settings(config: &Config) -> Result<lb_front::Settings> {
         .context("`[front] sticky_key_file` cannot be used")?;
     Ok(lb_front::Settings {
         no_route_status: config.front.no_route_status,
+        no_backend_status: config.front.no_backend_status,
         forwarding: config.front.forwarding.clone(),
         limits: config.front.limits.clone(),
         log: config.front.access_log.clone(),

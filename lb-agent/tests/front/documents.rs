@@ -14,7 +14,7 @@ use lb_agent::{
     catalog::SourceState,
     config::{self, Outside, RawConfig},
     discover::file,
-    front::users::Lists,
+    front::{pages, users::Lists},
     options::{Proto, table::FRONT},
     routes::{Follower, RouteConfig},
     snapshot::{ProbeState, Snapshot},
@@ -59,6 +59,8 @@ struct Example {
     cookie: RefCell<String>,
     /// The lists of users, and the files that the text gives them.
     lists: BTreeMap<String, PathBuf>,
+    /// The files of pages.
+    pages: BTreeMap<pages::For, PathBuf>,
 }
 
 impl Example {
@@ -78,9 +80,10 @@ impl Example {
         let front = config::resolve(&raw, outside).unwrap().front;
         let (routes, problems) = routes(&services.concat(), &front);
         assert_eq!(problems, [] as [String; 0]);
-        let lists = front.auth.clone();
+        let (lists, pages) = (front.auth.clone(), front.pages.clone());
         let settings = Settings {
             no_route_status: front.no_route_status,
+            no_backend_status: front.no_backend_status,
             forwarding: front.forwarding.clone(),
             https: front.tls.map(|tls| tls.https).unwrap_or_default(),
             limits: front.limits.clone(),
@@ -93,6 +96,7 @@ impl Example {
             front,
             cookie: RefCell::default(),
             lists,
+            pages,
         }
     }
 
@@ -109,6 +113,16 @@ impl Example {
             ..RoutesChange::default()
         };
         self.front.front.change(&change);
+    }
+
+    /// The file of each page has this text.
+    fn write_pages(&self, text: &str) {
+        let mut sheaf = pages::Sheaf::default();
+        for (what, path) in &self.pages {
+            sheaf.read(*what, path, Ok(text.as_bytes().to_vec()));
+        }
+        assert_eq!(sheaf.problems().count(), 0);
+        self.front.front.show(sheaf.pages());
     }
 
     /// The answer to a request of the text, whose lines end as text does.
@@ -342,6 +356,10 @@ fn every_example_of_the_document_is_answered_as_it_says() {
             "text" => {
                 let example = example.as_ref().expect("services stand before users");
                 example.write_users(&block.text);
+            }
+            "html" => {
+                let example = example.as_ref().expect("services stand before pages");
+                example.write_pages(&block.text);
             }
             language => panic!("line {line}: nobody runs `{language}`"),
         }

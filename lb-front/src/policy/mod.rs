@@ -256,6 +256,11 @@ impl Policy {
         self.proxy_protocol
     }
 
+    /// Whether it is under maintenance and says no more of that.
+    pub(super) fn has_no_notice(&self) -> bool {
+        self.maintenance.as_ref().is_some_and(|notice| notice.usual)
+    }
+
     /// On how many more backends a request may be tried, if the service says so.
     pub(super) fn retries(&self) -> Option<usize> {
         self.retries.map(usize::from)
@@ -325,6 +330,8 @@ impl Policy {
 /// What a service under maintenance answers.
 struct Notice {
     text: Bytes,
+    /// Whether it is nobody's own.
+    usual: bool,
     retry_after: Option<HeaderValue>,
 }
 
@@ -334,6 +341,7 @@ impl Notice {
         let text = notice.unwrap_or("maintenance: the service is being worked on");
         Self {
             text: format!("{text}\n").into(),
+            usual: notice.is_none(),
             retry_after: maintenance.retry_after_seconds.map(HeaderValue::from),
         }
     }

@@ -27,6 +27,7 @@ mod leaving;
 mod limits;
 mod log;
 mod options;
+mod pages;
 mod queueing;
 mod regressions;
 mod restart;

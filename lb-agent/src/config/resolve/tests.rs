@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use crate::{
     config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs},
     discover::consul::Warning,
+    front::pages::For,
     registrar::Addressing,
 };
 
@@ -181,6 +182,7 @@ fn every_key_of_the_file_has_its_effect() {
             domains = ["Apps.Example.org."]
             expose = "tagged"
             no_route_status = 404
+            no_backend_status = 502
             grace = "10s"
             drain = "1m"
             retirement = "2h"
@@ -192,6 +194,9 @@ fn every_key_of_the_file_has_its_effect() {
             sticky_key_file = "/key"
             [front.auth]
             staff = "/etc/lb/staff.htpasswd"
+            [front.pages]
+            no_route = "/etc/lb/404.html"
+            maintenance = "/etc/lb/later.txt"
             [front.limits]
             first_byte = "1s"
             head = "2s"
@@ -268,6 +273,12 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(times.map(|it| it.as_secs()), [10, 60, 7200]);
     assert_eq!(config.front.expose, Expose::Tagged);
     assert_eq!(config.front.no_route_status, 404);
+    assert_eq!(config.front.no_backend_status, 502);
+    let pages = [
+        (For::NoRoute, "/etc/lb/404.html".into()),
+        (For::Maintenance, "/etc/lb/later.txt".into()),
+    ];
+    assert_eq!(config.front.pages, pages.into());
     let trusted = ["10.0.0.0/8", "fd00::1/128"].map(|it| it.parse().unwrap());
     let forwarding = &config.front.forwarding;
     assert_eq!(forwarding.trusted_proxies, trusted);
@@ -462,6 +473,20 @@ fn a_wrong_key_of_the_access_log_is_told_with_its_remedy() {
     wrong("slower_than = \"slow\"", "500ms");
     wrong("headers = [\"a b\"]", "X-Tenant");
     wrong("redact = [\"\"]", "X-Tenant");
+}
+
+#[test]
+fn a_wrong_page_is_told_with_its_remedy() {
+    let wrong = |key: &str, part| {
+        let world = World::new().toml(&format!("[front.pages]\n{key}\n"));
+        world.wrong(&[("/etc/lb/lb.toml:1", part)]);
+    };
+    wrong(
+        "no_road = \"/a.html\"",
+        "no_route, no_backend or maintenance",
+    );
+    wrong("no_route = \"a.html\"", "whole path");
+    wrong("no_backend = \"/a.php\"", "ends in .html, .htm or .txt");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use lb_front::{
-    Listeners,
+    Listeners, Pages,
     control::{self, Order, Report},
     tls::Tls,
 };
@@ -60,6 +60,8 @@ impl Stage {
         if let Some(certificates) = &mut certificates {
             tell_certificates(&mut front.orders, certificates).await?;
         }
+        let mut pages = self.config.pages.clone();
+        tell_pages(&mut front.orders, &mut pages).await?;
         let mut patience = std::pin::pin!(sleep(PATIENCE));
         let mut patient = true;
         // Since when there is a snapshot that was not looked at, and what the front has not yet said that it follows.
@@ -101,6 +103,7 @@ impl Stage {
                         tell_certificates(&mut front.orders, certificates).await?;
                     }
                 }
+                Ok(()) = pages.changed() => tell_pages(&mut front.orders, &mut pages).await?,
                 // Where nobody sends them they stay as they are.
                 Ok(()) = self.config.users.changed(), if news.is_none() => news = Some(Instant::now()),
                 // Its end is heard above.
@@ -161,6 +164,17 @@ async fn tell_certificates(
     let tls = certificates.borrow_and_update().clone();
     let order = Order::Certificates((*tls).clone());
     timeout(ORDER, control::send(orders, &order)).await?
+}
+
+/// Tells of the newest pages. While they are not all read, those stay that the front has.
+async fn tell_pages(
+    orders: &mut (impl AsyncWrite + Unpin),
+    pages: &mut watch::Receiver<Option<Pages>>,
+) -> io::Result<()> {
+    let Some(pages) = pages.borrow_and_update().clone() else {
+        return Ok(());
+    };
+    timeout(ORDER, control::send(orders, &Order::Pages(pages))).await?
 }
 
 /// Ends with the front before, or with its connection; never without one.

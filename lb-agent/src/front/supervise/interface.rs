@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::logging::LogFile;
 use crate::{catalog::Problem, front::users::Lists, routes::RouteConfig};
-use lb_front::{FrontStats, Settings, tls::Tls};
+use lb_front::{FrontStats, Pages, Settings, tls::Tls};
 
 /// What the stage is told.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Supervisor {
     pub log_file: Option<LogFile>,
     /// The lists of users, of whom services may ask a password; `None` while they are not all known.
     pub users: watch::Receiver<Option<Arc<Lists>>>,
+    /// The pages that stand for lines of the front's own; `None` while they are not all read.
+    pub pages: watch::Receiver<Option<Pages>>,
     /// Worker threads of the front.
     pub workers: usize,
     /// How long requests in flight may take when everything ends.
@@ -67,6 +69,7 @@ impl Supervisor {
             log_file: None,
             // There are none.
             users: watch::Sender::new(Some(Arc::default())).subscribe(),
+            pages: watch::Sender::new(Some(Pages::default())).subscribe(),
             workers: workers(),
             grace,
             retirement: Duration::from_secs(600),
