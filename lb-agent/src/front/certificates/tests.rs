@@ -218,7 +218,7 @@ fn what_may_not_be_read_or_is_no_file_is_told_with_a_remedy() {
         disk.write("x.one", &made.chain);
         disk.write("x.two", &made.key);
         let key = disk.folder.path().join("x.two");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
         let refused = "x.two cannot be read: Permission denied (os error 13); correct the path or the permissions";
         disk.check(&[], &[refused]);
         // Who mends it need not touch the file.
