@@ -305,7 +305,9 @@ fn a_wrong_option_is_reported_with_its_remedy_and_breaks_nothing() {
     check_wrong("lb_deny=hosts", "in place of `hosts`");
     check_wrong("lb_deny", "write addresses");
     check_wrong("lb_proto=quic", "tcp, udp, http or h2c");
-    check_wrong("lb_ballance=random", "there is no such option");
+    check_wrong("lb_ballance=random", "did you mean lb_balance?");
+    check_wrong("lb_max-body=1", "did you mean lb_max_body?");
+    check_wrong("lb_colour=red", "there is no such option; docs/");
     check_wrong("server_alias=a b", "not a host name");
 }
 

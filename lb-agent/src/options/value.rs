@@ -17,14 +17,20 @@ pub(super) fn setting(name: &str, text: &str) -> Result<Setting, Wrong> {
         Some(Read::Value(read)) => read(text),
         Some(Read::Member(family, read)) => read(name.strip_prefix(family).unwrap_or(name), text),
         None => {
-            let all: Vec<_> = table::all().map(|entry| entry.name).collect();
-            Err(format!(
-                "there is no such option; those of this version are {}",
-                all.join(", ")
-            )
-            .into())
+            let meant = nearest(name).map_or(String::new(), |it| format!("did you mean {it}? "));
+            Err(format!("there is no such option; {meant}docs/options.md has all of them").into())
         }
     }
+}
+
+/// The option that `name` is most likely a slip of; `None` if it is like none.
+fn nearest(name: &str) -> Option<&'static str> {
+    // All begin alike.
+    let own = |name: &str| name.strip_prefix("lb_").unwrap_or(name).to_owned();
+    let name = own(name);
+    let all = table::all().map(|entry| (strsim::jaro(&name, &own(entry.name)), entry.name));
+    let (likeness, nearest) = all.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness > 0.8).then_some(nearest)
 }
 
 pub(super) fn balance(text: &str) -> Result<Setting, Wrong> {
