@@ -103,7 +103,7 @@ fn paths(files: &[PathBuf]) -> Vec<String> {
     let path = |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
         assert!(
-            line.starts_with("127.0.0.1 - - [") && words.len() == 19,
+            line.starts_with("127.0.0.1 - - [") && words.len() == 21,
             "{line}"
         );
         assert_eq!((words[5], words[8], words[10]), ("\"GET", "200", "ok"));

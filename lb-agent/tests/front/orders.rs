@@ -79,8 +79,8 @@ fn listening_front(
         let answer = format!("{{\"version\":{version},\"pid\":0,\"has_routes\":true}}");
         say(&mut agent, &answer);
         while let Some(message) = receive() {
-            // Where its log goes, which is no matter here, and has no answer.
-            if message == "{\"log\":{\"file\":false}}" {
+            // Where its log goes and which pages there are, which is no matter here, and has no answer.
+            if message == "{\"log\":{\"file\":false}}" || message.starts_with("{\"pages\"") {
                 continue;
             }
             let ends = message == "\"drain\"";
