@@ -187,8 +187,6 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
     let plain = plain.into_iter().map(|it| (it, false));
     for (listener, secure) in plain.chain(tls.into_iter().map(|it| (it, true))) {
         listener.set_nonblocking(true)?;
-        // Its connections have it from here. They would only be slower without it.
-        let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
         let listener = TcpListener::from_std(listener)?;
         accepting.spawn_local(accept(worker.clone(), listener, secure));
     }

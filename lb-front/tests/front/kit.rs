@@ -338,6 +338,11 @@ impl TestFront {
     fn on_all(listeners: Listeners, limits: Limits, workers: usize, grace: Duration) -> Self {
         let address = |listeners: &[TcpListener]| Some(listeners.first()?.local_addr().unwrap());
         let (plain, tls) = (address(&listeners.plain), address(&listeners.tls));
+        for listener in listeners.all() {
+            // As the agent makes them.
+            let socket = socket2::SockRef::from(listener);
+            socket.set_tcp_nodelay(true).unwrap();
+        }
         let front = Front::new(limits);
         let workers = Workers::start(&front, &listeners, workers, grace).unwrap();
         Self {

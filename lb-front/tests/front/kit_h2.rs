@@ -110,6 +110,7 @@ impl H2Backend {
         let listener = TcpListener::from_std(listener).unwrap();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
             self.connections.fetch_add(1, Ordering::Relaxed);
             self.open.fetch_add(1, Ordering::Relaxed);
             let (shared, builder, work) = (self.clone(), builder.clone(), work.clone());
@@ -185,6 +186,8 @@ pub(crate) struct H2Answer {
 impl H2Client {
     pub(crate) async fn connect(front: &TestFront) -> Self {
         let stream = TcpStream::connect(front.address).await.unwrap();
+        // As clients do: their windows would wait for acknowledgements.
+        stream.set_nodelay(true).unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(connection);
         Self {

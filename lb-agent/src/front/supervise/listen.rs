@@ -111,6 +111,8 @@ fn one(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // Connections have it from here: set by the front, it would be too late for those that wait for its start.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -179,3 +181,19 @@ pub(super) fn host_addresses() -> BTreeSet<IpAddr> {
 
 /// The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_waits_for_the_first_front_is_not_slower() {
+        let all = group((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+        let client = TcpStream::connect(all[0].local_addr().unwrap()).unwrap();
+        let (accepted, _) = all[0].accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        drop(client);
+    }
+}
