@@ -412,6 +412,12 @@ fn relay(
     if !upload.has_ended() {
         response = closing(response);
     }
+    // In HTTP/1.0 nothing but the connection's end ends what has no length (RFC 9112 section 6.3). hyper keeps the connection
+    // if the client asks for that, unless the answer is in that version as well.
+    if outgoing.client.version == Version::HTTP_10 && response.body().size_hint().exact().is_none()
+    {
+        *response.version_mut() = Version::HTTP_10;
+    }
     if let Some(upgrade) = upgrade.flatten() {
         let headers = response.headers_mut();
         headers.insert(header::UPGRADE, upgrade);
