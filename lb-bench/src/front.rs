@@ -57,18 +57,22 @@ struct Effort {
     slice: Duration,
     /// The same while system calls are counted.
     counted: Duration,
+    /// Without a fall of a proxy's memory for so long there is none to come.
+    settled: Duration,
 }
 
 const FULL: Effort = Effort {
     rounds: 75,
     slice: Duration::from_millis(100),
     counted: Duration::from_secs(1),
+    settled: Duration::from_secs(7),
 };
 
 const QUICK: Effort = Effort {
     rounds: 3,
     slice: Duration::from_millis(50),
     counted: Duration::from_millis(200),
+    settled: Duration::from_secs(1),
 };
 
 /// Of each process, at least: HAProxy wants two for each connection that it may get.
@@ -109,7 +113,7 @@ fn measure(stage: &Stage, counter: &Counter, effort: &Effort) -> Result<Measured
     // First: memory that was used and freed would be used again.
     let mut idle_kb = [0.0; 3];
     for proxy in Proxy::ALL {
-        idle_kb[proxy as usize] = idle::kb_per_connection(stage, proxy)?;
+        idle_kb[proxy as usize] = idle::kb_per_connection(stage, proxy, effort.settled)?;
     }
     let mut workloads = Vec::new();
     for workload in Workload::ALL {

@@ -1,20 +1,84 @@
-//! The short form of the bench, from beginning to end. Needs root, and the packages of the rivals in `LB_RIVALS`.
+//! The short forms of benches, from beginning to end. Needs root, and the packages of the rivals in `LB_RIVALS`.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-#[test]
-fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
+/// What the bench says, and the figures of its last line.
+fn bench(name: &str) -> (String, Map<String, Value>) {
+    /// Each would wait for the other's clients.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO_BIN_EXE_lb-bench"))
-        .args(["socket", "--quick"])
+        .args([name, "--quick"])
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{complaint}");
+    let figures = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    (said, figures)
+}
+
+#[test]
+fn the_fronts_last_line_has_every_figure_of_every_workload() {
+    let (said, figures) = bench("front");
     let last = said.lines().last().unwrap();
-    let figures: serde_json::Map<String, Value> = serde_json::from_str(last).unwrap();
+    let mut names = Vec::new();
+    for prefix in [
+        "",
+        "connect_",
+        "large_body_",
+        "websocket_",
+        "http2_",
+        "tls_",
+        "tls_connect_",
+    ] {
+        // Of large bodies requests and bytes are the same ratio.
+        let rate = match prefix {
+            "large_body_" => "ratio_haproxy",
+            _ => "rps_ratio_haproxy",
+        };
+        for name in [
+            "cpu_ratio_haproxy",
+            "cpu_ratio_nginx",
+            "p99_ratio_haproxy",
+            rate,
+        ] {
+            let name = format!("{prefix}{name}");
+            let of = |part: &str| figures[&name][part].as_f64().unwrap();
+            let (low, median, high) = (of("low"), of("median"), of("high"));
+            assert!(
+                0.0 < low && low <= median && median <= high,
+                "{name}: {last}"
+            );
+            names.push(name);
+        }
+        for of in ["", "haproxy_", "nginx_"] {
+            let name = format!("{prefix}{of}syscalls_per_request");
+            let counted = figures[&name].as_f64().is_some_and(|calls| calls > 0.0);
+            // Not everybody may trace.
+            let uncounted = said.contains("system calls are not counted");
+            assert!(counted || figures[&name].is_null() && uncounted, "{said}");
+            names.push(name);
+        }
+    }
+    for of in ["", "haproxy_", "nginx_"] {
+        let name = format!("{of}idle_conn_kb");
+        assert!(figures[&name].as_f64().unwrap().is_finite(), "{last}");
+        names.push(name);
+    }
+    names.sort();
+    assert!(figures.keys().eq(&names), "{last}");
+}
+
+#[test]
+fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
+    let (said, figures) = bench("socket");
+    let last = said.lines().last().unwrap();
     for name in [
         "throughput_ratio",
         "rr_ratio",

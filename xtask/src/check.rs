@@ -39,6 +39,8 @@ pub(crate) fn test() -> Result<()> {
     let rivals = packages::rivals(&tools())?;
     let dig = packages::dig(&tools())?;
     let pebble = packages::pebble(&tools())?;
+    // The tests of lb-bench start the agent's program.
+    run(cargo().args(["build", "--quiet", "--locked", "--package", "lb-agent"]))?;
     for group in GROUPS {
         say(&format!("test {}", group.join(" ")));
         run(cargo()

@@ -26,7 +26,7 @@ const MANY: u32 = 5_000;
 ///
 /// # Errors
 /// When a request fails.
-pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
+pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy, settles_in: Duration) -> Result<f64> {
     let mut connections = Vec::new();
     let mut resident = |count: u32| -> Result<f64> {
         while connections.len() < count as usize {
@@ -35,7 +35,7 @@ pub(super) fn kb_per_connection(stage: &Stage, proxy: Proxy) -> Result<f64> {
                 .with_context(|| format!("{} refuses a connection", proxy.name()))?;
             connections.push(connection);
         }
-        settled(stage, proxy)
+        settled(stage, proxy, settles_in)
     };
     let few = resident(FEW)?;
     let many = resident(MANY)?;
@@ -53,10 +53,10 @@ fn from_another(number: usize, proxy: SocketAddrV4) -> io::Result<Wire> {
 
 /// What it keeps once it has seen that nothing happens: a proxy may give up buffers after a while of silence, and so may
 /// its allocator.
-fn settled(stage: &Stage, proxy: Proxy) -> Result<f64> {
+fn settled(stage: &Stage, proxy: Proxy, settles_in: Duration) -> Result<f64> {
     let mut least = f64::INFINITY;
     let mut since = Instant::now();
-    while since.elapsed() < SETTLED {
+    while since.elapsed() < settles_in {
         let now = resident_mb(stage.worker(proxy))?;
         if now < least {
             least = now;
@@ -70,6 +70,3 @@ fn settled(stage: &Stage, proxy: Proxy) -> Result<f64> {
 const WORKLOAD: Workload = Workload::KeepAlive;
 
 const CLIENTS: usize = 100;
-
-/// Without a fall for so long there is none to come.
-const SETTLED: Duration = Duration::from_secs(7);

@@ -12,7 +12,7 @@ use super::framing;
 use crate::{
     forward::{Forwarding, Peer},
     request::{self, BodyKind, Checked, Sender, Via},
-    routes::{Hosts, Place},
+    routes::{Ambiguous, Hosts, Paths, Place},
 };
 
 /// A client's stream.
@@ -43,10 +43,14 @@ fn decided(parts: Parts, body: BodyKind) {
         assert_eq!(parts.version, Version::HTTP_10);
         assert_eq!(HOSTS.find("", "/"), Ok(None));
     } else {
-        assert_eq!(
-            HOSTS.find(&checked.host, parts.uri.path()),
-            Ok(plainly_found(&checked.host))
-        );
+        let path = parts.uri.path();
+        match HOSTS.find(&checked.host, path) {
+            Ok(found) => assert_eq!(found, plainly_found(&checked.host, path), "{path}"),
+            Err(Ambiguous) => {
+                let shared = plainly_found(&checked.host, "/") == Some(SHARED);
+                assert!(shared && !is_plain(path), "{path}");
+            }
+        }
         one_service(&checked.host);
     }
     passed_on(&parts, &checked, body);
@@ -79,8 +83,25 @@ fn one_service(host: &str) {
     }
 }
 
-/// What [`Hosts::find`] finds, by all names in turn.
-fn plainly_found(host: &str) -> Option<Place> {
+/// Whether a path has one reading only.
+fn is_plain(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_~".contains(&byte);
+    path.bytes().all(plain) && !path.contains("//")
+}
+
+/// What [`Hosts::find`] finds of a path that it takes: by all names in turn, then by all prefixes.
+fn plainly_found(host: &str, path: &str) -> Option<Place> {
+    let found = plainly_named(host)?;
+    let prefixes = PREFIXES.iter().filter(|_| found == SHARED);
+    let under = prefixes.filter(|(prefix, _)| {
+        let rest = path.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    let longest = under.max_by_key(|(prefix, _)| prefix.len());
+    Some(longest.map_or(found, |(_, place)| *place))
+}
+
+fn plainly_named(host: &str) -> Option<Place> {
     let exactly = HOSTS.names.get(host).copied();
     let carried = || {
         let before = SUFFIXES
@@ -175,11 +196,19 @@ static HOSTS: LazyLock<Hosts> = LazyLock::new(|| {
     ];
     let names = names.into_iter().zip(1..);
     let names = names.map(|(name, place)| (name.to_owned(), place));
+    let mut paths = Paths::default();
+    for (prefix, place) in PREFIXES {
+        paths.set("web", prefix, Some(place));
+    }
     Hosts {
         names: names.collect(),
-        ..Hosts::default()
+        paths,
     }
 });
+
+/// The place of `web`, which has the rest of its host.
+const SHARED: Place = 7;
+const PREFIXES: [(&str, Place); 3] = [("/api", 20), ("/api/v1", 21), ("/b", 22)];
 
 const SUFFIXES: [&str; 4] = ["nip.io", "sslip.io", "xip.io", "traefik.me"];
 

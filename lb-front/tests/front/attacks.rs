@@ -292,3 +292,108 @@ fn a_client_that_reads_nothing_is_cut() {
     });
     assert!(front.stats().ended(Reason::ClientAbort) > 0);
 }
+
+/// `HEAD /` of `http://web`: an answer without a body needs no window.
+const LOOK: &[u8] = b"\x02\x04HEAD\x86\x84\x01\x03web";
+
+/// What a client saw of a connection on which it asks as long as it can, at most this many at a time.
+struct Asker {
+    client: Client,
+    asked: usize,
+    answered: usize,
+    /// How much was asked when each GOAWAY came, the last stream in it, and its code.
+    goaways: Vec<(usize, u32, u32)>,
+}
+
+impl Asker {
+    fn new(front: &TestFront) -> Self {
+        let client = client(front);
+        let (asked, answered, goaways) = (0, 0, Vec::new());
+        Self {
+            client,
+            asked,
+            answered,
+            goaways,
+        }
+    }
+
+    fn ask(&mut self, count: usize) {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let stream = u32::try_from(2 * self.asked + 1).unwrap();
+            all.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, LOOK));
+            self.asked += 1;
+        }
+        self.client.send(all);
+    }
+
+    /// Takes a frame; pings are answered if the client is `polite`. `false` at the end.
+    fn take(&mut self, polite: bool) -> bool {
+        let mut head = [0; 9];
+        if self.client.stream.read_exact(&mut head).is_err() {
+            return false;
+        }
+        let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        let mut payload = vec![0; word(&[0, head[0], head[1], head[2]]) as usize];
+        if self.client.stream.read_exact(&mut payload).is_err() {
+            return false;
+        }
+        match head[3] {
+            HEADERS => self.answered += 1,
+            GOAWAY => {
+                let (last, code) = (word(&payload[..4]), word(&payload[4..8]));
+                self.goaways.push((self.asked, last, code));
+            }
+            PING if polite && head[4] & ACK == 0 => {
+                self.client.send(frame(PING, ACK, 0, &payload));
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+#[test]
+fn a_connection_is_left_after_ten_thousand_requests_and_loses_none() {
+    let front = TestFront::with(&[]);
+    let mut asker = Asker::new(&front);
+    while asker.goaways.is_empty() {
+        asker.ask(100);
+        while asker.answered < asker.asked && asker.take(true) {}
+        assert!(asker.asked < 20_000, "it goes on for ever");
+    }
+    // It ends when everything is answered.
+    while asker.take(true) {}
+    assert_eq!(asker.answered, asker.asked);
+    assert!((10_000..10_300).contains(&asker.asked), "{}", asker.asked);
+    let last = u32::try_from(2 * asker.asked - 1).unwrap();
+    let (_, at, code) = *asker.goaways.last().unwrap();
+    assert_eq!((at, code), (last, 0), "{:?}", asker.goaways);
+    assert!(front.stats().rejected.is_empty());
+    // What could not know of it goes on elsewhere.
+    let mut again = Asker::new(&front);
+    again.ask(1);
+    while again.answered == 0 {
+        assert!(again.take(true));
+    }
+}
+
+#[test]
+fn a_client_that_does_not_leave_is_left_after_twice_as_many() {
+    let front = TestFront::with(&[]);
+    let mut asker = Asker::new(&front);
+    loop {
+        asker.ask(100);
+        while asker.answered < asker.asked && asker.take(false) {}
+        if asker.answered < asker.asked {
+            break;
+        }
+        assert!(asker.asked < 30_000, "it goes on for ever");
+    }
+    assert!((20_000..20_300).contains(&asker.asked), "{}", asker.asked);
+    let (when, ..) = asker.goaways[0];
+    assert!((10_000..10_300).contains(&when), "{when}");
+    eventually("its place is free", || {
+        (front.stats().open == 0).then_some(())
+    });
+}

@@ -19,13 +19,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::kit::{Backend, GET, Reply, TestFront, eventually, ok, refusing, routes};
 
 /// A front that logs into a file.
-struct Logged {
-    front: TestFront,
+pub(crate) struct Logged {
+    pub(crate) front: TestFront,
     path: PathBuf,
 }
 
 impl Logged {
-    fn start(log: LogSettings, limits: Limits, backends: &[std::net::SocketAddr]) -> Self {
+    pub(crate) fn start(
+        log: LogSettings,
+        limits: Limits,
+        backends: &[std::net::SocketAddr],
+    ) -> Self {
         Self::on(TestFront::start(limits, 1), log, backends)
     }
 
@@ -43,7 +47,7 @@ impl Logged {
         Self { front, path }
     }
 
-    fn of(format: LogFormat, backends: &[std::net::SocketAddr]) -> Self {
+    pub(crate) fn of(format: LogFormat, backends: &[std::net::SocketAddr]) -> Self {
         let log = LogSettings {
             format: Some(format),
             ..LogSettings::default()
@@ -51,9 +55,14 @@ impl Logged {
         Self::start(log, Limits::default(), backends)
     }
 
+    /// How many lines there are.
+    pub(crate) fn now(&self) -> usize {
+        fs::read_to_string(&self.path).unwrap().lines().count()
+    }
+
     /// The lines, once there are as many.
     #[track_caller]
-    fn lines(&self, count: usize) -> Vec<String> {
+    pub(crate) fn lines(&self, count: usize) -> Vec<String> {
         eventually("the lines are there", || {
             let text = fs::read_to_string(&self.path).unwrap();
             let lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -88,7 +97,7 @@ impl Drop for Logged {
 }
 
 /// `line` with `T` for moments and times, which are the only numbers with a point or in brackets.
-fn golden(line: &str) -> String {
+pub(crate) fn golden(line: &str) -> String {
     let words = line.split(' ').map(|word| {
         let time = word.split_once('.').is_some_and(|(whole, part)| {
             let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -508,7 +517,7 @@ fn a_connection_refused_over_http_2_has_a_line() {
         ("\0\0\x01\0\0\0\0\0\x01x".to_owned(), "http_2"),
         (settings.repeat(5000), "http_2_flood"),
     ] {
-        let known = fs::read_to_string(&logged.path).unwrap().lines().count();
+        let known = logged.now();
         let mut client = logged.front.client();
         client.send(begin).send(settings).send(sent);
         let line = golden(&logged.lines(known + 1)[known]);

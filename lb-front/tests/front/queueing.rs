@@ -206,13 +206,13 @@ fn who_waits_gets_the_place_of_a_backend_that_comes() {
 }
 
 /// A port whose connects are never answered: its queue is full.
-struct BlackHole {
-    address: SocketAddr,
+pub(crate) struct BlackHole {
+    pub(crate) address: SocketAddr,
     _sockets: Vec<Socket>,
 }
 
 impl BlackHole {
-    fn dig() -> Self {
+    pub(crate) fn dig() -> Self {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let listener = socket();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
