@@ -1,4 +1,5 @@
 //! The short forms of benches, from beginning to end. Needs root, and the packages of the rivals in `LB_RIVALS`.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::{
     process::Command,

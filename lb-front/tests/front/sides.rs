@@ -227,7 +227,7 @@ impl Origin {
                 wire.head();
                 Asked::One(wire)
             }
-            Self::Two(_, taken) => Asked::Two(taken.recv_timeout(PATIENCE).unwrap()),
+            Self::Two(_, taken) => Asked::Two(Box::new(taken.recv_timeout(PATIENCE).unwrap())),
         }
     }
 }
@@ -235,7 +235,7 @@ impl Origin {
 /// A request that a backend has not answered yet.
 pub(crate) enum Asked {
     One(Client),
-    Two(Call),
+    Two(Box<Call>),
 }
 
 impl Asked {
