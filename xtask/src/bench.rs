@@ -35,7 +35,7 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
-    /// The front against HAProxy and nginx; the last line is one JSON object. Needs root, two cores, and about four minutes.
+    /// The front against HAProxy and nginx; the last line is one JSON object. Needs root, two cores, and about seven minutes.
     Front {
         /// A short run: shows that it works, proves nothing.
         #[arg(long)]
