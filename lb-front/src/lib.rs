@@ -20,7 +20,7 @@
 //! | `proxy`, `request`, `forward`, `answer`, `body`, `exchange` | a request, what is told of its client, and the record of it |
 //! | `table`, `backend`, `tunnel` | backends in turn, sending and connections to them, upgraded connections |
 //! | `pages` | the operator's pages for what the front answers by itself |
-//! | `limits` | what an operator may say of them |
+//! | `limits` | what an operator may say of the limits |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `users`, `passwords` | who may use a service that asks, whether a password is right |
 //! | `stats`, `services`, `log` | figures, those by service, the access log |

@@ -51,6 +51,8 @@ impl LimitSettings {
         let share = |all: Option<usize>| all.map(|all| all.div_ceil(own.workers.max(1)));
         let clients = share(self.connections).unwrap_or(own.client_connections);
         let clients = clients.max(FEWEST).min(own.client_connections);
+        // Where there are fewer than there could be, one client still gets no more than half.
+        let half = self.connections.map_or(usize::MAX, |_| clients / 2);
         let per_client = self.connections_per_client;
         Limits {
             first_byte: self.first_byte.unwrap_or(own.first_byte),
@@ -65,7 +67,7 @@ impl LimitSettings {
             queue: self.queue_time.unwrap_or(own.queue),
             queued: share(self.queue).unwrap_or(own.queued),
             client_connections: clients,
-            connections_per_client: per_client.unwrap_or(own.connections_per_client),
+            connections_per_client: per_client.unwrap_or(own.connections_per_client.min(half)),
             backend_connections: share(self.backend_connections).unwrap_or(own.backend_connections),
             streams: self.streams.unwrap_or(own.streams),
             max_body: self.max_body.unwrap_or(own.max_body),
@@ -104,6 +106,19 @@ mod tests {
         assert_eq!(limits.connections_per_client, 50);
         assert_eq!(limits.backend_connections, 3);
         assert_eq!((limits.queued, limits.max_body), (0, 10));
+    }
+
+    #[test]
+    fn one_client_keeps_nobody_out_of_fewer_connections_either() {
+        let said = LimitSettings {
+            connections: Some(64),
+            ..LimitSettings::default()
+        };
+        let limits = said.of(Limits::default());
+        assert_eq!(
+            (limits.client_connections, limits.connections_per_client),
+            (64, 32)
+        );
     }
 
     #[test]

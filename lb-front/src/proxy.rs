@@ -484,7 +484,10 @@ fn unserved(
     let mut pages = None;
     if reason == Reason::NoBackend {
         let table = worker.table();
-        refusal.status = table.no_backend_status;
+        // A call is told in gRPC's own words.
+        if !exchange.is_call() {
+            refusal.status = table.no_backend_status;
+        }
         pages = Some(table.pages.clone());
     }
     exchange.answer(refusal.status, refusal.reason);

@@ -294,6 +294,13 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool) {
             Ok(permit) = worker.room.clone().acquire_owned() => permit,
             () = worker.drain.cancelled() => return,
         };
+        // One that becomes free goes to whoever waits for it, so that there are never fewer free ones to take away.
+        let places = worker.places.get();
+        if places > worker.limits.get().client_connections {
+            permit.forget();
+            worker.places.set(places - 1);
+            continue;
+        }
         let accepted = tokio::select! {
             biased; // Drain only what is there: the queue first, then the order to end.
             accepted = listener.accept() => accepted,

@@ -21,7 +21,11 @@ pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> LimitSettings {
         queue_time: judge.text(&raw.http_limits_queue_time, None, moment),
         queue: number(judge, &raw.http_limits_queue, 0..=1_000_000),
         connections: number(judge, &raw.http_limits_connections, 64..=10_000_000),
-        connections_per_client: number(judge, &raw.http_limits_connections_per_client, ANY),
+        connections_per_client: number(
+            judge,
+            &raw.http_limits_connections_per_client,
+            2..=1_000_000,
+        ),
         backend_connections: number(judge, &raw.http_limits_backend_connections, ANY),
         streams: number(judge, &raw.http_limits_streams, 1..=1000),
         max_body: judge.text(&raw.http_limits_max_body, None, size),

@@ -128,7 +128,7 @@ pub const FRONT: &[Entry] = &[
     Entry {
         name: "lb_idle",
         values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
-        default: "`60` within an answer, `1h` after an upgrade and for gRPC",
+        default: "`[front.limits]`: `body_idle` within an answer, else 60 seconds; `tunnel_idle` after an upgrade and for gRPC, else an hour",
         does: "how long an answer may rest between two of its pieces, and both sides after an upgrade; then the front ends it",
         since: "0.1.0",
         read: Read::Value(idle),
@@ -208,7 +208,7 @@ pub const FRONT: &[Entry] = &[
     Entry {
         name: "lb_timeout",
         values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
-        default: "`60`",
+        default: "`[front.limits] response`, else 60 seconds",
         does: "how long an instance may take from the end of a request to the head of its answer; then the front answers with 504",
         since: "0.1.0",
         read: Read::Value(timeout),

@@ -25,8 +25,8 @@ pub(super) struct Choosing<'a> {
     account: &'a Account,
     pub(super) service: Arc<ServiceTable>,
     wish: Wish,
-    /// Whose request it is, if backends want to know.
-    client: Option<Arc<ClientState>>,
+    /// Whose request it is.
+    client: Arc<ClientState>,
     /// Its turn, if it needs one.
     start: OnceCell<usize>,
     tried: [Option<SocketAddr>; ATTEMPTS],
@@ -75,13 +75,11 @@ impl<'a> Choosing<'a> {
         wish: Wish,
         client: &Arc<ClientState>,
     ) -> Self {
-        let policy = service.policy();
-        let is_told = policy.is_some_and(|policy| policy.proxy_protocol().is_some());
         Self {
             worker,
             account,
             wish,
-            client: is_told.then(|| client.clone()),
+            client: client.clone(),
             start: OnceCell::new(),
             service: service.clone(),
             tried: [None; ATTEMPTS],
@@ -223,7 +221,7 @@ impl<'a> Choosing<'a> {
     /// The client that a connection is for, if its backend is told.
     fn caller(&self) -> Option<Caller> {
         let how = self.service.policy()?.proxy_protocol()?;
-        let client = self.client.clone()?;
+        let client = self.client.clone();
         Some(Caller { how, client })
     }
 

@@ -23,16 +23,16 @@ fn unconnected(error: &io::Error) -> Reason {
         Some(
             Errno::EMFILE
             | Errno::ENFILE
-            // A rule of its own firewall.
-            | Errno::EACCES
-            | Errno::EPERM
             | Errno::EADDRNOTAVAIL
             | Errno::EAGAIN
             | Errno::ENOBUFS
             | Errno::ENOMEM,
         ) => Reason::Limit,
         Some(
-            Errno::EHOSTUNREACH
+            // A rule of its own firewall, which is for this backend and not for all.
+            Errno::EACCES
+            | Errno::EPERM
+            | Errno::EHOSTUNREACH
             | Errno::EHOSTDOWN
             | Errno::ENETUNREACH
             | Errno::ENETDOWN
@@ -55,8 +55,8 @@ mod tests {
             (Errno::ENETUNREACH, Reason::ConnectTimeout),
             (Errno::EMFILE, Reason::Limit),
             (Errno::ENFILE, Reason::Limit),
-            (Errno::EACCES, Reason::Limit),
-            (Errno::EPERM, Reason::Limit),
+            (Errno::EACCES, Reason::ConnectTimeout),
+            (Errno::EPERM, Reason::ConnectTimeout),
             // No port is left.
             (Errno::EADDRNOTAVAIL, Reason::Limit),
         ] {

@@ -80,6 +80,8 @@ fn places_become_more_and_fewer_while_they_are_taken() {
     let backend = Backend::named("a");
     let connections = |count| LimitSettings {
         connections: Some(count),
+        // All of them are one client's.
+        connections_per_client: Some(4 * FEW),
         ..LimitSettings::default()
     };
     let front = limited(connections(FEW), &backend);
@@ -110,6 +112,11 @@ fn places_become_more_and_fewer_while_they_are_taken() {
         assert!(clients.len() < 3 * FEW);
     };
     assert_eq!(front.stats().accepted, clients.len() as u64);
+    // There are still too many without one of them.
+    assert!(clients.len() > FEW);
+    drop(clients.pop());
+    next.stream.set_read_timeout(Some(BRIEF * 5)).unwrap();
+    assert!(next.stream.peek(&mut [0]).is_err());
     drop(clients);
     next.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut next = next;

@@ -507,7 +507,7 @@ fn a_wrong_limit_of_the_front_is_told_with_its_remedy() {
     );
     wrong("queue = -1", "from 0 to 1000000");
     wrong("connections = 1", "from 64 to");
-    wrong("connections_per_client = 0", "from 1 to");
+    wrong("connections_per_client = 1", "from 2 to");
     wrong("streams = 1001", "from 1 to 1000");
     wrong("body_size = 1", "body_size");
     let off = World::new().toml("[front.limits]\nrequest = \"off\"\n");
