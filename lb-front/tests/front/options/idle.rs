@@ -25,7 +25,7 @@ fn reply(seen: &Seen) -> Reply {
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
               6\r\ndata: \r\n"
                 .into(),
-            BRIEF * 5,
+            BRIEF * 20,
             b"0\r\n\r\n".into(),
         ),
     }

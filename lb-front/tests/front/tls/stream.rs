@@ -40,7 +40,7 @@ fn the_last_bytes_are_followed_by_the_notice_that_they_are() {
 #[test]
 fn a_silent_connection_ends_with_the_notice_too() {
     let limits = Limits {
-        keep_alive: Duration::from_millis(1500),
+        keep_alive: Duration::from_secs(4),
         ..Limits::default()
     };
     let front = front(limits, &[&Backend::named("a")]);
