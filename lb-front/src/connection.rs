@@ -150,7 +150,13 @@ async fn work<S: Stream>(
 ) -> Option<S> {
     // An address is always a legal value.
     let client = HeaderValue::from_str(&address.ip().to_canonical().to_string()).ok()?;
-    let wire = Wire::new(stream, state.clone(), worker.limits.get(), bytes);
+    let wire = Wire::new(
+        stream,
+        state.clone(),
+        worker.limits.get(),
+        worker.warm.clone(),
+        bytes,
+    );
     let begun = Rc::new(Begun::default());
     let service = {
         let (worker, state, begun) = (worker.clone(), state.clone(), begun.clone());

@@ -13,6 +13,7 @@
 //! | `rules`, `policy`, `lasting` | what services ask for beside that, doing it, what outlasts a change of it |
 //! | `connection`, `client`, `crowd` | a client's connection, its state, how many it has |
 //! | `wire`, `guard`, `pace` | its stream, the rules on its bytes, whether they come too slowly |
+//! | `warm` | which silent connections keep their buffers |
 //! | `gather` | few bytes in one piece, towards either side |
 //! | `announced`, `proxy_header` | which client a proxy says a connection is of, by the PROXY protocol, and what backends are told by it |
 //! | `h2`, `grpc` | HTTP/2 from a client, answers of the front's own to calls of gRPC |
@@ -65,6 +66,7 @@ mod timer;
 pub mod tls;
 mod tunnel;
 pub mod users;
+mod warm;
 mod wire;
 mod worker;
 mod workers;
@@ -240,6 +242,8 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// Requests at the same time on one of a client's connections over HTTP/2.
     pub streams: u32,
+    /// How many silent connections of one worker keep hyper and its buffers, some 34 KB each.
+    pub warm: usize,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
     pub first_routes: Duration,
 }
@@ -275,6 +279,7 @@ impl Default for Limits {
             client_connections: 8192,
             connections_per_client: 4096,
             streams: 100,
+            warm: 128,
             first_routes: Duration::from_secs(3),
         }
     }

@@ -25,6 +25,7 @@ use super::{
     guard::{Fault, Framing, Position, Scan},
     pace::Pace,
     timer::Timer,
+    warm::{Kept, Warm},
 };
 
 /// What carries a client's bytes, in whatever wrapping.
@@ -74,6 +75,10 @@ pub(super) struct Wire<S> {
     pace: Pace,
     /// What was answered when the client was last seen busy, and since when it is not.
     idle_since: (u32, Instant),
+    /// Where a place to keep hyper is had.
+    warm: Warm,
+    /// That place, while the client is silent.
+    kept: Option<Kept>,
     read_timer: Timer,
     stall: Stall,
 }
@@ -93,7 +98,13 @@ const SPOILER: &[u8] = b"\0\r\n\r\n";
 
 impl<S: Stream> Wire<S> {
     /// A wire at a boundary between requests, of which `held` has been read already.
-    pub(super) fn new(stream: S, state: Arc<ClientState>, limits: Limits, held: BytesMut) -> Self {
+    pub(super) fn new(
+        stream: S,
+        state: Arc<ClientState>,
+        limits: Limits,
+        warm: Warm,
+        held: BytesMut,
+    ) -> Self {
         let now = Instant::now();
         state.speak();
         Self {
@@ -107,6 +118,8 @@ impl<S: Stream> Wire<S> {
             head_since: None,
             pace: Pace::default(),
             idle_since: (state.answers(), now),
+            warm,
+            kept: None,
             read_timer: Timer::new(now + SILENCE),
             stall: Stall::default(),
             state,
@@ -185,6 +198,7 @@ impl<S: Stream> Wire<S> {
                 return Poll::Ready(Ok(()));
             }
             self.last_read = Instant::now();
+            self.kept = None;
             let passed = self.inspect(buf, from);
             self.held.extend_from_slice(&buf.filled()[from + passed..]);
             passed
@@ -250,6 +264,10 @@ impl<S: Stream> Wire<S> {
         ready!(self.read_timer.poll(cx, deadline));
         match late {
             Late::Silent => {
+                self.kept = self.warm.keep();
+                if self.kept.is_some() {
+                    return self.poll_deadline(cx);
+                }
                 self.state.fall_silent();
                 return Poll::Pending;
             }
@@ -280,7 +298,7 @@ impl<S: Stream> Wire<S> {
             // The last answer is still on its way.
             Position::Boundary if self.stall.0.is_some() => return None,
             Position::Boundary => {
-                let (late, limit) = if limits.keep_alive > SILENCE {
+                let (late, limit) = if limits.keep_alive > SILENCE && self.kept.is_none() {
                     (Late::Silent, SILENCE)
                 } else {
                     (Late::Idle, limits.keep_alive)

@@ -30,6 +30,7 @@ use super::{
     stats::{Counters, FrontStats},
     table::Table,
     tls,
+    warm::Warm,
     workers::Listeners,
 };
 
@@ -50,6 +51,8 @@ pub(super) struct Worker {
     room: Arc<Semaphore>,
     /// How many there are in all.
     places: Cell<usize>,
+    /// Which of them keep their buffers while nothing happens.
+    pub(super) warm: Warm,
     /// How many connections gave up their buffers since the memory was last tidied.
     pub(super) silenced: Cell<usize>,
     /// Client connections and tunnels.
@@ -164,6 +167,7 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
     let counters = Rc::new(Counters::default());
     let limits = Rc::new(Cell::new(*start.front.limits.borrow()));
     let room = limits.get().client_connections;
+    let warm = Warm::new(limits.get().warm);
     let worker = Rc::new(Worker {
         table: RefCell::new(Rc::new(start.front.table.load_full())),
         pool: Pool::new(limits.clone(), counters.clone()),
@@ -175,6 +179,7 @@ async fn serve(start: Start) -> io::Result<FrontStats> {
         ids: Ids::default(),
         passwords: Passwords::new(start.front.passwords.clone()),
         crowd: Crowd::default(),
+        warm,
         silenced: Cell::default(),
         tasks: TaskTracker::new(),
         drain: start.drain.clone(),

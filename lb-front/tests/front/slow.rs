@@ -148,57 +148,98 @@ fn a_reader_that_takes_a_byte_now_and_then_is_cut() {
     });
 }
 
+/// How many silent clients have hyper: none, and as many as usual.
+const WARM: [usize; 2] = [0, 128];
+
+/// A place is had for the time of a silence, and no longer.
 #[test]
-fn a_silent_client_is_served_again_when_it_speaks() {
+fn a_client_that_is_silent_again_has_hyper_again() {
     let backend = Backend::named("a");
-    let front = TestFront::with(&[&backend]);
-    let mut client = front.client();
+    let limits = Limits {
+        keep_alive: Duration::from_millis(1500),
+        warm: 1,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut clients = [front.client(), front.client()];
     for _ in 0..3 {
-        assert_eq!(client.send(GET).answer().body, "a");
-        // Longer than it keeps its buffers; what is measured is the time itself.
+        for client in &mut clients {
+            assert_eq!(client.send(GET).answer().body, "a");
+        }
         std::thread::sleep(Duration::from_millis(1200));
     }
-    // Also in pieces, and with the next request behind it.
-    client.send("GET / HT");
-    client.send("TP/1.1\r\nHost: web\r\n\r\nGET / HTTP/1.1\r\nHost: web\r\n\r\n");
-    assert_eq!(client.answer().body, "a");
-    assert_eq!(client.answer().body, "a");
-    let stats = front.stats();
-    assert_eq!((stats.accepted, stats.ended(Reason::Ok)), (1, 5));
+    for client in &mut clients {
+        assert_eq!(client.rest(), b"");
+    }
+    assert_eq!(front.stats().ended(Reason::Ok), 6);
+}
+
+#[test]
+fn a_silent_client_is_served_again_when_it_speaks() {
+    for warm in WARM {
+        let backend = Backend::named("a");
+        let limits = Limits {
+            warm,
+            ..Limits::default()
+        };
+        let front = TestFront::limited(limits, &[&backend]);
+        let mut client = front.client();
+        for _ in 0..3 {
+            assert_eq!(client.send(GET).answer().body, "a");
+            // Longer than it keeps its buffers; what is measured is the time itself.
+            std::thread::sleep(Duration::from_millis(1200));
+        }
+        // Also in pieces, and with the next request behind it.
+        client.send("GET / HT");
+        client.send("TP/1.1\r\nHost: web\r\n\r\nGET / HTTP/1.1\r\nHost: web\r\n\r\n");
+        assert_eq!(client.answer().body, "a");
+        assert_eq!(client.answer().body, "a");
+        let stats = front.stats();
+        assert_eq!((stats.accepted, stats.ended(Reason::Ok)), (1, 5));
+    }
 }
 
 #[test]
 fn a_silent_client_has_its_time_and_no_more() {
-    let backend = Backend::named("a");
-    let limits = Limits {
-        keep_alive: Duration::from_millis(1500),
-        ..Limits::default()
-    };
-    let front = TestFront::limited(limits, &[&backend]);
-    let mut client = front.client();
-    assert_eq!(client.send(GET).answer().body, "a");
-    let begin = Instant::now();
-    assert_eq!(client.rest(), b"");
-    let lasted = begin.elapsed();
-    assert!(lasted >= Duration::from_millis(1400), "{lasted:?}");
-    assert!(lasted < Duration::from_secs(5), "{lasted:?}");
-    eventually("its place is free", || {
-        (front.stats().open == 0).then_some(())
-    });
+    for warm in WARM {
+        let backend = Backend::named("a");
+        let limits = Limits {
+            keep_alive: Duration::from_millis(1500),
+            warm,
+            ..Limits::default()
+        };
+        let front = TestFront::limited(limits, &[&backend]);
+        let mut client = front.client();
+        assert_eq!(client.send(GET).answer().body, "a");
+        let begin = Instant::now();
+        assert_eq!(client.rest(), b"");
+        let lasted = begin.elapsed();
+        assert!(lasted >= Duration::from_millis(1400), "{lasted:?}");
+        assert!(lasted < Duration::from_secs(5), "{lasted:?}");
+        eventually("its place is free", || {
+            (front.stats().open == 0).then_some(())
+        });
+    }
 }
 
 #[test]
 fn a_drain_does_not_wait_for_silent_clients() {
-    let backend = Backend::named("a");
-    let mut front = TestFront::with(&[&backend]);
-    let mut client = front.client();
-    assert_eq!(client.send(GET).answer().body, "a");
-    std::thread::sleep(Duration::from_millis(1200));
-    let begin = Instant::now();
-    let drained = front.drain();
-    assert_eq!(client.rest(), b"");
-    assert_eq!(drained.join().unwrap().ended(Reason::Ok), 1);
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    for warm in WARM {
+        let backend = Backend::named("a");
+        let limits = Limits {
+            warm,
+            ..Limits::default()
+        };
+        let mut front = TestFront::limited(limits, &[&backend]);
+        let mut client = front.client();
+        assert_eq!(client.send(GET).answer().body, "a");
+        std::thread::sleep(Duration::from_millis(1200));
+        let begin = Instant::now();
+        let drained = front.drain();
+        assert_eq!(client.rest(), b"");
+        assert_eq!(drained.join().unwrap().ended(Reason::Ok), 1);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
 }
 
 #[test]

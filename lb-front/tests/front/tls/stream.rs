@@ -41,6 +41,7 @@ fn the_last_bytes_are_followed_by_the_notice_that_they_are() {
 fn a_silent_connection_ends_with_the_notice_too() {
     let limits = Limits {
         keep_alive: Duration::from_secs(4),
+        warm: 0,
         ..Limits::default()
     };
     let front = front(limits, &[&Backend::named("a")]);
@@ -107,7 +108,11 @@ fn what_a_client_takes_late_has_not_been_lost_meanwhile() {
     let body = "0123456789".repeat(800_000);
     let length = body.len();
     let backend = Backend::start(move |_| Reply::Keep(ok(&body)));
-    let front = front(Limits::default(), &[&backend]);
+    let limits = Limits {
+        warm: 0,
+        ..Limits::default()
+    };
+    let front = front(limits, &[&backend]);
     let mut client = connect(&front);
     client.send(GET);
     let head = client.head();
