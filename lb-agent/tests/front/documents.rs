@@ -1,8 +1,9 @@
 //! `docs/http.md` is true: its examples are run as they stand, by the way that a services file takes through the agent.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,15 +15,18 @@ use lb_agent::{
     catalog::SourceState,
     config::{self, Outside, RawConfig},
     discover::file,
-    front::{pages, users::Lists},
-    options::{Proto, table::FRONT},
+    front::{pages, sticky_key, users::Lists},
+    options::{
+        Proto,
+        table::{self, FRONT},
+    },
     routes::{Follower, RouteConfig},
     snapshot::{ProbeState, Snapshot},
 };
-use lb_front::{Limits, Settings, StickyKey, routes::RoutesChange};
+use lb_front::{Limits, Settings, routes::RoutesChange};
 
 use crate::{
-    kit::{Answer, Backend, Reply, Seen, TestFront, ok},
+    kit::{Answer, Backend, Reply, Seen, TestFront, eventually, golden, ok, refusing},
     kit_h2::{Call, H2Backend},
 };
 
@@ -55,6 +59,11 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
 /// The front with the services of one example.
 struct Example {
     front: TestFront,
+    /// The front of another host, for whose sake the two have a file in common. They are asked in turn.
+    other: Option<TestFront>,
+    asked: Cell<usize>,
+    /// The access log, and what else the agent has in files.
+    folder: tempfile::TempDir,
     /// The value of the last cookie, for which the text has an ellipsis; it has another for what is compressed.
     cookie: RefCell<String>,
     /// The lists of users, and the files that the text gives them.
@@ -81,19 +90,35 @@ impl Example {
         let (routes, problems) = routes(&services.concat(), &front);
         assert_eq!(problems, [] as [String; 0]);
         let (lists, pages) = (front.auth.clone(), front.pages.clone());
-        let settings = Settings {
-            no_route_status: front.no_route_status,
-            no_backend_status: front.no_backend_status,
-            forwarding: front.forwarding.clone(),
-            https: front.tls.map(|tls| tls.https).unwrap_or_default(),
-            limits: front.limits.clone(),
-            sticky_key: Some(StickyKey::of(b"of the document")),
-            ..Settings::default()
+        let folder = tempfile::tempdir().unwrap();
+        let key_file = front.sticky_key_file.as_ref().map(|_| {
+            let path = folder.path().join("key");
+            fs::write(&path, "a secret that nobody can guess, for several hosts").unwrap();
+            path
+        });
+        let log = File::create(folder.path().join(LOG)).unwrap();
+        let start = |name: &str| {
+            let key = sticky_key(key_file.as_deref(), &folder.path().join(name)).unwrap();
+            let settings = Settings {
+                no_route_status: front.no_route_status,
+                no_backend_status: front.no_backend_status,
+                forwarding: front.forwarding.clone(),
+                https: front.tls.clone().map(|tls| tls.https).unwrap_or_default(),
+                limits: front.limits.clone(),
+                log: front.access_log.clone(),
+                sticky_key: Some(key),
+                ..Settings::default()
+            };
+            let front = TestFront::start(Limits::default(), 1);
+            front.front.log().write_to(log.try_clone().unwrap());
+            front.front.publish(&routes, &settings);
+            front
         };
-        let front = TestFront::start(Limits::default(), 1);
-        front.front.publish(&routes, &settings);
         Self {
-            front,
+            front: start("this"),
+            other: text.contains("sticky_key_file").then(|| start("other")),
+            asked: Cell::default(),
+            folder,
             cookie: RefCell::default(),
             lists,
             pages,
@@ -125,6 +150,14 @@ impl Example {
         self.front.front.show(sheaf.pages());
     }
 
+    /// The access log, once it has as many lines as `text`.
+    fn logged(&self, text: &str) -> String {
+        eventually("the lines are there", || {
+            let log = fs::read_to_string(self.folder.path().join(LOG)).unwrap();
+            (log.lines().count() >= text.lines().count()).then_some(log)
+        })
+    }
+
     /// The answer to a request of the text, whose lines end as text does.
     fn ask(&self, request: &str) -> Answer {
         let (request, body) = request.split_once("\n\n").unwrap_or((request, ""));
@@ -132,7 +165,12 @@ impl Example {
         let request = request.replace(ELLIPSIS, &self.cookie.borrow());
         // So that an answer without a length ends.
         let last = "Connection: close";
-        let mut answer = self.front.ask(format!("{request}\r\n{last}\r\n\r\n{body}"));
+        let turn = self.asked.replace(self.asked.get() + 1);
+        let front = match &self.other {
+            Some(other) if turn % 2 == 1 => other,
+            _ => &self.front,
+        };
+        let mut answer = front.ask(format!("{request}\r\n{last}\r\n\r\n{body}"));
         let cookie = answer.field("set-cookie");
         let value = cookie.and_then(|it| Some(it.split(';').next()?.split_once('=')?.1.to_owned()));
         if let Some(value) = value {
@@ -144,6 +182,8 @@ impl Example {
 }
 
 const ELLIPSIS: &str = "\u{2026}";
+
+const LOG: &str = "access.log";
 
 /// The tables of a TOML text, each with its heading.
 fn tables(text: &str) -> Vec<String> {
@@ -191,8 +231,9 @@ fn routes(services: &str, front: &config::Front) -> (RoutesChange, Vec<String>) 
             let instance = instances
                 .entry(backend.address)
                 .or_insert_with(|| match h2c {
+                    _ if id == "gone" => refusing(),
                     true => H2Backend::start(move |call| speak(id.clone(), call)).address,
-                    false => Backend::start(move |seen| reply(&told(&id, seen))).address,
+                    false => Backend::start(move |seen| reply(&told(&id, "", seen))).address,
                 });
             backend.address = *instance;
             backend.probe.state = ProbeState::Up;
@@ -223,7 +264,7 @@ async fn speak(id: String, mut call: Call) {
         head,
         body: Vec::new(),
     };
-    let text = told(&id, &seen);
+    let text = told(&id, " HTTP/2", &seen);
     let known = Response::builder().header("content-length", text.len());
     let known = known.body(()).unwrap();
     let mut body = call.answer.send_response(known, false).unwrap();
@@ -231,7 +272,7 @@ async fn speak(id: String, mut call: Call) {
 }
 
 /// What an instance answers, as the document says.
-fn told(id: &str, seen: &Seen) -> String {
+fn told(id: &str, version: &str, seen: &Seen) -> String {
     // Before the first request of a connection.
     let mut head = &*seen.head;
     let told = head
@@ -242,29 +283,33 @@ fn told(id: &str, seen: &Seen) -> String {
     }
     let mut lines = head.lines();
     let mut words = lines.next().unwrap_or_default().split(' ');
-    let mut text = format!(
-        "{id}: {} {}\n",
-        words.next().unwrap(),
-        words.next().unwrap()
-    );
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    let mut text = format!("{id}: {method} {path}{version}\n");
     if let Some((line, _)) = told {
         let words: Vec<_> = line.split(' ').take(3).collect();
         text.push_str(&format!("PROXY {}\n", words.join(" ")));
     }
-    for line in lines {
-        let name = line.to_ascii_lowercase();
-        let ours = ["x-forwarded-", "x-request-id"];
-        let shown = name.starts_with("x-") || name.starts_with("x_");
-        if shown && !ours.iter().any(|it| name.starts_with(it)) {
-            text.push_str(line);
-            text.push('\n');
+    let mut fields: Vec<_> = lines.map(str::to_ascii_lowercase).collect();
+    fields.retain(|field| {
+        let begins = |with: &[&str]| with.iter().any(|it| field.starts_with(it));
+        match path {
+            "/fields" => begins(&["x-", "x_", "forwarded:"]),
+            _ => begins(&["x-", "x_"]) && !begins(&["x-forwarded-", "x-request-id"]),
         }
+    });
+    fields.sort();
+    for field in fields {
+        text.push_str(&field);
+        text.push('\n');
     }
     text
 }
 
-/// The same as HTTP/1.1, in its own time.
+/// The same as HTTP/1.1, in its own time or never.
 fn reply(text: &str) -> Reply {
+    if text.contains(" /never") {
+        return Reply::Stall(Vec::new());
+    }
     if !text.contains(" /events") {
         return Reply::Keep(answer(text));
     }
@@ -357,6 +402,12 @@ fn every_example_of_the_document_is_answered_as_it_says() {
                 let example = example.as_ref().expect("services stand before users");
                 example.write_users(&block.text);
             }
+            "log" => {
+                let example = example.as_ref().expect("services stand before lines");
+                let lines = |text: &str| text.lines().map(golden).collect::<Vec<_>>();
+                let logged = example.logged(&block.text);
+                assert_eq!(lines(&logged), lines(&block.text), "line {line}");
+            }
             "html" => {
                 let example = example.as_ref().expect("services stand before pages");
                 example.write_pages(&block.text);
@@ -385,6 +436,16 @@ fn every_option_and_every_key_of_the_front_is_in_the_document() {
                 .any(|block| block.language == "toml" && block.text.contains(family)),
             "docs/http.md has no example of {}",
             option.name
+        );
+    }
+    // What holds for VIPs as well.
+    for name in ["lb_expose", "lb_weight"] {
+        assert!(table::all().any(|option| option.name == name), "{name}");
+        assert!(
+            blocks(TEXT)
+                .iter()
+                .any(|block| block.language == "toml" && block.text.contains(name)),
+            "docs/http.md has no example of {name}"
         );
     }
     // The fields are the keys.

@@ -16,7 +16,7 @@ use lb_front::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::kit::{Backend, GET, Reply, TestFront, eventually, ok, refusing, routes};
+use crate::kit::{Backend, GET, Reply, TestFront, eventually, golden, ok, refusing, routes};
 
 /// A front that logs into a file.
 pub(crate) struct Logged {
@@ -94,19 +94,6 @@ impl Drop for Logged {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// `line` with `T` for moments and times, which are the only numbers with a point or in brackets.
-pub(crate) fn golden(line: &str) -> String {
-    let words = line.split(' ').map(|word| {
-        let time = word.split_once('.').is_some_and(|(whole, part)| {
-            let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-            part.len() == 3 && digits(whole) && digits(part)
-        });
-        let moment = word.starts_with('[') || word == "+0000]";
-        if time || moment { "T" } else { word }
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 const ASKED: &str = "POST /a?b=c HTTP/1.1\r\nHost: web\r\nReferer: http://x/?q\r\nUser-Agent: a \"b\"\r\nContent-Length: 3\r\n\r\nxyz";

@@ -10,8 +10,8 @@ use lb_front::{
 };
 
 use crate::{
-    kit::{Answer, Backend, Client, GET, Reply, TestFront, eventually, routes},
-    log::{Logged, golden},
+    kit::{Answer, Backend, Client, GET, Reply, TestFront, eventually, golden, routes},
+    log::Logged,
     queueing::BlackHole,
 };
 
