@@ -6,6 +6,7 @@
 mod parse;
 mod reading;
 pub(crate) mod watch_file;
+pub(crate) mod watch_files;
 
 use std::{io, path::PathBuf, time::SystemTime};
 

@@ -5,16 +5,12 @@
 use std::{collections::BTreeMap, io, path::Path, path::PathBuf};
 
 use lb_front::{Page, Pages};
-use tokio::{
-    select,
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::Problem,
-    discover::file::{Error, watch_file::FileWatch},
+    discover::file::{Error, watch_files::watch_files},
 };
 
 /// What a page is for.
@@ -122,34 +118,15 @@ pub async fn run(
     problems: watch::Sender<Vec<Problem>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let (read_in, mut read) = mpsc::channel(1);
-    let mut watches = JoinSet::new();
-    for (what, path) in &files {
-        let mut file = FileWatch::new(path.clone()).map_err(Error::Watch)?;
-        let (what, read_in) = (*what, read_in.clone());
-        watches.spawn(async move {
-            while read_in
-                .send((what, file.next(Vec::new()).await))
-                .await
-                .is_ok()
-            {}
-        });
-    }
     let mut sheaf = Sheaf::default();
-    let mut unread: Vec<_> = files.keys().copied().collect();
-    loop {
-        let (what, text) = select! {
-            // It is not closed: here is one of its ends.
-            Some(read) = read.recv() => read,
-            () = stop.cancelled() => return Ok(()),
-        };
-        sheaf.read(what, &files[&what], text);
-        unread.retain(|it| *it != what);
-        if unread.is_empty() {
+    watch_files(&files, &stop, |what, path, text, all| {
+        sheaf.read(*what, path, text);
+        if all {
             out.send_replace(Some(sheaf.pages.clone()));
             problems.send_replace(sheaf.problems().cloned().collect());
         }
-    }
+    })
+    .await
 }
 
 #[cfg(test)]

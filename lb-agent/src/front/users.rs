@@ -13,16 +13,12 @@ use std::{
 };
 
 use lb_front::users::Users;
-use tokio::{
-    select,
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::Problem,
-    discover::file::{Error, watch_file::FileWatch},
+    discover::file::{Error, watch_files::watch_files},
 };
 
 /// All lists, and what is wrong with them.
@@ -100,31 +96,14 @@ pub async fn run(
     out: watch::Sender<Option<Arc<Lists>>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let (read_in, mut read) = mpsc::channel(1);
-    let mut watches = JoinSet::new();
-    for (name, path) in &files {
-        let mut file = FileWatch::new(path.clone()).map_err(Error::Watch)?;
-        let (name, read_in) = (name.clone(), read_in.clone());
-        watches.spawn(async move {
-            while read_in
-                .send((name.clone(), file.next(Vec::new()).await))
-                .await
-                .is_ok()
-            {}
-        });
-    }
     let mut lists = Lists::default();
-    loop {
-        let (name, text) = select! {
-            // It is not closed: here is one of its ends.
-            Some(read) = read.recv() => read,
-            () = stop.cancelled() => return Ok(()),
-        };
-        lists.read(&name, &files[&name], text);
-        if lists.users.len() == files.len() {
+    watch_files(&files, &stop, |name, path, text, all| {
+        lists.read(name, path, text);
+        if all {
             out.send_replace(Some(Arc::new(lists.clone())));
         }
-    }
+    })
+    .await
 }
 
 /// How many wrong lines are told.
