@@ -1,7 +1,8 @@
 //! One client's connection, from its first byte to its last: which protocol it speaks, and the rests between requests.
 //!
 //! While nothing moves there is only the bare stream and a timer. hyper's connection, whose buffers are twenty times as
-//! large, exists from the first byte on and is given up again when the client has been silent for a moment.
+//! large, exists from the first byte on and is given up again when the client has been silent for a moment,
+//! but for a few (`warm`).
 
 use std::{
     convert::Infallible,

@@ -126,14 +126,19 @@ fn pass(
                 } else {
                     reason
                 };
-                return unserved(&worker, reason, &progress, exchange);
+                return unserved(&outgoing.table, reason, &progress, exchange);
             }
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched && outgoing.checked.upgrade {
             let Some(place) = loan.into_place() else {
                 // HTTP/2 has no such answer.
-                return unserved(&worker, Reason::ResponseInvalid, &progress, exchange);
+                return unserved(
+                    &outgoing.table,
+                    Reason::ResponseInvalid,
+                    &progress,
+                    exchange,
+                );
             };
             let backend = exchange.backend();
             let idle = outgoing.talk_idle(&worker);
@@ -144,7 +149,12 @@ fn pass(
             return response;
         }
         if switched || !request::is_plainly_coded(response.headers()) {
-            return unserved(&worker, Reason::ResponseInvalid, &progress, exchange);
+            return unserved(
+                &outgoing.table,
+                Reason::ResponseInvalid,
+                &progress,
+                exchange,
+            );
         }
         relay(&worker, outgoing, response, loan, exchange, &progress)
     }
@@ -470,7 +480,7 @@ fn refuse(mut refusal: Refusal, body: &Incoming, exchange: &mut Exchange) -> Res
 
 /// An answer in place of one from a backend.
 fn unserved(
-    worker: &Worker,
+    table: &Table,
     reason: Reason,
     progress: &Progress,
     mut exchange: Exchange,
@@ -481,21 +491,12 @@ fn unserved(
         refusal.status = StatusCode::REQUEST_TIMEOUT;
     }
     refusal.close |= !progress.has_ended();
-    let mut pages = None;
-    if reason == Reason::NoBackend {
-        let table = worker.table();
-        // A call is told in gRPC's own words.
-        if !exchange.is_call() {
-            refusal.status = table.no_backend_status;
-        }
-        pages = Some(table.pages.clone());
+    // A call is told in gRPC's own words.
+    if reason == Reason::NoBackend && !exchange.is_call() {
+        refusal.status = table.no_backend_status;
     }
     exchange.answer(refusal.status, refusal.reason);
-    let answer = refusal.response();
-    let answer = match pages {
-        Some(pages) => pages.dress(answer, reason, &exchange),
-        None => answer,
-    };
+    let answer = table.pages.dress(refusal.response(), reason, &exchange);
     Download::own(answer, exchange)
 }
 

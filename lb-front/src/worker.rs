@@ -133,11 +133,7 @@ impl Worker {
     /// From now on what begins has the limits that hold now.
     fn follow_limits(&self) {
         self.limits.set(*self.front.limits.borrow());
-        self.fit_room();
-    }
-
-    /// Makes the places as many as they should be. Those that are taken go once they are free.
-    fn fit_room(&self) {
+        // Places that are taken go once they are free: see [`accept`].
         let (wanted, places) = (self.limits.get().client_connections, self.places.get());
         if wanted >= places {
             self.room.add_permits(wanted - places);
@@ -264,7 +260,6 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
             _ = sweep.tick() => {
                 worker.pool.sweep();
                 worker.crowd.sweep();
-                worker.fit_room();
                 // The allocator keeps what is free until it is asked for more, which a quiet worker does not do.
                 if worker.silenced.get() >= TIDY {
                     worker.silenced.set(0);
@@ -299,7 +294,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool) {
             Ok(permit) = worker.room.clone().acquire_owned() => permit,
             () = worker.drain.cancelled() => return,
         };
-        // One that becomes free goes to whoever waits for it, so that there are never fewer free ones to take away.
+        // One too many since the limit fell: whoever had it has left.
         let places = worker.places.get();
         if places > worker.limits.get().client_connections {
             permit.forget();
