@@ -28,6 +28,8 @@ mod load;
 mod logging;
 #[path = "front/orders.rs"]
 mod orders;
+#[path = "front/pages.rs"]
+mod pages;
 #[path = "front/process.rs"]
 mod process;
 #[path = "front/snapshots.rs"]

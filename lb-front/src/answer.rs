@@ -107,9 +107,8 @@ impl Reason {
         }
     }
 
-    /// The two letters that HAProxy's log would have: who ended it, and what it was doing. A client that leaves does so
-    /// before all of its request was `sent` to a backend, while it waits, or while it is `answered`.
-    pub(super) fn haproxy(self, sent: bool, answered: bool) -> &'static str {
+    /// The two letters that HAProxy's log would have: who ended it, and what it was doing.
+    pub(super) fn haproxy(self, phase: Phase) -> &'static str {
         match self {
             Self::Ok | Self::Loop => "--",
             Self::Maintenance | Self::Redirect | Self::Preflight => "LR",
@@ -122,12 +121,20 @@ impl Reason {
             | Self::NoUsers => "PR",
             Self::HeaderTimeout => "cR",
             Self::BodyTimeout | Self::TunnelIdle => "cD",
-            Self::RequestTimeout if answered => "PD",
-            Self::RequestTimeout if sent => "sH",
-            Self::RequestTimeout => "cD",
-            Self::ClientAbort if answered => "CD",
-            Self::ClientAbort if sent => "CH",
-            Self::ClientAbort => "CR",
+            Self::RequestTimeout => match phase {
+                Phase::Asking => "cD",
+                Phase::Queued => "sQ",
+                Phase::Connecting => "sC",
+                Phase::Sent => "sH",
+                Phase::Answered => "PD",
+            },
+            Self::ClientAbort => match phase {
+                Phase::Asking => "CR",
+                Phase::Queued => "CQ",
+                Phase::Connecting => "CC",
+                Phase::Sent => "CH",
+                Phase::Answered => "CD",
+            },
             Self::Draining | Self::Starting | Self::Limit => "PC",
             Self::NoRoute | Self::NoBackend | Self::ConnectRefused => "SC",
             Self::ConnectTimeout => "sC",
@@ -138,6 +145,21 @@ impl Reason {
             Self::ResponseStalled => "sD",
         }
     }
+}
+
+/// How far a request had come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not all of it has gone to a backend.
+    Asking,
+    /// It waits for a place at a backend, or to be tried again.
+    Queued,
+    /// It waits for a connection to a backend.
+    Connecting,
+    /// All of it has gone to a backend.
+    Sent,
+    /// The head of the backend's answer is there.
+    Answered,
 }
 
 /// An answer of the front's own instead of the backend's.

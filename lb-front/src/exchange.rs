@@ -10,7 +10,7 @@ use std::{
 use hyper::{HeaderMap, StatusCode, header::HeaderValue};
 
 use super::{
-    answer::Reason,
+    answer::{Phase, Reason},
     body::Progress,
     client::ClientState,
     forward::X_REQUEST_ID,
@@ -213,9 +213,7 @@ impl Exchange {
     }
 
     fn line<'a>(&self, asked: &'a Asked, reason: Reason, total: Duration) -> Line<'a> {
-        let upload = self.upload.as_deref();
         let was_tried = self.backend.is_some();
-        let sent = upload.is_some_and(Progress::has_ended) && was_tried;
         let since = |at: Instant| at.saturating_duration_since(self.begun);
         let queue = self.waited();
         Line {
@@ -226,7 +224,7 @@ impl Exchange {
             backend: self.backend,
             status: self.status,
             reason,
-            end: reason.haproxy(sent, self.status.is_some()),
+            end: reason.haproxy(self.phase()),
             attempts: self.attempts,
             reused: self.reused,
             received: self.received(),
@@ -237,6 +235,24 @@ impl Exchange {
                 first_byte: self.heard.map(since),
                 total,
             },
+        }
+    }
+
+    /// How far it has come; only if there is a log.
+    fn phase(&self) -> Phase {
+        let upload = self.upload.as_deref();
+        if self.heard.is_some() {
+            Phase::Answered
+        } else if self.queueing.is_some() {
+            Phase::Queued
+        } else if self.backend.is_none() {
+            Phase::Asking
+        } else if self.connected.is_none() {
+            Phase::Connecting
+        } else if upload.is_some_and(Progress::has_ended) {
+            Phase::Sent
+        } else {
+            Phase::Asking
         }
     }
 

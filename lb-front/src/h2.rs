@@ -84,8 +84,8 @@ pub(super) async fn serve<S: Stream>(
         .max_header_list_size(HEADER_LIST)
         .max_send_buf_size(SEND_BUFFER)
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
+        .keep_alive_interval(worker.limits.get().client_silence)
+        .keep_alive_timeout(worker.limits.get().client_silence);
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
     let serving = async {
         let idle = worker.limits.get().keep_alive;
@@ -189,8 +189,6 @@ const FRAME: u32 = 16 * 1024;
 const HEADER_LIST: u32 = 32 * 1024;
 /// Bytes that one answer keeps beyond what the client's window takes.
 const SEND_BUFFER: usize = 128 * 1024;
-/// Between two pings, and for their answer.
-const PING: Duration = Duration::from_secs(20);
 /// How long a client without requests in flight may take to see that the connection ends.
 const LEAVE: Duration = Duration::from_secs(5);
 

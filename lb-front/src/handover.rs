@@ -127,6 +127,10 @@ async fn fill(
             return Ok(false);
         }
         beside.extend(received.descriptors);
+        if beside.len() > MOST {
+            let message = "a message came with more listeners than anybody has";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         *sender = received.sender.or(*sender);
         buffer = &mut buffer[received.length..];
     }
@@ -135,6 +139,8 @@ async fn fill(
 
 /// Far above what a hello may say.
 const LIMIT: u32 = 1024 * 1024;
+/// Far above how many listeners a front has.
+const MOST: usize = 4096;
 
 #[cfg(test)]
 mod tests {

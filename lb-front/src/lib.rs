@@ -242,6 +242,8 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// Requests at the same time on one of a client's connections over HTTP/2.
     pub streams: u32,
+    /// How long a client over HTTP/2 may be silent before it is asked whether it lives, and once more for its answer.
+    pub client_silence: Duration,
     /// How many silent connections of one worker keep hyper and its buffers, some 34 KB each.
     pub warm: usize,
     /// How long clients of a front without routes wait in the kernel's queue before they are told so.
@@ -279,6 +281,7 @@ impl Default for Limits {
             client_connections: 8192,
             connections_per_client: 4096,
             streams: 100,
+            client_silence: Duration::from_secs(20),
             warm: 128,
             first_routes: Duration::from_secs(3),
         }

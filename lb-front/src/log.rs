@@ -12,7 +12,7 @@ use hyper::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::answer::Reason;
+use super::answer::{Phase, Reason};
 
 pub(super) use line::{Line, Times};
 pub use writer::Log;
@@ -191,7 +191,7 @@ impl Sink {
             backend: None,
             status,
             reason,
-            end: reason.haproxy(false, false),
+            end: reason.haproxy(Phase::Asking),
             attempts: 0,
             reused: false,
             received: 0,

@@ -142,6 +142,7 @@ impl Worker {
             let gone = self.room.forget_permits(places - wanted);
             self.places.set(places - gone);
         }
+        self.pool.widened();
     }
 
     fn read(&self) -> FrontStats {

@@ -134,6 +134,13 @@ impl Pool {
         });
     }
 
+    /// There may be more connections than before: whoever waits looks again.
+    pub(crate) fn widened(&self) {
+        for host in self.hosts.borrow().values() {
+            host.freed();
+        }
+    }
+
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();

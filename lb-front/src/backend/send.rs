@@ -25,6 +25,7 @@ use super::{
     choose::{Choosing, Way},
     h2c,
     loan::Loan,
+    pool::Host,
 };
 use crate::{
     Limits,
@@ -56,6 +57,11 @@ pub(crate) async fn send(
     let patience = policy.and_then(Policy::timeout);
     let patience = patience.unwrap_or(worker.limits.get().response_head);
     let progress = upload.progress();
+    let failed = |host: &Host, choosing: &Choosing<'_>, reason: &'static str| {
+        worker.counters.failures.add_one();
+        host.failures.add_one();
+        account.failed(host.address, reason, choosing.service.usable);
+    };
     let mut failure = Reason::NoBackend;
     let mut repeated = false;
     for attempt in 0..ATTEMPTS.min(1 + retries) {
@@ -69,7 +75,7 @@ pub(crate) async fn send(
                 break;
             }
         }
-        let (host, mut way) = match choosing.choose(attempt, exchange).await {
+        let (mut host, mut way) = match choosing.choose(attempt, exchange).await {
             Ok(Some(chosen)) => chosen,
             Ok(None) => break,
             Err(reason) => return Err(reason),
@@ -78,11 +84,6 @@ pub(crate) async fn send(
             worker.counters.retries.add_one();
             host.retries.add_one();
         }
-        let failed = |reason: &'static str| {
-            worker.counters.failures.add_one();
-            host.failures.add_one();
-            account.failed(host.address, reason, choosing.service.usable);
-        };
         loop {
             exchange.tries(host.address);
             let loan = match way {
@@ -95,7 +96,7 @@ pub(crate) async fn send(
                 Err(reason) => {
                     // What this host lacks is not the backend's fault.
                     if reason != Reason::Limit {
-                        failed(reason.as_str());
+                        failed(&host, &choosing, reason.as_str());
                     }
                     failure = reason;
                     break;
@@ -137,7 +138,7 @@ pub(crate) async fn send(
                 Ok((response, mut loan)) => {
                     exchange.heard();
                     match bad_gateway(response.status()) {
-                        Some(why) => failed(why),
+                        Some(why) => failed(&host, &choosing, why),
                         None => account.served(host.address),
                     }
                     if let Some(said) = kept(response.headers()) {
@@ -152,7 +153,7 @@ pub(crate) async fn send(
             failure = unsent.reason;
             let Some(rest) = unsent.upload else {
                 if !progress.has_failed() {
-                    failed(failure.as_str());
+                    failed(&host, &choosing, failure.as_str());
                 }
                 return Err(failure);
             };
@@ -160,18 +161,26 @@ pub(crate) async fn send(
             // A stale connection says nothing about the backend: once more, on a new one. In HTTP/2 that may be another's, and
             // stale as well.
             if !unsent.stale || repeated {
-                failed(failure.as_str());
+                failed(&host, &choosing, failure.as_str());
                 break;
             }
             repeated = true;
             worker.counters.retries.add_one();
             host.retries.add_one();
-            let Some(again) = Box::pin(choosing.new_way(&host)).await else {
-                // The stale one still has it.
-                choosing.forget(attempt);
-                break;
+            way = match Box::pin(choosing.new_way(&host)).await {
+                Some(way) => way,
+                // Somebody who waited has its place by now: whoever has one next.
+                None => {
+                    choosing.forget(attempt);
+                    match Box::pin(choosing.choose(attempt, exchange)).await? {
+                        Some(next) => {
+                            host = next.0;
+                            next.1
+                        }
+                        None => break,
+                    }
+                }
             };
-            way = again;
         }
     }
     Err(failure)

@@ -3,9 +3,12 @@
 use std::sync::LazyLock;
 
 use hyper::{
-    HeaderMap, Request, Version,
+    HeaderMap, Request, Uri, Version,
     header::{self, HeaderValue},
-    http::request::Parts,
+    http::{
+        request::Parts,
+        uri::{Authority, Scheme},
+    },
 };
 
 use super::framing;
@@ -25,18 +28,52 @@ pub fn front_route(data: &[u8]) {
             _ if parts.headers.contains_key(header::CONTENT_LENGTH) => BodyKind::Known,
             _ => BodyKind::Unknown,
         };
-        decided(parts, kind);
+        let over_2 = [true, false].map(|beside| in_http_2(&parts, beside));
+        let host = decided(parts, kind);
+        for parts in over_2.into_iter().flatten() {
+            let same = decided(parts, kind);
+            // What is refused in one of them may be legal in the other, but not another service's.
+            assert!(host.is_none() || same.is_none() || host == same);
+        }
     }
 }
 
-fn decided(parts: Parts, body: BodyKind) {
+/// The same request as it comes over HTTP/2: with `:authority` in place of Host, or `beside` it; `None` if it cannot.
+fn in_http_2(parts: &Parts, beside: bool) -> Option<Parts> {
+    let mut parts = parts.clone();
+    let field = parts.headers.get(header::HOST)?.as_bytes().to_owned();
+    if parts.uri.authority().is_none() {
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(Authority::try_from(&*field).ok()?);
+        parts.uri = Uri::from_parts(uri).ok()?;
+    }
+    if !beside {
+        parts.headers.remove(header::HOST);
+    }
+    // The h2 crate lets none of these through (RFC 9113 section 8.2.2).
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        parts.headers.remove(name);
+    }
+    parts.version = Version::HTTP_2;
+    Some(parts)
+}
+
+/// What becomes of it: the host asked for, if it is not refused.
+fn decided(parts: Parts, body: BodyKind) -> Option<String> {
     let checked = match request::check(&parts) {
         Ok(checked) => checked,
         Err(refusal) => {
             // Nothing that was refused is followed by anything else.
             assert!(refusal.close, "{parts:?}");
             assert!(matches!(refusal.status.as_u16(), 400 | 405 | 414 | 417));
-            return;
+            return None;
         }
     };
     if checked.host.is_empty() {
@@ -54,6 +91,7 @@ fn decided(parts: Parts, body: BodyKind) {
         one_service(&checked.host);
     }
     passed_on(&parts, &checked, body);
+    Some(checked.host)
 }
 
 /// However a name is written, it is the same service's.

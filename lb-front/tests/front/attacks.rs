@@ -88,6 +88,32 @@ fn assert_refused(front: &TestFront, backend: &Backend, reason: &str) {
 }
 
 #[test]
+fn a_client_that_answers_no_ping_is_taken_for_gone() {
+    let backend = Backend::named("a");
+    let limits = Limits {
+        client_silence: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut client = client(&front);
+    for _ in 0..3 {
+        let (flags, _, payload) = await_frame(&mut client, PING);
+        assert_eq!(flags, 0);
+        client.send(frame(PING, ACK, 0, &payload));
+    }
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, ASK));
+    let (_, stream, body) = await_frame(&mut client, DATA);
+    assert_eq!((stream, &body[..]), (1, &b"a"[..]));
+    // From here on it is silent, and was asked once more.
+    await_frame(&mut client, PING);
+    until_closed(&mut client);
+    eventually("its place is free", || {
+        (front.stats().open == 0).then_some(())
+    });
+    assert!(front.stats().rejected.is_empty());
+}
+
+#[test]
 fn requests_that_are_taken_back_at_once_end_the_connection() {
     let backend = Backend::named("a");
     let front = TestFront::with(&[&backend]);

@@ -2,12 +2,12 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use lb_front::{FrontStats, Limits, Reason, Settings};
+use lb_front::{FrontStats, LimitSettings, Limits, Reason, Settings, rules::Rules};
 use socket2::{Domain, Socket, Type};
 
 use crate::kit::{
@@ -203,6 +203,67 @@ fn who_waits_gets_the_place_of_a_backend_that_comes() {
     let other = Backend::named("b");
     front.publish(&[slow.backend.address, other.address]);
     assert_eq!(waiting.answer().body, "b");
+}
+
+#[test]
+fn who_waits_gets_the_place_of_a_limit_that_is_raised() {
+    let slow = Slow::start();
+    let front = TestFront::limited(narrow(), &[&slow.backend]);
+    let mut first = occupy(&front, &slow);
+    let mut waiting = [join(&front, "/1", 1), join(&front, "/2", 2)];
+    let limits = LimitSettings {
+        backend_connections: Some(3),
+        ..LimitSettings::default()
+    };
+    let settings = Settings {
+        limits,
+        ..Settings::default()
+    };
+    front
+        .front
+        .publish(&routes(&[slow.backend.address]), &settings);
+    eventually("both are there", || {
+        (slow.backend.seen().len() == 3).then_some(())
+    });
+    for client in [&mut first].into_iter().chain(&mut waiting) {
+        slow.go.send(()).unwrap();
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
+#[test]
+fn a_request_that_a_stale_connection_lost_waits_for_a_place_like_others() {
+    let (end, told) = mpsc::channel::<()>();
+    let told = Arc::new(Mutex::new(told));
+    // The first connection answers once, and ends with its second request.
+    let backend = Backend::start(move |seen| {
+        let told = told.clone();
+        match (seen.connection, seen.head.contains("/lost")) {
+            (0, true) => Reply::Take(Box::new(move |_| {
+                let _ = told.lock().unwrap().recv_timeout(PATIENCE);
+            })),
+            _ => Reply::Keep(ok("a")),
+        }
+    });
+    let front = TestFront::start(narrow(), 1);
+    let mut routes = routes(&[backend.address]);
+    let web = Arc::make_mut(routes.services[0].1.as_mut().unwrap());
+    web.rules = Some(Arc::new(Rules {
+        retries: Some(0),
+        ..Rules::default()
+    }));
+    front.front.publish(&routes, &Settings::default());
+    assert_eq!(front.ask(GET).status, 200);
+    let mut lost = front.client();
+    lost.send(get("/lost"));
+    eventually("it has the connection", || {
+        (backend.seen().len() == 2).then_some(())
+    });
+    let mut waiting = join(&front, "/waiting", 1);
+    end.send(()).unwrap();
+    assert_eq!(waiting.answer().status, 200);
+    assert_eq!(lost.answer().status, 200);
+    assert_eq!(front.stats().retries, 1);
 }
 
 /// A port whose connects are never answered: its queue is full.

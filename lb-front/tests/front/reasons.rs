@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_front::{
-    Limits, Settings,
+    LimitSettings, Limits, Settings,
     log::{LogFormat, LogSettings},
     routes::{RouteAccess, RouteService, RoutesChange},
     rules::{Maintenance, Rate, Redirect, Rules, Target},
@@ -118,6 +118,65 @@ fn what_waits_for_too_long_or_may_not_has_its_line() {
         let expected = format!(r#""GET / HTTP/1.1" 503 {length} {said} web - - 0 0 T - - T"#);
         assert_eq!(line, expected);
     }
+}
+
+#[test]
+fn what_takes_too_long_has_its_line_wherever_it_was() {
+    let backend = Backend::start(|seen| match seen.head.contains("/half") {
+        true => Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec()),
+        false => Reply::Stall(Vec::new()),
+    });
+    let hole = BlackHole::dig();
+    let limits = |backend_connections| Limits {
+        backend_connections,
+        request: Some(Duration::from_millis(300)),
+        ..Limits::default()
+    };
+    let logged = |connections, address| Logged::start(logs().log, limits(connections), &[address]);
+    // Who has the place came when there was no limit.
+    let one = Limits {
+        request: None,
+        ..limits(1)
+    };
+    let waits = Logged::start(logs().log, one, &[backend.address]);
+    let _busy = busy(&waits, &backend);
+    let settings = Settings {
+        limits: LimitSettings {
+            request: limits(1).request,
+            ..LimitSettings::default()
+        },
+        ..logs()
+    };
+    let front = &waits.front.front;
+    front.publish(&routes(&[backend.address]), &settings);
+    let queued = " 504 43 request_timeout sQ web - ";
+    eventually("the limit holds", || {
+        let (line, _) = line(&waits, |front| front.ask(GET));
+        line.contains(queued).then_some(())
+    });
+
+    let (connecting, _) = line(&logged(9, hole.address), |front| front.ask(GET));
+    assert!(
+        connecting.contains(" 504 43 request_timeout sC web "),
+        "{connecting}"
+    );
+
+    let sent = logged(9, backend.address);
+    let (asked, _) = line(&sent, |front| front.ask(GET));
+    assert!(asked.contains(" 504 43 request_timeout sH web "), "{asked}");
+    let post = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 9\r\n\r\n";
+    let (uploading, _) = line(&sent, |front| front.ask(post));
+    assert!(
+        uploading.contains(" 408 43 request_timeout cD web "),
+        "{uploading}"
+    );
+    let known = sent.now();
+    let mut client = sent.front.client();
+    client.send("GET /half HTTP/1.1\r\nHost: web\r\n\r\n");
+    assert!(client.head().contains(" 200 OK"));
+    assert_eq!(client.rest(), b"half");
+    let half = golden(&sent.lines(known + 1)[known]);
+    assert!(half.contains(" 200 4 request_timeout PD web "), "{half}");
 }
 
 #[test]
