@@ -13,6 +13,8 @@ use hyper::{
 
 use tokio::time::timeout_at;
 
+use admit::admit;
+
 use super::{
     answer::{Reason, Refusal},
     backend::{self, Arriving, Loan, pool::Place},
@@ -27,6 +29,8 @@ use super::{
     wire::Stream,
     worker::{Held, Worker},
 };
+
+mod admit;
 
 /// Answers a request on a connection from `address`, which `client` names, by this `table`.
 ///
@@ -223,97 +227,6 @@ impl Outgoing {
     }
 }
 
-/// Decides what becomes of a request: where it goes on to, or how it is answered without having looked at its body.
-fn admit(
-    worker: &Worker,
-    table: Held,
-    address: IpAddr,
-    name: HeaderValue,
-    parts: Parts,
-    body: &Incoming,
-    exchange: &mut Exchange,
-) -> Result<Outgoing, Box<Response<Bytes>>> {
-    let client = table.forwarding.client(address, &parts.headers);
-    exchange.asked(worker.log.asked(&parts, client));
-    let (checked, service) = match route(&table, &parts, client, exchange) {
-        Ok(found) => found,
-        Err(refusal) => {
-            let answer = refuse(refusal, body, exchange);
-            return Err(table.pages.dress(answer, refusal.reason, exchange).into());
-        }
-    };
-    let tls = exchange.client().is_secure();
-    let peer = Peer {
-        address,
-        text: &name,
-        secure: tls,
-    };
-    let secure = || table.forwarding.is_secure(peer, &parts.headers);
-    if let Some(https) = &table.https
-        && !secure()
-        && let Some(answer) = https.redirect(&parts, &checked)
-    {
-        return Err(instead(answer, body, exchange));
-    }
-    let policy = service.policy();
-    let judged = policy.map(|policy| {
-        let note = policy.before(&parts, &checked, secure())?;
-        let asking = policy::Asking {
-            client,
-            headers: &parts.headers,
-            lasting: service.lasting(),
-            table: &table,
-            passwords: &worker.passwords,
-        };
-        policy.admit(&asking, note)
-    });
-    let note = match judged {
-        Some(Err(answer)) => {
-            let plain =
-                answer.reason == Reason::Maintenance && policy.is_some_and(Policy::has_no_notice);
-            let answer = instead(*answer, body, exchange);
-            return Err(match plain {
-                true => Box::new(table.pages.dress(*answer, Reason::Maintenance, exchange)),
-                false => answer,
-            });
-        }
-        Some(Ok(note)) => note,
-        None => policy::Note::default(),
-    };
-    let max_body = policy.and_then(Policy::max_body);
-    let max_body = max_body.unwrap_or(worker.limits.get().max_body);
-    if body.size_hint().lower() > max_body {
-        let refusal = Refusal::of(Reason::BodyTooLarge);
-        return Err(refuse(refusal, body, exchange).into());
-    }
-    let id = table.forwarding.id(address, &parts.headers, &worker.ids);
-    exchange.has_id(&parts.headers, id.as_ref());
-    exchange.has_user(note.user());
-    Ok(Outgoing {
-        table,
-        service,
-        client: parts,
-        checked,
-        address,
-        name,
-        secure: tls,
-        max_body,
-        id,
-        note,
-    })
-}
-
-/// What a rule answers, without having looked at the body.
-fn instead(
-    policy::Answer { reason, response }: policy::Answer,
-    body: &Incoming,
-    exchange: &mut Exchange,
-) -> Box<Response<Bytes>> {
-    exchange.answer(response.status(), reason);
-    let whole = body.is_end_stream();
-    Box::new(if whole { response } else { closing(response) })
-}
-
 /// Answers for a client that has too many requests in flight.
 pub(super) fn turn_away(
     worker: &Worker,
@@ -335,33 +248,6 @@ pub(super) fn hsts<S: Stream>(table: &Table) -> Option<HeaderValue> {
         return None;
     }
     table.https.as_ref().and_then(|https| https.hsts())
-}
-
-/// Which service the request is for.
-fn route(
-    table: &Table,
-    parts: &Parts,
-    client: IpAddr,
-    exchange: &mut Exchange,
-) -> Result<(Checked, Arc<ServiceTable>), Refusal> {
-    let checked = request::check(parts)?;
-    if !table.is_known() {
-        return Err(Refusal::of(Reason::Starting));
-    }
-    let found = table.find(&checked.host, parts.uri.path());
-    let Some(service) = found.map_err(|_| AMBIGUOUS)? else {
-        let mut refusal = Refusal::no_route(table.no_route_status);
-        refusal.close = parts.version == Version::HTTP_10;
-        return Err(refusal);
-    };
-    exchange.belongs_to(service);
-    if !table.admits(service, client) {
-        return Err(Refusal::of(Reason::Denied));
-    }
-    if table.via.is_in(&parts.headers) {
-        return Err(Refusal::of(Reason::Loop));
-    }
-    Ok((checked, service.clone()))
 }
 
 /// What a client did that did not deliver the body it announced.
@@ -506,7 +392,3 @@ const CROWD: Refusal = Refusal {
     reason: Reason::Limit,
     close: false,
 };
-
-const AMBIGUOUS: Refusal = Refusal::bad_request(
-    "bad_request: services share this host, and the path may be read as another one\n",
-);
