@@ -92,6 +92,7 @@ pub fn child_main(args: &ChildArgs) -> Result<(), ChildError> {
     // Whoever started this process gives the orders, not whom it becomes.
     let master = geteuid();
     drop_privileges().map_err(ChildError::Privileges)?;
+    lb_sys::memory::keep_for(KEEP);
     let count = args.workers.unwrap_or_else(cpus).max(1);
     let mut limits = limits(count);
     if args.successor {
@@ -472,6 +473,10 @@ const HELLO: Duration = Duration::from_secs(5);
 
 /// How long a front without routes waits for an agent.
 const ALONE: Duration = Duration::from_secs(10);
+
+/// How long memory stays with a front that may need it again: the first ones after a pause would wait for the kernel to clear as
+/// much.
+const KEEP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

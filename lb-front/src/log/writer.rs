@@ -340,8 +340,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Lines of one worker that wait: at 300 bytes each, about 3,500. Twice as much is taken while another batch is
 /// written.
 const BUFFER: usize = 1024 * 1024;
-/// How long the writer waits for more lines.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long the writer waits for more lines: one write takes many, and yet where it shares a core with a worker its writing is no
+/// pause that clients would notice.
+const PAUSE: Duration = Duration::from_millis(10);
 const END: Duration = Duration::from_secs(1);
 /// Milliseconds after which a writer that waits looks whether it should.
 const LOOK: u8 = 50;
