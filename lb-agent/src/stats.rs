@@ -152,20 +152,29 @@ impl Handshakes {
     /// The time, in microseconds, that so many percent of them did not exceed: estimated, as if those of a bucket were
     /// spread evenly over it. The last bucket has no end, so it answers its beginning. `None` without any.
     pub fn percentile(&self, percent: u64) -> Option<u64> {
-        let rank = (self.count() * percent).div_ceil(100).max(1);
-        let mut below = 0;
-        let mut from = 0;
-        let ends = Self::bounds().map(Some).chain([None]);
-        for (&many, end) in self.buckets.iter().zip(ends) {
-            if below + many >= rank {
-                let end = end.unwrap_or(from);
-                return Some(from + (end - from) * (rank - below) / many);
-            }
-            below += many;
-            from = end.unwrap_or(from);
-        }
-        None
+        percentile(&self.buckets, Self::bounds(), percent)
     }
+}
+
+/// The same of `buckets`, each but the last with its end among `bounds`, in whatever unit these are.
+pub(crate) fn percentile(
+    buckets: &[u64],
+    bounds: impl Iterator<Item = u64>,
+    percent: u64,
+) -> Option<u64> {
+    let count: u64 = buckets.iter().sum();
+    let rank = (count * percent).div_ceil(100).max(1);
+    let mut below = 0;
+    let mut from = 0;
+    for (&many, end) in buckets.iter().zip(bounds.map(Some).chain([None])) {
+        if below + many >= rank {
+            let end = end.unwrap_or(from);
+            return Some(from + (end - from) * (rank - below) / many);
+        }
+        below += many;
+        from = end.unwrap_or(from);
+    }
+    None
 }
 
 impl AddAssign for Handshakes {

@@ -107,6 +107,14 @@ impl Reason {
         }
     }
 
+    /// Whether it was the client who ended it.
+    pub(super) fn is_clients(self) -> bool {
+        matches!(
+            self,
+            Self::ClientAbort | Self::HeaderTimeout | Self::BodyTimeout | Self::BadRequest
+        )
+    }
+
     /// The two letters that HAProxy's log would have: who ended it, and what it was doing.
     pub(super) fn haproxy(self, phase: Phase) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ use hyper::{HeaderMap, StatusCode, header::HeaderValue};
 
 use super::{
     answer::{Phase, Reason},
+    backend::pool::Host,
     body::Progress,
     client::ClientState,
     forward::X_REQUEST_ID,
@@ -33,7 +34,7 @@ pub(super) struct Exchange {
     status: Option<StatusCode>,
     reason: Reason,
     /// The backend of the last attempt.
-    backend: Option<SocketAddr>,
+    backend: Option<Rc<Host>>,
     attempts: u16,
     /// Whether the last attempt had a connection that was already open.
     reused: bool,
@@ -144,7 +145,7 @@ impl Exchange {
     }
 
     /// An attempt on `backend` begins; each after the first one is a retry.
-    pub(super) fn tries(&mut self, backend: SocketAddr) {
+    pub(super) fn tries(&mut self, backend: Rc<Host>) {
         self.backend = Some(backend);
         self.attempts += 1;
         self.reused = false;
@@ -159,7 +160,7 @@ impl Exchange {
 
     /// The backend of the last attempt.
     pub(super) fn backend(&self) -> Option<SocketAddr> {
-        self.backend
+        self.backend.as_ref().map(|host| host.address())
     }
 
     /// By when it must have ended, if it may take no longer than `limit`.
@@ -221,7 +222,7 @@ impl Exchange {
             asked: Some(asked),
             fault: None,
             service: asked.service.as_deref(),
-            backend: self.backend,
+            backend: self.backend(),
             status: self.status,
             reason,
             end: reason.haproxy(self.phase()),
@@ -280,6 +281,9 @@ impl Drop for Exchange {
             sent: self.down,
             took: (!is_tunnel).then_some(total),
         };
+        if let Some(host) = &self.backend {
+            host.ended(ended);
+        }
         self.counters.request(self.service, ended);
     }
 }

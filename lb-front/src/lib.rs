@@ -64,6 +64,7 @@ mod stats;
 mod table;
 mod timer;
 pub mod tls;
+mod traffic;
 mod tunnel;
 pub mod users;
 mod warm;

@@ -9,7 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{answer::Reason, stats::RequestCount};
+use super::{
+    answer::Reason,
+    stats::RequestCount,
+    traffic::{BOUNDS, Traffic, add_buckets},
+};
 
 /// The numbers of all services, each given again once its service has left.
 #[derive(Debug, Default)]
@@ -111,10 +115,7 @@ struct Counts {
     label: Arc<str>,
     /// Few at a time, the usual one first.
     ways: Vec<(u16, Reason, u64)>,
-    buckets: [u64; BOUNDS.len() + 1],
-    micros: u64,
-    received: u64,
-    sent: u64,
+    traffic: Traffic,
 }
 
 impl Services {
@@ -193,10 +194,10 @@ impl Services {
     pub(super) fn traffic(&self) -> Vec<ServiceTraffic> {
         let traffic = |(label, counts): (&str, &Counts)| ServiceTraffic {
             service: label.to_owned(),
-            buckets: counts.buckets.into(),
-            micros: counts.micros,
-            received: counts.received,
-            sent: counts.sent,
+            buckets: counts.traffic.buckets.into(),
+            micros: counts.traffic.micros,
+            received: counts.traffic.received,
+            sent: counts.traffic.sent,
         };
         self.all().map(traffic).collect()
     }
@@ -205,14 +206,7 @@ impl Services {
 impl Counts {
     fn count(&mut self, ended: Ended) {
         self.way(ended.class, ended.reason, 1);
-        self.received += ended.received;
-        self.sent += ended.sent;
-        if let Some(took) = ended.took {
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            let bucket = BOUNDS.iter().position(|&bound| micros <= bound);
-            self.buckets[bucket.unwrap_or(BOUNDS.len())] += 1;
-            self.micros = self.micros.saturating_add(micros);
-        }
+        self.traffic.count(ended.received, ended.sent, ended.took);
     }
 
     fn way(&mut self, class: u16, reason: Reason, many: u64) {
@@ -227,12 +221,7 @@ impl Counts {
         for &(class, reason, count) in &other.ways {
             self.way(class, reason, count);
         }
-        for (sum, more) in self.buckets.iter_mut().zip(other.buckets) {
-            *sum += more;
-        }
-        self.micros = self.micros.saturating_add(other.micros);
-        self.received += other.received;
-        self.sent += other.sent;
+        self.traffic.add(&other.traffic);
     }
 }
 
@@ -258,23 +247,12 @@ impl ServiceTraffic {
 
     /// The sum of both.
     pub(super) fn add(&mut self, other: &Self) {
-        if self.buckets.len() < other.buckets.len() {
-            self.buckets.resize(other.buckets.len(), 0);
-        }
-        for (sum, more) in self.buckets.iter_mut().zip(&other.buckets) {
-            *sum += more;
-        }
+        add_buckets(&mut self.buckets, &other.buckets);
         self.micros = self.micros.saturating_add(other.micros);
         self.received += other.received;
         self.sent += other.sent;
     }
 }
-
-/// In microseconds.
-const BOUNDS: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
 
 /// What services that have left are counted as.
 const GONE: &str = "_gone";

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lb_front::FrontStats;
+use lb_front::{FrontStats, ServiceTraffic};
 
 use super::{
     components,
@@ -21,7 +21,7 @@ use crate::{
     removal::{self, Whose},
     snapshot::{self, ServiceName, Snapshot, State},
     sockets::Target,
-    stats::{BackendStats, ServiceStats, Stats},
+    stats::{BackendStats, ServiceStats, Stats, percentile},
     vip::Pools,
 };
 
@@ -173,6 +173,12 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
                 connections: stats.open,
                 failures: stats.failures,
                 retries: stats.retries,
+                requests: stats.requests,
+                errors: stats.errors,
+                received: stats.received,
+                sent: stats.sent,
+                p50_microseconds: request_time(stats, 50),
+                p99_microseconds: request_time(stats, 99),
                 ejected: ejections
                     .get(&(service.label.as_str(), backend.address))
                     .map(|it| Ejection {
@@ -185,6 +191,12 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
         service
     };
     snapshot.services.iter().map(one).collect()
+}
+
+/// In microseconds; so many percent of the requests to a backend took no longer.
+fn request_time(stats: &lb_front::BackendStats, percent: u64) -> Option<u64> {
+    let bounds = ServiceTraffic::BOUNDS.into_iter();
+    percentile(&stats.buckets, bounds, percent)
 }
 
 fn service(

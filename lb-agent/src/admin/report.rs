@@ -258,6 +258,24 @@ pub struct OnFront {
     pub failures: u64,
     /// Attempts that followed a failed one of the same request.
     pub retries: u64,
+    /// Requests that it was the last one tried for, and that have ended.
+    #[serde(default)]
+    pub requests: u64,
+    /// Those among them that got a status from 500 on, or none although the client waited.
+    #[serde(default)]
+    pub errors: u64,
+    /// Bytes of their bodies.
+    #[serde(default)]
+    pub received: u64,
+    /// Bytes of their answers' bodies.
+    #[serde(default)]
+    pub sent: u64,
+    /// Half of them took no longer from head to end, by estimation from buckets; `null` without any.
+    #[serde(default)]
+    pub p50_microseconds: Option<u64>,
+    /// So with 99 of 100.
+    #[serde(default)]
+    pub p99_microseconds: Option<u64>,
     /// Set while requests avoid it because it failed.
     pub ejected: Option<Ejection>,
 }

@@ -176,6 +176,12 @@ pub(crate) fn front() -> FrontStats {
         idle: 2,
         failures,
         retries,
+        requests: 40,
+        errors: failures / 2,
+        buckets: vec![30, 0, 10],
+        micros: 70_000,
+        received: 1_000,
+        sent: 9_000,
     };
     FrontStats {
         backends: vec![backend("10.0.0.1:80", 0, 2), backend("10.0.2.1:80", 9, 4)],

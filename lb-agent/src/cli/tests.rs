@@ -230,6 +230,8 @@ fn what_the_front_says_of_backends_is_shown() {
         json[0]["front"],
         serde_json::json!({
             "in_flight": 1, "connections": 3, "failures": 9, "retries": 4,
+            "requests": 40, "errors": 4, "received": 1000, "sent": 9000,
+            "p50_microseconds": 666, "p99_microseconds": 5000,
             "ejected": { "workers": 2, "until_unix": 1_700_000_025, "why": "connect_refused" },
         })
     );

@@ -480,6 +480,12 @@ mod tests {
             idle,
             failures: 0,
             retries: 0,
+            requests: 0,
+            errors: 0,
+            buckets: Vec::new(),
+            micros: 0,
+            received: 0,
+            sent: 0,
         }
     }
 

@@ -17,10 +17,11 @@ use super::{
     h2c::Lines,
     lease::Idle,
     queue::Queue,
-    stats::{BackendStats, ServiceStats},
+    stats::{BackendStats, Served, ServiceStats},
 };
 use crate::{
     Limits,
+    services::Ended,
     stats::{Count, Counters, FrontStats},
     table::Table,
 };
@@ -59,6 +60,7 @@ pub(crate) struct Host {
     pub(super) in_flight: Cell<usize>,
     pub(super) failures: Count,
     pub(super) retries: Count,
+    served: RefCell<Served>,
     /// Who wants to know of a place.
     wanted: RefCell<Vec<Rc<Queue>>>,
 }
@@ -93,6 +95,7 @@ impl Pool {
                 in_flight: Cell::default(),
                 failures: Count::default(),
                 retries: Count::default(),
+                served: RefCell::default(),
                 wanted: RefCell::default(),
             })
         });
@@ -158,12 +161,12 @@ impl Pool {
     pub(crate) fn read(&self, stats: &mut FrontStats) {
         let hosts = self.hosts.borrow();
         let backends = hosts.values().map(|host| BackendStats {
-            address: host.address,
             in_flight: host.in_flight.get() as u64,
             open: host.open.get() as u64,
             idle: (host.idle.len() + host.lines.idle()) as u64,
             failures: host.failures.value(),
             retries: host.retries.value(),
+            ..BackendStats::of(host.address, &host.served.borrow())
         });
         stats.backends = backends.collect();
         let accounts = self.accounts.borrow();
@@ -175,6 +178,15 @@ impl Pool {
 }
 
 impl Host {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A request has ended for which this one was the last to be tried.
+    pub(crate) fn ended(&self, ended: Ended) {
+        self.served.borrow_mut().count(ended);
+    }
+
     /// Room for one more connection.
     pub(super) fn claim(self: &Rc<Self>) -> Option<Place> {
         let common = &self.common;

@@ -85,7 +85,7 @@ pub(crate) async fn send(
             host.retries.add_one();
         }
         loop {
-            exchange.tries(host.address);
+            exchange.tries(host.clone());
             let loan = match way {
                 Way::Idle(lease) => Ok(Loan::Whole(lease)),
                 Way::New(place, caller) => Box::pin(place.connect(caller)).await.map(Loan::Whole),

@@ -9,6 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
+use crate::{
+    services::Ended,
+    traffic::{Traffic, add_buckets},
+};
 
 /// A backend that requests went to, for as long as the routes have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,72 @@ pub struct BackendStats {
     pub failures: u64,
     /// Attempts that followed a failed one of the same request.
     pub retries: u64,
+    /// Requests that it was the last one tried for, and that have ended.
+    pub requests: u64,
+    /// Those among them that were answered with a status from 500 on, or not at all although the client waited.
+    pub errors: u64,
+    /// How many took up to each of [`ServiceTraffic::BOUNDS`](crate::ServiceTraffic::BOUNDS) and longer than the one before, from
+    /// head to end; as many as there are up to the slowest one.
+    pub buckets: Vec<u64>,
+    /// Microseconds that all of these took.
+    pub micros: u64,
+    /// Bytes of requests' bodies.
+    pub received: u64,
+    /// Bytes of answers' bodies.
+    pub sent: u64,
+}
+
+/// What one worker counts of the requests that a backend was the last one tried for.
+#[derive(Default)]
+pub(crate) struct Served {
+    requests: u64,
+    errors: u64,
+    traffic: Traffic,
+}
+
+impl Served {
+    pub(crate) fn count(&mut self, ended: Ended) {
+        let failed = ended.class >= 5 || ended.class == 0 && !ended.reason.is_clients();
+        self.requests += 1;
+        self.errors += u64::from(failed);
+        self.traffic.count(ended.received, ended.sent, ended.took);
+    }
+}
+
+impl BackendStats {
+    /// What a worker has of `served`, beside nothing else.
+    pub(super) fn of(address: SocketAddr, served: &Served) -> Self {
+        let buckets = &served.traffic.buckets;
+        let slowest = buckets.iter().rposition(|&count| count > 0);
+        Self {
+            address,
+            in_flight: 0,
+            open: 0,
+            idle: 0,
+            failures: 0,
+            retries: 0,
+            requests: served.requests,
+            errors: served.errors,
+            buckets: buckets[..slowest.map_or(0, |slowest| slowest + 1)].to_vec(),
+            micros: served.traffic.micros,
+            received: served.traffic.received,
+            sent: served.traffic.sent,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.in_flight += other.in_flight;
+        self.open += other.open;
+        self.idle += other.idle;
+        self.failures += other.failures;
+        self.retries += other.retries;
+        self.requests += other.requests;
+        self.errors += other.errors;
+        add_buckets(&mut self.buckets, &other.buckets);
+        self.micros = self.micros.saturating_add(other.micros);
+        self.received += other.received;
+        self.sent += other.sent;
+    }
 }
 
 /// A service with backends that were ejected, or with requests that wait.
@@ -85,11 +155,7 @@ pub(crate) fn sum_backends(all: impl IntoIterator<Item = BackendStats>) -> Vec<B
             sum.insert(one.address, one);
             continue;
         };
-        known.in_flight += one.in_flight;
-        known.open += one.open;
-        known.idle += one.idle;
-        known.failures += one.failures;
-        known.retries += one.retries;
+        known.add(&one);
     }
     sum.into_values().collect()
 }

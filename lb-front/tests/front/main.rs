@@ -10,6 +10,7 @@ mod bounds;
 mod bounds_h2;
 mod bytes;
 mod closing;
+mod counting;
 mod dying;
 mod dying_h2;
 mod ejecting;
