@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod assemble;
 pub mod catalog;
+pub mod check_config;
 pub mod cli;
 pub mod clients;
 pub mod config;

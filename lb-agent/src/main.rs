@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use lb_agent::{
-    cli::{self, Cli, Command},
+    admin::text,
+    check_config::{CheckArgs, Checked},
+    cli::{self, Cli, Command, Output},
     config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
     reconcile::error_chain,
 };
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
             Ok(places) => report(uninstall::run(&args, &places, cli.options.output)),
             Err(error) => refuse(&error.to_string()),
         },
+        Command::CheckConfig(args) => check_config(*args, cli.options.output),
         Command::Run(args) => {
             // Before anything else opens descriptors.
             let inherited = match Inherited::take() {
@@ -72,6 +75,26 @@ fn main() -> ExitCode {
                 Err(error) => refuse(&error.to_string()),
             }
         }
+    }
+}
+
+fn check_config(args: CheckArgs, output: Output) -> ExitCode {
+    let (quiet, show) = (args.quiet, args.show);
+    let checked = Checked::load(args);
+    match output {
+        Output::Json => println!("{:#}", serde_json::json!(checked)),
+        _ if !checked.mistakes.is_empty() => {
+            for mistake in &checked.mistakes {
+                eprintln!("{}", text::visible(mistake));
+            }
+        }
+        _ if quiet => {}
+        _ if show => print!("{}", checked.table()),
+        _ => println!("{}", checked.line()),
+    }
+    match checked.mistakes.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(USAGE),
     }
 }
 

@@ -26,6 +26,7 @@ pub use self::terminal::Style;
 use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
+use crate::check_config::CheckArgs;
 use crate::config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs};
 use crate::options::table;
 
@@ -61,6 +62,13 @@ pub enum Command {
     /// Serves HTTP by Host name; started by `run`, without any capability.
     #[command(hide = true)]
     Front(ChildArgs),
+    /// Checks a configuration and a services file without starting anything.
+    #[command(
+        about = "Checks a configuration and a services file without starting anything",
+        after_help = "It needs neither root nor the host. Exit status: 0 nothing is wrong, 2 something is.\n\n\
+                      Examples:\n  lb-agent check-config lb.toml -q\n  lb-agent check-config --services services.toml --show"
+    )]
+    CheckConfig(Box<CheckArgs>),
     /// Asks a running agent.
     #[command(flatten)]
     Ask(Ask),

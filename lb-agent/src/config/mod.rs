@@ -16,6 +16,7 @@ mod registrar;
 mod resolve;
 mod resolver;
 mod secret;
+mod shown;
 mod uninstall;
 
 use std::{
@@ -34,6 +35,7 @@ pub use register::{RegisterArgs, RegisterConfig, with_long_flags};
 pub use resolve::resolve;
 pub use resolver::{Action, InstallArgs, ResolverArgs};
 pub use secret::Secret;
+pub use shown::{Setting, is_typed};
 pub use uninstall::{Places, UninstallArgs};
 
 pub use crate::routes::Expose;
@@ -273,6 +275,16 @@ pub struct Outside<'o> {
     pub read: &'o dyn Fn(&Path) -> io::Result<String>,
 }
 
+impl Outside<'static> {
+    /// The environment of this process and the files of this host.
+    pub fn real() -> Self {
+        Self {
+            variable: &|name| std::env::var(name).ok(),
+            read: &|path| std::fs::read_to_string(path),
+        }
+    }
+}
+
 impl Config {
     /// The configuration that `args`, the environment and the file make together.
     ///
@@ -280,13 +292,7 @@ impl Config {
     ///
     /// Everything that is wrong.
     pub fn load(args: &RunArgs) -> Result<Self, Error> {
-        Self::load_from(
-            args,
-            Outside {
-                variable: &|name| std::env::var(name).ok(),
-                read: &|path| std::fs::read_to_string(path),
-            },
-        )
+        Self::load_from(args, Outside::real())
     }
 
     /// As [`Config::load`], from this `outside`.
@@ -295,13 +301,25 @@ impl Config {
     ///
     /// Everything that is wrong.
     pub fn load_from(args: &RunArgs, outside: Outside<'_>) -> Result<Self, Error> {
+        Self::load_with_origins(args, outside).map(|(config, _)| config)
+    }
+
+    /// As [`Config::load_from`], with what was typed beside it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong.
+    pub fn load_with_origins(
+        args: &RunArgs,
+        outside: Outside<'_>,
+    ) -> Result<(Self, RawConfig), Error> {
         let (file, mut mistakes) = Self::read_file(args.config.as_deref(), outside);
         let file_is_good = mistakes.is_empty();
         let variables = registrar::from_variables(outside.variable, &mut mistakes);
         let typed = RawConfig::from_args(args).over(variables);
         let raw = typed.over(file.over(RawConfig::from_consul_variables(outside.variable)));
         match resolve(&raw, outside) {
-            Ok(config) if mistakes.is_empty() => Ok(config),
+            Ok(config) if mistakes.is_empty() => Ok((config, raw)),
             Ok(_) => Err(Error { mistakes }),
             Err(error) => {
                 // What a broken file would have said is not known: do not complain that it is missing.

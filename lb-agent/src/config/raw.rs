@@ -1,6 +1,7 @@
 //! What somebody typed, with where it was typed. Nothing is judged here but the form of the file.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -61,6 +62,11 @@ macro_rules! raw_config {
             /// This one where it says something, and `lower` elsewhere.
             pub fn over(self, lower: Self) -> Self {
                 Self { $($name: self.$name.or(lower.$name),)* }
+            }
+
+            /// Every field and where it was typed, if it was.
+            pub(super) fn origins(&self) -> BTreeMap<&'static str, Option<&Origin>> {
+                [$((stringify!($name), self.$name.as_ref().map(|it| &it.origin)),)*].into()
             }
         }
     };

@@ -9,7 +9,7 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use crate::{
-    config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RunArgs},
+    config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RawConfig, RunArgs, Setting},
     discover::consul::Warning,
     front::pages::For,
     registrar::Addressing,
@@ -56,6 +56,16 @@ impl World {
     }
 
     fn load(&self) -> Result<Config, Error> {
+        self.load_with_origins().map(|(config, _)| config)
+    }
+
+    /// Every key; of the flags these alone were typed, the others stand for variables.
+    pub(in crate::config) fn settings(&self, typed: &[&str]) -> Vec<Setting> {
+        let (config, raw) = self.load_with_origins().unwrap();
+        config.settings(&raw, &|flag| typed.contains(&flag))
+    }
+
+    pub(in crate::config) fn load_with_origins(&self) -> Result<(Config, RawConfig), Error> {
         let flags = ["run"].iter().chain(&self.flags);
         let args = Command::try_parse_from(flags).unwrap().run;
         let outside = Outside {
@@ -66,7 +76,7 @@ impl World {
                     .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
             },
         };
-        Config::load_from(&args, outside)
+        Config::load_with_origins(&args, outside)
     }
 
     #[track_caller]
