@@ -21,6 +21,7 @@ mod bad_entries;
 mod bad_start;
 mod bad_surroundings;
 mod changes;
+mod check_config;
 mod choices;
 mod collisions;
 mod consul_tls;
