@@ -16,6 +16,7 @@ pub mod desired;
 pub mod discover;
 pub mod dns;
 pub mod docker;
+pub mod doctor;
 pub mod document;
 pub mod drain;
 pub mod front;

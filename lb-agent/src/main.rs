@@ -7,14 +7,19 @@ mod resolver;
 mod run;
 mod uninstall;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use lb_agent::{
     admin::text,
     check_config::{CheckArgs, Checked},
-    cli::{self, Cli, Command, Output},
+    cli::{self, Cli, Command, Exit, Options, Output, Style},
     config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
+    doctor::{self, DoctorArgs},
     reconcile::error_chain,
 };
 use lb_sys::inherit::Inherited;
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
             Ok(places) => report(uninstall::run(&args, &places, cli.options.output)),
             Err(error) => refuse(&error.to_string()),
         },
+        Command::Doctor(args) => doctor(&args, &cli.options),
         Command::CheckConfig(args) => check_config(*args, cli.options.output),
         Command::Run(args) => {
             // Before anything else opens descriptors.
@@ -78,23 +84,57 @@ fn main() -> ExitCode {
     }
 }
 
+fn doctor(args: &DoctorArgs, options: &Options) -> ExitCode {
+    if args.try_bpf {
+        let may = doctor::may_call_bpf();
+        return if may { Exit::Fine } else { Exit::Failed }.into();
+    }
+    let found = match runtime() {
+        Ok(runtime) => runtime.block_on(doctor::examine(args, options.socket.as_deref())),
+        Err(error) => return report(Err(error.into())),
+    };
+    let text = match options.output {
+        Output::Json => format!("{:#}\n", serde_json::json!(found)),
+        _ => found.table(Style::of_stdout()),
+    };
+    print(&text, found.exit().into())
+}
+
 fn check_config(args: CheckArgs, output: Output) -> ExitCode {
     let (quiet, show) = (args.quiet, args.show);
     let checked = Checked::load(args);
+    let exit = match checked.mistakes.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(USAGE),
+    };
     match output {
-        Output::Json => println!("{:#}", serde_json::json!(checked)),
+        Output::Json => print(&format!("{:#}\n", serde_json::json!(checked)), exit),
         _ if !checked.mistakes.is_empty() => {
             for mistake in &checked.mistakes {
                 eprintln!("{}", text::visible(mistake));
             }
+            exit
         }
-        _ if quiet => {}
-        _ if show => print!("{}", checked.table()),
-        _ => println!("{}", checked.line()),
+        _ if quiet => exit,
+        _ if show => print(&checked.table(), exit),
+        _ => print(&format!("{}\n", checked.line()), exit),
     }
-    match checked.mistakes.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::from(USAGE),
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// Prints `text` and ends with `exit`, also when its reader has seen enough.
+fn print(text: &str, exit: ExitCode) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            report(Err(error).context("cannot print"))
+        }
+        _ => exit,
     }
 }
 
@@ -121,11 +161,11 @@ fn log(format: LogFormat) {
         .from_env_lossy();
     let builder = fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_target(false);
     match format {
         LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .init(),
         LogFormat::Json => builder.json().init(),
     }

@@ -84,6 +84,37 @@ pub async fn take_pools(shares: &[Share]) -> Result<(), Error> {
     result
 }
 
+/// What of somebody else uses addresses of these pools: the first such address and route of each. It changes nothing.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub async fn in_the_way(shares: &[Share]) -> Result<Vec<(IpNet, String)>, Error> {
+    let (connection, handle, _) = new_connection()?;
+    let connection = tokio::spawn(connection);
+    let result = foreign(&handle, shares).await;
+    connection.abort();
+    result
+}
+
+async fn foreign(handle: &Handle, shares: &[Share]) -> Result<Vec<(IpNet, String)>, Error> {
+    let addresses = addresses(handle).await?;
+    let mut found = Vec::new();
+    for &Share { pool, own } in shares {
+        // A kernel without IPv6 has no such routes and does not answer.
+        if pool.addr().is_ipv6() && !has_ipv6() {
+            continue;
+        }
+        let address = foreign_address(&addresses, pool, own);
+        // Whose route it is, the address says already.
+        let route = match &address {
+            Some(_) => None,
+            None => foreign_route(handle, &addresses, pool, own).await?,
+        };
+        found.extend(address.or(route).map(|what| (pool, what)));
+    }
+    Ok(found)
+}
+
 /// Takes away whatever an agent laid here, of any pool, and tells what that was; only tells it if `dry`. The routes go
 /// last: until then nothing for a pool can leave the host.
 ///

@@ -13,8 +13,10 @@ use std::{
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const BPF_MAP_TYPE_SK_STORAGE: u32 = 24;
 
@@ -24,6 +26,44 @@ struct ObjGet {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
+#[repr(C)]
+struct ProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+}
+
+/// The ids of the programs that run for processes in `cgroup` at the hook `attach_type` (`enum bpf_attach_type`), also those
+/// attached above it; the first 64 in their order.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn effective(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 64];
+    let mut attr = ProgQuery {
+        target_fd: u32::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?,
+        attach_type,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: 64,
+        pad: 0,
+    };
+    // SAFETY: `attr` is what the command reads and writes; `ids` has room for `prog_cnt` ids and lives until the call returns.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
+        // There are more than there is room for.
+        Err(error) if error.raw_os_error() != Some(libc::ENOSPC) => return Err(error),
+        _ => {}
+    }
+    let found = usize::try_from(attr.prog_cnt).map_err(io::Error::other)?;
+    Ok(ids.into_iter().take(found).collect())
 }
 
 /// The part of `union bpf_attr` that `BPF_LINK_UPDATE` reads.

@@ -26,13 +26,13 @@ use crate::admin::{
 use crate::{clients, vip::Entry};
 
 /// An agent, by its socket.
-pub(super) struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
 }
 
 /// Why the agent's answer was not had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     #[error(
         "no agent answers at {}: start it with `lb-agent run`, or name its socket with --socket or LB_SOCKET",
         socket.display()
@@ -61,13 +61,13 @@ pub(super) enum ClientError {
 }
 
 impl Client {
-    pub(super) fn new(socket: &Path) -> Self {
+    pub(crate) fn new(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
         }
     }
 
-    pub(super) async fn report(&self, patience: Duration) -> Result<Report, ClientError> {
+    pub(crate) async fn report(&self, patience: Duration) -> Result<Report, ClientError> {
         let answer = self.ask(Method::GET, SNAPSHOT_PATH, None, patience).await?;
         let body = self.success(answer)?;
         let value: serde_json::Value = self.parse(&body)?;

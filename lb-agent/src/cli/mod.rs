@@ -21,13 +21,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_front::ChildArgs;
 use serde::Serialize;
 
-use self::client::{Client, ClientError};
+pub(crate) use self::client::Client;
+use self::client::ClientError;
 pub use self::terminal::Style;
 use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
 use crate::check_config::CheckArgs;
 use crate::config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs};
+use crate::doctor::DoctorArgs;
 use crate::options::table;
 
 /// The command line of `lb-agent`.
@@ -69,6 +71,13 @@ pub enum Command {
                       Examples:\n  lb-agent check-config lb.toml -q\n  lb-agent check-config --services services.toml --show"
     )]
     CheckConfig(Box<CheckArgs>),
+    /// Tells what keeps an agent from running well on this host, and what to do about it.
+    #[command(
+        about = "Tells what keeps an agent from running well on this host, and what to do about it",
+        after_help = "It changes nothing and needs no agent; give it the flags that `run` has. Exit status: 0 nothing is wrong, 3 something is.\n\n\
+                      Examples:\n  lb-agent doctor\n  lb-agent doctor --probe -o json"
+    )]
+    Doctor(Box<DoctorArgs>),
     /// Asks a running agent.
     #[command(flatten)]
     Ask(Ask),

@@ -26,7 +26,7 @@ impl Style {
     }
 
     /// The mark of a line, two columns wide: colour is never the only sign.
-    pub(super) fn mark(self, mark: Mark) -> String {
+    pub(crate) fn mark(self, mark: Mark) -> String {
         let (sign, colour) = match mark {
             Mark::Error => ("!!", "31"),
             Mark::Warning => ("! ", "33"),

@@ -6,7 +6,9 @@ use super::{
     Consul, ConsulToken, Given, Origin, RawConfig, Secret,
     resolve::{Judge, label, pause},
 };
-use crate::discover::consul::{Address, Config as Defaults, FORMS, Tls, Warning};
+use tokio::sync::watch;
+
+use crate::discover::consul::{Address, BasicAuth, Config as Defaults, FORMS, Tls, Token, Warning};
 
 /// What `raw` says of Consul.
 pub(super) fn resolve(raw: &RawConfig, judge: &mut Judge<'_>) -> Consul {
@@ -138,6 +140,31 @@ fn wait(text: &str) -> Result<std::time::Duration, String> {
         .ok()
         .filter(|wait| bounds.contains(&wait.as_secs()))
         .ok_or_else(|| "write a time from 1s to 10m, such as 55s".to_owned())
+}
+
+impl Consul {
+    /// How its client is to ask it, which reads its files again with each change of `reload`. `None` without an address.
+    pub fn client(&self, reload: watch::Receiver<()>) -> Option<Defaults> {
+        let mut addresses = self.addresses.iter().cloned();
+        let mut config = Defaults::new(addresses.next()?);
+        config.addresses.extend(addresses);
+        config.tls.clone_from(&self.tls);
+        config.token = self.token.as_ref().map(|token| match token {
+            ConsulToken::Value(token) => Token::Value(token.reveal().to_owned()),
+            ConsulToken::File(path) => Token::File(path.clone()),
+        });
+        let auth = self.auth.as_ref();
+        config.basic_auth = auth.map(|auth| BasicAuth::from_pair(auth.reveal()));
+        config.datacenter.clone_from(&self.datacenter);
+        config.warning = self.warning;
+        config.namespace.clone_from(&self.namespace);
+        config.partition.clone_from(&self.partition);
+        config.wait = self.wait;
+        config.max_stale = self.max_stale;
+        config.max_watches = self.max_watches.into();
+        config.reload = reload;
+        Some(config)
+    }
 }
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";

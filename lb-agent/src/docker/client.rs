@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -90,6 +90,30 @@ fn remedy(source: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "; start it, or name its socket in [sources.docker] socket",
         _ => "",
     }
+}
+
+/// A look at the engine that nothing comes of: everything that the agent asks it for, once. Tells by how many seconds
+/// its clock is ahead of ours.
+///
+/// # Errors
+/// What it does not answer.
+pub(crate) async fn look(address: &Address, limit: Duration) -> Result<Option<i64>, RequestError> {
+    let config = Config {
+        timeout: limit,
+        ..Config::new(address.clone())
+    };
+    let client = Client::negotiate(&config).await?;
+    let theirs = client.about().await?.time;
+    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    if let Some(id) = client.list().await?.first() {
+        client.inspect(id).await?;
+    }
+    client.networks().await?;
+    let seconds = |nanoseconds: u128| i64::try_from(nanoseconds / 1_000_000_000).ok();
+    let ours = ours.ok().and_then(|ours| seconds(ours.as_nanos()));
+    let theirs_seconds = theirs.and_then(|theirs| seconds(theirs.into()));
+    client.events(theirs.unwrap_or(0)).await?;
+    Ok(theirs_seconds.zip(ours).map(|(theirs, ours)| theirs - ours))
 }
 
 /// An engine that has said which version of its API it speaks.

@@ -17,6 +17,7 @@ mod table;
 pub(crate) mod time;
 
 pub use client::RequestError;
+pub(crate) use client::look;
 pub use config::{Address, AddressError, Config};
 pub use container::{
     Container, Endpoint, Health, NetworkMode, Port, Process, Protocol, Published, State,

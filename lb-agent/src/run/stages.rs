@@ -478,27 +478,9 @@ pub(crate) fn consul_config(
     consul: &config::Consul,
     reload: watch::Receiver<()>,
 ) -> Result<consul::Config> {
-    let mut addresses = consul.addresses.iter().cloned();
-    let first = addresses.next().context("no address of Consul is given")?;
-    let mut config = consul::Config::new(first);
-    config.addresses.extend(addresses);
-    config.tls.clone_from(&consul.tls);
-    config.token = consul.token.as_ref().map(|token| match token {
-        config::ConsulToken::Value(token) => consul::Token::Value(token.reveal().to_owned()),
-        config::ConsulToken::File(path) => consul::Token::File(path.clone()),
-    });
-    config.basic_auth = consul
-        .auth
-        .as_ref()
-        .map(|auth| consul::BasicAuth::from_pair(auth.reveal()));
-    config.datacenter.clone_from(&consul.datacenter);
-    config.warning = consul.warning;
-    config.namespace.clone_from(&consul.namespace);
-    config.partition.clone_from(&consul.partition);
-    config.wait = consul.wait;
-    config.max_stale = consul.max_stale;
-    config.max_watches = consul.max_watches.into();
-    config.reload = reload;
+    let config = consul
+        .client(reload)
+        .context("no address of Consul is given")?;
     config.check().context("[sources.consul]")?;
     Ok(config)
 }

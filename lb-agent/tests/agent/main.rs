@@ -25,6 +25,7 @@ mod check_config;
 mod choices;
 mod collisions;
 mod consul_tls;
+mod doctor;
 mod documents;
 mod drains;
 mod handover;

@@ -136,3 +136,53 @@ async fn the_documented_registrar_may_register_check_drain_and_deregister() {
     may("agent/service/maintenance/a1?enable=true", json!(null)).await;
     may("agent/service/deregister/a1", json!(null)).await;
 }
+
+/// What `lb-agent doctor` finds wrong with this Consul for this token: the checks, and what they say.
+async fn doctor(consul: &Consul, token: &str) -> Vec<[String; 2]> {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_lb-agent"))
+        .args(["doctor", "-o", "json", "--docker", "off", "--consul"])
+        .arg(consul.address())
+        .args(["--socket", "/none.sock"])
+        .env("CONSUL_HTTP_TOKEN", token)
+        .output();
+    let output = output.await.unwrap();
+    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of_consul = |it: &&Value| it["check"].as_str().unwrap().starts_with("consul");
+    let text = |it: &Value, key| it[key].as_str().unwrap().to_owned();
+    let told = all.iter().filter(of_consul);
+    let told = told.filter(|it| ["error", "warning"].contains(&it["mark"].as_str().unwrap()));
+    told.map(|it| ["check", "finding"].map(|key| text(it, key)))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_doctor_names_the_rights_that_a_token_lacks() {
+    let consul = Consul::start_guarded().await;
+    let rules = ["lb-reader.hcl", "lb-vips.hcl"].map(documented).concat();
+    let enough = token(&consul, &rules).await;
+    assert_eq!(doctor(&consul, &enough).await, Vec::<[String; 2]>::new());
+    for (rules, lacks) in [
+        (
+            "node_prefix \"\" { policy = \"read\" }",
+            "service_prefix \"\" read",
+        ),
+        (
+            "service_prefix \"\" { policy = \"read\" }",
+            "node_prefix \"\" read",
+        ),
+        (
+            "service_prefix \"\" { policy = \"read\" }",
+            "key_prefix \"lb-agent/\" write",
+        ),
+    ] {
+        let weak = token(&consul, rules).await;
+        let found = doctor(&consul, &weak).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0][0], "consul token");
+        assert!(found[0][1].contains(lacks), "{found:?}");
+    }
+    let nobodys = "00000000-1111-2222-3333-444444444444";
+    let found = doctor(&consul, nobodys).await;
+    assert!(found[0][1].contains("does not know the token"), "{found:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
+}

@@ -23,6 +23,8 @@ pub(crate) struct Answer {
     pub(crate) known_leader: Option<bool>,
     /// `X-Consul-Results-Filtered-By-ACLs`, sent by Consul 1.11 and later.
     pub(crate) filtered: bool,
+    /// `Date`: its clock.
+    pub(crate) date: Option<String>,
     what: String,
     retry_after: Option<Duration>,
 }
@@ -62,6 +64,7 @@ impl Answer {
             last_contact: header(&headers, "X-Consul-LastContact").map(Duration::from_millis),
             known_leader: header(&headers, "X-Consul-KnownLeader"),
             filtered: header(&headers, "X-Consul-Results-Filtered-By-ACLs").unwrap_or(false),
+            date: text(&headers, "Date"),
             what: what.to_owned(),
             retry_after: header(&headers, "Retry-After").map(Duration::from_secs),
         })
@@ -139,6 +142,10 @@ async fn whole(mut response: Response) -> Result<Option<Vec<u8>>, Fault> {
         }
         body.extend_from_slice(&chunk);
     }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
 fn header<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {

@@ -22,6 +22,7 @@ mod keep;
 pub(crate) mod keys;
 mod leader;
 mod line;
+pub(crate) mod look;
 mod marks;
 mod metrics;
 mod pace;
