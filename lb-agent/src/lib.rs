@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod assemble;
+pub mod bundle;
 pub mod catalog;
 pub mod check_config;
 pub mod cli;

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use lb_agent::{
     admin::text,
+    bundle::{self, BundleArgs},
     check_config::{CheckArgs, Checked},
     cli::{self, Cli, Command, Exit, Options, Output, Style},
     config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         },
         Command::Doctor(args) => doctor(&args, &cli.options),
+        Command::Bundle(args) => gather(&args, &cli.options),
         Command::CheckConfig(args) => check_config(*args, cli.options.output),
         Command::Run(args) => {
             // Before anything else opens descriptors.
@@ -98,6 +100,24 @@ fn doctor(args: &DoctorArgs, options: &Options) -> ExitCode {
         _ => found.table(Style::of_stdout()),
     };
     print(&text, found.exit().into())
+}
+
+fn gather(args: &BundleArgs, options: &Options) -> ExitCode {
+    let written = runtime()
+        .and_then(|runtime| runtime.block_on(bundle::write(args, options.socket.as_deref())));
+    let bundle = match written {
+        Ok(bundle) => bundle,
+        Err(error) => {
+            return report(
+                Err(error).context("cannot write the archive; name another file with -f"),
+            );
+        }
+    };
+    let text = match options.output {
+        Output::Json => format!("{:#}\n", serde_json::json!(bundle)),
+        _ => bundle.text(),
+    };
+    print(&text, ExitCode::SUCCESS)
 }
 
 fn check_config(args: CheckArgs, output: Output) -> ExitCode {

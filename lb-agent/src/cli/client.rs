@@ -83,6 +83,12 @@ impl Client {
         serde_json::from_value(value).map_err(|error| self.broken(error))
     }
 
+    /// The body of `path` as it comes.
+    pub(crate) async fn text(&self, path: &str, patience: Duration) -> Result<Bytes, ClientError> {
+        let answer = self.ask(Method::GET, path, None, patience).await?;
+        self.success(answer)
+    }
+
     pub(super) async fn drain(
         &self,
         order: &DrainOrder,

@@ -27,6 +27,7 @@ pub use self::terminal::Style;
 use crate::admin::report::{
     DrainAnswer, DrainOrder, Mark, PinOrder, ReleaseOrder, Report, Service,
 };
+use crate::bundle::BundleArgs;
 use crate::check_config::CheckArgs;
 use crate::config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs};
 use crate::doctor::DoctorArgs;
@@ -78,6 +79,13 @@ pub enum Command {
                       Examples:\n  lb-agent doctor\n  lb-agent doctor --probe -o json"
     )]
     Doctor(Box<DoctorArgs>),
+    /// Gathers what somebody who is to help needs to see in one archive, without secrets.
+    #[command(
+        about = "Gathers what somebody who is to help needs to see in one archive, without secrets",
+        after_help = "Its MANIFEST says what is in it, and what was left out and why. Look through it before you send it.\n\n\
+                      Example:\n  lb-agent bundle -f help.tar.gz"
+    )]
+    Bundle(Box<BundleArgs>),
     /// Asks a running agent.
     #[command(flatten)]
     Ask(Ask),

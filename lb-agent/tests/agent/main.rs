@@ -20,6 +20,7 @@ mod appearance;
 mod bad_entries;
 mod bad_start;
 mod bad_surroundings;
+mod bundle;
 mod changes;
 mod check_config;
 mod choices;

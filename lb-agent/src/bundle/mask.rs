@@ -1,0 +1,160 @@
+//! What must not leave the host, taken out of what does.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde_json::Value;
+
+use crate::config::{Config, ConsulToken};
+
+/// The secrets that this host's agent works with.
+pub(super) struct Secrets(BTreeSet<String>);
+
+impl Secrets {
+    /// Those of `config` and of the variables that every Consul tool reads. What cannot be read cannot be told either.
+    pub(super) fn of(config: Option<&Config>) -> Self {
+        let mut secrets = Self(BTreeSet::new());
+        for name in ["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH"] {
+            secrets.add(&std::env::var(name).unwrap_or_default());
+        }
+        let Some(config) = config else {
+            return secrets;
+        };
+        let consul = config.sources.consul.as_ref();
+        match consul.and_then(|it| it.token.as_ref()) {
+            Some(ConsulToken::Value(token)) => secrets.add(token.reveal()),
+            Some(ConsulToken::File(path)) => secrets.add_file(path),
+            None => {}
+        }
+        if let Some(auth) = consul.and_then(|it| it.auth.as_ref()) {
+            secrets.add(auth.reveal());
+        }
+        let files = config.front.auth.values();
+        let files = files.chain(&config.admin.token_file);
+        files
+            .chain(&config.front.sticky_key_file)
+            .for_each(|it| secrets.add_file(it));
+        secrets.add_folder(&config.state_dir);
+        secrets
+    }
+
+    fn add(&mut self, text: &str) {
+        // Of a pair the name is none, and a line may be of a file of users.
+        for line in text.lines().map(str::trim) {
+            let password = line.split_once(':').map_or(line, |(_, password)| password);
+            let secrets = [line, password].into_iter();
+            let long = secrets.filter(|it| it.len() >= SHORTEST);
+            self.0.extend(long.map(str::to_owned));
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        if let Ok(bytes) = fs::read(path) {
+            self.add(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    /// The agent's own: the admin token, the key of cookies, and what an authority gave.
+    fn add_folder(&mut self, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            match path.is_dir() {
+                true => self.add_folder(&path),
+                false if OWN.iter().any(|it| name.contains(it)) => self.add_file(&path),
+                false => {}
+            }
+        }
+    }
+
+    /// `text` with none of them, and without what stands behind the `?` of a path.
+    pub(super) fn mask(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        // The longest first: one may be a part of another.
+        let mut all: Vec<_> = self.0.iter().collect();
+        all.sort_by_key(|it| std::cmp::Reverse(it.len()));
+        for secret in all {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), HIDDEN);
+            }
+        }
+        without_queries(&text)
+    }
+
+    /// The same for every text of `value`; what checks printed is left out, since others wrote it.
+    pub(super) fn mask_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.mask(text),
+            Value::Array(values) => values.iter_mut().for_each(|it| self.mask_json(it)),
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match name.as_str() {
+                        "output" => *value = Value::from(HIDDEN),
+                        _ => self.mask_json(value),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A question mark that something follows begins a query.
+fn without_queries(text: &str) -> String {
+    let mut seen = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, query)) = rest.split_once('?') {
+        let end = query.find(|c: char| c.is_whitespace() || "\"'`<>)".contains(c));
+        let end = end.unwrap_or(query.len());
+        seen.push_str(before);
+        seen.push('?');
+        if end > 0 {
+            seen.push_str(HIDDEN);
+        }
+        rest = &query[end..];
+    }
+    seen + rest
+}
+
+const HIDDEN: &str = "***";
+/// Shorter ones would tear words apart, and are no secrets.
+const SHORTEST: usize = 6;
+/// Parts of the names of files in the state directory that hold secrets.
+const OWN: [&str; 5] = ["token", "key", "sticky", "account", ".pem"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets(all: &[&str]) -> Secrets {
+        let mut secrets = Secrets(BTreeSet::new());
+        all.iter().for_each(|it| secrets.add(it));
+        secrets
+    }
+
+    #[test]
+    fn what_is_known_as_a_secret_is_taken_out_of_any_text() {
+        let secrets = secrets(&["hunter22", "anna:pa55word\nbob:$2y$10$hash", "abc"]);
+        assert_eq!(
+            secrets.mask("the token hunter22 is wrong"),
+            "the token *** is wrong"
+        );
+        assert_eq!(secrets.mask("pa55word, anna:pa55word"), "***, ***");
+        assert_eq!(secrets.mask("$2y$10$hash"), "***");
+        assert_eq!(secrets.mask("abcdef"), "abcdef");
+    }
+
+    #[test]
+    fn queries_and_the_output_of_checks_are_left_out() {
+        let secrets = secrets(&[]);
+        assert_eq!(
+            secrets.mask("GET /a?b=c&d \"/x?y\" why? no"),
+            "GET /a?*** \"/x?***\" why? no"
+        );
+        let mut value =
+            serde_json::json!({"checks": [{"output": "secret", "name": "/a?b"}], "n": 1});
+        secrets.mask_json(&mut value);
+        let expect = serde_json::json!({"checks": [{"output": "***", "name": "/a?***"}], "n": 1});
+        assert_eq!(value, expect);
+    }
+}
