@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{catalog::InstanceKey, snapshot::State, stats::Handshakes};
 
-/// The text of `/metrics`: the figures of the report, of the process, and what the other stages
+/// The text of `/metrics` as OpenMetrics: the figures of the report, of the process, and what the other stages
 /// registered.
 pub(super) fn encode(
     report: &Report,
@@ -29,9 +29,6 @@ pub(super) fn encode(
     text::encode_eof(&mut out)?;
     Ok(out)
 }
-
-/// The content type of [`encode`]'s text.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is not known has no sample: absent is not zero.
 fn figures(report: &Report) -> Vec<Figure> {

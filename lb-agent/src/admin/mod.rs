@@ -9,6 +9,7 @@ mod clients;
 mod components;
 pub(crate) mod compose;
 pub(crate) mod explain;
+mod exposition;
 pub mod figures;
 mod flows;
 mod guard;

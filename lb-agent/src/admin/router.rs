@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Extension, Json, Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{Html, IntoResponse as _, Response},
     routing::{get, post},
@@ -27,6 +27,7 @@ use super::{
     clients,
     compose::{Material, compose},
     explain::{self, EXPLAIN_PATH},
+    exposition::Format,
     flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
     metrics,
@@ -164,10 +165,14 @@ async fn ready(State(desk): State<Desk>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics_text(State(desk): State<Desk>) -> Response {
+async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let report = desk.report().await;
+    let format = Format::wanted(&headers);
     match metrics::encode(&report, process::figures(desk.started), &desk.registry) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, format.content_type())];
+            (kind, format.of(text)).into_response()
+        }
         Err(error) => {
             warn!(%error, "the metrics cannot be written");
             let text = "a metric cannot be written: see the agent's log\n";

@@ -204,10 +204,33 @@ async fn it_is_ready_when_every_condition_is_met_and_says_what_is_missing() {
 #[tokio::test]
 async fn every_line_of_the_metrics_is_well_formed_and_names_no_client() {
     let agent = Agent::start().await;
-    let answer = agent.get("/metrics").await;
-    status(&answer, 200);
-    assert!(answer.contains("application/openmetrics-text; version=1.0.0"));
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let open = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    for (accept, kind) in [
+        (open, "application/openmetrics-text; version=1.0.0"),
+        ("", "text/plain; version=0.0.4"),
+    ] {
+        let answer = agent
+            .send("GET /metrics HTTP/1.1", &agent.host(), accept, "")
+            .await;
+        status(&answer, 200);
+        assert!(answer.contains(kind), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let is_open = !accept.is_empty();
+        well_formed(body, is_open);
+        for line in [
+            "lb_ready 0.0",
+            "lb_flows_total{service=\"www_hello\",path=\"socket\"} 12.0",
+            "lb_dns_queries_total{type=\"A\",rcode=\"NOERROR\"} 7.0",
+        ] {
+            assert!(body.lines().any(|l| l == line), "no {line} in\n{body}");
+        }
+        assert_eq!(body.ends_with("# EOF\n"), is_open);
+    }
+    agent.end().await;
+}
+
+#[track_caller]
+fn well_formed(body: &str, is_open: bool) {
     let mut families = BTreeMap::<&str, &str>::new();
     for line in body.lines() {
         if let Some(rest) = line.strip_prefix("# ") {
@@ -228,7 +251,11 @@ async fn every_line_of_the_metrics_is_well_formed_and_names_no_client() {
         let (series, value) = line.rsplit_once(' ').unwrap();
         value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
         let name = series.split('{').next().unwrap();
-        let suffixes = ["_total", "_bucket", "_sum", "_count"];
+        // Only OpenMetrics has a counter's family without the suffix of its samples.
+        let suffixes: &[&str] = match is_open {
+            true => &["_total", "_bucket", "_sum", "_count"],
+            false => &["_bucket", "_sum", "_count"],
+        };
         let family = suffixes.iter().find_map(|it| name.strip_suffix(it));
         let family = family.unwrap_or(name);
         assert!(families.contains_key(family), "{line} has no TYPE");
@@ -238,14 +265,6 @@ async fn every_line_of_the_metrics_is_well_formed_and_names_no_client() {
             assert!(!series.contains(label), "{line}");
         }
     }
-    for line in [
-        "lb_ready 0.0",
-        "lb_flows_total{service=\"www_hello\",path=\"socket\"} 12.0",
-        "lb_dns_queries_total{type=\"A\",rcode=\"NOERROR\"} 7.0",
-    ] {
-        assert!(body.lines().any(|l| l == line), "no {line} in\n{body}");
-    }
-    agent.end().await;
 }
 
 #[tokio::test]

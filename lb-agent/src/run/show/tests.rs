@@ -19,6 +19,12 @@ fn backend(port: u16, open: u64, idle: u64) -> BackendStats {
         idle,
         failures: 0,
         retries: 0,
+        requests: 0,
+        errors: 0,
+        buckets: Vec::new(),
+        micros: 0,
+        received: 0,
+        sent: 0,
     }
 }
 
