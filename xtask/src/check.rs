@@ -39,6 +39,7 @@ pub(crate) fn test() -> Result<()> {
     let rivals = packages::rivals(&tools())?;
     let dig = packages::dig(&tools())?;
     let pebble = packages::pebble(&tools())?;
+    let prometheus = packages::prometheus(&tools())?;
     // The tests of lb-bench start the agent's program.
     run(cargo().args(["build", "--quiet", "--locked", "--package", "lb-agent"]))?;
     for group in GROUPS {
@@ -50,7 +51,8 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_DOCKER", &docker)
             .env("LB_RIVALS", &rivals)
             .env("LB_DIG", &dig)
-            .env("LB_PEBBLE", &pebble))?;
+            .env("LB_PEBBLE", &pebble)
+            .env("LB_PROMETHEUS", &prometheus))?;
     }
     for (name, source) in [
         ("demo", demo::Kind::File),

@@ -123,6 +123,22 @@ pub(crate) fn pebble(tools: &Path) -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// The folder with Prometheus and its promtool, which judge the metrics, the rules and the dashboard. Unpacked as every other
+/// one: installing the package would start a server.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn prometheus(tools: &Path) -> Result<PathBuf> {
+    let programs = ensure(tools, Suite::Bookworm, "prometheus")?.join("usr/bin");
+    for program in ["prometheus", "promtool"] {
+        ensure!(
+            programs.join(program).is_file(),
+            "the package prometheus holds no usr/bin/{program}; remove its folder and run the command again"
+        );
+    }
+    Ok(programs)
+}
+
 /// What each package of `dig` is needed for. The other libraries are those of curl as well.
 const DIG: [(&str, &str); 11] = [
     ("bind9-dnsutils", "usr/bin/dig"),

@@ -53,6 +53,7 @@ pub(crate) fn everything() -> Result<()> {
     crate::packages::rivals(&tools())?;
     crate::packages::dig(&tools())?;
     crate::packages::pebble(&tools())?;
+    crate::packages::prometheus(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
 }
