@@ -7,16 +7,14 @@ mod audit;
 mod books;
 mod count;
 mod kept;
+mod metrics;
 mod tracers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -30,6 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::metrics::{Durations, Metrics};
 use self::{
     audit::Audit,
     books::{Books, Met},
@@ -69,19 +68,6 @@ pub enum Error {
     /// The kernel's events cannot be awaited.
     #[error("cannot wait for the kernel's events")]
     Events(#[from] io::Error),
-}
-
-/// Figures of the stage itself.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Map writes carried out.
-    pub operations: AtomicU64,
-    /// Map writes that the kernel refused.
-    pub failures: AtomicU64,
-    /// Microseconds from the newest snapshot's arrival to the last map write.
-    pub last_duration_micros: AtomicU64,
-    /// Backends that the kernel reported as failing.
-    pub suspicions: AtomicU64,
 }
 
 /// What the stage reads and writes.
@@ -413,12 +399,12 @@ impl Stage {
         }
         let (left, unfit) = round.end(refused.as_ref().map(|(step, _)| step));
         self.todo = left;
+        let pending = (self.todo.backends.len() + self.todo.services.len()) as u64;
+        self.metrics.pending.store(pending, Ordering::Relaxed);
         if steps > 0 {
-            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.metrics
-                .last_duration_micros
-                .store(micros, Ordering::Relaxed);
-            tracing::debug!(steps, micros, "changed the maps");
+            let took = started.elapsed();
+            self.metrics.durations.observe(took);
+            tracing::debug!(steps, ?took, "changed the maps");
         }
         for key in endpoints {
             let table = self.installed.services.get(&key).map(|it| it.table);

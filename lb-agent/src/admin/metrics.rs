@@ -12,17 +12,20 @@ use super::{
 };
 use crate::{catalog::InstanceKey, snapshot::State, stats::Handshakes};
 
-/// The text of `/metrics` as OpenMetrics: the figures of the report, of the process, and what the other stages
-/// registered.
+/// The text of `/metrics` as OpenMetrics: the figures of the report, of the agent's process and of its front's, and what
+/// the other stages registered.
 pub(super) fn encode(
     report: &Report,
     process: Vec<Figure>,
+    front: Vec<Figure>,
     others: &Registry,
 ) -> Result<String, std::fmt::Error> {
     let own = figures(report);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Figures::new(move || own.clone())));
     registry.register_collector(Box::new(Figures::new(move || process.clone())));
+    let of_front = registry.sub_registry_with_prefix("lb_front");
+    of_front.register_collector(Box::new(Figures::new(move || front.clone())));
     let mut out = String::new();
     text::encode_registry(&mut out, &registry)?;
     text::encode_registry(&mut out, others)?;
@@ -285,7 +288,8 @@ mod tests {
 
     fn text_of(report: &Report) -> String {
         let process = vec![Figure::counter("process_x", "X.", vec![Sample::plain(1.5)])];
-        encode(report, process, &Registry::with_prefix("lb")).unwrap()
+        let front = process.clone();
+        encode(report, process, front, &Registry::with_prefix("lb")).unwrap()
     }
 
     #[track_caller]
@@ -342,6 +346,7 @@ mod tests {
         has(&text, "lb_source_data_age_seconds{source=\"consul\"} 192.0");
         has(&text, "lb_config_refused_entries{kind=\"service\"} 1.0");
         has(&text, "process_x_total 1.5");
+        has(&text, "lb_front_process_x_total 1.5");
         assert!(text.ends_with("# EOF\n"));
     }
 
@@ -359,6 +364,29 @@ mod tests {
         );
         let labels = "service=\"www_hello\",state=\"leaving\"";
         has(&text, &format!("lb_service_backends{{{labels}}} {count}.0"));
+    }
+
+    #[test]
+    fn ten_thousand_services_have_as_many_series_each_as_one_has() {
+        let (snapshot, stats) = (sample::snapshot(), sample::stats());
+        let mut report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        let services = report.services.as_mut().unwrap();
+        let one = services.iter().find(|it| it.label == "www_hello");
+        let one = one.unwrap().clone();
+        let named = |number| Service {
+            label: format!("service-{number}"),
+            ..one.clone()
+        };
+        *services = (0..10_000).map(named).collect();
+        let text = text_of(&report);
+        let series = || text.lines().filter(|line| !line.starts_with('#'));
+        let of_one = series()
+            .filter(|line| line.contains("\"service-7\""))
+            .count();
+        let (all, bytes) = (series().count(), text.len());
+        println!("10,000 services: {all} series, {of_one} for each, {bytes} bytes");
+        assert!(of_one <= 30, "{of_one}");
+        assert!(all <= 10_000 * of_one + 100, "{all}");
     }
 
     #[test]

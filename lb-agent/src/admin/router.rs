@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -168,7 +169,11 @@ async fn ready(State(desk): State<Desk>) -> Response {
 async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let report = desk.report().await;
     let format = Format::wanted(&headers);
-    match metrics::encode(&report, process::figures(desk.started), &desk.registry) {
+    let process = process::figures(Path::new(process::OWN));
+    let front = desk.front.borrow().as_ref().map(|front| front.pid);
+    let front = front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
+    let front = front.unwrap_or_default();
+    match metrics::encode(&report, process, front, &desk.registry) {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, format.content_type())];
             (kind, format.of(text)).into_response()

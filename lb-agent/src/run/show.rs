@@ -1,5 +1,6 @@
 //! What the stages show on the page, in `status` and in the metrics.
 
+mod changes;
 mod figures;
 mod lines;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use lb_agent::{
     snapshot::Snapshot,
 };
 
+pub(super) use changes::{Changes, follow};
 pub(super) use figures::{
     certificates_figures, clients_figures, docker_figures, front_figures, reconcile_figures,
     removal_figures, routes_figures,

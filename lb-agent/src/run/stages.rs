@@ -30,9 +30,9 @@ use super::{
     IN_MAPS, ROUTED, Stages,
     listeners::Listeners,
     show::{
-        certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
-        docker_figures, docker_line, front_figures, front_line, host_names, reconcile_figures,
-        registrar_line, removal_figures, routes_figures,
+        Changes, certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
+        docker_figures, docker_line, follow, front_figures, front_line, host_names,
+        reconcile_figures, registrar_line, removal_figures, routes_figures,
     },
 };
 
@@ -225,6 +225,17 @@ pub(super) fn spawn(
     let run = assemble::run(config.state_dir.clone(), inputs, outputs, stop.clone());
     stage(
         "assemble",
+        Box::pin(async {
+            run.await;
+            Ok(())
+        }),
+    );
+
+    let counted = Arc::new(Changes::default());
+    registry.register_collector(Box::new(counted.clone().figures()));
+    let run = follow(counted, snapshots.clone(), reload.clone(), stop.clone());
+    stage(
+        "changes",
         Box::pin(async {
             run.await;
             Ok(())

@@ -38,6 +38,7 @@ mod local;
 mod maintenance;
 mod names;
 mod privileges;
+mod prometheus;
 mod restarts;
 mod seeing;
 mod uninstall;

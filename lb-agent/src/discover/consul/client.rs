@@ -308,8 +308,11 @@ impl Client {
         };
         self.metrics()
             .requests
-            .get_or_create(&Outcome { result })
+            .get_or_create(&Outcome::new(question.path, result))
             .inc();
+        if let Ok(Some(age)) = answer.as_ref().map(|answer| answer.last_contact) {
+            self.metrics().last_contact.set(age.as_secs_f64());
+        }
         answer
     }
 

@@ -100,9 +100,9 @@ async fn what_is_asked_of_the_store_is_counted_with_all_else() {
     let store = Store::start(true, true).await;
     let config = store.keys.client.config().clone();
     let counted = || {
-        let result = "ok";
         let requests = &config.metrics.requests;
-        requests.get_or_create(&Outcome { result }).get()
+        let of_keys = Outcome::new(&["kv"], "ok");
+        requests.get_or_create(&of_keys).get()
     };
     let before = counted();
     assert!(store.keys.create("a", Vec::new()).await.unwrap());

@@ -88,6 +88,7 @@ pub(crate) fn reconcile_figures(
     metrics: Arc<reconcile::Metrics>,
 ) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
+        let (micros, buckets) = metrics.durations.read();
         vec![
             Figure::counter(
                 "reconcile_operations",
@@ -97,10 +98,15 @@ pub(crate) fn reconcile_figures(
                     Sample::labelled([("result", "failed")], value(&metrics.failures)),
                 ],
             ),
-            Figure::gauge(
+            Figure::histogram(
                 "reconcile_duration_seconds",
-                "Time from the newest snapshot to its last map write.",
-                vec![Sample::plain(value(&metrics.last_duration_micros) / 1e6)],
+                "Time from a snapshot to its last map write.",
+                vec![Sample::plain(for_people(micros) / 1e6).in_buckets(buckets)],
+            ),
+            Figure::gauge(
+                "reconcile_pending",
+                "Endpoints and backends where the maps may not hold yet what is wanted.",
+                vec![Sample::plain(value(&metrics.pending))],
             ),
             Figure::counter(
                 "suspicions",
@@ -309,11 +315,11 @@ fn by_service(other: &'static str, counts: &BTreeMap<(&str, &str), u64>) -> Vec<
 
 /// A count as metrics have it.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn for_people(count: u64) -> f64 {
+pub(super) fn for_people(count: u64) -> f64 {
     count as f64
 }
 
 /// The same of one that a stage goes on counting.
-fn value(count: &AtomicU64) -> f64 {
+pub(super) fn value(count: &AtomicU64) -> f64 {
     for_people(count.load(Ordering::Relaxed))
 }

@@ -7,7 +7,7 @@ mod seen;
 mod traffic;
 mod world;
 
-pub(crate) use ask::{Answer, Report, connect, dns, dns_message, greeting, http};
+pub(crate) use ask::{Answer, Report, connect, dns, dns_message, exchange, greeting, http};
 pub(crate) use instance::Instance;
 pub(crate) use outcome::{Asked, Attempt};
 pub(crate) use traffic::Traffic;
