@@ -1,10 +1,12 @@
 //! `lb-agent`: the command.
 
+mod log;
 mod preflight;
 mod privileges;
 mod register;
 mod resolver;
 mod run;
+mod systemd;
 mod uninstall;
 
 use std::{
@@ -36,16 +38,16 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Ask(ask) => cli::execute(&cli.options, &ask),
         Command::Front(args) => {
-            log(if args.log_json {
-                LogFormat::Json
-            } else {
-                LogFormat::Text
+            log::start(match (args.log_json, args.log_journald) {
+                (true, _) => LogFormat::Json,
+                (false, true) => LogFormat::Journald,
+                (false, false) => LogFormat::Text,
             });
             report(lb_front::child_main(&args).map_err(Into::into))
         }
         Command::Register(args) => match RegisterConfig::load(&args) {
             Ok(config) => {
-                log(config.log_format);
+                log::start(log::resolve(config.log_format));
                 report(register::run(config, cli.options.output))
             }
             Err(error) => refuse(&error.to_string()),
@@ -76,8 +78,9 @@ fn main() -> ExitCode {
                 }
             };
             match Config::load(&args) {
-                Ok(config) => {
-                    log(config.log_format);
+                Ok(mut config) => {
+                    config.log_format = log::resolve(config.log_format);
+                    log::start(config.log_format);
                     report(run::run(config, inherited))
                 }
                 Err(error) => refuse(&error.to_string()),
@@ -170,23 +173,5 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
             eprintln!("lb-agent: {}", error_chain(error.as_ref()));
             ExitCode::FAILURE
         }
-    }
-}
-
-fn log(format: LogFormat) {
-    use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("LB_LOG")
-        .from_env_lossy();
-    let builder = fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false);
-    match format {
-        LogFormat::Text => builder
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .init(),
-        LogFormat::Json => builder.json().init(),
     }
 }

@@ -261,6 +261,7 @@ pub async fn run(
                 }
                 stage.tick_tracers(&channels);
                 stage.audit(&channels);
+                stage.metrics.beat.send_replace(());
             }
         }
     }

@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     preflight,
     privileges::{self, Privileges},
+    systemd::Systemd,
 };
 use listeners::Listeners;
 use stages::{Signals, spawn};
@@ -148,9 +149,11 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
     } = config.front;
     let end = front::End::default();
     let stop = &end.stop;
+    let systemd = Systemd::of_environment();
     let signals = Signals {
         end: &end,
         reload: reload.subscribe(),
+        systemd: systemd.clone(),
     };
     let mut stages = spawn(
         config, consul, listeners, plane, privileges, &readiness, signals,
@@ -160,12 +163,14 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
         tokio::task::spawn_blocking(move || serve_host(&wanted));
     }
     tracing::info!("running");
+    systemd.ready();
 
     let early = tokio::select! {
         ending = shutdown_signal(&reload) => ending,
         ended = stages.join_next() => Err(fault(ended)),
     };
     readiness.stop();
+    systemd.stopping();
     if !matches!(early, Ok(Ending::All)) {
         // A fault elsewhere ends no request of a healthy front.
         end.keep_front.cancel();
@@ -180,6 +185,7 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
             _ = stages.join_next() => {}
         }
     }
+    systemd.be_patient(drain + GRACE);
     stop.cancel();
     let late = tokio::select! {
         drained = timeout(drain + GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),

@@ -39,6 +39,9 @@ pub struct ChildArgs {
     /// Write the log as JSON, one object a line.
     #[arg(long)]
     pub log_json: bool,
+    /// Write the log for systemd's journal.
+    #[arg(long)]
+    pub log_journald: bool,
     /// What it says that it is; an agent replaces a front of another kind than it would start.
     #[arg(long, default_value = "")]
     pub kind: String,

@@ -102,7 +102,7 @@ mod tests {
         verify(units.path()).unwrap();
         for (word, other) in [
             ("ProtectHome=yes", "ProtectHomes=yes"),
-            ("Type=exec", "Type=exe"),
+            ("Type=notify", "Type=notifies"),
             ("/usr/local/bin/lb-agent run", "/nothing run"),
         ] {
             assert!(whole.contains(word), "{word}");

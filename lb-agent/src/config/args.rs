@@ -82,7 +82,7 @@ pub struct RunArgs {
     /// Register the containers of this host in Consul
     #[arg(long, env = "LB_REGISTRAR", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub registrar: Option<bool>,
-    /// text or json [default: text]
+    /// auto, text, json or journald [default: auto]
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
 }

@@ -83,10 +83,14 @@ pub struct Config {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    /// For the journal where standard error leads there, else for people.
+    Auto,
     /// For people.
     Text,
     /// One object a line.
     Json,
+    /// For the journal: the level of each line before it, as sd-daemon(3) has it, and no time.
+    Journald,
 }
 
 /// The virtual addresses.

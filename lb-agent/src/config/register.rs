@@ -105,7 +105,7 @@ pub struct RegisterArgs {
         value_delimiter = ','
     )]
     pub adopt: Vec<String>,
-    /// text or json [default: text]
+    /// auto, text, json or journald [default: auto]
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// Registrator's; what is dangling is always removed
@@ -175,7 +175,7 @@ impl RegisterConfig {
             consul: consul::resolve(&raw, &mut judge),
             docker,
             registrar: registrar::resolve(&raw, &mut judge),
-            log_format: judge.text(&raw.log_format, LogFormat::Text, resolve::log_format),
+            log_format: judge.text(&raw.log_format, LogFormat::Auto, resolve::log_format),
             dry_run: args.dry_run,
         };
         judge.finish(config)

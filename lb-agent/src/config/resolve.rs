@@ -42,7 +42,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         bpffs: judge.path(&raw.bpffs, "/sys/fs/bpf"),
         cgroup: cgroup_directory(raw, &mut judge),
         socket: judge.path(&raw.socket, "/run/lb/admin.sock"),
-        log_format: judge.text(&raw.log_format, LogFormat::Text, log_format),
+        log_format: judge.text(&raw.log_format, LogFormat::Auto, log_format),
         vip: Vip {
             pool: pools.v4.net(),
             pool6,
@@ -386,9 +386,11 @@ impl<'o> Judge<'o> {
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
+        "auto" => Ok(LogFormat::Auto),
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err("write text or json".to_owned()),
+        "journald" => Ok(LogFormat::Journald),
+        _ => Err("write auto, text, json or journald".to_owned()),
     }
 }
 

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 /// Figures of the stage itself.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -18,6 +20,8 @@ pub struct Metrics {
     pub pending: AtomicU64,
     /// Backends that the kernel reported as failing.
     pub suspicions: AtomicU64,
+    /// Told with each tick of the loop that writes the maps: it makes progress.
+    pub beat: watch::Sender<()>,
 }
 
 /// A histogram that one writes and others read.

@@ -24,7 +24,10 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::privileges::Privileges;
+use crate::{
+    privileges::Privileges,
+    systemd::{self, Systemd},
+};
 
 use super::{
     IN_MAPS, ROUTED, Stages,
@@ -41,6 +44,8 @@ pub(super) struct Signals<'s> {
     pub(super) end: &'s front::End,
     /// To read tokens and certificates again.
     pub(super) reload: watch::Receiver<()>,
+    /// Who is told how it goes.
+    pub(super) systemd: Systemd,
 }
 
 pub(super) fn spawn(
@@ -50,7 +55,11 @@ pub(super) fn spawn(
     plane: reconcile::Plane,
     privileges: Privileges,
     readiness: &Readiness,
-    Signals { end, reload }: Signals<'_>,
+    Signals {
+        end,
+        reload,
+        systemd,
+    }: Signals<'_>,
 ) -> Result<Stages> {
     let (stop, pools) = (&end.stop, plane.pools);
     let mut stages = Stages::new();
@@ -245,6 +254,15 @@ pub(super) fn spawn(
     // What is made of the snapshot.
     let metrics = Arc::new(reconcile::Metrics::default());
     registry.register_collector(Box::new(reconcile_figures(metrics.clone())));
+    let (beat, reloads) = (metrics.beat.subscribe(), reload.clone());
+    let run = systemd::run(systemd, readiness.clone(), beat, reloads, stop.clone());
+    stage(
+        "systemd",
+        Box::pin(async {
+            run.await;
+            Ok(())
+        }),
+    );
     let channels = reconcile::Channels {
         snapshots: snapshots.clone(),
         clients: clients.clone(),
@@ -349,8 +367,10 @@ pub(super) fn spawn(
             let run = front::pages::run(files, pages_in, page_problems_in, stop.clone());
             stage("pages", Box::pin(async { run.await.map_err(Into::into) }));
         }
-        if config.log_format == LogFormat::Json {
-            supervisor.arguments.push("--log-json".into());
+        match config.log_format {
+            LogFormat::Auto | LogFormat::Text => {}
+            LogFormat::Json => supervisor.arguments.push("--log-json".into()),
+            LogFormat::Journald => supervisor.arguments.push("--log-journald".into()),
         }
         let metrics = Arc::new(front::Metrics::default());
         registry.register_collector(Box::new(routes_figures(metrics.clone())));
@@ -451,8 +471,9 @@ fn front_kind(config: &Config) -> String {
         env!("CARGO_PKG_VERSION"),
         option_env!("LB_REVISION").unwrap_or("unknown"),
         match config.log_format {
-            LogFormat::Text => "text",
+            LogFormat::Auto | LogFormat::Text => "text",
             LogFormat::Json => "json",
+            LogFormat::Journald => "journald",
         },
         config.front.drain.as_secs(),
     )

@@ -133,7 +133,7 @@ fn a_file_of_services_is_all_that_must_be_given() {
     assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
     assert_eq!(config.cgroup, Path::new("/sys/fs/cgroup"));
     assert_eq!(config.socket, Path::new("/run/lb/admin.sock"));
-    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.log_format, LogFormat::Auto);
     assert_eq!(config.vip.pool.to_string(), "198.18.0.0/16");
     assert_eq!(config.vip.datacenter, "dc1");
     assert_eq!(config.vip.quarantine, Duration::from_secs(600));
@@ -414,7 +414,7 @@ fn all_mistakes_are_told_at_once_with_their_places() {
             ("--pool", "write 198.18.0.0/16"),
             ("no discovery source is given", "--services FILE"),
             ("no cgroup v2 tree", "--cgroup"),
-            ("--log-format", "text or json"),
+            ("--log-format", "auto, text, json or journald"),
             ("/etc/lb/lb.toml:9", "up to a week"),
             ("/etc/lb/lb.toml:2", "`80`"),
             ("/etc/lb/lb.toml:2", "`1.2.3.4`"),

@@ -143,6 +143,12 @@ impl World {
         self.agent = Some(process);
     }
 
+    /// The same by way of another program that `before` makes start the agent.
+    pub(crate) fn start_by(&mut self, program: &str, before: &[&str]) {
+        let process = self.spawn(program, &[before, &[BINARY]].concat(), &[]);
+        self.agent = Some(process);
+    }
+
     /// The same by way of `setpriv`, with no more capabilities than these: `sys_admin`, `bpf` and so on.
     pub(crate) fn start_with(&mut self, capabilities: &[&str]) {
         let [bounding, inherited] = limits(capabilities);
