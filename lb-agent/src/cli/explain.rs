@@ -1,8 +1,13 @@
-//! What `explain` prints. Pure.
+//! `explain`: what a connect would do, and why.
 
 use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
 
-use super::show::{finish, right, table};
+use super::{
+    Answer, Exit, Output, PATIENCE,
+    client::Client,
+    json,
+    table::{finish, right, table},
+};
 use crate::{
     admin::{
         explain::{Told, Who},
@@ -11,8 +16,18 @@ use crate::{
     desired::{Explained, Way},
 };
 
+/// What a connect of `who` to `service` would do.
+pub(super) async fn explain(client: &Client, output: Output, who: &str, service: &str) -> Answer {
+    let told = client.explain(who, service, PATIENCE).await?;
+    let text = match output {
+        Output::Table => table_of(&told),
+        Output::Json => json(&told)?,
+    };
+    Ok((text, Exit::Fine))
+}
+
 /// Who asks for what, what comes of it, and a line for each backend.
-pub(super) fn table_of(told: &Told) -> String {
+fn table_of(told: &Told) -> String {
     let mut lines = vec![
         ("client", client(&told.client)),
         ("service", service(told)),

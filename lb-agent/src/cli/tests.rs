@@ -1,12 +1,20 @@
 //! Golden outputs. The exchange with a live agent is in `tests/admin.rs`.
 
-use clap::{CommandFactory as _, Parser as _};
+use std::{net::Ipv4Addr, path::PathBuf};
 
-use super::*;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use super::{
+    backends::backends,
+    drain::drained,
+    services::{choose, services},
+    status::status,
+    *,
+};
 use crate::{
     admin::{
         compose::compose,
-        report::{Flow, FlowList},
+        report::{DrainAnswer, Flow, FlowList, Mark},
         sample,
     },
     clients::{Client, Standing},
@@ -126,7 +134,7 @@ fn flows_are_a_table_and_what_is_not_in_it_is_said() {
         left_out: 5,
         unseen: Some("no right".to_owned()),
     };
-    let text = show::flows(&list);
+    let text = flows::table_of(&list);
     let lines: Vec<Vec<&str>> = text
         .lines()
         .take(3)
@@ -260,7 +268,7 @@ db          back        172.18.0.2  its networks               4107
 web         back front  172.18.0.2  its networks and the host  4107
 lost\\u{1b}              172.18.0.2  nothing                    4107
 ";
-    assert_eq!(show::clients(&all), expect);
+    assert_eq!(clients::table_of(&all), expect);
 }
 
 #[test]
@@ -284,12 +292,12 @@ ADDRESS     SERVICE    HOW         IN USE  AGE        LEFT
 198.18.0.3  db         quarantine  no      2 min 0 s  8 min 0 s
 198.18.0.4  ?          unreadable  no      ?
 ";
-    assert_eq!(show::vips(&entries, 1000), expect);
+    assert_eq!(vip::table_of(&entries, 1000), expect);
 }
 
 #[test]
 fn options_are_listed_without_an_agent() {
-    let table = text(list_options(Output::Table));
+    let table = text(options::list(Output::Table));
     let line = table.lines().find(|line| line.starts_with("lb_local"));
     let line = line.unwrap();
     assert!(line.contains("any, prefer, only"), "{line}");
@@ -297,7 +305,7 @@ fn options_are_listed_without_an_agent() {
         !table.contains('`') && table.contains("lb_sticky"),
         "{table}"
     );
-    let json: serde_json::Value = serde_json::from_str(&text(list_options(Output::Json))).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text(options::list(Output::Json))).unwrap();
     let sticky = json.as_array().unwrap().iter();
     let sticky: Vec<_> = sticky.filter(|it| it["name"] == "lb_sticky").collect();
     assert_eq!(sticky.len(), 1);

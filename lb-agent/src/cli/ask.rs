@@ -1,0 +1,202 @@
+//! The definition of the command line.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lb_front::ChildArgs;
+
+use crate::{
+    bundle::BundleArgs,
+    check_config::CheckArgs,
+    config::{RegisterArgs, ResolverArgs, RunArgs, UninstallArgs},
+    doctor::DoctorArgs,
+};
+
+/// The command line of `lb-agent`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lb-agent",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Example:\n  lb-agent status"
+)]
+pub struct Cli {
+    /// What holds for every command that asks a running agent.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `lb-agent` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Starts the agent and stays in the foreground.
+    Run(Box<RunArgs>),
+    /// Registers the containers of this host in Consul, without the rest of the agent.
+    Register(Box<RegisterArgs>),
+    /// Makes the agent the resolver of this host's own processes, or undoes it.
+    Resolver(ResolverArgs),
+    /// Takes the agent's data plane off this host.
+    Uninstall(UninstallArgs),
+    /// Serves HTTP by Host name; started by `run`, without any capability.
+    #[command(hide = true)]
+    Front(ChildArgs),
+    /// Checks a configuration and a services file without starting anything.
+    #[command(
+        about = "Checks a configuration and a services file without starting anything",
+        after_help = "It needs neither root nor the host. Exit status: 0 nothing is wrong, 2 something is.\n\n\
+                      Examples:\n  lb-agent check-config lb.toml -q\n  lb-agent check-config --services services.toml --show"
+    )]
+    CheckConfig(Box<CheckArgs>),
+    /// Tells what keeps an agent from running well on this host, and what to do about it.
+    #[command(
+        about = "Tells what keeps an agent from running well on this host, and what to do about it",
+        after_help = "It changes nothing and needs no agent; give it the flags that `run` has. Exit status: 0 nothing is wrong, 3 something is.\n\n\
+                      Examples:\n  lb-agent doctor\n  lb-agent doctor --probe -o json"
+    )]
+    Doctor(Box<DoctorArgs>),
+    /// Gathers what somebody who is to help needs to see in one archive, without secrets.
+    #[command(
+        about = "Gathers what somebody who is to help needs to see in one archive, without secrets",
+        after_help = "Its MANIFEST says what is in it, and what was left out and why. Look through it before you send it.\n\n\
+                      Example:\n  lb-agent bundle -f help.tar.gz"
+    )]
+    Bundle(Box<BundleArgs>),
+    /// Asks a running agent.
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// What holds for every command that asks a running agent.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// The agent's admin socket [default: /run/lb/admin.sock]
+    // No default here: `run` has an argument of the same name, which would then always be given.
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How to print: tables are for people, JSON is stable
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The commands that ask a running agent.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Ask {
+    /// Tell how the agent is: errors first, then a line for each part
+    #[command(
+        after_help = "Exit status: 0 all is well, 1 the agent did not answer, 3 something is degraded.\n\n\
+                      Example:\n  lb-agent status || lb-agent backends"
+    )]
+    Status,
+    /// List the services, or show one with its backends
+    #[command(after_help = "Examples:\n  lb-agent services\n  lb-agent services www_hello")]
+    Services {
+        /// One service: `www_hello`, or `www.hello` for the part of `www` tagged `hello`
+        name: Option<String>,
+    },
+    /// List the backends with both levels of health
+    #[command(after_help = "Examples:\n  lb-agent backends\n  lb-agent backends www_hello -o json")]
+    Backends {
+        /// Only those of this service
+        service: Option<String>,
+    },
+    /// List the open flows through VIPs: who has them, and where they go
+    #[command(
+        after_help = "Examples:\n  lb-agent flows\n  lb-agent flows www_hello\n\nAt most 10000 are listed."
+    )]
+    Flows {
+        /// Only those of this service
+        service: Option<String>,
+    },
+    /// Tell what a connect of one client to a service would do now, and why
+    #[command(
+        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 www_hello\n  lb-agent explain 4711 db"
+    )]
+    Explain {
+        /// `host`, the name or id of a container, or the number of a process
+        client: String,
+        /// The service
+        service: String,
+    },
+    /// Show each decision for a service as the kernel takes it, until interrupted
+    #[command(
+        after_help = "Examples:\n  lb-agent trace www_hello\n  lb-agent trace www_hello --count 10 -o json\n\nJSON is one object a line."
+    )]
+    Trace {
+        /// The service
+        service: String,
+        /// End after so many decisions
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Take backends out of service: no new flows once it returns, established ones are cut after `lb_drain` (30 s)
+    #[command(
+        after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
+    )]
+    Drain {
+        /// The service, or one backend of it by its id or as `node/id`
+        #[arg(value_name = "SERVICE[/BACKEND]")]
+        target: String,
+        /// End the drain instead
+        #[arg(long)]
+        undo: bool,
+    },
+    /// List the containers of this host with their networks, and what can be reached from them
+    #[command(after_help = "Example:\n  lb-agent clients -o json")]
+    Clients,
+    /// List the virtual addresses, pin one, or release what is kept
+    #[command(subcommand, after_help = "Example:\n  lb-agent vip list")]
+    Vip(Vip),
+    /// List the options that services may state in tags, meta, labels and the services file
+    #[command(after_help = "Example:\n  lb-agent options\n\nIt asks no agent.")]
+    Options,
+    /// Say nothing and exit with 0 if the agent is ready, else the reasons and 1, within two seconds
+    #[command(
+        after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/lb-agent\", \"healthcheck\"]"
+    )]
+    Healthcheck,
+}
+
+/// What can be done with virtual addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Vip {
+    /// List every address that a service has, or that is kept for one
+    #[command(after_help = "Example:\n  lb-agent vip list -o json")]
+    List,
+    /// Give a service an address of its own choice, on every host, until it is released
+    #[command(after_help = "Example:\n  lb-agent vip pin www_hello 198.18.0.80")]
+    Pin {
+        /// The service, or the part `service.tag`; it need not exist yet
+        service: String,
+        /// An address of the pool that nobody else has
+        address: Ipv4Addr,
+    },
+    /// End a pin, a quarantine, or the record of a service that left
+    #[command(
+        after_help = "Examples:\n  lb-agent vip release www_hello\n  lb-agent vip release 198.18.0.80"
+    )]
+    Release {
+        /// The service or the address
+        #[arg(value_name = "SERVICE|ADDRESS")]
+        target: String,
+    },
+}
