@@ -35,6 +35,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(with_long_flags(std::env::args_os()));
+    if cli.options.output == Output::Csv && !cli.command.has_rows() {
+        return refuse("this command prints no rows, and so no CSV: use -o json");
+    }
     match cli.command {
         Command::Ask(ask) => cli::execute(&cli.options, &ask),
         Command::Front(args) => {

@@ -92,8 +92,8 @@ async fn preview(config: RegisterConfig, consul: consul::Config, output: Output)
     };
     let (settings, problems) = registrar::identified(&config.registrar, consul, &engine).await?;
     let text = match output {
-        Output::Table => registrar::preview(containers, &settings),
         Output::Json => registrar::preview_json(containers, &settings, &problems)?,
+        _ => registrar::preview(containers, &settings),
     };
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -102,7 +102,7 @@ async fn preview(config: RegisterConfig, consul: consul::Config, output: Output)
         done => done.context("cannot print")?,
     }
     // In the JSON they are already.
-    for problem in problems.iter().filter(|_| output == Output::Table) {
+    for problem in problems.iter().filter(|_| output != Output::Json) {
         eprintln!("lb-agent: {problem}");
     }
     Ok(())

@@ -49,19 +49,19 @@ pub(crate) fn run(args: &ResolverArgs, wanted: Option<&Wanted>, output: Output) 
 
 fn shown(status: &Status, output: Output) -> String {
     match (status, output) {
-        (Status::Installed(own, path), Output::Table) => {
+        (Status::Installed(own, path), Output::Json) => {
+            serde_json::json!({ "installed": true, "address": own, "file": path }).to_string()
+        }
+        (Status::Absent, Output::Json) => serde_json::json!({ "installed": false }).to_string(),
+        (Status::Installed(own, path), _) => {
             format!(
                 "installed: processes of this host ask {own} first, by {}",
                 path.display()
             )
         }
-        (Status::Absent, Output::Table) => {
+        (Status::Absent, _) => {
             "not installed: processes of this host do not ask the agent".to_owned()
         }
-        (Status::Installed(own, path), Output::Json) => {
-            serde_json::json!({ "installed": true, "address": own, "file": path }).to_string()
-        }
-        (Status::Absent, Output::Json) => serde_json::json!({ "installed": false }).to_string(),
     }
 }
 

@@ -323,7 +323,7 @@ impl Work {
                 serde_json::json!({ "dry_run": self.dry, "done": done, "left": self.left })
                     .to_string()
             }
-            Output::Table => {
+            _ => {
                 let mut lines: Vec<String> =
                     done.map(|(verb, what)| format!("{verb} {what}")).collect();
                 if lines.is_empty() {

@@ -68,7 +68,7 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
 }
 
 /// Control characters, and those that change the direction of text or are not seen.
-fn obeyed(c: char) -> bool {
+pub(crate) fn obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -70,6 +70,13 @@ pub enum Command {
     Ask(Ask),
 }
 
+impl Command {
+    /// Whether what it prints are rows.
+    pub fn has_rows(&self) -> bool {
+        matches!(self, Self::Ask(_))
+    }
+}
+
 /// What holds for every command that asks a running agent.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -77,7 +84,7 @@ pub struct Options {
     // No default here: `run` has an argument of the same name, which would then always be given.
     #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// How to print: tables are for people, JSON is stable
+    /// How to print: tables are for people, JSON and the names of its fields are stable
     #[arg(
         short,
         long,
@@ -92,10 +99,14 @@ pub struct Options {
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// For people, what fits a terminal.
     Table,
+    /// For people, all columns.
+    Wide,
     /// For programs.
     Json,
+    /// For spreadsheets, all columns.
+    Csv,
 }
 
 /// The commands that ask a running agent.

@@ -3,15 +3,15 @@
 use serde::Serialize;
 
 use super::{
-    Answer, Exit, Output, json,
+    Answer, Exit, Output,
     services::choose,
-    table::{finish, known, percentile, right, table},
+    table::{Rows, figures, known, percentile, words},
 };
 use crate::{
     admin::{
         compose::age,
         report::{Backend, OnFront, Report, Service},
-        text::{self, visible},
+        text,
     },
     catalog::SourceHealth,
     snapshot::{FULL, ProbeState},
@@ -20,11 +20,8 @@ use crate::{
 /// The backends of all services, or of those that `service` means.
 pub(super) fn backends(report: &Report, output: Output, service: Option<&str>) -> Answer {
     let chosen = choose(report, service)?;
-    let text = match output {
-        Output::Table => table_of(&chosen, report.now_unix),
-        Output::Json => json(&rows(&chosen))?,
-    };
-    Ok((text, Exit::Fine))
+    let rows = rows(&chosen, report.now_unix, output);
+    Ok((rows.print(output, &values(&chosen))?, Exit::Fine))
 }
 
 /// One row of `backends -o json`.
@@ -37,7 +34,7 @@ struct Row<'a> {
 }
 
 /// Every backend of the services.
-fn rows<'a>(services: &[&'a Service]) -> Vec<Row<'a>> {
+fn values<'a>(services: &[&'a Service]) -> Vec<Row<'a>> {
     let each = services.iter().flat_map(|service| {
         let row = |backend| Row {
             service: &service.name,
@@ -49,34 +46,35 @@ fn rows<'a>(services: &[&'a Service]) -> Vec<Row<'a>> {
 }
 
 /// A line for each backend, with the two levels of health and what they add up to.
-pub(super) fn table_of(services: &[&Service], now_unix: u64) -> String {
-    let mut table = table(&[
-        "SERVICE",
-        "ID",
-        "NODE",
-        "ADDRESS",
-        "WEIGHT",
-        "PROBE",
-        "SINCE",
-        "SOURCE",
-        "STATE",
-        "ACTIVE",
-        "FLOWS",
-        "FAILED",
-        "P50",
-        "P99",
-        "HTTP FAILED",
-        "RETRIES",
-        "WHY",
+pub(super) fn rows(services: &[&Service], now_unix: u64, output: Output) -> Rows<17> {
+    let full = matches!(output, Output::Wide | Output::Csv);
+    let mut rows = Rows::new([
+        words("SERVICE"),
+        words("ID"),
+        words("NODE"),
+        words("ADDRESS"),
+        figures("WEIGHT"),
+        words("PROBE"),
+        words("SINCE"),
+        words("SOURCE"),
+        words("STATE"),
+        figures("ACTIVE"),
+        figures("FLOWS").wide(),
+        figures("FAILED"),
+        figures("P50").wide(),
+        figures("P99").wide(),
+        figures("HTTP FAILED").wide(),
+        figures("RETRIES").wide(),
+        words("WHY"),
     ]);
     for service in services {
         for backend in &service.backends {
             let since = age(now_unix, backend.probe.since_unix);
             let connects = backend.connects.as_ref();
-            table.add_row([
-                visible(&service.name).into_owned(),
-                visible(&backend.key.id).into_owned(),
-                visible(&backend.key.node).into_owned(),
+            rows.push([
+                service.name.clone(),
+                backend.key.id.to_string(),
+                backend.key.node.to_string(),
                 backend.address.to_string(),
                 weight(backend),
                 probe(backend.probe.state).to_owned(),
@@ -90,15 +88,15 @@ pub(super) fn table_of(services: &[&Service], now_unix: u64) -> String {
                 percentile(connects, |it| it.p99_microseconds),
                 on_front(backend, |it| it.failures),
                 on_front(backend, |it| it.retries),
-                why(backend, now_unix),
+                why(backend, now_unix, full),
             ]);
         }
         for leaving in &service.leaving {
             let blank = String::new;
-            table.add_row([
-                visible(&service.name).into_owned(),
-                visible(&leaving.key.id).into_owned(),
-                visible(&leaving.key.node).into_owned(),
+            rows.push([
+                service.name.clone(),
+                leaving.key.id.to_string(),
+                leaving.key.node.to_string(),
                 blank(),
                 blank(),
                 blank(),
@@ -116,24 +114,27 @@ pub(super) fn table_of(services: &[&Service], now_unix: u64) -> String {
             ]);
         }
     }
-    right(&mut table, [4, 9, 10, 11, 12, 13, 14, 15]);
-    finish(&table)
+    rows
 }
 
-/// Why a backend is not well, from the level that says so, in one line.
-fn why(backend: &Backend, now_unix: u64) -> String {
+/// Why a backend is not well, from the level that says so: of checks the first line of what they say, or with `full`
+/// all of it.
+fn why(backend: &Backend, now_unix: u64, full: bool) -> String {
     let checks = backend.source.checks.iter();
     let failing = checks.filter(|check| check.health != SourceHealth::Passing);
     let mut causes: Vec<String> = failing
         .map(|check| {
-            let first = check.output.lines().next().unwrap_or_default().trim();
+            let said = match full {
+                true => check.output.trim(),
+                false => check.output.lines().next().unwrap_or_default().trim(),
+            };
             // Most often a check of Consul that has not run for the first time.
-            let said = if first.is_empty() { "no output" } else { first };
-            format!("{}: {}", visible(&check.name), visible(said))
+            let said = if said.is_empty() { "no output" } else { said };
+            format!("{}: {said}", check.name)
         })
         .collect();
     if let Some(error) = &backend.probe.error {
-        causes.push(visible(error).into_owned());
+        causes.push(error.clone());
     }
     if backend.suspect == Some(true) {
         causes.push("suspect: a connect failed".to_owned());
@@ -142,7 +143,7 @@ fn why(backend: &Backend, now_unix: u64) -> String {
     if let Some(ejected) = front.and_then(|front| front.ejected.as_ref()) {
         let workers = text::count(ejected.workers, "worker");
         let left = text::duration(age(ejected.until_unix, now_unix));
-        let why = visible(&ejected.why);
+        let why = &ejected.why;
         causes.push(format!(
             "ejected by {workers} of the front for {left}: {why}"
         ));

@@ -3,24 +3,26 @@
 use super::{
     Answer, Exit, Output, PATIENCE,
     client::Client as Agent,
-    json,
-    table::{finish, table},
+    table::{Rows, figures, words},
 };
-use crate::{admin::text::visible, clients::Client};
+use crate::clients::Client;
 
 /// The containers of this host.
 pub(super) async fn clients(client: &Agent, output: Output) -> Answer {
     let clients = client.clients(PATIENCE).await?;
-    let text = match output {
-        Output::Table => table_of(&clients),
-        Output::Json => json(&clients)?,
-    };
-    Ok((text, Exit::Fine))
+    Ok((rows(&clients).print(output, &clients)?, Exit::Fine))
 }
 
 /// A line for each.
-pub(super) fn table_of(clients: &[Client]) -> String {
-    let mut table = table(&["CONTAINER", "NETWORKS", "ADDRESSES", "REACHES", "COOKIE"]);
+pub(super) fn rows(clients: &[Client]) -> Rows<6> {
+    let mut rows = Rows::new([
+        words("CONTAINER"),
+        words("ID").wide(),
+        words("NETWORKS"),
+        words("ADDRESSES"),
+        words("REACHES"),
+        figures("COOKIE"),
+    ]);
     for Client { cookie, standing } in clients {
         let networks: Vec<&str> = standing.networks.iter().map(String::as_str).collect();
         let addresses: Vec<String> = standing.addresses.iter().map(ToString::to_string).collect();
@@ -29,13 +31,14 @@ pub(super) fn table_of(clients: &[Client]) -> String {
             (false, false) => "its networks",
             (false, true) => "nothing",
         };
-        table.add_row([
-            visible(&standing.name).into_owned(),
-            visible(&networks.join(" ")).into_owned(),
+        rows.push([
+            standing.name.clone(),
+            standing.container.clone(),
+            networks.join(" "),
             addresses.join(" "),
             reaches.to_owned(),
             cookie.to_string(),
         ]);
     }
-    finish(&table)
+    rows
 }

@@ -1,6 +1,11 @@
 //! `drain`: takes backends out of service, or back in.
 
-use super::{Answer, Exit, Output, PATIENCE, client::Client, json};
+use super::{
+    Answer, Exit, Output, PATIENCE,
+    client::Client,
+    json,
+    table::{Rows, words},
+};
 use crate::admin::{
     report::{DrainAnswer, DrainOrder},
     text::visible,
@@ -22,7 +27,8 @@ pub(super) async fn drain(client: &Client, output: Output, target: &str, undo: b
 
 pub(super) fn drained(answer: &DrainAnswer, output: Output) -> Answer {
     let text = match output {
-        Output::Table => told(answer),
+        Output::Table | Output::Wide => told(answer),
+        Output::Csv => rows(answer).csv(),
         Output::Json => json(answer)?,
     };
     let exit = if answer.not_yet_in.is_empty() {
@@ -31,6 +37,20 @@ pub(super) fn drained(answer: &DrainAnswer, output: Output) -> Answer {
         Exit::Degraded
     };
     Ok((text, exit))
+}
+
+fn rows(answer: &DrainAnswer) -> Rows<4> {
+    let mut rows = Rows::new(["SERVICE", "BACKEND", "DRAINING", "NOT YET IN"].map(words));
+    let draining = if answer.draining { "yes" } else { "no" };
+    for key in &answer.matched {
+        rows.push([
+            answer.service.clone(),
+            key.to_string(),
+            draining.to_owned(),
+            answer.not_yet_in.join(" "),
+        ]);
+    }
+    rows
 }
 
 /// What a drain did.

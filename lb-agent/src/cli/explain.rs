@@ -3,10 +3,10 @@
 use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
 
 use super::{
-    Answer, Exit, Output, PATIENCE,
+    Answer, Exit, Failure, Output, PATIENCE,
     client::Client,
     json,
-    table::{finish, right, table},
+    table::{Rows, figures, words},
 };
 use crate::{
     admin::{
@@ -19,11 +19,15 @@ use crate::{
 /// What a connect of `who` to `service` would do.
 pub(super) async fn explain(client: &Client, output: Output, who: &str, service: &str) -> Answer {
     let told = client.explain(who, service, PATIENCE).await?;
-    let text = match output {
-        Output::Table => table_of(&told),
-        Output::Json => json(&told)?,
-    };
-    Ok((text, Exit::Fine))
+    Ok((print(&told, output)?, Exit::Fine))
+}
+
+pub(super) fn print(told: &Told, output: Output) -> Result<String, Failure> {
+    match output {
+        Output::Table | Output::Wide => Ok(table_of(told)),
+        Output::Csv => Ok(backends(&told.explanation.backends).csv()),
+        Output::Json => json(told),
+    }
 }
 
 /// Who asks for what, what comes of it, and a line for each backend.
@@ -62,7 +66,7 @@ fn table_of(told: &Told) -> String {
         .map(|(name, detail)| format!("{name:8}  {detail}\n"))
         .collect();
     text.push('\n');
-    text.push_str(&backends(&told.explanation.backends));
+    text.push_str(&backends(&told.explanation.backends).text(true));
     text
 }
 
@@ -147,17 +151,24 @@ fn next(way: &Way) -> String {
     }
 }
 
-fn backends(backends: &[Explained]) -> String {
-    let mut table = table(&["ID", "NODE", "ADDRESS", "BY", "SHARE", "VERDICT"]);
+fn backends(backends: &[Explained]) -> Rows<6> {
+    let mut rows = Rows::new([
+        words("ID"),
+        words("NODE"),
+        words("ADDRESS"),
+        words("BY"),
+        figures("SHARE"),
+        words("VERDICT"),
+    ]);
     for backend in backends {
-        let mut verdict = visible(&backend.verdict).into_owned();
+        let mut verdict = backend.verdict.clone();
         if backend.suspect {
             verdict.push_str(", suspect: a connect failed; skipped while another is not");
         }
         let permille = backend.share_permille;
-        table.add_row([
-            visible(&backend.key.id).into_owned(),
-            visible(&backend.key.node).into_owned(),
+        rows.push([
+            backend.key.id.to_string(),
+            backend.key.node.to_string(),
             backend
                 .address
                 .map_or_else(|| "none".to_owned(), |address| address.to_string()),
@@ -166,12 +177,11 @@ fn backends(backends: &[Explained]) -> String {
             verdict,
         ]);
     }
-    right(&mut table, [4]);
-    finish(&table)
+    rows
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         catalog::InstanceKey,
@@ -180,7 +190,7 @@ mod tests {
         stats::Kept,
     };
 
-    fn told() -> Told {
+    pub(in crate::cli) fn told() -> Told {
         let backend = |id: &str, address: Option<&str>, by, share, verdict: &str| Explained {
             key: InstanceKey::new("file", id),
             address: address.map(|it| it.parse().unwrap()),

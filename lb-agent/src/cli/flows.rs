@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Exit, Output, PATIENCE,
+    Answer, Exit, Failure, Output, PATIENCE,
     client::Client,
-    json,
-    table::{finish, table},
+    table::{Rows, figures, words},
 };
 use crate::admin::{
     report::FlowList,
@@ -16,35 +15,38 @@ use crate::admin::{
 /// The open flows of all services, or of one.
 pub(super) async fn flows(client: &Client, output: Output, service: Option<&str>) -> Answer {
     let list = client.flows(service, PATIENCE).await?;
-    let text = match output {
-        Output::Table => table_of(&list),
-        Output::Json => json(&list)?,
-    };
-    Ok((text, Exit::Fine))
+    Ok((print(&list, output)?, Exit::Fine))
 }
 
 /// A line for each flow, then what is not among them.
-pub(super) fn table_of(list: &FlowList) -> String {
-    let mut table = table(&[
-        "CLIENT",
-        "VIP",
-        "SERVICE",
-        "BACKEND",
-        "ADDRESS",
-        "PROTO",
-        "STATE",
-        "AGE",
-        "PID",
-        "COMMAND",
-        "CONTAINER",
-        "NETNS",
+pub(super) fn print(list: &FlowList, output: Output) -> Result<String, Failure> {
+    let mut text = rows(list).print(output, list)?;
+    if matches!(output, Output::Table | Output::Wide) {
+        text += &left_out(list);
+    }
+    Ok(text)
+}
+
+fn rows(list: &FlowList) -> Rows<14> {
+    let mut rows = Rows::new([
+        words("CLIENT"),
+        words("VIP"),
+        words("SERVICE"),
+        words("BACKEND"),
+        words("ADDRESS").wide(),
+        words("PROTO"),
+        words("STATE"),
+        words("AGE"),
+        figures("PID"),
+        words("COMMAND"),
+        words("CONTAINER"),
+        figures("UID").wide(),
+        figures("NETNS").wide(),
+        figures("SECONDS").wide(),
     ]);
-    let known = |text: Option<&str>, unknown: &str| {
-        let text = text.map(|text| visible(text).into_owned());
-        text.unwrap_or_else(|| unknown.to_owned())
-    };
+    let known = |text: Option<&str>, unknown: &str| text.unwrap_or(unknown).to_owned();
     for flow in &list.flows {
-        table.add_row([
+        rows.push([
             flow.client.to_string(),
             flow.vip.to_string(),
             known(flow.service.as_deref(), "gone"),
@@ -57,18 +59,22 @@ pub(super) fn table_of(list: &FlowList) -> String {
                 .map_or_else(|| "?".to_owned(), |pid| pid.to_string()),
             known(flow.command.as_deref(), "?"),
             known(flow.container.as_deref(), "-"),
+            flow.uid.to_string(),
             flow.netns.to_string(),
+            flow.age_seconds.to_string(),
         ]);
     }
-    let mut text = finish(&table);
+    rows
+}
+
+/// What is not in the list; nothing if all is.
+pub(super) fn left_out(list: &FlowList) -> String {
+    let mut text = String::new();
     if list.left_out > 0 {
-        text.push_str(&format!("{} more flows are not listed\n", list.left_out));
+        text += &format!("{} more flows are not listed\n", list.left_out);
     }
     if let Some(unseen) = &list.unseen {
-        text.push_str(&format!(
-            "some flows may not be seen: {}\n",
-            visible(unseen)
-        ));
+        text += &format!("some flows may not be seen: {}\n", visible(unseen));
     }
     text
 }

@@ -9,6 +9,7 @@ mod client;
 mod clients;
 mod drain;
 mod explain;
+mod failure;
 mod flows;
 mod options;
 mod services;
@@ -33,6 +34,7 @@ pub use self::{
     ask::{Ask, Cli, Command, Options, Output, Vip},
     terminal::Style,
 };
+use self::{client::Client, failure::Failure};
 use crate::admin::report::Report;
 
 /// How a command ended; the numbers are part of the interface.
@@ -109,7 +111,7 @@ pub async fn perform(
         Ok(answer) => answer,
         Err(failure) => {
             // If standard error is gone too, the exit status is all that is left.
-            let _ = writeln!(err, "lb-agent: {failure}");
+            let _ = writeln!(err, "{}", failure.told(options.output));
             return Exit::Failed;
         }
     };
@@ -125,25 +127,6 @@ pub async fn perform(
 }
 
 type Answer = Result<(String, Exit), Failure>;
-
-/// Why a command failed, for people.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("not ready\n{0}")]
-    NotReady(String),
-    #[error("the agent does not know its services yet: see `lb-agent status`")]
-    NotKnown,
-    #[error("there is no service {0:?}: see `lb-agent services`")]
-    NoService(String),
-    #[error("the agent has ended, and the trace with it")]
-    Ended,
-    #[error("cannot print: {0}")]
-    Print(io::Error),
-    #[error("cannot write JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
 
 async fn report(client: &Client) -> Result<Report, Failure> {
     Ok(client.report(PATIENCE).await?)

@@ -1,33 +1,36 @@
 //! `options`: what services may state. It asks no agent.
 
 use super::{
-    Answer, Exit, Output, json,
-    table::{finish, table},
+    Answer, Exit, Output,
+    table::{Rows, words},
 };
 use crate::options::table::{self as known, Entry};
 
 /// Every option.
 pub(super) fn list(output: Output) -> Answer {
     let options: Vec<_> = known::all().collect();
-    let text = match output {
-        Output::Table => table_of(&options),
-        Output::Json => json(&options)?,
-    };
-    Ok((text, Exit::Fine))
+    Ok((rows(&options).print(output, &options)?, Exit::Fine))
 }
 
 /// A line for each option.
-fn table_of(entries: &[&Entry]) -> String {
+fn rows(entries: &[&Entry]) -> Rows<5> {
     // Markdown's marks are for the page that is made of the same table.
     let plain = |text: &str| text.replace('`', "");
-    let mut table = table(&["OPTION", "DEFAULT", "VALUES", "DOES"]);
+    let mut rows = Rows::new([
+        words("OPTION"),
+        words("DEFAULT"),
+        words("VALUES"),
+        words("SINCE").wide(),
+        words("DOES"),
+    ]);
     for entry in entries {
-        table.add_row([
+        rows.push([
             entry.name.to_owned(),
             plain(entry.default),
             plain(entry.values),
+            entry.since.to_owned(),
             plain(entry.does),
         ]);
     }
-    finish(&table)
+    rows
 }

@@ -1,8 +1,8 @@
 //! `services`: all of them, or all there is to say of some.
 
 use super::{
-    Answer, Exit, Failure, Output, backends, json,
-    table::{finish, known, percentile, right, table},
+    Answer, Exit, Failure, Output, backends,
+    table::{Rows, figures, known, percentile, words},
 };
 use crate::admin::{
     report::{Flows, Report, Service},
@@ -13,9 +13,8 @@ use crate::admin::{
 pub(super) fn services(report: &Report, output: Output, name: Option<&str>) -> Answer {
     let chosen = choose(report, name)?;
     let text = match (output, name) {
-        (Output::Json, _) => json(&chosen)?,
-        (Output::Table, None) => table_of(&chosen),
-        (Output::Table, Some(_)) => details(&chosen, report.now_unix),
+        (Output::Table | Output::Wide, Some(_)) => details(&chosen, report.now_unix, output),
+        _ => rows(&chosen).print(output, &chosen)?,
     };
     Ok((text, Exit::Fine))
 }
@@ -44,15 +43,25 @@ pub(super) fn choose<'a>(
 }
 
 /// A line for each service.
-fn table_of(services: &[&Service]) -> String {
-    let mut table = table(&[
-        "SERVICE", "STATE", "VIP", "VIP6", "PORTS", "USABLE", "ACTIVE", "FLOWS", "REFUSED",
-        "FAILED", "P50", "P99",
+fn rows(services: &[&Service]) -> Rows<12> {
+    let mut rows = Rows::new([
+        words("SERVICE"),
+        words("STATE"),
+        words("VIP"),
+        words("VIP6").wide(),
+        words("PORTS"),
+        figures("USABLE"),
+        figures("ACTIVE"),
+        figures("FLOWS"),
+        figures("REFUSED"),
+        figures("FAILED"),
+        figures("P50"),
+        figures("P99"),
     ]);
     for service in services {
         let flows = service.flows;
-        table.add_row([
-            visible(&service.name).into_owned(),
+        rows.push([
+            service.name.clone(),
             service.state.as_str().to_owned(),
             vip(service),
             vip6(service),
@@ -66,12 +75,11 @@ fn table_of(services: &[&Service]) -> String {
             percentile(service.connects.as_ref(), |it| it.p99_microseconds),
         ]);
     }
-    right(&mut table, 5..12);
-    finish(&table)
+    rows
 }
 
 /// All there is to say of some services.
-fn details(services: &[&Service], now_unix: u64) -> String {
+fn details(services: &[&Service], now_unix: u64, output: Output) -> String {
     let each = services.iter().map(|service| {
         let hosts: Vec<_> = service.hosts.iter().map(|host| visible(host)).collect();
         let vips: Vec<_> = [Some(vip(service)), service.vip6.map(|it| it.to_string())]
@@ -94,7 +102,7 @@ fn details(services: &[&Service], now_unix: u64) -> String {
             text.push_str(&format!("  flows    {}\n", counted(&flows)));
         }
         text.push('\n');
-        text.push_str(&backends::table_of(&[service], now_unix));
+        text.push_str(&backends::rows(&[service], now_unix, output).text(output == Output::Wide));
         text
     });
     each.collect::<Vec<_>>().join("\n")

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Answer, Exit, Output, Style, json};
+use super::{
+    Answer, Exit, Output, Style, json,
+    table::{Rows, words},
+};
 use crate::{
     admin::{
         report::{Component, Mark, Report},
@@ -17,7 +20,8 @@ pub(super) fn status(report: &Report, output: Output, style: Style) -> Answer {
         report.problems.is_empty() && report.components.iter().all(|line| line.mark == Mark::Ok);
     let exit = if fine { Exit::Fine } else { Exit::Degraded };
     let text = match output {
-        Output::Table => table_of(report, style),
+        Output::Table | Output::Wide => table_of(report, style),
+        Output::Csv => csv_of(report),
         Output::Json => json(&Status::of(report, fine))?,
     };
     Ok((text, exit))
@@ -52,14 +56,6 @@ impl<'a> Status<'a> {
 
 /// Errors first, then problems, then what is well.
 fn table_of(report: &Report, style: Style) -> String {
-    let mut lines: Vec<(Mark, &str, &str)> = report
-        .components
-        .iter()
-        .map(|line| (line.mark, line.name.as_str(), line.detail.as_str()))
-        .collect();
-    let problems = report.problems.iter();
-    lines.extend(problems.map(|it| (Mark::Warning, it.subject.as_str(), it.message.as_str())));
-    lines.sort_by_key(|(mark, _, _)| *mark);
     let names = report.components.iter();
     let width = names.map(|line| line.name.chars().count()).max();
     let width = width.unwrap_or(0);
@@ -67,5 +63,25 @@ fn table_of(report: &Report, style: Style) -> String {
         let (name, detail) = (visible(name), visible(detail));
         format!("{} {name:width$}  {detail}\n", style.mark(mark))
     };
-    lines.into_iter().map(line).collect()
+    lines(report).into_iter().map(line).collect()
+}
+
+fn csv_of(report: &Report) -> String {
+    let mut rows = Rows::new([words("MARK"), words("NAME"), words("DETAIL")]);
+    for (mark, name, detail) in lines(report) {
+        rows.push([mark.as_str(), name, detail].map(str::to_owned));
+    }
+    rows.csv()
+}
+
+/// Worst first.
+fn lines(report: &Report) -> Vec<(Mark, &str, &str)> {
+    let components = report.components.iter();
+    let mut lines: Vec<_> = components
+        .map(|line| (line.mark, line.name.as_str(), line.detail.as_str()))
+        .collect();
+    let problems = report.problems.iter();
+    lines.extend(problems.map(|it| (Mark::Warning, it.subject.as_str(), it.message.as_str())));
+    lines.sort_by_key(|(mark, _, _)| *mark);
+    lines
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
 
-use super::{Answer, Exit, Failure, Output, PATIENCE, client::Client};
+use super::{Answer, Exit, Failure, Output, PATIENCE, client::Client, table::csv_line};
 use crate::admin::{
     text::{visible, visible_json},
     trace::{Decided, Line},
@@ -21,20 +21,19 @@ pub(super) async fn follow(
     let mut lines = client.trace(service, PATIENCE).await?;
     let fine = Ok((String::new(), Exit::Fine));
     // By the head the reader knows that decisions are told from now on.
-    if output == Output::Table && !print(out, HEAD)? {
+    let head = match output {
+        Output::Table | Output::Wide => HEAD.to_owned(),
+        Output::Csv => csv_line(CSV_HEAD.into_iter()),
+        Output::Json => String::new(),
+    };
+    if !print(out, &head)? {
         return fine;
     }
     let mut left = count;
     while left != Some(0) {
         let line = lines.next().await.ok_or(Failure::Ended)?;
         let said: Line = serde_json::from_slice(&line)?;
-        let text = match output {
-            Output::Table => row(&said),
-            Output::Json => {
-                let line = serde_json::to_string(&said)?;
-                format!("{}\n", visible_json(&line))
-            }
-        };
+        let text = print_line(&said, output)?;
         if !print(out, &text)? {
             return fine;
         }
@@ -54,7 +53,58 @@ fn print(out: &mut dyn Write, text: &str) -> Result<bool, Failure> {
     }
 }
 
+pub(super) fn print_line(line: &Line, output: Output) -> Result<String, Failure> {
+    Ok(match output {
+        Output::Table | Output::Wide => row(line),
+        Output::Csv => csv(line),
+        Output::Json => {
+            let line = serde_json::to_string(line)?;
+            format!("{}\n", visible_json(&line))
+        }
+    })
+}
+
 const HEAD: &str = "TIME              PID  COMMAND          CONTAINER         VIEW        VIP                    PROTO  DECISION\n";
+
+const CSV_HEAD: [&str; 11] = [
+    "TIME",
+    "PID",
+    "COMMAND",
+    "CONTAINER",
+    "VIEW",
+    "VIP",
+    "PROTO",
+    "BACKEND",
+    "ADDRESS",
+    "REFUSED",
+    "LOST",
+];
+
+fn csv(line: &Line) -> String {
+    let cells: [String; CSV_HEAD.len()] = match line {
+        Line::Lost { lost } => std::array::from_fn(|column| match CSV_HEAD[column] {
+            "LOST" => lost.to_string(),
+            _ => String::new(),
+        }),
+        Line::Decision(it) => {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            [
+                time(it.at_unix_milliseconds),
+                it.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                text(&it.command),
+                text(&it.container),
+                view(it.view),
+                it.vip.to_string(),
+                it.protocol.clone(),
+                text(&it.backend),
+                it.address.map(|it| it.to_string()).unwrap_or_default(),
+                text(&it.refused),
+                String::new(),
+            ]
+        }
+    };
+    csv_line(cells.iter().map(String::as_str))
+}
 
 fn row(line: &Line) -> String {
     let decided = match line {
@@ -114,12 +164,11 @@ fn time(milliseconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn each_decision_is_a_line_below_the_head() {
-        let granted = Decided {
+    pub(in crate::cli) fn granted() -> Decided {
+        Decided {
             at_unix_milliseconds: 1_700_000_000_042,
             service: "www_hello".to_owned(),
             pid: Some(4711),
@@ -132,7 +181,12 @@ mod tests {
             backend: Some("file/a".to_owned()),
             address: Some("10.0.0.1:8080".parse().unwrap()),
             refused: None,
-        };
+        }
+    }
+
+    #[test]
+    fn each_decision_is_a_line_below_the_head() {
+        let granted = granted();
         let refused = Decided {
             pid: None,
             command: None,

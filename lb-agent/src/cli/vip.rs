@@ -5,8 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{
     Answer, Exit, Output, PATIENCE, Vip,
     client::Client,
-    json,
-    table::{finish, table},
+    table::{Rows, words},
 };
 use crate::{
     admin::{
@@ -31,9 +30,8 @@ pub(super) async fn vip(client: &Client, output: Output, order: &Vip) -> Answer 
         }
     };
     let text = match (output, order) {
-        (Output::Json, _) => json(&entries)?,
-        (Output::Table, Vip::Release { .. }) => released(&entries),
-        (Output::Table, _) => table_of(&entries, now_unix()),
+        (Output::Table | Output::Wide, Vip::Release { .. }) => released(&entries),
+        _ => rows(&entries, now_unix()).print(output, &entries)?,
     };
     Ok((text, Exit::Fine))
 }
@@ -44,22 +42,22 @@ fn now_unix() -> u64 {
 }
 
 /// A line for each address. `AGE` is how long it has been so, `LEFT` how long a quarantine still lasts.
-pub(super) fn table_of(entries: &[Entry], now_unix: u64) -> String {
-    let mut table = table(&["ADDRESS", "SERVICE", "HOW", "IN USE", "AGE", "LEFT"]);
+pub(super) fn rows(entries: &[Entry], now_unix: u64) -> Rows<6> {
+    let mut rows = Rows::new(["ADDRESS", "SERVICE", "HOW", "IN USE", "AGE", "LEFT"].map(words));
     for entry in entries {
         let service = entry.service.as_deref().unwrap_or("?");
         let since = entry.since_unix.map(|since| age(now_unix, since));
         let left = entry.until_unix.map(|until| age(until, now_unix));
-        table.add_row([
+        rows.push([
             entry.address.to_string(),
-            visible(service).into_owned(),
+            service.to_owned(),
             entry.how.to_string(),
             if entry.in_use { "yes" } else { "no" }.to_owned(),
             since.map_or_else(|| "?".to_owned(), text::duration),
             left.map_or_else(String::new, text::duration),
         ]);
     }
-    finish(&table)
+    rows
 }
 
 /// What a release ended.
