@@ -1,5 +1,6 @@
 //! `lb-agent run`: brings everything up in order, waits for the end, and takes it down in order.
 
+mod hosts;
 mod listeners;
 mod show;
 pub(crate) mod stages;

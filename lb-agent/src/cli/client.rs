@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 use crate::admin::{
@@ -57,7 +57,7 @@ pub(crate) enum ClientError {
         "the agent at {} speaks version {theirs} of the API, this command {API}: use the agent's own lb-agent",
         socket.display()
     )]
-    Version { socket: PathBuf, theirs: u64 },
+    Version { socket: PathBuf, theirs: u32 },
 }
 
 impl Client {
@@ -70,17 +70,18 @@ impl Client {
     pub(crate) async fn report(&self, patience: Duration) -> Result<Report, ClientError> {
         let answer = self.ask(Method::GET, SNAPSHOT_PATH, None, patience).await?;
         let body = self.success(answer)?;
-        let value: serde_json::Value = self.parse(&body)?;
-        match value["api"].as_u64() {
-            Some(version) if version == u64::from(API) => {}
-            theirs => {
-                return Err(ClientError::Version {
-                    socket: self.socket.clone(),
-                    theirs: theirs.unwrap_or(0),
-                });
+        match self.parse::<Report>(&body) {
+            Ok(report) if report.api == API => Ok(report),
+            read => {
+                // One of another version may read otherwise, or not at all.
+                let theirs = self.parse::<Version>(&body)?.api;
+                if theirs == API {
+                    return read;
+                }
+                let socket = self.socket.clone();
+                Err(ClientError::Version { socket, theirs })
             }
         }
-        serde_json::from_value(value).map_err(|error| self.broken(error))
     }
 
     /// The body of `path` as it comes.
@@ -317,6 +318,13 @@ impl Client {
             why: why.to_string(),
         }
     }
+}
+
+/// What of a report is read in every version.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    api: u32,
 }
 
 /// The task of a connection, which ends with this.

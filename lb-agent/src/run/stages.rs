@@ -30,11 +30,11 @@ use crate::{
 };
 
 use super::{
-    IN_MAPS, ROUTED, Stages,
+    IN_MAPS, ROUTED, Stages, hosts,
     listeners::Listeners,
     show::{
         Changes, certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
-        docker_figures, docker_line, follow, front_figures, front_line, host_names,
+        docker_figures, docker_line, follow, front_figures, front_line,
         reconcile_figures, registrar_line, removal_figures, routes_figures,
     },
 };
@@ -430,7 +430,7 @@ pub(super) fn spawn(
         pools,
         readiness: readiness.clone(),
         registry,
-        hosts: Box::new(move || host_names(hosts.borrow().as_deref(), &routes)),
+        hosts: hosts::remembered(hosts, routes),
         components,
     };
     let run = admin::run(

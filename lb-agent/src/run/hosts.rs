@@ -1,0 +1,68 @@
+//! The host names that the front serves, for the report.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use lb_agent::{admin::HostNames, routes::RouteConfig, snapshot::Snapshot};
+use tokio::sync::watch;
+
+use super::show::host_names;
+
+/// By the label of the service.
+type Names = BTreeMap<String, Vec<String>>;
+
+/// Those of the newest snapshot. They are worked out when it is another one than last time: a report is asked for
+/// more often than services change.
+pub(super) fn remembered(
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    config: RouteConfig,
+) -> HostNames {
+    let known: Mutex<Option<(Option<u64>, Names)>> = Mutex::new(None);
+    Box::new(move || {
+        let snapshot = snapshots.borrow().clone();
+        let number = snapshot.as_ref().map(|it| it.number);
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((of, names)) if *of == number => names.clone(),
+            _ => {
+                let names = host_names(snapshot.as_deref(), &config);
+                *known = Some((number, names.clone()));
+                names
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_agent::snapshot::{Service, ServiceName};
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_snapshot() {
+        let snapshot = |number, name: &str| {
+            let service = Service {
+                vip: None,
+                options: Default::default(),
+                aliases: Default::default(),
+                backends: Default::default(),
+            };
+            Some(Arc::new(Snapshot {
+                number,
+                services: [(ServiceName::whole(name), service.into())].into(),
+                ..Snapshot::default()
+            }))
+        };
+        let (out, snapshots) = watch::channel(None);
+        let names = remembered(snapshots, RouteConfig::default());
+        let labels = || names().into_keys().collect::<Vec<_>>();
+        assert_eq!(labels(), [""; 0]);
+        out.send_replace(snapshot(1, "web"));
+        assert_eq!((labels(), labels()), (vec!["web".to_owned()], labels()));
+        out.send_replace(snapshot(2, "db"));
+        assert_eq!(labels(), ["db"]);
+    }
+}
