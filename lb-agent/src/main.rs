@@ -20,7 +20,7 @@ use lb_agent::{
     admin::text,
     bundle::{self, BundleArgs},
     check_config::{CheckArgs, Checked},
-    cli::{self, Cli, Command, Exit, Options, Output, Style},
+    cli::{self, Cli, Command, Exit, Options, Output, Style, pages},
     config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
     doctor::{self, DoctorArgs},
     reconcile::error_chain,
@@ -40,6 +40,14 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Command::Ask(ask) => cli::execute(&cli.options, &ask),
+        Command::Completions { shell } => report(pages::completions(shell).context("cannot print")),
+        Command::Man { dir } => {
+            let failed = || match &dir {
+                None => "cannot print".to_owned(),
+                Some(dir) => format!("cannot write into {}", dir.display()),
+            };
+            report(pages::man(dir.as_deref()).with_context(failed))
+        }
         Command::Front(args) => {
             log::start(match (args.log_json, args.log_journald) {
                 (true, _) => LogFormat::Json,

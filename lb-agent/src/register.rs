@@ -4,7 +4,7 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
-    cli::Output,
+    cli::{Output, Progress},
     config::RegisterConfig,
     discover::consul,
     docker::{self, Engine},
@@ -76,6 +76,7 @@ async fn preview(config: RegisterConfig, consul: consul::Config, output: Output)
     let stop = CancellationToken::new();
     let mut stages = Stages::new();
     let mut engine = follow(config.docker.clone(), &mut stages, &stop);
+    let asking = Progress::start("asking the Docker Engine and Consul");
     let answered = |engine: &Engine| engine.containers.is_some() || engine.error.is_some();
     let engine = tokio::select! {
         engine = timeout(PATIENCE, engine.wait_for(answered)) => match engine {
@@ -91,6 +92,7 @@ async fn preview(config: RegisterConfig, consul: consul::Config, output: Output)
         return Err(anyhow!("the Docker Engine at {address}: {why}"));
     };
     let (settings, problems) = registrar::identified(&config.registrar, consul, &engine).await?;
+    drop(asking);
     let text = match output {
         Output::Json => registrar::preview_json(containers, &settings, &problems)?,
         _ => registrar::preview(containers, &settings),

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_agent::{
-    cli::Output,
+    cli::{Output, Progress},
     config::{Places, UninstallArgs},
     host_dns::{Done, Host, Status},
     network,
@@ -83,7 +83,9 @@ pub(crate) fn run(args: &UninstallArgs, places: &Places, output: Output) -> Resu
         }
         locks => locks?,
     };
+    let taking = Progress::start("taking the data plane away");
     let result = work.all(args, places, &root);
+    drop(taking);
     println!("{}", work.shown(output));
     drop(locks);
     result

@@ -6,18 +6,19 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lb_front::{FrontStats, ServiceTraffic};
+use lb_front::{FrontStats, RequestCount, ServiceTraffic};
+use serde_json::Value;
 
 use super::{
     components,
     report::{
-        API, Backend, Cut, DataPlane, Ejection, Flows, Leaving, MapFill, OnFront, Probe, Report,
-        Service, ServiceState, Source, SourceLevel,
+        API, Backend, Cut, DataPlane, Ejection, Flows, Http, Leaving, MapFill, OnFront, Probe,
+        Report, Service, ServiceState, Source, SourceLevel,
     },
 };
 use crate::{
     catalog::InstanceKey,
-    options::{Balance, CheckKind},
+    options::{Balance, CheckKind, Options},
     removal::{self, Whose},
     snapshot::{self, ServiceName, Snapshot, State},
     sockets::Target,
@@ -154,6 +155,7 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
     let front = material.front.into_iter();
     let seen = front.clone().flat_map(|front| &front.backends);
     let seen: BTreeMap<_, _> = seen.map(|it| (it.address, it)).collect();
+    let requests = requests(front.clone().flat_map(|front| &front.requests));
     let services = front.flat_map(|front| &front.services);
     let ejections = services.flat_map(|service| {
         let ejected = service.ejected.iter();
@@ -167,6 +169,10 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
             .map(|stats| stats.services.get(name).cloned().unwrap_or_default());
         let hosts = material.hosts.get(&name.label());
         let mut service = service(name, value, material.pools, stats.as_ref(), hosts.cloned());
+        service.http = material
+            .front
+            .map(|_| requests.get(service.label.as_str()).copied())
+            .map(Option::unwrap_or_default);
         for backend in &mut service.backends {
             backend.front = seen.get(&backend.address).map(|stats| OnFront {
                 in_flight: stats.in_flight,
@@ -197,6 +203,51 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
 fn request_time(stats: &lb_front::BackendStats, percent: u64) -> Option<u64> {
     let bounds = ServiceTraffic::BOUNDS.into_iter();
     percentile(&stats.buckets, bounds, percent)
+}
+
+/// The requests of each service, by its label.
+fn requests<'f>(counts: impl Iterator<Item = &'f RequestCount>) -> BTreeMap<&'f str, Http> {
+    let mut all: BTreeMap<&str, Http> = BTreeMap::new();
+    for RequestCount {
+        service,
+        class,
+        count,
+        ..
+    } in counts
+    {
+        let http = all.entry(service).or_default();
+        http.requests += count;
+        if class == "5xx" {
+            http.errors += count;
+        }
+    }
+    all
+}
+
+/// Those that are not as they are by default.
+fn stated(options: &Options) -> serde_json::Map<String, Value> {
+    let fields = |options: &Options| match serde_json::to_value(options) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let usual = Options::default();
+    // Most services ask for nothing.
+    if *options == usual {
+        return serde_json::Map::new();
+    }
+    let usual = fields(&usual);
+    let mut stated = fields(options);
+    let told = ["balance", "check", "ports"];
+    stated.retain(|name, value| {
+        // What is told in a field of its own is not told twice.
+        usual.get(name) != Some(value) && !told.contains(&name.as_str())
+    });
+    for value in stated.values_mut() {
+        if let Some(seconds) = value.get("secs") {
+            *value = seconds.clone();
+        }
+    }
+    stated
 }
 
 fn service(
@@ -236,6 +287,8 @@ fn service(
             active: stats.active,
         }),
         connects: stats.map(|stats| stats.handshakes.into()),
+        http: None,
+        options: stated(&value.options),
         leaving: gone
             .map(|(key, figures)| Leaving {
                 key: key.clone(),
@@ -326,6 +379,25 @@ mod tests {
         assert_eq!(report.data_plane, None);
         let json = serde_json::to_value(&report).unwrap();
         assert!(json["services"].is_null());
+    }
+
+    #[test]
+    fn what_the_front_did_and_what_is_asked_for_are_told() {
+        let (mut snapshot, front) = (sample::snapshot(), sample::front());
+        let name = ServiceName::whole("www");
+        let www = snapshot.services.get_mut(&name).unwrap();
+        Arc::make_mut(www).options.drain = Duration::from_secs(90);
+        let mut material = sample::material(Some(&snapshot), None);
+        material.front = Some(&front);
+        let services = compose(material).services.unwrap();
+        let www = services.iter().find(|it| it.name == "www").unwrap();
+        let (requests, errors) = (200, 1);
+        assert_eq!(www.http, Some(Http { requests, errors }));
+        let options = Value::Object(www.options.clone());
+        assert_eq!(options, serde_json::json!({ "drain": 90 }));
+        let hello = services.iter().find(|it| it.name == "www_hello").unwrap();
+        assert_eq!(hello.http, Some(Http::default()));
+        assert!(hello.options.is_empty(), "{:?}", hello.options);
     }
 
     #[test]

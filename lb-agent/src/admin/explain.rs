@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use axum::{
@@ -126,13 +126,23 @@ pub(super) async fn tell(
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
         return nothing_known();
     };
-    let Some((name, service)) = meant(&snapshot, &wish.service) else {
+    let Some((name, service)) = meant(&snapshot, desk.pools, &wish.service) else {
         let why = format!(
             "there is no service {:?}: see `lb-agent services`",
             wish.service
         );
         return refused(StatusCode::NOT_FOUND, why);
     };
+    if let Some(port) = place(&wish.service).and_then(|(_, port)| port)
+        && !service.options.ports.is_empty()
+        && !service.options.ports.contains(&port)
+    {
+        let why = format!(
+            "{name} does not answer on port {port} of its VIP, so that a connect is refused with `unknown`: see \
+             `lb-agent services {name}`"
+        );
+        return refused(StatusCode::NOT_FOUND, why);
+    }
     let Some(stats) = desk.read_stats().await else {
         return Failed::Silent.answer();
     };
@@ -163,14 +173,29 @@ pub(super) async fn tell(
     }
 }
 
-/// The one service that is meant: by the name shown, or by label.
+/// The one service that is meant: by the name shown, by label, or by its VIP.
 pub(super) fn meant<'s>(
     snapshot: &'s Snapshot,
+    pools: Pools,
     name: &str,
 ) -> Option<(&'s ServiceName, &'s Service)> {
+    let vip = place(name).map(|(vip, _)| vip);
     let mut services = snapshot.services.iter();
-    let found = services.find(|(it, _)| it.to_string() == name || it.label() == name);
+    let found = services.find(|(it, service)| match vip {
+        None => it.to_string() == name || it.label() == name,
+        Some(IpAddr::V4(vip)) => service.vip == Some(vip),
+        Some(IpAddr::V6(twin)) => service.vip.and_then(|vip| pools.twin(vip)) == Some(twin),
+    });
     found.map(|(name, service)| (name, &**service))
+}
+
+/// An address, with or without a port.
+fn place(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    let with_port = || {
+        let address: SocketAddr = text.parse().ok()?;
+        Some((address.ip(), Some(address.port())))
+    };
+    text.parse().map(|ip| (ip, None)).ok().or_else(with_port)
 }
 
 async fn who(
@@ -297,9 +322,31 @@ mod tests {
     }
 
     #[test]
+    fn a_service_is_meant_by_its_vip() {
+        let snapshot = sample::snapshot();
+        let pools = Pools {
+            v6: Some(Default::default()),
+            ..Pools::default()
+        };
+        let name = |text: &str| meant(&snapshot, pools, text).map(|(name, _)| name.to_string());
+        let hello = Some("www_hello".to_owned());
+        for text in [
+            "www_hello",
+            "198.18.12.7",
+            "198.18.12.7:80",
+            "fd62:6c62:76:1::c07",
+            "[fd62:6c62:76:1::c07]:80",
+        ] {
+            assert_eq!(name(text), hello, "{text}");
+        }
+        assert_eq!(name("198.18.12.8:80"), None);
+        assert_eq!(place("198.18.12.7:80").unwrap().1, Some(80));
+    }
+
+    #[test]
     fn what_is_told_has_the_addresses_and_the_view() {
         let (snapshot, clients) = (sample::snapshot(), clients());
-        let found = meant(&snapshot, "www_hello").unwrap();
+        let found = meant(&snapshot, Pools::default(), "www_hello").unwrap();
         let web = Who::client(clients.find("web").unwrap());
         let stats = Stats::default();
         let pools = Pools::default();
@@ -309,7 +356,7 @@ mod tests {
         let verdicts = told.explanation.backends.iter();
         let verdicts: Vec<_> = verdicts.map(|it| it.verdict.as_str()).collect();
         assert_eq!(verdicts, ["given", "l4_down", "draining"]);
-        let db = meant(&snapshot, "db").unwrap();
+        let db = meant(&snapshot, Pools::default(), "db").unwrap();
         assert_eq!(
             super::told((Who::host(), 1), db, (&snapshot, &clients), &stats, pools),
             None

@@ -55,6 +55,53 @@ pub struct Report {
     pub cuts: Vec<Cut>,
 }
 
+/// How the agent is, without the services themselves: what `status` prints, and cheap to ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`API`] of the agent that made it.
+    pub api: u32,
+    /// Whether all is well: every component, and no problem.
+    pub ok: bool,
+    /// Whether the agent is ready.
+    pub ready: bool,
+    /// Why it is not.
+    pub waiting_for: Vec<String>,
+    /// The agent's version.
+    pub version: String,
+    /// The host's name.
+    pub host: String,
+    /// Services by state; `null` until discovery has answered.
+    pub services: Option<BTreeMap<ServiceState, usize>>,
+    /// The parts of the agent, one line each.
+    pub components: Vec<Component>,
+    /// Everything that is wrong with what was registered or configured.
+    pub problems: Vec<Problem>,
+}
+
+impl From<Report> for Status {
+    fn from(report: Report) -> Self {
+        let services = report.services.map(|services| {
+            let mut counts = BTreeMap::from(ServiceState::ALL.map(|state| (state, 0)));
+            for service in services {
+                *counts.entry(service.state).or_default() += 1;
+            }
+            counts
+        });
+        let well = report.components.iter().all(|line| line.mark == Mark::Ok);
+        Self {
+            api: report.api,
+            ok: well && report.problems.is_empty(),
+            ready: report.ready,
+            waiting_for: report.waiting_for,
+            version: report.version,
+            host: report.host,
+            services,
+            components: report.components,
+            problems: report.problems,
+        }
+    }
+}
+
 /// A backend that was taken out, and the end of its flows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
@@ -161,6 +208,12 @@ pub struct Service {
     /// Flows that were established at its backends over TCP, and how long that took; `null` when not known.
     #[serde(default)]
     pub connects: Option<Connects>,
+    /// What the front did for it; `null` when it has not said, or there is no front.
+    #[serde(default)]
+    pub http: Option<Http>,
+    /// What its registrations ask for beside that, without what is so by default; times are in seconds.
+    #[serde(default)]
+    pub options: serde_json::Map<String, serde_json::Value>,
     /// Its backends.
     pub backends: Vec<Backend>,
     /// Backends that are gone from the catalog and live on for their open flows.
@@ -207,6 +260,15 @@ pub struct Flows {
     pub failed: u64,
     /// Open flows.
     pub active: u64,
+}
+
+/// What the front did for a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Http {
+    /// Requests that have ended.
+    pub requests: u64,
+    /// Those among them that were answered with a status from 500 on.
+    pub errors: u64,
 }
 
 /// A backend with both levels of health and what they add up to, as three fields.
@@ -484,6 +546,9 @@ pub struct Refused {
 
 /// The path of the report.
 pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
+
+/// The path of the status.
+pub const STATUS_PATH: &str = "/api/v1/status";
 
 /// The path of drains.
 pub const DRAIN_PATH: &str = "/api/v1/drain";

@@ -37,7 +37,7 @@ use super::{
     readiness::Readiness,
     report::{
         CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH, Report,
-        SNAPSHOT_PATH, VIPS_PATH,
+        SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
     },
     trace::{self, TRACE_PATH},
     vips,
@@ -91,6 +91,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
         .route(SNAPSHOT_PATH, get(snapshot))
+        .route(STATUS_PATH, get(status))
         .route(DRAIN_PATH, post(action::drain))
         .route(CLIENTS_PATH, get(clients::list))
         .route(FLOWS_PATH, get(flows::list))
@@ -155,6 +156,10 @@ async fn status_page(State(desk): State<Desk>) -> Response {
 
 async fn snapshot(State(desk): State<Desk>) -> Json<Report> {
     Json(desk.report().await)
+}
+
+async fn status(State(desk): State<Desk>) -> Json<Status> {
+    Json(desk.report().await.into())
 }
 
 async fn ready(State(desk): State<Desk>) -> Response {

@@ -185,6 +185,14 @@ pub(crate) fn front() -> FrontStats {
     };
     FrontStats {
         backends: vec![backend("10.0.0.1:80", 0, 2), backend("10.0.2.1:80", 9, 4)],
+        requests: [("2xx", 199), ("5xx", 1)]
+            .map(|(class, count)| lb_front::RequestCount {
+                service: "www".to_owned(),
+                class: class.to_owned(),
+                reason: lb_front::Reason::Ok,
+                count,
+            })
+            .into(),
         services: vec![lb_front::ServiceStats {
             service: "www".to_owned(),
             queued: 0,

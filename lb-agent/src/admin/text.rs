@@ -29,6 +29,13 @@ pub fn count(n: usize, thing: &str) -> String {
     format!("{n} {thing}{plural}")
 }
 
+/// The part of `some` in `all` in percent, in hundredths; nothing without any.
+pub fn percent(some: u64, all: u64) -> Option<String> {
+    let (some, all) = (u128::from(some), u128::from(all));
+    let hundredths = (some * 20_000 + all).checked_div(2 * all)?;
+    Some(format!("{}.{:02}", hundredths / 100, hundredths % 100))
+}
+
 /// The text with every character made visible that a terminal or a reader's eye would obey: names and
 /// check output are written by others.
 pub fn visible(text: &str) -> Cow<'_, str> {
@@ -103,6 +110,15 @@ mod tests {
         assert!(!safe.chars().any(|c| obeyed(c) && c != '\n'), "{safe:?}");
         let back: Vec<String> = serde_json::from_str(&safe).unwrap();
         assert_eq!(back, [text]);
+    }
+
+    #[test]
+    fn a_part_is_told_in_hundredths_of_a_percent() {
+        assert_eq!(percent(0, 0), None);
+        assert_eq!(percent(1, 3).as_deref(), Some("33.33"));
+        assert_eq!(percent(2, 3).as_deref(), Some("66.67"));
+        assert_eq!(percent(5, 5).as_deref(), Some("100.00"));
+        assert_eq!(percent(1, u64::MAX).as_deref(), Some("0.00"));
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub(super) async fn stream(
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
         return nothing_known();
     };
-    let Some((name, _)) = meant(&snapshot, &wish.service) else {
+    let Some((name, _)) = meant(&snapshot, desk.pools, &wish.service) else {
         let why = format!(
             "there is no service {:?}: see `lb-agent services`",
             wish.service

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use lb_front::ChildArgs;
 
 use crate::{
@@ -65,6 +66,22 @@ pub enum Command {
                       Example:\n  lb-agent bundle -f help.tar.gz"
     )]
     Bundle(Box<BundleArgs>),
+    /// Prints what makes a shell complete commands and flags.
+    #[command(
+        after_help = "Example:\n  lb-agent completions bash > /usr/share/bash-completion/completions/lb-agent"
+    )]
+    Completions {
+        /// For which one.
+        shell: Shell,
+    },
+    /// Prints the page of the manual, or writes one for each command into a folder.
+    #[command(
+        after_help = "Examples:\n  lb-agent man | man -l -\n  lb-agent man /usr/share/man/man1"
+    )]
+    Man {
+        /// The folder; it must be there.
+        dir: Option<PathBuf>,
+    },
     /// Asks a running agent.
     #[command(flatten)]
     Ask(Ask),
@@ -73,7 +90,10 @@ pub enum Command {
 impl Command {
     /// Whether what it prints are rows.
     pub fn has_rows(&self) -> bool {
-        matches!(self, Self::Ask(_))
+        match self {
+            Self::Ask(ask) => !matches!(ask, Ask::Healthcheck | Ask::Top),
+            _ => false,
+        }
     }
 }
 
@@ -132,33 +152,34 @@ pub enum Ask {
     },
     /// List the open flows through VIPs: who has them, and where they go
     #[command(
-        after_help = "Examples:\n  lb-agent flows\n  lb-agent flows www_hello\n\nAt most 10000 are listed."
+        after_help = "Examples:\n  lb-agent flows\n  lb-agent flows www_hello --client 172.17.0.2\n  lb-agent flows --count-by backend\n\nAt most 10000 are listed."
     )]
-    Flows {
-        /// Only those of this service
-        service: Option<String>,
-    },
+    Flows(Wish),
+    /// Follow the busiest services and what goes wrong on the whole terminal
+    #[command(
+        after_help = "Keys: q ends, ? tells the others. Exit status: 2 without a terminal, 130 when it was interrupted.\n\n\
+                      Example:\n  lb-agent top"
+    )]
+    Top,
     /// Tell what a connect of one client to a service would do now, and why
     #[command(
-        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 www_hello\n  lb-agent explain 4711 db"
+        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 198.18.12.7:80\n  lb-agent explain 4711 db\n  lb-agent explain --host www.hello.localhost/api"
     )]
     Explain {
         /// `host`, the name or id of a container, or the number of a process
-        client: String,
-        /// The service
-        service: String,
+        #[arg(required_unless_present = "host")]
+        client: Option<String>,
+        /// The service, or its VIP with or without a port
+        #[arg(required_unless_present = "host", value_name = "SERVICE|VIP:PORT")]
+        service: Option<String>,
+        /// Tell where the front sends requests for this host instead
+        #[arg(long, value_name = "NAME[/PATH]", conflicts_with_all = ["client", "service"])]
+        host: Option<String>,
     },
     /// Show each decision for a service as the kernel takes it, until interrupted
-    #[command(
-        after_help = "Examples:\n  lb-agent trace www_hello\n  lb-agent trace www_hello --count 10 -o json\n\nJSON is one object a line."
-    )]
-    Trace {
-        /// The service
-        service: String,
-        /// End after so many decisions
-        #[arg(long, value_name = "N")]
-        count: Option<u64>,
-    },
+    #[command(after_help = "Exit status: 130 when it was interrupted.\n\n\
+                      Examples:\n  lb-agent trace www_hello --drops\n  lb-agent trace www_hello --count 10 -o json\n\nJSON is one object a line.")]
+    Trace(Watch),
     /// Take backends out of service: no new flows once it returns, established ones are cut after `lb_drain` (30 s)
     #[command(
         after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
@@ -170,6 +191,9 @@ pub enum Ask {
         /// End the drain instead
         #[arg(long)]
         undo: bool,
+        /// Return when no flow is left, or exit with 3 when they should have been cut and some are
+        #[arg(long, conflicts_with = "undo")]
+        wait: bool,
     },
     /// List the containers of this host with their networks, and what can be reached from them
     #[command(after_help = "Example:\n  lb-agent clients -o json")]
@@ -185,6 +209,62 @@ pub enum Ask {
         after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/lb-agent\", \"healthcheck\"]"
     )]
     Healthcheck,
+}
+
+/// Which flows to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct Wish {
+    /// Only those of this service
+    pub service: Option<String>,
+    /// The same
+    #[arg(
+        long = "service",
+        id = "named",
+        value_name = "SERVICE",
+        conflicts_with = "service"
+    )]
+    pub named: Option<String>,
+    /// Only those of this client: its address, the number or name of a process, or the id of a container
+    #[arg(long)]
+    pub client: Option<String>,
+    /// Only those to this backend: its id, `node/id`, or its address
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Count them instead, the most first
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub count_by: Option<CountBy>,
+}
+
+/// What to count flows by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CountBy {
+    /// Where they go.
+    Backend,
+    /// What they are for.
+    Service,
+    /// The address they come from.
+    Client,
+    /// The name of the process.
+    Command,
+}
+
+/// Which decisions to show.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Watch {
+    /// The service, or its VIP
+    pub service: String,
+    /// Only those of this client: `host`, the name of a container, or the number or name of a process
+    #[arg(long)]
+    pub client: Option<String>,
+    /// Only those for this backend: its id, `node/id`, or its address
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Only refusals
+    #[arg(long)]
+    pub drops: bool,
+    /// End after so many decisions
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
 }
 
 /// What can be done with virtual addresses.

@@ -46,14 +46,15 @@ fn values<'a>(services: &[&'a Service]) -> Vec<Row<'a>> {
 }
 
 /// A line for each backend, with the two levels of health and what they add up to.
-pub(super) fn rows(services: &[&Service], now_unix: u64, output: Output) -> Rows<17> {
+pub(super) fn rows(services: &[&Service], now_unix: u64, output: Output) -> Rows<18> {
     let full = matches!(output, Output::Wide | Output::Csv);
     let mut rows = Rows::new([
         words("SERVICE"),
         words("ID"),
         words("NODE"),
         words("ADDRESS"),
-        figures("WEIGHT"),
+        figures("WEIGHT").wide(),
+        figures("SHARE"),
         words("PROBE"),
         words("SINCE"),
         words("SOURCE"),
@@ -77,6 +78,7 @@ pub(super) fn rows(services: &[&Service], now_unix: u64, output: Output) -> Rows
                 backend.key.node.to_string(),
                 backend.address.to_string(),
                 weight(backend),
+                share(service, backend),
                 probe(backend.probe.state).to_owned(),
                 text::duration(since),
                 source(backend.source.state).to_owned(),
@@ -97,6 +99,7 @@ pub(super) fn rows(services: &[&Service], now_unix: u64, output: Output) -> Rows
                 service.name.clone(),
                 leaving.key.id.to_string(),
                 leaving.key.node.to_string(),
+                blank(),
                 blank(),
                 blank(),
                 blank(),
@@ -155,6 +158,18 @@ fn why(backend: &Backend, now_unix: u64, full: bool) -> String {
 fn on_front(backend: &Backend, of: impl Fn(&OnFront) -> u64) -> String {
     let front = backend.front.as_ref();
     front.map_or_else(|| "-".to_owned(), |front| of(front).to_string())
+}
+
+/// The part of a usable backend in the weights of all that are.
+fn share(service: &Service, backend: &Backend) -> String {
+    let weight = |it: &Backend| u64::from(it.weight) * u64::from(it.ramp);
+    let usable = service.backends.iter().filter(|it| it.state.usable());
+    let all: u64 = usable.map(weight).sum();
+    let own = match backend.state.usable() {
+        true => weight(backend),
+        false => 0,
+    };
+    text::percent(own, all).map_or_else(|| "-".to_owned(), |it| format!("{it} %"))
 }
 
 /// The weight, and what slow start leaves of it.

@@ -18,7 +18,7 @@ use crate::admin::{
     report::{
         ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, FLOWS_PATH,
         FlowList, PIN_PATH, PinOrder, RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH,
-        VIPS_PATH,
+        STATUS_PATH, Status, VIPS_PATH,
     },
     text::visible,
     trace::TRACE_PATH,
@@ -70,14 +70,28 @@ impl Client {
     pub(crate) async fn report(&self, patience: Duration) -> Result<Report, ClientError> {
         let answer = self.ask(Method::GET, SNAPSHOT_PATH, None, patience).await?;
         let body = self.success(answer)?;
-        match self.parse::<Report>(&body) {
-            Ok(report) if report.api == API => Ok(report),
-            read => {
-                // One of another version may read otherwise, or not at all.
-                let theirs = self.parse::<Version>(&body)?.api;
-                if theirs == API {
-                    return read;
-                }
+        self.current(&body, |report: &Report| report.api)
+    }
+
+    pub(super) async fn status(&self, patience: Duration) -> Result<Status, ClientError> {
+        let answer = self.ask(Method::GET, STATUS_PATH, None, patience).await?;
+        let body = self.success(answer)?;
+        self.current(&body, |status: &Status| status.api)
+    }
+
+    /// What is of our version; one of another may read otherwise, or not at all.
+    fn current<T: DeserializeOwned>(
+        &self,
+        body: &[u8],
+        api: impl Fn(&T) -> u32,
+    ) -> Result<T, ClientError> {
+        let read = self.parse(body);
+        if read.as_ref().is_ok_and(|it| api(it) == API) {
+            return read;
+        }
+        match self.parse::<Version>(body)?.api {
+            API => read,
+            theirs => {
                 let socket = self.socket.clone();
                 Err(ClientError::Version { socket, theirs })
             }

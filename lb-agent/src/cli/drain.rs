@@ -1,18 +1,32 @@
 //! `drain`: takes backends out of service, or back in.
 
+use std::{
+    io::{self, IsTerminal as _, Write},
+    time::Duration,
+};
+
 use super::{
-    Answer, Exit, Output, PATIENCE,
+    Answer, Exit, Failure, Output, PATIENCE,
     client::Client,
     json,
     table::{Rows, words},
 };
-use crate::admin::{
-    report::{DrainAnswer, DrainOrder},
-    text::visible,
+use crate::{
+    admin::{
+        compose::age,
+        report::{DrainAnswer, DrainOrder, Report},
+        text::{self, visible},
+    },
+    catalog::InstanceKey,
 };
 
 /// Orders it, and tells whether it is in force.
-pub(super) async fn drain(client: &Client, output: Output, target: &str, undo: bool) -> Answer {
+pub(super) async fn drain(
+    client: &Client,
+    output: Output,
+    target: &str,
+    undo: bool,
+) -> Result<(String, Exit, DrainAnswer), Failure> {
     let (service, backend) = match target.split_once('/') {
         Some((service, backend)) => (service, Some(backend.to_owned())),
         None => (target, None),
@@ -22,7 +36,103 @@ pub(super) async fn drain(client: &Client, output: Output, target: &str, undo: b
         backend,
         undo,
     };
-    drained(&client.drain(&order, PATIENCE).await?, output)
+    let answer = client.drain(&order, PATIENCE).await?;
+    let (text, exit) = drained(&answer, output)?;
+    Ok((text, exit, answer))
+}
+
+/// Tells on `err` how many flows are left, until none is or their time has passed.
+pub(super) async fn wait(
+    client: &Client,
+    answer: &DrainAnswer,
+    err: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let terminal = io::stderr().is_terminal();
+    let (mut told, mut end) = (String::new(), None);
+    let exit = loop {
+        let report = client.report(PATIENCE).await?;
+        let Left { flows, cut_unix } = left(&report, answer);
+        if flows == Some(0) {
+            break Exit::Fine;
+        }
+        // The cut is no longer announced once it is done.
+        end = cut_unix.or(end);
+        if end.is_some_and(|end| report.now_unix > end + PATIENCE.as_secs()) {
+            break Exit::Degraded;
+        }
+        let line = line(flows, end.map(|end| age(end, report.now_unix)));
+        if line != told {
+            // If standard error is gone, the exit status is all that is left.
+            let _ = match terminal {
+                true => write!(err, "\r\x1b[K{line}"),
+                false => writeln!(err, "{line}"),
+            };
+            let _ = err.flush();
+            told = line;
+        }
+        tokio::time::sleep(EVERY).await;
+    };
+    if terminal && !told.is_empty() {
+        let _ = write!(err, "\r\x1b[K");
+    }
+    if exit == Exit::Degraded {
+        let _ = writeln!(err, "{told}: see `lb-agent flows`");
+    }
+    Ok(exit)
+}
+
+/// What is left of a drain.
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    /// `None` when nobody says.
+    flows: Option<u64>,
+    /// When they are cut.
+    cut_unix: Option<u64>,
+}
+
+fn left(report: &Report, answer: &DrainAnswer) -> Left {
+    let services = report.services.iter().flatten();
+    let services: Vec<_> = services
+        .filter(|it| it.name == answer.service || it.service == answer.service)
+        .collect();
+    let of = |key: &InstanceKey| {
+        let backends = services.iter().flat_map(|it| &it.backends);
+        let mut backends = backends.filter(|it| it.key == *key);
+        let leaving = services.iter().flat_map(|it| &it.leaving);
+        let mut leaving = leaving.filter(|it| it.key == *key);
+        match (backends.next(), leaving.next()) {
+            (Some(backend), _) => backend.active,
+            (None, Some(leaving)) => Some(leaving.active),
+            // It has gone, and its last flow with it.
+            (None, None) => Some(0),
+        }
+    };
+    let flows = match report.services {
+        None => None,
+        Some(_) => answer.matched.iter().map(of).sum(),
+    };
+    let cuts = report.cuts.iter();
+    let cuts = cuts.filter(|cut| {
+        let key = cut.key.as_ref();
+        cut.service == answer.service && key.is_some_and(|key| answer.matched.contains(key))
+    });
+    Left {
+        flows,
+        cut_unix: cuts.map(|cut| cut.at_unix).max(),
+    }
+}
+
+fn line(flows: Option<u64>, until: Option<Duration>) -> String {
+    let flows = match flows {
+        None => "the flows that are left are not known".to_owned(),
+        Some(1) => "1 flow left".to_owned(),
+        Some(n) => format!("{n} flows left"),
+    };
+    match until {
+        None => flows,
+        Some(left) if left.is_zero() => format!("{flows}, to be cut now"),
+        Some(left) => format!("{flows}, cut in {}", text::duration(left)),
+    }
 }
 
 pub(super) fn drained(answer: &DrainAnswer, output: Output) -> Answer {
@@ -62,7 +172,7 @@ fn told(answer: &DrainAnswer) -> String {
         (false, true) => "to be drained",
         (false, false) => "to be in service again",
     };
-    let line = |key: &crate::catalog::InstanceKey| {
+    let line = |key: &InstanceKey| {
         let key = key.to_string();
         format!("{service}  {}  {word}\n", visible(&key))
     };
@@ -75,4 +185,45 @@ fn told(answer: &DrainAnswer) -> String {
         );
     }
     text
+}
+
+/// Between two looks at what is left.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{compose::compose, report::Cut, sample};
+
+    #[test]
+    fn the_flows_of_those_that_are_drained_are_counted() {
+        let (snapshot, stats) = (sample::snapshot(), sample::stats());
+        let mut report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        report.cuts = vec![Cut {
+            service: "www_hello".to_owned(),
+            key: Some(sample::key("file", "a")),
+            address: None,
+            at_unix: 1_700_000_012,
+            active: Some(4),
+        }];
+        let drained = |ids: &[&str]| DrainAnswer {
+            service: "www_hello".to_owned(),
+            matched: ids.iter().map(|id| sample::key("file", id)).collect(),
+            draining: true,
+            not_yet_in: Vec::new(),
+        };
+        let of = |ids: &[&str]| left(&report, &drained(ids));
+        let cut_unix = Some(1_700_000_012);
+        let flows = Some(6);
+        assert_eq!(of(&["a", "c", "gone"]), Left { flows, cut_unix });
+        let (flows, cut_unix) = (Some(0), None);
+        assert_eq!(of(&["c", "never"]), Left { flows, cut_unix });
+        let unknown = compose(sample::material(Some(&snapshot), None));
+        let flows = None;
+        assert_eq!(left(&unknown, &drained(&["a"])), Left { flows, cut_unix });
+        assert_eq!(
+            line(Some(6), Some(Duration::from_secs(12))),
+            "6 flows left, cut in 12 s"
+        );
+    }
 }

@@ -63,7 +63,7 @@ fn table_of(told: &Told) -> String {
     }
     let mut text: String = lines
         .into_iter()
-        .map(|(name, detail)| format!("{name:8}  {detail}\n"))
+        .map(|(name, detail)| format!("{name:8}  {}\n", visible(&detail)))
         .collect();
     text.push('\n');
     text.push_str(&backends(&told.explanation.backends).text(true));

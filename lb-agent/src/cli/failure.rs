@@ -18,6 +18,14 @@ pub(super) enum Failure {
     NotKnown,
     #[error("there is no service {0:?}: see `lb-agent services`")]
     NoService(String),
+    #[error("no service answers to {0:?} at the front: see `lb-agent services`")]
+    NoHost(String),
+    #[error(
+        "the front refuses {0:?}: services share that host, and readers disagree which of them the path means"
+    )]
+    Ambiguous(String),
+    #[error("top draws on a terminal, and this is none: see `lb-agent services`")]
+    NoTerminal,
     #[error("the agent has ended, and the trace with it")]
     Ended,
     #[error("cannot print: {0}")]

@@ -11,11 +11,15 @@ mod drain;
 mod explain;
 mod failure;
 mod flows;
+mod host;
 mod options;
+pub mod pages;
+mod progress;
 mod services;
 mod status;
 mod table;
 mod terminal;
+mod top;
 mod trace;
 mod vip;
 
@@ -31,22 +35,27 @@ use serde::Serialize;
 pub(crate) use self::client::Client;
 use self::client::ClientError;
 pub use self::{
-    ask::{Ask, Cli, Command, Options, Output, Vip},
+    ask::{Ask, Cli, Command, CountBy, Options, Output, Vip, Watch, Wish},
+    progress::Progress,
     terminal::Style,
 };
 use self::{client::Client, failure::Failure};
 use crate::admin::report::Report;
 
 /// How a command ended; the numbers are part of the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
     /// All is well.
     Fine = 0,
     /// It failed.
     Failed = 1,
+    /// It was asked for what cannot be.
+    Usage = 2,
     /// It worked, and something is degraded or not in force yet.
     Degraded = 3,
+    /// Somebody interrupted it.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -61,8 +70,16 @@ pub fn execute(options: &Options, ask: &Ask) -> ExitCode {
         .enable_all()
         .build();
     let style = Style::of_stdout();
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    // Not locked: progress is told by a thread.
+    let (mut out, mut err) = (io::stdout(), io::stderr());
     let exit = match runtime {
+        Ok(runtime) if *ask == Ask::Top && top::is_possible() => {
+            let followed = runtime.block_on(top::follow(client(options), style));
+            followed.unwrap_or_else(|failure| {
+                let _ = writeln!(err, "{}", failure.told(options.output));
+                Exit::Failed
+            })
+        }
         Ok(runtime) => runtime.block_on(perform(options, ask, style, &mut out, &mut err)),
         Err(error) => {
             // If standard error is gone too, the exit status is all that is left.
@@ -81,28 +98,42 @@ pub async fn perform(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Exit {
-    let socket = options.socket.as_deref();
-    let client = Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)));
+    let client = client(options);
     let answered = match ask {
-        Ask::Trace { service, count } => {
-            trace::follow(&client, service, *count, options.output, out).await
-        }
+        Ask::Trace(watch) => trace::follow(&client, watch, options.output, out).await,
+        Ask::Top => Err(Failure::NoTerminal),
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients::clients(&client, options.output).await,
-        Ask::Flows { service } => flows::flows(&client, options.output, service.as_deref()).await,
+        Ask::Flows(wish) => flows::flows(&client, options.output, wish).await,
         Ask::Explain {
-            client: who,
-            service,
+            client: Some(who),
+            service: Some(service),
+            ..
         } => explain::explain(&client, options.output, who, service).await,
+        Ask::Explain { host, .. } => {
+            let host = host.as_deref().unwrap_or_default();
+            host::explain(&client, options.output, host).await
+        }
         Ask::Vip(order) => vip::vip(&client, options.output, order).await,
         Ask::Options => options::list(options.output),
-        Ask::Drain { target, undo } => drain::drain(&client, options.output, target, *undo).await,
-        Ask::Status => report(&client)
-            .await
-            .and_then(|report| status::status(&report, options.output, style)),
-        Ask::Services { name } => report(&client)
-            .await
-            .and_then(|report| services::services(&report, options.output, name.as_deref())),
+        Ask::Drain { target, undo, wait } => {
+            let ordered = drain::drain(&client, options.output, target, *undo).await;
+            match (ordered, *wait) {
+                (Ok((text, exit, answer)), true) => match trace::print(out, &text) {
+                    Err(failure) => Err(failure),
+                    // Whoever has seen enough waits all the same.
+                    Ok(_) => {
+                        let left = drain::wait(&client, &answer, err).await;
+                        left.map(|left| (String::new(), exit.max(left)))
+                    }
+                },
+                (ordered, _) => ordered.map(|(text, exit, _)| (text, exit)),
+            }
+        }
+        Ask::Status => status::status(&client, options.output, style).await,
+        Ask::Services { name } => {
+            services::services(&client, options.output, name.as_deref()).await
+        }
         Ask::Backends { service } => report(&client)
             .await
             .and_then(|report| backends::backends(&report, options.output, service.as_deref())),
@@ -112,7 +143,10 @@ pub async fn perform(
         Err(failure) => {
             // If standard error is gone too, the exit status is all that is left.
             let _ = writeln!(err, "{}", failure.told(options.output));
-            return Exit::Failed;
+            return match failure {
+                Failure::NoTerminal => Exit::Usage,
+                _ => Exit::Failed,
+            };
         }
     };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -127,6 +161,11 @@ pub async fn perform(
 }
 
 type Answer = Result<(String, Exit), Failure>;
+
+fn client(options: &Options) -> Client {
+    let socket = options.socket.as_deref();
+    Client::new(socket.unwrap_or(Path::new(DEFAULT_SOCKET)))
+}
 
 async fn report(client: &Client) -> Result<Report, Failure> {
     Ok(client.report(PATIENCE).await?)

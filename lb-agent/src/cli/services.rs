@@ -1,22 +1,57 @@
 //! `services`: all of them, or all there is to say of some.
 
 use super::{
-    Answer, Exit, Failure, Output, backends,
+    Answer, Exit, Failure, Output, PATIENCE, backends,
+    client::Client,
     table::{Rows, figures, known, percentile, words},
 };
-use crate::admin::{
-    report::{Flows, Report, Service},
-    text::visible,
+use crate::{
+    admin::{
+        compose::age,
+        report::{Flows, Report, Service},
+        text::{self, visible},
+    },
+    vip::Entry,
 };
 
-/// A line for each service, or those that `name` means with their backends.
-pub(super) fn services(report: &Report, output: Output, name: Option<&str>) -> Answer {
+/// A line for each service, or those that `name` means with all there is to say of them.
+pub(super) async fn services(client: &Client, output: Output, name: Option<&str>) -> Answer {
+    let report = client.report(PATIENCE).await?;
+    let vips = match (output, name) {
+        // What their addresses are is told without, if nobody can say why.
+        (Output::Table | Output::Wide, Some(_)) => client.vips(PATIENCE).await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    print(&report, &vips, output, name)
+}
+
+pub(super) fn print(report: &Report, vips: &[Entry], output: Output, name: Option<&str>) -> Answer {
     let chosen = choose(report, name)?;
     let text = match (output, name) {
-        (Output::Table | Output::Wide, Some(_)) => details(&chosen, report.now_unix, output),
+        (Output::Table | Output::Wide, Some(_)) => {
+            stale(report) + &details(report, vips, &chosen, output)
+        }
         _ => rows(&chosen).print(output, &chosen)?,
     };
     Ok((text, Exit::Fine))
+}
+
+/// That a source does not answer, and how old is what is told.
+fn stale(report: &Report) -> String {
+    let failing = report.sources.iter().filter_map(|(name, source)| {
+        let error = source.error.as_deref()?;
+        let age = source.updated_unix.map(|it| age(report.now_unix, it));
+        Some(match age {
+            None => format!("source {name} has never answered: {error}"),
+            Some(age) => format!(
+                "what source {name} says is {} old: {error}",
+                text::duration(age)
+            ),
+        })
+    });
+    failing
+        .map(|line| format!("! {}\n", visible(&line)))
+        .collect()
 }
 
 /// All services, or those that `name` means: by the name shown, by label, or a service with its parts.
@@ -43,7 +78,7 @@ pub(super) fn choose<'a>(
 }
 
 /// A line for each service.
-fn rows(services: &[&Service]) -> Rows<12> {
+fn rows(services: &[&Service]) -> Rows<14> {
     let mut rows = Rows::new([
         words("SERVICE"),
         words("STATE"),
@@ -55,9 +90,12 @@ fn rows(services: &[&Service]) -> Rows<12> {
         figures("FLOWS"),
         figures("REFUSED"),
         figures("FAILED"),
-        figures("P50"),
+        figures("REQUESTS"),
+        figures("5XX %"),
+        figures("P50").wide(),
         figures("P99"),
     ]);
+    let none = || "-".to_owned();
     for service in services {
         let flows = service.flows;
         rows.push([
@@ -71,6 +109,10 @@ fn rows(services: &[&Service]) -> Rows<12> {
             known(flows.map(|flows| flows.total)),
             known(flows.map(|flows| flows.refused)),
             known(flows.map(|flows| flows.failed)),
+            service
+                .http
+                .map_or_else(none, |http| http.requests.to_string()),
+            errors(service).unwrap_or_else(none),
             percentile(service.connects.as_ref(), |it| it.p50_microseconds),
             percentile(service.connects.as_ref(), |it| it.p99_microseconds),
         ]);
@@ -79,33 +121,82 @@ fn rows(services: &[&Service]) -> Rows<12> {
 }
 
 /// All there is to say of some services.
-fn details(services: &[&Service], now_unix: u64, output: Output) -> String {
+fn details(report: &Report, vips: &[Entry], services: &[&Service], output: Output) -> String {
     let each = services.iter().map(|service| {
-        let hosts: Vec<_> = service.hosts.iter().map(|host| visible(host)).collect();
-        let vips: Vec<_> = [Some(vip(service)), service.vip6.map(|it| it.to_string())]
-            .into_iter()
-            .flatten()
-            .collect();
-        let mut text = format!(
-            "{}  {}\n  vip      {}, ports {}\n  balance  {}, check {}\n",
-            visible(&service.name),
-            service.state.as_str(),
-            vips.join(" and "),
-            ports(service),
-            service.balance,
-            visible(&service.check),
-        );
-        if !hosts.is_empty() {
-            text.push_str(&format!("  hosts    {}\n", hosts.join(" ")));
-        }
-        if let Some(flows) = service.flows {
-            text.push_str(&format!("  flows    {}\n", counted(&flows)));
+        let mut text = format!("{}  {}\n", visible(&service.name), service.state.as_str());
+        for (name, detail) in lines(report, vips, service) {
+            text += &format!("  {name:9}{}\n", visible(&detail));
         }
         text.push('\n');
-        text.push_str(&backends::rows(&[service], now_unix, output).text(output == Output::Wide));
-        text
+        let backends = backends::rows(&[service], report.now_unix, output);
+        text + &backends.text(output == Output::Wide)
     });
     each.collect::<Vec<_>>().join("\n")
+}
+
+fn lines(report: &Report, vips: &[Entry], service: &Service) -> Vec<(&'static str, String)> {
+    let twin = service.vip6.map(|twin| format!(" and {twin}"));
+    let origin = vips.iter().find(|it| Some(it.address) == service.vip);
+    let origin = origin.map(|it| {
+        let since = it.since_unix.map(|since| age(report.now_unix, since));
+        let since = since.map(|since| format!(" since {}", text::duration(since)));
+        format!(" by {}{}", it.how, since.unwrap_or_default())
+    });
+    let mut lines = vec![
+        (
+            "vip",
+            format!(
+                "{}{}{}, ports {}",
+                vip(service),
+                twin.unwrap_or_default(),
+                origin.unwrap_or_default(),
+                ports(service)
+            ),
+        ),
+        (
+            "balance",
+            format!("{}, check {}", service.balance, service.check),
+        ),
+    ];
+    let options = service.options.iter();
+    lines.extend(options.map(|(name, value)| ("option", format!("{name} = {}", plain(value)))));
+    lines.extend(service.hosts.iter().map(|host| ("route", host.clone())));
+    if let Some(flows) = service.flows {
+        lines.push(("flows", counted(&flows)));
+    }
+    if let Some(http) = service.http {
+        let errors = errors(service).map(|percent| format!(", 5xx {percent} %"));
+        let errors = errors.unwrap_or_default();
+        lines.push(("requests", format!("{}{errors}", http.requests)));
+    }
+    let problems = report.problems.iter();
+    let problems = problems.filter(|problem| concerns(&problem.subject, service));
+    lines.extend(problems.map(|it| ("problem", format!("{}: {}", it.subject, it.message))));
+    lines
+}
+
+/// Whether a problem is one of the service or of an instance of it: a refused tag, a collision.
+fn concerns(subject: &str, service: &Service) -> bool {
+    match subject.split_once(' ') {
+        Some(("service", name)) => {
+            name == service.name || name == service.service || name == service.label
+        }
+        Some(("instance", key)) => service.backends.iter().any(|it| it.key.to_string() == key),
+        _ => false,
+    }
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Answers of the front with a status from 500 on, in percent.
+fn errors(service: &Service) -> Option<String> {
+    let http = service.http?;
+    text::percent(http.errors, http.requests)
 }
 
 fn counted(flows: &Flows) -> String {

@@ -6,19 +6,14 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use super::{
-    backends::backends,
-    drain::drained,
-    services::{choose, services},
-    status::status,
-    *,
-};
+use super::{backends::backends, drain::drained, services::choose, *};
 use crate::{
     admin::{
         compose::compose,
         report::{DrainAnswer, Flow, FlowList, Mark},
         sample,
     },
+    catalog::Problem,
     clients::{Client, Standing},
     vip::{Entry, How},
 };
@@ -26,6 +21,14 @@ use crate::{
 fn sample_report() -> Report {
     let (snapshot, stats) = (sample::snapshot(), sample::stats());
     compose(sample::material(Some(&snapshot), Some(&stats)))
+}
+
+fn status(report: &Report, output: Output, style: Style) -> Answer {
+    status::print(&report.clone().into(), output, style)
+}
+
+fn services(report: &Report, output: Output, name: Option<&str>) -> Answer {
+    services::print(report, &[], output, name)
 }
 
 fn text(answer: Answer) -> String {
@@ -55,6 +58,34 @@ fn options_may_stand_behind_the_command() {
     };
     let service = Some("db".to_owned());
     assert_eq!(ask, Ask::Backends { service });
+}
+
+#[test]
+fn arguments_that_exclude_each_other_are_refused() {
+    let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+    let taken = [
+        "lb-agent explain host www",
+        "lb-agent explain --host www.localhost/a",
+        "lb-agent flows www --count-by command",
+        "lb-agent flows --service www --client 10.0.0.1",
+        "lb-agent drain www/a --wait",
+        "lb-agent services -o wide",
+    ];
+    for line in taken {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+    let refused = [
+        "lb-agent explain host",
+        "lb-agent explain host www --host www.localhost",
+        "lb-agent explain",
+        "lb-agent flows www --service www",
+        "lb-agent flows --count-by age",
+        "lb-agent drain www --wait --undo",
+        "lb-agent completions tcsh",
+    ];
+    for line in refused {
+        assert!(parse(line).is_err(), "{line}");
+    }
 }
 
 #[test]
@@ -163,7 +194,8 @@ fn flows_are_a_table_and_what_is_not_in_it_is_said() {
             "established",
             "1 min 15 s",
         ];
-        [&flow[..], &[pid, command, container, "4026532178"]].concat()
+        let rest = [pid, command, container, "0", "4026532178", "75"];
+        [&flow[..], &rest].concat()
     };
     assert_eq!(lines[0].len(), lines[1].len());
     assert_eq!(lines[2], line("gone", "gone", "?", "?", "-"));
@@ -191,30 +223,51 @@ fn status_is_fine_when_every_line_is() {
 fn services_are_a_table() {
     let text = text(services(&sample_report(), Output::Table, None));
     let expect = "\
-SERVICE        STATE     VIP          PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED    P50     P99
-db             refused   none         5432      0/1       0      0        0       0      -       -
-www            ok        198.18.0.9   any       1/1       0      0        0       0      -       -
-www.world.dev  ok        198.18.0.9   any       1/1       0      0        0       0      -       -
-www_hello      degraded  198.18.12.7  any       1/3       6   1204        3       1  32 µs  384 µs
+SERVICE        STATE     VIP          PORTS  USABLE  ACTIVE  FLOWS  REFUSED  FAILED  REQUESTS  5XX %     P99
+db             refused   none         5432      0/1       0      0        0       0         -      -       -
+www            ok        198.18.0.9   any       1/1       0      0        0       0         -      -       -
+www.world.dev  ok        198.18.0.9   any       1/1       0      0        0       0         -      -       -
+www_hello      degraded  198.18.12.7  any       1/3       6   1204        3       1         -      -  384 µs
 ";
     assert_eq!(text, expect);
 }
 
 #[test]
 fn a_service_is_shown_with_its_backends() {
-    let text = text(services(&sample_report(), Output::Table, Some("www_hello")));
+    let mut report = sample_report();
+    report
+        .problems
+        .push(Problem::new("instance file/b", "lb_weight is no number"));
+    let hello = &mut report.services.as_mut().unwrap()[3];
+    hello.options.insert("drain".to_owned(), 90.into());
+    let pin = Entry {
+        address: Ipv4Addr::new(198, 18, 12, 7),
+        how: How::Pin,
+        since_unix: Some(report.now_unix - 60),
+        ..vip_list().remove(0)
+    };
+    let text = text(services::print(
+        &report,
+        &[pin],
+        Output::Table,
+        Some("www_hello"),
+    ));
     let expect = "\
+! what source consul says is 3 min 12 s old: no leader
 www_hello  degraded
-  vip      198.18.12.7 and fd62:6c62:76:1::c07, ports any
+  vip      198.18.12.7 and fd62:6c62:76:1::c07 by pin since 1 min 0 s, ports any
   balance  least-conn, check http /
-  hosts    http://www.hello.localhost/ www.hello
+  option   drain = 90
+  route    http://www.hello.localhost/
+  route    www.hello
   flows    1204, 6 active, 1 failed, 3 refused (no-backend 2, denied 1)
+  problem  instance file/b: lb_weight is no number
 
-SERVICE    ID    NODE  ADDRESS      WEIGHT  PROBE  SINCE  SOURCE   STATE     ACTIVE  FAILED  WHY
-www_hello  a     file  10.0.0.1:80       1  up     41 s   passing  usable         4       0
-www_hello  b     file  10.0.0.2:80       1  down   41 s   passing  l4_down        0       0  connection refused
-www_hello  c     file  10.0.0.3:80       1  up     41 s   passing  draining       0       0
-www_hello  gone  file                                              leaving        2          no longer registered
+SERVICE    ID    NODE  ADDRESS         SHARE  PROBE  SINCE  SOURCE   STATE     ACTIVE  FAILED  WHY
+www_hello  a     file  10.0.0.1:80  100.00 %  up     41 s   passing  usable         4       0
+www_hello  b     file  10.0.0.2:80    0.00 %  down   41 s   passing  l4_down        0       0  connection refused
+www_hello  c     file  10.0.0.3:80    0.00 %  up     41 s   passing  draining       0       0
+www_hello  gone  file                                                leaving        2          no longer registered
 ";
     assert_eq!(text, expect);
 }
@@ -223,8 +276,8 @@ www_hello  gone  file                                              leaving      
 fn slow_start_shows_beside_the_weight() {
     let mut report = sample_report();
     report.services.as_mut().unwrap()[3].backends[0].ramp = 55;
-    let text = text(backends(&report, Output::Table, Some("www_hello")));
-    assert!(text.contains("  1 at 55 %  up"), "{text}");
+    let text = text(backends(&report, Output::Wide, Some("www_hello")));
+    assert!(text.contains("  1 at 55 %  100.00 %  up"), "{text}");
 }
 
 #[test]
@@ -274,9 +327,9 @@ fn clients_are_a_table() {
     let all = container_list();
     let expect = "\
 CONTAINER   NETWORKS    ADDRESSES   REACHES                    COOKIE
-db          back        172.18.0.2  its networks               4107
-web         back front  172.18.0.2  its networks and the host  4107
-lost\\u{1b}              172.18.0.2  nothing                    4107
+db          back        172.18.0.2  its networks                 4107
+web         back front  172.18.0.2  its networks and the host    4107
+lost\\u{1b}              172.18.0.2  nothing                      4107
 ";
     assert_eq!(clients::rows(&all).text(false), expect);
 }
@@ -388,6 +441,8 @@ fn json_names_are_kept() {
     let status = value(&text(status(&report, Output::Json, Style::Plain)));
     assert_eq!(status["ok"], false);
     assert_eq!(status["components"][0]["mark"], "ok");
+    let counts = serde_json::json!({ "ok": 2, "degraded": 1, "refused": 1 });
+    assert_eq!(status["services"], counts);
 }
 
 #[test]

@@ -4,21 +4,23 @@ use std::io::{self, Write};
 
 use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
 
-use super::{Answer, Exit, Failure, Output, PATIENCE, client::Client, table::csv_line};
+use super::{
+    Answer, Exit, Failure, Output, PATIENCE, Watch, client::Client, flows::is_backend,
+    table::csv_line,
+};
 use crate::admin::{
     text::{visible, visible_json},
     trace::{Decided, Line},
 };
 
-/// Prints the decisions for a service, as many as are wanted.
+/// Prints the decisions that are wished for, as many as are wanted.
 pub(super) async fn follow(
     client: &Client,
-    service: &str,
-    count: Option<u64>,
+    watch: &Watch,
     output: Output,
     out: &mut dyn Write,
 ) -> Answer {
-    let mut lines = client.trace(service, PATIENCE).await?;
+    let mut lines = client.trace(&watch.service, PATIENCE).await?;
     let fine = Ok((String::new(), Exit::Fine));
     // By the head the reader knows that decisions are told from now on.
     let head = match output {
@@ -29,12 +31,19 @@ pub(super) async fn follow(
     if !print(out, &head)? {
         return fine;
     }
-    let mut left = count;
+    let mut left = watch.count;
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
     while left != Some(0) {
-        let line = lines.next().await.ok_or(Failure::Ended)?;
+        let line = tokio::select! {
+            line = lines.next() => line.ok_or(Failure::Ended)?,
+            _ = &mut interrupted => return Ok((String::new(), Exit::Interrupted)),
+        };
         let said: Line = serde_json::from_slice(&line)?;
-        let text = print_line(&said, output)?;
-        if !print(out, &text)? {
+        if !wished(&said, watch) {
+            continue;
+        }
+        if !print(out, &print_line(&said, output)?)? {
             return fine;
         }
         if let (Line::Decision(_), Some(left)) = (said, &mut left) {
@@ -44,8 +53,27 @@ pub(super) async fn follow(
     fine
 }
 
+/// What is missing is told to everybody: it may have been theirs.
+fn wished(line: &Line, watch: &Watch) -> bool {
+    let Line::Decision(it) = line else {
+        return true;
+    };
+    let client = watch.client.as_deref().is_none_or(|client| {
+        let pid = it.pid.map(|pid| pid.to_string());
+        it.container.as_deref() == Some(client)
+            || pid.as_deref() == Some(client)
+            || it.command.as_deref() == Some(client)
+            || client == "host" && it.view == Some(HOST_VIEW)
+    });
+    let backend = watch
+        .backend
+        .as_deref()
+        .is_none_or(|backend| is_backend(backend, it.backend.as_deref(), it.address));
+    client && backend && (it.refused.is_some() || !watch.drops)
+}
+
 /// Whether there is still a reader.
-fn print(out: &mut dyn Write, text: &str) -> Result<bool, Failure> {
+pub(super) fn print(out: &mut dyn Write, text: &str) -> Result<bool, Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -210,5 +238,36 @@ TIME              PID  COMMAND          CONTAINER         VIEW        VIP       
 22:13:20.042        ?  ?                -                 host        198.18.12.7:80         tcp    refused: no-path
 ";
         assert_eq!(HEAD.to_owned() + &text, expect);
+    }
+
+    #[test]
+    fn decisions_are_told_apart_by_client_backend_and_verdict() {
+        let line = |it: Decided| Line::Decision(Box::new(it));
+        let by = |client: Option<&str>, backend: Option<&str>, drops| {
+            let watch = Watch {
+                service: "www_hello".to_owned(),
+                client: client.map(str::to_owned),
+                backend: backend.map(str::to_owned),
+                drops,
+                count: None,
+            };
+            let refused = Decided {
+                refused: Some("denied".to_owned()),
+                view: Some(HOST_VIEW),
+                container: None,
+                backend: None,
+                address: None,
+                ..granted()
+            };
+            assert!(wished(&Line::Lost { lost: 1 }, &watch));
+            [granted(), refused].map(|it| wished(&line(it), &watch))
+        };
+        assert_eq!(by(None, None, false), [true, true]);
+        assert_eq!(by(None, None, true), [false, true]);
+        assert_eq!(by(Some("web"), None, false), [true, false]);
+        assert_eq!(by(Some("host"), None, false), [false, true]);
+        assert_eq!(by(Some("4711"), None, false), [true, true]);
+        assert_eq!(by(None, Some("a"), false), [true, false]);
+        assert_eq!(by(None, Some("b"), false), [false, false]);
     }
 }

@@ -34,8 +34,8 @@ use super::{
     listeners::Listeners,
     show::{
         Changes, certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
-        docker_figures, docker_line, follow, front_figures, front_line,
-        reconcile_figures, registrar_line, removal_figures, routes_figures,
+        docker_figures, docker_line, follow, front_figures, front_line, reconcile_figures,
+        registrar_line, removal_figures, routes_figures,
     },
 };
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use lb_agent::{
     admin,
-    cli::{self, Ask, Exit, Options, Output, Style, Vip},
+    cli::{self, Ask, Exit, Options, Output, Style, Vip, Watch, Wish},
     clients::{Clients, Standing},
     drain::DrainOutcome,
     trace::{Decision, Told},
@@ -51,10 +51,13 @@ async fn the_commands_ask_the_live_agent() {
 #[tokio::test]
 async fn a_trace_prints_what_is_told_and_how_much_is_missing() {
     let mut agent = Agent::start().await;
-    let ask = Ask::Trace {
+    let ask = Ask::Trace(Watch {
         service: "www_hello".to_owned(),
+        client: None,
+        backend: None,
+        drops: false,
         count: Some(2),
-    };
+    });
     let asking = ask_at(agent.socket.clone(), Output::Json, ask);
     let telling = async {
         let request = agent.traces.recv().await.unwrap();
@@ -124,8 +127,12 @@ async fn clients_are_listed_once_they_are_known() {
 #[tokio::test]
 async fn flows_that_nobody_can_list_and_services_that_nobody_has_are_told() {
     let agent = Agent::start().await;
-    let service = |name: &str| Ask::Flows {
-        service: Some(name.to_owned()),
+    let service = |name: &str| {
+        let service = Some(name.to_owned());
+        Ask::Flows(Wish {
+            service,
+            ..Wish::default()
+        })
     };
     let (exit, out, err) = agent.ask(Output::Table, service("no such&one")).await;
     assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
@@ -213,13 +220,15 @@ async fn a_drain_by_command_goes_there_and_comes_back() {
     };
     let there = async {
         let target = "www_hello/file/a".to_owned();
-        let undo = false;
-        let (exit, out, _) = agent.ask(Output::Table, Ask::Drain { target, undo }).await;
+        let (undo, wait) = (false, false);
+        let order = Ask::Drain { target, undo, wait };
+        let (exit, out, _) = agent.ask(Output::Table, order).await;
         assert_eq!(exit, Exit::Fine);
         assert!(out.starts_with("www_hello  file/a  draining"), "{out}");
         let target = "db".to_owned();
         let undo = true;
-        let (exit, out, err) = agent.ask(Output::Table, Ask::Drain { target, undo }).await;
+        let order = Ask::Drain { target, undo, wait };
+        let (exit, out, err) = agent.ask(Output::Table, order).await;
         assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
         assert_eq!(err, "lb-agent: there is no service db\\u{1b}[2J\n");
     };

@@ -3,5 +3,8 @@
 
 mod agent;
 mod commands;
+mod golden;
 mod http;
+mod speed;
+mod top;
 mod values;
