@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 
@@ -17,8 +17,23 @@ use super::Cli;
 /// When it cannot be printed.
 pub fn completions(shell: Shell) -> io::Result<()> {
     let mut text = Vec::new();
-    generate(shell, &mut Cli::command(), NAME, &mut text);
+    generate(shell, &mut offered(), NAME, &mut text);
+    if shell == Shell::Bash {
+        // For bash clap_complete 4.6 writes the hyphen of our name in two ways, and so finds no words of subcommands.
+        let same = String::from_utf8_lossy(&text).replace("lb__agent", "lb__subcmd__agent");
+        return print(same.as_bytes());
+    }
     print(&text)
+}
+
+/// The definition without what is hidden.
+fn offered() -> Command {
+    let all = Cli::command();
+    let commands = all.get_subcommands().filter(|it| !it.is_hide_set());
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(all.get_arguments().cloned())
+        .subcommands(commands.cloned())
 }
 
 /// Writes a page for each command into `folder`, or prints that of the program.

@@ -155,7 +155,7 @@ fn row(line: &Line) -> String {
         text(&decided.container, "-"),
         view(decided.view),
         decided.vip.to_string(),
-        decided.protocol,
+        visible(&decided.protocol),
         decision(decided),
     )
 }
