@@ -5,11 +5,13 @@
 //! ends and removes it even when its owner was killed. What the demo, the benches and the kernel tests make of
 //! these is theirs.
 //!
-//! [`fuzz`] is another thing: what fuzzing has found runs again in the tests of several crates.
+//! [`fuzz`] and [`markdown`] are other things: what fuzzing has found runs again in the tests of several crates, and
+//! documents are read by those that show that they are true.
 
 mod cgroup;
 mod docker;
 pub mod fuzz;
+pub mod markdown;
 mod netns;
 mod process;
 mod socket;

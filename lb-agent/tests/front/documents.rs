@@ -24,6 +24,7 @@ use lb_agent::{
     snapshot::{ProbeState, Snapshot},
 };
 use lb_front::{Limits, Settings, routes::RoutesChange};
+use lb_testkit::markdown::{Block, blocks};
 
 use crate::{
     kit::{Answer, Backend, Reply, Seen, TestFront, eventually, golden, ok, refusing},
@@ -31,30 +32,6 @@ use crate::{
 };
 
 const TEXT: &str = include_str!("../../../docs/http.md");
-
-/// A fenced block: the line of its fence in the text, its language, what is in it.
-struct Block<'t> {
-    line: usize,
-    language: &'t str,
-    text: String,
-}
-
-fn blocks(text: &str) -> Vec<Block<'_>> {
-    let mut blocks = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((at, line)) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
-            let inner = lines.by_ref().map(|(_, line)| line);
-            let inner: Vec<_> = inner.take_while(|line| *line != "```").collect();
-            blocks.push(Block {
-                line: at + 1,
-                language,
-                text: inner.join("\n"),
-            });
-        }
-    }
-    blocks
-}
 
 /// The front with the services of one example.
 struct Example {
