@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Docs => {
             setup::programs()?;
-            // The test that compares them writes them, too.
+            // The tests that compare them write them, too.
             let mut write = shell::cargo();
             write
                 .args([
@@ -76,7 +76,7 @@ fn main() -> anyhow::Result<()> {
                     "lb-agent",
                     "--lib",
                 ])
-                .args(["--", "options::table"])
+                .args(["--", "the_documented_"])
                 .env("LB_WRITE_DOCS", "1");
             shell::run(&mut write)
         }

@@ -12,6 +12,7 @@ mod explain;
 mod failure;
 mod flows;
 mod host;
+pub mod markdown;
 mod options;
 pub mod pages;
 mod progress;

@@ -17,6 +17,7 @@ mod resolve;
 mod resolver;
 mod secret;
 mod shown;
+pub mod table;
 mod uninstall;
 
 use std::{

@@ -172,6 +172,8 @@ pub fn markdown() -> String {
 
 #[cfg(test)]
 mod tests {
+    use lb_testkit::markdown::has_what_is_made;
+
     use super::*;
 
     #[test]
@@ -194,24 +196,10 @@ mod tests {
         assert_eq!(found("lb_"), None);
     }
 
-    /// `cargo xtask docs` sets `LB_WRITE_DOCS`, and then this writes what it else demands.
     #[test]
     fn the_documented_options_are_those_of_the_code() {
-        const BEGIN: &str =
-            "<!-- made from lb-agent/src/options/table.rs by `cargo xtask docs`: -->\n";
-        const END: &str = "<!-- end of what is made -->\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/options.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let (before, rest) = text.split_once(BEGIN).unwrap();
-        let (documented, after) = rest.split_once(END).unwrap();
-        let table = format!("\n{}\n", markdown());
-        if std::env::var_os("LB_WRITE_DOCS").is_some() {
-            std::fs::write(path, [before, BEGIN, &table, END, after].concat()).unwrap();
-            return;
-        }
-        assert!(
-            documented == table,
-            "docs/options.md is not what the code says: run `cargo xtask docs`"
-        );
+        let source = "lb-agent/src/options/table.rs";
+        let is_so = has_what_is_made("docs/options.md", source, &markdown()).unwrap();
+        assert!(is_so, "run `cargo xtask docs`");
     }
 }
