@@ -40,6 +40,7 @@ pub(crate) fn test() -> Result<()> {
     let dig = packages::dig(&tools())?;
     let pebble = packages::pebble(&tools())?;
     let prometheus = packages::prometheus(&tools())?;
+    let compose = packages::compose(&tools())?;
     // The tests of lb-bench start the agent's program.
     run(cargo().args(["build", "--quiet", "--locked", "--package", "lb-agent"]))?;
     for group in GROUPS {
@@ -52,7 +53,8 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_RIVALS", &rivals)
             .env("LB_DIG", &dig)
             .env("LB_PEBBLE", &pebble)
-            .env("LB_PROMETHEUS", &prometheus))?;
+            .env("LB_PROMETHEUS", &prometheus)
+            .env("LB_COMPOSE", &compose))?;
     }
     for (name, source) in [
         ("demo", demo::Kind::File),

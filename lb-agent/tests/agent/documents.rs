@@ -1,4 +1,11 @@
-//! `docs/options.md` is true: its examples are run as they stand.
+//! The documents are true. Here: the examples of `docs/options.md` are run as they stand.
+
+mod compare;
+mod compose;
+mod host;
+mod links;
+mod run;
+mod words;
 
 use std::{
     collections::BTreeMap,
