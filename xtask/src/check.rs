@@ -41,6 +41,7 @@ pub(crate) fn test() -> Result<()> {
     let pebble = packages::pebble(&tools())?;
     let prometheus = packages::prometheus(&tools())?;
     let compose = packages::compose(&tools())?;
+    let axe = setup::axe()?;
     // The tests of lb-bench start the agent's program.
     run(cargo().args(["build", "--quiet", "--locked", "--package", "lb-agent"]))?;
     for group in GROUPS {
@@ -54,7 +55,10 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_DIG", &dig)
             .env("LB_PEBBLE", &pebble)
             .env("LB_PROMETHEUS", &prometheus)
-            .env("LB_COMPOSE", &compose))?;
+            .env("LB_COMPOSE", &compose)
+            .env("LB_CHROMIUM", "chromium")
+            .env("LB_CHROMEDRIVER", "chromedriver")
+            .env("LB_AXE", &axe))?;
     }
     for (name, source) in [
         ("demo", demo::Kind::File),

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Programs that the tests and the demo run, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),
@@ -30,13 +30,21 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("gpgv", "gpgv"),
     ("xz", "xz-utils"),
     ("systemd-analyze", "systemd"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
+
+/// Without a font the browser of the tests paints boxes.
+const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-core");
 
 /// The version of cargo-deny that the configuration is written for.
 const CARGO_DENY: &str = "0.20.2";
 
 /// The version of cfn-lint that the template of CloudFormation is checked with.
 const CFN_LINT: &str = "1.51.0";
+
+/// The version of axe-playwright-python, which carries axe-core: it finds what keeps people from using a page.
+const AXE: &str = "0.1.8";
 
 /// Everything, for the one who wants it at once.
 ///
@@ -47,6 +55,7 @@ pub(crate) fn everything() -> Result<()> {
     test_programs()?;
     cargo_deny()?;
     cfn_lint()?;
+    axe()?;
     crate::packages::consul(&tools())?;
     crate::packages::docker(&tools())?;
     crate::packages::compose(&tools())?;
@@ -81,11 +90,15 @@ pub(crate) fn programs() -> Result<()> {
 /// # Errors
 /// As [`everything`].
 pub(crate) fn test_programs() -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
+    let mut missing: Vec<&str> = PROGRAMS
         .iter()
         .filter(|(program, _)| !on_path(program))
         .map(|&(_, package)| package)
         .collect();
+    let (font, package) = FONT;
+    if is_debian() && !Path::new(font).exists() {
+        missing.push(package);
+    }
     if missing.is_empty() {
         Ok(())
     } else {
@@ -130,25 +143,57 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
 pub(crate) fn cfn_lint() -> Result<PathBuf> {
     let root = tools().join(format!("cfn-lint-{CFN_LINT}"));
     let binary = root.join("bin/cfn-lint");
-    if binary.exists() {
-        return Ok(binary);
+    if !binary.exists() {
+        say("fetching cfn-lint, which checks the template of CloudFormation");
+        python(&root, &[&format!("cfn-lint=={CFN_LINT}")])?;
     }
-    say("fetching cfn-lint, which checks the template of CloudFormation");
+    Ok(binary)
+}
+
+/// The script of axe-core, in a Python environment of the tool folder; answers its path.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn axe() -> Result<PathBuf> {
+    let root = tools().join(format!("axe-{AXE}"));
+    if let Some(script) = axe_script(&root) {
+        return Ok(script);
+    }
+    say("fetching axe-core, with which the tests look for what keeps people from using the page");
+    // Playwright, which the package is for, is not used.
+    let package = format!("axe-playwright-python=={AXE}");
+    python(&root, &["--no-deps", &package])?;
+    axe_script(&root).context("the package axe-playwright-python has no axe.min.js")
+}
+
+/// The folder of an environment's packages has the version of Python in its name.
+fn axe_script(root: &Path) -> Option<PathBuf> {
+    let versions = fs::read_dir(root.join("lib")).ok()?.flatten();
+    let mut scripts = versions.map(|version| {
+        let packages = version.path().join("site-packages");
+        packages.join("axe_playwright_python/axe.min.js")
+    });
+    scripts.find(|script| script.exists())
+}
+
+/// A Python environment at `root`, with the packages that these arguments of `pip install` name.
+fn python(root: &Path, packages: &[&str]) -> Result<()> {
     fs::create_dir_all(tools())?;
     // The programs in an environment name their folder, so it cannot be renamed: the last one that is made counts.
     let make = || {
         run(Command::new("python3")
             .args(["-m", "venv", "--clear"])
-            .arg(&root))
+            .arg(root))
     };
     if make().is_err() {
-        install_packages(&["python3", "python3-venv"], "cfn-lint is a Python program")?;
+        let why = "a tool of the checks is a Python package";
+        install_packages(&["python3", "python3-venv"], why)?;
         make()?;
     }
     let install = ["install", "--quiet", "--disable-pip-version-check"];
-    let mut pip = Command::new(root.join("bin/pip"));
-    run(pip.args(install).arg(format!("cfn-lint=={CFN_LINT}")))?;
-    Ok(binary)
+    run(Command::new(root.join("bin/pip"))
+        .args(install)
+        .args(packages))
 }
 
 /// Refuses with the line that would work when the caller is not root.
