@@ -5,9 +5,10 @@
 //! ends and removes it even when its owner was killed. What the demo, the benches and the kernel tests make of
 //! these is theirs.
 //!
-//! [`fuzz`] and [`markdown`] are other things: what fuzzing has found runs again in the tests of several crates, and
+//! [`Browser`] is a real one that a test leads. [`fuzz`] and [`markdown`] are other things: what fuzzing has found runs again in the tests of several crates, and
 //! documents are read by those that show that they are true.
 
+pub mod browser;
 mod cgroup;
 mod docker;
 pub mod fuzz;
@@ -18,6 +19,7 @@ mod socket;
 mod spawn;
 mod wait;
 
+pub use browser::Browser;
 pub use cgroup::{Cgroup, sweep};
 pub use docker::Docker;
 pub use netns::Netns;
@@ -58,6 +60,14 @@ pub enum Error {
         status: ExitStatus,
         /// What it said.
         output: String,
+    },
+    /// The browser did not do what it was asked for.
+    #[error("the browser refused {what}: {said}")]
+    Browser {
+        /// What it was asked for.
+        what: String,
+        /// What it said.
+        said: String,
     },
     /// A bridge did not take up a port in time.
     #[error("the bridge does not forward from {port}: {said}")]
