@@ -13,6 +13,7 @@ mod exposition;
 pub mod figures;
 mod flows;
 mod guard;
+mod history;
 mod metrics;
 mod page;
 mod process;
@@ -23,6 +24,7 @@ mod router;
 pub(crate) mod sample;
 mod serve;
 mod socket;
+mod stream;
 pub mod text;
 mod token;
 pub(crate) mod trace;
@@ -34,7 +36,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use lb_front::FrontStats;
@@ -56,7 +58,9 @@ pub use token::TokenError;
 use self::{
     action::Counts,
     guard::{Actor, Guard},
+    history::History,
     router::{Desk, router},
+    stream::Streams,
     token::Token,
 };
 use crate::{
@@ -79,7 +83,12 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Host names under which the page may be asked for, beside loopback addresses and `localhost`.
     pub names: Vec<String>,
+    /// Between two points of the page's graphs.
+    pub step: Duration,
 }
+
+/// The [`Config::step`] for people: ten minutes are in sight.
+pub const STEP: Duration = Duration::from_secs(5);
 
 /// What the admin interface shows, and whom it passes wishes on to.
 pub struct Inputs {
@@ -161,9 +170,12 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let token = token(&config, &tcp)?;
-    let router = router(desk(config.names, token, inputs));
+    let desk = desk(config, token, inputs, stop.clone());
     let name = unix.local_addr().map_err(Error::Listener)?;
     let mut serving = JoinSet::new();
+    serving.spawn(history::run(desk.clone(), stop.clone()));
+    serving.spawn(stream::run(desk.clone(), stop.clone()));
+    let router = router(desk);
 
     unix.set_nonblocking(true).map_err(Error::Listener)?;
     let unix = UnixListener::from_std(unix).map_err(Error::Listener)?;
@@ -222,11 +234,11 @@ fn token(config: &Config, tcp: &[std::net::TcpListener]) -> Result<Token, Error>
     Ok(Token::read_or_make(&config.state_dir.join(TOKEN_FILE))?)
 }
 
-fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
+fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -> Desk {
     let mut registry = inputs.registry;
     let counts = Counts::default();
     counts.register(&mut registry);
-    let names = names.into_iter().map(|name| name.to_ascii_lowercase());
+    let names = config.names.iter().map(|name| name.to_ascii_lowercase());
     let names = names.collect();
     Desk {
         snapshots: inputs.snapshots,
@@ -247,6 +259,8 @@ fn desk(names: Vec<String>, token: Token, inputs: Inputs) -> Desk {
         components: Arc::new(inputs.components),
         guard: Arc::new(Guard { names, token }),
         counts,
+        history: Arc::new(History::new(config.step)),
+        streams: Arc::new(Streams::new(stop)),
         host: host_name().into(),
         started: SystemTime::now(),
     }

@@ -1,20 +1,117 @@
-//! The status page: the report as HTML. Errors first; it reads without scripts, and a script only
-//! refreshes it. maud escapes every text, for names and check output are written by others.
+//! The status page: the report as HTML. Errors first; it reads and filters without scripts, and a script only keeps
+//! it up to date and sends an operator's wishes. maud escapes every text, for names and check output are written by
+//! others.
 
+mod graph;
+mod list;
+pub(super) mod live;
+mod number;
+mod overview;
+mod picture;
 mod service;
+#[cfg(test)]
+mod tests;
+mod view;
+mod wrong;
 
 use std::collections::BTreeSet;
 
+use axum::{
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{Html, IntoResponse as _, Response},
+};
 use maud::{DOCTYPE, Markup, html};
 
+use self::{
+    picture::Limits,
+    view::{Asked, ROWS, View},
+};
 use super::{
     compose::age,
-    report::{Component, Connects, Flows, Mark, Report, Service, ServiceState},
-    text,
+    history::Rings,
+    report::{Flows, Mark, Report, Service},
+    router::Desk,
 };
+use crate::catalog::SourceHealth;
 
-/// The whole page.
-pub(super) fn page(report: &Report) -> Markup {
+/// `GET /`.
+pub(super) async fn overview(
+    State(desk): State<Desk>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let view = View::from(asked.map(|Query(asked)| asked).unwrap_or_default());
+    let report = desk.report().await;
+    let page = page(&report, &view, &desk.history.read());
+    Html(page.into_string()).into_response()
+}
+
+/// `GET /service/…`: one service by its label, or by an anchor of either naming scheme.
+pub(super) async fn one(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
+    let report = desk.report().await;
+    let services = report.services.iter().flatten();
+    let anchored =
+        |it: &&Service| anchor(it) == name || other_anchor(it).is_some_and(|it| it == name);
+    let mut labelled = services.clone().filter(|it| it.label == name);
+    let found = labelled.next().or_else(|| services.clone().find(anchored));
+    let rings = desk.history.read();
+    match found {
+        Some(service) => {
+            let body = service::alone(service, report.now_unix, &rings);
+            Html(frame(&report, &back(body)).into_string()).into_response()
+        }
+        None => {
+            let body = html! { p { "There is no service " strong { (name) } " here." } };
+            let page = frame(&report, &back(body)).into_string();
+            (StatusCode::NOT_FOUND, Html(page)).into_response()
+        }
+    }
+}
+
+fn back(body: Markup) -> Markup {
+    html! {
+        p { a href="/" { "All services" } }
+        div data-part="service" { (body) }
+    }
+}
+
+/// The whole page. What the script renews has the name of a part.
+fn page(report: &Report, view: &View, rings: &Rings) -> Markup {
+    let wrong = wrong::all(report);
+    let all = report.services.as_deref().unwrap_or_default();
+    let found = view.of(all);
+    let here = all.len() <= ROWS;
+    let body = html! {
+        section id="summary" data-part="summary" aria-labelledby="summary-title" {
+            (overview::summary(report, &wrong, rings))
+        }
+        section id="wrong" data-part="wrong" { (wrong::section(&wrong)) }
+        @match &report.services {
+            None => p.unknown { "Services are not known yet: no discovery source has answered." },
+            Some(services) if services.is_empty() => p { "Discovery has answered: there is no service." },
+            Some(services) => {
+                div data-part="picture" {
+                    @if !found.is_empty() {
+                        section id="picture" aria-labelledby="picture-title" {
+                            h2 id="picture-title" { "Where connections go" }
+                            p { "Thick lines have many new flows, dashed ones none: that instance is out." }
+                            (picture::picture(&picture::chosen(&found, rings), rings, Limits::OVERVIEW))
+                        }
+                    }
+                }
+                section aria-labelledby="services" {
+                    (list::search(view, services))
+                    div data-part="list" { (list::list(view, &found, here, rings)) }
+                }
+                @if here { div data-part="details" { (details(report, &found, services, rings)) } }
+            }
+        }
+        section id="parts" data-part="parts" { (overview::parts(report)) }
+    };
+    frame(report, &body)
+}
+
+fn frame(report: &Report, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -23,17 +120,32 @@ pub(super) fn page(report: &Report) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title(report)) }
+                link rel="icon" type="image/svg+xml" href=(ICON_PATH);
                 link rel="stylesheet" href=(STYLE_PATH);
-                noscript { meta http-equiv="refresh" content="5"; }
+                // Long enough to type a search in.
+                noscript { meta http-equiv="refresh" content="30"; }
                 script src=(SCRIPT_PATH) defer {}
+                script src=(ACTIONS_PATH) defer {}
             }
             body {
-                main id="report" { (body(report)) }
+                a.skip href="#report" { "Skip to the report" }
+                header {
+                    h1 { "lb-agent on " (report.host) }
+                    p.lead {
+                        "Each service has one virtual address, its VIP. Programs on this host connect to that, and the "
+                        "kernel leads every new connection (a flow) to an instance that is healthy."
+                    }
+                    p.line {
+                        "version " (report.version) ", up " (overview::since(report.started_unix, report.now_unix))
+                        span id="live" role="status" {}
+                        span id="sign" {}
+                    }
+                }
+                main id="report" tabindex="-1" data-now=(report.now_unix) { (body) }
                 footer {
-                    a href="/api/v1/snapshot" { "JSON" } " · "
-                    a href="/metrics" { "metrics" } " · "
+                    a href="/api/v1/snapshot" { "JSON" } " "
+                    a href="/metrics" { "metrics" } " "
                     a href="/ready" { "ready" }
-                    span id="refresh" {}
                 }
             }
         }
@@ -50,118 +162,16 @@ fn title(report: &Report) -> String {
     format!("{wrong}lb-agent on {}", report.host)
 }
 
-fn body(report: &Report) -> Markup {
-    html! {
-        header {
-            h1 { "lb-agent on " (report.host) }
-            p {
-                "version " (report.version) ", up "
-                (text::duration(age(report.now_unix, report.started_unix)))
-                @if let Some(services) = &report.services { (counts(services)) }
-            }
-        }
-        (components(&report.components))
-        @if !report.problems.is_empty() {
-            section id="problems" {
-                h2 { "Problems" }
-                ul {
-                    @for problem in &report.problems {
-                        li { strong { (problem.subject) } ": " (problem.message) }
-                    }
-                }
-            }
-        }
-        @match &report.services {
-            None => p.unknown { "Services are not known yet: no discovery source has answered." },
-            Some(services) if services.is_empty() => p { "Discovery has answered: there is no service." },
-            Some(services) => {
-                (overview(services))
-                (details(report, services))
-            }
-        }
-    }
-}
-
-fn counts(services: &[Service]) -> Markup {
-    html! {
-        @for state in ServiceState::ALL {
-            @let n = services.iter().filter(|service| service.state == state).count();
-            ", " (n) " " (state.as_str())
-        }
-    }
-}
-
-/// Worst first; the mark is a word as well as a colour.
-fn components(components: &[Component]) -> Markup {
-    let mut lines: Vec<_> = components.iter().collect();
-    lines.sort_by_key(|line| line.mark);
-    html! {
-        table.components {
-            caption { "Parts of the agent" }
-            tbody {
-                @for line in lines {
-                    tr class=(line.mark.as_str()) {
-                        td.mark { (line.mark.as_str()) }
-                        th scope="row" { (line.name) }
-                        td { (line.detail) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn overview(services: &[Service]) -> Markup {
-    html! {
-        table.overview {
-            caption { "Services" }
-            thead {
-                tr {
-                    th scope="col" { "service" }
-                    th scope="col" { "state" }
-                    th scope="col" { "VIP" }
-                    th scope="col" { "usable" }
-                    th scope="col" { "open flows" }
-                    th scope="col" { "flows" }
-                    th scope="col" { "refused" }
-                    th scope="col" { "failed" }
-                    th scope="col" { "p50" }
-                    th scope="col" { "p99" }
-                    th scope="col" { "host names" }
-                }
-            }
-            tbody {
-                @for service in services {
-                    tr class=(service.state.as_str()) {
-                        th scope="row" { a href={ "#" (anchor(service)) } { (service.name) } }
-                        td.mark { (service.state.as_str()) }
-                        td.w { (vip(service)) }
-                        td.n { (service.usable) "/" (service.backends.len()) }
-                        @let flows = service.flows;
-                        td.n { (known(flows.map(|flows| flows.active))) }
-                        td.n { (known(flows.map(|flows| flows.total))) }
-                        td.n title=[flows.map(refusals)] { (known(flows.map(|flows| flows.refused))) }
-                        td.n { (known(flows.map(|flows| flows.failed))) }
-                        @let connects = service.connects.as_ref();
-                        td.n { (took(connects, |it| it.p50_microseconds)) }
-                        td.n { (took(connects, |it| it.p99_microseconds)) }
-                        td { (hosts(service)) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn details(report: &Report, services: &[Service]) -> Markup {
-    // An id may occur once: the services' own anchors first, then those of the other naming scheme.
-    let mut taken: BTreeSet<String> = services.iter().map(anchor).collect();
+/// The sections of `found`. An id may occur once: the services' own anchors first, then those of the other naming
+/// scheme.
+fn details(report: &Report, found: &[&Service], all: &[Service], rings: &Rings) -> Markup {
+    let mut taken: BTreeSet<String> = all.iter().map(anchor).collect();
     let mut shown = BTreeSet::new();
     html! {
-        @for service in services {
+        @for service in found {
             @let own = Some(anchor(service)).filter(|id| shown.insert(id.clone()));
             @let other = other_anchor(service).filter(|id| taken.insert(id.clone()));
-            (service::section(service, report.now_unix, own.as_deref(), other.as_deref()))
+            (service::section(service, report.now_unix, rings, own.as_deref(), other.as_deref()))
         }
     }
 }
@@ -199,10 +209,6 @@ fn vips(service: &Service) -> String {
     vip(service) + &twin.unwrap_or_default()
 }
 
-fn known(value: Option<u64>) -> String {
-    value.map_or_else(|| "?".to_owned(), |value| value.to_string())
-}
-
 /// The reasons of refusals.
 fn refusals(flows: Flows) -> String {
     let reasons = flows.refusals.by_reason();
@@ -211,22 +217,27 @@ fn refusals(flows: Flows) -> String {
         .join(", ")
 }
 
-/// A percentile of connects; `?` when not known, nothing where none was measured.
-fn took(connects: Option<&Connects>, of: impl Fn(&Connects) -> Option<u64>) -> String {
-    match connects.map(of) {
-        None => "?".to_owned(),
-        Some(micros) => micros.map(text::microseconds).unwrap_or_default(),
-    }
-}
-
-fn hosts(service: &Service) -> Markup {
+/// The first `most` host names.
+fn hosts(service: &Service, most: usize) -> Markup {
+    let more = service.hosts.len().saturating_sub(most);
     html! {
-        @for (n, host) in service.hosts.iter().enumerate() {
+        @for (n, host) in service.hosts.iter().take(most).enumerate() {
             @if n > 0 { ", " }
             @if host.starts_with("http://") || host.starts_with("https://") {
                 a href=(host) rel="noopener" { (host) }
             } @else { (host) }
         }
+        @if more > 0 { " and " (more) " more" }
+    }
+}
+
+/// The word for a verdict of the source.
+fn word(health: SourceHealth) -> &'static str {
+    match health {
+        SourceHealth::Passing => "passing",
+        SourceHealth::Warning => "warning",
+        SourceHealth::Critical => "critical",
+        SourceHealth::Maintenance => "maintenance",
     }
 }
 
@@ -238,126 +249,11 @@ pub(super) const STYLE: &str = include_str!("page/page.css");
 pub(super) const SCRIPT_PATH: &str = "/assets/page.js";
 /// The script.
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        admin::{compose::compose, sample},
-        snapshot::{ServiceName, Snapshot, Source},
-        stats::Stats,
-    };
-
-    fn rendered(snapshot: Option<&Snapshot>, stats: Option<&Stats>) -> String {
-        page(&compose(sample::material(snapshot, stats))).into_string()
-    }
-
-    #[test]
-    fn errors_come_before_services() {
-        let html = rendered(Some(&sample::snapshot()), Some(&sample::stats()));
-        let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("no {text}"));
-        assert!(at("without a usable backend: db") < at("source file"));
-        assert!(at("the pool 198.18.0.0/30 is full") < at("<caption>Services"));
-    }
-
-    #[test]
-    fn anchors_of_both_naming_schemes_are_there_once() {
-        let html = rendered(Some(&sample::snapshot()), None);
-        for id in [
-            "www_hello_backend",
-            "hello_www_backend",
-            "world.dev_www_backend",
-            "www_world_dev_backend",
-            "db_backend",
-        ] {
-            assert_eq!(html.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
-        }
-    }
-
-    #[test]
-    fn the_levels_of_health_are_three_fields() {
-        let html = rendered(Some(&sample::snapshot()), Some(&sample::stats()));
-        for text in [
-            "own probe",
-            "source",
-            "combined",
-            "connection refused",
-            "l4_down",
-            "draining",
-            "no answer\nfrom pg_isready",
-        ] {
-            assert!(html.contains(text), "no {text}");
-        }
-    }
-
-    #[test]
-    fn what_the_front_says_of_backends_is_shown() {
-        let (snapshot, front) = (sample::snapshot(), sample::front());
-        let mut material = sample::material(Some(&snapshot), None);
-        material.front = Some(&front);
-        let html = page(&compose(material)).into_string();
-        assert_eq!(
-            html.matches(", ejected for 25 s by 2 workers: connect_refused")
-                .count(),
-            1
-        );
-        // Failed and repeated attempts, of both services that share the instance.
-        let figures = "<td class=\"n\">9</td><td class=\"n\">4</td></tr>";
-        assert_eq!(html.matches(figures).count(), 2, "{html}");
-    }
-
-    #[test]
-    fn markup_in_names_and_check_output_is_text() {
-        let mut snapshot = sample::snapshot();
-        let mut evil = snapshot.services[&ServiceName::whole("db")].clone();
-        for backend in std::sync::Arc::make_mut(&mut evil).backends.values_mut() {
-            backend.checks[0].output = "<img src=x onerror=alert(1)>".to_owned();
-        }
-        let name = ServiceName::whole("\"><script>alert(1)</script>");
-        snapshot.services.insert(name, evil);
-        let html = rendered(Some(&snapshot), None);
-        assert!(!html.contains("<script>alert"), "{html}");
-        assert!(!html.contains("<img"), "{html}");
-        assert!(html.contains("&lt;script&gt;alert(1)"));
-    }
-
-    #[test]
-    fn only_http_becomes_a_link() {
-        let mut material = sample::material(None, None);
-        let snapshot = sample::snapshot();
-        material.snapshot = Some(&snapshot);
-        material.hosts.insert(
-            "www_hello".to_owned(),
-            vec!["javascript:alert(1)".to_owned(), "http://a/".to_owned()],
-        );
-        let html = page(&compose(material)).into_string();
-        assert!(html.contains("href=\"http://a/\""));
-        assert!(!html.contains("href=\"javascript"));
-    }
-
-    #[test]
-    fn the_unknown_is_said_and_not_shown_as_nothing() {
-        assert!(rendered(None, None).contains("not known yet"));
-        let mut empty = Snapshot::default();
-        assert!(rendered(Some(&empty), None).contains("not known yet"));
-        let answered = Source {
-            updated: Some(std::time::SystemTime::UNIX_EPOCH),
-            error: None,
-        };
-        empty.sources.insert("file".to_owned(), answered);
-        assert!(rendered(Some(&empty), None).contains("there is no service"));
-        let html = rendered(Some(&sample::snapshot()), None);
-        assert!(html.contains("<td class=\"n\">?</td>"));
-    }
-
-    #[test]
-    fn nothing_is_inline_and_nothing_is_foreign() {
-        let html = rendered(Some(&sample::snapshot()), Some(&sample::stats()));
-        assert!(!html.contains("style="));
-        assert!(!html.contains("<style"));
-        assert!(!html.contains(" onclick"));
-        for asset in html.split("src=\"").skip(1) {
-            assert!(asset.starts_with("/assets/"), "{asset}");
-        }
-    }
-}
+/// Where the script of an operator's buttons is served.
+pub(super) const ACTIONS_PATH: &str = "/assets/actions.js";
+/// That script.
+pub(super) const ACTIONS: &str = include_str!("page/actions.js");
+/// Where the page's icon is served. Without one every visit asks for one that is not there.
+pub(super) const ICON_PATH: &str = "/assets/icon.svg";
+/// The icon.
+pub(super) const ICON: &str = include_str!("page/icon.svg");

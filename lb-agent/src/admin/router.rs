@@ -13,7 +13,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
-    response::{Html, IntoResponse as _, Response},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use prometheus_client::registry::Registry;
@@ -31,14 +31,16 @@ use super::{
     exposition::Format,
     flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
+    history::History,
     metrics,
-    page::{self, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
+    page::{self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
     report::{
         CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH, Report,
         SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
     },
+    stream::{self, STREAM_PATH, Streams},
     trace::{self, TRACE_PATH},
     vips,
 };
@@ -74,6 +76,8 @@ pub(super) struct Desk {
     pub(super) components: Arc<Vec<super::ComponentLine>>,
     pub(super) guard: Arc<Guard>,
     pub(super) counts: Counts,
+    pub(super) history: Arc<History>,
+    pub(super) streams: Arc<Streams>,
     pub(super) host: Arc<str>,
     pub(super) started: SystemTime,
 }
@@ -81,12 +85,18 @@ pub(super) struct Desk {
 /// Every path, behind the guard.
 pub(super) fn router(desk: Desk) -> Router {
     Router::new()
-        .route("/", get(status_page))
+        .route("/", get(page::overview))
+        .route("/service/{*name}", get(page::one))
         .route(STYLE_PATH, get(|| asset("text/css; charset=utf-8", STYLE)))
         .route(
             SCRIPT_PATH,
             get(|| asset("text/javascript; charset=utf-8", SCRIPT)),
         )
+        .route(
+            ACTIONS_PATH,
+            get(|| asset("text/javascript; charset=utf-8", ACTIONS)),
+        )
+        .route(ICON_PATH, get(|| asset("image/svg+xml", ICON)))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
@@ -97,6 +107,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(FLOWS_PATH, get(flows::list))
         .route(EXPLAIN_PATH, get(explain::tell))
         .route(TRACE_PATH, get(trace::stream))
+        .route(STREAM_PATH, get(stream::stream))
         .route(VIPS_PATH, get(vips::list))
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))
@@ -150,10 +161,6 @@ async fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-async fn status_page(State(desk): State<Desk>) -> Response {
-    Html(page::page(&desk.report().await).into_string()).into_response()
-}
-
 async fn snapshot(State(desk): State<Desk>) -> Json<Report> {
     Json(desk.report().await)
 }
@@ -193,14 +200,19 @@ async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response 
 
 impl Desk {
     /// The report of this moment. It waits for nobody longer than [`PATIENCE`].
-    async fn report(&self) -> Report {
+    pub(super) async fn report(&self) -> Report {
+        let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
+        self.report_with(hosts).await
+    }
+
+    /// The same with these host names.
+    pub(super) async fn report_with(&self, hosts: BTreeMap<String, Vec<String>>) -> Report {
         // The data plane follows every snapshot before it counts: what is told here is in the maps, unless that fails.
         let snapshot = self.snapshots.borrow().clone();
         let stats = self.read_stats().await;
         let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
         let removal = self.removal.borrow().clone();
         let front = self.front.borrow().clone();
-        let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
         compose(Material {
             host: &self.host,
             now: SystemTime::now(),

@@ -461,6 +461,7 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
         state_dir: config.state_dir.clone(),
         token_file: config.admin.token_file.clone(),
         names: config.admin.names.clone(),
+        step: admin::STEP,
     }
 }
 

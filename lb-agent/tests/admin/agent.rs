@@ -1,6 +1,6 @@
 //! A live admin stage for the tests.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use lb_agent::{
     admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Readiness, Sample},
@@ -10,7 +10,7 @@ use lb_agent::{
     removal,
     snapshot::Snapshot,
     sockets::Sockets,
-    stats::StatsRequest,
+    stats::{Stats, StatsRequest},
     trace::TraceRequest,
     vip,
 };
@@ -38,6 +38,7 @@ pub(crate) struct Agent {
     pub(crate) vips: mpsc::Receiver<vip::Request>,
     pub(crate) traces: mpsc::Receiver<TraceRequest>,
     pub(crate) clients: watch::Sender<Option<Arc<Clients>>>,
+    pub(crate) front: watch::Sender<Option<lb_front::FrontStats>>,
     pub(crate) stop: CancellationToken,
     stage: JoinHandle<Result<(), admin::Error>>,
     _dir: tempfile::TempDir,
@@ -45,13 +46,25 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn start() -> Self {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_with(tcp, snapshot(), admin::STEP, figures).await
+    }
+
+    /// One that listens there, knows this, and whose data plane counts what `figures` says whenever it is asked, for
+    /// the graphs after each `step`.
+    pub(crate) async fn start_with(
+        tcp: std::net::TcpListener,
+        snapshot: Snapshot,
+        step: Duration,
+        figures: impl Fn() -> Stats + Send + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/admin.sock");
         let unix = admin::bind_socket(&socket).unwrap();
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        let (snapshots, snapshots_in) = watch::channel(Some(Arc::new(snapshot())));
+        let (snapshots, snapshots_in) = watch::channel(Some(Arc::new(snapshot)));
         let (clients, clients_in) = watch::channel(None);
+        let (front, front_in) = watch::channel(None);
         let (stats, mut asked) = mpsc::channel::<StatsRequest>(4);
         tokio::spawn(async move {
             while let Some(reply) = asked.recv().await {
@@ -79,7 +92,7 @@ impl Agent {
             kept: mpsc::channel(1).0,
             sockets: no_sockets(),
             removal: watch::channel(removal::Status::default()).1,
-            front: watch::channel(None).1,
+            front: front_in,
             drains: drains_out,
             followers: vec![("the maps", in_maps_in)],
             vips: vips_out,
@@ -88,13 +101,21 @@ impl Agent {
             registry,
             pools: vip::Pools::default(),
             hosts: Box::new(|| {
-                BTreeMap::from([("www_hello".to_owned(), vec!["www.hello".to_owned()])])
+                let names = [
+                    ("www_hello", ["www.hello", "www.hello.localhost"]),
+                    ("shop_api", ["shop.api", "shop.example"]),
+                ];
+                let owned = |(label, names): (&str, [&str; 2])| {
+                    (label.to_owned(), names.map(str::to_owned).to_vec())
+                };
+                names.map(owned).into()
             }),
             components: vec![Box::new(|| Component::new("dns", Mark::Ok, "on :53"))],
         };
         let config = Config {
             state_dir: dir.path().to_owned(),
             token_file: None,
+            step,
             names: vec!["lb.example".to_owned()],
         };
         let stop = CancellationToken::new();
@@ -110,12 +131,14 @@ impl Agent {
             vips,
             traces,
             clients,
+            front,
             stop,
             stage,
             _dir: dir,
         };
         // The first answer proves that the stage runs, and so that the token is made.
-        assert!(agent.get("/healthz").await.starts_with("HTTP/1.1 200 "));
+        let (exit, _, error) = agent.ask(Output::Json, Ask::Status).await;
+        assert_ne!(exit, Exit::Failed, "{error}");
         let token = agent._dir.path().join("admin.token");
         agent.token = fs::read_to_string(token).unwrap().trim().to_owned();
         agent

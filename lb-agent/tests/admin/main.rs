@@ -5,6 +5,8 @@ mod agent;
 mod commands;
 mod golden;
 mod http;
+mod page;
 mod speed;
+mod stream;
 mod top;
 mod values;

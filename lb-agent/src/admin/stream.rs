@@ -1,0 +1,467 @@
+//! The page's live data, as server-sent events: the texts that changed, and word that rows did.
+//!
+//! One task makes the texts, only while somebody listens and only of the services that somebody sees; whoever listens
+//! takes his share of what all get. One that reads too slowly loses what was in between and is given everything again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    convert::Infallible,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State, rejection::QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::{
+    sync::broadcast,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{action::refused, page::live::Live, report::Report, router::Desk};
+use crate::snapshot::{self, Snapshot};
+
+/// The path.
+pub(super) const STREAM_PATH: &str = "/api/v1/stream";
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wish {
+    /// Labels of services, a line each.
+    #[serde(default)]
+    services: String,
+}
+
+/// Everybody who listens.
+#[derive(Debug)]
+pub(super) struct Streams {
+    ticks: broadcast::Sender<Arc<Tick>>,
+    seen: Mutex<Seen>,
+    stop: CancellationToken,
+}
+
+/// Who sees which services.
+#[derive(Debug, Default)]
+struct Seen {
+    next: u64,
+    by: BTreeMap<u64, Arc<BTreeSet<String>>>,
+}
+
+impl Streams {
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        Self {
+            ticks: broadcast::Sender::new(BEHIND),
+            seen: Mutex::default(),
+            stop,
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more; `None` if all are taken.
+    fn enter(self: &Arc<Self>, labels: BTreeSet<String>) -> Option<Listener> {
+        // Before the place is, so that no tick is missed.
+        let ticks = self.ticks.subscribe();
+        let labels = Arc::new(labels);
+        let mut seen = self.seen();
+        if seen.by.len() >= LISTENERS {
+            return None;
+        }
+        let number = seen.next;
+        seen.next += 1;
+        seen.by.insert(number, Arc::clone(&labels));
+        Some(Listener {
+            streams: Arc::clone(self),
+            number,
+            labels,
+            ticks,
+            complete: false,
+            greeted: false,
+        })
+    }
+}
+
+/// One who listens; his place is free when this is dropped.
+struct Listener {
+    streams: Arc<Streams>,
+    number: u64,
+    labels: Arc<BTreeSet<String>>,
+    ticks: broadcast::Receiver<Arc<Tick>>,
+    /// Whether he has had every text once.
+    complete: bool,
+    greeted: bool,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.streams.seen().by.remove(&self.number);
+    }
+}
+
+impl Listener {
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.greeted {
+            self.greeted = true;
+            return Some(Bytes::from_static(HELLO));
+        }
+        let stop = self.streams.stop.clone();
+        let quiet = Instant::now() + QUIET;
+        loop {
+            let tick = tokio::select! {
+                () = stop.cancelled() => return None,
+                // Proxies on the way close what is silent, and a client that is gone is noticed by this only.
+                () = sleep_until(quiet) => return Some(Bytes::from_static(b":\n\n")),
+                tick = self.ticks.recv() => tick,
+            };
+            match tick {
+                Ok(tick) => {
+                    let bytes = tick.bytes(&self.labels, self.complete);
+                    self.complete = true;
+                    if !bytes.is_empty() {
+                        return Some(bytes);
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => self.complete = false,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// What one moment tells.
+#[derive(Debug, Default)]
+struct Tick {
+    /// Each service that somebody sees, and what concerns everybody under no label.
+    texts: HashMap<String, Texts>,
+    /// Services whose rows are not what they were.
+    changed: BTreeSet<String>,
+    /// Whether something changed that every page shows.
+    shape: bool,
+}
+
+/// Pieces of JSON: `"key":"text"` with commas between.
+#[derive(Debug, Default)]
+struct Texts {
+    all: String,
+    changed: String,
+}
+
+impl Tick {
+    fn bytes(&self, labels: &BTreeSet<String>, complete: bool) -> Bytes {
+        let mut out = String::new();
+        let mine = labels.iter().map(String::as_str).chain([EVERYBODY]);
+        let pieces: Vec<&str> = mine
+            .filter_map(|label| self.texts.get(label))
+            .map(|texts| if complete { &texts.changed } else { &texts.all })
+            .map(String::as_str)
+            .filter(|piece| !piece.is_empty())
+            .collect();
+        if !pieces.is_empty() {
+            out.push_str("event: texts\ndata: {");
+            out.push_str(&pieces.join(","));
+            out.push_str("}\n\n");
+        }
+        if complete && (self.shape || !self.changed.is_disjoint(labels)) {
+            out.push_str("event: resync\ndata: {}\n\n");
+        }
+        out.into()
+    }
+}
+
+/// `GET /api/v1/stream`.
+pub(super) async fn stream(
+    State(desk): State<Desk>,
+    wish: Result<Query<Wish>, QueryRejection>,
+) -> Response {
+    let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
+    let labels = wish.services.lines().take(LABELS).map(str::to_owned);
+    let Some(listener) = desk.streams.enter(labels.collect()) else {
+        let why = format!("{LISTENERS} pages are open already: close one, or load this one anew");
+        return refused(StatusCode::SERVICE_UNAVAILABLE, why);
+    };
+    let pieces = stream::unfold(listener, |mut listener| async move {
+        let bytes = listener.next().await?;
+        Some((Ok::<_, Infallible>(bytes), listener))
+    });
+    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+    (kind, Body::from_stream(pieces)).into_response()
+}
+
+/// Makes the texts until told to stop.
+pub(super) async fn run(desk: Desk, stop: CancellationToken) {
+    let mut snapshots = desk.snapshots.clone();
+    let mut last = Last::default();
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let changed = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = snapshots.changed() => changed,
+            _ = ticks.tick() => Ok(()),
+        };
+        if changed.is_err() {
+            return;
+        }
+        let labels: BTreeSet<String> = {
+            let seen = desk.streams.seen();
+            if seen.by.is_empty() {
+                last = Last::default();
+                continue;
+            }
+            seen.by.values().flat_map(|it| it.iter().cloned()).collect()
+        };
+        let snapshot = snapshots.borrow_and_update().clone();
+        let report = desk.report_without_hosts().await;
+        let tick = {
+            let rings = desk.history.read();
+            let texts = texts(&report, &labels, &rings);
+            last.tick(&report, snapshot, texts)
+        };
+        // An error means that the last one has gone meanwhile.
+        let _ = desk.streams.ticks.send(Arc::new(tick));
+        // Changes come in swarms: one look at all of them.
+        if timeout(APART, stop.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// By label, then by key.
+type ByLabel = BTreeMap<String, BTreeMap<String, String>>;
+
+fn texts(report: &Report, labels: &BTreeSet<String>, rings: &super::history::Rings) -> ByLabel {
+    let mut all = ByLabel::new();
+    let agent = [Live::agent(report, rings)].into_iter();
+    let everybody = agent
+        .chain(Live::parts(report))
+        .chain(Live::sources(report));
+    let everybody = everybody.flat_map(Live::into_texts);
+    all.insert(EVERYBODY.to_owned(), everybody.collect());
+    let services = report.services.iter().flatten();
+    for service in services.filter(|service| labels.contains(&service.label)) {
+        let backends = service.backends.iter();
+        let backends = backends.map(|backend| Live::backend(service, backend, rings));
+        let own = [Live::service(service, rings)].into_iter().chain(backends);
+        let own = own.flat_map(Live::into_texts).collect();
+        all.insert(service.label.clone(), own);
+    }
+    all
+}
+
+/// What was told last.
+#[derive(Default)]
+struct Last {
+    texts: ByLabel,
+    snapshot: Option<Arc<Snapshot>>,
+    shape: Option<u64>,
+}
+
+impl Last {
+    fn tick(&mut self, report: &Report, snapshot: Option<Arc<Snapshot>>, texts: ByLabel) -> Tick {
+        let mut tick = Tick::default();
+        for (label, now) in &texts {
+            let before = self.texts.get(label);
+            let mut pieces = Texts::default();
+            for (key, text) in now {
+                let piece = piece(key, text);
+                if before.and_then(|it| it.get(key)) != Some(text) {
+                    push(&mut pieces.changed, &piece);
+                }
+                push(&mut pieces.all, &piece);
+            }
+            tick.texts.insert(label.clone(), pieces);
+        }
+        let shape = shape(report);
+        tick.shape = self.shape.replace(shape).is_some_and(|it| it != shape);
+        if let (Some(before), Some(after)) = (&self.snapshot, &snapshot) {
+            let changes = snapshot::changes(&before.services, &after.services);
+            tick.changed = changes.map(|(name, ..)| name.label()).collect();
+        }
+        self.snapshot = snapshot;
+        self.texts = texts;
+        tick
+    }
+}
+
+/// What every page shows beside texts: which services there are and how they and the parts are.
+fn shape(report: &Report) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for part in &report.components {
+        (&part.name, part.mark as u8).hash(&mut hasher);
+    }
+    report.problems.hash(&mut hasher);
+    report.services.is_some().hash(&mut hasher);
+    for service in report.services.iter().flatten() {
+        (&service.label, service.state).hash(&mut hasher);
+    }
+    for (name, source) in &report.sources {
+        (name, source.updated_unix.is_some(), &source.error).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn piece(key: &str, text: &str) -> String {
+    // Texts: there is nothing that JSON has no form for, and no line break is left in it.
+    let json = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    format!("{}:{}", json(key), json(text))
+}
+
+fn push(list: &mut String, piece: &str) {
+    if !list.is_empty() {
+        list.push(',');
+    }
+    list.push_str(piece);
+}
+
+impl Desk {
+    /// The report without the host names, which change with the rows only and are dear.
+    async fn report_without_hosts(&self) -> Report {
+        self.report_with(BTreeMap::new()).await
+    }
+}
+
+/// What begins a stream: after how many milliseconds a browser that lost it tries again.
+const HELLO: &[u8] = b"retry: 1000\nevent: hello\ndata: {}\n\n";
+/// The label of what concerns every page: no service is called so.
+const EVERYBODY: &str = "";
+/// Between two moments, if nothing changes.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Between two moments, at least.
+const APART: Duration = Duration::from_millis(500);
+/// A stream that has nothing to tell for so long says that.
+const QUIET: Duration = Duration::from_secs(15);
+/// Streams at a time: connections of a listener are bounded, and some are for other things.
+const LISTENERS: usize = 32;
+/// Services that one stream tells of: a page of the list.
+const LABELS: usize = 200;
+/// Moments that a slow reader may be behind.
+const BEHIND: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::{compose::compose, history::Rings, sample},
+        snapshot::{Service, ServiceName},
+    };
+
+    fn labels(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn told(last: &mut Last, snapshot: Snapshot, seen: &[&str]) -> Tick {
+        let stats = sample::stats();
+        let report = compose(sample::material(Some(&snapshot), Some(&stats)));
+        let texts = texts(&report, &labels(seen), &Rings::default());
+        last.tick(&report, Some(Arc::new(snapshot)), texts)
+    }
+
+    fn said(tick: &Tick, seen: &[&str], complete: bool) -> String {
+        let bytes = tick.bytes(&labels(seen), complete);
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_first_time_all_is_told_and_then_only_what_changed() {
+        let mut last = Last::default();
+        let seen = ["www_hello", "db"];
+        let snapshot = sample::snapshot();
+        let tick = told(&mut last, snapshot.clone(), &seen);
+        let all = said(&tick, &["db"], false);
+        let json = all.strip_prefix("event: texts\ndata: ").unwrap();
+        let json: BTreeMap<String, String> = serde_json::from_str(json.trim_end()).unwrap();
+        assert_eq!(json["db|active"], "0");
+        assert!(json.contains_key("part|services|detail"));
+        assert!(!json.keys().any(|key| key.starts_with("www_hello|")));
+        let tick = told(&mut last, snapshot.clone(), &seen);
+        assert_eq!(said(&tick, &["db"], true), "");
+        assert!(said(&tick, &["www_hello"], false).contains("\"www_hello|active\":\"6\""));
+    }
+
+    #[test]
+    fn whose_rows_changed_is_told_to_who_sees_them() {
+        let mut last = Last::default();
+        let seen = ["www", "world.dev_www", "www_hello"];
+        let before = sample::snapshot();
+        told(&mut last, before.clone(), &seen);
+        let mut after = before;
+        let name = ServiceName::whole("www");
+        let mut www = Service::clone(&after.services[&name]);
+        // Another weight: rows differ, and nothing that every page shows.
+        for backend in www.backends.values_mut() {
+            backend.weight = 7;
+        }
+        after.services.insert(name, www.into());
+        let tick = told(&mut last, after, &seen);
+        assert!(said(&tick, &["www"], true).contains("event: resync"));
+        assert!(!said(&tick, &["www_hello"], true).contains("event: resync"));
+    }
+
+    #[test]
+    fn a_new_service_and_a_problem_are_told_to_everybody() {
+        let mut last = Last::default();
+        let mut snapshot = sample::snapshot();
+        told(&mut last, snapshot.clone(), &[]);
+        let one = snapshot.services[&ServiceName::whole("www")].clone();
+        snapshot.services.insert(ServiceName::whole("new"), one);
+        let tick = told(&mut last, snapshot.clone(), &[]);
+        assert!(said(&tick, &[], true).contains("event: resync"));
+        snapshot.problems.clear();
+        let tick = told(&mut last, snapshot.clone(), &[]);
+        assert!(said(&tick, &[], true).contains("event: resync"));
+        let tick = told(&mut last, snapshot, &[]);
+        assert!(!said(&tick, &[], true).contains("event: resync"));
+    }
+
+    #[test]
+    fn a_text_cannot_break_out_of_its_event() {
+        let piece = piece("a\nb|x", "evil\n\nevent: resync\"");
+        assert!(!piece.contains('\n'), "{piece}");
+    }
+
+    #[tokio::test]
+    async fn listeners_are_bounded_and_end_at_the_stop() {
+        let stop = CancellationToken::new();
+        let streams = Arc::new(Streams::new(stop.clone()));
+        let enter = || streams.enter(BTreeSet::new());
+        let mut all: Vec<_> = (0..LISTENERS).map_while(|_| enter()).collect();
+        assert_eq!(all.len(), LISTENERS);
+        assert!(enter().is_none());
+        drop(all.pop());
+        let mut one = enter().unwrap();
+        assert_eq!(one.next().await.as_deref(), Some(HELLO));
+        stop.cancel();
+        assert_eq!(one.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_says_so_and_a_slow_reader_is_given_everything_again() {
+        let streams = Arc::new(Streams::new(CancellationToken::new()));
+        let mut one = streams.enter(labels(&["db"])).unwrap();
+        one.next().await;
+        assert_eq!(one.next().await.as_deref(), Some(&b":\n\n"[..]));
+        let mut last = Last::default();
+        let snapshot = sample::snapshot();
+        let mut send = || {
+            let tick = told(&mut last, snapshot.clone(), &["db"]);
+            streams.ticks.send(Arc::new(tick)).unwrap();
+        };
+        send();
+        one.next().await.unwrap();
+        // From here on nothing changes: there is something to tell to who missed a moment only.
+        (0..=BEHIND).for_each(|_| send());
+        let bytes = one.next().await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(text.contains("\"db|active\""), "{text}");
+    }
+}

@@ -1,0 +1,173 @@
+//! What an operator does on the page, by mouse and by keyboard alone.
+
+use std::sync::Arc;
+
+use lb_agent::{
+    catalog::InstanceKey,
+    drain::{DrainOutcome, DrainRequest},
+    snapshot::{Service, ServiceName, Snapshot},
+};
+use tokio::time::timeout;
+
+use super::{
+    Stage,
+    values::{counting, host},
+};
+
+const BUTTONS: &str = "document.querySelectorAll('.actions button').length";
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+const ESCAPE: &str = "\u{e00c}";
+
+/// A host whose operator's wish is in force.
+fn drained(id: &str, draining: bool) -> Snapshot {
+    let mut snapshot = host();
+    let name = ServiceName::whole("www_hello");
+    let mut service = Service::clone(&snapshot.services[&name]);
+    let key = InstanceKey::new("dock-1", id);
+    service.backends.get_mut(&key).unwrap().draining = draining;
+    snapshot.services.insert(name, service.into());
+    snapshot.number = 2;
+    snapshot
+}
+
+/// Plays the stage that drains: takes the next order and puts it in force.
+fn obeys(stage: &mut Stage, id: &str) -> (String, Option<String>, bool) {
+    let Stage { agent, runtime, .. } = stage;
+    let agent = agent.as_mut().unwrap();
+    let order = agent.drains.recv();
+    let DrainRequest {
+        service,
+        backend,
+        undo,
+        reply,
+    } = runtime.block_on(async { timeout(super::SOON, order).await.unwrap().unwrap() });
+    let next = drained(id, !undo);
+    agent.in_maps.send_replace(Some(next.number));
+    agent.snapshots.send_replace(Some(Arc::new(next)));
+    let outcome = DrainOutcome {
+        matched: vec![InstanceKey::new("dock-1", id)],
+        draining: !undo,
+        snapshot: 2,
+    };
+    reply.send(Ok(outcome)).unwrap();
+    (service, backend, undo)
+}
+
+fn sign_in(stage: &mut Stage, token: &str) {
+    stage.browser.click("#sign button").unwrap();
+    stage.browser.press(&format!("{token}{ENTER}")).unwrap();
+}
+
+#[test]
+fn an_instance_is_drained_by_click_and_put_back() {
+    let mut stage = Stage::new(host(), counting());
+    stage.go("/");
+    stage.awaits_script();
+    assert_eq!(stage.says(BUTTONS), 0);
+    let token = stage.agent().token.clone();
+    sign_in(&mut stage, &token);
+    stage.awaits(&format!("{BUTTONS} > 0"));
+    let row = "section[data-service=\"www_hello\"] tr[data-backend=\"dock-1/web-1\"]";
+    let button = |mode: &str| format!("{row} button[data-mode={mode}]");
+    stage.browser.click(&button("drain")).unwrap();
+    stage.awaits("document.querySelector('dialog[open] h2').textContent === 'Drain dock-1/web-1?'");
+    // To do nothing is the default.
+    assert_eq!(stage.says("document.activeElement.textContent"), "Cancel");
+    stage.browser.press(ENTER).unwrap();
+    stage.awaits("document.querySelector('dialog') === null");
+    assert!(stage.agent().drains.try_recv().is_err());
+
+    stage.browser.click(&button("drain")).unwrap();
+    stage.browser.click("dialog button[type=submit]").unwrap();
+    let order = obeys(&mut stage, "web-1");
+    let whose = ("www_hello".to_owned(), Some("dock-1/web-1".to_owned()));
+    assert_eq!(order, (whose.0.clone(), whose.1.clone(), false));
+    stage.awaits(&format!(
+        "document.querySelector('{row}').dataset.state === 'draining'"
+    ));
+    stage.awaits(&format!(
+        "document.querySelector('{row} .mark').textContent === 'draining'"
+    ));
+    stage.browser.click(&button("ready")).unwrap();
+    stage.browser.click("dialog button[type=submit]").unwrap();
+    assert_eq!(obeys(&mut stage, "web-1"), (whose.0, whose.1, true));
+    stage.awaits(&format!(
+        "document.querySelector('{row}').dataset.state === 'usable'"
+    ));
+    stage.end();
+}
+
+#[test]
+fn a_wrong_token_shows_no_button_and_changes_nothing() {
+    let mut stage = Stage::new(host(), counting());
+    stage.go("/");
+    stage.awaits_script();
+    sign_in(&mut stage, "0000000000000000");
+    stage.awaits(
+        "document.querySelector('dialog [role=status]').textContent === 'The token is wrong.'",
+    );
+    assert_eq!(stage.says(BUTTONS), 0);
+    stage.browser.press(ESCAPE).unwrap();
+    stage.awaits("document.querySelector('dialog') === null");
+    // A script of this page that tries all the same is refused, and the browser asks nobody for a password.
+    let script = "const done = arguments[arguments.length - 1];
+        const headers = {'Content-Type': 'application/json', 'X-LB-Action': '1'};
+        fetch('/api/v1/drain', {method: 'POST', credentials: 'omit', headers, body: '{\"service\":\"www_hello\"}'})
+            .then((it) => done(it.status), (error) => done(String(error)));";
+    assert_eq!(stage.browser.run_async(script).unwrap(), 401);
+    assert!(stage.agent().drains.try_recv().is_err());
+    stage.end();
+}
+
+#[test]
+fn a_drain_takes_no_mouse() {
+    let mut stage = Stage::new(host(), counting());
+    stage.go("/");
+    stage.awaits_script();
+    // The first thing is the way past the head.
+    stage.browser.press(TAB).unwrap();
+    assert_eq!(
+        stage.says("document.activeElement.textContent"),
+        "Skip to the report"
+    );
+    stage.browser.press(TAB).unwrap();
+    assert_eq!(
+        stage.says("document.activeElement.textContent"),
+        "Sign in to change"
+    );
+    let ring = "getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(stage.says(ring), "solid");
+    stage.browser.press(ENTER).unwrap();
+    stage.awaits("document.activeElement.id === 'token'");
+    let token = stage.agent().token.clone();
+    stage.browser.press(&format!("{token}{ENTER}")).unwrap();
+    stage.awaits(&format!("{BUTTONS} > 0"));
+    stage.awaits("document.querySelector('dialog') === null");
+    // The slash leads to the search, which leaves one service.
+    stage.browser.run("document.activeElement.blur()").unwrap();
+    stage.browser.press("/").unwrap();
+    stage.awaits("document.activeElement.id === 'q'");
+    stage.browser.press("hello").unwrap();
+    stage.awaits("document.querySelectorAll('section.service').length === 1");
+    let here = "document.activeElement.dataset.mode === 'drain'";
+    let mut presses = 0;
+    while stage.says(here) != true {
+        stage.browser.press(TAB).unwrap();
+        presses += 1;
+        assert!(presses < 60, "no button is reached");
+    }
+    let row = "document.activeElement.closest('tr').dataset.backend";
+    assert_eq!(stage.says(row), "dock-1/web-1");
+    stage.browser.press(ENTER).unwrap();
+    stage.awaits("document.activeElement.textContent === 'Cancel'");
+    stage.browser.press(TAB).unwrap();
+    stage.browser.press(ENTER).unwrap();
+    let (service, backend, undo) = obeys(&mut stage, "web-1");
+    assert_eq!((service.as_str(), undo), ("www_hello", false));
+    assert_eq!(backend.as_deref(), Some("dock-1/web-1"));
+    stage.awaits(
+        "document.querySelector('tr[data-backend=\"dock-1/web-1\"]').dataset.state === 'draining'",
+    );
+    stage.end();
+}

@@ -1,0 +1,82 @@
+//! The page while time goes by.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use lb_agent::{
+    catalog::InstanceKey,
+    snapshot::{Service, ServiceName},
+};
+
+use super::{
+    Stage, agent,
+    values::{counting, front, host},
+};
+use crate::values::{figures, key};
+
+/// How often the script has asked for the whole page.
+const FETCHES: &str = "performance.getEntriesByType('resource').filter((it) => new URL(it.name).pathname === '/').length";
+
+#[test]
+fn counts_and_instances_appear_by_themselves() {
+    let active = Arc::new(AtomicU64::new(3));
+    let counted = Arc::clone(&active);
+    let mut stage = Stage::new(crate::values::snapshot(), move || {
+        let mut stats = figures();
+        for service in stats.services.values_mut() {
+            service.active = counted.load(Ordering::Relaxed);
+        }
+        stats
+    });
+    stage.go("/");
+    stage.awaits_script();
+    let cell = |key: &str| {
+        format!("document.querySelector('section [data-k=\"www_hello|{key}\"]').textContent")
+    };
+    assert_eq!(stage.says(&cell("active")), "3");
+    active.store(4711, Ordering::Relaxed);
+    stage.awaits(&format!("{} === '4\\u202f711'", cell("active")));
+    // That came by the stream: nobody has asked for the page again.
+    assert_eq!(stage.says(FETCHES), 0);
+
+    // The service is scaled: the row is there, and what the reader opened and typed stays.
+    stage.browser.click("#q").unwrap();
+    let mut next = crate::values::snapshot();
+    let name = ServiceName::whole("www_hello");
+    let mut service = Service::clone(&next.services[&name]);
+    let one = service.backends[&key("a")].clone();
+    service.backends.insert(InstanceKey::new("file", "b"), one);
+    next.services.insert(name, service.into());
+    next.number = 2;
+    stage.agent().snapshots.send_replace(Some(Arc::new(next)));
+    stage.awaits("document.querySelector('tr[data-backend=\"file/b\"]') !== null");
+    assert_eq!(stage.says("document.activeElement.id"), "q");
+    assert_eq!(stage.says(FETCHES), 1);
+    stage.console_has_only(&["/api/v1/session"]);
+    stage.end();
+}
+
+#[test]
+fn an_agent_that_ended_is_told_and_one_that_is_back_is_shown() {
+    let mut stage = Stage::new(host(), counting());
+    stage.agent().front.send_replace(Some(front(12_000)));
+    stage.go("/");
+    stage.awaits_script();
+    let gone = stage.agent.take().unwrap();
+    let address = gone.host();
+    stage.runtime.block_on(gone.end());
+    stage.awaits(
+        "document.getElementById('live').textContent.startsWith('The agent does not answer')",
+    );
+    // What was known is still there to read.
+    stage.awaits("document.body.innerText.includes('redis answers')");
+    let mut next = host();
+    next.problems.clear();
+    let back = agent(&stage.runtime, stage.netns, &address, next, counting());
+    stage.agent = Some(back);
+    stage.awaits("document.getElementById('live').textContent === 'live'");
+    stage.awaits("!document.body.innerText.includes('redis answers')");
+    stage.end();
+}
