@@ -47,6 +47,11 @@ pub(super) enum Refusal {
     BadHost,
     #[error("this host name is not served here: use 127.0.0.1 or localhost")]
     ForeignHost,
+    #[error(
+        "nothing can be changed through a published page: run `lb-agent` on the host, or use the address that \
+         the page listens on, such as 127.0.0.1:9180"
+    )]
+    Published,
     #[error("a change needs the header `Content-Type: application/json`")]
     NotJson,
     #[error("a change needs the header `X-LB-Action: 1`")]
@@ -66,11 +71,24 @@ impl Refusal {
         match self {
             Self::BadHost => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
-            Self::ForeignUser | Self::NoAction | Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::ForeignUser | Self::Published | Self::NoAction | Self::CrossSite => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
         }
     }
+}
+
+/// Who reads the page where it is published: under one of the configured names, or through a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Published {
+    /// Who shows the token.
+    #[default]
+    Token,
+    /// Everybody, if the page listens on loopback: whom the proxy lets in.
+    Open,
 }
 
 /// The rules.
@@ -78,6 +96,8 @@ impl Refusal {
 pub(super) struct Guard {
     /// Host names that the configuration allows beside the built-in ones, in lower case.
     pub(super) names: Vec<String>,
+    /// Who reads under these names.
+    pub(super) published: Published,
     /// What a change over TCP, and everything on an address that is not loopback, must show.
     pub(super) token: Token,
 }
@@ -98,17 +118,17 @@ impl Guard {
             Actor::Local { .. } if reads => Ok(()),
             Actor::Local { .. } => self.admit_change(headers),
             Actor::Remote { own, .. } => {
-                self.admit_host(*own, uri, headers)?;
+                let published = self.admit_host(*own, uri, headers)?;
                 if !reads {
+                    if published {
+                        return Err(Refusal::Published);
+                    }
                     self.admit_change(headers)?;
                 }
                 let probe = matches!(uri.path(), "/healthz" | "/ready");
-                let open = if reads {
-                    own.ip().is_loopback() || probe
-                } else {
-                    false
-                };
-                if open {
+                let local = own.ip().is_loopback();
+                let open = local && (!published || self.published == Published::Open);
+                if reads && (open || probe) {
                     Ok(())
                 } else {
                     self.token.admit(headers)
@@ -117,7 +137,16 @@ impl Guard {
         }
     }
 
-    fn admit_host(&self, own: SocketAddr, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Whether the request is for the page where it is published. A front on this host connects from loopback, so an
+    /// address does not tell; the name does, and the field that our front puts into whatever it passes on, for the service
+    /// that has the page may have other names, `localhost` among them.
+    fn is_published(&self, authorities: &[&Authority], headers: &HeaderMap) -> bool {
+        let named = |it: &&Authority| self.names.contains(&host_of(it));
+        authorities.iter().any(named) || headers.contains_key(FORWARDED_FOR)
+    }
+
+    /// Whether the page is asked for where it is published; an error if it is not served under that Host.
+    fn admit_host(&self, own: SocketAddr, uri: &Uri, headers: &HeaderMap) -> Result<bool, Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(Refusal::BadHost);
@@ -128,13 +157,11 @@ impl Guard {
             return Err(Refusal::BadHost);
         }
         // An absolute target speaks for itself, and must not hide behind an innocent Host.
-        let both = uri.authority().into_iter().chain([&host]);
-        for authority in both {
-            if !self.allows(own, authority) {
-                return Err(Refusal::ForeignHost);
-            }
+        let both: Vec<&Authority> = uri.authority().into_iter().chain([&host]).collect();
+        if !both.iter().all(|it| self.allows(own, it)) {
+            return Err(Refusal::ForeignHost);
         }
-        Ok(())
+        Ok(self.is_published(&both, headers))
     }
 
     fn allows(&self, own: SocketAddr, authority: &Authority) -> bool {
@@ -149,7 +176,7 @@ impl Guard {
             let ours = ip.is_loopback() || ip == own.ip() || !own.ip().is_loopback();
             return ours && port == own.port();
         }
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = host_of(authority);
         host == "localhost" || self.names.contains(&host)
     }
 
@@ -177,6 +204,14 @@ impl Guard {
     }
 }
 
+/// The name in a Host, in lower case and without a dot at its end.
+fn host_of(authority: &Authority) -> String {
+    let host = authority.host();
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+/// What our front always says of a request that it passes on.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The port of a Host without one.
 const HTTP_PORT: u16 = 80;
 
@@ -194,151 +229,4 @@ pub(super) const ANSWER_HEADERS: [(&str, &str); 5] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn guard() -> Guard {
-        Guard {
-            names: vec!["lb.example".to_owned()],
-            token: Token::from_text("0123456789abcdef").unwrap(),
-        }
-    }
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(*name, value.parse().unwrap());
-        }
-        map
-    }
-
-    fn remote(own: &str) -> Actor {
-        Actor::Remote {
-            peer: "127.0.0.1:40000".parse().unwrap(),
-            own: own.parse().unwrap(),
-        }
-    }
-
-    #[track_caller]
-    fn read(own: &str, host: &str, expect: Result<(), Refusal>) {
-        let uri = Uri::from_static("/");
-        let headers = headers(&[("host", host)]);
-        let verdict = guard().admit(&remote(own), &Method::GET, &uri, &headers);
-        assert_eq!(verdict, expect, "{host} at {own}");
-    }
-
-    #[test]
-    fn only_hosts_on_the_list_are_served() {
-        const OWN: &str = "127.0.0.1:9180";
-        for host in [
-            "127.0.0.1:9180",
-            "[::1]:9180",
-            "localhost:9180",
-            "LOCALHOST:8000",
-            "lb.example",
-            "LB.example.:9180",
-        ] {
-            read(OWN, host, Ok(()));
-        }
-        for host in [
-            "evil.example:9180",
-            "127.0.0.1.nip.io:9180",
-            "127.0.0.1:80",
-            "10.0.0.1:9180",
-            "u@localhost:9180",
-            "localhost.evil.example",
-        ] {
-            read(OWN, host, Err(Refusal::ForeignHost));
-        }
-        for host in ["", "a b", "a/b", "localhost:x", "localhost:99999"] {
-            read(OWN, host, Err(Refusal::BadHost));
-        }
-    }
-
-    #[test]
-    fn an_absolute_target_does_not_hide_behind_an_innocent_host() {
-        let uri = Uri::from_static("http://evil.example/");
-        let headers = headers(&[("host", "localhost")]);
-        let verdict = guard().admit(&remote("127.0.0.1:9180"), &Method::GET, &uri, &headers);
-        assert_eq!(verdict, Err(Refusal::ForeignHost));
-    }
-
-    #[test]
-    fn two_hosts_are_none() {
-        let headers = headers(&[("host", "localhost"), ("host", "localhost")]);
-        let uri = Uri::from_static("/");
-        let verdict = guard().admit(&remote("127.0.0.1:9180"), &Method::GET, &uri, &headers);
-        assert_eq!(verdict, Err(Refusal::BadHost));
-    }
-
-    #[test]
-    fn beyond_loopback_reading_needs_the_token_too_except_for_probes() {
-        let own = "10.0.0.5:9180";
-        read(own, "10.0.0.5:9180", Err(Refusal::NoToken));
-        let headers = headers(&[("host", "10.0.0.5:9180")]);
-        for path in ["/healthz", "/ready"] {
-            let uri = Uri::from_static(path);
-            let verdict = guard().admit(&remote(own), &Method::GET, &uri, &headers);
-            assert_eq!(verdict, Ok(()), "{path}");
-        }
-    }
-
-    #[track_caller]
-    fn change(actor: &Actor, pairs: &[(&'static str, &str)], expect: Result<(), Refusal>) {
-        let uri = Uri::from_static("/api/v1/drain");
-        let verdict = guard().admit(actor, &Method::POST, &uri, &headers(pairs));
-        assert_eq!(verdict, expect, "{pairs:?}");
-    }
-
-    const HOST: (&str, &str) = ("host", "localhost:9180");
-    const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
-    const ACTION: (&str, &str) = ("x-lb-action", "1");
-    const BEARER: (&str, &str) = ("authorization", "Bearer 0123456789abcdef");
-
-    #[test]
-    fn a_change_over_tcp_needs_json_the_action_header_and_the_token() {
-        let actor = remote("127.0.0.1:9180");
-        change(&actor, &[HOST, JSON, ACTION, BEARER], Ok(()));
-        change(&actor, &[HOST, ACTION, BEARER], Err(Refusal::NotJson));
-        change(&actor, &[HOST, JSON, BEARER], Err(Refusal::NoAction));
-        change(&actor, &[HOST, JSON, ACTION], Err(Refusal::NoToken));
-        let form = ("content-type", "text/plain");
-        change(&actor, &[HOST, form, ACTION, BEARER], Err(Refusal::NotJson));
-        let wrong = ("authorization", "Bearer 0123456789abcdee");
-        let pairs = [HOST, JSON, ACTION, wrong];
-        change(&actor, &pairs, Err(Refusal::WrongToken));
-    }
-
-    #[test]
-    fn a_change_from_another_origin_is_refused() {
-        let actor = remote("127.0.0.1:9180");
-        let with = |extra| [HOST, JSON, ACTION, BEARER, extra];
-        change(&actor, &with(("origin", "http://localhost:9180")), Ok(()));
-        change(&actor, &with(("sec-fetch-site", "same-origin")), Ok(()));
-        for extra in [
-            ("origin", "http://evil.example"),
-            ("origin", "http://localhost:8080"),
-            ("origin", "https://localhost:9180"),
-            ("origin", "null"),
-            ("sec-fetch-site", "cross-site"),
-            ("sec-fetch-site", "same-site"),
-        ] {
-            change(&actor, &with(extra), Err(Refusal::CrossSite));
-        }
-    }
-
-    #[test]
-    fn on_the_socket_the_user_counts_and_not_the_token() {
-        let own = Actor::Local {
-            uid: 0,
-            allowed: true,
-        };
-        change(&own, &[JSON, ACTION], Ok(()));
-        change(&own, &[JSON], Err(Refusal::NoAction));
-        let foreign = Actor::Local {
-            uid: 1000,
-            allowed: false,
-        };
-        change(&foreign, &[JSON, ACTION], Err(Refusal::ForeignUser));
-    }
-}
+mod tests;

@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use figures::{Figure, Figures, Sample};
+pub use guard::Published;
 pub use readiness::Readiness;
 pub use report::{Component, Mark};
 pub use socket::{SocketError, bind_socket};
@@ -85,6 +86,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// Between two points of the page's graphs.
     pub step: Duration,
+    /// Who reads it under these names.
+    pub published: Published,
 }
 
 /// The [`Config::step`] for people: ten minutes are in sight.
@@ -257,7 +260,11 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
         registry: Arc::new(registry),
         hosts: Arc::new(inputs.hosts),
         components: Arc::new(inputs.components),
-        guard: Arc::new(Guard { names, token }),
+        guard: Arc::new(Guard {
+            names,
+            published: config.published,
+            token,
+        }),
         counts,
         history: Arc::new(History::new(config.step)),
         streams: Arc::new(Streams::new(stop)),

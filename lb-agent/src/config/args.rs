@@ -73,6 +73,9 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub admin_name: Vec<String>,
+    /// token or open: what reading the page under such a name, or through a proxy, takes [default: token]
+    #[arg(long, env = "LB_ADMIN_PUBLISHED", value_name = "RULE")]
+    pub admin_published: Option<String>,
     /// Where the resolver listens; may be repeated [default: port 53 of the pool's first address]
     #[arg(long, env = "LB_DNS", value_name = "ADDR", value_delimiter = ',')]
     pub dns: Vec<String>,

@@ -39,7 +39,7 @@ pub use secret::Secret;
 pub use shown::{Setting, is_typed};
 pub use uninstall::{Places, UninstallArgs};
 
-pub use crate::routes::Expose;
+pub use crate::{admin::Published, routes::Expose};
 
 use crate::{
     discover::{
@@ -226,6 +226,8 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
     /// Host names that they answer to, beside `localhost` and addresses of this host.
     pub names: Vec<String>,
+    /// Who reads under these names.
+    pub published: Published,
 }
 
 /// The resolver.

@@ -165,6 +165,7 @@ raw_config! {
     admin_listen: String,
     admin_token_file: String,
     admin_names: Vec<String>,
+    admin_published: String,
     dns_enabled: bool,
     dns_listen: Vec<String>,
     dns_upstreams: Vec<String>,
@@ -341,6 +342,7 @@ impl RawConfig {
             raw.admin_listen = keys.string(admin, "listen");
             raw.admin_token_file = keys.string(admin, "token_file");
             raw.admin_names = keys.strings(admin, "names");
+            raw.admin_published = keys.string(admin, "published");
         });
         keys.table(&mut root, "dns", |keys, dns| {
             raw.dns_enabled = keys.boolean(dns, "enabled");
@@ -421,6 +423,7 @@ impl RawConfig {
             access_log_format: text("--access-log", &args.access_log),
             admin_listen: text("--admin", &args.admin),
             admin_names: list("--admin-name", &args.admin_name),
+            admin_published: text("--admin-published", &args.admin_published),
             dns_listen: list("--dns", &args.dns),
             registrar_enabled: args.registrar.map(|value| Given {
                 origin: Origin::Flag("--registrar"),

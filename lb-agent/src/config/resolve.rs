@@ -11,8 +11,9 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, RawConfig,
-    Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, registrar,
+    Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, Published,
+    RawConfig, Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls,
+    registrar,
 };
 use crate::{
     front::pages::{For, is_html},
@@ -238,6 +239,7 @@ fn admin(raw: &RawConfig, judge: &mut Judge<'_>) -> Admin {
         listen,
         token_file,
         names: judge.list(&raw.admin_names, Vec::new(), domain),
+        published: judge.text(&raw.admin_published, Published::Token, published),
     }
 }
 
@@ -391,6 +393,14 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         "journald" => Ok(LogFormat::Journald),
         _ => Err("write auto, text, json or journald".to_owned()),
+    }
+}
+
+fn published(text: &str) -> Result<Published, String> {
+    match text {
+        "token" => Ok(Published::Token),
+        "open" => Ok(Published::Open),
+        _ => Err("write token or open".to_owned()),
     }
 }
 

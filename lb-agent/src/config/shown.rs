@@ -93,6 +93,11 @@ impl Config {
                 json!(admin.token_file),
             ),
             row("admin.names", &["admin_names"], json!(admin.names)),
+            row(
+                "admin.published",
+                &["admin_published"],
+                json!(admin.published),
+            ),
             row("dns.enabled", &["dns_enabled"], json!(dns.enabled)),
             row("dns.listen", &["dns_listen"], texts(&dns.listen)),
             row(

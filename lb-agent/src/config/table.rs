@@ -161,6 +161,7 @@ pub const SECTIONS: &[Section] = &[
         setting("listen", "an address", Value("\"127.0.0.1:9180\""), "where the page, the metrics and the API are").flag("--admin ADDR").variables(&["LB_ADMIN"]),
         setting("token_file", "a file", Words("a token of the agent's own"), "the token for changes; needed beyond loopback"),
         setting("names", "names", Value("[]"), "host names that the page answers to").flag("--admin-name NAME").variables(&["LB_ADMIN_NAMES"]),
+        setting("published", "`token`, `open`", Value("\"token\""), "who reads the page under these names and through proxies").flag("--admin-published RULE").variables(&["LB_ADMIN_PUBLISHED"]),
     ] },
     Section { table: "dns", settings: &[
         setting("enabled", "`true`, `false`", Value("true"), "whether there is a resolver"),

@@ -462,6 +462,7 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
         token_file: config.admin.token_file.clone(),
         names: config.admin.names.clone(),
         step: admin::STEP,
+        published: config.admin.published,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use lb_agent::{
-    admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Readiness, Sample},
+    admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Published, Readiness, Sample},
     cli::{self, Ask, Exit, Options, Output, Style},
     clients::Clients,
     drain::DrainRequest,
@@ -117,6 +117,7 @@ impl Agent {
             token_file: None,
             step,
             names: vec!["lb.example".to_owned()],
+            published: Published::default(),
         };
         let stop = CancellationToken::new();
         let stage = tokio::spawn(admin::run(config, unix, vec![tcp], inputs, stop.clone()));

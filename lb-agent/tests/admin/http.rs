@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_agent::{
-    admin::{self, Config, Inputs, Readiness},
+    admin::{self, Config, Inputs, Published, Readiness},
     drain::DrainOutcome,
     vip,
 };
@@ -82,9 +82,10 @@ async fn a_foreign_host_is_misdirected() {
     for host in ["evil.example", "127.0.0.1.nip.io", "10.0.0.1:9180"] {
         status(&agent.send("GET / HTTP/1.1", host, "", "").await, 421);
     }
-    for host in ["localhost", "lb.example"] {
-        status(&agent.send("GET / HTTP/1.1", host, "", "").await, 200);
-    }
+    status(
+        &agent.send("GET / HTTP/1.1", "localhost", "", "").await,
+        200,
+    );
     let two = agent
         .send("GET / HTTP/1.1", "localhost\r\nHost: localhost", "", "")
         .await;
@@ -93,6 +94,34 @@ async fn a_foreign_host_is_misdirected() {
         .send("GET http://evil.example/ HTTP/1.1", "localhost", "", "")
         .await;
     status(&absolute, 421);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn under_a_published_name_reading_needs_the_token_and_changes_are_refused_in_words() {
+    let mut agent = Agent::start().await;
+    let bearer = format!("Authorization: Bearer {}\r\n", agent.token);
+    let read = async |path: &str, headers: &str| {
+        let line = format!("GET {path} HTTP/1.1");
+        agent.send(&line, "lb.example", headers, "").await
+    };
+    for path in ["/", "/metrics", "/api/v1/snapshot", "/nothing"] {
+        status(&read(path, "").await, 401);
+    }
+    for path in ["/", "/metrics", "/api/v1/snapshot"] {
+        status(&read(path, &bearer).await, 200);
+    }
+    status(&read("/healthz", "").await, 200);
+    let wrong = "Authorization: Bearer 0000000000000000\r\n";
+    status(&read("/", wrong).await, 401);
+
+    let line = "POST /api/v1/drain HTTP/1.1";
+    let headers = format!("Content-Type: application/json\r\nX-LB-Action: 1\r\n{bearer}");
+    let body = r#"{"service":"www_hello"}"#;
+    let answer = agent.send(line, "lb.example", &headers, body).await;
+    status(&answer, 403);
+    assert!(answer.contains("run `lb-agent` on the host"), "{answer}");
+    assert!(agent.drains.try_recv().is_err());
     agent.end().await;
 }
 
@@ -314,6 +343,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         token_file: None,
         step: admin::STEP,
         names: Vec::new(),
+        published: Published::default(),
     };
     let stop = CancellationToken::new();
     let ended = admin::run(config, unix, vec![tcp], inputs, stop).await;

@@ -40,6 +40,7 @@ mod maintenance;
 mod names;
 mod privileges;
 mod prometheus;
+mod published;
 mod restarts;
 mod seeing;
 mod systemd;

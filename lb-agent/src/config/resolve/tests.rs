@@ -9,7 +9,10 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use crate::{
-    config::{Config, ConsulToken, Error, Expose, LogFormat, Outside, RawConfig, RunArgs, Setting},
+    config::{
+        Config, ConsulToken, Error, Expose, LogFormat, Outside, Published, RawConfig, RunArgs,
+        Setting,
+    },
     discover::consul::Warning,
     front::pages::For,
     registrar::Addressing,
@@ -153,6 +156,7 @@ fn a_file_of_services_is_all_that_must_be_given() {
     let none = lb_front::LimitSettings::default();
     assert_eq!(config.front.limits, none);
     assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
+    assert_eq!(config.admin.published, Published::Token);
     let both = ["198.18.0.1:53", "[fd62:6c62:76:1::1]:53"];
     assert_eq!(config.dns.listen, both.map(|it| it.parse().unwrap()));
     assert_eq!(config.vip.pool6.to_string(), "fd62:6c62:76:1::/64");
@@ -237,6 +241,7 @@ fn every_key_of_the_file_has_its_effect() {
             listen = "0.0.0.0:9180"
             token_file = "/f"
             names = ["Page.Example.org"]
+            published = "open"
             [dns]
             enabled = false
             listen = ["127.0.0.1:5353"]
@@ -329,6 +334,7 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(config.front.limits, limits);
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
     assert_eq!(config.admin.names, ["page.example.org"]);
+    assert_eq!(config.admin.published, Published::Open);
     assert_eq!(config.vip.pool6.to_string(), "fd77::/80");
     let allow = ["192.0.2.0/24", "2001:db8::/32"];
     assert_eq!(config.dns.allow, allow.map(|it| it.parse().unwrap()));
@@ -407,7 +413,7 @@ fn all_mistakes_are_told_at_once_with_their_places() {
         .flag("--log-format=xml")
         .toml(
             "[front]\nlisten = [\"80\", \"1.2.3.4\"]\nexpose = \"some\"\n\
-             [health]\nfall = 0\n[admin]\nlisten = \"0.0.0.0:1\"\n\
+             [health]\nfall = 0\n[admin]\nlisten = \"0.0.0.0:1\"\npublished = \"no\"\n\
              [vip]\nquarantine = \"8d\"\n",
         )
         .wrong(&[
@@ -415,11 +421,12 @@ fn all_mistakes_are_told_at_once_with_their_places() {
             ("no discovery source is given", "--services FILE"),
             ("no cgroup v2 tree", "--cgroup"),
             ("--log-format", "auto, text, json or journald"),
-            ("/etc/lb/lb.toml:9", "up to a week"),
+            ("/etc/lb/lb.toml:10", "up to a week"),
             ("/etc/lb/lb.toml:2", "`80`"),
             ("/etc/lb/lb.toml:2", "`1.2.3.4`"),
             ("/etc/lb/lb.toml:3", "all or tagged"),
             ("/etc/lb/lb.toml:7", "token_file"),
+            ("/etc/lb/lb.toml:8", "token or open"),
             ("/etc/lb/lb.toml:5", "from 1 to 100"),
         ]);
 }

@@ -51,6 +51,13 @@ impl World {
         ask::http(&self.netns, FRONT, host, "/")
     }
 
+    /// Sends the front one request for `host`.
+    pub(crate) fn front_with(&self, line: &str, host: &str, headers: &str, body: &str) -> Answer {
+        let length = body.len();
+        let head = format!("{line}\r\nHost: {host}\r\nContent-Length: {length}\r\n{headers}");
+        ask::exchange(&self.netns, FRONT, &head, body).unwrap()
+    }
+
     /// Waits until the front answers so for `/` of `host`.
     #[track_caller]
     pub(crate) fn await_front(&self, host: &str, fits: impl Fn(&Answer) -> bool) {
