@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{
     Follower,
-    guard::Actor,
+    guard::{Access, Actor},
     report::{DrainAnswer, DrainOrder, Refused},
     router::Desk,
 };
@@ -66,7 +66,7 @@ impl Counts {
 /// `POST /api/v1/drain`. Answered when it is in force; if that takes too long, with 202 and where it is not.
 pub(super) async fn drain(
     State(desk): State<Desk>,
-    Extension(actor): Extension<Actor>,
+    Extension(access): Extension<Access>,
     order: Result<Json<DrainOrder>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
     let order = match order {
@@ -81,7 +81,7 @@ pub(super) async fn drain(
         Err(_) => "refused",
     };
     desk.counts.count(action, result);
-    audit(&actor, action, &order, &outcome);
+    audit(&access, action, &order, &outcome);
     match outcome {
         Ok(outcome) => {
             let not_yet_in = await_force(desk.followers, outcome.snapshot, until).await;
@@ -160,12 +160,12 @@ async fn ask(
 
 /// One line per change. Names are logged quoted: they may hold line breaks.
 fn audit(
-    actor: &Actor,
+    access: &Access,
     action: &'static str,
     order: &DrainOrder,
     outcome: &Result<DrainOutcome, Failed>,
 ) {
-    let source = source(actor);
+    let (actor, source) = (access.who, access.source());
     let DrainOrder {
         service, backend, ..
     } = order;
@@ -177,14 +177,6 @@ fn audit(
         Err(failed) => {
             warn!(target: "audit", %actor, source, action, ?service, ?backend, ?failed, "not changed");
         }
-    }
-}
-
-/// Where a change came from.
-pub(super) fn source(actor: &Actor) -> String {
-    match actor {
-        Actor::Local { .. } => "socket".to_owned(),
-        Actor::Remote { peer, .. } => peer.to_string(),
     }
 }
 

@@ -1,14 +1,23 @@
-//! Who may ask what: the rules of the admin interface, before any handler runs. Pure.
+//! Who may ask what: the rules of the admin interface, before any handler runs. Pure, but for the sessions that are open.
 //!
 //! Names under nip.io, `localhost` or our own DNS lead a browser to 127.0.0.1 on purpose, so a foreign
 //! page can make it send requests here. The Host allow-list is the defence against reading by DNS
 //! rebinding; the rules for changes are the defence against forged requests.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
 
-use super::{report::ACTION_HEADER, token::Token};
+use super::{
+    guesses::Guesses,
+    report::{ACTION_HEADER, SESSION_PATH},
+    session::Sessions,
+    token::Token,
+};
 
 /// Where a request came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +38,60 @@ pub(super) enum Actor {
     },
 }
 
-impl std::fmt::Display for Actor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// What a request may do: for handlers, which find it among its extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Whether it may read. One that may not reaches nothing but the session and the probes.
+    pub(super) may_read: bool,
+    /// Whether whoever sent it may change something, from where it was sent.
+    pub(super) may_change: bool,
+    /// Who sent it.
+    pub(super) who: Who,
+    /// From which address; `None` for the unix socket.
+    pub(super) client: Option<IpAddr>,
+    /// Whether it came to where the page is published.
+    pub(super) published: bool,
+    /// Whether it came there by TLS.
+    pub(super) secure: bool,
+}
+
+impl Access {
+    /// Where it came from, for the audit.
+    pub(super) fn source(&self) -> String {
+        match self.client {
+            None => "socket".to_owned(),
+            Some(client) => client.to_string(),
+        }
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Nobody who said so.
+    Nobody,
+    /// A user of this host.
+    User(u32),
+    /// Who knows the token.
+    Token,
+    /// Who knew the token when the session with this number was opened.
+    Session(u64),
+}
+
+impl Who {
+    /// Whether it is somebody.
+    pub(super) fn known(self) -> bool {
+        self != Self::Nobody
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Local { uid, .. } => write!(f, "uid {uid}"),
-            Self::Remote { .. } => f.write_str("token admin"),
+            Self::Nobody => f.write_str("nobody"),
+            Self::User(uid) => write!(f, "uid {uid}"),
+            Self::Token => f.write_str("token"),
+            Self::Session(number) => write!(f, "session {number}"),
         }
     }
 }
@@ -41,7 +99,9 @@ impl std::fmt::Display for Actor {
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("only root and the user that the agent runs as may use this socket")]
+    #[error(
+        "only root and the user that the agent runs as may use this socket: run the command as one of them"
+    )]
     ForeignUser,
     #[error("a request needs exactly one valid Host")]
     BadHost,
@@ -56,13 +116,16 @@ pub(super) enum Refusal {
     NotJson,
     #[error("a change needs the header `X-LB-Action: 1`")]
     NoAction,
-    #[error("a change from another site's page is refused")]
+    #[error(
+        "a change from another site's page is refused: use the agent's own page, or `lb-agent` on the host"
+    )]
     CrossSite,
     #[error(
-        "this needs the header `Authorization: Bearer <token>`; the token is in the agent's token file"
+        "this needs the header `Authorization: Bearer <token>` or a session; the token is in the agent's token file, \
+         which `lb-agent` on the host does not need"
     )]
     NoToken,
-    #[error("the token is wrong")]
+    #[error("the token is wrong: use the one in the agent's token file")]
     WrongToken,
 }
 
@@ -100,41 +163,102 @@ pub(super) struct Guard {
     pub(super) published: Published,
     /// What a change over TCP, and everything on an address that is not loopback, must show.
     pub(super) token: Token,
+    /// What stands for the token in browsers.
+    pub(super) sessions: Sessions,
+    /// Who showed a wrong one.
+    pub(super) guesses: Guesses,
 }
 
 impl Guard {
-    /// Decides whether a request may reach its handler.
+    /// Decides whether a request may reach its handler, and what it may do there.
     pub(super) fn admit(
         &self,
         actor: &Actor,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Access, Refusal> {
         let reads = method == Method::GET || method == Method::HEAD;
-        match actor {
-            Actor::Local { allowed: false, .. } => Err(Refusal::ForeignUser),
-            // No browser reaches a unix socket, but a program that relays to it may be driven by one.
-            Actor::Local { .. } if reads => Ok(()),
-            Actor::Local { .. } => self.admit_change(headers),
-            Actor::Remote { own, .. } => {
-                let published = self.admit_host(*own, uri, headers)?;
+        let (own, peer) = match *actor {
+            Actor::Local { allowed: false, .. } => return Err(Refusal::ForeignUser),
+            Actor::Local { uid, .. } => {
+                // No browser reaches a unix socket, but a program that relays to it may be driven by one.
                 if !reads {
-                    if published {
-                        return Err(Refusal::Published);
-                    }
-                    self.admit_change(headers)?;
+                    admit_change(headers, false)?;
                 }
-                let probe = matches!(uri.path(), "/healthz" | "/ready");
-                let local = own.ip().is_loopback();
-                let open = local && (!published || self.published == Published::Open);
-                if reads && (open || probe) {
-                    Ok(())
-                } else {
-                    self.token.admit(headers)
-                }
+                return Ok(Access {
+                    may_read: true,
+                    may_change: true,
+                    who: Who::User(uid),
+                    client: None,
+                    published: false,
+                    secure: false,
+                });
             }
+            Actor::Remote { own, peer } => (own, peer),
+        };
+        let published = self.admit_host(own, uri, headers)?;
+        let secure = published && is_secure(headers);
+        // Whoever opens a session or ends one changes nothing but that.
+        let session = uri.path() == SESSION_PATH;
+        if !reads {
+            if published && !session {
+                return Err(Refusal::Published);
+            }
+            admit_change(headers, secure)?;
         }
+        let probe = matches!(uri.path(), "/healthz" | "/ready");
+        let local = own.ip().is_loopback();
+        let open = local && (!published || self.published == Published::Open);
+        let who = if probe {
+            Who::Nobody
+        } else if published && open {
+            // Everybody may do all that the token allows, and what a proxy was shown is not for us.
+            self.session(headers)
+        } else {
+            // A wrong token is always refused, or the answer would tell at no cost whether it was right.
+            self.who(headers)?
+        };
+        let access = Access {
+            may_read: open || who.known(),
+            may_change: who.known() && !published,
+            who,
+            client: Some(client(own, peer, headers)),
+            published,
+            secure,
+        };
+        let enough = if reads {
+            access.may_read || probe
+        } else {
+            access.may_change
+        };
+        if enough || session {
+            Ok(access)
+        } else {
+            Err(Refusal::NoToken)
+        }
+    }
+
+    /// The address that a request comes from; `None` for the unix socket.
+    pub(super) fn client_of(actor: &Actor, headers: &HeaderMap) -> Option<IpAddr> {
+        match *actor {
+            Actor::Local { .. } => None,
+            Actor::Remote { own, peer } => Some(client(own, peer, headers)),
+        }
+    }
+
+    /// Who shows the token, or the cookie of a session.
+    fn who(&self, headers: &HeaderMap) -> Result<Who, Refusal> {
+        match self.token.admit(headers) {
+            Ok(()) => Ok(Who::Token),
+            Err(Refusal::NoToken) => Ok(self.session(headers)),
+            Err(wrong) => Err(wrong),
+        }
+    }
+
+    fn session(&self, headers: &HeaderMap) -> Who {
+        let session = self.sessions.find(headers, Instant::now());
+        session.map_or(Who::Nobody, Who::Session)
     }
 
     /// Whether the request is for the page where it is published. A front on this host connects from loopback, so an
@@ -179,29 +303,49 @@ impl Guard {
         let host = host_of(authority);
         host == "localhost" || self.names.contains(&host)
     }
+}
 
-    fn admit_change(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().ok());
-        let essence = text(header::CONTENT_TYPE).flatten().unwrap_or_default();
-        let essence = essence.split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            return Err(Refusal::NotJson);
-        }
-        if headers.get(ACTION_HEADER).is_none_or(|value| value != "1") {
-            return Err(Refusal::NoAction);
-        }
-        let host = text(header::HOST).flatten().unwrap_or_default();
-        if let Some(origin) = text(header::ORIGIN) {
-            let own = origin.and_then(|origin| origin.strip_prefix("http://"));
-            if own.is_none_or(|own| !own.eq_ignore_ascii_case(host)) {
-                return Err(Refusal::CrossSite);
-            }
-        }
-        match headers.get("sec-fetch-site") {
-            Some(site) if site != "same-origin" && site != "none" => Err(Refusal::CrossSite),
-            _ => Ok(()),
+/// The rules for changes: what no form and no foreign page can send.
+fn admit_change(headers: &HeaderMap, secure: bool) -> Result<(), Refusal> {
+    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().ok());
+    let essence = text(header::CONTENT_TYPE).flatten().unwrap_or_default();
+    let essence = essence.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Refusal::NotJson);
+    }
+    if headers.get(ACTION_HEADER).is_none_or(|value| value != "1") {
+        return Err(Refusal::NoAction);
+    }
+    let host = text(header::HOST).flatten().unwrap_or_default();
+    if let Some(origin) = text(header::ORIGIN) {
+        let scheme = if secure { "https://" } else { "http://" };
+        let own = origin.and_then(|origin| origin.strip_prefix(scheme));
+        if own.is_none_or(|own| !own.eq_ignore_ascii_case(host)) {
+            return Err(Refusal::CrossSite);
         }
     }
+    match headers.get("sec-fetch-site") {
+        Some(site) if site != "same-origin" && site != "none" => Err(Refusal::CrossSite),
+        _ => Ok(()),
+    }
+}
+
+/// Whether our front, or the proxy before it, says that the client speaks HTTPS.
+fn is_secure(headers: &HeaderMap) -> bool {
+    let told = headers.get(FORWARDED_PROTO);
+    told.is_some_and(|told| told.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+/// Whose request it is: the peer's or, behind a front of this host, the client's that it names last.
+fn client(own: SocketAddr, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
+    let peer = peer.ip().to_canonical();
+    if !peer.is_loopback() && peer != own.ip().to_canonical() {
+        return peer;
+    }
+    let last = headers.get_all(FORWARDED_FOR).iter().next_back();
+    let last = last.and_then(|line| line.to_str().ok()?.rsplit(',').next());
+    let told = last.and_then(|entry| entry.trim().parse().ok());
+    told.unwrap_or(peer)
 }
 
 /// The name in a Host, in lower case and without a dot at its end.
@@ -212,6 +356,7 @@ fn host_of(authority: &Authority) -> String {
 
 /// What our front always says of a request that it passes on.
 const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// The port of a Host without one.
 const HTTP_PORT: u16 = 80;
 

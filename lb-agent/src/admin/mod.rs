@@ -2,7 +2,7 @@
 //! for the command line and on TCP for browsers and scrapers.
 //!
 //! It shows values that other stages own and passes an operator's wishes on; it decides nothing itself,
-//! and no GET changes anything. Its own state is the token and two counters.
+//! and no GET changes anything. Its own state is the token, the sessions that were opened with it, and two counters.
 
 mod action;
 mod clients;
@@ -13,6 +13,7 @@ mod exposition;
 pub mod figures;
 mod flows;
 mod guard;
+mod guesses;
 mod history;
 mod metrics;
 mod page;
@@ -23,6 +24,7 @@ mod router;
 #[cfg(test)]
 pub(crate) mod sample;
 mod serve;
+mod session;
 mod socket;
 mod stream;
 pub mod text;
@@ -59,8 +61,10 @@ pub use token::TokenError;
 use self::{
     action::Counts,
     guard::{Actor, Guard},
+    guesses::Guesses,
     history::History,
     router::{Desk, router},
+    session::Sessions,
     stream::Streams,
     token::Token,
 };
@@ -264,6 +268,8 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
             names,
             published: config.published,
             token,
+            sessions: Sessions::default(),
+            guesses: Guesses::default(),
         }),
         counts,
         history: Arc::new(History::new(config.step)),

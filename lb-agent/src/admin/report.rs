@@ -537,6 +537,25 @@ pub struct ReleaseOrder {
     pub target: String,
 }
 
+/// The body of `POST /api/v1/session`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionOrder {
+    /// The token.
+    pub token: String,
+}
+
+/// The answer to all requests for `/api/v1/session`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionAnswer {
+    /// Whether who asks may read the page and the API there.
+    pub may_read: bool,
+    /// Whether who asks may change anything there.
+    pub may_change: bool,
+    /// `uid 0`, `token` or `session 3`; `null` if nothing was shown that says so, or nothing that counts there.
+    pub who: Option<String>,
+}
+
 /// The body of every answer of the API that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
@@ -549,6 +568,9 @@ pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
 
 /// The path of the status.
 pub const STATUS_PATH: &str = "/api/v1/status";
+
+/// The path of the session.
+pub const SESSION_PATH: &str = "/api/v1/session";
 
 /// The path of drains.
 pub const DRAIN_PATH: &str = "/api/v1/drain";

@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{
@@ -30,16 +30,17 @@ use super::{
     explain::{self, EXPLAIN_PATH},
     exposition::Format,
     flows,
-    guard::{ANSWER_HEADERS, Actor, Guard, Refusal},
+    guard::{ANSWER_HEADERS, Actor, Guard, Refusal, Who},
     history::History,
     metrics,
     page::{self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
     report::{
-        CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH, Report,
-        SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
+        ACTION_HEADER, CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH,
+        Report, SESSION_PATH, SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
     },
+    session,
     stream::{self, STREAM_PATH, Streams},
     trace::{self, TRACE_PATH},
     vips,
@@ -109,6 +110,10 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(TRACE_PATH, get(trace::stream))
         .route(STREAM_PATH, get(stream::stream))
         .route(VIPS_PATH, get(vips::list))
+        .route(
+            SESSION_PATH,
+            get(session::tell).post(session::open).delete(session::end),
+        )
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
@@ -121,14 +126,23 @@ pub(super) fn router(desk: Desk) -> Router {
 async fn admit(
     State(desk): State<Desk>,
     Extension(actor): Extension<Actor>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let (method, uri) = (request.method(), request.uri());
     let verdict = desk.guard.admit(&actor, method, uri, request.headers());
     let mut answer = match verdict {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => turn_away(&desk, &actor, refusal).await,
+        Ok(access) => {
+            if access.who == Who::Token {
+                desk.guard.guesses.forget(access.client);
+            }
+            request.extensions_mut().insert(access);
+            next.run(request).await
+        }
+        Err(refusal) => {
+            let client = Guard::client_of(&actor, request.headers());
+            turn_away(&desk, client, request.headers(), refusal).await
+        }
     };
     for (name, value) in ANSWER_HEADERS {
         let (name, value) = (
@@ -140,15 +154,23 @@ async fn admit(
     answer
 }
 
-async fn turn_away(desk: &Desk, actor: &Actor, refusal: Refusal) -> Response {
+pub(super) async fn turn_away(
+    desk: &Desk,
+    client: Option<IpAddr>,
+    headers: &HeaderMap,
+    refusal: Refusal,
+) -> Response {
     desk.counts.count_refusal();
     if refusal == Refusal::WrongToken {
-        warn!(target: "audit", ?actor, "a wrong token was shown");
+        warn!(target: "audit", ?client, "a wrong token was shown");
         // Guessing costs time, and each connection guesses once at a time.
-        sleep(GUESS_DELAY).await;
+        sleep(desk.guard.guesses.note(client, Instant::now())).await;
     }
     let mut answer = refused(refusal.status(), refusal.to_string());
-    if answer.status() == StatusCode::UNAUTHORIZED {
+    // Of a script's request the browser would ask in a window of its own, over the page that asks already.
+    let script = headers.contains_key(ACTION_HEADER)
+        || headers.get("sec-fetch-mode").is_some_and(|it| it == "cors");
+    if answer.status() == StatusCode::UNAUTHORIZED && !script {
         let challenge = HeaderValue::from_static("Basic realm=\"lb-agent\"");
         answer
             .headers_mut()
@@ -253,5 +275,3 @@ impl Desk {
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a request's body.
 const BODY_BYTES: usize = 16 * 1024;
-/// Before a wrong token is answered.
-const GUESS_DELAY: Duration = Duration::from_millis(500);

@@ -11,8 +11,8 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    action::{Failed, refused, source},
-    guard::Actor,
+    action::{Failed, refused},
+    guard::Access,
     report::{PinOrder, ReleaseOrder},
     router::Desk,
 };
@@ -29,26 +29,26 @@ pub(super) async fn list(State(desk): State<Desk>) -> Response {
 /// `POST /api/v1/vips/pin`.
 pub(super) async fn pin(
     State(desk): State<Desk>,
-    Extension(actor): Extension<Actor>,
+    Extension(access): Extension<Access>,
     order: Result<Json<PinOrder>, JsonRejection>,
 ) -> Response {
     let order = order.map(|Json(PinOrder { service, address })| Order::Pin { service, address });
-    change(&desk, &actor, "vip_pin", order).await
+    change(&desk, &access, "vip_pin", order).await
 }
 
 /// `POST /api/v1/vips/release`.
 pub(super) async fn release(
     State(desk): State<Desk>,
-    Extension(actor): Extension<Actor>,
+    Extension(access): Extension<Access>,
     order: Result<Json<ReleaseOrder>, JsonRejection>,
 ) -> Response {
     let order = order.map(|Json(ReleaseOrder { target })| Order::Release { target });
-    change(&desk, &actor, "vip_release", order).await
+    change(&desk, &access, "vip_release", order).await
 }
 
 async fn change(
     desk: &Desk,
-    actor: &Actor,
+    access: &Access,
     action: &'static str,
     order: Result<Order, JsonRejection>,
 ) -> Response {
@@ -57,7 +57,7 @@ async fn change(
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
     let outcome = ask(desk, order.clone()).await;
-    let source = source(actor);
+    let (actor, source) = (access.who, access.source());
     match outcome {
         Ok(entries) => {
             desk.counts.count(action, "ok");

@@ -6,6 +6,7 @@ mod commands;
 mod golden;
 mod http;
 mod page;
+mod session;
 mod speed;
 mod stream;
 mod top;

@@ -5,6 +5,8 @@ fn guard() -> Guard {
         names: vec!["lb.example".to_owned()],
         published: Published::Token,
         token: Token::from_text("0123456789abcdef").unwrap(),
+        sessions: Sessions::default(),
+        guesses: Guesses::default(),
     }
 }
 
@@ -28,7 +30,7 @@ fn read(own: &str, host: &str, expect: Result<(), Refusal>) {
     let uri = Uri::from_static("/");
     let headers = headers(&[("host", host)]);
     let verdict = guard().admit(&remote(own), &Method::GET, &uri, &headers);
-    assert_eq!(verdict, expect, "{host} at {own}");
+    assert_eq!(verdict.map(drop), expect, "{host} at {own}");
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn beyond_loopback_reading_needs_the_token_too_except_for_probes() {
     for path in ["/healthz", "/ready"] {
         let uri = Uri::from_static(path);
         let verdict = guard().admit(&remote(own), &Method::GET, &uri, &headers);
-        assert_eq!(verdict, Ok(()), "{path}");
+        assert_eq!(verdict.map(drop), Ok(()), "{path}");
     }
 }
 
@@ -92,7 +94,7 @@ fn beyond_loopback_reading_needs_the_token_too_except_for_probes() {
 fn change(actor: &Actor, pairs: &[(&'static str, &str)], expect: Result<(), Refusal>) {
     let uri = Uri::from_static("/api/v1/drain");
     let verdict = guard().admit(actor, &Method::POST, &uri, &headers(pairs));
-    assert_eq!(verdict, expect, "{pairs:?}");
+    assert_eq!(verdict.map(drop), expect, "{pairs:?}");
 }
 
 const HOST: (&str, &str) = ("host", "localhost:9180");
@@ -144,12 +146,16 @@ fn where_the_page_is_published_the_token_reads_and_nothing_changes() {
             ..guard()
         };
         let read = |guard: &Guard, own: &Actor, path: &'static str, headers: &HeaderMap| {
-            guard.admit(own, &Method::GET, &Uri::from_static(path), headers)
+            let verdict = guard.admit(own, &Method::GET, &Uri::from_static(path), headers);
+            verdict.map(|access| assert!(!access.may_change))
         };
         assert_eq!(read(&guard(), &own, "/", &with(&[])), Err(Refusal::NoToken));
         assert_eq!(read(&guard(), &own, "/", &with(&[BEARER])), Ok(()));
         assert_eq!(read(&guard(), &own, "/ready", &with(&[])), Ok(()));
         assert_eq!(read(&open, &own, "/", &with(&[])), Ok(()));
+        // What the proxy was shown itself is not for us.
+        let foreign = ("authorization", "Basic dXNlcjpwYXNzd29yZA==");
+        assert_eq!(read(&open, &own, "/", &with(&[foreign])), Ok(()));
         // Beyond loopback nobody says who connects.
         let beyond = remote("10.0.0.5:80");
         let answer = read(&open, &beyond, "/", &with(&[]));
@@ -169,6 +175,75 @@ fn an_absolute_target_names_the_published_page_too() {
     let headers = headers(&[HOST]);
     let verdict = guard().admit(&remote("127.0.0.1:9180"), &Method::GET, &uri, &headers);
     assert_eq!(verdict, Err(Refusal::NoToken));
+}
+
+#[test]
+fn who_shows_the_token_may_change_where_the_page_is_not_published() {
+    let own = remote("127.0.0.1:9180");
+    let ask = |pairs: &[(&'static str, &str)], path: &'static str| {
+        let uri = Uri::from_static(path);
+        guard().admit(&own, &Method::GET, &uri, &headers(pairs))
+    };
+    let access = ask(&[HOST], "/").unwrap();
+    assert!(access.may_read && !access.may_change && access.who == Who::Nobody);
+    let access = ask(&[HOST, BEARER], "/").unwrap();
+    assert!(access.may_read && access.may_change && access.who == Who::Token);
+    // Else whoever guesses would be told at no cost.
+    let wrong = ("authorization", "Bearer 0123456789abcdee");
+    assert_eq!(ask(&[HOST, wrong], "/"), Err(Refusal::WrongToken));
+    assert_eq!(
+        ask(&[HOST, wrong], "/ready").map(|it| it.who),
+        Ok(Who::Nobody)
+    );
+    // How a page knows that it has to ask for the token.
+    let published = ask(&[("host", "lb.example")], "/api/v1/session").unwrap();
+    assert!(!published.may_read && !published.may_change && published.published);
+}
+
+#[test]
+fn behind_tls_at_the_front_the_origin_is_that_of_https() {
+    let own = remote("127.0.0.1:9180");
+    let ask = |pairs: &[(&'static str, &str)]| {
+        let uri = Uri::from_static(SESSION_PATH);
+        let verdict = guard().admit(&own, &Method::POST, &uri, &headers(pairs));
+        verdict.map(|access| access.secure)
+    };
+    let published = ("host", "lb.example");
+    let tls = [
+        published,
+        JSON,
+        ACTION,
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-proto", "https"),
+    ];
+    let (https, http) = (
+        ("origin", "https://lb.example"),
+        ("origin", "http://lb.example"),
+    );
+    let with = |origin| [&tls[..], &[origin]].concat();
+    assert_eq!(ask(&tls), Ok(true));
+    assert_eq!(ask(&with(https)), Ok(true));
+    assert_eq!(ask(&with(http)), Err(Refusal::CrossSite));
+    assert_eq!(ask(&[published, JSON, ACTION, http]), Ok(false));
+    let plain = [published, JSON, ACTION, https];
+    assert_eq!(ask(&plain), Err(Refusal::CrossSite));
+}
+
+#[test]
+fn a_client_is_named_by_the_front_of_this_host_and_by_nobody_else() {
+    let told = headers(&[("x-forwarded-for", "203.0.113.9, 192.0.2.7")]);
+    let client = |own: &str, peer: &str, headers: &HeaderMap| {
+        client(own.parse().unwrap(), peer.parse().unwrap(), headers).to_string()
+    };
+    let loopback = "127.0.0.1:9180";
+    assert_eq!(client(loopback, "127.0.0.1:40000", &told), "192.0.2.7");
+    let beyond = "10.0.0.5:9180";
+    assert_eq!(client(beyond, "10.0.0.5:40000", &told), "192.0.2.7");
+    assert_eq!(client(beyond, "10.0.0.9:40000", &told), "10.0.0.9");
+    let none = HeaderMap::new();
+    assert_eq!(client(loopback, "127.0.0.1:40000", &none), "127.0.0.1");
+    let nonsense = headers(&[("x-forwarded-for", "unknown")]);
+    assert_eq!(client(loopback, "127.0.0.1:40000", &nonsense), "127.0.0.1");
 }
 
 #[test]

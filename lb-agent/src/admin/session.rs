@@ -1,0 +1,236 @@
+//! Sessions: what a browser shows in the place of the token, after it has shown that once. They live in memory only and
+//! end with the agent. A cookie counts like the token; what keeps forgers out is in `guard.rs`.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Json,
+    extract::{State, rejection::JsonRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use subtle::ConstantTimeEq as _;
+use tracing::info;
+
+use super::{
+    action::refused,
+    guard::{Access, Refusal, Who},
+    report::{SessionAnswer, SessionOrder},
+    router::{Desk, turn_away},
+};
+
+/// The open sessions.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<Open>);
+
+/// The ids are as good as the token, so they are never printed.
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    /// The number of the last one.
+    last: u64,
+    /// The oldest first.
+    all: VecDeque<Session>,
+}
+
+struct Session {
+    number: u64,
+    id: String,
+    until: Instant,
+}
+
+impl Sessions {
+    /// Makes one; its number and its id.
+    fn open(&self, now: Instant) -> Result<(u64, String), getrandom::Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut open = self.lock();
+        open.all.retain(|it| it.until > now);
+        if open.all.len() >= MOST {
+            open.all.pop_front();
+        }
+        open.last += 1;
+        let number = open.last;
+        open.all.push_back(Session {
+            number,
+            id: id.clone(),
+            until: now + LIFETIME,
+        });
+        Ok((number, id))
+    }
+
+    /// The number of the session whose cookie is shown.
+    pub(super) fn find(&self, headers: &HeaderMap, now: Instant) -> Option<u64> {
+        let lines = headers.get_all(header::COOKIE).iter();
+        let lines = lines.filter_map(|line| line.to_str().ok());
+        let cookies = lines.flat_map(|line| line.split(';'));
+        let shown = cookies.filter_map(|it| it.trim().strip_prefix(COOKIE)?.strip_prefix('='));
+        let open = self.lock();
+        // A page of another port of this host may have set one of that name, too.
+        shown.take(COOKIES).find_map(|shown| {
+            let mut found = None;
+            for session in open.all.iter().filter(|it| it.until > now) {
+                // The time must not tell how much of an id was right.
+                if bool::from(session.id.as_bytes().ct_eq(shown.as_bytes())) {
+                    found = Some(session.number);
+                }
+            }
+            found
+        })
+    }
+
+    fn end(&self, number: u64) {
+        self.lock().all.retain(|it| it.number != number);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `GET /api/v1/session`: who asks, and what that allows. Needs nothing, so that a page knows whether to ask for the token.
+pub(super) async fn tell(Extension(access): Extension<Access>) -> Json<SessionAnswer> {
+    Json(answer(&access))
+}
+
+/// `POST /api/v1/session`.
+pub(super) async fn open(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    order: Result<Json<SessionOrder>, JsonRejection>,
+) -> Response {
+    let order = match order {
+        Ok(Json(order)) => order,
+        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
+    };
+    if !desk.guard.token.is(order.token.trim().as_bytes()) {
+        return turn_away(&desk, access.client, &headers, Refusal::WrongToken).await;
+    }
+    desk.guard.guesses.forget(access.client);
+    let (number, id) = match desk.guard.sessions.open(Instant::now()) {
+        Ok(made) => made,
+        Err(error) => {
+            let why = format!("no session can be made: {error}; use the token itself");
+            return refused(StatusCode::SERVICE_UNAVAILABLE, why);
+        }
+    };
+    info!(target: "audit", session = number, source = access.source(), "session opened");
+    let access = Access {
+        may_read: true,
+        may_change: !access.published,
+        who: Who::Session(number),
+        ..access
+    };
+    with_cookie(&access, &id, LIFETIME, answer(&access))
+}
+
+/// `DELETE /api/v1/session`.
+pub(super) async fn end(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Response {
+    if let Who::Session(number) = access.who {
+        desk.guard.sessions.end(number);
+        info!(target: "audit", session = number, source = access.source(), "session ended");
+    }
+    let nobody = Access {
+        may_change: false,
+        who: Who::Nobody,
+        ..access
+    };
+    with_cookie(&nobody, "", Duration::ZERO, answer(&nobody))
+}
+
+fn answer(access: &Access) -> SessionAnswer {
+    SessionAnswer {
+        may_read: access.may_read,
+        may_change: access.may_change,
+        who: access.who.known().then(|| access.who.to_string()),
+    }
+}
+
+fn with_cookie(access: &Access, id: &str, age: Duration, answer: SessionAnswer) -> Response {
+    let secure = if access.secure { "; Secure" } else { "" };
+    let age = age.as_secs();
+    let cookie = format!("{COOKIE}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age}{secure}");
+    let mut answer = Json(answer).into_response();
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    answer
+}
+
+/// The name of the cookie.
+const COOKIE: &str = "lb_session";
+/// How many of that name are looked at in one request.
+const COOKIES: usize = 4;
+/// Sessions at a time; the oldest makes room.
+const MOST: usize = 64;
+/// How long a session lasts.
+const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(id: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let line = format!("other=1; lb_session={id}");
+        headers.insert(header::COOKIE, line.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_whole_id_until_it_is_over_or_ended() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let (number, id) = sessions.open(now).unwrap();
+        assert_eq!(id.len(), 64);
+        assert_eq!(sessions.find(&shown(&id), now), Some(number));
+        for wrong in ["", &id[1..], &"0".repeat(64), &format!("{id}0")] {
+            assert_eq!(sessions.find(&shown(wrong), now), None, "{wrong}");
+        }
+        assert_eq!(sessions.find(&HeaderMap::new(), now), None);
+        assert_eq!(sessions.find(&shown(&id), now + LIFETIME), None);
+        sessions.end(number);
+        assert_eq!(sessions.find(&shown(&id), now), None);
+    }
+
+    #[test]
+    fn a_foreign_cookie_of_the_same_name_hides_no_session() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let (number, id) = sessions.open(now).unwrap();
+        let headers = shown(&format!("foreign; lb_session={id}"));
+        assert_eq!(sessions.find(&headers, now), Some(number));
+    }
+
+    #[test]
+    fn the_oldest_session_makes_room_and_one_that_is_over_goes_first() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let ids: Vec<String> = (0..=MOST).map(|_| sessions.open(now).unwrap().1).collect();
+        assert_eq!(sessions.find(&shown(&ids[0]), now), None);
+        for id in &ids[1..] {
+            assert!(sessions.find(&shown(id), now).is_some());
+        }
+        let later = now + LIFETIME;
+        sessions.open(later).unwrap();
+        assert_eq!(sessions.lock().all.len(), 1);
+    }
+
+    #[test]
+    fn ids_are_never_printed() {
+        let sessions = Sessions::default();
+        sessions.open(Instant::now()).unwrap();
+        assert_eq!(format!("{sessions:?}"), "Sessions");
+    }
+}
