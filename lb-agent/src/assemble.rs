@@ -33,6 +33,7 @@ pub use drains::Drain;
 pub use ramps::Percents;
 
 use crate::{
+    admin::Events,
     catalog::{Problem, SourceState},
     cpu,
     drain::{DrainOutcome, DrainRequest},
@@ -68,6 +69,8 @@ pub struct Outputs {
     pub names: watch::Sender<Option<Arc<Names>>>,
     /// The snapshot; `None` before it is known.
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What changed from one to the next.
+    pub events: Events,
 }
 
 /// Publishes snapshots until `stop`. `state_dir` keeps the drains.
@@ -281,7 +284,11 @@ impl Stage {
             let before = current.as_deref();
             let changed = awaited || before != Some(&snapshot);
             if changed {
-                journal::record(before.filter(|it| it.is_known()), &snapshot);
+                journal::record(
+                    before.filter(|it| it.is_known()),
+                    &snapshot,
+                    &self.outputs.events,
+                );
             }
             snapshot.number = number(before) + u64::from(changed);
             *current = Some(Arc::new(snapshot));

@@ -1,4 +1,4 @@
-//! Changes: the drain, and the line that the audit keeps of it.
+//! Changes: the drain.
 
 use std::time::Duration;
 
@@ -16,15 +16,18 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
-use tracing::{info, warn};
 
 use super::{
     Follower,
+    audit::{self, Deed},
     guard::{Access, Actor},
     report::{DrainAnswer, DrainOrder, Refused},
     router::Desk,
 };
-use crate::drain::{DrainOutcome, DrainRequest};
+use crate::{
+    drain::{DrainOutcome, DrainRequest},
+    snapshot::Snapshot,
+};
 
 /// Counts of changes, for `/metrics`.
 #[derive(Clone, Debug, Default)]
@@ -75,13 +78,15 @@ pub(super) async fn drain(
     };
     let action = if order.undo { "undrain" } else { "drain" };
     let until = Instant::now() + PATIENCE;
+    let before = desk.snapshots.borrow().clone();
     let outcome = ask(&desk.drains, &order, until).await;
-    let result = match &outcome {
-        Ok(_) => "ok",
-        Err(_) => "refused",
-    };
-    desk.counts.count(action, result);
-    audit(&access, action, &order, &outcome);
+    keep(
+        &desk,
+        &access,
+        action,
+        &order,
+        (before.as_deref(), &outcome),
+    );
     match outcome {
         Ok(outcome) => {
             let not_yet_in = await_force(desk.followers, outcome.snapshot, until).await;
@@ -102,6 +107,34 @@ pub(super) async fn drain(
     }
 }
 
+/// Keeps what became of a drain, with the states of its instances.
+fn keep(
+    desk: &Desk,
+    access: &Access,
+    action: &'static str,
+    order: &DrainOrder,
+    (before, outcome): (Option<&Snapshot>, &Result<DrainOutcome, Failed>),
+) {
+    let service = before.and_then(|it| audit::service(it, &order.service));
+    let states = |outcome: &DrainOutcome, draining| {
+        let (_, service) = service?;
+        Some(audit::states(service, &outcome.matched, draining))
+    };
+    let deed = Deed {
+        action,
+        object: match &order.backend {
+            None => format!("service {}", order.service),
+            Some(backend) => format!("instance {backend} of service {}", order.service),
+        },
+        before: outcome.as_ref().ok().and_then(|it| states(it, None)),
+    };
+    let after = outcome.as_ref().map(|it| {
+        let states = states(it, Some(it.draining));
+        states.unwrap_or_else(|| format!("{} instances", it.matched.len()))
+    });
+    audit::keep(desk, access, deed, after);
+}
+
 /// Why a change did not happen.
 #[derive(Debug)]
 pub(super) enum Failed {
@@ -113,12 +146,17 @@ pub(super) enum Failed {
 
 impl Failed {
     pub(super) fn answer(self) -> Response {
+        let status = match self {
+            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Silent => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        refused(status, self.why().to_owned())
+    }
+
+    pub(super) fn why(&self) -> &str {
         match self {
-            Self::Refused(why) => refused(StatusCode::UNPROCESSABLE_ENTITY, why),
-            Self::Silent => {
-                let why = "the agent did not answer in time: try again, and see its log";
-                refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
-            }
+            Self::Refused(why) => why,
+            Self::Silent => "the agent did not answer in time: try again, and see its log",
         }
     }
 }
@@ -155,28 +193,6 @@ async fn ask(
     match timeout_at(until, asked).await {
         Ok(Some(outcome)) => outcome.map_err(Failed::Refused),
         Ok(None) | Err(_) => Err(Failed::Silent),
-    }
-}
-
-/// One line per change. Names are logged quoted: they may hold line breaks.
-fn audit(
-    access: &Access,
-    action: &'static str,
-    order: &DrainOrder,
-    outcome: &Result<DrainOutcome, Failed>,
-) {
-    let (actor, source) = (access.who, access.source());
-    let DrainOrder {
-        service, backend, ..
-    } = order;
-    match outcome {
-        Ok(outcome) => {
-            let (matched, draining) = (outcome.matched.len(), outcome.draining);
-            info!(target: "audit", %actor, source, action, ?service, ?backend, matched, draining, "changed");
-        }
-        Err(failed) => {
-            warn!(target: "audit", %actor, source, action, ?service, ?backend, ?failed, "not changed");
-        }
     }
 }
 

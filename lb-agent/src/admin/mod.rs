@@ -5,9 +5,11 @@
 //! and no GET changes anything. Its own state is the token, the sessions that were opened with it, and two counters.
 
 mod action;
+mod audit;
 mod clients;
 mod components;
 pub(crate) mod compose;
+pub mod events;
 pub(crate) mod explain;
 mod exposition;
 pub mod figures;
@@ -51,6 +53,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub use events::Events;
 pub use figures::{Figure, Figures, Sample};
 pub use guard::Published;
 pub use readiness::Readiness;
@@ -123,6 +126,8 @@ pub struct Inputs {
     pub clients: watch::Receiver<Option<Arc<Clients>>>,
     /// Where the virtual addresses and their IPv6 twins are.
     pub pools: vip::Pools,
+    /// What happened; changes that are asked for are added here.
+    pub events: Events,
     /// Whether the agent is ready.
     pub readiness: Readiness,
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
@@ -132,6 +137,32 @@ pub struct Inputs {
     pub hosts: HostNames,
     /// One line of `status` for each stage that the snapshot does not speak of: front, dns, registrar.
     pub components: Vec<ComponentLine>,
+}
+
+impl Inputs {
+    /// For tests that need a few of them: channels without another end, and nothing to show.
+    #[doc(hidden)]
+    pub fn unconnected(sockets: Sockets) -> Self {
+        Self {
+            snapshots: watch::channel(None).1,
+            stats: mpsc::channel(1).0,
+            traces: mpsc::channel(1).0,
+            kept: mpsc::channel(1).0,
+            sockets,
+            removal: watch::channel(removal::Status::default()).1,
+            front: watch::channel(None).1,
+            drains: mpsc::channel(1).0,
+            followers: Vec::new(),
+            vips: mpsc::channel(1).0,
+            clients: watch::channel(None).1,
+            pools: vip::Pools::default(),
+            events: Events::default(),
+            readiness: Readiness::new([]),
+            registry: Registry::with_prefix("lb"),
+            hosts: Box::new(BTreeMap::new),
+            components: Vec::new(),
+        }
+    }
 }
 
 /// Reads the host names that the front serves.
@@ -260,6 +291,7 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
         vips: inputs.vips,
         clients: inputs.clients,
         pools: inputs.pools,
+        events: inputs.events,
         readiness: inputs.readiness,
         registry: Arc::new(registry),
         hosts: Arc::new(inputs.hosts),

@@ -27,6 +27,7 @@ use super::{
     action::{self, Counts, refused},
     clients,
     compose::{Material, compose},
+    events::{self, EVENTS_PATH, Events},
     explain::{self, EXPLAIN_PATH},
     exposition::Format,
     flows,
@@ -71,6 +72,7 @@ pub(super) struct Desk {
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
     pub(super) pools: vip::Pools,
+    pub(super) events: Events,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
     pub(super) hosts: Arc<super::HostNames>,
@@ -106,6 +108,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(DRAIN_PATH, post(action::drain))
         .route(CLIENTS_PATH, get(clients::list))
         .route(FLOWS_PATH, get(flows::list))
+        .route(EVENTS_PATH, get(events::list))
         .route(EXPLAIN_PATH, get(explain::tell))
         .route(TRACE_PATH, get(trace::stream))
         .route(STREAM_PATH, get(stream::stream))

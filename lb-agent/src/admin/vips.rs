@@ -1,4 +1,4 @@
-//! The virtual addresses: the list, pins and releases, and the line that the audit keeps of a change.
+//! The virtual addresses: the list, pins and releases.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use tokio::{sync::oneshot, time::timeout};
-use tracing::{info, warn};
 
 use super::{
     action::{Failed, refused},
+    audit::{self, Deed},
     guard::Access,
     report::{PinOrder, ReleaseOrder},
     router::Desk,
@@ -56,19 +56,35 @@ async fn change(
         Ok(order) => order,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
-    let outcome = ask(desk, order.clone()).await;
-    let (actor, source) = (access.who, access.source());
+    let deed = deed(desk, action, &order);
+    let outcome = ask(desk, order).await;
+    let after = outcome.as_ref().map(|entries| {
+        let addresses = entries.iter().map(|it| it.address.to_string());
+        addresses.collect::<Vec<_>>().join(", ")
+    });
+    audit::keep(desk, access, deed, after);
     match outcome {
-        Ok(entries) => {
-            desk.counts.count(action, "ok");
-            info!(target: "audit", %actor, source, action, ?order, ?entries, "changed");
-            Json(entries).into_response()
-        }
-        Err(failed) => {
-            desk.counts.count(action, "refused");
-            warn!(target: "audit", %actor, source, action, ?order, ?failed, "not changed");
-            failed.answer()
-        }
+        Ok(entries) => Json(entries).into_response(),
+        Err(failed) => failed.answer(),
+    }
+}
+
+/// What is asked for, and the address that the service has now.
+fn deed(desk: &Desk, action: &'static str, order: &Order) -> Deed {
+    let target = match order {
+        Order::List => "",
+        Order::Pin { service, .. } => service,
+        Order::Release { target } => target,
+    };
+    let snapshot = desk.snapshots.borrow().clone();
+    let known = snapshot
+        .as_deref()
+        .and_then(|it| audit::service(it, target));
+    let vip = known.and_then(|(_, service)| service.vip);
+    Deed {
+        action,
+        object: format!("VIP of {target}"),
+        before: vip.map(|vip| vip.to_string()),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     run,
 };
 use crate::{
+    admin::{Events, events::Kind},
     catalog::{Instance, Problem, SourceState},
     discover::file::parse,
     drain::{DrainOutcome, DrainRequest},
@@ -250,6 +251,7 @@ struct Stage {
     departed: watch::Sender<Arc<BTreeSet<String>>>,
     problems: watch::Sender<Vec<Problem>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    events: Events,
     stop: CancellationToken,
     stage: JoinHandle<()>,
 }
@@ -264,6 +266,7 @@ impl Stage {
         let (departed, departed_in) = watch::channel(Arc::default());
         let (problems, problems_in) = watch::channel(Vec::new());
         let (snapshots_out, snapshots) = watch::channel(None);
+        let events = Events::default();
         let stop = CancellationToken::new();
         tokio::spawn(async move {
             while names_in.changed().await.is_ok() {
@@ -286,6 +289,7 @@ impl Stage {
         let outputs = Outputs {
             names,
             snapshots: snapshots_out,
+            events: events.clone(),
         };
         let stage = tokio::spawn(run(state_dir.to_owned(), inputs, outputs, stop.clone()));
         Self {
@@ -295,6 +299,7 @@ impl Stage {
             departed,
             problems,
             snapshots,
+            events,
             stop,
             stage,
         }
@@ -555,6 +560,63 @@ async fn a_drain_is_answered_with_the_number_of_the_snapshot_that_shows_it() {
     let snapshot = stage.until(|it| it.number > ordered.snapshot).await;
     assert_eq!(snapshot.number, ordered.snapshot + 1);
     assert_eq!(drained(&snapshot), ["file/a"]);
+    stage.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_from_one_snapshot_to_the_next_is_an_event_once() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    stage.serve(WWW).await;
+    let known = stage.events.read(Some(0), 1000).last;
+    stage.drain("www", Some("a"), false).await.unwrap();
+    stage.until(|it| drained(it) == ["file/a"]).await;
+    let stale = SourceState {
+        error: Some("it is away".to_owned()),
+        ..state(WWW)
+    };
+    let wrong = Problem::new("route", "take the other one");
+    stage.source.send_replace(stale);
+    stage.problems.send_replace(vec![wrong]);
+    let is_stale = |it: &Snapshot| it.sources["file"].error.is_some();
+    stage
+        .until(|it| is_stale(it) && !it.problems.is_empty())
+        .await;
+    stage.source.send_replace(state(WWW));
+    stage.problems.send_replace(Vec::new());
+    stage
+        .until(|it| !is_stale(it) && it.problems.is_empty())
+        .await;
+    stage.serve("service = []").await;
+    let told = stage.events.read(Some(known), 1000).events;
+    let of = |kind| {
+        let told = told
+            .iter()
+            .map(|it| &it.what)
+            .filter(move |it| it.kind == kind);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let lines = told.map(|it| {
+            let (subject, cause) = (&it.subject, text(&it.cause));
+            format!("{subject}: {} > {} {cause}", text(&it.from), text(&it.to))
+        });
+        lines.map(|it| it.trim_end().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(Kind::Backend),
+        ["instance file/a of service www: starting > draining"]
+    );
+    assert_eq!(
+        of(Kind::Source),
+        ["file: current > stale it is away", "file: stale > current"]
+    );
+    assert_eq!(
+        of(Kind::Problem),
+        [
+            "route:  > wrong take the other one",
+            "route: wrong >  take the other one"
+        ]
+    );
+    assert_eq!(of(Kind::Service)[0], "service www: there >");
     stage.end().await;
 }
 

@@ -91,6 +91,7 @@ pub(super) fn spawn(
     let (removal_problems_in, removal_problems) = watch::channel(Vec::new());
     let (installed_in, installed) = watch::channel(None);
     let (routed_in, routed) = watch::channel(None);
+    let events = admin::Events::default();
     let mut conditions = vec![(IN_MAPS, installed.clone())];
     let mut followers = vec![("the maps", installed)];
 
@@ -230,6 +231,7 @@ pub(super) fn spawn(
     let outputs = assemble::Outputs {
         names: names_in,
         snapshots: snapshots_in,
+        events: events.clone(),
     };
     let run = assemble::run(config.state_dir.clone(), inputs, outputs, stop.clone());
     stage(
@@ -428,6 +430,7 @@ pub(super) fn spawn(
         vips: orders_in,
         clients,
         pools,
+        events,
         readiness: readiness.clone(),
         registry,
         hosts: hosts::remembered(hosts, routes),

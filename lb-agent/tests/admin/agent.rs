@@ -3,11 +3,13 @@
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use lb_agent::{
-    admin::{self, Component, Config, Figure, Figures, Inputs, Mark, Published, Readiness, Sample},
+    admin::{
+        self, Component, Config, Events, Figure, Figures, Inputs, Mark, Published, Readiness,
+        Sample,
+    },
     cli::{self, Ask, Exit, Options, Output, Style},
     clients::Clients,
     drain::DrainRequest,
-    removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Stats, StatsRequest},
@@ -38,6 +40,7 @@ pub(crate) struct Agent {
     pub(crate) vips: mpsc::Receiver<vip::Request>,
     pub(crate) traces: mpsc::Receiver<TraceRequest>,
     pub(crate) clients: watch::Sender<Option<Arc<Clients>>>,
+    pub(crate) events: Events,
     pub(crate) front: watch::Sender<Option<lb_front::FrontStats>>,
     pub(crate) stop: CancellationToken,
     stage: JoinHandle<Result<(), admin::Error>>,
@@ -85,21 +88,19 @@ impl Agent {
                 vec![sample],
             )]
         })));
+        let events = Events::default();
         let inputs = Inputs {
             snapshots: snapshots_in,
             stats,
             traces: traces_out,
-            kept: mpsc::channel(1).0,
-            sockets: no_sockets(),
-            removal: watch::channel(removal::Status::default()).1,
             front: front_in,
             drains: drains_out,
             followers: vec![("the maps", in_maps_in)],
             vips: vips_out,
             clients: clients_in,
+            events: events.clone(),
             readiness: readiness.clone(),
             registry,
-            pools: vip::Pools::default(),
             hosts: Box::new(|| {
                 let names = [
                     ("www_hello", ["www.hello", "www.hello.localhost"]),
@@ -111,6 +112,7 @@ impl Agent {
                 names.map(owned).into()
             }),
             components: vec![Box::new(|| Component::new("dns", Mark::Ok, "on :53"))],
+            ..Inputs::unconnected(no_sockets())
         };
         let config = Config {
             state_dir: dir.path().to_owned(),
@@ -133,6 +135,7 @@ impl Agent {
             traces,
             clients,
             front,
+            events,
             stop,
             stage,
             _dir: dir,

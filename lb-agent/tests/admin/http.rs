@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use lb_agent::{
-    admin::{self, Config, Inputs, Published, Readiness},
+    admin::{self, Config, Inputs, Published},
     drain::DrainOutcome,
-    vip,
 };
-use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -319,25 +317,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let unix = admin::bind_socket(&dir.path().join("admin.sock")).unwrap();
-    let (_snapshots, snapshots) = watch::channel(None);
-    let inputs = Inputs {
-        snapshots,
-        stats: mpsc::channel(1).0,
-        traces: mpsc::channel(1).0,
-        kept: mpsc::channel(1).0,
-        sockets: no_sockets(),
-        removal: watch::channel(Default::default()).1,
-        front: watch::channel(None).1,
-        drains: mpsc::channel(1).0,
-        followers: Vec::new(),
-        vips: mpsc::channel(1).0,
-        clients: watch::channel(None).1,
-        readiness: Readiness::new([]),
-        registry: Registry::with_prefix("lb"),
-        pools: vip::Pools::default(),
-        hosts: Box::new(BTreeMap::new),
-        components: Vec::new(),
-    };
+    let inputs = Inputs::unconnected(no_sockets());
     let config = Config {
         state_dir: dir.path().to_owned(),
         token_file: None,

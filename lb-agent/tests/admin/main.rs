@@ -3,6 +3,7 @@
 
 mod agent;
 mod commands;
+mod events;
 mod golden;
 mod http;
 mod page;

@@ -1,0 +1,81 @@
+//! What is kept of every change that somebody asks for: a line in the log, an event, a count.
+
+use tracing::{info, warn};
+
+use super::{
+    action::Failed,
+    events::{Happened, Kind},
+    guard::Access,
+    router::Desk,
+};
+use crate::{
+    catalog::InstanceKey,
+    snapshot::{Service, ServiceName, Snapshot},
+};
+
+/// What somebody asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Deed {
+    /// The kind of it, from a fixed list.
+    pub(super) action: &'static str,
+    /// What it is about.
+    pub(super) object: String,
+    /// How that was before, where it is known.
+    pub(super) before: Option<String>,
+}
+
+/// Keeps what became of `deed`: how its object is now, or why nothing changed. Names are logged quoted: they may hold line
+/// breaks.
+pub(super) fn keep(desk: &Desk, access: &Access, deed: Deed, outcome: Result<String, &Failed>) {
+    let (actor, source) = (access.who, access.source());
+    let Deed {
+        action,
+        object,
+        before,
+    } = deed;
+    let (after, result, cause) = match outcome {
+        Ok(after) => {
+            info!(target: "audit", %actor, source, action, ?object, ?before, ?after, result = "ok", "changed");
+            (Some(after), "ok", format!("{action} from {source}"))
+        }
+        Err(failed) => {
+            warn!(target: "audit", %actor, source, action, ?object, ?before, ?failed, result = "refused", "not changed");
+            let cause = format!("{action} from {source} was refused: {}", failed.why());
+            (before.clone(), "refused", cause)
+        }
+    };
+    desk.counts.count(action, result);
+    desk.events.add(Happened {
+        kind: Kind::Change,
+        subject: object,
+        from: before,
+        to: after,
+        cause: Some(cause),
+        actor: Some(actor.to_string()),
+    });
+}
+
+/// The service that people call `name`: `www`, `www.hello`, `hello_www`.
+pub(super) fn service<'s>(
+    snapshot: &'s Snapshot,
+    name: &str,
+) -> Option<(&'s ServiceName, &'s Service)> {
+    let mut all = snapshot.services.iter();
+    let found = all.find(|(it, _)| it.label() == name || it.to_string() == name);
+    found.map(|(name, service)| (name, &**service))
+}
+
+/// How these instances of `service` are, or would be if `draining` were as said.
+pub(super) fn states(
+    service: &Service,
+    instances: &[InstanceKey],
+    draining: Option<bool>,
+) -> String {
+    let state = |key: &InstanceKey| {
+        let mut backend = service.backends.get(key)?.clone();
+        backend.draining = draining.unwrap_or(backend.draining);
+        Some(format!("{key} {}", backend.state().as_str()))
+    };
+    let states = instances.iter().filter_map(state);
+    states.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,272 @@
+//! What happened of late: a bounded list of numbered events, and their stream. It is fed by what makes the snapshot and by
+//! the audit; it decides nothing, and ends with the agent.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    response::{IntoResponse as _, Response},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use super::{action::refused, router::Desk};
+
+/// What happened, before it has a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happened {
+    /// What it is about.
+    pub kind: Kind,
+    /// Which one: `instance n/a of service www_hello`.
+    pub subject: String,
+    /// How it was before; `null` if it was not there, or that is not known.
+    pub from: Option<String>,
+    /// How it is now; `null` if it is gone.
+    pub to: Option<String>,
+    /// Why, where that is known.
+    pub cause: Option<String>,
+    /// Who did it: `uid 0`, `token`, `session 3`; `null` if nobody asked for it.
+    pub actor: Option<String>,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A service came or went.
+    Service,
+    /// An instance came, went, moved or is in another state.
+    Backend,
+    /// Something is wrong, or no more.
+    Problem,
+    /// A source of services cannot be read, or can again.
+    Source,
+    /// All that there is to know at the start is known.
+    Agent,
+    /// Somebody changed something, or tried to.
+    Change,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rises by one with each; begins at 1 with each start of the agent.
+    pub number: u64,
+    /// When, in seconds since 1970.
+    pub unix: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happened,
+}
+
+/// The list, shared by who adds and who reads.
+#[derive(Clone, Debug)]
+pub struct Events(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    ring: Mutex<Ring>,
+    stream: broadcast::Sender<Arc<Event>>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    last: u64,
+    events: VecDeque<Arc<Event>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            ring: Mutex::default(),
+            stream: broadcast::channel(UNREAD).0,
+        }))
+    }
+}
+
+impl Events {
+    /// Adds what just happened.
+    pub fn add(&self, mut what: Happened) {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let unix = unix.map_or(0, |since| since.as_secs());
+        cut(&mut what.subject);
+        for text in [
+            &mut what.from,
+            &mut what.to,
+            &mut what.cause,
+            &mut what.actor,
+        ] {
+            text.iter_mut().for_each(cut);
+        }
+        let mut ring = self.lock();
+        ring.last += 1;
+        let event = Arc::new(Event {
+            number: ring.last,
+            unix,
+            what,
+        });
+        if ring.events.len() >= KEPT {
+            ring.events.pop_front();
+        }
+        ring.events.push_back(Arc::clone(&event));
+        // Under the lock, so that the stream has the order of the numbers. Nobody may listen.
+        let _ = self.0.stream.send(event);
+    }
+
+    /// Every event from now on. Who reads too slowly is told how many it has lost.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.0.stream.subscribe()
+    }
+
+    /// At most `limit` events, the oldest first: the first ones after number `after`, or the newest.
+    pub fn read(&self, after: Option<u64>, limit: usize) -> EventList {
+        let ring = self.lock();
+        let oldest = ring.events.front().map_or(ring.last + 1, |it| it.number);
+        let skipped = match after {
+            Some(after) => ring.events.partition_point(|it| it.number <= after),
+            None => ring.events.len().saturating_sub(limit),
+        };
+        let events = ring.events.iter().skip(skipped).take(limit);
+        EventList {
+            events: events.cloned().collect(),
+            last: ring.last,
+            missed: after.is_some_and(|after| after + 1 < oldest),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to `GET /api/v1/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventList {
+    /// The oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// The number of the last event that there was; 0 if there was none.
+    pub last: u64,
+    /// Whether some after the number asked for are kept no more.
+    pub missed: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/events`.
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    match asked {
+        Ok(Query(Asked { after, limit })) => {
+            let limit = limit.unwrap_or(USUAL).min(KEPT);
+            Json(desk.events.read(after, limit)).into_response()
+        }
+        Err(rejection) => refused(rejection.status(), rejection.body_text()),
+    }
+}
+
+/// What others wrote has an end.
+fn cut(text: &mut String) {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
+    }
+}
+
+/// The path of the events.
+pub const EVENTS_PATH: &str = "/api/v1/events";
+/// Events that are kept.
+const KEPT: usize = 1000;
+/// Those of one answer, if nobody says how many.
+const USUAL: usize = 100;
+/// Events that a subscriber may have before it.
+const UNREAD: usize = 256;
+/// Bytes of one text.
+const LONGEST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::broadcast::error::TryRecvError;
+
+    use super::*;
+
+    fn happened(subject: impl Into<String>) -> Happened {
+        Happened {
+            kind: Kind::Service,
+            subject: subject.into(),
+            from: None,
+            to: Some("there".to_owned()),
+            cause: None,
+            actor: None,
+        }
+    }
+
+    fn numbers(list: &EventList) -> Vec<u64> {
+        list.events.iter().map(|it| it.number).collect()
+    }
+
+    #[test]
+    fn they_are_read_from_where_one_has_come_to() {
+        let events = Events::default();
+        assert_eq!(events.read(Some(0), 10).last, 0);
+        for at in 0..5 {
+            events.add(happened(at.to_string()));
+        }
+        assert_eq!(numbers(&events.read(Some(2), 2)), [3, 4]);
+        assert_eq!(numbers(&events.read(None, 2)), [4, 5]);
+        assert_eq!(numbers(&events.read(Some(5), 2)), [0; 0]);
+        let all = events.read(Some(0), 10);
+        assert!(!all.missed && all.last == 5);
+        assert_eq!(all.events[4].what.subject, "4");
+    }
+
+    #[test]
+    fn a_thousand_are_kept_and_who_comes_late_is_told() {
+        let events = Events::default();
+        for at in 0..KEPT + 10 {
+            events.add(happened(at.to_string()));
+        }
+        let all = events.read(Some(0), KEPT);
+        assert_eq!(all.events.len(), KEPT);
+        assert_eq!(all.events[0].number, 11);
+        assert!(all.missed);
+        assert!(!events.read(Some(10), 1).missed);
+        assert!(events.read(Some(9), 1).missed);
+    }
+
+    #[test]
+    fn a_subscriber_gets_each_one_and_a_slow_one_is_told_what_it_lost() {
+        let events = Events::default();
+        let mut stream = events.subscribe();
+        events.add(happened("a"));
+        assert_eq!(stream.try_recv().unwrap().what.subject, "a");
+        assert_eq!(stream.try_recv(), Err(TryRecvError::Empty));
+        for at in 0..=UNREAD {
+            events.add(happened(at.to_string()));
+        }
+        assert_eq!(stream.try_recv(), Err(TryRecvError::Lagged(1)));
+    }
+
+    #[test]
+    fn no_text_is_longer_than_it_may_be() {
+        let events = Events::default();
+        events.add(happened("ü".repeat(5000)));
+        let list = events.read(None, 1);
+        let subject = &list.events[0].what.subject;
+        assert!(
+            subject.len() <= LONGEST + '…'.len_utf8(),
+            "{}",
+            subject.len()
+        );
+    }
+}
