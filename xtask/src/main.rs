@@ -96,3 +96,64 @@ fn workspace() -> &'static Path {
 fn tools() -> PathBuf {
     lb_ebpf_build::tools_dir(workspace())
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_testkit::markdown::{blocks, code, documents};
+
+    use super::*;
+
+    /// Every `cargo xtask` that a document names: in back quotes, or in a block that shows commands.
+    #[test]
+    fn every_command_that_a_document_names_is_one() {
+        let (mut parsed, mut faults) = (0, Vec::new());
+        for document in documents().unwrap() {
+            let blocks = blocks(&document.text);
+            let shown = blocks.iter().filter(|block| block.language == "sh");
+            let shown = shown.flat_map(|block| block.text.lines());
+            let named = code(&document.text).into_iter().map(|(_, word)| word);
+            for line in shown.chain(named) {
+                let Some(words) = line.strip_prefix("cargo xtask ") else {
+                    continue;
+                };
+                let words = words.split('#').next().unwrap_or_default();
+                // In a notation such as `demo [--source file|consul]` what is in brackets may be left out or not.
+                let typed = words.replace(['[', ']'], "").replace('\\', "");
+                let typed = typed.split_whitespace().map(|word| match word {
+                    "TARGET" => "options",
+                    "N" => "1",
+                    word => word.split('|').next().unwrap_or(word),
+                });
+                let cli = Cli::try_parse_from(["cargo xtask"].into_iter().chain(typed));
+                // A name alone is a name, also of what has commands below it.
+                let wrong = cli.err().filter(|error| {
+                    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+                    error.kind() != DisplayHelpOnMissingArgumentOrSubcommand
+                });
+                if let Some(error) = wrong {
+                    faults.push(format!("{}: {line}: {error}", document.path.display()));
+                }
+                parsed += 1;
+            }
+        }
+        assert!(parsed > 20, "{parsed}");
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+    /// README shows some steps of a run of the demo.
+    #[test]
+    fn the_steps_that_readme_shows_are_those_of_the_demo() {
+        let readme = include_str!("../../README.md");
+        let blocks = blocks(readme);
+        let shown = blocks.iter().filter(|block| block.language == "text");
+        let lines = shown.flat_map(|block| block.text.lines());
+        let titles: Vec<_> = lines
+            .filter_map(|line| line.strip_prefix("  ")?.split_once(". "))
+            .filter(|(number, _)| number.parse::<u8>().is_ok())
+            .collect();
+        assert!(titles.len() > 3, "{titles:?}");
+        for (_, title) in titles {
+            let step = format!("\"{title}\"");
+            assert!(include_str!("demo/steps.rs").contains(&step), "{title}");
+        }
+    }
+}
