@@ -225,7 +225,7 @@ const FAULTS: [Fault; 11] = [
             it.plant(
                 "proc/self/limits",
                 "Max open files            64       64      files\n",
-            )
+            );
         },
         ("open files", Mark::Warning, "64 files", "LimitNOFILE"),
     ),
@@ -317,14 +317,17 @@ fn well() -> Consul {
     }
 }
 
+/// What is planted among the answers, and what must be found of it.
+type Answer = (fn(&mut Facts), &'static [Expected]);
+
 /// What is not well with those who were asked.
-const ANSWERS: [(fn(&mut Facts), &[Expected]); 16] = [
+const ANSWERS: [Answer; 16] = [
     (
         |it| {
             it.network.taken = vec![(
                 listener("tcp", "0.0.0.0:80"),
                 Some("docker-proxy (process 7)".to_owned()),
-            )]
+            )];
         },
         &[(
             "ports",
@@ -364,7 +367,7 @@ const ANSWERS: [(fn(&mut Facts), &[Expected]); 16] = [
                 it.host
                     .others
                     .insert("connect4", vec!["cil (program 3)".to_owned()]),
-            )
+            );
         },
         &[(
             "hooks",
@@ -382,7 +385,7 @@ const ANSWERS: [(fn(&mut Facts), &[Expected]); 16] = [
             it.consul = Some(Ok(Consul {
                 has_leader: false,
                 ..well()
-            }))
+            }));
         },
         &[("consul", Mark::Error, "no leader", "raft")],
     ),
@@ -391,7 +394,7 @@ const ANSWERS: [(fn(&mut Facts), &[Expected]); 16] = [
             it.consul = Some(Ok(Consul {
                 lacks: vec!["service_prefix \"\" read"],
                 ..well()
-            }))
+            }));
         },
         &[(
             "consul token",
@@ -405,7 +408,7 @@ const ANSWERS: [(fn(&mut Facts), &[Expected]); 16] = [
             it.consul = Some(Ok(Consul {
                 lacks: vec!["key_prefix \"lb-agent/\" write"],
                 ..well()
-            }))
+            }));
         },
         &[("consul token", Mark::Warning, "key_prefix", "policy")],
     ),
@@ -414,7 +417,7 @@ const ANSWERS: [(fn(&mut Facts), &[Expected]); 16] = [
             it.consul = Some(Ok(Consul {
                 ahead: Some(-90),
                 ..well()
-            }))
+            }));
         },
         &[("consul", Mark::Warning, "90 s behind ours", "NTP")],
     ),
