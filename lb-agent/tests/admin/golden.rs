@@ -52,9 +52,10 @@ fn steady(text: &str, name: &str) -> String {
             let unit = words.get(at + 1).is_some_and(|next| {
                 next.starts_with('s') && !next[1..].starts_with(|c: char| c.is_alphanumeric())
             });
-            let digits = word.trim_start_matches(|c: char| !c.is_ascii_digit());
-            match unit && !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit()) {
-                true => format!("{}0", &word[..word.len() - digits.len()]),
+            // In CSV a word begins with the cells before.
+            let kept = word.trim_end_matches(|c: char| c.is_ascii_digit());
+            match unit && kept.len() < word.len() {
+                true => format!("{kept}0"),
                 false => (*word).to_owned(),
             }
         });
