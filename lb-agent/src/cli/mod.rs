@@ -34,13 +34,12 @@ use std::{
 use serde::Serialize;
 
 pub(crate) use self::client::Client;
-use self::client::ClientError;
+use self::failure::Failure;
 pub use self::{
     ask::{Ask, Cli, Command, CountBy, Options, Output, Vip, Watch, Wish},
     progress::Progress,
     terminal::Style,
 };
-use self::{client::Client, failure::Failure};
 use crate::admin::report::Report;
 
 /// How a command ended; the numbers are part of the interface.

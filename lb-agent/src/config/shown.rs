@@ -158,8 +158,10 @@ fn origin(origin: &Origin, is_typed: &dyn Fn(&str) -> bool, command: &Command) -
 
 fn log_format(format: LogFormat) -> Value {
     match format {
+        LogFormat::Auto => json!("auto"),
         LogFormat::Text => json!("text"),
         LogFormat::Json => json!("json"),
+        LogFormat::Journald => json!("journald"),
     }
 }
 
