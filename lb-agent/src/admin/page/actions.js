@@ -3,57 +3,31 @@
 
 const JSON_HEADERS = { "Content-Type": "application/json", "X-LB-Action": "1" };
 
-// How the agent knows who asks: by a session, whose cookie no script sees.
-const bySession = {
-  modes: ["ready", "drain", "maintenance"],
-  async may() {
-    const answer = await fetch("/api/v1/session");
-    if (answer.status === 404) return null;
-    return answer.ok && (await answer.json()).may_change === true;
-  },
-  async signIn(token) {
-    const answer = await fetch("/api/v1/session",
-      { method: "POST", headers: JSON_HEADERS, body: JSON.stringify({ token }) });
-    return answer.ok;
-  },
-  order(service, backend, mode, seconds) {
-    const order = { service, backend, mode };
-    if (seconds !== null) order.deadline_seconds = seconds;
-    return fetch("/api/v1/instances/state",
-      { method: "POST", headers: JSON_HEADERS, body: JSON.stringify(order) });
-  },
-};
+// Whether who asks may change something: by a session, whose cookie no script sees.
+async function asks() {
+  const answer = await fetch("/api/v1/session");
+  return answer.ok && (await answer.json()).may_change === true;
+}
 
-// Or by the token with each request, kept in this document only.
-let token = null;
-const byToken = {
-  modes: ["ready", "drain"],
-  send(body, shown) {
-    // Without credentials the browser never asks for a password of its own accord.
-    const headers = { ...JSON_HEADERS, Authorization: "Bearer " + shown };
-    return fetch("/api/v1/drain", { method: "POST", credentials: "omit", headers, body: JSON.stringify(body) });
-  },
-  async may() { return token !== null; },
-  async signIn(shown) {
-    // An order for nothing: refused as that, or for the token.
-    const answer = await byToken.send({}, shown);
-    if (answer.status === 401) return false;
-    token = shown;
-    return true;
-  },
-  order(service, backend, mode) {
-    return byToken.send({ service, backend, undo: mode === "ready" }, token);
-  },
-};
+// Why it did not work, if it did not.
+async function signIn(token) {
+  const answer = await fetch("/api/v1/session",
+    { method: "POST", headers: JSON_HEADERS, body: JSON.stringify({ token }) });
+  if (!answer.ok) return "The token is wrong.";
+  return (await asks()) ? "" : "Under this name the page is for reading: changes are made at the agent's own address.";
+}
 
-let way = bySession;
+function order(service, backend, mode) {
+  const body = JSON.stringify({ service, backend, undo: mode === "ready" });
+  return fetch("/api/v1/drain", { method: "POST", headers: JSON_HEADERS, body });
+}
+
 let may = false;
 
-const WORDS = { ready: "Ready", drain: "Drain", maintenance: "Maintenance" };
+const WORDS = { ready: "Ready", drain: "Drain" };
 const MEANS = {
   ready: "It takes new connections again, as far as both health checks agree.",
   drain: "It gets no new connections. Those that are open live on.",
-  maintenance: "It gets no new connections, and those that are open are cut.",
 };
 
 function make(tag, properties, ...children) {
@@ -70,15 +44,12 @@ function buttons() {
     place.replaceChildren();
     if (!may) continue;
     const service = row.closest("[data-service]").dataset.service;
-    const out = ["draining", "maintenance"].includes(row.dataset.state);
-    for (const mode of way.modes) {
-      if ((mode === "ready") !== out) continue;
-      const button = make("button", { type: "button", textContent: WORDS[mode] });
-      button.dataset.mode = mode;
-      button.setAttribute("aria-label", `${WORDS[mode]}: ${row.dataset.backend} of ${service}`);
-      button.addEventListener("click", () => confirmFirst(row, service, mode, button));
-      place.append(button);
-    }
+    const mode = row.dataset.state === "draining" ? "ready" : "drain";
+    const button = make("button", { type: "button", textContent: WORDS[mode] });
+    button.dataset.mode = mode;
+    button.setAttribute("aria-label", `${WORDS[mode]}: ${row.dataset.backend} of ${service}`);
+    button.addEventListener("click", () => confirmFirst(row, service, mode, button));
+    place.append(button);
   }
 }
 
@@ -93,12 +64,6 @@ function confirmFirst(row, service, mode, button) {
   const form = make("form", { method: "dialog" },
     make("h2", { id: "ask", textContent: `${WORDS[mode]} ${backend}?` }),
     make("p", { textContent: `${MEANS[mode]} It is an instance of ${service} and has ${open} open flows.` }));
-  let seconds = null;
-  if (mode === "drain" && way === bySession) {
-    const field = make("input", { type: "number", min: "0", id: "deadline", inputMode: "numeric" });
-    form.append(make("label", { htmlFor: "deadline", textContent: "Cut what is still open after so many seconds (empty: never)" }), field);
-    seconds = () => (field.value === "" ? null : Number(field.value));
-  }
   form.append(answer, make("div", { className: "row" }, cancel, go));
   const dialog = make("dialog", {}, form);
   dialog.setAttribute("aria-labelledby", "ask");
@@ -114,13 +79,13 @@ function confirmFirst(row, service, mode, button) {
     go.disabled = true;
     answer.textContent = "Sent …";
     try {
-      const result = await way.order(service, backend, mode, seconds ? seconds() : null);
+      const result = await order(service, backend, mode);
       if (result.ok) {
         dialog.close();
         renew();
         return;
       }
-      if (result.status === 401) { may = false; token = null; buttons(); sign(); }
+      if (result.status === 401) { may = false; buttons(); sign(); }
       const said = await result.json().catch(() => ({}));
       answer.textContent = said.error ?? `The agent answered ${result.status}.`;
     } catch (error) {
@@ -131,7 +96,6 @@ function confirmFirst(row, service, mode, button) {
   document.body.append(dialog);
   dialog.showModal();
 }
-
 
 // The field for the token, behind a button.
 function sign() {
@@ -161,8 +125,8 @@ function sign() {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       try {
-        may = await way.signIn(field.value);
-        answer.textContent = may ? "" : "The token is wrong.";
+        answer.textContent = await signIn(field.value);
+        may = answer.textContent === "";
       } catch (error) {
         answer.textContent = "The agent does not answer.";
       }
@@ -178,14 +142,7 @@ function sign() {
 }
 
 async function begin() {
-  try {
-    const known = await way.may();
-    // An agent without sessions knows the token only.
-    if (known === null) way = byToken;
-    may = known === true;
-  } catch (error) {
-    may = false;
-  }
+  may = await asks().catch(() => false);
   sign();
   buttons();
 }
