@@ -1,6 +1,6 @@
 //! `lb-agent bundle`: what somebody who is to help needs to see, in one archive, without secrets.
 //!
-//! Everything in it goes through [`mask`] first. What holds addresses of clients is not in it. Without an agent there is
+//! Everything in it goes through `mask` first. What holds addresses of clients is not in it. Without an agent there is
 //! less in it, and `MANIFEST` says why.
 
 mod archive;

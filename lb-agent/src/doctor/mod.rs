@@ -1,6 +1,6 @@
 //! `lb-agent doctor`: what keeps an agent from running well on this host, and what to do about it.
 //!
-//! All facts are read once ([`facts`]), by readers that change nothing: no lock, no port, no mount. What they mean is
+//! All facts are read once (`facts`), by readers that change nothing: no lock, no port, no mount. What they mean is
 //! judged by pure functions. It needs no agent, and tells what one says if it runs.
 
 mod ask;

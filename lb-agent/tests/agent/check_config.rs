@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::kit::BINARY;
+use crate::kit::{BINARY, alone};
 
 /// What it says to `nobody`: the exit status, and both streams.
 fn check(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -32,6 +32,7 @@ fn check(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String, String) 
 
 #[test]
 fn it_needs_neither_root_nor_the_host() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();

@@ -4,8 +4,11 @@ use std::{fs, process::Command};
 
 use lb_testkit::markdown::{blocks, documents, workspace};
 
+use crate::kit::alone;
+
 #[test]
 fn every_addition_to_the_compose_files_is_understood() {
+    let _alone = alone();
     let compose = std::env::var_os("LB_COMPOSE").expect("`cargo xtask test` sets LB_COMPOSE");
     let folder = tempfile::tempdir().unwrap();
     let base = workspace().join("compose/consul.yml");

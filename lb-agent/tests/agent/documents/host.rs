@@ -7,14 +7,17 @@ use std::{
     os::unix::{fs::PermissionsExt as _, fs::symlink},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        MutexGuard,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::Duration,
 };
 
 use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
 
-use crate::kit::BINARY;
+use crate::kit::{BINARY, alone};
 
 /// The host. Fields are dropped in this order: what runs before what it runs in.
 pub(super) struct Host {
@@ -28,6 +31,7 @@ pub(super) struct Host {
     agents: Cgroup,
     _clients: Cgroup,
     docker: Docker,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// What a command printed, and how it ended.
@@ -39,6 +43,7 @@ pub(super) struct Said {
 
 impl Host {
     pub(super) fn new() -> Self {
+        let alone = alone();
         let packages = std::env::var_os("LB_DOCKER").expect("`cargo xtask test` sets LB_DOCKER");
         let docker = Docker::start(Path::new(&packages)).unwrap();
         // In the place of the one that would be pulled: it listens on port 80, too.
@@ -91,6 +96,7 @@ impl Host {
             agents,
             _clients: clients,
             docker,
+            _alone: alone,
         };
         let group = host._clients.path().join("cgroup.procs");
         host.must(&format!("echo $$ > {}; cd \"$HOME\"", group.display()));
@@ -186,8 +192,9 @@ impl Drop for Host {
 /// What a command would change on the machine is the host's own.
 fn private_places(docker: &Docker) {
     let etc = docker.folder().join("etc");
-    let copied = Command::new("cp").args(["-a", "/etc"]).arg(&etc).status();
-    assert!(copied.unwrap().success());
+    let copied = Command::new("cp").args(["-a", "/etc"]).arg(&etc).output();
+    let copied = copied.unwrap();
+    assert!(copied.status.success(), "{copied:?}");
     // Nobody answers there: names that are not ours have no answer, and nothing leads out.
     let resolver = etc.join("resolv.conf");
     let _ = fs::remove_file(&resolver);

@@ -88,6 +88,7 @@ fn words(command: &str) -> Vec<std::ffi::OsString> {
         match word {
             "ADDRESS" => "198.18.0.80",
             "N" => "3",
+            "SHELL" => "bash",
             word => word,
         }
     });
@@ -196,7 +197,8 @@ fn is_option_or_metric(word: &str) -> bool {
     if is_crate || is_option(word) {
         return true;
     }
-    let bare = word.trim_start_matches("lb_");
+    // Those of the front's process are named like the agent's own.
+    let bare = word.trim_start_matches("lb_").trim_start_matches("front_");
     let units = [
         "",
         "_total",

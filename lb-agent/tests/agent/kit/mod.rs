@@ -11,7 +11,7 @@ pub(crate) use ask::{Answer, Report, connect, dns, dns_message, exchange, greeti
 pub(crate) use instance::Instance;
 pub(crate) use outcome::{Asked, Attempt};
 pub(crate) use traffic::Traffic;
-pub(crate) use world::{BINARY, World, limits};
+pub(crate) use world::{BINARY, World, alone, limits};
 
 use std::time::Duration;
 

@@ -21,6 +21,11 @@ use super::{Attempt, Instance, LIMIT, service};
 /// A cgroup is joined by the whole process, so only one test at a time may have a world.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// There is no world as long as this is kept. What is started beside one is in its cgroup, and ends with it.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The world. Fields are dropped in this order: processes before what they live in.
 pub(crate) struct World {
     agent: Option<Process>,
@@ -38,7 +43,7 @@ pub(crate) struct World {
 impl World {
     /// Makes the place, with no agent in it, a usual configuration and no service.
     pub(crate) fn new() -> Self {
-        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = alone();
         let folder = TempDir::with_prefix("lb-agent-test-").unwrap();
         let netns = Arc::new(Netns::new("agent-test").unwrap());
         fs::create_dir(folder.path().join("bpf")).unwrap();
