@@ -59,6 +59,13 @@ pub struct RequestCount {
     pub count: u64,
 }
 
+impl RequestCount {
+    /// Whether they failed: the status was 500 or above, or there was none although the client waited.
+    pub fn is_error(&self) -> bool {
+        self.class == "5xx" || self.class == "none" && !self.reason.is_clients()
+    }
+}
+
 impl FrontStats {
     /// Requests that ended for `reason`.
     pub fn ended(&self, reason: Reason) -> u64 {

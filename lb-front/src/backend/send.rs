@@ -63,7 +63,9 @@ pub(crate) async fn send(
         account.failed(host.address, reason, choosing.service.usable);
     };
     let mut failure = Reason::NoBackend;
-    let mut repeated = false;
+    // How often a stale connection may cost no attempt.
+    let mut repeats = 1;
+    let mut again = false;
     for attempt in 0..ATTEMPTS.min(1 + retries) {
         // What is rare is in boxes: every request would have room for it.
         if attempt > 0 {
@@ -104,8 +106,10 @@ pub(crate) async fn send(
             };
             let reused = loan.is_reused();
             exchange.connected(reused);
-            let repeatable =
-                reused && !repeated && upload.is_end_stream() && outgoing.method().is_idempotent();
+            let repeatable = reused
+                && repeats > 0
+                && upload.is_end_stream()
+                && outgoing.method().is_idempotent();
             let sent = match loan {
                 Loan::Share(ride) => {
                     let sent = h2c::send_on(worker, outgoing, ride, upload, patience, repeatable);
@@ -160,11 +164,11 @@ pub(crate) async fn send(
             upload = rest;
             // A stale connection says nothing about the backend: once more, on a new one. In HTTP/2 that may be another's, and
             // stale as well.
-            if !unsent.stale || repeated {
+            if !unsent.stale || repeats == 0 {
                 failed(&host, &choosing, failure.as_str());
                 break;
             }
-            repeated = true;
+            repeats -= 1;
             worker.counters.retries.add_one();
             host.retries.add_one();
             way = match Box::pin(choosing.new_way(&host)).await {
@@ -175,6 +179,9 @@ pub(crate) async fn send(
                     match Box::pin(choosing.choose(attempt, exchange)).await? {
                         Some(next) => {
                             host = next.0;
+                            // It may be on a connection that another request has just left, and stale as well.
+                            repeats += usize::from(matches!(next.1, Way::Idle(_)) && !again);
+                            again = true;
                             next.1
                         }
                         None => break,
