@@ -15,7 +15,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Systemd {
     socket: Option<Arc<UnixDatagram>>,
     /// How often it wants to hear that the agent lives.
     watchdog: Option<Duration>,
+    /// What it must hear and had no room for yet.
+    owed: Arc<Mutex<Option<String>>>,
 }
 
 impl Systemd {
@@ -47,10 +49,19 @@ impl Systemd {
             std::process::id(),
         );
         match connect(&name) {
-            Ok(socket) => Self {
-                socket: Some(Arc::new(socket)),
-                watchdog,
-            },
+            Ok(socket) => {
+                if let Some(watchdog) = watchdog.filter(|it| *it < SHORTEST_WATCHDOG) {
+                    tracing::warn!(
+                        ?watchdog,
+                        "a late sign of life ends the agent: set WatchdogSec to 4 s or more"
+                    );
+                }
+                Self {
+                    socket: Some(Arc::new(socket)),
+                    watchdog,
+                    owed: Arc::default(),
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, ?name, "systemd cannot be told of the agent");
                 Self::default()
@@ -58,18 +69,36 @@ impl Systemd {
         }
     }
 
-    /// Tells it lines of `KEY=value`. Nothing is done about one that does not listen: it has its own limits.
-    fn tell(&self, lines: &str) {
-        if let Some(socket) = &self.socket
-            && let Err(error) = socket.send(lines.as_bytes())
-        {
+    /// Tells it lines of `KEY=value`; whether it took them. Nothing is done about one that does not listen: it has its own
+    /// limits.
+    fn tell(&self, lines: &str) -> bool {
+        let Some(socket) = &self.socket else {
+            return true;
+        };
+        let sent = socket.send(lines.as_bytes());
+        if let Err(error) = &sent {
             tracing::debug!(%error, lines, "systemd was not told");
+        }
+        sent.is_ok()
+    }
+
+    /// Tells it what it waits for, now or as soon as it has room.
+    fn owe(&self, lines: &str) {
+        let unsent = (!self.tell(lines)).then(|| lines.to_owned());
+        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = unsent;
+    }
+
+    /// Tells it what it had no room for.
+    fn pay(&self) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed.as_deref().is_some_and(|lines| self.tell(lines)) {
+            *owed = None;
         }
     }
 
     /// The agent has started.
     pub(crate) fn ready(&self) {
-        self.tell("READY=1");
+        self.owe("READY=1");
     }
 
     /// The agent ends.
@@ -137,6 +166,7 @@ pub(crate) async fn run(
                 systemd.ready();
             }
             _ = looks.tick() => {
+                systemd.pay();
                 let status = status(&readiness.reasons());
                 if status != told {
                     systemd.tell(&format!("STATUS={status}"));
@@ -159,6 +189,8 @@ fn monotonic_micros() -> u128 {
     now.unwrap_or_default().as_micros()
 }
 
+/// Signs of life come once a second, and four of them must fit.
+const SHORTEST_WATCHDOG: Duration = Duration::from_secs(4);
 /// How often the line of status may change.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -198,6 +230,7 @@ mod tests {
             let systemd = Systemd {
                 socket: Some(Arc::new(own)),
                 watchdog: Some(Duration::from_secs(4)),
+                owed: Arc::default(),
             };
             let (beat, reload) = (watch::Sender::new(()), watch::Sender::new(()));
             let (readiness, stop) = (Readiness::new(["maps"]), CancellationToken::new());
@@ -282,6 +315,7 @@ mod tests {
         let systemd = Systemd {
             socket: Some(Arc::new(socket)),
             watchdog: None,
+            owed: Arc::default(),
         };
         systemd.ready();
         // No watchdog, no word about it.

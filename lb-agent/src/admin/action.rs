@@ -76,6 +76,16 @@ pub(super) async fn drain(
         Ok(Json(order)) => order,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
+    to_the_end(carry_out(desk, access, order)).await
+}
+
+/// Goes on when who asked leaves: what was ordered is kept and told.
+pub(super) async fn to_the_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Failed::Silent.answer())
+}
+
+async fn carry_out(desk: Desk, access: Access, order: DrainOrder) -> Response {
     let action = if order.undo { "undrain" } else { "drain" };
     let until = Instant::now() + PATIENCE;
     let before = desk.snapshots.borrow().clone();

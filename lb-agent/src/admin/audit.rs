@@ -76,6 +76,13 @@ pub(super) fn states(
         backend.draining = draining.unwrap_or(backend.draining);
         Some(format!("{key} {}", backend.state().as_str()))
     };
-    let states = instances.iter().filter_map(state);
-    states.collect::<Vec<_>>().join(", ")
+    let states = instances.iter().take(TOLD).filter_map(state);
+    let mut states: Vec<_> = states.collect();
+    if let Some(more) = instances.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        states.push(format!("and {more} more"));
+    }
+    states.join(", ")
 }
+
+/// Instances whose states are told.
+const TOLD: usize = 20;

@@ -208,17 +208,11 @@ fn request_time(stats: &lb_front::BackendStats, percent: u64) -> Option<u64> {
 /// The requests of each service, by its label.
 fn requests<'f>(counts: impl Iterator<Item = &'f RequestCount>) -> BTreeMap<&'f str, Http> {
     let mut all: BTreeMap<&str, Http> = BTreeMap::new();
-    for RequestCount {
-        service,
-        class,
-        count,
-        ..
-    } in counts
-    {
-        let http = all.entry(service).or_default();
-        http.requests += count;
-        if class == "5xx" {
-            http.errors += count;
+    for request in counts {
+        let http = all.entry(&request.service).or_default();
+        http.requests += request.count;
+        if request.is_error() {
+            http.errors += request.count;
         }
     }
     all
@@ -242,6 +236,15 @@ fn stated(options: &Options) -> serde_json::Map<String, Value> {
         // What is told in a field of its own is not told twice.
         usual.get(name) != Some(value) && !told.contains(&name.as_str())
     });
+    if let Some(Value::Object(front)) = stated.get_mut("front") {
+        for headers in ["request_headers", "response_headers"] {
+            // They may be what the service's instances ask of the front as a proof.
+            if let Some(Value::Object(fields)) = front.get_mut(headers) {
+                let set = fields.values_mut().filter(|it| !it.is_null());
+                set.for_each(|it| *it = Value::from("***"));
+            }
+        }
+    }
     for value in stated.values_mut() {
         if let Some(seconds) = value.get("secs") {
             *value = seconds.clone();
@@ -386,7 +389,15 @@ mod tests {
         let (mut snapshot, front) = (sample::snapshot(), sample::front());
         let name = ServiceName::whole("www");
         let www = snapshot.services.get_mut(&name).unwrap();
-        Arc::make_mut(www).options.drain = Duration::from_secs(90);
+        let www = Arc::make_mut(www);
+        www.options.drain = Duration::from_secs(90);
+        // What proves to instances that it is the front who asks is for them alone.
+        let proof = ("authorization".to_owned(), Some("Bearer secret".to_owned()));
+        let gone = ("cookie".to_owned(), None);
+        www.options.front = Some(Arc::new(lb_front::rules::Rules {
+            request_headers: [proof, gone].into(),
+            ..lb_front::rules::Rules::default()
+        }));
         let mut material = sample::material(Some(&snapshot), None);
         material.front = Some(&front);
         let services = compose(material).services.unwrap();
@@ -394,7 +405,10 @@ mod tests {
         let (requests, errors) = (200, 1);
         assert_eq!(www.http, Some(Http { requests, errors }));
         let options = Value::Object(www.options.clone());
-        assert_eq!(options, serde_json::json!({ "drain": 90 }));
+        let headers = serde_json::json!({ "authorization": "***", "cookie": null });
+        assert_eq!(options["drain"], 90);
+        assert_eq!(options["front"]["request_headers"], headers);
+        assert_eq!(options.as_object().unwrap().len(), 2);
         let hello = services.iter().find(|it| it.name == "www_hello").unwrap();
         assert_eq!(hello.http, Some(Http::default()));
         assert!(hello.options.is_empty(), "{:?}", hello.options);

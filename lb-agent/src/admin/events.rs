@@ -52,6 +52,20 @@ pub enum Kind {
     Change,
 }
 
+impl Kind {
+    /// The word in JSON and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Backend => "backend",
+            Self::Problem => "problem",
+            Self::Source => "source",
+            Self::Agent => "agent",
+            Self::Change => "change",
+        }
+    }
+}
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -145,7 +159,7 @@ impl Events {
 }
 
 /// The answer to `GET /api/v1/events`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventList {
     /// The oldest first.
     pub events: Vec<Arc<Event>>,

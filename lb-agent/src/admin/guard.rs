@@ -53,6 +53,8 @@ pub(super) struct Access {
     pub(super) published: bool,
     /// Whether it came there by TLS.
     pub(super) secure: bool,
+    /// Whether everybody may read from where it was sent.
+    pub(super) open: bool,
 }
 
 impl Access {
@@ -127,6 +129,10 @@ pub(super) enum Refusal {
     NoToken,
     #[error("the token is wrong: use the one in the agent's token file")]
     WrongToken,
+    #[error(
+        "too many wrong tokens were shown of late: try again in a minute, or run `lb-agent` on the host"
+    )]
+    Crowded,
 }
 
 impl Refusal {
@@ -138,6 +144,7 @@ impl Refusal {
                 StatusCode::FORBIDDEN
             }
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
         }
     }
@@ -193,6 +200,7 @@ impl Guard {
                     client: None,
                     published: false,
                     secure: false,
+                    open: true,
                 });
             }
             Actor::Remote { own, peer } => (own, peer),
@@ -210,8 +218,8 @@ impl Guard {
         let probe = matches!(uri.path(), "/healthz" | "/ready");
         let local = own.ip().is_loopback();
         let open = local && (!published || self.published == Published::Open);
-        let who = if probe {
-            Who::Nobody
+        let (who, good) = if probe {
+            (Who::Nobody, false)
         } else if published && open {
             // Everybody may do all that the token allows, and what a proxy was shown is not for us.
             self.session(headers)
@@ -221,11 +229,12 @@ impl Guard {
         };
         let access = Access {
             may_read: open || who.known(),
-            may_change: who.known() && !published,
+            may_change: good && !published,
             who,
             client: Some(client(own, peer, headers)),
             published,
             secure,
+            open,
         };
         let enough = if reads {
             access.may_read || probe
@@ -247,18 +256,20 @@ impl Guard {
         }
     }
 
-    /// Who shows the token, or the cookie of a session.
-    fn who(&self, headers: &HeaderMap) -> Result<Who, Refusal> {
+    /// Who shows the token, or the cookie of a session, and whether that is good for changes.
+    fn who(&self, headers: &HeaderMap) -> Result<(Who, bool), Refusal> {
         match self.token.admit(headers) {
-            Ok(()) => Ok(Who::Token),
+            Ok(()) => Ok((Who::Token, true)),
             Err(Refusal::NoToken) => Ok(self.session(headers)),
             Err(wrong) => Err(wrong),
         }
     }
 
-    fn session(&self, headers: &HeaderMap) -> Who {
+    fn session(&self, headers: &HeaderMap) -> (Who, bool) {
         let session = self.sessions.find(headers, Instant::now());
-        session.map_or(Who::Nobody, Who::Session)
+        session.map_or((Who::Nobody, false), |it| {
+            (Who::Session(it.number), it.may_change)
+        })
     }
 
     /// Whether the request is for the page where it is published. A front on this host connects from loopback, so an

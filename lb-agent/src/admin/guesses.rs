@@ -7,9 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{sync::Semaphore, time::sleep};
+
 /// The wrong tokens of late, by the address that they came from; `None` is the unix socket.
-#[derive(Debug, Default)]
-pub(super) struct Guesses(Mutex<BTreeMap<Option<IpAddr>, Guessed>>);
+#[derive(Debug)]
+pub(super) struct Guesses {
+    all: Mutex<BTreeMap<Option<IpAddr>, Guessed>>,
+    /// For those that wait: each has one of the listener's connections as long.
+    waiting: Semaphore,
+}
+
+impl Default for Guesses {
+    fn default() -> Self {
+        Self {
+            all: Mutex::default(),
+            waiting: Semaphore::new(WAITING),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Guessed {
@@ -18,8 +33,22 @@ struct Guessed {
 }
 
 impl Guesses {
+    /// Whether so many wait that no token is looked at: without a wait the answer would tell at no cost whether it is right.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.available_permits() == 0
+    }
+
+    /// Notes one more, and waits as long as its answer has to; false if there is no place to wait in.
+    pub(super) async fn wait(&self, client: Option<IpAddr>) -> bool {
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return false;
+        };
+        sleep(self.note(client, Instant::now())).await;
+        true
+    }
+
     /// Notes one more, and says how long its answer has to wait.
-    pub(super) fn note(&self, client: Option<IpAddr>, now: Instant) -> Duration {
+    fn note(&self, client: Option<IpAddr>, now: Instant) -> Duration {
         let mut all = self.lock();
         all.retain(|_, it| now.saturating_duration_since(it.last) < MEMORY);
         if all.len() >= MOST && !all.contains_key(&client) {
@@ -46,7 +75,7 @@ impl Guesses {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<IpAddr>, Guessed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,6 +85,8 @@ const FIRST: Duration = Duration::from_millis(500);
 const DOUBLED: u32 = 4;
 /// How long a wrong token is remembered.
 const MEMORY: Duration = Duration::from_secs(300);
+/// Wrong tokens whose answers wait at a time, of the connections that a listener has.
+const WAITING: usize = 16;
 /// Addresses that are remembered.
 const MOST: usize = 64;
 

@@ -165,7 +165,7 @@ fn sample(stats: Option<&Stats>, front: Option<&FrontStats>) -> Sample {
         let counts = sample.services.entry(request.service.clone()).or_default();
         let http = counts.http.get_or_insert_default();
         http.requests += request.count;
-        if matches!(request.class.as_str(), "5xx" | "none") {
+        if request.is_error() {
             http.errors += request.count;
         }
     }
@@ -256,6 +256,10 @@ impl Track {
     /// Nobody told anything of it.
     fn miss(&mut self, number: usize) {
         self.add(number, &Counts::default());
+        self.miss_backends(number);
+    }
+
+    fn miss_backends(&mut self, number: usize) {
         for backend in self.backends.values_mut() {
             backend.last = None;
             backend.series.set(backend.born, number, GAP);
@@ -378,8 +382,11 @@ impl Rings {
             }
             let track = self.services.entry(label);
             let track = track.or_insert_with(|| Track::new(number, before));
-            self.backends -= track.forget(&counts.backends);
             track.add(number, &counts);
+            match sample.told.kernel {
+                true => self.backends -= track.forget(&counts.backends),
+                false => track.miss_backends(number),
+            }
             for (key, value) in counts.backends {
                 if !track.backends.contains_key(&key) {
                     if self.backends >= BACKENDS {
@@ -645,14 +652,21 @@ mod tests {
         let key = made::key("n", "a");
         let mut at = |count, seconds| {
             let mut sample = Sample::default();
+            sample.told.kernel = count > 0;
             let counts = sample.services.entry("web".to_owned()).or_default();
-            counts.backends = [(key.clone(), count)].into();
+            // Without the kernel the front may name the service all the same.
+            counts.backends = (count > 0)
+                .then(|| (key.clone(), count))
+                .into_iter()
+                .collect();
             rings.add(sample, UNIX_EPOCH + Duration::from_secs(seconds));
             rings.last_flow_unix("web", &key)
         };
         assert_eq!(at(4, 100), None);
         assert_eq!(at(5, 105), Some(105));
         assert_eq!(at(5, 110), Some(105));
+        assert_eq!(at(0, 115), Some(105));
+        assert_eq!(at(5, 120), Some(105));
     }
 
     #[test]

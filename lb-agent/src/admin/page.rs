@@ -3,6 +3,7 @@
 //! others.
 
 mod graph;
+mod happened;
 mod list;
 pub(super) mod live;
 mod number;
@@ -66,6 +67,17 @@ pub(super) async fn one(State(desk): State<Desk>, Path(name): Path<String>) -> R
             (StatusCode::NOT_FOUND, Html(page)).into_response()
         }
     }
+}
+
+/// `GET /events`.
+pub(super) async fn events(State(desk): State<Desk>) -> Response {
+    let report = desk.report().await;
+    let list = desk.events.read(None, EVENTS);
+    let body = html! {
+        p { a href="/" { "All services" } }
+        div data-part="events" { (happened::section(&list, report.now_unix)) }
+    };
+    Html(frame(&report, &body).into_string()).into_response()
 }
 
 fn back(body: Markup) -> Markup {
@@ -143,6 +155,7 @@ fn frame(report: &Report, body: &Markup) -> Markup {
                 }
                 main id="report" tabindex="-1" data-now=(report.now_unix) { (body) }
                 footer {
+                    a href="/events" { "events" } " "
                     a href="/api/v1/snapshot" { "JSON" } " "
                     a href="/metrics" { "metrics" } " "
                     a href="/ready" { "ready" }
@@ -230,6 +243,9 @@ fn hosts(service: &Service, most: usize) -> Markup {
         @if more > 0 { " and " (more) " more" }
     }
 }
+
+/// Events on their page.
+const EVENTS: usize = 200;
 
 /// The word for a verdict of the source.
 fn word(health: SourceHealth) -> &'static str {

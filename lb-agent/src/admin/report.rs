@@ -554,6 +554,9 @@ pub struct SessionAnswer {
     pub may_change: bool,
     /// `uid 0`, `token` or `session 3`; `null` if nothing was shown that says so, or nothing that counts there.
     pub who: Option<String>,
+    /// What a change must show in the header [`SESSION_HEADER`] beside the cookie; only in the answer that opened the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// The body of every answer of the API that is not a success.
@@ -568,6 +571,9 @@ pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
 
 /// The path of the status.
 pub const STATUS_PATH: &str = "/api/v1/status";
+
+/// The header of a session's key.
+pub const SESSION_HEADER: &str = "x-lb-session";
 
 /// The path of the session.
 pub const SESSION_PATH: &str = "/api/v1/session";

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -19,7 +19,7 @@ use axum::{
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tracing::warn;
 
@@ -90,6 +90,7 @@ pub(super) fn router(desk: Desk) -> Router {
     Router::new()
         .route("/", get(page::overview))
         .route("/service/{*name}", get(page::one))
+        .route("/events", get(page::events))
         .route(STYLE_PATH, get(|| asset("text/css; charset=utf-8", STYLE)))
         .route(
             SCRIPT_PATH,
@@ -133,7 +134,12 @@ async fn admit(
     next: Next,
 ) -> Response {
     let (method, uri) = (request.method(), request.uri());
-    let verdict = desk.guard.admit(&actor, method, uri, request.headers());
+    let verdict = match request.headers().contains_key(header::AUTHORIZATION)
+        && desk.guard.guesses.is_crowded()
+    {
+        true => Err(Refusal::Crowded),
+        false => desk.guard.admit(&actor, method, uri, request.headers()),
+    };
     let mut answer = match verdict {
         Ok(access) => {
             if access.who == Who::Token {
@@ -161,13 +167,15 @@ pub(super) async fn turn_away(
     desk: &Desk,
     client: Option<IpAddr>,
     headers: &HeaderMap,
-    refusal: Refusal,
+    mut refusal: Refusal,
 ) -> Response {
     desk.counts.count_refusal();
     if refusal == Refusal::WrongToken {
         warn!(target: "audit", ?client, "a wrong token was shown");
         // Guessing costs time, and each connection guesses once at a time.
-        sleep(desk.guard.guesses.note(client, Instant::now())).await;
+        if !desk.guard.guesses.wait(client).await {
+            refusal = Refusal::Crowded;
+        }
     }
     let mut answer = refused(refusal.status(), refusal.to_string());
     // Of a script's request the browser would ask in a window of its own, over the page that asks already.

@@ -1,6 +1,6 @@
 //! Connections of the admin interface: bounded in number, in time to send a request, and at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,7 +17,7 @@ use hyper_util::{
 };
 use tokio::{
     sync::Semaphore,
-    time::{timeout, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -79,9 +79,20 @@ where
         .max_header_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
+    // Over the network nobody keeps a place for ever: a stream is opened anew, and who opens it is looked at again.
+    let longest = match actor {
+        Actor::Local { .. } => None,
+        Actor::Remote { .. } => Some(LONGEST),
+    };
+    let over = async {
+        match longest {
+            Some(longest) => sleep(longest).await,
+            None => pending().await,
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = async { tokio::select! { () = stop.cancelled() => {}, () = over => {} } } => {
             connection.as_mut().graceful_shutdown();
             let deadline = tokio::time::Instant::now() + GRACE;
             match timeout_at(deadline, connection).await {
@@ -109,5 +120,7 @@ const HEAD: Duration = Duration::from_secs(15);
 const HEAD_BYTES: usize = 16 * 1024;
 /// To read a body and answer.
 const REQUEST: Duration = Duration::from_secs(10);
+/// For one connection over the network in all. The page opens its stream anew before.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// For what is in flight when the agent stops.
 const GRACE: Duration = Duration::from_secs(2);

@@ -19,7 +19,7 @@ use tracing::info;
 use super::{
     action::refused,
     guard::{Access, Refusal, Who},
-    report::{SessionAnswer, SessionOrder},
+    report::{SESSION_HEADER, SessionAnswer, SessionOrder},
     router::{Desk, turn_away},
 };
 
@@ -44,16 +44,34 @@ struct Open {
 
 struct Session {
     number: u64,
+    /// In the cookie, which browsers show to every port of the host.
     id: String,
+    /// Beside it for changes: known to the page alone that opened the session.
+    key: String,
+    /// Whether it was opened where nothing can be changed.
+    published: bool,
     until: Instant,
 }
 
+/// A session that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) number: u64,
+    /// Whether it is good for changes: its key is shown, too.
+    pub(super) may_change: bool,
+}
+
+/// What a session that was just opened is shown by.
+struct Opened {
+    number: u64,
+    id: String,
+    key: String,
+}
+
 impl Sessions {
-    /// Makes one; its number and its id.
-    fn open(&self, now: Instant) -> Result<(u64, String), getrandom::Error> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)?;
-        let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    /// Makes one.
+    fn open(&self, published: bool, now: Instant) -> Result<Opened, getrandom::Error> {
+        let (id, key) = (random()?, random()?);
         let mut open = self.lock();
         open.all.retain(|it| it.until > now);
         if open.all.len() >= MOST {
@@ -64,13 +82,17 @@ impl Sessions {
         open.all.push_back(Session {
             number,
             id: id.clone(),
+            key: key.clone(),
+            published,
             until: now + LIFETIME,
         });
-        Ok((number, id))
+        Ok(Opened { number, id, key })
     }
 
-    /// The number of the session whose cookie is shown.
-    pub(super) fn find(&self, headers: &HeaderMap, now: Instant) -> Option<u64> {
+    /// The session whose cookie is shown.
+    pub(super) fn find(&self, headers: &HeaderMap, now: Instant) -> Option<Shown> {
+        let key = headers.get(SESSION_HEADER);
+        let key = key.map_or(&b""[..], HeaderValue::as_bytes);
         let lines = headers.get_all(header::COOKIE).iter();
         let lines = lines.filter_map(|line| line.to_str().ok());
         let cookies = lines.flat_map(|line| line.split(';'));
@@ -82,7 +104,11 @@ impl Sessions {
             for session in open.all.iter().filter(|it| it.until > now) {
                 // The time must not tell how much of an id was right.
                 if bool::from(session.id.as_bytes().ct_eq(shown.as_bytes())) {
-                    found = Some(session.number);
+                    let has_key = bool::from(session.key.as_bytes().ct_eq(key));
+                    found = Some(Shown {
+                        number: session.number,
+                        may_change: has_key && !session.published,
+                    });
                 }
             }
             found
@@ -96,6 +122,12 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn random() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// `GET /api/v1/session`: who asks, and what that allows. Needs nothing, so that a page knows whether to ask for the token.
@@ -114,11 +146,15 @@ pub(super) async fn open(
         Ok(Json(order)) => order,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
+    if desk.guard.guesses.is_crowded() {
+        return turn_away(&desk, access.client, &headers, Refusal::Crowded).await;
+    }
     if !desk.guard.token.is(order.token.trim().as_bytes()) {
         return turn_away(&desk, access.client, &headers, Refusal::WrongToken).await;
     }
     desk.guard.guesses.forget(access.client);
-    let (number, id) = match desk.guard.sessions.open(Instant::now()) {
+    let opened = desk.guard.sessions.open(access.published, Instant::now());
+    let Opened { number, id, key } = match opened {
         Ok(made) => made,
         Err(error) => {
             let why = format!("no session can be made: {error}; use the token itself");
@@ -132,7 +168,11 @@ pub(super) async fn open(
         who: Who::Session(number),
         ..access
     };
-    with_cookie(&access, &id, LIFETIME, answer(&access))
+    let answer = SessionAnswer {
+        key: Some(key),
+        ..answer(&access)
+    };
+    with_cookie(&access, &id, LIFETIME, answer)
 }
 
 /// `DELETE /api/v1/session`.
@@ -145,6 +185,7 @@ pub(super) async fn end(
         info!(target: "audit", session = number, source = access.source(), "session ended");
     }
     let nobody = Access {
+        may_read: access.open,
         may_change: false,
         who: Who::Nobody,
         ..access
@@ -157,6 +198,7 @@ fn answer(access: &Access) -> SessionAnswer {
         may_read: access.may_read,
         may_change: access.may_change,
         who: access.who.known().then(|| access.who.to_string()),
+        key: None,
     }
 }
 
@@ -194,9 +236,15 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_whole_id_until_it_is_over_or_ended() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let (number, id) = sessions.open(now).unwrap();
-        assert_eq!(id.len(), 64);
-        assert_eq!(sessions.find(&shown(&id), now), Some(number));
+        let Opened { number, id, key } = sessions.open(false, now).unwrap();
+        assert_eq!((id.len(), key.len()), (64, 64));
+        let found = |may_change| Some(Shown { number, may_change });
+        assert_eq!(sessions.find(&shown(&id), now), found(false));
+        let mut both = shown(&id);
+        for (given, good) in [(&id, false), (&key, true)] {
+            both.insert(SESSION_HEADER, given.parse().unwrap());
+            assert_eq!(sessions.find(&both, now), found(good));
+        }
         for wrong in ["", &id[1..], &"0".repeat(64), &format!("{id}0")] {
             assert_eq!(sessions.find(&shown(wrong), now), None, "{wrong}");
         }
@@ -209,28 +257,36 @@ mod tests {
     #[test]
     fn a_foreign_cookie_of_the_same_name_hides_no_session() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let (number, id) = sessions.open(now).unwrap();
-        let headers = shown(&format!("foreign; lb_session={id}"));
-        assert_eq!(sessions.find(&headers, now), Some(number));
+        let Opened { number, id, key } = sessions.open(true, now).unwrap();
+        let mut headers = shown(&format!("foreign; lb_session={id}"));
+        headers.insert(SESSION_HEADER, key.parse().unwrap());
+        // Where it was opened nothing can be changed: nor with it elsewhere.
+        let found = Shown {
+            number,
+            may_change: false,
+        };
+        assert_eq!(sessions.find(&headers, now), Some(found));
     }
 
     #[test]
     fn the_oldest_session_makes_room_and_one_that_is_over_goes_first() {
         let (sessions, now) = (Sessions::default(), Instant::now());
-        let ids: Vec<String> = (0..=MOST).map(|_| sessions.open(now).unwrap().1).collect();
+        let ids: Vec<String> = (0..=MOST)
+            .map(|_| sessions.open(false, now).unwrap().id)
+            .collect();
         assert_eq!(sessions.find(&shown(&ids[0]), now), None);
         for id in &ids[1..] {
             assert!(sessions.find(&shown(id), now).is_some());
         }
         let later = now + LIFETIME;
-        sessions.open(later).unwrap();
+        sessions.open(false, later).unwrap();
         assert_eq!(sessions.lock().all.len(), 1);
     }
 
     #[test]
     fn ids_are_never_printed() {
         let sessions = Sessions::default();
-        sessions.open(Instant::now()).unwrap();
+        sessions.open(false, Instant::now()).unwrap();
         assert_eq!(format!("{sessions:?}"), "Sessions");
     }
 }

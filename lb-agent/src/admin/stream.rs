@@ -85,6 +85,7 @@ impl Streams {
             labels,
             ticks,
             complete: false,
+            lost: false,
             greeted: false,
         })
     }
@@ -98,6 +99,8 @@ struct Listener {
     ticks: broadcast::Receiver<Arc<Tick>>,
     /// Whether he has had every text once.
     complete: bool,
+    /// Whether he has lost something since.
+    lost: bool,
     greeted: bool,
 }
 
@@ -120,18 +123,21 @@ impl Listener {
             let tick = tokio::select! {
                 () = stop.cancelled() => return None,
                 // Proxies on the way close what is silent, and a client that is gone is noticed by this only.
-                () = sleep_until(quiet) => return Some(Bytes::from_static(b":\n\n")),
+                () = sleep_until(quiet) => return Some(Bytes::from_static(ALIVE)),
                 tick = self.ticks.recv() => tick,
             };
             match tick {
                 Ok(tick) => {
-                    let bytes = tick.bytes(&self.labels, self.complete);
-                    self.complete = true;
+                    let bytes = tick.bytes(&self.labels, self.complete, self.lost);
+                    (self.complete, self.lost) = (true, false);
                     if !bytes.is_empty() {
                         return Some(bytes);
                     }
                 }
-                Err(broadcast::error::RecvError::Lagged(_)) => self.complete = false,
+                // What was in between may have told of other rows.
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    (self.complete, self.lost) = (false, true);
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
@@ -157,7 +163,7 @@ struct Texts {
 }
 
 impl Tick {
-    fn bytes(&self, labels: &BTreeSet<String>, complete: bool) -> Bytes {
+    fn bytes(&self, labels: &BTreeSet<String>, complete: bool, lost: bool) -> Bytes {
         let mut out = String::new();
         let mine = labels.iter().map(String::as_str).chain([EVERYBODY]);
         let pieces: Vec<&str> = mine
@@ -171,7 +177,8 @@ impl Tick {
             out.push_str(&pieces.join(","));
             out.push_str("}\n\n");
         }
-        if complete && (self.shape || !self.changed.is_disjoint(labels)) {
+        let changed = complete && (self.shape || !self.changed.is_disjoint(labels));
+        if changed || lost {
             out.push_str("event: resync\ndata: {}\n\n");
         }
         out.into()
@@ -338,6 +345,8 @@ const EVERYBODY: &str = "";
 const PERIOD: Duration = Duration::from_secs(2);
 /// Between two moments, at least.
 const APART: Duration = Duration::from_millis(500);
+/// Proxies on the way close what is silent; and by this a page knows that there is an agent.
+const ALIVE: &[u8] = b"event: alive\ndata: {}\n\n";
 /// A stream that has nothing to tell for so long says that.
 const QUIET: Duration = Duration::from_secs(15);
 /// Streams at a time: connections of a listener are bounded, and some are for other things.
@@ -367,7 +376,7 @@ mod tests {
     }
 
     fn said(tick: &Tick, seen: &[&str], complete: bool) -> String {
-        let bytes = tick.bytes(&labels(seen), complete);
+        let bytes = tick.bytes(&labels(seen), complete, false);
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
@@ -449,7 +458,7 @@ mod tests {
         let streams = Arc::new(Streams::new(CancellationToken::new()));
         let mut one = streams.enter(labels(&["db"])).unwrap();
         one.next().await;
-        assert_eq!(one.next().await.as_deref(), Some(&b":\n\n"[..]));
+        assert_eq!(one.next().await.as_deref(), Some(ALIVE));
         let mut last = Last::default();
         let snapshot = sample::snapshot();
         let mut send = || {

@@ -10,7 +10,7 @@ use axum::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    action::{Failed, refused},
+    action::{Failed, refused, to_the_end},
     audit::{self, Deed},
     guard::Access,
     report::{PinOrder, ReleaseOrder},
@@ -33,7 +33,7 @@ pub(super) async fn pin(
     order: Result<Json<PinOrder>, JsonRejection>,
 ) -> Response {
     let order = order.map(|Json(PinOrder { service, address })| Order::Pin { service, address });
-    change(&desk, &access, "vip_pin", order).await
+    change(desk, access, "vip_pin", order).await
 }
 
 /// `POST /api/v1/vips/release`.
@@ -43,26 +43,29 @@ pub(super) async fn release(
     order: Result<Json<ReleaseOrder>, JsonRejection>,
 ) -> Response {
     let order = order.map(|Json(ReleaseOrder { target })| Order::Release { target });
-    change(&desk, &access, "vip_release", order).await
+    change(desk, access, "vip_release", order).await
 }
 
 async fn change(
-    desk: &Desk,
-    access: &Access,
+    desk: Desk,
+    access: Access,
     action: &'static str,
     order: Result<Order, JsonRejection>,
 ) -> Response {
-    let order = match order {
-        Ok(order) => order,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
-    let deed = deed(desk, action, &order);
-    let outcome = ask(desk, order).await;
+    match order {
+        Ok(order) => to_the_end(carry_out(desk, access, action, order)).await,
+        Err(rejection) => refused(rejection.status(), rejection.body_text()),
+    }
+}
+
+async fn carry_out(desk: Desk, access: Access, action: &'static str, order: Order) -> Response {
+    let deed = deed(&desk, action, &order);
+    let outcome = ask(&desk, order).await;
     let after = outcome.as_ref().map(|entries| {
         let addresses = entries.iter().map(|it| it.address.to_string());
         addresses.collect::<Vec<_>>().join(", ")
     });
-    audit::keep(desk, access, deed, after);
+    audit::keep(&desk, &access, deed, after);
     match outcome {
         Ok(entries) => Json(entries).into_response(),
         Err(failed) => failed.answer(),

@@ -37,6 +37,28 @@ impl Secrets {
         secrets
     }
 
+    /// Those that a file of settings leads to which is wrong as a whole, line by line.
+    pub(super) fn of_wrong(file: &str, state_dir: Option<&Path>) -> Self {
+        let mut secrets = Self::of(None);
+        secrets.add_folder(state_dir.unwrap_or(Path::new("/var/lib/lb")));
+        let mut table = "";
+        for line in file.lines().map(str::trim) {
+            if line.starts_with('[') {
+                table = line;
+            }
+            let Some((key, value)) = line.split_once('=') else {
+                continue;
+            };
+            let (key, value) = (key.trim(), value.trim().trim_matches(['"', '\'']));
+            if key.ends_with("_file") || table.starts_with("[front.auth]") {
+                secrets.add_file(Path::new(value));
+            } else if key == "state_dir" {
+                secrets.add_folder(Path::new(value));
+            }
+        }
+        secrets
+    }
+
     fn add(&mut self, text: &str) {
         // Of a pair the name is none, and a line may be of a file of users.
         for line in text.lines().map(str::trim) {
@@ -142,6 +164,27 @@ mod tests {
         assert_eq!(secrets.mask("pa55word, anna:pa55word"), "***, ***");
         assert_eq!(secrets.mask("$2y$10$hash"), "***");
         assert_eq!(secrets.mask("abcdef"), "abcdef");
+    }
+
+    #[test]
+    fn files_that_wrong_settings_lead_to_are_known_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let token = write("consul", "consul-token-1\n");
+        let users = write("users", "ann:users-hash-2\n");
+        let own = folder.path().join("state");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("admin.token"), "admin-token-3").unwrap();
+        let file = format!(
+            "[sources.consul]\ntoken_file = \"{token}\"\nthis is wrong\n[front.auth]\nstaff = '{users}'\n"
+        );
+        let secrets = Secrets::of_wrong(&file, Some(&own));
+        let text = "consul-token-1 users-hash-2 admin-token-3";
+        assert_eq!(secrets.mask(text), "*** *** ***");
     }
 
     #[test]

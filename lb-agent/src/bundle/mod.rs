@@ -7,7 +7,7 @@ mod archive;
 mod mask;
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use crate::{
         text::visible,
     },
     cli::{Client, DEFAULT_SOCKET},
-    config::{Config, Outside, RunArgs, is_typed},
+    config::{Config, DEFAULT_FILE, Outside, RunArgs, is_typed},
     doctor::{self, DoctorArgs},
 };
 
@@ -69,7 +69,7 @@ impl Bundle {
 pub async fn write(args: &BundleArgs, socket: Option<&Path>) -> io::Result<Bundle> {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH);
     let unix = unix.map_or(0, |it| it.as_secs());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let folder = format!("lb-agent-{}-{unix}", host.trim());
     let file = match &args.file {
         Some(file) => file.clone(),
@@ -98,8 +98,16 @@ pub async fn write(args: &BundleArgs, socket: Option<&Path>) -> io::Result<Bundl
 async fn gather(args: &BundleArgs, socket: Option<&Path>) -> Parts {
     let loaded = Config::load_with_origins(&args.run, Outside::real());
     let config = loaded.as_ref().ok().map(|(config, _)| config);
+    let secrets = match config {
+        Some(config) => Secrets::of(Some(config)),
+        None => {
+            let file = args.run.config.as_deref();
+            let file = fs::read_to_string(file.unwrap_or(Path::new(DEFAULT_FILE)));
+            Secrets::of_wrong(&file.unwrap_or_default(), args.run.state_dir.as_deref())
+        }
+    };
     let mut parts = Parts {
-        secrets: Secrets::of(config),
+        secrets,
         files: Vec::new(),
         left_out: LEFT_OUT.map(str::to_owned).to_vec(),
     };
@@ -153,11 +161,11 @@ async fn of_agent(client: &Client, parts: &mut Parts) {
 fn kernel() -> String {
     let mut text = String::new();
     for path in KERNEL {
-        let said = std::fs::read_to_string(path);
+        let said = fs::read_to_string(path);
         let said = said.unwrap_or_else(|error| format!("({error})"));
         text.push_str(&format!("== {path}\n{}\n", said.trim_end()));
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let of_ours = |it: &&str| {
         [" - cgroup", " - bpf "]
             .iter()

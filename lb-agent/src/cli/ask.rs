@@ -195,6 +195,10 @@ pub enum Ask {
         #[arg(long, conflicts_with = "undo")]
         wait: bool,
     },
+    /// List what happened of late: changes of states, problems, and who changed what
+    #[command(after_help = "Exit status: 130 when it was interrupted.\n\n\
+                      Examples:\n  lb-agent events\n  lb-agent events --follow -o json\n\nWith --follow JSON is one object a line.")]
+    Events(Look),
     /// List the containers of this host with their networks, and what can be reached from them
     #[command(after_help = "Example:\n  lb-agent clients -o json")]
     Clients,
@@ -265,6 +269,17 @@ pub struct Watch {
     /// End after so many decisions
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+}
+
+/// Which events to show.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Look {
+    /// The newest so many; the agent keeps a thousand
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// Go on with what happens, until interrupted
+    #[arg(long)]
+    pub follow: bool,
 }
 
 /// What can be done with virtual addresses.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 use crate::admin::{
+    events::{EVENTS_PATH, EventList},
     explain::{EXPLAIN_PATH, Told},
     report::{
         ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, FLOWS_PATH,
@@ -143,6 +144,20 @@ impl Client {
     ) -> Result<Told, ClientError> {
         let (client, service) = (escaped(client), escaped(service));
         let path = format!("{EXPLAIN_PATH}?client={client}&service={service}");
+        let answer = self.ask(Method::GET, &path, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
+    }
+
+    /// At most `limit` events after number `after`, or the newest.
+    pub(super) async fn events(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<EventList, ClientError> {
+        let after = after.map(|after| format!("&after={after}"));
+        let path = format!("{EVENTS_PATH}?limit={limit}{}", after.unwrap_or_default());
         let answer = self.ask(Method::GET, &path, None, patience).await?;
         let body = self.success(answer)?;
         self.parse(&body)

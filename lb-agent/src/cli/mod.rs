@@ -8,6 +8,7 @@ mod backends;
 mod client;
 mod clients;
 mod drain;
+mod events;
 mod explain;
 mod failure;
 mod flows;
@@ -36,7 +37,7 @@ use serde::Serialize;
 pub(crate) use self::client::Client;
 use self::failure::Failure;
 pub use self::{
-    ask::{Ask, Cli, Command, CountBy, Options, Output, Vip, Watch, Wish},
+    ask::{Ask, Cli, Command, CountBy, Look, Options, Output, Vip, Watch, Wish},
     progress::Progress,
     terminal::Style,
 };
@@ -101,6 +102,7 @@ pub async fn perform(
     let client = client(options);
     let answered = match ask {
         Ask::Trace(watch) => trace::follow(&client, watch, options.output, out).await,
+        Ask::Events(look) => events::events(&client, look, options.output, out).await,
         Ask::Top => Err(Failure::NoTerminal),
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients::clients(&client, options.output).await,

@@ -317,7 +317,12 @@ impl<'o> Judge<'o> {
             return default;
         };
         read(given.value.trim()).unwrap_or_else(|remedy| {
-            self.wrong(given, &format!("`{}`: {remedy}", given.value));
+            // It may be an address with a password in it.
+            let text = match given.value.contains("://") {
+                true => crate::discover::consul::Address::redacted(&given.value),
+                false => given.value.clone(),
+            };
+            self.wrong(given, &format!("`{text}`: {remedy}"));
             default
         })
     }

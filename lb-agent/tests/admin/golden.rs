@@ -9,6 +9,7 @@ use std::{
 };
 
 use lb_agent::{
+    admin::events::{Happened, Kind},
     catalog::{Check, Problem, SourceHealth},
     clients::{Clients, Standing},
     snapshot::{ServiceName, Snapshot},
@@ -135,6 +136,23 @@ async fn agent() -> Agent {
     agent
         .clients
         .send_replace(Some(Arc::new(Clients { by_cookie })));
+    let text = |text: &str| Some(text.to_owned());
+    agent.events.add(Happened {
+        kind: Kind::Backend,
+        subject: format!("instance n/a of service {}", HOSTILE[1]),
+        from: text("usable"),
+        to: text("l4_down"),
+        cause: text(HOSTILE[0]),
+        actor: None,
+    });
+    agent.events.add(Happened {
+        kind: Kind::Change,
+        subject: "service www_hello".to_owned(),
+        from: text("a usable"),
+        to: text("a draining"),
+        cause: None,
+        actor: text("uid 0"),
+    });
     let mut vips = std::mem::replace(&mut agent.vips, mpsc::channel(1).1);
     tokio::spawn(async move {
         while let Some(request) = vips.recv().await {
@@ -159,11 +177,12 @@ async fn agent() -> Agent {
 #[tokio::test]
 async fn what_is_printed_is_kept() {
     let agent = agent().await;
-    let lists: [(&str, &[&str], i32); 6] = [
+    let lists: [(&str, &[&str], i32); 7] = [
         ("status", &["status"], 3),
         ("services", &["services"], 0),
         ("backends", &["backends"], 0),
         ("clients", &["clients"], 0),
+        ("events", &["events"], 0),
         ("vips", &["vip", "list"], 0),
         ("service", &["services", "www_hello"], 0),
     ];

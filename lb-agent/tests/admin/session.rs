@@ -23,6 +23,17 @@ fn cookie(answer: &str) -> (String, &str) {
     (format!("Cookie: {pair}\r\n"), rest)
 }
 
+/// The same with the key that the page has, which changes need.
+#[track_caller]
+fn with_key(answer: &str, cookie: &str) -> String {
+    let told: serde_json::Value =
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    format!(
+        "{cookie}X-LB-Session: {}\r\n",
+        told["key"].as_str().unwrap()
+    )
+}
+
 async fn told(agent: &Agent, host: &str, headers: &str) -> serde_json::Value {
     let line = format!("GET {PATH} HTTP/1.1");
     let answer = agent.send(&line, host, headers, "").await;
@@ -44,9 +55,18 @@ async fn a_session_counts_like_the_token_until_it_is_ended() {
     assert!(!answer.contains(&agent.token), "{answer}");
     let (cookie, rest) = cookie(&answer);
     assert_eq!(rest, "HttpOnly; SameSite=Strict; Path=/; Max-Age=43200");
+    // What listens on another port of this host is shown the cookie, too: for reading that is enough.
+    let reader = told(&agent, &host, &cookie).await;
+    assert_eq!(
+        (&reader["may_change"], &reader["who"]),
+        (&false.into(), &"session 1".into())
+    );
+    status(&agent.post_drain(&format!("{RULES}{cookie}")).await, 401);
+    let cookie = with_key(&answer, &cookie);
     let somebody = told(&agent, &host, &cookie).await;
     assert_eq!(somebody["may_change"], true);
     assert_eq!(somebody["who"], "session 1");
+    assert!(somebody["key"].is_null());
 
     // A cookie goes along by itself: so it is never enough.
     status(&agent.post_drain(&cookie).await, 415);
@@ -125,6 +145,7 @@ async fn a_published_page_is_read_with_a_session_and_its_cookie_stays_on_tls() {
     status(&answer, 200);
     let (cookie, rest) = cookie(&answer);
     assert!(rest.ends_with("; Secure"), "{rest}");
+    let cookie = with_key(&answer, &cookie);
     let somebody = told(&agent, host, &format!("{tls}{cookie}")).await;
     assert_eq!(somebody["may_read"], true);
     assert_eq!(somebody["may_change"], false);

@@ -2,10 +2,16 @@
 "use strict";
 
 const JSON_HEADERS = { "Content-Type": "application/json", "X-LB-Action": "1" };
+const KEY = "lb-session";
 
-// Whether who asks may change something: by a session, whose cookie no script sees.
+// A session is a cookie that no script sees, and a key that no other port of this host is shown. The key lives as long as the tab.
+function headers() {
+  return { ...JSON_HEADERS, "X-LB-Session": sessionStorage.getItem(KEY) ?? "" };
+}
+
+// Whether who asks may change something.
 async function asks() {
-  const answer = await fetch("/api/v1/session");
+  const answer = await fetch("/api/v1/session", { headers: headers() });
   return answer.ok && (await answer.json()).may_change === true;
 }
 
@@ -13,13 +19,15 @@ async function asks() {
 async function signIn(token) {
   const answer = await fetch("/api/v1/session",
     { method: "POST", headers: JSON_HEADERS, body: JSON.stringify({ token }) });
+  if (answer.status === 429) return "Too many wrong tokens were shown: try again in a minute.";
   if (!answer.ok) return "The token is wrong.";
+  sessionStorage.setItem(KEY, (await answer.json()).key);
   return (await asks()) ? "" : "Under this name the page is for reading: changes are made at the agent's own address.";
 }
 
 function order(service, backend, mode) {
   const body = JSON.stringify({ service, backend, undo: mode === "ready" });
-  return fetch("/api/v1/drain", { method: "POST", headers: JSON_HEADERS, body });
+  return fetch("/api/v1/drain", { method: "POST", headers: headers(), body });
 }
 
 let may = false;
@@ -27,7 +35,7 @@ let may = false;
 const WORDS = { ready: "Ready", drain: "Drain" };
 const MEANS = {
   ready: "It takes new connections again, as far as both health checks agree.",
-  drain: "It gets no new connections. Those that are open live on.",
+  drain: "It gets no new connections. Those that are open are cut after lb_drain: 30 seconds, unless the service says otherwise.",
 };
 
 function make(tag, properties, ...children) {

@@ -127,8 +127,13 @@ impl Live {
         if let Some(front) = &backend.front {
             texts.extend([
                 ("in-flight", thousands(front.in_flight)),
-                ("http-failed", thousands(front.failures)),
+                ("requests", thousands(front.requests)),
+                ("errors", thousands(front.errors)),
                 ("retries", thousands(front.retries)),
+                ("request-p50", measured(front.p50_microseconds)),
+                ("request-p99", measured(front.p99_microseconds)),
+                ("received", bytes(front.received)),
+                ("sent", bytes(front.sent)),
             ]);
         }
         Self {
@@ -174,10 +179,11 @@ pub(super) fn known(value: Option<u64>) -> String {
 
 /// A percentile of connects; `?` when not known, a dash where none was measured.
 pub(super) fn took(connects: Option<&Connects>, of: impl Fn(&Connects) -> Option<u64>) -> String {
-    match connects.map(of) {
-        None => "?".to_owned(),
-        Some(micros) => micros.map_or_else(|| "–".to_owned(), text::microseconds),
-    }
+    connects.map_or_else(|| "?".to_owned(), |it| measured(of(it)))
+}
+
+fn measured(microseconds: Option<u64>) -> String {
+    microseconds.map_or_else(|| "–".to_owned(), text::microseconds)
 }
 
 /// A time that is known only by its bound.

@@ -32,8 +32,9 @@ function busy() {
   return selection !== null && !selection.isCollapsed;
 }
 
+let dropped = false;
 function patch(texts) {
-  if (busy()) return;
+  if (busy()) { dropped = true; return; }
   for (const [key, text] of Object.entries(texts)) {
     for (const cell of cells.get(key) ?? []) {
       const attribute = cell.dataset.a;
@@ -121,18 +122,24 @@ async function fetchPage(address) {
   if (number === asked && fresh.getElementById("report")) take(fresh);
 }
 
+let later = 0;
 async function renew() {
   if (renewing) { again = true; return; }
-  if (busy()) { setTimeout(renew, 2000); return; }
+  clearTimeout(later);
+  if (busy()) { later = setTimeout(renew, 2000); return; }
   renewing = true;
+  dropped = false;
   try {
     await fetchPage(location.pathname + location.search);
+    // Services that are new here are listened to as well.
+    if (shown() !== subscribed) listen();
   } catch (error) {
     say("The agent does not answer: what you see may be old.", true);
   }
   renewing = false;
-  if (again) { again = false; setTimeout(renew, 1000); }
+  if (again) { again = false; later = setTimeout(renew, 1000); }
 }
+document.addEventListener("selectionchange", () => { if (dropped && !busy()) renew(); });
 
 // The services that are in the document, as many as fit into an address.
 function shown() {
@@ -146,10 +153,16 @@ function shown() {
   return [...labels].join("\n");
 }
 
+let subscribed = "";
+let opened = Date.now();
 function listen() {
   if (stream) stream.close();
-  stream = new EventSource("/api/v1/stream?services=" + encodeURIComponent(shown()));
+  subscribed = shown();
+  opened = heard = Date.now();
+  stream = new EventSource("/api/v1/stream?services=" + encodeURIComponent(subscribed));
+  stream.addEventListener("alive", () => { heard = Date.now(); });
   stream.addEventListener("hello", () => {
+    heard = Date.now();
     // Whatever happened meanwhile is in the page.
     if (note.classList.contains("lost")) renew();
     say("live", false);
@@ -214,7 +227,8 @@ if (search) {
 
 // A link of the demo's dashboard to a service whose section is on a page of its own.
 function follow() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  let id = "";
+  try { id = decodeURIComponent(location.hash.slice(1)); } catch (error) { return; }
   if (id.endsWith("_backend") && !document.getElementById(id)) location.replace("/service/" + encodeURIComponent(id));
 }
 addEventListener("hashchange", follow);
@@ -222,4 +236,15 @@ addEventListener("hashchange", follow);
 index();
 follow();
 setInterval(age, 1000);
+setInterval(() => {
+  if (document.hidden || !stream) return;
+  // Nothing for so long is no silence: something is said every 15 seconds.
+  if (Date.now() - heard > 45000) {
+    say("The agent does not answer: what you see may be old.", true);
+    listen();
+  } else if (Date.now() - opened > 600000) {
+    // A connection of the agent's lasts a quarter of an hour.
+    listen();
+  }
+}, 5000);
 listen();

@@ -79,7 +79,7 @@ impl<'s> Block<'s> {
     fn new(service: &'s Service, top: usize, limits: Limits) -> Self {
         let mut names: Vec<String> = service.hosts.clone();
         if names.is_empty() {
-            names.push("no host name: by its address only".to_owned());
+            names.push("not on the front: VIP or DNS name only".to_owned());
         }
         let more = names.len().saturating_sub(limits.names);
         names.truncate(limits.names);

@@ -130,8 +130,11 @@ fn table(service: &Service, now_unix: u64, rings: &Rings) -> Markup {
                         th.n scope="col" { "p99" }
                         @if front {
                             th.n scope="col" { "HTTP in flight" }
-                            th.n scope="col" { "failed" }
+                            th.n scope="col" { "requests" }
+                            th.n scope="col" { "errors" }
                             th.n scope="col" { "retries" }
+                            th.n scope="col" { "p50, p99" }
+                            th.n scope="col" { "in, out" }
                         }
                     }
                 }
@@ -191,8 +194,11 @@ fn row(
             td.n data-label="p99" { (live.text("p99")) }
             @if front {
                 td.n data-label="HTTP in flight" { (live.text("in-flight")) }
-                td.n data-label="HTTP failed" { (live.text("http-failed")) }
+                td.n data-label="requests" { (live.text("requests")) }
+                td.n data-label="errors" { (live.text("errors")) }
                 td.n data-label="retries" { (live.text("retries")) }
+                td.n data-label="p50, p99" { (live.text("request-p50")) ", " (live.text("request-p99")) }
+                td.n data-label="in, out" { (live.text("received")) ", " (live.text("sent")) }
             }
         }
     }
@@ -218,9 +224,9 @@ fn leaving_row(leaving: &Leaving, front: bool) -> Markup {
         tr.leaving {
             th scope="row" { (leaving.key.id) " " small { (leaving.key.node) } }
             td data-label="state" { span.mark { "leaving" } }
-            td colspan="5" { "no longer registered; its open flows live on" }
+            td colspan="5" { "no longer registered; its open flows are cut after lb_drain" }
             td.n data-label="open" { (leaving.active) }
-            td.pad colspan=(if front { "7" } else { "4" }) {}
+            td.pad colspan=(if front { "10" } else { "4" }) {}
         }
     }
 }

@@ -79,7 +79,7 @@ fn what_the_front_says_of_backends_is_shown() {
         1
     );
     // Failed and repeated attempts, of both services that share the instance.
-    for (key, text) in [("http-failed", "9"), ("retries", "4")] {
+    for (key, text) in [("errors", "4"), ("retries", "4")] {
         for label in ["www", "world.dev_www"] {
             let cell = format!("data-k=\"{label}|n1/www-1|{key}\">{text}<");
             assert!(html.contains(&cell), "no {cell} in {html}");

@@ -28,9 +28,14 @@ fn model(style: Style) -> Model {
         for (at, service) in (1..).zip(report.services.iter_mut().flatten()) {
             let wave = (step * at) % 17 * 11;
             if let Some(flows) = &mut service.flows {
-                flows.total += wave + 3;
-                flows.refused += u64::from(at == 1);
-                flows.refusals.no_backend += u64::from(at == 1);
+                // The first one has no usable instance.
+                match at {
+                    1 => {
+                        flows.refused += wave + 3;
+                        flows.refusals.no_backend += wave + 3;
+                    }
+                    _ => flows.total += wave + 3,
+                }
             }
             if let Some(http) = service.http.as_mut().filter(|_| at > 1) {
                 http.requests += 2 * wave;
@@ -207,6 +212,7 @@ fn svg(buffer: &Buffer) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\">\n\
          <title>lb-agent top</title>\n\
+         <style>text{{white-space:pre}}</style>\n\
          <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#16181d\"/>\n\
          <g font-family=\"monospace\" font-size=\"13\" fill=\"#d8dce4\" xml:space=\"preserve\">\n"
     );

@@ -22,7 +22,7 @@ pub(crate) fn front_line(stats: Option<&FrontStats>) -> Component {
             let mut detail = format!(
                 "process {pid}, {workers} workers, {open} connections open, {served} requests"
             );
-            let failed = stats.requests.iter().filter(|it| it.class == "5xx");
+            let failed = stats.requests.iter().filter(|it| it.is_error());
             let failed: u64 = failed.map(|requests| requests.count).sum();
             if let Some(percent) = admin::text::percent(failed, served) {
                 detail += &format!(", 5xx {percent} %");

@@ -71,12 +71,12 @@ fn an_agent_that_ended_is_told_and_one_that_is_back_is_shown() {
         "document.getElementById('live').textContent.startsWith('The agent does not answer')",
     );
     // What was known is still there to read.
-    stage.awaits("document.body.innerText.includes('redis answers')");
+    stage.awaits("document.body.innerText.includes('shop_api answers')");
     let mut next = host();
     next.problems.clear();
     let back = agent(&stage.runtime, stage.netns, &address, next, counting());
     stage.agent = Some(back);
     stage.awaits("document.getElementById('live').textContent === 'live'");
-    stage.awaits("!document.body.innerText.includes('redis answers')");
+    stage.awaits("!document.body.innerText.includes('shop_api answers')");
     stage.end();
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_agent::admin::events::{Happened, Kind};
 use serde_json::Value;
 
 use super::{
@@ -38,7 +39,17 @@ fn every_page_is_for_everybody_in_both_schemes_and_all_widths() {
         ("search", "/?q=shop&state=ok"),
         ("nothing", "/?q=nothing"),
         ("unknown", "/service/nobody"),
+        ("events", "/events"),
     ];
+    let text = |text: &str| Some(text.to_owned());
+    stage.agent().events.add(Happened {
+        kind: Kind::Backend,
+        subject: "instance dock-1/web-3 of service www_hello".to_owned(),
+        from: text("usable"),
+        to: text("l4_down"),
+        cause: text("connection refused"),
+        actor: None,
+    });
     for (name, path) in pages {
         stage.go(path);
         stage.awaits_script();
@@ -68,7 +79,7 @@ fn every_page_is_for_everybody_in_both_schemes_and_all_widths() {
                 keep(&picture, &format!("{name}-{scheme}-{width}.png"));
             }
         }
-        // Today's agent has no sessions, and an unknown service is not found.
+        // An unknown service is not found.
         stage.console_has_only(&["/service/nobody"]);
     }
     stage.end();
@@ -77,7 +88,7 @@ fn every_page_is_for_everybody_in_both_schemes_and_all_widths() {
 #[test]
 fn the_pictures_of_the_documents_are_of_this_page() {
     let mut stage = Stage::new(host(), counting());
-    stage.browser.look(1280, 1250, false).unwrap();
+    stage.browser.look(1280, 1130, false).unwrap();
     stage.go("/");
     // Every point of the graphs is there: the lines begin at the left.
     let full = "[...document.querySelectorAll('.list .spark path')].every((it) => it.getAttribute('d').startsWith('M1 '))";
@@ -92,7 +103,7 @@ fn the_pictures_of_the_documents_are_of_this_page() {
         stage.agent().front.send_replace(Some(front(requests)));
     }
     for (name, dark) in [("page-light.png", false), ("page-dark.png", true)] {
-        stage.browser.look(1280, 1250, dark).unwrap();
+        stage.browser.look(1280, 1130, dark).unwrap();
         stage.go("/");
         stage.awaits_script();
         let picture = stage.browser.screenshot().unwrap();

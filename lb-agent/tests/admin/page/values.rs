@@ -67,7 +67,7 @@ pub(super) fn host() -> Snapshot {
             .collect(),
         problems: vec![Problem::new(
             "name shop.example",
-            "claimed by service redis and by service shop_api; redis answers; take the alias from one of the two",
+            "claimed by service redis and by service shop_api; shop_api answers; take the alias from one of the two",
         )],
         sources: [
             ("consul".to_owned(), source(192, Some("no leader"))),
