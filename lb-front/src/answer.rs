@@ -108,11 +108,17 @@ impl Reason {
     }
 
     /// Whether it was the client who ended it.
-    pub(super) fn is_clients(self) -> bool {
+    fn is_clients(self) -> bool {
         matches!(
             self,
             Self::ClientAbort | Self::HeaderTimeout | Self::BodyTimeout | Self::BadRequest
         )
+    }
+
+    /// Whether a request that ended so with a status of this class, its first digit or 0 without one, has failed: not if it is
+    /// the client who did not wait.
+    pub(super) fn has_failed(self, class: u16) -> bool {
+        class >= 5 || class == 0 && !self.is_clients()
     }
 
     /// The two letters that HAProxy's log would have: who ended it, and what it was doing.

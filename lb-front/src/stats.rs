@@ -62,7 +62,9 @@ pub struct RequestCount {
 impl RequestCount {
     /// Whether they failed: the status was 500 or above, or there was none although the client waited.
     pub fn is_error(&self) -> bool {
-        self.class == "5xx" || self.class == "none" && !self.reason.is_clients()
+        let digit = self.class.chars().next().and_then(|it| it.to_digit(10));
+        self.reason
+            .has_failed(digit.and_then(|it| it.try_into().ok()).unwrap_or(0))
     }
 }
 

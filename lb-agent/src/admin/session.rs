@@ -21,6 +21,7 @@ use super::{
     guard::{Access, Refusal, Who},
     report::{SESSION_HEADER, SessionAnswer, SessionOrder},
     router::{Desk, turn_away},
+    token::random,
 };
 
 /// The open sessions.
@@ -122,12 +123,6 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn random() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// `GET /api/v1/session`: who asks, and what that allows. Needs nothing, so that a page knows whether to ask for the token.

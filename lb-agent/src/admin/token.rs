@@ -97,9 +97,7 @@ impl Token {
             path: path.to_owned(),
             source,
         };
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|error| failed(error.into()))?;
-        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = random().map_err(|error| failed(error.into()))?;
         write_whole(path, &text).map_err(failed)?;
         Ok(Self(text))
     }
@@ -135,6 +133,13 @@ impl Token {
     pub(super) fn is(&self, shown: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(shown).into()
     }
+}
+
+/// 256 random bits in 64 digits.
+pub(super) fn random() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn password(credentials: &str) -> Option<Vec<u8>> {

@@ -54,7 +54,7 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn count(&mut self, ended: Ended) {
-        let failed = ended.class >= 5 || ended.class == 0 && !ended.reason.is_clients();
+        let failed = ended.reason.has_failed(ended.class);
         self.requests += 1;
         self.errors += u64::from(failed);
         self.traffic.count(ended.received, ended.sent, ended.took);
