@@ -78,6 +78,7 @@ fn still(value: &mut serde_json::Value) {
                         let text = value.as_str().unwrap();
                         *value = steady(text, "").into();
                     }
+                    "unix" => *value = 0.into(),
                     name if name.ends_with("_unix") && !value.is_null() => *value = 0.into(),
                     _ => still(value),
                 }
