@@ -5,11 +5,17 @@
 //! anything (`watch`), or asks without taking the answer (`flow`).
 
 use std::{
-    convert::Infallible, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, task::Poll,
+    convert::Infallible,
+    future::{poll_fn, ready},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
 use bytes::BytesMut;
+use futures_util::{FutureExt as _, future::Either};
 use hyper::{
     HeaderMap, Request, Response,
     body::Incoming,
@@ -61,18 +67,22 @@ pub(super) async fn serve<S: Stream>(
             let admitted = token.is_some();
             let flow = streams.begin(token);
             join_cookies(request.headers_mut());
-            let (worker, state, client) = (worker.clone(), state.clone(), client.clone());
             let table = worker.table();
             let hsts = proxy::hsts::<S>(&table);
-            async move {
-                let ip = address.ip();
-                let mut answer = match admitted {
-                    true => proxy::respond(worker, table, state, ip, client, request).await,
-                    false => proxy::turn_away(&worker, state, ip, request),
-                };
+            let ip = address.ip();
+            let (worker, state) = (worker.clone(), state.clone());
+            let answer = match admitted {
+                true => {
+                    let client = client.clone();
+                    Either::Left(proxy::respond(worker, table, state, ip, client, request))
+                }
+                false => Either::Right(ready(proxy::turn_away(&worker, state, ip, request))),
+            };
+            // In a box at once: what hyper makes of it is moved several times.
+            Box::pin(answer.map(move |mut answer| {
                 policy::tell_hsts(answer.headers_mut(), hsts);
                 Ok::<_, Infallible>(passed(answer, flow))
-            }
+            }))
         })
     };
     let mut builder = http2::Builder::new(Tasks(streams.clone()));

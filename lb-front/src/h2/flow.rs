@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -185,8 +185,9 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
             return;
         };
         let limit = self.0.stall;
+        // On its way to where it runs a task is moved eight times.
+        let mut task = Box::pin(task);
         spawn_local(async move {
-            let mut task = pin!(task);
             let mut stall = None;
             let mut timer: Option<Pin<Box<Sleep>>> = None;
             poll_fn(|cx| {
