@@ -48,6 +48,10 @@ pub(crate) struct Front {
     /// A few seconds instead of a few minutes: shows that it works, proves nothing.
     #[arg(long)]
     quick: bool,
+    /// Only this workload, and no idle connections; may be said several times. For work on one of them: with the numbers of the
+    /// proxies' processes.
+    #[arg(long, value_name = "WORKLOAD")]
+    only: Vec<Workload>,
 }
 
 /// How much to measure.
@@ -98,7 +102,7 @@ pub(crate) fn run(front: &Front) -> Result<()> {
     let measured = netns.enter(|| {
         let stage = Stage::start(folder, &front.rivals, &netns, &group)?;
         let counter = Counter::new(&front.rivals, folder);
-        let measured = measure(&stage, &counter, effort)?;
+        let measured = measure(&stage, &counter, effort, &front.only)?;
         stage.end()?;
         anyhow::Ok(measured)
     })?;
@@ -107,16 +111,27 @@ pub(crate) fn run(front: &Front) -> Result<()> {
     report::print(&measured)
 }
 
-fn measure(stage: &Stage, counter: &Counter, effort: &Effort) -> Result<Measured> {
+fn measure(
+    stage: &Stage,
+    counter: &Counter,
+    effort: &Effort,
+    only: &[Workload],
+) -> Result<Measured> {
     let (proxies, others) = (stage.cores.proxies, stage.cores.others);
     println!("the proxies on CPU {proxies}, clients and backend on CPU {others}");
     // First: memory that was used and freed would be used again.
-    let mut idle_kb = [0.0; 3];
+    let mut idle_kb = [None; 3];
     for proxy in Proxy::ALL {
-        idle_kb[proxy as usize] = idle::kb_per_connection(stage, proxy, effort.settled)?;
+        if only.is_empty() {
+            let kb = idle::kb_per_connection(stage, proxy, effort.settled)?;
+            idle_kb[proxy as usize] = Some(kb);
+        } else {
+            println!("{}: process {}", proxy.name(), stage.worker(proxy));
+        }
     }
+    let wanted = |workload: &Workload| only.is_empty() || only.contains(workload);
     let mut workloads = Vec::new();
-    for workload in Workload::ALL {
+    for workload in Workload::ALL.into_iter().filter(wanted) {
         let mut loads = Vec::new();
         for proxy in Proxy::ALL {
             let load = Load::open(workload, proxy.address(workload), &stage.trust);

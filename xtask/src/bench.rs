@@ -40,6 +40,9 @@ enum Subject {
         /// A short run: shows that it works, proves nothing.
         #[arg(long)]
         quick: bool,
+        /// Only this workload (`http2`, `tls`, …); may be said several times.
+        #[arg(long, value_name = "WORKLOAD")]
+        only: Vec<String>,
     },
     /// What clients notice when a backend refuses, falls silent or is drained; the last line is one JSON object. Needs
     /// root, and about a minute.
@@ -59,15 +62,18 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     setup::programs()?;
     setup::test_programs()?;
     let mut arguments: Vec<OsString> = Vec::new();
-    let quick = match bench.subject {
+    let quick = match &bench.subject {
         Subject::Socket { quick } => {
             let rivals = packages::rivals(&tools())?;
             arguments.extend(["socket".into(), "--rivals".into(), rivals.into()]);
             quick
         }
-        Subject::Front { quick } => {
+        Subject::Front { quick, only } => {
             let rivals = packages::rivals(&tools())?;
             arguments.extend(["front".into(), "--rivals".into(), rivals.into()]);
+            for workload in only {
+                arguments.extend(["--only".into(), workload.into()]);
+            }
             quick
         }
         Subject::Discovery { quick } => {
@@ -82,7 +88,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
             quick
         }
     };
-    if quick {
+    if *quick {
         arguments.push("--quick".into());
     }
     // The very program that users run.
@@ -90,7 +96,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     say("building the bench");
     let release = ["--release", "--quiet", "--locked", "--package", "lb-bench"];
     run(cargo().arg("build").args(release))?;
-    say(if quick {
+    say(if *quick {
         "measuring for a moment"
     } else {
         "measuring: this takes a few minutes on a quiet machine, up to ten on a busy one"

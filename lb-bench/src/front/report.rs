@@ -18,8 +18,8 @@ pub(super) struct Measured {
     pub(super) workloads: Vec<(Workload, Rounds)>,
     /// System calls for each request of each workload, unless they cannot be counted here.
     pub(super) calls: Option<Vec<[f64; 3]>>,
-    /// KB for each idle connection.
-    pub(super) idle_kb: [f64; 3],
+    /// KB for each idle connection, if that was measured.
+    pub(super) idle_kb: [Option<f64>; 3],
 }
 
 /// One figure of the last line.
@@ -161,7 +161,7 @@ fn lines(measured: &Measured) -> Option<Vec<Line>> {
         lines.push(Line {
             name: format!("{prefix}idle_conn_kb"),
             what: format!("KB for an idle connection, {}", proxy.name()),
-            value: Judged::Number(Some(hundredths(measured.idle_kb[proxy as usize])), most),
+            value: Judged::Number(measured.idle_kb[proxy as usize].map(hundredths), most),
         });
     }
     Some(lines)
@@ -188,7 +188,7 @@ impl Judged {
             }
             Self::Number(figure, most) => {
                 let shown =
-                    figure.map_or("not counted".to_owned(), |figure| format!("{figure:.2}"));
+                    figure.map_or("not measured".to_owned(), |figure| format!("{figure:.2}"));
                 let goal = most.map_or(String::new(), |most| format!("at most {most:.2}"));
                 let met = figure.zip(most).map(|(figure, most)| figure <= most);
                 [shown, String::new(), goal, verdict(met).to_owned()]

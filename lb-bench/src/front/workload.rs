@@ -1,8 +1,8 @@
 //! What clients ask for, and what they are answered.
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Workload {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Workload {
     /// Small requests, one after the other on each connection.
     KeepAlive,
     /// Each small request on a connection of its own, which the proxy closes.
