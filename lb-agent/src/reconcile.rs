@@ -3,6 +3,7 @@
 //! Owns the maps and what is known of their content. Deciding is in [`crate::desired`] and [`crate::plan`];
 //! this is the short loop that does it. It never removes what it has not been told is gone.
 
+mod askers;
 mod audit;
 mod books;
 mod count;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::{Durations, Metrics};
 use self::{
+    askers::Askers,
     audit::Audit,
     books::{Books, Met},
     count::Count,
@@ -188,7 +190,7 @@ pub async fn run(
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Figures on their way, and who waits for them.
-    let mut counting = None;
+    let mut counting: Option<(Count, Askers)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => {
@@ -234,24 +236,28 @@ pub async fn run(
             Some(request) = channels.kept.recv() => stage.kept(request),
             Some(request) = channels.traces.recv() => stage.trace(request, &channels),
             request = channels.stats.recv(), if counting.is_none() => match request {
-                Some(reply) => {
+                Some(first) => if let Some(askers) = Askers::gather(first, &mut channels.stats) {
                     // Whoever asks knows a snapshot: what is counted is at least that one.
                     if channels.snapshots.has_changed().unwrap_or_default() {
                         stage.follow(&mut channels);
                     }
-                    counting = Some((Count::new(&stage), reply));
-                }
+                    counting = Some((Count::new(&stage), askers));
+                },
                 None => return Ok(()),
             },
             // In slices, for a change must not wait until all is counted.
             () = tokio::task::yield_now(), if counting.is_some() => {
-                if let Some((count, _)) = &mut counting
-                    && !count.go_on(&stage)
-                    && let Some((count, reply)) = counting.take()
-                {
-                    // Whoever asked may have gone.
-                    drop(reply.send(count.stats));
-                }
+                counting = match counting.take() {
+                    Some((_, askers)) if askers.are_gone() => None,
+                    Some((mut count, askers)) => match count.go_on(&stage) {
+                        true => Some((count, askers)),
+                        false => {
+                            askers.tell(count.stats);
+                            None
+                        }
+                    },
+                    None => None,
+                };
             }
             _ = tick.tick() => {
                 // What leaves may make room for what did not fit.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     ops::{AddAssign, SubAssign},
+    sync::Arc,
 };
 
 use lb_common::{Counters, FIRST_BUCKET_MICROS, LATENCY_BUCKETS, Latency, Refusal};
@@ -12,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::{catalog::InstanceKey, snapshot::ServiceName};
 
-/// Asks the reconcile stage for the current figures.
-pub type StatsRequest = oneshot::Sender<Stats>;
+/// Asks the reconcile stage for the current figures. Who asks at the same time is told the same count.
+pub type StatsRequest = oneshot::Sender<Arc<Stats>>;
 
 /// Asks where a client of a service with affinity is kept.
 pub struct KeptRequest {

@@ -44,7 +44,7 @@ pub(super) async fn run(desk: Desk, stop: CancellationToken) {
             _ = ticks.tick() => {
                 let stats = desk.read_stats().await;
                 let front = desk.front.borrow().clone();
-                let sample = sample(stats.as_ref(), front.as_ref());
+                let sample = sample(stats.as_deref(), front.as_ref());
                 desk.history.write(|rings| rings.add(sample, SystemTime::now()));
             }
         }

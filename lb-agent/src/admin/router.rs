@@ -252,7 +252,7 @@ impl Desk {
             started: self.started,
             waiting_for: self.readiness.reasons(),
             snapshot: snapshot.as_deref(),
-            stats: stats.as_ref(),
+            stats: stats.as_deref(),
             removal: &removal,
             front: front.as_ref(),
             hosts,
@@ -272,7 +272,7 @@ impl Desk {
         timeout(PATIENCE, asked).await.ok().flatten()
     }
 
-    pub(super) async fn read_stats(&self) -> Option<Stats> {
+    pub(super) async fn read_stats(&self) -> Option<Arc<Stats>> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.stats.send(reply).await.ok()?;

@@ -71,7 +71,7 @@ impl Agent {
         let (stats, mut asked) = mpsc::channel::<StatsRequest>(4);
         tokio::spawn(async move {
             while let Some(reply) = asked.recv().await {
-                let _ = reply.send(figures());
+                let _ = reply.send(Arc::new(figures()));
             }
         });
         let (traces_out, traces) = mpsc::channel(4);
