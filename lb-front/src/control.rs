@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{pages::Pages, routes::RoutesChange, stats::FrontStats, table::Settings, tls::Tls};
 
 /// Changes with every change of a message, including routes and figures.
-pub const VERSION: u32 = 18;
+pub const VERSION: u32 = 19;
 
 /// The name of the passed listening socket that the agent connects to.
 pub const CONTROL: &str = "control";

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{HeaderMap, StatusCode, header::HeaderValue};
+use hyper::{HeaderMap, Method, Request, StatusCode, header::HeaderValue};
 
 use super::{
     answer::{Phase, Reason},
@@ -17,6 +17,7 @@ use super::{
     forward::X_REQUEST_ID,
     log::{Asked, Line, Times},
     services::{Ended, Key},
+    spoken::Spoken,
     stats::Counters,
     table::ServiceTable,
 };
@@ -28,6 +29,8 @@ pub(super) struct Exchange {
     client: Arc<ClientState>,
     /// Whether it is HEAD.
     head: bool,
+    /// Its method and version, for the figures.
+    spoken: Spoken,
     /// Whether it is a call of gRPC.
     grpc: bool,
     service: Option<Key>,
@@ -58,11 +61,16 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn begin(counters: Rc<Counters>, client: Arc<ClientState>, head: bool) -> Self {
+    pub(super) fn begin<T>(
+        counters: Rc<Counters>,
+        client: Arc<ClientState>,
+        request: &Request<T>,
+    ) -> Self {
         Self {
             counters,
             client,
-            head,
+            head: request.method() == Method::HEAD,
+            spoken: Spoken::of(request.method(), request.version()),
             grpc: false,
             service: None,
             status: None,
@@ -277,6 +285,7 @@ impl Drop for Exchange {
         let ended = Ended {
             class: self.status.map_or(0, |status| status.as_u16() / 100),
             reason,
+            spoken: self.spoken,
             received: self.received(),
             sent: self.down,
             took: (!is_tunnel).then_some(total),

@@ -24,7 +24,7 @@
 //! | `limits` | what an operator may say of the limits |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `users`, `passwords` | who may use a service that asks, whether a password is right |
-//! | `stats`, `services`, `log` | figures, those by service, the access log |
+//! | `stats`, `services`, `spoken`, `log` | figures, those by service, methods and versions in them, the access log |
 
 mod announced;
 mod answer;
@@ -60,6 +60,7 @@ mod request;
 pub mod routes;
 pub mod rules;
 mod services;
+mod spoken;
 mod stats;
 mod table;
 mod timer;

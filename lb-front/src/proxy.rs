@@ -44,11 +44,7 @@ pub(super) fn respond(
     client: HeaderValue,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Response<Download>> {
-    let mut exchange = Exchange::begin(
-        worker.counters.clone(),
-        state,
-        request.method() == Method::HEAD,
-    );
+    let mut exchange = Exchange::begin(worker.counters.clone(), state, &request);
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, incoming) = request.into_parts();
     if parts.version == Version::HTTP_2 && request::is_grpc(&parts.headers) {
@@ -234,8 +230,7 @@ pub(super) fn turn_away(
     address: IpAddr,
     request: Request<Incoming>,
 ) -> Response<Download> {
-    let head = request.method() == Method::HEAD;
-    let mut exchange = Exchange::begin(worker.counters.clone(), state, head);
+    let mut exchange = Exchange::begin(worker.counters.clone(), state, &request);
     let (parts, incoming) = request.into_parts();
     exchange.asked(worker.log.asked(&parts, address));
     let answer = refuse(CROWD, &incoming, &mut exchange);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     answer::Reason,
+    spoken::Spoken,
     stats::RequestCount,
     traffic::{BOUNDS, Traffic, add_buckets},
 };
@@ -92,6 +93,7 @@ pub(super) struct Ended {
     /// First digit of the status; 0 when there was none.
     pub(super) class: u16,
     pub(super) reason: Reason,
+    pub(super) spoken: Spoken,
     /// Bytes of the request's body.
     pub(super) received: u64,
     /// Bytes of the answer's.
@@ -113,9 +115,17 @@ pub(super) struct Services {
 #[derive(Default)]
 struct Counts {
     label: Arc<str>,
-    /// Few at a time, the usual one first.
-    ways: Vec<(u16, Reason, u64)>,
+    /// Few at a time, the usual ones first.
+    ways: Vec<Way>,
     traffic: Traffic,
+}
+
+/// How many requests went and ended in one way.
+struct Way {
+    class: u16,
+    reason: Reason,
+    spoken: Spoken,
+    count: u64,
 }
 
 impl Services {
@@ -180,11 +190,13 @@ impl Services {
         let ways = |(label, counts): (&str, &Counts)| {
             let service = label.to_owned();
             let ways = counts.ways.iter();
-            let ways = ways.map(move |&(digit, reason, count)| RequestCount {
+            let ways = ways.map(move |way| RequestCount {
                 service: service.clone(),
-                class: class(digit),
-                reason,
-                count,
+                class: class(way.class),
+                reason: way.reason,
+                method: way.spoken.method().to_owned(),
+                version: way.spoken.version().to_owned(),
+                count: way.count,
             });
             ways.collect::<Vec<_>>()
         };
@@ -205,21 +217,30 @@ impl Services {
 
 impl Counts {
     fn count(&mut self, ended: Ended) {
-        self.way(ended.class, ended.reason, 1);
+        self.way(ended.class, ended.reason, ended.spoken, 1);
         self.traffic.count(ended.received, ended.sent, ended.took);
     }
 
-    fn way(&mut self, class: u16, reason: Reason, many: u64) {
-        let mut known = self.ways.iter_mut();
-        match known.find(|way| (way.0, way.1) == (class, reason)) {
-            Some((.., count)) => *count += many,
-            None => self.ways.push((class, reason, many)),
+    fn way(&mut self, class: u16, reason: Reason, spoken: Spoken, many: u64) {
+        let same = |way: &Way| (way.class, way.reason, way.spoken) == (class, reason, spoken);
+        let Some(at) = self.ways.iter().position(same) else {
+            return self.ways.push(Way {
+                class,
+                reason,
+                spoken,
+                count: many,
+            });
+        };
+        self.ways[at].count += many;
+        // A client may try everything there is: what others ask after that must not stand behind it for ever.
+        if at >= NEAR {
+            self.ways.swap(at, at / 2);
         }
     }
 
     fn add(&mut self, other: &Self) {
-        for &(class, reason, count) in &other.ways {
-            self.way(class, reason, count);
+        for way in &other.ways {
+            self.way(way.class, way.reason, way.spoken, way.count);
         }
         self.traffic.add(&other.traffic);
     }
@@ -254,6 +275,9 @@ impl ServiceTraffic {
     }
 }
 
+/// Ways that are as good as the first.
+const NEAR: usize = 8;
+
 /// What services that have left are counted as.
 const GONE: &str = "_gone";
 
@@ -265,6 +289,7 @@ mod tests {
         Ended {
             class: 2,
             reason: Reason::Ok,
+            spoken: Spoken::of(&hyper::Method::GET, hyper::Version::HTTP_11),
             received: 3,
             sent: 5,
             took: Some(Duration::from_micros(micros)),
@@ -308,6 +333,40 @@ mod tests {
             counts(&services),
             [("_gone".to_owned(), 2), ("b".to_owned(), 1)]
         );
+    }
+
+    #[test]
+    fn each_way_is_counted_and_what_is_usual_comes_to_stand_first() {
+        use hyper::{Method, Version};
+        let mut services = Services::default();
+        let mut count = |method: &Method, class, many| {
+            for _ in 0..many {
+                let spoken = Spoken::of(method, Version::HTTP_2);
+                let ended = Ended {
+                    class,
+                    spoken,
+                    ..ended(1)
+                };
+                services.count(None, ended);
+            }
+        };
+        // Whatever somebody tries…
+        for method in [Method::GET, Method::PUT, Method::TRACE, Method::DELETE] {
+            (0..6).for_each(|class| count(&method, class, 1));
+        }
+        // … the others have the first places soon.
+        count(&Method::POST, 2, 10);
+        count(&Method::from_bytes(b"BREW").unwrap(), 4, 2);
+        let ways = &services.unmatched.ways;
+        let of = |method: &str| ways.iter().position(|it| it.spoken.method() == method);
+        assert!(of("POST").unwrap() < NEAR, "{:?}", of("POST"));
+        let requests = services.requests();
+        let sum = |method: &str| -> u64 {
+            let of = requests.iter().filter(|it| it.method == method);
+            of.map(|it| it.count).sum()
+        };
+        assert_eq!([sum("GET"), sum("POST"), sum("other")], [6, 10, 2]);
+        assert!(requests.iter().all(|it| it.version == "2"));
     }
 
     #[test]

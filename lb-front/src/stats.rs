@@ -32,7 +32,7 @@ pub struct FrontStats {
     pub failures: u64,
     /// Attempts that followed a failed one of the same request.
     pub retries: u64,
-    /// Requests by service, class of status and end.
+    /// Requests by service, class of status, end, method and version.
     pub requests: Vec<RequestCount>,
     /// What went to and from each service.
     pub traffic: Vec<ServiceTraffic>,
@@ -55,6 +55,10 @@ pub struct RequestCount {
     pub class: String,
     /// How they ended.
     pub reason: Reason,
+    /// The method, if it is one of RFC 9110 or PATCH, else `other`.
+    pub method: String,
+    /// The version of HTTP that the client spoke: `1.0`, `1.1` or `2`.
+    pub version: String,
     /// How many.
     pub count: u64,
 }
@@ -89,7 +93,8 @@ impl FrontStats {
             backends.extend(worker.backends);
             services.extend(worker.services);
             for request in worker.requests {
-                let kind = (request.service, request.class, request.reason);
+                let spoken = (request.method, request.version);
+                let kind = (request.service, request.class, request.reason, spoken);
                 *requests.entry(kind).or_default() += request.count;
             }
             for service in worker.traffic {
@@ -105,11 +110,16 @@ impl FrontStats {
             .collect();
         let requests = requests.into_iter();
         sum.requests = requests
-            .map(|((service, class, reason), count)| RequestCount {
-                service,
-                class,
-                reason,
-                count,
+            .map(|(kind, count)| {
+                let (service, class, reason, (method, version)) = kind;
+                RequestCount {
+                    service,
+                    class,
+                    reason,
+                    method,
+                    version,
+                    count,
+                }
             })
             .collect();
         sum
@@ -210,7 +220,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::services::Numbers;
+    use crate::{services::Numbers, spoken::Spoken};
 
     fn counts(stats: &FrontStats) -> Vec<(&str, &str, u64)> {
         let requests = stats.requests.iter();
@@ -219,13 +229,16 @@ mod tests {
             .collect()
     }
 
-    const ENDED: Ended = Ended {
-        class: 2,
-        reason: Reason::Ok,
-        received: 1,
-        sent: 2,
-        took: None,
-    };
+    fn ended() -> Ended {
+        Ended {
+            class: 2,
+            reason: Reason::Ok,
+            spoken: Spoken::of(&hyper::Method::GET, hyper::Version::HTTP_11),
+            received: 1,
+            sent: 2,
+            took: None,
+        }
+    }
 
     /// With numbers of its own, as no two workers have.
     fn counted(labels: &[&str]) -> Counters {
@@ -234,7 +247,7 @@ mod tests {
         for &label in labels {
             let number = numbers.of(&label.into());
             let key = counters.enter(&number);
-            counters.request(Some(key), ENDED);
+            counters.request(Some(key), ended());
             living.push(number);
         }
         counters
@@ -244,7 +257,7 @@ mod tests {
         let ended = Ended {
             class: 0,
             reason: Reason::NoRoute,
-            ..ENDED
+            ..ended()
         };
         counters.request(None, ended);
     }

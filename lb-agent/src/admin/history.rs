@@ -620,6 +620,8 @@ mod tests {
             reason: lb_front::Reason::Ok,
             count,
         };
+            method: "GET".to_owned(),
+            version: "1.1".to_owned(),
         let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
         (buckets[1], buckets[4]) = (98, 2);
         let front = FrontStats {

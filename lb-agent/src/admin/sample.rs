@@ -190,6 +190,8 @@ pub(crate) fn front() -> FrontStats {
                 service: "www".to_owned(),
                 class: class.to_owned(),
                 reason: lb_front::Reason::Ok,
+                method: "GET".to_owned(),
+                version: "1.1".to_owned(),
                 count,
             })
             .into(),

@@ -166,11 +166,24 @@ pub(crate) fn front_figures(
         for requests in &stats.requests {
             let service = shown(&requests.service);
             // The front counts by class and reason together: each is a sum over the other.
-            *answered.entry((service, &*requests.class)).or_default() += requests.count;
+            let spoken = (&*requests.method, &*requests.version);
+            *answered
+                .entry((service, &*requests.class, spoken))
+                .or_default() += requests.count;
             *ended
                 .entry((service, requests.reason.as_str()))
                 .or_default() += requests.count;
         }
+        let answered = answered.into_iter();
+        let answered = answered.map(|((service, code, (method, version)), count): (_, u64)| {
+            let labels = [
+                ("service", service),
+                ("code", code),
+                ("method", method),
+                ("version", version),
+            ];
+            Sample::labelled(labels, for_people(count))
+        });
         let (mut busy, mut idle, mut in_flight) = (0, 0, 0);
         for backend in &stats.backends {
             busy += backend.open.saturating_sub(backend.idle);
@@ -191,8 +204,8 @@ pub(crate) fn front_figures(
         vec![
             Figure::counter(
                 "http_requests",
-                "Requests by service and class of status.",
-                by_service("code", &answered),
+                "Requests by service, class of status, method and version of HTTP.",
+                answered.collect(),
             ),
             Figure::counter(
                 "http_terminations",

@@ -79,6 +79,8 @@ fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
         service: service.to_owned(),
         class: class.to_owned(),
         reason,
+        method: "GET".to_owned(),
+        version: "1.1".to_owned(),
         count,
     });
     let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
@@ -129,12 +131,12 @@ fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
     assert_eq!(
         samples,
         [
-            r#"lb_http_requests_total{service="_gone",code="2xx"} 4.0"#,
-            r#"lb_http_requests_total{service="_unmatched",code="4xx"} 2.0"#,
-            r#"lb_http_requests_total{service="_unmatched",code="5xx"} 1.0"#,
-            r#"lb_http_requests_total{service="web",code="2xx"} 24.0"#,
-            r#"lb_http_requests_total{service="web",code="5xx"} 192.0"#,
-            r#"lb_http_requests_total{service="web",code="none"} 32.0"#,
+            r#"lb_http_requests_total{service="_gone",code="2xx",method="GET",version="1.1"} 4.0"#,
+            r#"lb_http_requests_total{service="_unmatched",code="4xx",method="GET",version="1.1"} 2.0"#,
+            r#"lb_http_requests_total{service="_unmatched",code="5xx",method="GET",version="1.1"} 1.0"#,
+            r#"lb_http_requests_total{service="web",code="2xx",method="GET",version="1.1"} 24.0"#,
+            r#"lb_http_requests_total{service="web",code="5xx",method="GET",version="1.1"} 192.0"#,
+            r#"lb_http_requests_total{service="web",code="none",method="GET",version="1.1"} 32.0"#,
             r#"lb_http_terminations_total{service="_gone",reason="ok"} 4.0"#,
             r#"lb_http_terminations_total{service="_unmatched",reason="bad_request"} 2.0"#,
             r#"lb_http_terminations_total{service="_unmatched",reason="no_route"} 1.0"#,

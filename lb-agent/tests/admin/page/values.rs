@@ -168,6 +168,8 @@ pub(super) fn front(requests: u64) -> FrontStats {
         service: "www_hello".to_owned(),
         class: class.to_owned(),
         reason: Reason::Ok,
+        method: "GET".to_owned(),
+        version: "1.1".to_owned(),
         count,
     };
     let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
