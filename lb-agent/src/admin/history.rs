@@ -177,7 +177,9 @@ fn sample(stats: Option<&Stats>, front: Option<&FrontStats>) -> Sample {
         (http.received, http.sent) = (traffic.received, traffic.sent);
     }
     for counts in sample.services.values_mut() {
-        if let Some(http) = &counts.http {
+        // A front that was heard and does not name it has served nothing of it yet.
+        let none = told.front.then(Http::default);
+        if let Some(http) = counts.http.as_ref().or(none.as_ref()) {
             counts.values[Kind::Requests as usize] = Some(http.requests);
             counts.values[Kind::Errors as usize] = Some(http.errors);
         }
@@ -618,10 +620,10 @@ mod tests {
             service: "web".to_owned(),
             class: class.to_owned(),
             reason: lb_front::Reason::Ok,
-            count,
-        };
             method: "GET".to_owned(),
             version: "1.1".to_owned(),
+            count,
+        };
         let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
         (buckets[1], buckets[4]) = (98, 2);
         let front = FrontStats {
@@ -646,6 +648,33 @@ mod tests {
             sent: 5,
         };
         assert_eq!(rings.http("web"), Some(&expect));
+    }
+
+    #[test]
+    fn the_first_requests_of_a_service_are_a_step_and_no_gap() {
+        let (stats, mut rings) = (made::stats(), Rings::default());
+        let mut served = |count| {
+            let requests = (count > 0).then(|| lb_front::RequestCount {
+                service: "www_hello".to_owned(),
+                class: "2xx".to_owned(),
+                reason: lb_front::Reason::Ok,
+                method: "GET".to_owned(),
+                version: "1.1".to_owned(),
+                count,
+            });
+            let front = FrontStats {
+                requests: requests.into_iter().collect(),
+                ..FrontStats::default()
+            };
+            rings.add(sample(Some(&stats), Some(&front)), made::now());
+            rings.line("www_hello", Kind::Requests)
+        };
+        served(0);
+        served(0);
+        assert_eq!(served(7), [None, Some(0), Some(7)]);
+        // Another front begins anew, and nobody knows what the last one still served.
+        assert_eq!(served(0), [None, Some(0), Some(7), None]);
+        assert_eq!(served(2).last(), Some(&Some(2)));
     }
 
     #[test]
