@@ -19,19 +19,27 @@ pub(super) fn remembered(
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     config: RouteConfig,
 ) -> HostNames {
-    let known: Mutex<Option<(Option<u64>, Names)>> = Mutex::new(None);
+    let known: Mutex<Option<(Option<u64>, Arc<Names>)>> = Mutex::new(None);
     Box::new(move || {
         let snapshot = snapshots.borrow().clone();
         let number = snapshot.as_ref().map(|it| it.number);
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some((of, names)) if *of == number => names.clone(),
-            _ => {
-                let names = host_names(snapshot.as_deref(), &config);
-                *known = Some((number, names.clone()));
-                names
-            }
+        let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = lock().clone();
+        if let Some((of, names)) = remembered
+            && of == number
+        {
+            return BTreeMap::clone(&names);
         }
+        // Without the lock: with many services this takes a while, and whoever asks meanwhile would hold up a thread. At
+        // worst two work out the same.
+        let names = Arc::new(host_names(snapshot.as_deref(), &config));
+        let mut known = lock();
+        // Whoever was faster may know a newer one.
+        if known.as_ref().is_none_or(|(of, _)| *of <= number) {
+            *known = Some((number, Arc::clone(&names)));
+        }
+        drop(known);
+        Arc::unwrap_or_clone(names)
     })
 }
 
