@@ -26,6 +26,7 @@ pub mod fuzz;
 pub mod health;
 pub mod host_dns;
 pub mod installed;
+pub mod last_lines;
 pub mod maglev;
 pub mod maps;
 pub mod network;

@@ -8,33 +8,51 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use lb_agent::config::LogFormat;
+use lb_agent::{config::LogFormat, last_lines::LastLines};
 use nix::sys::stat::fstat;
 use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{LevelFilter, filter_fn},
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
-/// Starts the log of this process.
-pub(crate) fn start(format: LogFormat) {
+/// Starts the log of this process, and keeps its last lines.
+pub(crate) fn start(format: LogFormat) -> LastLines {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("LB_LOG")
         .from_env_lossy();
-    let builder = fmt().with_env_filter(filter).with_target(false);
-    let lines = Lines {
+    let last = LastLines::default();
+    let kept = fmt::layer()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(Keep(last.clone()))
+        .with_filter(filter_fn(is_kept));
+    let log = tracing_subscriber::registry().with(filter).with(kept);
+    let written = fmt::layer().with_target(false).with_writer(Lines {
         with_priority: format == LogFormat::Journald,
-    };
+    });
     match format {
-        LogFormat::Json => builder.json().with_writer(lines).init(),
+        LogFormat::Json => log.with(written.json()).init(),
         // The journal has a clock of its own, and shows levels by what it was told.
         LogFormat::Journald => {
-            let builder = builder.with_ansi(false).with_writer(lines);
-            builder.without_time().with_level(false).init();
+            let written = written.with_ansi(false).without_time().with_level(false);
+            log.with(written).init();
         }
-        LogFormat::Auto | LogFormat::Text => builder
-            .with_ansi(io::stderr().is_terminal())
-            .with_writer(lines)
-            .init(),
+        LogFormat::Auto | LogFormat::Text => {
+            let written = written.with_ansi(io::stderr().is_terminal());
+            log.with(written).init();
+        }
     }
+    last
+}
+
+/// What the audit writes, and what is for debugging, may name clients.
+fn is_kept(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO && metadata.target() != "audit"
 }
 
 /// What `auto` means here: the journal's form where standard error is the journal, as sd_journal_stream_fd(3) tells it.
@@ -54,6 +72,33 @@ fn is_journal(stream: Option<&str>, own: Option<(u64, u64)>) -> bool {
     let told = stream.and_then(|stream| stream.split_once(':'));
     let told = told.and_then(|(dev, inode)| Some((dev.parse().ok()?, inode.parse().ok()?)));
     told.is_some() && told == own
+}
+
+/// Keeps what is written of each event.
+struct Keep(LastLines);
+
+/// The event that is kept.
+struct Kept<'k>(&'k LastLines);
+
+impl<'w> MakeWriter<'w> for Keep {
+    type Writer = Kept<'w>;
+
+    fn make_writer(&'w self) -> Kept<'w> {
+        Kept(&self.0)
+    }
+}
+
+impl io::Write for Kept<'_> {
+    /// Called once for each event, with all of it.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = one_line(None, event);
+        self.0.add(String::from_utf8_lossy(&line).trim_end());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Makes what is written of each event one line.

@@ -91,8 +91,8 @@ fn main() -> ExitCode {
             match Config::load(&args) {
                 Ok(mut config) => {
                     config.log_format = log::resolve(config.log_format);
-                    log::start(config.log_format);
-                    report(run::run(config, inherited))
+                    let log = log::start(config.log_format);
+                    report(run::run(config, inherited, log))
                 }
                 Err(error) => refuse(&error.to_string()),
             }

@@ -13,6 +13,7 @@ use lb_agent::{
     config::{self, Config},
     discover::consul,
     front, host_dns,
+    last_lines::LastLines,
     maps::Maps,
     network,
     programs::{self, Programs},
@@ -49,7 +50,7 @@ pub(crate) type Stages = JoinSet<(&'static str, Result<()>)>;
 ///
 /// # Errors
 /// When it cannot start, or a stage ends by itself.
-pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
+pub(crate) fn run(config: Config, inherited: Inherited, log: LastLines) -> Result<()> {
     preflight::kernel()?;
     privileges::check()?;
     preflight::cgroup(&config.cgroup)?;
@@ -72,7 +73,7 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(agent(config, started, privileges))
+    runtime.block_on(agent(config, started, privileges, log))
 }
 
 /// What the start has made for the stages.
@@ -126,7 +127,12 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
     })
 }
 
-async fn agent(config: Config, started: Started, privileges: Privileges) -> Result<()> {
+async fn agent(
+    config: Config,
+    started: Started,
+    privileges: Privileges,
+    log: LastLines,
+) -> Result<()> {
     let Started {
         listeners,
         consul,
@@ -155,6 +161,7 @@ async fn agent(config: Config, started: Started, privileges: Privileges) -> Resu
         end: &end,
         reload: reload.subscribe(),
         systemd: systemd.clone(),
+        log,
     };
     let mut stages = spawn(
         config, consul, listeners, plane, privileges, &readiness, signals,

@@ -17,6 +17,7 @@ mod flows;
 mod guard;
 mod guesses;
 mod history;
+mod log;
 mod metrics;
 mod page;
 mod process;
@@ -76,6 +77,7 @@ use crate::{
     drain::DrainRequest,
     removal,
     snapshot::Snapshot,
+    last_lines::LastLines,
     sockets::Sockets,
     stats::{KeptRequest, StatsRequest},
     trace::TraceRequest,
@@ -134,6 +136,8 @@ pub struct Inputs {
     /// numbers; [`Figures`] adapts plain values.
     pub registry: Registry,
     /// Host names, or whole `http://` addresses, by [`label`](crate::snapshot::ServiceName::label).
+    /// The last lines of the log.
+    pub log: LastLines,
     pub hosts: HostNames,
     /// One line of `status` for each stage that the snapshot does not speak of: front, dns, registrar.
     pub components: Vec<ComponentLine>,
@@ -163,6 +167,7 @@ impl Inputs {
             components: Vec::new(),
         }
     }
+            log: LastLines::default(),
 }
 
 /// Reads the host names that the front serves.
@@ -315,6 +320,7 @@ fn host_name() -> String {
     let name = fs::read_to_string(Path::new("/proc/sys/kernel/hostname"));
     name.map_or_else(|_| "this host".to_owned(), |name| name.trim().to_owned())
 }
+        log: inputs.log,
 
 /// The token's name in the state directory.
 const TOKEN_FILE: &str = "admin.token";

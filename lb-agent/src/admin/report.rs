@@ -585,6 +585,8 @@ pub const DRAIN_PATH: &str = "/api/v1/drain";
 pub const CLIENTS_PATH: &str = "/api/v1/clients";
 /// The path of the open flows.
 pub const FLOWS_PATH: &str = "/api/v1/flows";
+/// Where the last lines of the log are told.
+pub const LOG_PATH: &str = "/api/v1/log";
 
 /// The path of the virtual addresses.
 pub const VIPS_PATH: &str = "/api/v1/vips";

@@ -33,13 +33,14 @@ use super::{
     flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal, Who},
     history::History,
+    log,
     metrics,
     page::{self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
     report::{
-        ACTION_HEADER, CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, PIN_PATH, RELEASE_PATH,
-        Report, SESSION_PATH, SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
+        ACTION_HEADER, CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, LOG_PATH, PIN_PATH,
+        RELEASE_PATH, Report, SESSION_PATH, SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
     },
     session,
     stream::{self, STREAM_PATH, Streams},
@@ -49,6 +50,7 @@ use super::{
 use crate::{
     clients::Clients,
     drain::DrainRequest,
+    last_lines::LastLines,
     removal,
     snapshot::Snapshot,
     sockets::Sockets,
@@ -73,6 +75,7 @@ pub(super) struct Desk {
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
     pub(super) pools: vip::Pools,
     pub(super) events: Events,
+    pub(super) log: LastLines,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
     pub(super) hosts: Arc<super::HostNames>,
@@ -112,6 +115,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(EVENTS_PATH, get(events::list))
         .route(EXPLAIN_PATH, get(explain::tell))
         .route(TRACE_PATH, get(trace::stream))
+        .route(LOG_PATH, get(log::list))
         .route(STREAM_PATH, get(stream::stream))
         .route(VIPS_PATH, get(vips::list))
         .route(

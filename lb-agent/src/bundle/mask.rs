@@ -138,7 +138,8 @@ fn without_queries(text: &str) -> String {
     seen + rest
 }
 
-const HIDDEN: &str = "***";
+/// In the place of what is not told.
+pub(super) const HIDDEN: &str = "***";
 /// Shorter ones would tear words apart, and are no secrets.
 const SHORTEST: usize = 6;
 /// Parts of the names of files in the state directory that hold secrets.

@@ -1,9 +1,10 @@
 //! `lb-agent bundle`: what somebody who is to help needs to see, in one archive, without secrets.
 //!
-//! Everything in it goes through `mask` first. What holds addresses of clients is not in it. Without an agent there is
-//! less in it, and `MANIFEST` says why.
+//! Everything in it goes through `mask` first. Who a client is, is not in it. Without an agent there is less in it, and
+//! `MANIFEST` says why.
 
 mod archive;
+mod kernel;
 mod mask;
 
 use std::{
@@ -17,15 +18,16 @@ use std::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::mask::Secrets;
+use self::mask::{HIDDEN, Secrets};
 use crate::{
     admin::{
-        report::{CLIENTS_PATH, SNAPSHOT_PATH, VIPS_PATH},
+        report::{CLIENTS_PATH, FLOWS_PATH, FlowList, LOG_PATH, SNAPSHOT_PATH, VIPS_PATH},
         text::visible,
     },
     cli::{Client, DEFAULT_SOCKET},
     config::{Config, DEFAULT_FILE, Outside, RunArgs, is_typed},
     doctor::{self, DoctorArgs},
+    last_lines::Kept,
 };
 
 /// Gathers what is to be seen.
@@ -126,7 +128,8 @@ async fn gather(args: &BundleArgs, socket: Option<&Path>) -> Parts {
         ..DoctorArgs::default()
     };
     parts.json("doctor.json", json!(doctor::examine(&doctor, socket).await));
-    parts.text("kernel.txt", &kernel());
+    let bpffs = config.map_or(Path::new("/sys/fs/bpf"), |it| it.bpffs.as_path());
+    parts.text("kernel.txt", &kernel::facts(bpffs));
     let configured = config.map(|it| it.socket.as_path());
     let socket = socket.or(configured).unwrap_or(Path::new(DEFAULT_SOCKET));
     of_agent(&Client::new(socket), &mut parts).await;
@@ -151,32 +154,25 @@ async fn of_agent(client: &Client, parts: &mut Parts) {
             Err(error) => parts.leave_out(name, error),
         }
     }
+    // The agent looks through all processes for them.
+    match client.text(FLOWS_PATH, 2 * PATIENCE).await {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(flows) => parts.flows(flows),
+            Err(error) => parts.leave_out("flows.json", error),
+        },
+        Err(error) => parts.leave_out("flows.json", error),
+    }
     match client.text("/metrics", PATIENCE).await {
         Ok(bytes) => parts.text("metrics.txt", &String::from_utf8_lossy(&bytes)),
         Err(error) => parts.leave_out("metrics.txt", error),
     }
-}
-
-/// What the kernel says that bears upon the agent.
-fn kernel() -> String {
-    let mut text = String::new();
-    for path in KERNEL {
-        let said = fs::read_to_string(path);
-        let said = said.unwrap_or_else(|error| format!("({error})"));
-        text.push_str(&format!("== {path}\n{}\n", said.trim_end()));
+    match client.text(LOG_PATH, PATIENCE).await {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(kept) => parts.log(&kept),
+            Err(error) => parts.leave_out("log.txt", error),
+        },
+        Err(error) => parts.leave_out("log.txt", error),
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let of_ours = |it: &&str| {
-        [" - cgroup", " - bpf "]
-            .iter()
-            .any(|kind| it.contains(kind))
-    };
-    text.push_str("== mounts of cgroup and bpf\n");
-    for mount in mounts.lines().filter(of_ours) {
-        text.push_str(mount);
-        text.push('\n');
-    }
-    text
 }
 
 /// The files of an archive, all of them masked.
@@ -222,6 +218,33 @@ impl Parts {
         self.json("backends.json", Value::from(backends));
     }
 
+    /// The first flows, without what tells whose they are.
+    fn flows(&mut self, mut list: FlowList) {
+        let beyond = list.flows.drain(FLOWS.min(list.flows.len())..).count();
+        list.left_out += beyond as u64;
+        let mut value = json!(list);
+        for flow in value["flows"].as_array_mut().into_iter().flatten() {
+            for field in OF_CLIENTS {
+                if let Some(known) = flow.get_mut(field).filter(|it| !it.is_null()) {
+                    *known = Value::from(HIDDEN);
+                }
+            }
+        }
+        self.json("flows.json", value);
+    }
+
+    fn log(&mut self, kept: &Kept) {
+        let mut text = match kept.dropped {
+            0 => String::new(),
+            dropped => format!("({dropped} older lines were not kept)\n"),
+        };
+        for line in &kept.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        self.text("log.txt", &text);
+    }
+
     fn manifest(&self, unix: u64) -> String {
         let mut text = format!("lb-agent bundle, made at {unix} (seconds since 1970)\n\nIn it:\n");
         for (name, bytes) in &self.files {
@@ -243,19 +266,12 @@ const LEFT_OUT: [&str; 5] = [
     "secrets: tokens, passwords, keys and hashes are *** wherever they are known to be",
     "queries: what stands behind the ? of a path is ***",
     "output of checks: others wrote it",
-    "flows: they name clients; see `lb-agent flows`",
-    "the log: it may hold lines of the access log; see `journalctl -u lb-agent`",
+    "who has a flow: addresses, processes, users and containers of clients are ***; see `lb-agent flows`",
+    "lines of the log that may name clients: those of the audit, those of the front's process, and what is below INFO; see `journalctl -u lb-agent`",
 ];
 
-const KERNEL: [&str; 10] = [
-    "/proc/version",
-    "/proc/sys/kernel/unprivileged_bpf_disabled",
-    "/proc/sys/net/core/bpf_jit_enable",
-    "/proc/sys/net/ipv4/ip_forward",
-    "/proc/sys/net/ipv4/ip_local_port_range",
-    "/proc/sys/net/ipv6/conf/lo/disable_ipv6",
-    "/proc/sys/net/bridge/bridge-nf-call-iptables",
-    "/proc/self/limits",
-    "/proc/meminfo",
-    "/proc/pressure/cpu",
-];
+/// Flows that are in it.
+const FLOWS: usize = 1_000;
+
+/// What of a flow tells whose it is.
+const OF_CLIENTS: [&str; 6] = ["client", "netns", "uid", "pid", "command", "container"];

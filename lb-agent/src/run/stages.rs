@@ -15,7 +15,9 @@ use lb_agent::{
     clients::{self, Clients},
     config::{self, Config, LogFormat},
     discover::{self, consul, file},
-    dns, docker, front, health, reconcile, registrar, removal,
+    dns, docker, front, health,
+    last_lines::LastLines,
+    reconcile, registrar, removal,
     routes::RouteConfig,
     sockets::Sockets,
     vip,
@@ -46,6 +48,8 @@ pub(super) struct Signals<'s> {
     pub(super) reload: watch::Receiver<()>,
     /// Who is told how it goes.
     pub(super) systemd: Systemd,
+    /// What was logged of late.
+    pub(super) log: LastLines,
 }
 
 pub(super) fn spawn(
@@ -59,6 +63,7 @@ pub(super) fn spawn(
         end,
         reload,
         systemd,
+        log,
     }: Signals<'_>,
 ) -> Result<Stages> {
     let (stop, pools) = (&end.stop, plane.pools);
@@ -431,6 +436,7 @@ pub(super) fn spawn(
         clients,
         pools,
         events,
+        log,
         readiness: readiness.clone(),
         registry,
         hosts: hosts::remembered(hosts, routes),

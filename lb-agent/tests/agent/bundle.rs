@@ -143,7 +143,9 @@ fn no_secret_and_no_client_is_in_it() {
     assert!(
         text.contains("\"www_hello\"") && text.contains("lb_build_info"),
         "it is empty"
+            "flows.json",
     );
+            "log.txt",
     assert!(text.contains("http /health?***"), "the check is not there");
     assert!(!text.contains(MARKER), "{}", around(&text));
     let spoken = String::from_utf8_lossy(&output.stdout);
@@ -175,6 +177,66 @@ fn around(text: &str) -> &str {
     let begin = (0..=at.saturating_sub(200))
         .rev()
         .find(|it| text.is_char_boundary(*it));
+/// One file of the unpacked archive.
+fn part(archive: &str, name: &str) -> String {
+    let mut rest = archive.as_bytes();
+    while rest.len() >= 512 {
+        let (header, behind) = rest.split_at(512);
+        let text = |range: std::ops::Range<usize>| {
+            let field = String::from_utf8_lossy(&header[range]).into_owned();
+            field.trim_end_matches('\0').to_owned()
+        };
+        let length = usize::from_str_radix(&text(124..136), 8).unwrap_or(0);
+        if text(0..100).ends_with(&format!("/{name}")) {
+            return String::from_utf8_lossy(&behind[..length]).into_owned();
+        }
+        rest = &behind[length.next_multiple_of(512).min(behind.len())..];
+    }
+    panic!("no {name} in the archive")
+}
+
+#[test]
+fn the_flows_the_log_and_the_pins_are_in_it_without_whose_they_are() {
+    let (world, _instance, vip) = World::with_one();
+    let flow = world.connect(vip, 80).unwrap();
+    let client = flow.local_addr().unwrap();
+    // What the audit writes names who asked.
+    let order = "{\"service\":\"www_hello\",\"backend\":\"a\"}";
+    assert_eq!(world.post("/api/v1/drain", order).unwrap().status, 200);
+    let logged = eventually(LIMIT, || match world.said() {
+        said if said.contains("action=\"drain\"") => Ok(()),
+        said => Err(said),
+    });
+    logged.unwrap();
+
+    let output = bundle(&world, "all.tar.gz");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let text = unpacked(&world, "all.tar.gz");
+    let list: serde_json::Value = serde_json::from_str(&part(&text, "flows.json")).unwrap();
+    let flows = list["flows"].as_array().unwrap();
+    let found = flows.iter().find(|it| it["vip"] == format!("{vip}:80"));
+    let found = found.unwrap_or_else(|| panic!("{list:#}"));
+    assert_eq!(found["service"], "www_hello");
+    assert_eq!(found["backend"], "file/a");
+    for field in ["client", "netns", "uid", "pid", "command"] {
+        assert_eq!(found[field], "***", "{found:#}");
+    }
+    let log = part(&text, "log.txt");
+    assert!(log.contains("INFO running"), "{log}");
+    assert!(
+        !log.contains("drain from") && !log.contains("actor"),
+        "{log}"
+    );
+    assert!(!text.contains(&client.to_string()), "{client} is in it");
+    let kernel = part(&text, "kernel.txt");
+    assert!(kernel.contains("== pins below"), "{kernel}");
+    assert!(kernel.contains("/SERVICES"), "{kernel}");
+    // Over TCP nobody is told what is in the log.
+    assert_eq!(world.page("/api/v1/log").unwrap().status, 403);
+    world.finish();
+}
+
     let end = (at..=text.len()).find(|it| *it >= at + 30 && text.is_char_boundary(*it));
     &text[begin.unwrap_or(0)..end.unwrap_or(text.len())]
 }
