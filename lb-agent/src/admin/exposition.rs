@@ -1,10 +1,61 @@
-//! In which of the two formats of Prometheus `/metrics` is answered. Pure.
+//! In which of the two formats of Prometheus `/metrics` is answered, and whether compressed.
 //!
 //! The registry writes OpenMetrics. What asks for nothing, such as `promtool check metrics` or `curl`, is given the classic
 //! text format instead, which differs in three things: a counter's family has the name of its samples, there are no
 //! units, and there is no end mark.
 
-use axum::http::{HeaderMap, header};
+use std::io::Write as _;
+
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use flate2::{Compression, write::GzEncoder};
+use tokio::task::spawn_blocking;
+
+/// The metrics as whoever sent these `headers` wants them.
+pub(super) async fn answer(headers: &HeaderMap, text: String) -> Response {
+    let format = Format::wanted(headers);
+    let wanted = wants_gzip(headers);
+    // Ten thousand services are megabytes, whose work would hold up a thread of everybody.
+    let work = spawn_blocking(move || {
+        let text = format.of(text);
+        match wanted.then(|| gzip(text.as_bytes())) {
+            Some(Ok(packed)) => (true, packed),
+            _ => (false, text.into_bytes()),
+        }
+    });
+    let Ok((is_packed, body)) = work.await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut answer = body.into_response();
+    let all = answer.headers_mut();
+    if is_packed {
+        let coding = HeaderValue::from_static("gzip");
+        all.insert(header::CONTENT_ENCODING, coding);
+    }
+    let kind = HeaderValue::from_static(format.content_type());
+    all.insert(header::CONTENT_TYPE, kind);
+    let varies = HeaderValue::from_static("accept, accept-encoding");
+    all.insert(header::VARY, varies);
+    answer
+}
+
+/// At the lowest level: for text that repeats itself the others gain little and cost much.
+fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    out.write_all(text)?;
+    out.finish()
+}
+
+/// Whether gzip is named and not refused (RFC 9110, section 12.5.3); what takes anything, by `*`, need not be able to
+/// unpack it.
+fn wants_gzip(headers: &HeaderMap) -> bool {
+    let all = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let codings = all.filter_map(|value| value.to_str().ok());
+    let mut codings = codings.flat_map(|value| value.split(','));
+    codings.any(|it| quality(it, "gzip").or_else(|| quality(it, "x-gzip")) > Some(0.0))
+}
 
 /// A format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +167,21 @@ mod tests {
         ] {
             assert_eq!(wanted(classic), Format::Classic, "{classic:?}");
         }
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_name_it() {
+        let wants = |accepts: &'static str| {
+            let value = HeaderValue::from_static(accepts);
+            wants_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)]))
+        };
+        for yes in ["gzip", "deflate, gzip;q=1.0, *;q=0.5", "br, GZIP", "x-gzip"] {
+            assert!(wants(yes), "{yes}");
+        }
+        for no in ["", "identity", "*", "gzip;q=0", "deflate, br", "gzipped"] {
+            assert!(!wants(no), "{no}");
+        }
+        assert!(!wants_gzip(&HeaderMap::new()));
     }
 
     #[test]

@@ -29,8 +29,7 @@ use super::{
     compose::{Material, compose},
     events::{self, EVENTS_PATH, Events},
     explain::{self, EXPLAIN_PATH},
-    exposition::Format,
-    flows,
+    exposition, flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal, Who},
     history::History,
     log,
@@ -217,16 +216,12 @@ async fn ready(State(desk): State<Desk>) -> Response {
 
 async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     let report = desk.report().await;
-    let format = Format::wanted(&headers);
     let process = process::figures(Path::new(process::OWN));
     let front = desk.front.borrow().as_ref().map(|front| front.pid);
     let front = front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
     let front = front.unwrap_or_default();
     match metrics::encode(&report, process, front, &desk.registry) {
-        Ok(text) => {
-            let kind = [(header::CONTENT_TYPE, format.content_type())];
-            (kind, format.of(text)).into_response()
-        }
+        Ok(text) => exposition::answer(&headers, text).await,
         Err(error) => {
             warn!(%error, "the metrics cannot be written");
             let text = "a metric cannot be written: see the agent's log\n";
