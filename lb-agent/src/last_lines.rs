@@ -51,7 +51,7 @@ impl LastLines {
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Kept {
             dropped: ring.dropped,
-            lines: ring.lines.iter().map(|line| line.to_string()).collect(),
+            lines: ring.lines.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn test() -> Result<()> {
     let dig = packages::dig(&tools())?;
     let pebble = packages::pebble(&tools())?;
     let prometheus = packages::prometheus(&tools())?;
+    let victoria_metrics = packages::victoria_metrics(&tools())?;
     let compose = packages::compose(&tools())?;
     let axe = setup::axe()?;
     // The tests of lb-bench start the agent's program.
@@ -55,6 +56,7 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_DIG", &dig)
             .env("LB_PEBBLE", &pebble)
             .env("LB_PROMETHEUS", &prometheus)
+            .env("LB_VICTORIA_METRICS", &victoria_metrics)
             .env("LB_COMPOSE", &compose)
             .env("LB_CHROMIUM", "chromium")
             .env("LB_CHROMEDRIVER", "chromedriver")

@@ -19,7 +19,7 @@ pub(crate) enum Suite {
     Bullseye,
     /// Debian 12: its Docker Engine needs only libraries that every Debian has.
     Bookworm,
-    /// Debian 13: the first one that ships Compose of today's format.
+    /// Debian 13: the first one that ships Compose of today's format, and a VictoriaMetrics that takes OTLP.
     Trixie,
 }
 
@@ -137,6 +137,21 @@ pub(crate) fn prometheus(tools: &Path) -> Result<PathBuf> {
         );
     }
     Ok(programs)
+}
+
+/// VictoriaMetrics, which takes metrics by OTLP. Debian's Prometheus is built without that.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn victoria_metrics(tools: &Path) -> Result<PathBuf> {
+    let root = ensure(tools, Suite::Trixie, "victoria-metrics")?;
+    let binary = root.join("usr/bin/victoria-metrics");
+    ensure!(
+        binary.is_file(),
+        "the package victoria-metrics holds no {}; remove its folder and run the command again",
+        binary.display()
+    );
+    Ok(binary)
 }
 
 /// What each package of `dig` is needed for. The other libraries are those of curl as well.

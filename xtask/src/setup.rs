@@ -63,6 +63,7 @@ pub(crate) fn everything() -> Result<()> {
     crate::packages::dig(&tools())?;
     crate::packages::pebble(&tools())?;
     crate::packages::prometheus(&tools())?;
+    crate::packages::victoria_metrics(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
 }

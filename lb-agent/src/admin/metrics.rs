@@ -1,10 +1,13 @@
 //! The report as metrics. Pure but for the final text.
 
+mod per_backend;
+
 use std::collections::BTreeSet;
 
 use lb_common::Refusal;
 use prometheus_client::{encoding::text, registry::Registry};
 
+use self::per_backend::Chosen;
 use super::{
     compose::age,
     figures::{Figure, Figures, Sample},
@@ -12,25 +15,79 @@ use super::{
 };
 use crate::{catalog::InstanceKey, snapshot::State, stats::Handshakes};
 
-/// The text of `/metrics` as OpenMetrics: the figures of the report, of the agent's process and of its front's, and what
-/// the other stages registered.
-pub(super) fn encode(
-    report: &Report,
-    process: Vec<Figure>,
-    front: Vec<Figure>,
-    others: &Registry,
-) -> Result<String, std::fmt::Error> {
-    let own = figures(report);
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures::new(move || own.clone())));
-    registry.register_collector(Box::new(Figures::new(move || process.clone())));
-    let of_front = registry.sub_registry_with_prefix("lb_front");
-    of_front.register_collector(Box::new(Figures::new(move || front.clone())));
-    let mut out = String::new();
-    text::encode_registry(&mut out, &registry)?;
-    text::encode_registry(&mut out, others)?;
-    text::encode_eof(&mut out)?;
-    Ok(out)
+/// Who counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The kernel, in maps that outlive the agent; and the report's gauges.
+    Kernel,
+    /// The agent's process.
+    Process,
+    /// The front's process.
+    Front,
+    /// The agent's other stages.
+    Stages,
+}
+
+/// All metrics as OpenMetrics, and who counts which.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    text: String,
+    /// Where the part of each ends.
+    ends: Vec<(Source, usize)>,
+}
+
+impl Texts {
+    /// The figures of the report, of the agent's process and of its front's, and what the other stages registered.
+    pub(super) fn encode(
+        report: &Report,
+        per_backend: bool,
+        process: Vec<Figure>,
+        front: Vec<Figure>,
+        others: &Registry,
+    ) -> Result<Self, std::fmt::Error> {
+        let mut texts = Self::default();
+        texts.add(Source::Kernel, &registry("", figures(report)))?;
+        texts.add(Source::Process, &registry("", process))?;
+        texts.add(Source::Front, &registry("lb_front", front))?;
+        if per_backend {
+            let chosen = Chosen::of(report);
+            texts.add(Source::Kernel, &registry("", chosen.flows()))?;
+            texts.add(Source::Front, &registry("", chosen.requests()))?;
+        }
+        texts.add(Source::Stages, others)?;
+        Ok(texts)
+    }
+
+    fn add(&mut self, source: Source, registry: &Registry) -> std::fmt::Result {
+        text::encode_registry(&mut self.text, registry)?;
+        self.ends.push((source, self.text.len()));
+        Ok(())
+    }
+
+    /// The text of `/metrics`.
+    pub(super) fn whole(mut self) -> String {
+        self.text.push_str("# EOF\n");
+        self.text
+    }
+
+    /// What each of them counts.
+    pub(super) fn by_source(&self) -> impl Iterator<Item = (Source, &str)> + Send {
+        let mut begin = 0;
+        self.ends.iter().map(move |&(source, end)| {
+            let text = &self.text[begin..end];
+            begin = end;
+            (source, text)
+        })
+    }
+}
+
+fn registry(prefix: &str, figures: Vec<Figure>) -> Registry {
+    let mut registry = match prefix {
+        "" => Registry::default(),
+        prefix => Registry::with_prefix(prefix),
+    };
+    registry.register_collector(Box::new(Figures::new(move || figures.clone())));
+    registry
 }
 
 /// What is not known has no sample: absent is not zero.
@@ -250,7 +307,7 @@ fn truth(value: bool) -> f64 {
 
 /// A count as metrics have it; exact up to 2^53, which no count of ours reaches.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-fn number(value: u64) -> f64 {
+pub(super) fn number(value: u64) -> f64 {
     value as f64
 }
 
@@ -289,7 +346,9 @@ mod tests {
     fn text_of(report: &Report) -> String {
         let process = vec![Figure::counter("process_x", "X.", vec![Sample::plain(1.5)])];
         let front = process.clone();
-        encode(report, process, front, &Registry::with_prefix("lb")).unwrap()
+        let others = Registry::with_prefix("lb");
+        let texts = Texts::encode(report, false, process, front, &others).unwrap();
+        texts.whole()
     }
 
     #[track_caller]

@@ -19,6 +19,7 @@ mod guesses;
 mod history;
 mod log;
 mod metrics;
+pub mod otlp;
 mod page;
 mod process;
 mod readiness;
@@ -67,6 +68,7 @@ use self::{
     guard::{Actor, Guard},
     guesses::Guesses,
     history::History,
+    otlp::Pusher,
     router::{Desk, router},
     session::Sessions,
     stream::Streams,
@@ -75,9 +77,9 @@ use self::{
 use crate::{
     clients::Clients,
     drain::DrainRequest,
+    last_lines::LastLines,
     removal,
     snapshot::Snapshot,
-    last_lines::LastLines,
     sockets::Sockets,
     stats::{KeptRequest, StatsRequest},
     trace::TraceRequest,
@@ -97,6 +99,10 @@ pub struct Config {
     pub step: Duration,
     /// Who reads it under these names.
     pub published: Published,
+    /// Whether single backends have metrics of their own.
+    pub per_backend: bool,
+    /// Where metrics are pushed to; `None` pushes none.
+    pub otlp: Option<otlp::Config>,
 }
 
 /// The [`Config::step`] for people: ten minutes are in sight.
@@ -130,14 +136,14 @@ pub struct Inputs {
     pub pools: vip::Pools,
     /// What happened; changes that are asked for are added here.
     pub events: Events,
+    /// The last lines of the log.
+    pub log: LastLines,
     /// Whether the agent is ready.
     pub readiness: Readiness,
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
     /// numbers; [`Figures`] adapts plain values.
     pub registry: Registry,
     /// Host names, or whole `http://` addresses, by [`label`](crate::snapshot::ServiceName::label).
-    /// The last lines of the log.
-    pub log: LastLines,
     pub hosts: HostNames,
     /// One line of `status` for each stage that the snapshot does not speak of: front, dns, registrar.
     pub components: Vec<ComponentLine>,
@@ -161,13 +167,13 @@ impl Inputs {
             clients: watch::channel(None).1,
             pools: vip::Pools::default(),
             events: Events::default(),
+            log: LastLines::default(),
             readiness: Readiness::new([]),
             registry: Registry::with_prefix("lb"),
             hosts: Box::new(BTreeMap::new),
             components: Vec::new(),
         }
     }
-            log: LastLines::default(),
 }
 
 /// Reads the host names that the front serves.
@@ -196,6 +202,9 @@ pub enum Error {
     /// A listener cannot be used.
     #[error("cannot use a listener of the admin interface")]
     Listener(#[source] io::Error),
+    /// Metrics cannot be pushed.
+    #[error("[metrics.otlp]: {0}")]
+    Otlp(String),
     /// A listener ended before it was told to.
     #[error("a listener of the admin interface ended by itself")]
     Ended,
@@ -209,13 +218,21 @@ pub async fn run(
     config: Config,
     unix: std::os::unix::net::UnixListener,
     tcp: Vec<std::net::TcpListener>,
-    inputs: Inputs,
+    mut inputs: Inputs,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let token = token(&config, &tcp)?;
+    let pusher = pusher(&config)?;
+    if let Some(pusher) = &pusher {
+        inputs.components.push(pusher.line());
+        pusher.register(&mut inputs.registry);
+    }
     let desk = desk(config, token, inputs, stop.clone());
     let name = unix.local_addr().map_err(Error::Listener)?;
     let mut serving = JoinSet::new();
+    if let Some(pusher) = pusher {
+        serving.spawn(pusher.run(desk.clone(), stop.clone()));
+    }
     serving.spawn(history::run(desk.clone(), stop.clone()));
     serving.spawn(stream::run(desk.clone(), stop.clone()));
     let router = router(desk);
@@ -256,12 +273,18 @@ pub async fn run(
     if told { Ok(()) } else { Err(Error::Ended) }
 }
 
-/// Whether [`run`] would have a token and may listen there: to be asked before anything else is changed.
+/// Whether [`run`] would have a token, may listen there and could push metrics: to be asked before anything else is changed.
 ///
 /// # Errors
 /// As [`run`].
 pub fn check(config: &Config, tcp: &[std::net::TcpListener]) -> Result<(), Error> {
-    token(config, tcp).map(drop)
+    token(config, tcp)?;
+    pusher(config).map(drop)
+}
+
+fn pusher(config: &Config) -> Result<Option<Pusher>, Error> {
+    let pusher = config.otlp.clone().map(Pusher::new);
+    pusher.transpose().map_err(Error::Otlp)
 }
 
 fn token(config: &Config, tcp: &[std::net::TcpListener]) -> Result<Token, Error> {
@@ -297,8 +320,10 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
         clients: inputs.clients,
         pools: inputs.pools,
         events: inputs.events,
+        log: inputs.log,
         readiness: inputs.readiness,
         registry: Arc::new(registry),
+        per_backend: config.per_backend,
         hosts: Arc::new(inputs.hosts),
         components: Arc::new(inputs.components),
         guard: Arc::new(Guard {
@@ -320,7 +345,6 @@ fn host_name() -> String {
     let name = fs::read_to_string(Path::new("/proc/sys/kernel/hostname"));
     name.map_or_else(|_| "this host".to_owned(), |name| name.trim().to_owned())
 }
-        log: inputs.log,
 
 /// The token's name in the state directory.
 const TOKEN_FILE: &str = "admin.token";

@@ -1,6 +1,10 @@
 //! What a process of ours uses, read from /proc.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use super::figures::{Figure, Sample};
 
@@ -14,7 +18,7 @@ pub(super) fn figures(folder: &Path) -> Vec<Figure> {
     };
     vec![
         gauge(
-            "process_start_time_seconds",
+            STARTED,
             "When the process started, in seconds since 1970.",
             started(&stat, &boot),
         ),
@@ -49,6 +53,13 @@ pub(super) fn figures(folder: &Path) -> Vec<Figure> {
             max_fds(&limits),
         ),
     ]
+}
+
+/// When the process of these `figures` started, to a second and not later.
+pub(super) fn started_at(figures: &[Figure]) -> Option<SystemTime> {
+    let started = figures.iter().find(|it| it.name == STARTED)?;
+    let since = Duration::try_from_secs_f64(started.samples.first()?.value.floor()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
@@ -100,6 +111,7 @@ fn open_fds(folder: &Path) -> Option<f64> {
 
 /// Of the process that reads it.
 pub(super) const OWN: &str = "/proc/self";
+const STARTED: &str = "process_start_time_seconds";
 
 /// USER_HZ: fixed at 100 in the kernel's interface on every architecture that we build for.
 const TICKS_PER_SECOND: f64 = 100.0;

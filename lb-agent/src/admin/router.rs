@@ -33,7 +33,7 @@ use super::{
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal, Who},
     history::History,
     log,
-    metrics,
+    metrics::Texts,
     page::{self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
     process,
     readiness::Readiness,
@@ -77,6 +77,8 @@ pub(super) struct Desk {
     pub(super) log: LastLines,
     pub(super) readiness: Readiness,
     pub(super) registry: Arc<Registry>,
+    /// Whether single backends have metrics.
+    pub(super) per_backend: bool,
     pub(super) hosts: Arc<super::HostNames>,
     pub(super) components: Arc<Vec<super::ComponentLine>>,
     pub(super) guard: Arc<Guard>,
@@ -112,9 +114,9 @@ pub(super) fn router(desk: Desk) -> Router {
         .route(CLIENTS_PATH, get(clients::list))
         .route(FLOWS_PATH, get(flows::list))
         .route(EVENTS_PATH, get(events::list))
+        .route(LOG_PATH, get(log::list))
         .route(EXPLAIN_PATH, get(explain::tell))
         .route(TRACE_PATH, get(trace::stream))
-        .route(LOG_PATH, get(log::list))
         .route(STREAM_PATH, get(stream::stream))
         .route(VIPS_PATH, get(vips::list))
         .route(
@@ -215,15 +217,9 @@ async fn ready(State(desk): State<Desk>) -> Response {
 }
 
 async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response {
-    let report = desk.report().await;
-    let process = process::figures(Path::new(process::OWN));
-    let front = desk.front.borrow().as_ref().map(|front| front.pid);
-    let front = front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
-    let front = front.unwrap_or_default();
-    match metrics::encode(&report, process, front, &desk.registry) {
-        Ok(text) => exposition::answer(&headers, text).await,
-        Err(error) => {
-            warn!(%error, "the metrics cannot be written");
+    match desk.metrics().await {
+        Ok((texts, _)) => exposition::answer(&headers, texts.whole()).await,
+        Err(_) => {
             let text = "a metric cannot be written: see the agent's log\n";
             (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
         }
@@ -231,6 +227,20 @@ async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response 
 }
 
 impl Desk {
+    /// All metrics of this moment, and since when the front counts, if it is there and that is known. What cannot be
+    /// written is logged.
+    pub(super) async fn metrics(&self) -> Result<(Texts, Option<SystemTime>), std::fmt::Error> {
+        let report = self.report().await;
+        let process = process::figures(Path::new(process::OWN));
+        let front = self.front.borrow().as_ref().map(|front| front.pid);
+        let front = front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
+        let front = front.unwrap_or_default();
+        let since = process::started_at(&front);
+        let texts = Texts::encode(&report, self.per_backend, process, front, &self.registry);
+        let texts = texts.inspect_err(|error| warn!(%error, "the metrics cannot be written"))?;
+        Ok((texts, since))
+    }
+
     /// The report of this moment. It waits for nobody longer than [`PATIENCE`].
     pub(super) async fn report(&self) -> Report {
         let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();

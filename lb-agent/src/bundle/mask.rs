@@ -28,8 +28,10 @@ impl Secrets {
         if let Some(auth) = consul.and_then(|it| it.auth.as_ref()) {
             secrets.add(auth.reveal());
         }
+        let otlp = config.metrics.otlp.as_ref();
         let files = config.front.auth.values();
         let files = files.chain(&config.admin.token_file);
+        let files = files.chain(otlp.and_then(|it| it.headers_file.as_ref()));
         files
             .chain(&config.front.sticky_key_file)
             .for_each(|it| secrets.add_file(it));
@@ -63,7 +65,10 @@ impl Secrets {
         // Of a pair the name is none, and a line may be of a file of users.
         for line in text.lines().map(str::trim) {
             let password = line.split_once(':').map_or(line, |(_, password)| password);
-            let secrets = [line, password].into_iter();
+            let password = password.trim();
+            // Of `Authorization: Bearer TOKEN` the token alone is one, too.
+            let last = password.rsplit(' ').next().unwrap_or(password);
+            let secrets = [line, password, last].into_iter();
             let long = secrets.filter(|it| it.len() >= SHORTEST);
             self.0.extend(long.map(str::to_owned));
         }
@@ -165,6 +170,9 @@ mod tests {
         assert_eq!(secrets.mask("pa55word, anna:pa55word"), "***, ***");
         assert_eq!(secrets.mask("$2y$10$hash"), "***");
         assert_eq!(secrets.mask("abcdef"), "abcdef");
+        let secrets = self::secrets(&["# for the collector\nAuthorization: Bearer s3cret1"]);
+        assert_eq!(secrets.mask("sent Bearer s3cret1"), "sent ***");
+        assert_eq!(secrets.mask("s3cret1"), "***");
     }
 
     #[test]

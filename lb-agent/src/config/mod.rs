@@ -10,6 +10,7 @@ mod consul;
 mod engine;
 mod front_limits;
 mod front_tls;
+mod metrics;
 mod raw;
 mod register;
 mod registrar;
@@ -71,6 +72,8 @@ pub struct Config {
     pub front: Front,
     /// The page, the metrics and the API.
     pub admin: Admin,
+    /// Which metrics there are beside the usual ones, and where they are pushed to.
+    pub metrics: Metrics,
     /// The resolver.
     pub dns: Dns,
     /// Our own probes.
@@ -228,6 +231,15 @@ pub struct Admin {
     pub names: Vec<String>,
     /// Who reads under these names.
     pub published: Published,
+}
+
+/// What becomes of metrics beside being read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether single backends have some of their own.
+    pub per_backend: bool,
+    /// Where they are pushed to; `None` pushes none.
+    pub otlp: Option<crate::admin::otlp::Config>,
 }
 
 /// The resolver.

@@ -166,6 +166,14 @@ raw_config! {
     admin_token_file: String,
     admin_names: Vec<String>,
     admin_published: String,
+    metrics_per_backend: bool,
+    otlp: (),
+    otlp_endpoint: String,
+    otlp_interval: String,
+    otlp_timeout: String,
+    otlp_headers_file: String,
+    otlp_ca_file: String,
+    otlp_compression: String,
     dns_enabled: bool,
     dns_listen: Vec<String>,
     dns_upstreams: Vec<String>,
@@ -343,6 +351,18 @@ impl RawConfig {
             raw.admin_token_file = keys.string(admin, "token_file");
             raw.admin_names = keys.strings(admin, "names");
             raw.admin_published = keys.string(admin, "published");
+        });
+        keys.table(&mut root, "metrics", |keys, metrics| {
+            raw.metrics_per_backend = keys.boolean(metrics, "per_backend");
+            keys.table(metrics, "otlp", |keys, otlp| {
+                raw.otlp = Some(keys.given(otlp.line, ()));
+                raw.otlp_endpoint = keys.string(otlp, "endpoint");
+                raw.otlp_interval = keys.string(otlp, "interval");
+                raw.otlp_timeout = keys.string(otlp, "timeout");
+                raw.otlp_headers_file = keys.string(otlp, "headers_file");
+                raw.otlp_ca_file = keys.string(otlp, "ca_file");
+                raw.otlp_compression = keys.string(otlp, "compression");
+            });
         });
         keys.table(&mut root, "dns", |keys, dns| {
             raw.dns_enabled = keys.boolean(dns, "enabled");

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, Published,
-    RawConfig, Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls,
+    RawConfig, Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, metrics,
     registrar,
 };
 use crate::{
@@ -53,6 +53,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         sources,
         front: front(raw, &mut judge),
         admin: admin(raw, &mut judge),
+        metrics: metrics::resolve(raw, &mut judge),
         dns: dns(raw, pools, &mut judge),
         health: probes(raw, &mut judge),
         limits: Limits {

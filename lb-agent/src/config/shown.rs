@@ -15,7 +15,7 @@ use self::{
     sources::{consul, docker, registrar},
     value::{optional, path, text, texts, time},
 };
-use super::{Config, LogFormat, Origin, RawConfig, RunArgs};
+use super::{Config, LogFormat, Metrics, Origin, RawConfig, RunArgs};
 
 /// One key of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,6 +98,9 @@ impl Config {
                 &["admin_published"],
                 json!(admin.published),
             ),
+        ]);
+        rows.extend(metrics(&self.metrics));
+        rows.extend([
             row("dns.enabled", &["dns_enabled"], json!(dns.enabled)),
             row("dns.listen", &["dns_listen"], texts(&dns.listen)),
             row(
@@ -130,6 +133,50 @@ impl Config {
         rows.extend(registrar(self.registrar.as_ref(), raw));
         rows
     }
+}
+
+fn metrics(metrics: &Metrics) -> Vec<Row> {
+    let mut rows = vec![row(
+        "metrics.per_backend",
+        &["metrics_per_backend"],
+        json!(metrics.per_backend),
+    )];
+    rows.extend(metrics.otlp.iter().flat_map(|otlp| {
+        let compression = if otlp.compress { "gzip" } else { "none" };
+        [
+            row(
+                "metrics.otlp.endpoint",
+                &["otlp_endpoint"],
+                text(&otlp.endpoint),
+            ),
+            row(
+                "metrics.otlp.interval",
+                &["otlp_interval"],
+                time(otlp.interval),
+            ),
+            row(
+                "metrics.otlp.timeout",
+                &["otlp_timeout"],
+                time(otlp.timeout),
+            ),
+            row(
+                "metrics.otlp.headers_file",
+                &["otlp_headers_file"],
+                json!(otlp.headers_file),
+            ),
+            row(
+                "metrics.otlp.ca_file",
+                &["otlp_ca_file"],
+                json!(otlp.ca_file),
+            ),
+            row(
+                "metrics.otlp.compression",
+                &["otlp_compression"],
+                json!(compression),
+            ),
+        ]
+    }));
+    rows
 }
 
 struct Row {

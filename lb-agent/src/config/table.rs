@@ -163,6 +163,17 @@ pub const SECTIONS: &[Section] = &[
         setting("names", "names", Value("[]"), "host names that the page answers to").flag("--admin-name NAME").variables(&["LB_ADMIN_NAMES"]),
         setting("published", "`token`, `open`", Value("\"token\""), "who reads the page under these names and through proxies").flag("--admin-published RULE").variables(&["LB_ADMIN_PUBLISHED"]),
     ] },
+    Section { table: "metrics", settings: &[
+        setting("per_backend", "`true`, `false`", Value("false"), "gives single backends [metrics](operations.md#of-single-backends) of their own"),
+    ] },
+    Section { table: "metrics.otlp", settings: &[
+        setting("endpoint", "a URL; without a path `/v1/metrics` is meant", Words("none; needed"), "where metrics are [pushed](operations.md#pushed-by-otlp) to, by OTLP over HTTP"),
+        setting("interval", "100ms to 1h", Value("\"60s\""), "between two pushes"),
+        setting("timeout", "100ms to 1h", Value("\"10s\""), "for one message to be taken"),
+        setting("headers_file", "a file of lines `Name: value`", Words("none"), "fields that the receiver wants, such as a token's, read at every push"),
+        setting("ca_file", "a file", Words("the system's authorities"), "whom to trust as the receiver"),
+        setting("compression", "`gzip`, `none`", Value("\"gzip\""), "how messages are packed"),
+    ] },
     Section { table: "dns", settings: &[
         setting("enabled", "`true`, `false`", Value("true"), "whether there is a resolver"),
         setting("listen", "addresses", Words("port 53 of the pool's first address and of its IPv6 twin"), "where it listens").flag("--dns ADDR").variables(&["LB_DNS"]),

@@ -53,6 +53,12 @@ impl Agent {
         Self::start_with(tcp, snapshot(), admin::STEP, figures).await
     }
 
+    /// One that pushes its metrics there.
+    pub(crate) async fn start_pushing(otlp: admin::otlp::Config) -> Self {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_as(tcp, snapshot(), admin::STEP, figures, Some(otlp)).await
+    }
+
     /// One that listens there, knows this, and whose data plane counts what `figures` says whenever it is asked, for
     /// the graphs after each `step`.
     pub(crate) async fn start_with(
@@ -60,6 +66,16 @@ impl Agent {
         snapshot: Snapshot,
         step: Duration,
         figures: impl Fn() -> Stats + Send + 'static,
+    ) -> Self {
+        Self::start_as(tcp, snapshot, step, figures, None).await
+    }
+
+    async fn start_as(
+        tcp: std::net::TcpListener,
+        snapshot: Snapshot,
+        step: Duration,
+        figures: impl Fn() -> Stats + Send + 'static,
+        otlp: Option<admin::otlp::Config>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/admin.sock");
@@ -120,6 +136,8 @@ impl Agent {
             step,
             names: vec!["lb.example".to_owned()],
             published: Published::default(),
+            per_backend: false,
+            otlp,
         };
         let stop = CancellationToken::new();
         let stage = tokio::spawn(admin::run(config, unix, vec![tcp], inputs, stop.clone()));
@@ -151,6 +169,24 @@ impl Agent {
     pub(crate) async fn get(&self, path: &str) -> String {
         self.send(&format!("GET {path} HTTP/1.1"), &self.host(), "", "")
             .await
+    }
+
+    /// How the pushes of metrics go, as soon as that is so.
+    pub(crate) async fn line_that(&self, is_so: impl Fn(&str) -> bool) -> String {
+        let looked = async {
+            loop {
+                let answer = self.get("/api/v1/status").await;
+                let body = answer.split_once("\r\n\r\n").unwrap().1;
+                let status: admin::report::Status = serde_json::from_str(body).unwrap();
+                let mut lines = status.components.into_iter();
+                let line = lines.find(|it| it.name == "otlp").unwrap();
+                if is_so(&line.detail) {
+                    return line.detail;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), looked).await.unwrap()
     }
 
     pub(crate) fn host(&self) -> String {

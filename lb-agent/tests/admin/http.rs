@@ -324,6 +324,8 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         step: admin::STEP,
         names: Vec::new(),
         published: Published::default(),
+        per_backend: false,
+        otlp: None,
     };
     let stop = CancellationToken::new();
     let ended = admin::run(config, unix, vec![tcp], inputs, stop).await;

@@ -6,6 +6,7 @@ mod commands;
 mod events;
 mod golden;
 mod http;
+mod otlp;
 mod page;
 mod session;
 mod speed;

@@ -81,6 +81,10 @@ fn no_secret_and_no_client_is_in_it() {
         &format!("{MARKER}-sticky-key-of-32-bytes-and-more"),
     );
     secret(
+        "headers",
+        &format!("Authorization: Bearer {MARKER}-of-the-receiver\n"),
+    );
+    secret(
         "people",
         &format!("anna:$2y$05${MARKER}abcdefghijklmnopqrstuvwxyzabcdefghijklmno\n"),
     );
@@ -91,11 +95,13 @@ fn no_secret_and_no_client_is_in_it() {
         format!("{{\"key\": \"{MARKER}-acme\"}}"),
     )
     .unwrap();
-    let [token, people, sticky, log] =
-        ["token", "people", "sticky", "access.log"].map(|it| world.path(it));
-    let [token, people, sticky] = [&token, &people, &sticky].map(|it| it.display());
+    let [token, people, sticky, headers, log] =
+        ["token", "people", "sticky", "headers", "access.log"].map(|it| world.path(it));
+    let [token, people, sticky, headers] =
+        [&token, &people, &sticky, &headers].map(|it| it.display());
     world.configure(&format!(
         "{}[admin]\ntoken_file = \"{token}\"\n[front]\nsticky_key_file = \"{sticky}\"\n[front.auth]\npeople = \"{people}\"\n\
+         [metrics.otlp]\nendpoint = \"http://127.0.0.1:1\"\nheaders_file = \"{headers}\"\n\
          [front.access_log]\nformat = \"combined\"\nfile = \"{}\"\n",
         world.usual(),
         log.display(),
@@ -137,15 +143,15 @@ fn no_secret_and_no_client_is_in_it() {
             "backends.json",
             "vips.json",
             "clients.json",
+            "flows.json",
             "metrics.txt",
+            "log.txt",
         ]
     );
     assert!(
         text.contains("\"www_hello\"") && text.contains("lb_build_info"),
         "it is empty"
-            "flows.json",
     );
-            "log.txt",
     assert!(text.contains("http /health?***"), "the check is not there");
     assert!(!text.contains(MARKER), "{}", around(&text));
     let spoken = String::from_utf8_lossy(&output.stdout);
@@ -171,12 +177,6 @@ fn no_secret_and_no_client_is_in_it() {
     world.finish();
 }
 
-/// The first place that betrays something.
-fn around(text: &str) -> &str {
-    let at = text.find(MARKER).unwrap_or(0);
-    let begin = (0..=at.saturating_sub(200))
-        .rev()
-        .find(|it| text.is_char_boundary(*it));
 /// One file of the unpacked archive.
 fn part(archive: &str, name: &str) -> String {
     let mut rest = archive.as_bytes();
@@ -237,6 +237,12 @@ fn the_flows_the_log_and_the_pins_are_in_it_without_whose_they_are() {
     world.finish();
 }
 
+/// The first place that betrays something.
+fn around(text: &str) -> &str {
+    let at = text.find(MARKER).unwrap_or(0);
+    let begin = (0..=at.saturating_sub(200))
+        .rev()
+        .find(|it| text.is_char_boundary(*it));
     let end = (at..=text.len()).find(|it| *it >= at + 30 && text.is_char_boundary(*it));
     &text[begin.unwrap_or(0)..end.unwrap_or(text.len())]
 }

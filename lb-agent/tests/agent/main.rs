@@ -38,6 +38,7 @@ mod local;
 mod logs;
 mod maintenance;
 mod names;
+mod otlp;
 mod privileges;
 mod prometheus;
 mod published;

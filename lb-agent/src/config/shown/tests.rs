@@ -29,6 +29,9 @@ names = ["www.example.org"]
 accept_terms = true
 [front.limits]
 head = "10s"
+[metrics.otlp]
+endpoint = "https://collector.example"
+headers_file = "/headers"
 [registrar]
 enabled = true
 "#,
@@ -89,7 +92,7 @@ fn no_key_is_forgotten() {
     let shown: BTreeSet<_> = rows.iter().flat_map(|it| it.fields).copied().collect();
     let all: BTreeSet<_> = RawConfig::default().origins().into_keys().collect();
     // Tables, whose keys are shown.
-    let tables = ["consul", "tls", "acme"];
+    let tables = ["consul", "tls", "acme", "otlp"];
     let all: BTreeSet<_> = all.into_iter().filter(|it| !tables.contains(it)).collect();
     assert_eq!(shown, all);
     let keys: BTreeSet<_> = rows.iter().map(|it| it.key).collect();
@@ -107,6 +110,7 @@ fn what_is_not_in_force_is_not_shown() {
     };
     assert_eq!(begins("sources.consul"), 0);
     assert_eq!(begins("front.tls"), 0);
+    assert_eq!(begins("metrics.otlp"), 0);
     assert_eq!(begins("registrar"), 1);
     assert_eq!(begins("sources.docker"), 2);
 }

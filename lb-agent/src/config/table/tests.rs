@@ -34,6 +34,7 @@ fn file(more: impl Fn(&'static Section) -> String) -> String {
         "front.tls.acme" => {
             "directory = \"https://acme.example/\"\nnames = [\"www.example\"]\naccept_terms = true\n"
         }
+        "metrics.otlp" => "endpoint = \"http://c.example:4318\"\n",
         _ => "",
     };
     let sections = SECTIONS.iter().map(|section| {

@@ -1,0 +1,237 @@
+//! Pushes what `/metrics` shows to a receiver of OTLP, for those who are not scraped. It owns nothing but how the pushes went,
+//! keeps nothing for later, since sums are cumulative, and holds up nobody: a receiver that is away costs points, no more.
+
+mod batches;
+mod headers;
+mod line;
+mod push;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::registry::Registry;
+use reqwest::Url;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{
+    batches::About,
+    push::{Failure, Taken},
+};
+use super::{
+    ComponentLine,
+    figures::{Figure, Figures, Sample},
+    metrics::number,
+    report::{Component, Mark},
+    router::Desk,
+    text,
+};
+use crate::discover::consul::backoff::Backoff;
+
+/// Where metrics are pushed to, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The whole URL of the receiver, without anything secret.
+    pub endpoint: Url,
+    /// Between two pushes.
+    pub interval: Duration,
+    /// For one message to be taken.
+    pub timeout: Duration,
+    /// A file of header fields that the receiver wants.
+    pub headers_file: Option<PathBuf>,
+    /// Whom to trust as the receiver; the system's authorities if absent.
+    pub ca_file: Option<PathBuf>,
+    /// Whether messages are compressed.
+    pub compress: bool,
+}
+
+/// Between two tries after failures, at most; a longer interval holds.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What pushes, before it does.
+pub(super) struct Pusher {
+    config: Config,
+    client: reqwest::Client,
+    told: Arc<Mutex<Told>>,
+}
+
+/// How it went.
+#[derive(Debug, Default)]
+struct Told {
+    ok: u64,
+    failed: u64,
+    rejected: u64,
+    last: Option<Last>,
+}
+
+/// The last push.
+#[derive(Debug)]
+struct Last {
+    at: SystemTime,
+    outcome: Result<Taken, String>,
+    /// Since when it has been so.
+    since: SystemTime,
+}
+
+impl Pusher {
+    /// Makes the client.
+    ///
+    /// # Errors
+    /// What is wrong with the files of TLS.
+    pub(super) fn new(config: Config) -> Result<Self, String> {
+        Ok(Self {
+            client: push::client(&config)?,
+            config,
+            told: Arc::default(),
+        })
+    }
+
+    /// How it goes, for `status`.
+    pub(super) fn line(&self) -> ComponentLine {
+        let (told, endpoint) = (Arc::clone(&self.told), self.config.endpoint.clone());
+        Box::new(move || component(&lock(&told), &endpoint, SystemTime::now()))
+    }
+
+    /// The same in figures.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let told = Arc::clone(&self.told);
+        registry.register_collector(Box::new(Figures::new(move || figures(&lock(&told)))));
+    }
+
+    /// Pushes until told to stop.
+    pub(super) async fn run(self, desk: Desk, stop: CancellationToken) {
+        let mut backoff = Backoff::up_to(LONGEST.max(self.config.interval));
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(next) => {}
+            }
+            let begun = Instant::now();
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = self.push(&desk) => outcome,
+            };
+            next = match &outcome {
+                Ok(_) => {
+                    backoff.succeeded();
+                    // Those that were missed while this one took so long are left out.
+                    (begun + self.config.interval).max(Instant::now())
+                }
+                Err(failure) => Instant::now() + self.pause(failure, &mut backoff),
+            };
+            self.tell(outcome);
+        }
+    }
+
+    async fn push(&self, desk: &Desk) -> Result<Taken, Failure> {
+        let (texts, front) = desk.metrics().await.map_err(|_| {
+            Failure::Unreachable("a metric cannot be written: see the agent's log".to_owned())
+        })?;
+        let about = About {
+            host: desk.host.to_string(),
+            now: SystemTime::now(),
+            agent: desk.started,
+            front,
+        };
+        push::push(&self.config, &self.client, &texts, &about).await
+    }
+
+    fn pause(&self, failure: &Failure, backoff: &mut Backoff) -> Duration {
+        let pause = backoff.failed(fastrand::f64());
+        match failure {
+            Failure::Unreachable(_) => pause,
+            Failure::Busy(_, wanted) => pause.max(wanted.unwrap_or_default().min(LONGEST)),
+            Failure::Refused(_) => pause.max(self.config.interval),
+        }
+    }
+
+    /// Counts it, and logs what is not as it was.
+    fn tell(&self, outcome: Result<Taken, Failure>) {
+        let outcome = outcome.map_err(|failure| failure.to_string());
+        let mut told = lock(&self.told);
+        let was = told.last.as_ref().map(|it| (it.outcome.is_ok(), it.since));
+        let now = SystemTime::now();
+        match &outcome {
+            Ok(taken) => {
+                told.ok += 1;
+                told.rejected = told.rejected.saturating_add(taken.rejected);
+            }
+            Err(_) => told.failed += 1,
+        }
+        let is_so = outcome.is_ok();
+        let endpoint = &self.config.endpoint;
+        match (&outcome, was) {
+            (Ok(taken), None | Some((false, _))) => {
+                info!(%endpoint, points = taken.points, "metrics are pushed");
+            }
+            (Err(error), None | Some((true, _))) => {
+                warn!(%endpoint, error, "metrics cannot be pushed; trying again");
+            }
+            _ => {}
+        }
+        told.last = Some(Last {
+            at: now,
+            outcome,
+            since: was.filter(|it| it.0 == is_so).map_or(now, |it| it.1),
+        });
+    }
+}
+
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn component(told: &Told, endpoint: &Url, now: SystemTime) -> Component {
+    let ago = |then| text::duration(now.duration_since(then).unwrap_or_default());
+    let (mark, detail) = match &told.last {
+        None => (Mark::Ok, format!("has not pushed yet to {endpoint}")),
+        Some(last) => match &last.outcome {
+            Err(error) => (
+                Mark::Warning,
+                format!(
+                    "cannot push to {endpoint} since {}: {error}",
+                    ago(last.since)
+                ),
+            ),
+            Ok(taken) => {
+                let points = text::count(taken.points, "point");
+                let pushed = format!("pushed {points} to {endpoint} {} ago", ago(last.at));
+                match taken {
+                    Taken { rejected: 0, .. } => (Mark::Ok, pushed),
+                    Taken { rejected, why, .. } => {
+                        let why = why.as_deref().unwrap_or("it did not say why");
+                        let detail = format!("{pushed}, {rejected} not taken: {why}");
+                        (Mark::Warning, detail)
+                    }
+                }
+            }
+        },
+    };
+    Component::new("otlp", mark, detail)
+}
+
+fn figures(told: &Told) -> Vec<Figure> {
+    let by_result = [("ok", told.ok), ("failed", told.failed)];
+    let by_result =
+        by_result.map(|(result, count)| Sample::labelled([("result", result)], number(count)));
+    vec![
+        Figure::counter(
+            "otlp_pushes",
+            "Pushes of the metrics by result.",
+            by_result.into(),
+        ),
+        Figure::counter(
+            "otlp_rejected_points",
+            "Points that the receiver of the metrics did not want.",
+            vec![Sample::plain(number(told.rejected))],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+use axum::http::StatusCode;
+
+use super::*;
+
+fn pusher(interval: u64) -> Pusher {
+    let config = Config {
+        endpoint: Url::parse("http://c.example:4318/v1/metrics").unwrap(),
+        interval: Duration::from_secs(interval),
+        timeout: Duration::from_secs(1),
+        headers_file: None,
+        ca_file: None,
+        compress: true,
+    };
+    Pusher::new(config).unwrap()
+}
+
+fn line(pusher: &Pusher) -> (Mark, String) {
+    let line = pusher.line()();
+    assert_eq!(line.name, "otlp");
+    (line.mark, line.detail)
+}
+
+#[test]
+fn a_push_that_failed_is_tried_again_soon_unless_the_receiver_says_otherwise() {
+    let pusher = pusher(60);
+    let wait = |failure: Failure| {
+        let mut backoff = Backoff::up_to(LONGEST);
+        pusher.pause(&failure, &mut backoff).as_secs_f64()
+    };
+    let away = || Failure::Unreachable("refused".to_owned());
+    assert!(wait(away()) < 1.0);
+    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    assert!(wait(Failure::Busy(busy, None)) < 1.0);
+    let in_seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(wait(Failure::Busy(busy, in_seconds(7))), 7.0);
+    // Whatever it says, it is asked again today.
+    assert_eq!(wait(Failure::Busy(busy, in_seconds(86_400))), 300.0);
+    // The same again would be refused again.
+    assert_eq!(wait(Failure::Refused(StatusCode::UNAUTHORIZED)), 60.0);
+    let mut backoff = Backoff::up_to(LONGEST);
+    let waits: Vec<_> = (0..20)
+        .map(|_| pusher.pause(&away(), &mut backoff))
+        .collect();
+    assert!(waits.iter().all(|wait| *wait <= LONGEST));
+    assert!(waits[19] >= LONGEST / 2);
+}
+
+#[test]
+fn how_it_goes_is_a_line_and_two_figures() {
+    let pusher = pusher(60);
+    let (mark, detail) = line(&pusher);
+    assert_eq!(mark, Mark::Ok);
+    assert_eq!(
+        detail,
+        "has not pushed yet to http://c.example:4318/v1/metrics"
+    );
+
+    pusher.tell(Err(Failure::Refused(StatusCode::FORBIDDEN)));
+    let (mark, detail) = line(&pusher);
+    assert_eq!(mark, Mark::Warning);
+    assert_eq!(
+        detail,
+        "cannot push to http://c.example:4318/v1/metrics since 0 s: it answered 403 Forbidden; correct what \
+         headers_file holds"
+    );
+
+    let taken = Taken {
+        points: 1,
+        ..Taken::default()
+    };
+    pusher.tell(Ok(taken.clone()));
+    let (mark, detail) = line(&pusher);
+    assert_eq!(mark, Mark::Ok);
+    assert_eq!(
+        detail,
+        "pushed 1 point to http://c.example:4318/v1/metrics 0 s ago"
+    );
+
+    let some = Taken {
+        rejected: 3,
+        why: Some("too old".to_owned()),
+        ..taken
+    };
+    pusher.tell(Ok(some));
+    let (mark, detail) = line(&pusher);
+    assert_eq!(mark, Mark::Warning);
+    assert!(detail.ends_with("ago, 3 not taken: too old"), "{detail}");
+
+    let figures = figures(&lock(&pusher.told));
+    let values = |figure: &Figure| figure.samples.iter().map(|it| it.value).collect::<Vec<_>>();
+    assert_eq!(values(&figures[0]), [2.0, 1.0]);
+    assert_eq!(values(&figures[1]), [3.0]);
+}
+
+#[test]
+fn it_is_told_since_when_it_fails() {
+    let pusher = pusher(60);
+    pusher.tell(Err(Failure::Unreachable("a".to_owned())));
+    let since = lock(&pusher.told).last.as_ref().unwrap().since;
+    pusher.tell(Err(Failure::Unreachable("b".to_owned())));
+    let told = lock(&pusher.told);
+    let last = told.last.as_ref().unwrap();
+    assert_eq!(last.since, since);
+    assert_eq!(last.outcome, Err("b".to_owned()));
+}
+
+#[test]
+fn files_of_tls_that_cannot_be_used_are_told_at_the_start() {
+    let config = Config {
+        endpoint: Url::parse("https://c.example/v1/metrics").unwrap(),
+        ca_file: Some("/nowhere/ca.pem".into()),
+        ..pusher(1).config
+    };
+    let error = Pusher::new(config).err().unwrap();
+    assert!(error.contains("/nowhere/ca.pem"), "{error}");
+}
