@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::sleep;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use super::{
     Answer, Exit, Failure, Look, Output, PATIENCE,
@@ -30,8 +33,7 @@ pub(super) async fn events(
     if !look.follow {
         return Ok((rows(&list).print(output, &list.events)?, Exit::Fine));
     }
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(Failure::Print)?;
     let (mut list, mut head) = (list, true);
     loop {
         if !print(out, &lines(&list, output, head)?)? {
@@ -44,7 +46,7 @@ pub(super) async fn events(
         };
         let next = tokio::select! {
             next = next => next?,
-            _ = &mut interrupted => return Ok((String::new(), Exit::Interrupted)),
+            _ = interrupted.recv() => return Ok((String::new(), Exit::Interrupted)),
         };
         // Another agent counts from 1 again.
         list = match next.last < list.last {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Answer, Exit, Failure, Output, PATIENCE, Watch, client::Client, flows::is_backend,
@@ -22,7 +23,8 @@ pub(super) async fn follow(
 ) -> Answer {
     let mut lines = client.trace(&watch.service, PATIENCE).await?;
     let fine = Ok((String::new(), Exit::Fine));
-    // By the head the reader knows that decisions are told from now on.
+    // Before the head, by which the reader knows that decisions are told from now on and that it can interrupt them.
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(Failure::Print)?;
     let head = match output {
         Output::Table | Output::Wide => HEAD.to_owned(),
         Output::Csv => csv_line(CSV_HEAD.into_iter()),
@@ -32,12 +34,10 @@ pub(super) async fn follow(
         return fine;
     }
     let mut left = watch.count;
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
     while left != Some(0) {
         let line = tokio::select! {
             line = lines.next() => line.ok_or(Failure::Ended)?,
-            _ = &mut interrupted => return Ok((String::new(), Exit::Interrupted)),
+            _ = interrupted.recv() => return Ok((String::new(), Exit::Interrupted)),
         };
         let said: Line = serde_json::from_slice(&line)?;
         if !wished(&said, watch) {
