@@ -1,4 +1,4 @@
-//! What happened of late: a bounded list of numbered events, and their stream. It is fed by what makes the snapshot and by
+//! What happened of late: a bounded list of numbered events, in which changes by people have a place of their own, and their stream. It is fed by what makes the snapshot and by
 //! the audit; it decides nothing, and ends with the agent.
 
 use std::{
@@ -84,20 +84,50 @@ pub struct Events(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    ring: Mutex<Ring>,
+    rings: Mutex<Rings>,
     stream: broadcast::Sender<Arc<Event>>,
 }
 
+/// The newest of both kinds, each by their numbers: what people did is not pushed out by what happens by itself.
 #[derive(Debug, Default)]
-struct Ring {
+struct Rings {
     last: u64,
-    events: VecDeque<Arc<Event>>,
+    /// The number of the newest that is kept no more; 0 if all are kept.
+    dropped: u64,
+    changes: VecDeque<Arc<Event>>,
+    others: VecDeque<Arc<Event>>,
+}
+
+impl Rings {
+    fn push(&mut self, event: Arc<Event>) {
+        let ring = match event.what.kind {
+            Kind::Change => &mut self.changes,
+            _ => &mut self.others,
+        };
+        if ring.len() >= KEPT
+            && let Some(oldest) = ring.pop_front()
+        {
+            self.dropped = self.dropped.max(oldest.number);
+        }
+        ring.push_back(event);
+    }
+
+    /// Those after this number, the oldest first.
+    fn after(&self, number: u64) -> Vec<Arc<Event>> {
+        let of = |ring: &VecDeque<Arc<Event>>| {
+            let known = ring.partition_point(|it| it.number <= number);
+            ring.iter().skip(known).cloned().collect::<Vec<_>>()
+        };
+        let mut events = [of(&self.changes), of(&self.others)].concat();
+        events.sort_by_key(|it| it.number);
+        events
+    }
 }
 
 impl Default for Events {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            ring: Mutex::default(),
+            rings: Mutex::default(),
             stream: broadcast::channel(UNREAD).0,
         }))
     }
@@ -117,17 +147,14 @@ impl Events {
         ] {
             text.iter_mut().for_each(cut);
         }
-        let mut ring = self.lock();
-        ring.last += 1;
+        let mut rings = self.lock();
+        rings.last += 1;
         let event = Arc::new(Event {
-            number: ring.last,
+            number: rings.last,
             unix,
             what,
         });
-        if ring.events.len() >= KEPT {
-            ring.events.pop_front();
-        }
-        ring.events.push_back(Arc::clone(&event));
+        rings.push(Arc::clone(&event));
         // Under the lock, so that the stream has the order of the numbers. Nobody may listen.
         let _ = self.0.stream.send(event);
     }
@@ -139,22 +166,21 @@ impl Events {
 
     /// At most `limit` events, the oldest first: the first ones after number `after`, or the newest.
     pub fn read(&self, after: Option<u64>, limit: usize) -> EventList {
-        let ring = self.lock();
-        let oldest = ring.events.front().map_or(ring.last + 1, |it| it.number);
-        let skipped = match after {
-            Some(after) => ring.events.partition_point(|it| it.number <= after),
-            None => ring.events.len().saturating_sub(limit),
-        };
-        let events = ring.events.iter().skip(skipped).take(limit);
+        let rings = self.lock();
+        let mut events = rings.after(after.unwrap_or(0));
+        match after {
+            Some(_) => events.truncate(limit),
+            None => drop(events.drain(..events.len().saturating_sub(limit))),
+        }
         EventList {
-            events: events.cloned().collect(),
-            last: ring.last,
-            missed: after.is_some_and(|after| after + 1 < oldest),
+            events,
+            last: rings.last,
+            missed: after.is_some_and(|after| after < rings.dropped),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Rings> {
+        self.0.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,7 +208,7 @@ pub(super) async fn list(
 ) -> Response {
     match asked {
         Ok(Query(Asked { after, limit })) => {
-            let limit = limit.unwrap_or(USUAL).min(KEPT);
+            let limit = limit.unwrap_or(USUAL).min(MOST);
             Json(desk.events.read(after, limit)).into_response()
         }
         Err(rejection) => refused(rejection.status(), rejection.body_text()),
@@ -199,8 +225,10 @@ fn cut(text: &mut String) {
 
 /// The path of the events.
 pub const EVENTS_PATH: &str = "/api/v1/events";
-/// Events that are kept.
+/// Changes that are kept, and as many of what happens beside them.
 const KEPT: usize = 1000;
+/// Those of one answer at most: all.
+pub const MOST: usize = 2 * KEPT;
 /// Those of one answer, if nobody says how many.
 const USUAL: usize = 100;
 /// Events that a subscriber may have before it.
@@ -256,6 +284,37 @@ mod tests {
         assert!(all.missed);
         assert!(!events.read(Some(10), 1).missed);
         assert!(events.read(Some(9), 1).missed);
+    }
+
+    #[test]
+    fn what_people_did_outlives_a_service_that_flaps() {
+        let events = Events::default();
+        let change = |subject: &str| Happened {
+            kind: Kind::Change,
+            ..happened(subject)
+        };
+        events.add(change("first"));
+        for at in 0..KEPT + 10 {
+            events.add(happened(at.to_string()));
+        }
+        events.add(change("last"));
+        events.add(happened("after that"));
+        let all = events.read(Some(0), MOST);
+        assert_eq!(all.events.len(), KEPT + 2);
+        assert!(all.missed && numbers(&all).is_sorted());
+        let [first, .., last, _] = &all.events[..] else {
+            panic!("too few")
+        };
+        assert_eq!((&*first.what.subject, first.number), ("first", 1));
+        assert_eq!(last.what.subject, "last");
+        // Whoever has read past what was dropped misses nothing.
+        assert!(!events.read(Some(12), 1).missed);
+        assert!(events.read(Some(11), 1).missed);
+        for _ in 0..=KEPT {
+            events.add(change("more"));
+        }
+        let all = events.read(Some(0), MOST);
+        assert_eq!(all.events.len(), MOST);
     }
 
     #[test]

@@ -274,7 +274,7 @@ pub struct Watch {
 /// Which events to show.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Look {
-    /// The newest so many; the agent keeps a thousand
+    /// The newest so many; the agent keeps a thousand, and as many changes
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub limit: usize,
     /// Go on with what happens, until interrupted

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::admin::{
     compose::age,
-    events::{Event, EventList},
+    events::{Event, EventList, MOST},
     text::{self, visible_json},
 };
 
@@ -119,5 +119,3 @@ pub(super) fn rows(list: &EventList) -> Rows<8> {
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
-/// As many as are kept.
-const MOST: usize = 1000;

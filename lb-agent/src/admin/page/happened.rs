@@ -12,7 +12,7 @@ pub(super) fn section(list: &EventList, now_unix: u64) -> Markup {
         @if list.events.is_empty() {
             p { "Nothing yet: the agent has just started." }
         } @else {
-            p { "The newest first, of the thousand that are kept. " code { "lb-agent events --follow" } " shows them as they happen." }
+            p { "The newest first, of those that are kept. " code { "lb-agent events --follow" } " shows them as they happen." }
             div.scroll tabindex="0" role="region" aria-label="What happened" {
                 table.events {
                     thead {
