@@ -147,6 +147,18 @@ impl<'t> Table<'t> {
         })
     }
 
+    /// A list of whole numbers, if the key is there.
+    pub(crate) fn integers(
+        &mut self,
+        reader: &mut Reader,
+        key: &'static str,
+    ) -> Option<Lined<Vec<i64>>> {
+        self.take_as(reader, key, "a list of whole numbers", |value| {
+            let items = value.as_array()?.iter();
+            items.map(|item| integer(item.get_ref())).collect()
+        })
+    }
+
     /// A string, or a list of strings, if the key is there.
     pub(crate) fn one_or_more(
         &mut self,

@@ -26,7 +26,7 @@ pub(super) enum Actor {
     Local {
         /// The user of the process at the other end.
         uid: u32,
-        /// Whether that is root or the agent's own user.
+        /// Whether that is root, the agent's own user, or one of `[admin] allow_uids`.
         allowed: bool,
     },
     /// Over TCP.
@@ -102,7 +102,8 @@ impl fmt::Display for Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error(
-        "only root and the user that the agent runs as may use this socket: run the command as one of them"
+        "only root, the user that the agent runs as and those of `[admin] allow_uids` may use this socket: run the \
+         command as one of them"
     )]
     ForeignUser,
     #[error("a request needs exactly one valid Host")]

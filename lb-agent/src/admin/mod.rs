@@ -37,7 +37,7 @@ pub(crate) mod trace;
 mod vips;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -99,6 +99,8 @@ pub struct Config {
     pub step: Duration,
     /// Who reads it under these names.
     pub published: Published,
+    /// The users who may use the unix socket, beside root and the agent's own.
+    pub allow_uids: BTreeSet<u32>,
     /// Whether single backends have metrics of their own.
     pub per_backend: bool,
     /// Where metrics are pushed to; `None` pushes none.
@@ -222,6 +224,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let token = token(&config, &tcp)?;
+    let allow_uids = config.allow_uids.clone();
     let pusher = pusher(&config)?;
     if let Some(pusher) = &pusher {
         inputs.components.push(pusher.line());
@@ -242,7 +245,7 @@ pub async fn run(
     let own_uid = nix::unistd::geteuid().as_raw();
     let actor = move |stream: &UnixStream, _| {
         let uid = stream.peer_cred().ok()?.uid();
-        let allowed = uid == 0 || uid == own_uid;
+        let allowed = uid == 0 || uid == own_uid || allow_uids.contains(&uid);
         Some(Actor::Local { uid, allowed })
     };
     serving.spawn(serve::serve(unix, router.clone(), actor, stop.clone()));

@@ -1,4 +1,4 @@
-//! The unix socket of the command line: made for root and the agent's own user only.
+//! The unix socket of the command line: made for root and the agent's own user, or for whoever the stage then lets in.
 
 use std::{
     fs, io,
@@ -37,11 +37,12 @@ pub enum SocketError {
     },
 }
 
-/// Listens at `path`, in place of a socket that nobody answers any more.
+/// Listens at `path`, in place of a socket that nobody answers any more. Only root and the agent's own user can connect,
+/// unless `others` may; who they are is checked at each connection.
 ///
 /// # Errors
 /// When another agent answers there, or the socket cannot be made.
-pub fn bind_socket(path: &Path) -> Result<UnixListener, SocketError> {
+pub fn bind_socket(path: &Path, others: bool) -> Result<UnixListener, SocketError> {
     let failed = |source| SocketError::Make {
         path: path.to_owned(),
         source,
@@ -71,7 +72,8 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener, SocketError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     // Until here another user could have connected; the peer's user is checked at each request.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let mode = if others { 0o666 } else { 0o600 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
 }
 
@@ -93,18 +95,27 @@ mod tests {
     fn the_socket_is_private_and_its_folder_is_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/lb/admin.sock");
-        let _listener = bind_socket(&path).unwrap();
+        let _listener = bind_socket(&path, false).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
+    }
+
+    #[test]
+    fn others_can_connect_where_some_of_them_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let _listener = bind_socket(&path, true).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o666);
     }
 
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
-        drop(bind_socket(&path).unwrap());
-        let _live = bind_socket(&path).unwrap();
-        let error = bind_socket(&path).unwrap_err();
+        drop(bind_socket(&path, false).unwrap());
+        let _live = bind_socket(&path, false).unwrap();
+        let error = bind_socket(&path, false).unwrap_err();
         assert!(matches!(error, SocketError::Taken { .. }), "{error}");
     }
 
@@ -113,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "x").unwrap();
-        let error = bind_socket(&path).unwrap_err();
+        let error = bind_socket(&path, false).unwrap_err();
         assert!(matches!(error, SocketError::NotASocket { .. }), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "x");
     }
@@ -122,10 +133,10 @@ mod tests {
     fn a_dead_name_is_removed_and_a_successor_s_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
-        drop(bind_socket(&path).unwrap());
+        drop(bind_socket(&path, false).unwrap());
         remove_dead(&path);
         assert!(!path.exists());
-        let _successor = bind_socket(&path).unwrap();
+        let _successor = bind_socket(&path, false).unwrap();
         remove_dead(&path);
         assert!(path.exists());
     }

@@ -40,7 +40,7 @@ pub(crate) enum ClientError {
     )]
     NotThere { socket: PathBuf },
     #[error(
-        "may not use {}: run this as root or as the user that the agent runs as",
+        "may not use {}: run this as root, as the user that the agent runs as, or as one of `[admin] allow_uids`",
         socket.display()
     )]
     NotAllowed { socket: PathBuf },

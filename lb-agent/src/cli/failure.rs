@@ -90,7 +90,9 @@ mod tests {
             (
                 ClientError::NotAllowed { socket: socket() }.into(),
                 "may not use /run/lb/admin.sock",
-                Some("run this as root or as the user that the agent runs as"),
+                Some(
+                    "run this as root, as the user that the agent runs as, or as one of `[admin] allow_uids`",
+                ),
             ),
             (
                 Failure::Ended,

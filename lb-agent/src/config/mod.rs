@@ -22,7 +22,7 @@ pub mod table;
 mod uninstall;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -231,6 +231,8 @@ pub struct Admin {
     pub names: Vec<String>,
     /// Who reads under these names.
     pub published: Published,
+    /// The users who may use the admin socket, beside root and the agent's own.
+    pub allow_uids: BTreeSet<u32>,
 }
 
 /// What becomes of metrics beside being read.

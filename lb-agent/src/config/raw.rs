@@ -166,6 +166,7 @@ raw_config! {
     admin_token_file: String,
     admin_names: Vec<String>,
     admin_published: String,
+    admin_allow_uids: Vec<i64>,
     metrics_per_backend: bool,
     otlp: (),
     otlp_endpoint: String,
@@ -351,6 +352,7 @@ impl RawConfig {
             raw.admin_token_file = keys.string(admin, "token_file");
             raw.admin_names = keys.strings(admin, "names");
             raw.admin_published = keys.string(admin, "published");
+            raw.admin_allow_uids = keys.integers(admin, "allow_uids");
         });
         keys.table(&mut root, "metrics", |keys, metrics| {
             raw.metrics_per_backend = keys.boolean(metrics, "per_backend");
@@ -521,6 +523,11 @@ impl Keys {
 
     fn boolean(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<bool>> {
         let lined = table.boolean(&mut self.reader, key);
+        self.lined(lined)
+    }
+
+    fn integers(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<Vec<i64>>> {
+        let lined = table.integers(&mut self.reader, key);
         self.lined(lined)
     }
 

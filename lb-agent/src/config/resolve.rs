@@ -1,7 +1,7 @@
 //! From what was typed to what holds. Every mistake is gathered; nothing is guessed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -241,8 +241,34 @@ fn admin(raw: &RawConfig, judge: &mut Judge<'_>) -> Admin {
         token_file,
         names: judge.list(&raw.admin_names, Vec::new(), domain),
         published: judge.text(&raw.admin_published, Published::Token, published),
+        allow_uids: uids(&raw.admin_allow_uids, judge),
     }
 }
+
+fn uids(given: &Option<Given<Vec<i64>>>, judge: &mut Judge<'_>) -> BTreeSet<u32> {
+    let mut uids = BTreeSet::new();
+    let Some(given) = given else {
+        return uids;
+    };
+    for &uid in &given.value {
+        match u32::try_from(uid) {
+            // The kernel's word for whoever has no number here.
+            Ok(OVERFLOW_UID) => judge.wrong(
+                given,
+                &format!("`{uid}` is every user of other user namespaces; give the user a number of its own"),
+            ),
+            Err(_) | Ok(u32::MAX) => judge.wrong(
+                given,
+                &format!("`{uid}` is no user's number; `id -u NAME` tells it"),
+            ),
+            Ok(uid) => drop(uids.insert(uid)),
+        }
+    }
+    uids
+}
+
+/// The user that the kernel names in the place of one who has no number in this user namespace.
+const OVERFLOW_UID: u32 = 65534;
 
 fn dns(raw: &RawConfig, pools: Pools, judge: &mut Judge<'_>) -> Dns {
     let (own, twin) = (pools.own(), pools.twin(pools.own()));

@@ -98,6 +98,11 @@ impl Config {
                 &["admin_published"],
                 json!(admin.published),
             ),
+            row(
+                "admin.allow_uids",
+                &["admin_allow_uids"],
+                json!(admin.allow_uids),
+            ),
         ]);
         rows.extend(metrics(&self.metrics));
         rows.extend([

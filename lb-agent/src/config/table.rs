@@ -162,6 +162,7 @@ pub const SECTIONS: &[Section] = &[
         setting("token_file", "a file", Words("a token of the agent's own"), "the token for changes; needed beyond loopback"),
         setting("names", "names", Value("[]"), "host names that the page answers to").flag("--admin-name NAME").variables(&["LB_ADMIN_NAMES"]),
         setting("published", "`token`, `open`", Value("\"token\""), "who reads the page under these names and through proxies").flag("--admin-published RULE").variables(&["LB_ADMIN_PUBLISHED"]),
+        setting("allow_uids", "numbers of users", Value("[]"), "who may use the admin socket beside root and the agent's own user"),
     ] },
     Section { table: "metrics", settings: &[
         setting("per_backend", "`true`, `false`", Value("false"), "gives single backends [metrics](operations.md#of-single-backends) of their own"),

@@ -73,7 +73,7 @@ impl Listeners {
             front,
             front_tls,
             admin,
-            admin_socket: admin::bind_socket(&config.socket)?,
+            admin_socket: admin::bind_socket(&config.socket, !config.admin.allow_uids.is_empty())?,
             dns_udp,
             dns_tcp,
         })

@@ -472,6 +472,7 @@ pub(super) fn admin_config(config: &Config) -> admin::Config {
         names: config.admin.names.clone(),
         step: admin::STEP,
         published: config.admin.published,
+        allow_uids: config.admin.allow_uids.clone(),
         per_backend: config.metrics.per_backend,
         otlp: config.metrics.otlp.clone(),
     }

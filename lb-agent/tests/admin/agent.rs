@@ -79,7 +79,7 @@ impl Agent {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/admin.sock");
-        let unix = admin::bind_socket(&socket).unwrap();
+        let unix = admin::bind_socket(&socket, false).unwrap();
         let address = tcp.local_addr().unwrap();
         let (snapshots, snapshots_in) = watch::channel(Some(Arc::new(snapshot)));
         let (clients, clients_in) = watch::channel(None);
@@ -142,6 +142,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let stage = tokio::spawn(admin::run(config, unix, vec![tcp], inputs, stop.clone()));
         let mut agent = Self {
+            allow_uids: Default::default(),
             address,
             socket,
             token: String::new(),

@@ -172,7 +172,7 @@ async fn an_agent_that_hangs_fails_the_health_check_within_two_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     // Connects are taken by the kernel, and nobody ever answers.
-    let _mute = admin::bind_socket(&socket).unwrap();
+    let _mute = admin::bind_socket(&socket, false).unwrap();
     tokio::time::pause();
     let start = tokio::time::Instant::now();
     let (exit, _, err) = ask_at(socket, Output::Table, Ask::Healthcheck).await;
@@ -188,7 +188,7 @@ async fn an_agent_that_is_not_there_is_named_with_the_remedy() {
     let socket = dir.path().join("admin.sock");
     let asked = || ask_at(socket.clone(), Output::Table, Ask::Status);
     let missing = asked().await;
-    drop(admin::bind_socket(&socket).unwrap());
+    drop(admin::bind_socket(&socket, false).unwrap());
     let dead = asked().await;
     for (exit, out, err) in [missing, dead] {
         assert_eq!((exit, out.as_str()), (Exit::Failed, ""));

@@ -316,7 +316,7 @@ async fn the_api_gives_null_for_what_is_not_known() {
 async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let unix = admin::bind_socket(&dir.path().join("admin.sock")).unwrap();
+    let unix = admin::bind_socket(&dir.path().join("admin.sock"), false).unwrap();
     let inputs = Inputs::unconnected(no_sockets());
     let config = Config {
         state_dir: dir.path().to_owned(),
@@ -344,6 +344,7 @@ async fn a_request_in_flight_is_answered_when_the_agent_stops() {
     status(&agent.get("/healthz").await, 200);
     agent.stop.cancel();
     stream.write_all(b"\r\n").await.unwrap();
+        allow_uids: Default::default(),
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     status(&answer, 200);

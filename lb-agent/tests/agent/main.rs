@@ -16,6 +16,7 @@ mod former;
 #[expect(dead_code, reason = "the tests of Consul use the rest")]
 mod support;
 
+mod allowed;
 mod appearance;
 mod bad_entries;
 mod bad_start;

@@ -157,6 +157,7 @@ fn a_file_of_services_is_all_that_must_be_given() {
     assert_eq!(config.front.limits, none);
     assert_eq!(config.admin.listen, "127.0.0.1:9180".parse().unwrap());
     assert_eq!(config.admin.published, Published::Token);
+    assert_eq!(config.admin.allow_uids, [].into());
     let both = ["198.18.0.1:53", "[fd62:6c62:76:1::1]:53"];
     assert_eq!(config.dns.listen, both.map(|it| it.parse().unwrap()));
     assert_eq!(config.vip.pool6.to_string(), "fd62:6c62:76:1::/64");
@@ -242,6 +243,7 @@ fn every_key_of_the_file_has_its_effect() {
             token_file = "/f"
             names = ["Page.Example.org"]
             published = "open"
+            allow_uids = [1000, 1000, 0x3e9]
             [dns]
             enabled = false
             listen = ["127.0.0.1:5353"]
@@ -335,6 +337,7 @@ fn every_key_of_the_file_has_its_effect() {
     assert_eq!(config.admin.token_file, Some(PathBuf::from("/f")));
     assert_eq!(config.admin.names, ["page.example.org"]);
     assert_eq!(config.admin.published, Published::Open);
+    assert_eq!(config.admin.allow_uids, [1000, 1001].into());
     assert_eq!(config.vip.pool6.to_string(), "fd77::/80");
     let allow = ["192.0.2.0/24", "2001:db8::/32"];
     assert_eq!(config.dns.allow, allow.map(|it| it.parse().unwrap()));
@@ -490,6 +493,21 @@ fn a_wrong_key_of_the_access_log_is_told_with_its_remedy() {
     wrong("slower_than = \"slow\"", "500ms");
     wrong("headers = [\"a b\"]", "X-Tenant");
     wrong("redact = [\"\"]", "X-Tenant");
+}
+
+#[test]
+fn a_wrong_user_of_the_socket_is_told_with_its_remedy() {
+    let wrong = |uids: &str, part: &str| {
+        let text = format!("[admin]\nallow_uids = {uids}\n");
+        World::new()
+            .toml(&text)
+            .wrong(&[("/etc/lb/lb.toml:2", part)]);
+    };
+    wrong("[-1]", "`-1` is no user's number; `id -u NAME` tells it");
+    wrong("[1000, 4294967295]", "`4294967295` is no user's number");
+    wrong("[65534]", "give the user a number of its own");
+    wrong("[\"root\"]", "`allow_uids` must be a list of whole numbers");
+    wrong("1000", "`allow_uids` must be a list of whole numbers");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::process::CommandExt as _,
     process::Command,
 };
 
@@ -143,6 +144,19 @@ impl World {
             .arg("--socket")
             .arg(self.path("admin.sock"))
             .args(arguments)
+            .output()
+            .unwrap();
+        Asked::of(&output)
+    }
+
+    /// The same by the user `uid` of this host.
+    pub(crate) fn ask_as(&self, uid: u32, arguments: &[&str]) -> Asked {
+        let output = Command::new(BINARY)
+            .arg("--socket")
+            .arg(self.path("admin.sock"))
+            .args(arguments)
+            .uid(uid)
+            .gid(uid)
             .output()
             .unwrap();
         Asked::of(&output)
