@@ -1,14 +1,14 @@
-//! Makes the [`Snapshot`]: what the sources say, the VIPs, our own probes' verdicts and the operators' drains
+//! Makes the [`Snapshot`]: what the sources say, the VIPs, our own probes' verdicts and the operators' orders
 //! in one value, of which everything downstream is a function.
 //!
 //! Before a source has answered only that is published, as an incomplete snapshot without a service: unknown is
 //! never empty. The first
-//! change is published at once and what follows within a short window in one piece. The stage owns the drains.
+//! change is published at once and what follows within a short window in one piece. The stage owns the orders.
 
 mod compose;
-mod drains;
 mod journal;
 mod known;
+mod orders;
 mod ramps;
 
 use std::{
@@ -29,21 +29,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use compose::{Facts, assemble};
-pub use drains::Drain;
 pub use ramps::Percents;
 
 use crate::{
     admin::Events,
     catalog::{Problem, SourceState},
     cpu,
-    drain::{DrainOutcome, DrainRequest},
     health::Verdicts,
+    order::{Order, OrderOutcome, OrderRequest, Orders},
     snapshot::Snapshot,
     vip::{Names, Vips},
 };
 use compose::{Last, compose};
-use drains::Drains;
 use known::Known;
+use orders::Standing;
 use ramps::Ramps;
 
 /// What the stage reads.
@@ -55,7 +54,7 @@ pub struct Inputs {
     /// What our own probes say.
     pub verdicts: watch::Receiver<Arc<Verdicts>>,
     /// What operators ask for.
-    pub drains: mpsc::Receiver<DrainRequest>,
+    pub orders: mpsc::Receiver<OrderRequest>,
     /// The containers of this host that are known to be ending or gone, by their full ids.
     pub departed: watch::Receiver<Arc<BTreeSet<String>>>,
     /// What other stages found wrong.
@@ -73,16 +72,16 @@ pub struct Outputs {
     pub events: Events,
 }
 
-/// Publishes snapshots until `stop`. `state_dir` keeps the drains.
+/// Publishes snapshots until `stop`. `state_dir` keeps the orders.
 pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: CancellationToken) {
-    let drains = Drains::load(state_dir).await;
+    let standing = Standing::load(state_dir).await;
     let mut stage = Stage {
         heard: None,
         known: Known::default(),
         changed: BTreeSet::new(),
         facts: None,
         since: SystemTime::now(),
-        drains,
+        standing,
         ramps: Ramps::default(),
         next_step: None,
         cost: Duration::ZERO,
@@ -92,7 +91,7 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
         mut sources,
         mut vips,
         mut verdicts,
-        drains: mut requests,
+        orders: mut requests,
         mut departed,
         mut problems,
     } = inputs;
@@ -106,14 +105,14 @@ pub async fn run(state_dir: PathBuf, inputs: Inputs, outputs: Outputs, stop: Can
             stage.learn(&mut sources).await;
         }
         if let Some(vips) = vips.borrow_and_update().clone() {
-            let mut found = stage.drains.problems.clone();
+            let mut found = stage.standing.problems.clone();
             for problems in &mut problems {
                 found.extend_from_slice(&problems.borrow_and_update());
             }
             let facts = Facts {
                 vips,
                 verdicts: verdicts.borrow_and_update().clone(),
-                drains: stage.drains.set.clone(),
+                orders: stage.standing.orders.clone(),
                 departed: departed.borrow_and_update().clone(),
                 ramps: Arc::default(),
                 problems: found,
@@ -178,7 +177,7 @@ struct Stage {
     facts: Option<Facts>,
     /// When the sources said what is known.
     since: SystemTime,
-    drains: Drains,
+    standing: Standing,
     ramps: Ramps,
     /// When the next backend under slow start gets more of its share.
     next_step: Option<Instant>,
@@ -204,10 +203,10 @@ impl Stage {
         self.since = SystemTime::now();
         if self.known.answered() {
             let left = cpu::measured(&mut self.cost, || {
-                drains::after_leaving(&self.drains.set, self.known.catalog())
+                orders::after_leaving(&self.standing.orders, self.known.catalog())
             });
-            if let Err(error) = self.drains.store(left).await {
-                warn!(error, "drains of instances that left are kept");
+            if let Err(error) = self.standing.store(left).await {
+                warn!(error, "orders for instances that left are kept");
             }
         }
         if states.values().all(|it| it.catalog.is_none()) {
@@ -249,8 +248,8 @@ impl Stage {
     /// Puts the newest snapshot into the channel; wakes its readers only if something is to be done.
     fn publish(&mut self, mut facts: Facts) {
         let now = Instant::now();
-        // Whoever changed the drains waits for the next number, also where the change was undone meanwhile.
-        let awaited = !self.shows_drains(&facts.drains);
+        // Whoever gave an order waits for the next number, also where the change was undone meanwhile.
+        let awaited = !self.shows(&facts.orders);
         facts.ramps = Arc::new(self.ramps.percents(now));
         let before = self.outputs.snapshots.borrow().clone();
         let last = self.facts.as_ref().zip(before.as_deref());
@@ -296,37 +295,38 @@ impl Stage {
         });
     }
 
-    /// Whether the last snapshot was made of these drains.
-    fn shows_drains(&self, drains: &Arc<BTreeSet<Drain>>) -> bool {
+    /// Whether the last snapshot was made of these orders.
+    fn shows(&self, orders: &Arc<Orders>) -> bool {
         let facts = self.facts.as_ref();
-        facts.is_some_and(|facts| Arc::ptr_eq(&facts.drains, drains))
+        facts.is_some_and(|facts| Arc::ptr_eq(&facts.orders, orders))
     }
 
-    /// Answers an operator; whether the drains changed.
-    async fn answer(&mut self, request: DrainRequest) -> bool {
-        let before = self.drains.set.clone();
-        let answer = self.drain(&request).await;
+    /// Answers an operator; whether the orders changed.
+    async fn answer(&mut self, request: OrderRequest) -> bool {
+        let before = self.standing.orders.clone();
+        let answer = self.obey(&request).await;
         if let Ok(outcome) = &answer {
-            let (service, draining) = (&request.service, outcome.draining);
+            let (service, mode) = (&request.service, request.mode.as_str());
+            let deadline = request.deadline;
             for instance in &outcome.matched {
-                info!(%service, %instance, draining, "drain changed by an operator");
+                info!(%service, %instance, mode, ?deadline, "ordered by an operator");
             }
         }
         // Whoever asked may have gone meanwhile.
         let _ = request.reply.send(answer);
-        self.drains.set != before
+        self.standing.orders != before
     }
 
-    async fn drain(&mut self, request: &DrainRequest) -> Result<DrainOutcome, String> {
+    async fn obey(&mut self, request: &OrderRequest) -> Result<OrderOutcome, String> {
         let wanted = (&*request.service, request.backend.as_deref());
-        let catalog = self.known.catalog();
-        let (set, matched) =
-            drains::after_request(&self.drains.set, catalog, wanted, request.undo)?;
-        self.drains.store(set).await?;
-        let shown = self.shows_drains(&self.drains.set);
-        Ok(DrainOutcome {
+        let order = Order::new(request.mode, request.deadline, SystemTime::now());
+        let (catalog, standing) = (self.known.catalog(), &self.standing.orders);
+        let (orders, matched) = orders::after_request(standing, catalog, wanted, order)?;
+        self.standing.store(orders).await?;
+        let shown = self.shows(&self.standing.orders);
+        Ok(OrderOutcome {
             matched,
-            draining: !request.undo,
+            order,
             snapshot: number(self.outputs.snapshots.borrow().as_deref()) + u64::from(!shown),
         })
     }

@@ -19,7 +19,6 @@ pub mod dns;
 pub mod docker;
 pub mod doctor;
 pub mod document;
-pub mod drain;
 pub mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -31,6 +30,7 @@ pub mod maglev;
 pub mod maps;
 pub mod network;
 pub mod options;
+pub mod order;
 pub mod plan;
 pub mod programs;
 pub mod reconcile;

@@ -22,7 +22,7 @@ use crate::catalog::{Instance, InstanceKey, Problem};
 pub use access::{Access, Client, Rule};
 use front::FrontSetting;
 pub(crate) use front::is_list;
-pub(crate) use value::{dotted, is_dns_name, parse_duration, parse_size};
+pub(crate) use value::{LONGEST, dotted, is_dns_name, parse_duration, parse_size};
 
 /// What a service's registrations ask for, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -1,4 +1,4 @@
-//! The catalog with everything the agent adds to it: VIPs, its own health verdicts, drains, problems.
+//! The catalog with everything the agent adds to it: VIPs, its own health verdicts, orders, problems.
 //!
 //! One immutable value, made by [`crate::assemble`]; the maps, the routes of the front, the names of the
 //! resolver and every report are pure functions of it.
@@ -18,6 +18,7 @@ use crate::{
     catalog::{Check, InstanceKey, Problem, Reach, SourceHealth},
     cow_map::{self, CowMap, Difference},
     options::{Local, Options},
+    order::{Mode, Order},
 };
 
 /// Everything the agent knows at one moment.
@@ -278,8 +279,8 @@ pub struct Backend {
     pub checks: Vec<Check>,
     /// Level 1: what our own probes say.
     pub probe: Probe,
-    /// Whether an operator drains it; it takes no new flow meanwhile.
-    pub draining: bool,
+    /// What an operator ordered of it.
+    pub order: Order,
     /// Whether its container, which runs on this host, is ending or gone.
     pub leaving: bool,
     /// The percent of its share that it has under slow start; [`FULL`] for most.
@@ -344,9 +345,9 @@ pub enum State {
     ConsulWarning,
     /// A check of the source fails.
     ConsulCritical,
-    /// Taken out in the source: established flows live on.
+    /// Taken out in the source: established flows live on until a deadline. Or here by an operator: they are cut.
     Maintenance,
-    /// Taken out here by an operator: established flows live on.
+    /// Taken out here by an operator: established flows live on until a deadline.
     Draining,
     /// Its container is ending: established flows live on.
     Leaving,
@@ -392,7 +393,7 @@ impl Backend {
                 error: None,
                 took: None,
             },
-            draining: false,
+            order: Order::default(),
             leaving: false,
             ramp: FULL,
         }
@@ -412,8 +413,10 @@ impl Backend {
         if self.leaving {
             return State::Leaving;
         }
-        if self.draining {
-            return State::Draining;
+        match self.order.mode {
+            Mode::Drain => return State::Draining,
+            Mode::Maintenance => return State::Maintenance,
+            Mode::Ready => {}
         }
         match (self.source, self.probe.state) {
             (SourceHealth::Maintenance, _) => State::Maintenance,
@@ -501,7 +504,10 @@ mod tests {
         let ramps = backends.iter().map(|&(_, ramp)| ramp);
         for (n, (backend, ramp)) in service.backends.values_mut().zip(ramps).enumerate() {
             backend.ramp = ramp;
-            backend.draining = n >= usable;
+            backend.order.mode = match n >= usable {
+                true => Mode::Drain,
+                false => Mode::Ready,
+            };
         }
         let shares: Vec<u16> = service.shares().map(|(_, _, share)| share).collect();
         assert_eq!(shares, expect);

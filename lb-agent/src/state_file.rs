@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    ops::RangeInclusive,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -48,6 +49,18 @@ pub enum Error {
 ///
 /// When the file cannot be read, or is damaged; then it is set aside.
 pub fn load<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, Error> {
+    load_any(path, version..=version)
+}
+
+/// The same of a value whose type reads what the former of these versions left, too.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_any<T: DeserializeOwned>(
+    path: &Path,
+    versions: RangeInclusive<u32>,
+) -> Result<Option<T>, Error> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -57,9 +70,10 @@ pub fn load<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>,
         }
     };
     let why = match serde_json::from_slice::<Version>(&text) {
-        Ok(found) if found.version != version => format!(
-            "it has version {}, this agent writes {version}",
-            found.version
+        Ok(found) if !versions.contains(&found.version) => format!(
+            "it has version {}, this agent writes {}",
+            found.version,
+            versions.end()
         ),
         Ok(_) => match serde_json::from_slice::<Envelope<T>>(&text) {
             Ok(envelope) => return Ok(Some(envelope.value)),
@@ -129,7 +143,7 @@ struct Version {
 mod tests {
     use std::fs;
 
-    use super::{Error, load, save};
+    use super::{Error, load, load_any, save};
 
     #[test]
     fn what_is_saved_is_loaded_and_the_absent_is_none() {
@@ -162,6 +176,20 @@ mod tests {
             assert_eq!(fs::read_to_string(aside).unwrap(), text);
             assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_former_version_is_read_where_it_is_asked_for_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        save(&path, 2, &[1]).unwrap();
+        assert_eq!(load_any::<Vec<u8>>(&path, 1..=3).unwrap(), Some(vec![1]));
+        let error = load_any::<Vec<u8>>(&path, 3..=4).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("it has version 2, this agent writes 4")
+        );
     }
 
     #[test]

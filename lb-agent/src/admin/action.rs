@@ -1,4 +1,4 @@
-//! Changes: the drain.
+//! Changes: what is ordered of instances.
 
 use std::time::Duration;
 
@@ -20,12 +20,14 @@ use tokio::{
 use super::{
     Follower,
     audit::{self, Deed},
+    compose::unix,
     guard::{Access, Actor},
-    report::{DrainAnswer, DrainOrder, Refused},
+    report::{Refused, StateAnswer, StateOrder},
     router::Desk,
 };
 use crate::{
-    drain::{DrainOutcome, DrainRequest},
+    options::LONGEST,
+    order::{Mode, OrderOutcome, OrderRequest},
     snapshot::Snapshot,
 };
 
@@ -66,17 +68,34 @@ impl Counts {
     }
 }
 
-/// `POST /api/v1/drain`. Answered when it is in force; if that takes too long, with 202 and where it is not.
-pub(super) async fn drain(
+/// `POST /api/v1/instances/state`. Answered when it is in force; if that takes too long, with 202 and where it is not.
+pub(super) async fn order(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
-    order: Result<Json<DrainOrder>, axum::extract::rejection::JsonRejection>,
+    order: Result<Json<StateOrder>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
     let order = match order {
         Ok(Json(order)) => order,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
+    if let Err(wrong) = judge(&order) {
+        return refused(StatusCode::UNPROCESSABLE_ENTITY, wrong);
+    }
     to_the_end(carry_out(desk, access, order)).await
+}
+
+/// Whether the deadline is one.
+fn judge(order: &StateOrder) -> Result<(), String> {
+    match (order.mode, order.deadline_seconds) {
+        (Mode::Ready, Some(_)) => {
+            Err("`deadline_seconds` is for drain and maintenance: leave it out".to_owned())
+        }
+        (_, Some(seconds)) if seconds > LONGEST.as_secs() => Err(format!(
+            "`deadline_seconds` is at most {}: a day",
+            LONGEST.as_secs()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Goes on when who asked leaves: what was ordered is kept and told.
@@ -85,18 +104,11 @@ pub(super) async fn to_the_end(work: impl Future<Output = Response> + Send + 'st
     done.unwrap_or_else(|_| Failed::Silent.answer())
 }
 
-async fn carry_out(desk: Desk, access: Access, order: DrainOrder) -> Response {
-    let action = if order.undo { "undrain" } else { "drain" };
+async fn carry_out(desk: Desk, access: Access, order: StateOrder) -> Response {
     let until = Instant::now() + PATIENCE;
     let before = desk.snapshots.borrow().clone();
-    let outcome = ask(&desk.drains, &order, until).await;
-    keep(
-        &desk,
-        &access,
-        action,
-        &order,
-        (before.as_deref(), &outcome),
-    );
+    let outcome = ask(&desk.orders, &order, until).await;
+    keep(&desk, &access, &order, (before.as_deref(), &outcome));
     match outcome {
         Ok(outcome) => {
             let not_yet_in = await_force(desk.followers, outcome.snapshot, until).await;
@@ -105,10 +117,11 @@ async fn carry_out(desk: Desk, access: Access, order: DrainOrder) -> Response {
             } else {
                 StatusCode::ACCEPTED
             };
-            let answer = DrainAnswer {
+            let answer = StateAnswer {
                 service: order.service,
                 matched: outcome.matched,
-                draining: outcome.draining,
+                mode: outcome.order.mode,
+                cut_unix: outcome.order.until.map(unix),
                 not_yet_in,
             };
             (status, Json(answer)).into_response()
@@ -117,21 +130,20 @@ async fn carry_out(desk: Desk, access: Access, order: DrainOrder) -> Response {
     }
 }
 
-/// Keeps what became of a drain, with the states of its instances.
+/// Keeps what became of an order, with the states of its instances.
 fn keep(
     desk: &Desk,
     access: &Access,
-    action: &'static str,
-    order: &DrainOrder,
-    (before, outcome): (Option<&Snapshot>, &Result<DrainOutcome, Failed>),
+    order: &StateOrder,
+    (before, outcome): (Option<&Snapshot>, &Result<OrderOutcome, Failed>),
 ) {
     let service = before.and_then(|it| audit::service(it, &order.service));
-    let states = |outcome: &DrainOutcome, draining| {
+    let states = |outcome: &OrderOutcome, order| {
         let (_, service) = service?;
-        Some(audit::states(service, &outcome.matched, draining))
+        Some(audit::states(service, &outcome.matched, order))
     };
     let deed = Deed {
-        action,
+        action: order.mode.as_str(),
         object: match &order.backend {
             None => format!("service {}", order.service),
             Some(backend) => format!("instance {backend} of service {}", order.service),
@@ -139,8 +151,12 @@ fn keep(
         before: outcome.as_ref().ok().and_then(|it| states(it, None)),
     };
     let after = outcome.as_ref().map(|it| {
-        let states = states(it, Some(it.draining));
-        states.unwrap_or_else(|| format!("{} instances", it.matched.len()))
+        let states = states(it, Some(it.order));
+        let states = states.unwrap_or_else(|| format!("{} instances", it.matched.len()));
+        match order.deadline_seconds {
+            None => states,
+            Some(seconds) => format!("{states}; flows are cut after {seconds} s"),
+        }
     });
     audit::keep(desk, access, deed, after);
 }
@@ -185,19 +201,20 @@ async fn await_force(followers: Vec<Follower>, number: u64, until: Instant) -> V
 }
 
 async fn ask(
-    drains: &mpsc::Sender<DrainRequest>,
-    order: &DrainOrder,
+    orders: &mpsc::Sender<OrderRequest>,
+    order: &StateOrder,
     until: Instant,
-) -> Result<DrainOutcome, Failed> {
+) -> Result<OrderOutcome, Failed> {
     let (reply, answer) = oneshot::channel();
-    let request = DrainRequest {
+    let request = OrderRequest {
         service: order.service.clone(),
         backend: order.backend.clone(),
-        undo: order.undo,
+        mode: order.mode,
+        deadline: order.deadline_seconds.map(Duration::from_secs),
         reply,
     };
     let asked = async {
-        drains.send(request).await.ok()?;
+        orders.send(request).await.ok()?;
         answer.await.ok()
     };
     match timeout_at(until, asked).await {
@@ -224,7 +241,7 @@ pub(super) fn nothing_known() -> Response {
     refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }
 
-/// For the stage that owns drains to answer, and for what it says to be in force. The command waits a little longer.
+/// For the stage that keeps orders to answer, and for what it says to be in force. The command waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -236,7 +253,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_is_in_force_when_everybody_follows_its_snapshot_and_who_is_late_is_named() {
+    async fn an_order_is_in_force_when_everybody_follows_its_snapshot_and_who_is_late_is_named() {
         let until = Instant::now() + PATIENCE;
         let (maps_in, maps) = watch::channel(Some(6));
         let (front_in, front) = watch::channel(None);

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     catalog::InstanceKey,
+    order::Order,
     snapshot::{Service, ServiceName, Snapshot},
 };
 
@@ -65,15 +66,11 @@ pub(super) fn service<'s>(
     found.map(|(name, service)| (name, &**service))
 }
 
-/// How these instances of `service` are, or would be if `draining` were as said.
-pub(super) fn states(
-    service: &Service,
-    instances: &[InstanceKey],
-    draining: Option<bool>,
-) -> String {
+/// How these instances of `service` are, or would be by this `order`.
+pub(super) fn states(service: &Service, instances: &[InstanceKey], order: Option<Order>) -> String {
     let state = |key: &InstanceKey| {
         let mut backend = service.backends.get(key)?.clone();
-        backend.draining = draining.unwrap_or(backend.draining);
+        backend.order = order.unwrap_or(backend.order);
         Some(format!("{key} {}", backend.state().as_str()))
     };
     let states = instances.iter().take(TOLD).filter_map(state);

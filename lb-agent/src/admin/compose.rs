@@ -85,7 +85,7 @@ pub(crate) fn age(now_unix: u64, then_unix: u64) -> Duration {
     Duration::from_secs(now_unix.saturating_sub(then_unix))
 }
 
-fn unix(time: SystemTime) -> u64 {
+pub(super) fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
@@ -118,6 +118,16 @@ fn cuts(material: &Material<'_>) -> Vec<Cut> {
         },
     })
     .collect()
+}
+
+/// When the flows to an instance are cut.
+fn cut(removal: &removal::Status, service: &ServiceName, key: &InstanceKey) -> Option<SystemTime> {
+    // As nearly always.
+    if removal.cuts.is_empty() {
+        return None;
+    }
+    let whose = Whose::Instance(service.clone(), key.clone());
+    removal.cuts.get(&whose).copied()
 }
 
 fn sources(snapshot: &Snapshot) -> BTreeMap<String, Source> {
@@ -168,7 +178,7 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
             .stats
             .map(|stats| stats.services.get(name).cloned().unwrap_or_default());
         let hosts = material.hosts.get(&name.label());
-        let mut service = service(name, value, material.pools, stats.as_ref(), hosts.cloned());
+        let mut service = service(name, value, material, stats.as_ref(), hosts.cloned());
         service.http = material
             .front
             .map(|_| requests.get(service.label.as_str()).copied())
@@ -256,7 +266,7 @@ fn stated(options: &Options) -> serde_json::Map<String, Value> {
 fn service(
     name: &ServiceName,
     value: &snapshot::Service,
-    pools: Pools,
+    material: &Material<'_>,
     stats: Option<&ServiceStats>,
     hosts: Option<Vec<String>>,
 ) -> Service {
@@ -264,7 +274,8 @@ fn service(
     let backends: Vec<Backend> = backends
         .map(|(key, backend)| {
             let figures = stats.map(|stats| stats.backends.get(key).copied().unwrap_or_default());
-            one_backend(key, backend, figures)
+            let cut = cut(material.removal, name, key);
+            one_backend(key, backend, figures, cut)
         })
         .collect();
     let gone = stats.into_iter().flat_map(|stats| &stats.backends);
@@ -276,7 +287,7 @@ fn service(
         tag: name.tag.as_ref().map(ToString::to_string),
         state: state(&backends),
         vip: value.vip,
-        vip6: value.vip.and_then(|vip| pools.twin(vip)),
+        vip6: value.vip.and_then(|vip| material.pools.twin(vip)),
         ports: value.options.ports.clone(),
         balance: balance(value.options.balance).to_owned(),
         check: check(&value.options.check),
@@ -306,6 +317,7 @@ fn one_backend(
     key: &InstanceKey,
     backend: &snapshot::Backend,
     figures: Option<BackendStats>,
+    cut: Option<SystemTime>,
 ) -> Backend {
     Backend {
         key: key.clone(),
@@ -326,7 +338,8 @@ fn one_backend(
             checks: backend.checks.clone(),
         },
         state: backend.state(),
-        draining: backend.draining,
+        mode: backend.order.mode,
+        cut_unix: cut.map(unix),
         suspect: figures.map(|figures| figures.suspect),
         ramp: backend.ramp,
         active: figures.map(|figures| figures.active),
@@ -373,7 +386,10 @@ fn check(check: &CheckKind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::sample;
+    use crate::{
+        admin::sample,
+        order::{Mode, Order},
+    };
 
     #[test]
     fn what_is_not_known_is_null_and_not_empty() {
@@ -443,6 +459,35 @@ mod tests {
         let service = services.iter().find(|s| s.name == "www_hello").unwrap();
         assert_eq!(&*service.leaving[0].key.id, "gone");
         assert_eq!(service.leaving[0].active, 2);
+    }
+
+    #[test]
+    fn what_an_operator_ordered_is_told_with_the_end_of_the_flows() {
+        let mut snapshot = sample::snapshot();
+        let name = ServiceName::whole("www_hello");
+        let hello = Arc::make_mut(snapshot.services.get_mut(&name).unwrap());
+        let key = sample::key("file", "a");
+        let backend = hello.backends.get_mut(&key).unwrap();
+        backend.order = Order::new(Mode::Maintenance, None, sample::now());
+        let at = sample::now() + Duration::from_secs(27);
+        let removal = removal::Status {
+            cuts: [(Whose::Instance(name, key.clone()), at)].into(),
+            sight: None,
+        };
+        let material = Material {
+            removal: &removal,
+            ..sample::material(Some(&snapshot), None)
+        };
+        let services = compose(material).services.unwrap();
+        let hello = services.iter().find(|it| it.name == "www_hello").unwrap();
+        let told = hello.backends.iter();
+        let told: Vec<_> = told.map(|it| (it.state, it.mode, it.cut_unix)).collect();
+        let expect = [
+            (State::Maintenance, Mode::Maintenance, Some(unix(at))),
+            (State::L4Down, Mode::Ready, None),
+            (State::Draining, Mode::Drain, None),
+        ];
+        assert_eq!(told, expect);
     }
 
     #[test]

@@ -712,7 +712,7 @@ mod tests {
         let Some(backend) = service.backends.get_mut(&key) else {
             panic!("no {key}")
         };
-        backend.draining = true;
+        backend.order.mode = crate::order::Mode::Drain;
         snapshot
             .services
             .insert(ServiceName::whole(label), service.into());

@@ -76,8 +76,8 @@ use self::{
 };
 use crate::{
     clients::Clients,
-    drain::DrainRequest,
     last_lines::LastLines,
+    order::OrderRequest,
     removal,
     snapshot::Snapshot,
     sockets::Sockets,
@@ -126,9 +126,9 @@ pub struct Inputs {
     pub removal: watch::Receiver<removal::Status>,
     /// The front's own figures; `None` while there is no front.
     pub front: watch::Receiver<Option<FrontStats>>,
-    /// Passes drains on.
-    pub drains: mpsc::Sender<DrainRequest>,
-    /// Where a drain must have come before it is in force.
+    /// Passes orders about instances on.
+    pub orders: mpsc::Sender<OrderRequest>,
+    /// Where an order must have come before it is in force.
     pub followers: Vec<Follower>,
     /// Asks for the virtual addresses, and passes changes of them on.
     pub vips: mpsc::Sender<vip::Request>,
@@ -163,7 +163,7 @@ impl Inputs {
             sockets,
             removal: watch::channel(removal::Status::default()).1,
             front: watch::channel(None).1,
-            drains: mpsc::channel(1).0,
+            orders: mpsc::channel(1).0,
             followers: Vec::new(),
             vips: mpsc::channel(1).0,
             clients: watch::channel(None).1,
@@ -317,7 +317,7 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
         sockets: inputs.sockets,
         removal: inputs.removal,
         front: inputs.front,
-        drains: inputs.drains,
+        orders: inputs.orders,
         followers: inputs.followers,
         vips: inputs.vips,
         clients: inputs.clients,

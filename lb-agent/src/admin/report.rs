@@ -3,6 +3,8 @@
 //! It is also the JSON of `/api/v1/snapshot` and of `-o json`, so its names are kept: a field may be
 //! added, none changes its meaning without a new [`API`]. `null` means not known, never none.
 
+mod asked;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -12,8 +14,14 @@ use std::{
 use lb_common::LATENCY_BUCKETS;
 use serde::{Deserialize, Serialize};
 
+pub use asked::{
+    ACTION_HEADER, PIN_PATH, PinOrder, RELEASE_PATH, Refused, ReleaseOrder, SESSION_HEADER,
+    SESSION_PATH, STATE_PATH, SessionAnswer, SessionOrder, StateAnswer, StateOrder,
+};
+
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
+    order::Mode,
     snapshot::{FULL, ProbeState, State},
     stats::{Handshakes, Refusals},
 };
@@ -289,8 +297,12 @@ pub struct Backend {
     pub source: SourceLevel,
     /// Both levels and the operator's word, combined.
     pub state: State,
-    /// Whether an operator drains it.
-    pub draining: bool,
+    /// What an operator ordered of it.
+    #[serde(default)]
+    pub mode: Mode,
+    /// When the flows are cut that it still has, in seconds since 1970; `null` if that is not to happen, or has.
+    #[serde(default)]
+    pub cut_unix: Option<u64>,
     /// Whether the kernel saw it fail in the last ten seconds; `null` when not known.
     pub suspect: Option<bool>,
     /// The percent of its share that it has under slow start; 100 for most.
@@ -450,33 +462,6 @@ impl MapFill {
     }
 }
 
-/// The body of `POST /api/v1/drain`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DrainOrder {
-    /// The service concerned.
-    pub service: String,
-    /// One instance of it, as its id or as `node/id`; all of them if absent.
-    #[serde(default)]
-    pub backend: Option<String>,
-    /// Ends the drain instead.
-    #[serde(default)]
-    pub undo: bool,
-}
-
-/// The answer to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainAnswer {
-    /// The service concerned.
-    pub service: String,
-    /// The instances concerned.
-    pub matched: Vec<InstanceKey>,
-    /// Whether they are drained now.
-    pub draining: bool,
-    /// Where that is ordered but not in force yet, and when it will be is not known: `the maps`, `the front`.
-    pub not_yet_in: Vec<String>,
-}
-
 /// The answer to `GET /api/v1/flows`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowList {
@@ -519,67 +504,11 @@ pub struct Flow {
     pub container: Option<String>,
 }
 
-/// The body of `POST /api/v1/vips/pin`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PinOrder {
-    /// The service, or the part `service.tag`.
-    pub service: String,
-    /// The address that it is to have.
-    pub address: Ipv4Addr,
-}
-
-/// The body of `POST /api/v1/vips/release`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReleaseOrder {
-    /// The address, or the service that it is kept for.
-    pub target: String,
-}
-
-/// The body of `POST /api/v1/session`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SessionOrder {
-    /// The token.
-    pub token: String,
-}
-
-/// The answer to all requests for `/api/v1/session`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionAnswer {
-    /// Whether who asks may read the page and the API there.
-    pub may_read: bool,
-    /// Whether who asks may change anything there.
-    pub may_change: bool,
-    /// `uid 0`, `token` or `session 3`; `null` if nothing was shown that says so, or nothing that counts there.
-    pub who: Option<String>,
-    /// What a change must show in the header [`SESSION_HEADER`] beside the cookie; only in the answer that opened the session.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-}
-
-/// The body of every answer of the API that is not a success.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// What is wrong and what to do, as one sentence.
-    pub error: String,
-}
-
 /// The path of the report.
 pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
 
 /// The path of the status.
 pub const STATUS_PATH: &str = "/api/v1/status";
-
-/// The header of a session's key.
-pub const SESSION_HEADER: &str = "x-lb-session";
-
-/// The path of the session.
-pub const SESSION_PATH: &str = "/api/v1/session";
-
-/// The path of drains.
-pub const DRAIN_PATH: &str = "/api/v1/drain";
 
 /// Where the clients are listed.
 pub const CLIENTS_PATH: &str = "/api/v1/clients";
@@ -590,12 +519,3 @@ pub const LOG_PATH: &str = "/api/v1/log";
 
 /// The path of the virtual addresses.
 pub const VIPS_PATH: &str = "/api/v1/vips";
-
-/// The path of pins.
-pub const PIN_PATH: &str = "/api/v1/vips/pin";
-
-/// The path of releases.
-pub const RELEASE_PATH: &str = "/api/v1/vips/release";
-
-/// The header that every change must carry with the value `1`: no plain form can send it.
-pub const ACTION_HEADER: &str = "x-lb-action";

@@ -38,8 +38,8 @@ use super::{
     process,
     readiness::Readiness,
     report::{
-        ACTION_HEADER, CLIENTS_PATH, Component, DRAIN_PATH, FLOWS_PATH, LOG_PATH, PIN_PATH,
-        RELEASE_PATH, Report, SESSION_PATH, SNAPSHOT_PATH, STATUS_PATH, Status, VIPS_PATH,
+        ACTION_HEADER, CLIENTS_PATH, Component, FLOWS_PATH, LOG_PATH, PIN_PATH, RELEASE_PATH,
+        Report, SESSION_PATH, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, Status, VIPS_PATH,
     },
     session,
     stream::{self, STREAM_PATH, Streams},
@@ -48,8 +48,8 @@ use super::{
 };
 use crate::{
     clients::Clients,
-    drain::DrainRequest,
     last_lines::LastLines,
+    order::OrderRequest,
     removal,
     snapshot::Snapshot,
     sockets::Sockets,
@@ -68,7 +68,7 @@ pub(super) struct Desk {
     pub(super) sockets: Sockets,
     pub(super) removal: watch::Receiver<removal::Status>,
     pub(super) front: watch::Receiver<Option<lb_front::FrontStats>>,
-    pub(super) drains: mpsc::Sender<DrainRequest>,
+    pub(super) orders: mpsc::Sender<OrderRequest>,
     pub(super) followers: Vec<super::Follower>,
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
@@ -110,7 +110,7 @@ pub(super) fn router(desk: Desk) -> Router {
         .route("/metrics", get(metrics_text))
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(STATUS_PATH, get(status))
-        .route(DRAIN_PATH, post(action::drain))
+        .route(STATE_PATH, post(action::order))
         .route(CLIENTS_PATH, get(clients::list))
         .route(FLOWS_PATH, get(flows::list))
         .route(EVENTS_PATH, get(events::list))

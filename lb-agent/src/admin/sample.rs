@@ -12,6 +12,7 @@ use super::compose::Material;
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
     options::{CheckKind, Options},
+    order::Mode,
     removal,
     snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
     stats::{BackendStats, Handshakes, MapFill, Refusals, ServiceStats, Stats},
@@ -67,7 +68,7 @@ pub(crate) fn snapshot() -> Snapshot {
     b.probe.error = Some("connection refused".to_owned());
     b.probe.took = None;
     let mut c = backend("10.0.0.3:80");
-    c.draining = true;
+    c.order.mode = Mode::Drain;
     let hello = Service {
         vip: Some(Ipv4Addr::new(198, 18, 12, 7)),
         options,

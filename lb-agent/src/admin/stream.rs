@@ -257,7 +257,9 @@ fn texts(report: &Report, labels: &BTreeSet<String>, rings: &super::history::Rin
     let services = report.services.iter().flatten();
     for service in services.filter(|service| labels.contains(&service.label)) {
         let backends = service.backends.iter();
-        let backends = backends.map(|backend| Live::backend(service, backend, rings));
+        let live =
+            |backend| Live::backend(service, backend, rings).with_cut(backend, report.now_unix);
+        let backends = backends.map(live);
         let own = [Live::service(service, rings)].into_iter().chain(backends);
         let own = own.flat_map(Live::into_texts).collect();
         all.insert(service.label.clone(), own);

@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::{
-    Drain,
     known::{Known, Understood, understand},
     ramps::Percents,
 };
@@ -18,6 +17,7 @@ use crate::{
     cow_map::CowMap,
     health::Verdicts,
     options::CheckKind,
+    order::Orders,
     snapshot::{Backend, FULL, Probe, ProbeState, Service, ServiceName, Snapshot, differences},
     vip::Vips,
 };
@@ -29,8 +29,8 @@ pub struct Facts {
     pub vips: Arc<Vips>,
     /// What our own probes say.
     pub verdicts: Arc<Verdicts>,
-    /// What operators took out.
-    pub drains: Arc<BTreeSet<Drain>>,
+    /// What operators ordered.
+    pub orders: Arc<Orders>,
     /// The containers of this host that are ending or gone, by their full ids.
     pub departed: Arc<BTreeSet<String>>,
     /// The backends under slow start.
@@ -101,9 +101,9 @@ fn stale(known: &Known, facts: &Facts, last: Last<'_>) -> BTreeSet<Arc<str>> {
         stale.extend(moved.map(|(name, ..)| name.service.clone()));
     }
     let service = |name: &str| Some(known.services().get_key_value(name)?.0.clone());
-    if !Arc::ptr_eq(&before.drains, &facts.drains) {
-        let differ = before.drains.symmetric_difference(&facts.drains);
-        stale.extend(differ.filter_map(|drain| service(&drain.service)));
+    if !Arc::ptr_eq(&before.orders, &facts.orders) {
+        let differ = differences(&before.orders, &facts.orders, |one, other| one == other);
+        stale.extend(differ.filter_map(|(name, ..)| service(name)));
     }
     if !Arc::ptr_eq(&before.ramps, &facts.ramps) {
         let differ = differences(&before.ramps, &facts.ramps, |one, other| one == other);
@@ -188,12 +188,8 @@ fn backend(
     let resolved = understood.resolved();
     let check = resolved.options.check_of(&instance.tags);
     let stated = resolved.weights.get(&instance.key).copied();
-    // Without any drain, as nearly always, none is looked for.
-    let draining = !facts.drains.is_empty()
-        && facts.drains.contains(&Drain {
-            service: service.to_owned(),
-            instance: instance.key.clone(),
-        });
+    let ordered = facts.orders.get(service);
+    let ordered = ordered.and_then(|instances| instances.get(&instance.key));
     let verdict = facts.verdicts.of(instance.address, check).cloned();
     Backend {
         address: instance.address,
@@ -211,7 +207,7 @@ fn backend(
                 before.filter(|it| it.address == instance.address && it.probe.state == probe.state);
             waits.map_or(probe, |it| it.probe.clone())
         }),
-        draining,
+        order: ordered.copied().unwrap_or_default(),
         leaving: local_container(instance).is_some_and(|id| facts.departed.contains(id)),
         ramp: facts
             .ramps

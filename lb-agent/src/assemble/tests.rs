@@ -1,3 +1,5 @@
+mod orders;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
@@ -16,18 +18,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Drain, Facts, Inputs, LOOK_EVERY, Outputs, Percents, SHORTEST_WINDOW, WINDOW, assemble,
+    Facts, Inputs, LOOK_EVERY, Outputs, Percents, SHORTEST_WINDOW, WINDOW, assemble,
     compose::{Last, compose},
     known::{Known, understand},
     run,
 };
 use crate::{
     admin::{Events, events::Kind},
-    catalog::{Instance, Problem, SourceState},
+    catalog::{Instance, InstanceKey, Problem, SourceState},
     discover::file::parse,
-    drain::{DrainOutcome, DrainRequest},
     health::Verdicts,
     options::{Balance, CheckKind},
+    order::{Mode, Order, OrderOutcome, OrderRequest, Orders},
     snapshot::{Backend, Probe, ProbeState, ServiceName, Snapshot, State},
     vip::{Names, Vips},
 };
@@ -53,7 +55,7 @@ fn snapshot(states: &[(&str, SourceState)]) -> Snapshot {
 struct Owned {
     vips: Vips,
     verdicts: Verdicts,
-    drains: BTreeSet<Drain>,
+    orders: Orders,
     departed: BTreeSet<String>,
     ramps: Percents,
     problems: Vec<Problem>,
@@ -64,7 +66,7 @@ impl Owned {
         Facts {
             vips: Arc::new(self.vips.clone()),
             verdicts: Arc::new(self.verdicts.clone()),
-            drains: Arc::new(self.drains.clone()),
+            orders: Arc::new(self.orders.clone()),
             departed: Arc::new(self.departed.clone()),
             ramps: Arc::new(self.ramps.clone()),
             problems: self.problems.clone(),
@@ -79,7 +81,7 @@ const NOTHING: Owned = Owned {
         problems: Vec::new(),
     },
     verdicts: Verdicts::NONE,
-    drains: BTreeSet::new(),
+    orders: Orders::new(),
     departed: BTreeSet::new(),
     ramps: BTreeMap::new(),
     problems: Vec::new(),
@@ -162,21 +164,6 @@ fn a_backend_is_usable_when_both_levels_agree() {
 }
 
 #[test]
-fn a_drain_concerns_one_instance_of_one_service() {
-    let two = WWW.to_owned() + &WWW.replace("\"www\"", "\"xxx\"");
-    let mut facts = NOTHING;
-    facts.drains.insert(drain("www", "a"));
-    let snapshot = assemble(&sources(&[("file", state(&two))]), &facts.facts());
-    let mut drained = Vec::new();
-    for (name, service) in &snapshot.services {
-        for (key, _) in service.backends.iter().filter(|(_, it)| it.draining) {
-            drained.push(format!("{name} {key}"));
-        }
-    }
-    assert_eq!(drained, ["www file/a", "www.hello file/a"]);
-}
-
-#[test]
 fn the_snapshot_is_complete_when_every_source_answered_and_the_probes_settled() {
     let mut settled = NOTHING;
     settled.verdicts.settled = true;
@@ -236,18 +223,20 @@ fn a_source_that_fails_goes_on_serving_and_says_so() {
     );
 }
 
-fn drain(service: &str, id: &str) -> Drain {
-    Drain {
-        service: service.to_owned(),
-        instance: crate::catalog::InstanceKey::new("file", id),
-    }
+fn key(id: &str) -> InstanceKey {
+    InstanceKey::new("file", id)
 }
+
+const DRAIN: Order = Order {
+    mode: Mode::Drain,
+    until: None,
+};
 
 /// A running stage, and a VIP stage that gives 198.18.0.n to the n-th name.
 struct Stage {
     source: watch::Sender<SourceState>,
     verdicts: watch::Sender<Arc<Verdicts>>,
-    drains: mpsc::Sender<DrainRequest>,
+    orders: mpsc::Sender<OrderRequest>,
     departed: watch::Sender<Arc<BTreeSet<String>>>,
     problems: watch::Sender<Vec<Problem>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -262,7 +251,7 @@ impl Stage {
         let (names, mut names_in) = watch::channel(None::<Arc<Names>>);
         let (vips, vips_in) = watch::channel(None);
         let (verdicts, verdicts_in) = watch::channel(Arc::default());
-        let (drains, drains_in) = mpsc::channel(1);
+        let (orders, orders_in) = mpsc::channel(1);
         let (departed, departed_in) = watch::channel(Arc::default());
         let (problems, problems_in) = watch::channel(Vec::new());
         let (snapshots_out, snapshots) = watch::channel(None);
@@ -282,7 +271,7 @@ impl Stage {
             sources: BTreeMap::from([("file".to_owned(), source_in)]),
             vips: vips_in,
             verdicts: verdicts_in,
-            drains: drains_in,
+            orders: orders_in,
             departed: departed_in,
             problems: vec![problems_in],
         };
@@ -295,7 +284,7 @@ impl Stage {
         Self {
             source,
             verdicts,
-            drains,
+            orders,
             departed,
             problems,
             snapshots,
@@ -332,14 +321,26 @@ impl Stage {
     }
 
     async fn drain(&self, service: &str, backend: Option<&str>, undo: bool) -> Answer {
+        let mode = if undo { Mode::Ready } else { Mode::Drain };
+        self.order(service, backend, mode, None).await
+    }
+
+    async fn order(
+        &self,
+        service: &str,
+        backend: Option<&str>,
+        mode: Mode,
+        deadline: Option<Duration>,
+    ) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let request = DrainRequest {
+        let request = OrderRequest {
             service: service.to_owned(),
             backend: backend.map(str::to_owned),
-            undo,
+            mode,
+            deadline,
             reply,
         };
-        self.drains.send(request).await.unwrap();
+        self.orders.send(request).await.unwrap();
         timeout(DEADLINE, answer).await.unwrap().unwrap()
     }
 
@@ -349,13 +350,16 @@ impl Stage {
     }
 }
 
-type Answer = Result<DrainOutcome, String>;
+type Answer = Result<OrderOutcome, String>;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn drained(snapshot: &Snapshot) -> Vec<String> {
     let www = &snapshot.services[&ServiceName::whole("www")];
-    let drained = www.backends.iter().filter(|(_, it)| it.draining);
+    let drained = www
+        .backends
+        .iter()
+        .filter(|(_, it)| it.order.mode == Mode::Drain);
     drained.map(|(key, _)| key.to_string()).collect()
 }
 
@@ -483,86 +487,6 @@ async fn a_source_that_ended_leaves_its_last_word() {
     stage.end().await;
 }
 
-#[tokio::test]
-async fn drains_outlive_the_agent_and_end_with_their_instance() {
-    let directory = TempDir::new().unwrap();
-    let mut stage = Stage::start(directory.path());
-    stage.serve(WWW).await;
-    let outcome = stage.drain("www", Some("a"), false).await.unwrap();
-    assert_eq!(outcome.matched, [drain("www", "a").instance]);
-    assert!(outcome.draining);
-    stage.until(|it| drained(it) == ["file/a"]).await;
-    stage.end().await;
-
-    let mut stage = Stage::start(directory.path());
-    assert_eq!(drained(&*stage.serve(WWW).await), ["file/a"]);
-    stage.drain("www", None, false).await.unwrap();
-    stage.until(|it| drained(it) == ["file/a", "file/b"]).await;
-    let outcome = stage.drain("www", Some("file/a"), true).await.unwrap();
-    assert!(!outcome.draining);
-    stage.until(|it| drained(it) == ["file/b"]).await;
-
-    // It leaves, and another process comes back under its id.
-    let (without_b, _) = WWW.rsplit_once("[[service.instance]]").unwrap();
-    stage.serve(without_b).await;
-    let one = |it: &Snapshot| it.services[&ServiceName::whole("www")].backends.len() == 1;
-    stage.until(one).await;
-    stage.serve(WWW).await;
-    let two = |it: &Snapshot| it.services[&ServiceName::whole("www")].backends.len() == 2;
-    assert_eq!(drained(&*stage.until(two).await), Vec::<String>::new());
-    stage.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_kept_is_no_answer_and_ends_no_drain() {
-    let directory = TempDir::new().unwrap();
-    let mut stage = Stage::start(directory.path());
-    stage.serve(WWW).await;
-    stage.drain("www", Some("b"), false).await.unwrap();
-    stage.end().await;
-
-    let mut stage = Stage::start(directory.path());
-    let (without_b, _) = WWW.rsplit_once("[[service.instance]]").unwrap();
-    let kept = SourceState {
-        kept: true,
-        ..state(without_b)
-    };
-    stage.source.send_replace(kept);
-    let snapshot = stage.until(|it| it.services.len() == 2).await;
-    assert!(snapshot.stopgap && !snapshot.answered && !snapshot.complete);
-    stage.source.send_replace(state(WWW));
-    let snapshot = stage.until(|it| it.answered).await;
-    assert_eq!(
-        (snapshot.stopgap, drained(&snapshot)),
-        (false, vec!["file/b".to_owned()])
-    );
-    stage.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_drain_is_answered_with_the_number_of_the_snapshot_that_shows_it() {
-    let directory = TempDir::new().unwrap();
-    let mut stage = Stage::start(directory.path());
-    let number = stage.serve(WWW).await.number;
-    let ordered = stage.drain("www", Some("a"), false).await.unwrap();
-    assert_eq!(ordered.snapshot, number + 1);
-    let snapshot = stage.until(|it| it.number > number).await;
-    assert_eq!(snapshot.number, ordered.snapshot);
-    assert_eq!(drained(&snapshot), ["file/a"]);
-    // What is so already was shown already.
-    let again = stage.drain("www", Some("a"), false).await.unwrap();
-    assert_eq!(again.snapshot, ordered.snapshot);
-    // Within one window, so that nothing is changed in the end; whoever ordered it waits for a number all the same.
-    for undo in [true, false] {
-        let outcome = stage.drain("www", Some("a"), undo).await.unwrap();
-        assert_eq!(outcome.snapshot, ordered.snapshot + 1, "undo: {undo}");
-    }
-    let snapshot = stage.until(|it| it.number > ordered.snapshot).await;
-    assert_eq!(snapshot.number, ordered.snapshot + 1);
-    assert_eq!(drained(&snapshot), ["file/a"]);
-    stage.end().await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_changes_from_one_snapshot_to_the_next_is_an_event_once() {
     let directory = TempDir::new().unwrap();
@@ -617,51 +541,6 @@ async fn what_changes_from_one_snapshot_to_the_next_is_an_event_once() {
         ]
     );
     assert_eq!(of(Kind::Service)[0], "service www: there >");
-    stage.end().await;
-}
-
-#[tokio::test]
-async fn a_drain_of_something_unknown_names_what_there_is() {
-    let directory = TempDir::new().unwrap();
-    let mut stage = Stage::start(directory.path());
-    stage.serve(WWW).await;
-    let error = stage.drain("wwww", None, false).await.unwrap_err();
-    assert_eq!(error, "there is no service wwww; there are: www");
-    let error = stage.drain("www", Some("c"), false).await.unwrap_err();
-    assert_eq!(
-        error,
-        "service www has no backend c; it has: file/a, file/b"
-    );
-    for part in ["www.hello", "hello_www"] {
-        let outcome = stage.drain(part, None, false).await.unwrap();
-        assert_eq!(outcome.matched, [drain("www", "a").instance], "{part}");
-    }
-    stage.end().await;
-}
-
-#[tokio::test]
-async fn drains_that_cannot_be_kept_are_refused() {
-    let directory = TempDir::new().unwrap();
-    let missing = directory.path().join("missing");
-    let mut stage = Stage::start(&missing);
-    stage.serve(WWW).await;
-    let error = stage.drain("www", None, false).await.unwrap_err();
-    assert!(error.contains("cannot write"), "{error}");
-    assert!(error.contains("drains.json"), "{error}");
-    assert!(drained(&*stage.serve(WWW).await).is_empty());
-    stage.end().await;
-}
-
-#[tokio::test]
-async fn a_damaged_file_of_drains_is_told_and_harms_nothing() {
-    let directory = TempDir::new().unwrap();
-    std::fs::write(directory.path().join("drains.json"), "{").unwrap();
-    let mut stage = Stage::start(directory.path());
-    let snapshot = stage.serve(WWW).await;
-    assert_eq!(snapshot.problems.len(), 1);
-    assert!(snapshot.problems[0].message.contains("set aside"));
-    stage.drain("www", Some("b"), false).await.unwrap();
-    stage.until(|it| drained(it) == ["file/b"]).await;
     stage.end().await;
 }
 
@@ -847,15 +726,15 @@ impl Moment {
             };
             facts.verdicts.put(target, probe(state));
         }
-        let drains = self.drains.iter();
-        let drains = drains.map(|(name, id)| drain(&format!("s{name}"), &id.to_string()));
-        facts.drains = drains.collect();
+        for (name, id) in &self.drains {
+            let orders = facts.orders.entry(format!("s{name}")).or_default();
+            orders.insert(key(&id.to_string()), DRAIN);
+        }
         let departed = self.departed.iter().map(|id| format!("container-{id}"));
         facts.departed = departed.collect();
         for ((name, id), percent) in &self.ramps {
-            let Drain { service, instance } = drain(&format!("s{name}"), &id.to_string());
-            let ramps = facts.ramps.entry(service.into()).or_default();
-            ramps.insert(instance, *percent);
+            let ramps = facts.ramps.entry(format!("s{name}").into()).or_default();
+            ramps.insert(key(&id.to_string()), *percent);
         }
         facts.facts()
     }

@@ -1,11 +1,12 @@
 //! The definition of the command line.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lb_front::ChildArgs;
 
+use super::order;
 use crate::{
     bundle::BundleArgs,
     check_config::CheckArgs,
@@ -182,19 +183,14 @@ pub enum Ask {
     Trace(Watch),
     /// Take backends out of service: no new flows once it returns, established ones are cut after `lb_drain` (30 s)
     #[command(
-        after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --undo"
+        after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --deadline 5m --wait\n  lb-agent drain www_hello/web-1 --undo"
     )]
-    Drain {
-        /// The service, or one backend of it by its id or as `node/id`
-        #[arg(value_name = "SERVICE[/BACKEND]")]
-        target: String,
-        /// End the drain instead
-        #[arg(long)]
-        undo: bool,
-        /// Return when no flow is left, or exit with 3 when they should have been cut and some are
-        #[arg(long, conflicts_with = "undo")]
-        wait: bool,
-    },
+    Drain(Outage),
+    /// Put backends in maintenance: no new flows once it returns, established ones are cut at once
+    #[command(
+        after_help = "Examples:\n  lb-agent maintenance www_hello/web-1\n  lb-agent maintenance www_hello/web-1 --deadline 5m --wait\n  lb-agent maintenance www_hello/web-1 --undo"
+    )]
+    Maintenance(Outage),
     /// List what happened of late: changes of states, problems, and who changed what
     #[command(after_help = "Exit status: 130 when it was interrupted.\n\n\
                       Examples:\n  lb-agent events\n  lb-agent events --follow -o json\n\nWith --follow JSON is one object a line.")]
@@ -213,6 +209,23 @@ pub enum Ask {
         after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/lb-agent\", \"healthcheck\"]"
     )]
     Healthcheck,
+}
+
+/// Which backends to take out of service, and for how long their flows may go on.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Outage {
+    /// The service, or one backend of it by its id or as `node/id`
+    #[arg(value_name = "SERVICE[/BACKEND]")]
+    pub target: String,
+    /// Cut established flows after this time instead: `30s`, `5m`; at most a day
+    #[arg(long, value_name = "TIME", conflicts_with = "undo", value_parser = order::deadline)]
+    pub deadline: Option<Duration>,
+    /// Put them back in service instead
+    #[arg(long)]
+    pub undo: bool,
+    /// Return when no flow is left, or exit with 3 when they should have been cut and some are
+    #[arg(long, conflicts_with = "undo")]
+    pub wait: bool,
 }
 
 /// Which flows to list.

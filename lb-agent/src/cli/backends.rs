@@ -142,6 +142,10 @@ fn why(backend: &Backend, now_unix: u64, full: bool) -> String {
     if backend.suspect == Some(true) {
         causes.push("suspect: a connect failed".to_owned());
     }
+    if let Some(cut) = backend.cut_unix {
+        let left = text::duration(age(cut, now_unix));
+        causes.push(format!("open flows are cut in {left}"));
+    }
     let front = backend.front.as_ref();
     if let Some(ejected) = front.and_then(|front| front.ejected.as_ref()) {
         let workers = text::count(ejected.workers, "worker");

@@ -17,9 +17,9 @@ use crate::admin::{
     events::{EVENTS_PATH, EventList},
     explain::{EXPLAIN_PATH, Told},
     report::{
-        ACTION_HEADER, API, CLIENTS_PATH, DRAIN_PATH, DrainAnswer, DrainOrder, FLOWS_PATH,
-        FlowList, PIN_PATH, PinOrder, RELEASE_PATH, Refused, ReleaseOrder, Report, SNAPSHOT_PATH,
-        STATUS_PATH, Status, VIPS_PATH,
+        ACTION_HEADER, API, CLIENTS_PATH, FLOWS_PATH, FlowList, PIN_PATH, PinOrder, RELEASE_PATH,
+        Refused, ReleaseOrder, Report, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, StateAnswer,
+        StateOrder, Status, VIPS_PATH,
     },
     text::visible,
     trace::TRACE_PATH,
@@ -105,12 +105,12 @@ impl Client {
         self.success(answer)
     }
 
-    pub(super) async fn drain(
+    pub(super) async fn order(
         &self,
-        order: &DrainOrder,
+        order: &StateOrder,
         patience: Duration,
-    ) -> Result<DrainAnswer, ClientError> {
-        self.change(DRAIN_PATH, order, patience).await
+    ) -> Result<StateAnswer, ClientError> {
+        self.change(STATE_PATH, order, patience).await
     }
 
     pub(super) async fn clients(

@@ -7,7 +7,6 @@ mod ask;
 mod backends;
 mod client;
 mod clients;
-mod drain;
 mod events;
 mod explain;
 mod failure;
@@ -15,6 +14,7 @@ mod flows;
 mod host;
 pub mod markdown;
 mod options;
+mod order;
 pub mod pages;
 mod progress;
 mod services;
@@ -37,11 +37,11 @@ use serde::Serialize;
 pub(crate) use self::client::Client;
 use self::failure::Failure;
 pub use self::{
-    ask::{Ask, Cli, Command, CountBy, Look, Options, Output, Vip, Watch, Wish},
+    ask::{Ask, Cli, Command, CountBy, Look, Options, Outage, Output, Vip, Watch, Wish},
     progress::Progress,
     terminal::Style,
 };
-use crate::admin::report::Report;
+use crate::{admin::report::Report, order::Mode};
 
 /// How a command ended; the numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,14 +118,18 @@ pub async fn perform(
         }
         Ask::Vip(order) => vip::vip(&client, options.output, order).await,
         Ask::Options => options::list(options.output),
-        Ask::Drain { target, undo, wait } => {
-            let ordered = drain::drain(&client, options.output, target, *undo).await;
-            match (ordered, *wait) {
+        Ask::Drain(outage) | Ask::Maintenance(outage) => {
+            let mode = match ask {
+                Ask::Maintenance(_) => Mode::Maintenance,
+                _ => Mode::Drain,
+            };
+            let ordered = order::order(&client, options.output, mode, outage).await;
+            match (ordered, outage.wait) {
                 (Ok((text, exit, answer)), true) => match trace::print(out, &text) {
                     Err(failure) => Err(failure),
                     // Whoever has seen enough waits all the same.
                     Ok(_) => {
-                        let left = drain::wait(&client, &answer, err).await;
+                        let left = order::wait(&client, &answer, err).await;
                         left.map(|left| (String::new(), exit.max(left)))
                     }
                 },

@@ -1,20 +1,22 @@
 //! Golden outputs. The exchange with a live agent is in `tests/admin.rs`.
 
 mod hostile;
+mod orders;
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use super::{backends::backends, drain::drained, services::choose, *};
+use super::{backends::backends, order::ordered, services::choose, *};
 use crate::{
     admin::{
         compose::compose,
-        report::{DrainAnswer, Flow, FlowList, Mark},
+        report::{Flow, FlowList, Mark, StateAnswer},
         sample,
     },
     catalog::Problem,
     clients::{Client, Standing},
+    order::Mode,
     vip::{Entry, How},
 };
 
@@ -69,6 +71,7 @@ fn arguments_that_exclude_each_other_are_refused() {
         "lb-agent flows www --count-by command",
         "lb-agent flows --service www --client 10.0.0.1",
         "lb-agent drain www/a --wait",
+        "lb-agent maintenance www/a --deadline 30s --wait",
         "lb-agent services -o wide",
     ];
     for line in taken {
@@ -81,6 +84,7 @@ fn arguments_that_exclude_each_other_are_refused() {
         "lb-agent flows www --service www",
         "lb-agent flows --count-by age",
         "lb-agent drain www --wait --undo",
+        "lb-agent maintenance www --deadline 5s --undo",
         "lb-agent completions tcsh",
     ];
     for line in refused {
@@ -443,25 +447,4 @@ fn json_names_are_kept() {
     assert_eq!(status["components"][0]["mark"], "ok");
     let counts = serde_json::json!({ "ok": 2, "degraded": 1, "refused": 1 });
     assert_eq!(status["services"], counts);
-}
-
-#[test]
-fn a_drain_that_is_not_in_force_yet_says_where_and_is_not_fine() {
-    let mut answer = DrainAnswer {
-        service: "www_hello".to_owned(),
-        matched: vec![sample::key("file", "a")],
-        draining: true,
-        not_yet_in: Vec::new(),
-    };
-    let (text, exit) = drained(&answer, Output::Table).unwrap();
-    assert_eq!(exit, Exit::Fine);
-    let line =
-        "www_hello  file/a  draining   no new flows; established flows are cut after lb_drain\n";
-    assert_eq!(text, line);
-    answer.not_yet_in = vec!["the maps".to_owned(), "the front".to_owned()];
-    let (text, exit) = drained(&answer, Output::Table).unwrap();
-    assert_eq!(exit, Exit::Degraded);
-    let lines = "www_hello  file/a  to be drained\n\
-                 ordered, but not yet in force in the maps and the front: see `lb-agent status`\n";
-    assert_eq!(text, lines);
 }

@@ -201,6 +201,6 @@ pub(crate) fn dotted(service: &str) -> String {
 }
 
 /// The longest time that an option takes: a day.
-pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const PATH_LIMIT: usize = 1024;

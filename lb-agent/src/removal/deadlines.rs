@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
     catalog::InstanceKey,
-    options::Options,
+    options::{LONGEST, Options},
+    order::Mode,
     snapshot::{self, ServiceName, Snapshot, State, changes},
     sockets::Target,
 };
@@ -22,9 +23,10 @@ pub struct Pending {
     pub instances: Vec<InstanceKey>,
     /// When it was taken out.
     pub since: Instant,
-    /// How long flows may go on after that. What leaves the catalog takes its options with it, so this is the last
-    /// value known.
-    pub drain: Duration,
+    /// Until when flows may go on. What leaves the catalog takes its options with it, so this is the last value known.
+    limit: Limit,
+    /// That, on the clock of this process.
+    deadline: Instant,
     /// Whether the catalog still has it: then it may come back, and what is known of it is kept.
     registered: bool,
     /// When its flows are ended next; `None` once none is left.
@@ -36,7 +38,19 @@ pub struct Pending {
 impl Pending {
     /// When its flows end.
     pub fn deadline(&self) -> Instant {
-        self.since + self.drain
+        self.deadline
+    }
+
+    /// Has flows end by `limit`.
+    fn limit_to(&mut self, limit: Limit, now: Now) {
+        if self.limit == limit {
+            return;
+        }
+        self.limit = limit;
+        self.deadline = limit.ends(self.since, now);
+        if self.next.is_some() && self.failures == 0 {
+            self.next = Some(self.deadline.max(now.instant));
+        }
     }
 
     fn belongs_to(&mut self, instance: &InstanceKey) {
@@ -53,6 +67,58 @@ impl Pending {
     }
 }
 
+/// One moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// That of this process, which nobody sets.
+    pub instant: Instant,
+    /// That of the wall, by which an operator's deadline is kept.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// This moment.
+    pub fn read() -> Self {
+        Self {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+}
+
+/// Until when flows may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// So long after their backend was taken out.
+    After(Duration),
+    /// Until then: an operator said so.
+    Until(SystemTime),
+}
+
+impl Limit {
+    /// That of a backend of a service with these options.
+    fn of(backend: &snapshot::Backend, options: &Options) -> Self {
+        let order = backend.order;
+        match (order.mode, order.until) {
+            (Mode::Drain | Mode::Maintenance, Some(until)) => Self::Until(until),
+            (Mode::Maintenance, None) => Self::After(Duration::ZERO),
+            (Mode::Ready, _) | (Mode::Drain, None) => Self::After(options.drain),
+        }
+    }
+
+    /// When that is, for a backend that was taken out at `since`.
+    fn ends(self, since: Instant, now: Now) -> Instant {
+        match self {
+            Self::After(time) => since + time,
+            Self::Until(until) => {
+                let left = until.duration_since(now.wall).unwrap_or_default();
+                // The wall's clock may have gone back by years since.
+                now.instant + left.min(LONGEST)
+            }
+        }
+    }
+}
+
 /// Everything that is taken out.
 #[derive(Clone, Debug, Default)]
 pub struct Deadlines {
@@ -63,7 +129,7 @@ pub struct Deadlines {
 
 impl Deadlines {
     /// Goes over from the snapshot `before` to the one `after`, which must be complete.
-    pub fn follow(&mut self, before: &Snapshot, after: &Snapshot, now: Instant) {
+    pub fn follow(&mut self, before: &Snapshot, after: &Snapshot, now: Now) {
         let mut alive = BTreeSet::new();
         for (name, old, new) in changes(&before.services, &after.services) {
             let (old, new) = (old.map(|it| &**it), new.map(|it| &**it));
@@ -97,7 +163,7 @@ impl Deadlines {
     /// Notes the flows that were there before this agent. Those to what `snapshot`, which must be complete, does
     /// not have went to a backend that left while nobody looked: their time begins now. Not where nobody has their VIP
     /// any more and the backend serves on: then it may be the VIP that left, for another one of the same service.
-    pub fn adopt(&mut self, snapshot: &Snapshot, flows: &BTreeSet<Target>, now: Instant) {
+    pub fn adopt(&mut self, snapshot: &Snapshot, flows: &BTreeSet<Target>, now: Now) {
         let mut alive = BTreeSet::new();
         let mut owners = BTreeMap::new();
         let mut serving: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -118,7 +184,7 @@ impl Deadlines {
             let drain = owner.map_or(Options::default().drain, |(_, drain)| *drain);
             self.pending.entry(*target).or_insert_with(|| Pending {
                 service: owner.map(|(name, _)| (*name).clone()),
-                ..Pending::new(now, drain)
+                ..Pending::new(Limit::After(drain), now)
             });
         }
     }
@@ -148,7 +214,7 @@ impl Deadlines {
         name: &ServiceName,
         old: &snapshot::Service,
         (after, new): (&Snapshot, Option<&snapshot::Service>),
-        now: Instant,
+        now: Now,
     ) {
         let vips = self.vips(name, old.vip);
         let stay: BTreeSet<_> = new
@@ -157,8 +223,8 @@ impl Deadlines {
             .flat_map(snapshot::Backend::addresses)
             .collect();
         let backends = old.backends.iter();
-        for (key, address) in backends.flat_map(|(key, it)| it.addresses().map(move |at| (key, at)))
-        {
+        let all = backends.flat_map(|(key, it)| it.addresses().map(move |at| (key, it, at)));
+        for (key, backend, address) in all {
             if stay.contains(&address) {
                 continue;
             }
@@ -170,7 +236,7 @@ impl Deadlines {
                 let pending = self.pending.entry(target);
                 let pending = pending.or_insert_with(|| Pending {
                     service: Some(name.clone()),
-                    ..Pending::new(now, old.options.drain)
+                    ..Pending::new(Limit::of(backend, &old.options), now)
                 });
                 pending.belongs_to(key);
                 pending.registered = false;
@@ -184,28 +250,25 @@ impl Deadlines {
         name: &ServiceName,
         service: &snapshot::Service,
         after: &Snapshot,
-        now: Instant,
+        now: Now,
     ) {
         let vips = self.vips(name, service.vip);
         let out = service.backends.iter();
         let out = out.filter(|(_, backend)| taken_out(backend.state()));
-        for (key, address) in out.flat_map(|(key, it)| it.addresses().map(move |at| (key, at))) {
+        let out = out.flat_map(|(key, it)| it.addresses().map(move |at| (key, it, at)));
+        for (key, backend, address) in out {
+            let limit = Limit::of(backend, &service.options);
             for &vip in &vips {
                 let target = Target { vip, address };
                 if self.is_shared(name, &target, after) {
                     continue;
                 }
                 let pending = self.pending.entry(target);
-                let pending = pending.or_insert_with(|| Pending::new(now, service.options.drain));
+                let pending = pending.or_insert_with(|| Pending::new(limit, now));
                 pending.service = Some(name.clone());
                 pending.belongs_to(key);
                 pending.registered = true;
-                if pending.drain != service.options.drain {
-                    pending.drain = service.options.drain;
-                    if pending.next.is_some() && pending.failures == 0 {
-                        pending.next = Some(pending.deadline().max(now));
-                    }
-                }
+                pending.limit_to(limit, now);
             }
         }
     }
@@ -263,14 +326,17 @@ impl Deadlines {
 }
 
 impl Pending {
-    fn new(since: Instant, drain: Duration) -> Self {
+    fn new(limit: Limit, now: Now) -> Self {
+        let since = now.instant;
+        let deadline = limit.ends(since, now);
         Self {
             service: None,
             instances: Vec::new(),
             since,
-            drain,
+            limit,
+            deadline,
             registered: false,
-            next: Some(since + drain),
+            next: Some(deadline),
             failures: 0,
         }
     }

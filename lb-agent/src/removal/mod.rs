@@ -1,8 +1,8 @@
-//! The end of a drain: after its deadline the flows that still go to a backend that was taken out are cut.
+//! The end of a drain, and what maintenance is: after the deadline the flows that still go to a backend that was taken out are cut.
 //!
 //! Follows the snapshots; owns what is known of deadlines. Deciding is in [`deadlines`], looking and ending in
 //! [`crate::sockets`]. Only flows through the service's VIP are cut, never a direct connection. A new agent counts
-//! every deadline anew.
+//! every deadline anew, but for those that an operator set.
 
 pub mod deadlines;
 
@@ -18,7 +18,7 @@ use std::{
 use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::deadlines::{Deadlines, Pending};
+use self::deadlines::{Deadlines, Now, Pending};
 use crate::{
     catalog::{InstanceKey, Problem},
     reconcile::error_chain,
@@ -136,7 +136,7 @@ impl Stage {
     ) -> Result<Option<Vec<Problem>>, sockets::Error> {
         let before = self.snapshot.replace(Arc::clone(&newest));
         if let Some(before) = before {
-            self.deadlines.follow(&before, &newest, Instant::now());
+            self.deadlines.follow(&before, &newest, Now::read());
             return Ok(None);
         }
         // Flows of a former agent's time.
@@ -145,12 +145,12 @@ impl Stage {
             Err(sockets::Error::Gone) => return Err(sockets::Error::Gone),
             Err(error) => problems.push(cannot_see(&error)),
             Ok((flows, sight)) => {
-                self.deadlines.adopt(&newest, &flows, Instant::now());
+                self.deadlines.adopt(&newest, &flows, Now::read());
                 self.sight = Some(sight);
             }
         }
         let nothing = Snapshot::default();
-        self.deadlines.follow(&nothing, &newest, Instant::now());
+        self.deadlines.follow(&nothing, &newest, Now::read());
         Ok(Some(problems))
     }
 

@@ -82,7 +82,7 @@ pub(super) fn spawn(
     let (stats_in, stats) = mpsc::channel(16);
     let (traces_in, traces) = mpsc::channel(16);
     let (kept_in, kept) = mpsc::channel(16);
-    let (drains_in, drains) = mpsc::channel(16);
+    let (modes_in, modes) = mpsc::channel(16);
     // Without an engine nobody tells which containers end; the last value of a channel without a sender stays.
     let (departed_in, departed) = watch::channel(Arc::default());
     let (orders_in, orders) = mpsc::channel(16);
@@ -229,7 +229,7 @@ pub(super) fn spawn(
         sources,
         vips,
         verdicts,
-        drains,
+        orders: modes,
         departed,
         problems,
     };
@@ -430,7 +430,7 @@ pub(super) fn spawn(
         sockets,
         removal,
         front: front_seen,
-        drains: drains_in,
+        orders: modes_in,
         followers,
         vips: orders_in,
         clients,

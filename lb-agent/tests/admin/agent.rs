@@ -9,7 +9,8 @@ use lb_agent::{
     },
     cli::{self, Ask, Exit, Options, Output, Style},
     clients::Clients,
-    drain::DrainRequest,
+    order::OrderRequest,
+    removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Stats, StatsRequest},
@@ -35,7 +36,8 @@ pub(crate) struct Agent {
     pub(crate) token: String,
     pub(crate) readiness: Readiness,
     pub(crate) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    pub(crate) drains: mpsc::Receiver<DrainRequest>,
+    pub(crate) orders: mpsc::Receiver<OrderRequest>,
+    pub(crate) removal: watch::Sender<removal::Status>,
     pub(crate) in_maps: watch::Sender<Option<u64>>,
     pub(crate) vips: mpsc::Receiver<vip::Request>,
     pub(crate) traces: mpsc::Receiver<TraceRequest>,
@@ -91,7 +93,8 @@ impl Agent {
             }
         });
         let (traces_out, traces) = mpsc::channel(4);
-        let (drains_out, drains) = mpsc::channel(4);
+        let (orders_out, orders) = mpsc::channel(4);
+        let (removal, removal_in) = watch::channel(removal::Status::default());
         let (in_maps, in_maps_in) = watch::channel(Some(1));
         let (vips_out, vips) = mpsc::channel(4);
         let readiness = Readiness::new(["maps", "listeners"]);
@@ -110,7 +113,8 @@ impl Agent {
             stats,
             traces: traces_out,
             front: front_in,
-            drains: drains_out,
+            orders: orders_out,
+            removal: removal_in,
             followers: vec![("the maps", in_maps_in)],
             vips: vips_out,
             clients: clients_in,
@@ -138,17 +142,18 @@ impl Agent {
             published: Published::default(),
             per_backend: false,
             otlp,
+            allow_uids: Default::default(),
         };
         let stop = CancellationToken::new();
         let stage = tokio::spawn(admin::run(config, unix, vec![tcp], inputs, stop.clone()));
         let mut agent = Self {
-            allow_uids: Default::default(),
             address,
             socket,
             token: String::new(),
             readiness,
             snapshots,
-            drains,
+            orders,
+            removal,
             in_maps,
             vips,
             traces,
@@ -212,10 +217,15 @@ impl Agent {
         timeout(Duration::from_secs(10), exchange).await.unwrap()
     }
 
-    pub(crate) async fn post_drain(&self, headers: &str) -> String {
-        let body = r#"{"service":"www_hello","backend":"a"}"#;
-        self.send("POST /api/v1/drain HTTP/1.1", &self.host(), headers, body)
-            .await
+    pub(crate) async fn post_order(&self, headers: &str) -> String {
+        let body = r#"{"service":"www_hello","backend":"a","mode":"drain"}"#;
+        self.send(
+            "POST /api/v1/instances/state HTTP/1.1",
+            &self.host(),
+            headers,
+            body,
+        )
+        .await
     }
 
     /// Runs a command; its exit, standard output and standard error.

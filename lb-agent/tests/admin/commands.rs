@@ -1,12 +1,15 @@
 //! The command line against a live agent, a mute one and none.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use lb_agent::{
     admin,
-    cli::{self, Ask, Exit, Options, Output, Style, Vip, Watch, Wish},
+    cli::{self, Ask, Exit, Options, Outage, Output, Style, Vip, Watch, Wish},
     clients::{Clients, Standing},
-    drain::DrainOutcome,
+    order::{self, Mode, OrderOutcome},
     trace::{Decision, Told},
     vip::{Entry, How, Order},
 };
@@ -71,7 +74,7 @@ async fn a_trace_prints_what_is_told_and_how_much_is_missing() {
                 ..Trace::default()
             };
             let decision = Decision {
-                at: std::time::SystemTime::UNIX_EPOCH,
+                at: SystemTime::UNIX_EPOCH,
                 trace,
                 view: None,
                 address: None,
@@ -199,35 +202,61 @@ async fn an_agent_that_is_not_there_is_named_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn a_drain_by_command_goes_there_and_comes_back() {
+async fn orders_by_command_go_there_and_come_back() {
     let mut agent = Agent::start().await;
-    let mut drains = std::mem::replace(&mut agent.drains, mpsc::channel(1).1);
+    let mut orders = std::mem::replace(&mut agent.orders, mpsc::channel(1).1);
     let stage = async {
-        let request = drains.recv().await.unwrap();
+        let request = orders.recv().await.unwrap();
         assert_eq!(request.service, "www_hello");
         assert_eq!(request.backend.as_deref(), Some("file/a"));
-        let outcome = DrainOutcome {
+        assert_eq!((request.mode, request.deadline), (Mode::Drain, None));
+        let outcome = OrderOutcome {
             matched: vec![key("a")],
-            draining: true,
+            order: order::Order::new(Mode::Drain, None, SystemTime::now()),
             snapshot: 1,
         };
         request.reply.send(Ok(outcome)).unwrap();
-        let request = drains.recv().await.unwrap();
-        assert!(request.undo);
+        let request = orders.recv().await.unwrap();
+        let deadline = Some(Duration::from_secs(90));
+        assert_eq!(
+            (request.mode, request.deadline),
+            (Mode::Maintenance, deadline)
+        );
+        let outcome = OrderOutcome {
+            matched: vec![key("a")],
+            order: order::Order::new(Mode::Maintenance, deadline, SystemTime::UNIX_EPOCH),
+            snapshot: 1,
+        };
+        request.reply.send(Ok(outcome)).unwrap();
+        let request = orders.recv().await.unwrap();
+        assert_eq!((request.mode, request.deadline), (Mode::Ready, None));
         assert_eq!(request.backend, None);
         let why = "there is no service db\x1b[2J".to_owned();
         request.reply.send(Err(why)).unwrap();
     };
     let there = async {
-        let target = "www_hello/file/a".to_owned();
-        let (undo, wait) = (false, false);
-        let order = Ask::Drain { target, undo, wait };
+        let outage = |target: &str| Outage {
+            target: target.to_owned(),
+            deadline: None,
+            undo: false,
+            wait: false,
+        };
+        let order = Ask::Drain(outage("www_hello/file/a"));
         let (exit, out, _) = agent.ask(Output::Table, order).await;
         assert_eq!(exit, Exit::Fine);
         assert!(out.starts_with("www_hello  file/a  draining"), "{out}");
-        let target = "db".to_owned();
-        let undo = true;
-        let order = Ask::Drain { target, undo, wait };
+        let order = Ask::Maintenance(Outage {
+            deadline: Some(Duration::from_secs(90)),
+            ..outage("www_hello/a")
+        });
+        let (exit, out, _) = agent.ask(Output::Json, order).await;
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((exit, &told["mode"]), (Exit::Fine, &"maintenance".into()));
+        assert_eq!(told["cut_unix"], 90);
+        let order = Ask::Drain(Outage {
+            undo: true,
+            ..outage("db")
+        });
         let (exit, out, err) = agent.ask(Output::Table, order).await;
         assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
         assert_eq!(err, "lb-agent: there is no service db\\u{1b}[2J\n");

@@ -1,8 +1,10 @@
 //! What happened, and who did it.
 
+use std::time::SystemTime;
+
 use lb_agent::{
     admin::events::{Happened, Kind},
-    drain::DrainOutcome,
+    order::{Mode, Order, OrderOutcome},
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -54,20 +56,20 @@ async fn a_change_is_an_event_with_its_actor_and_with_before_and_after() {
         "Content-Type: application/json\r\nX-LB-Action: 1\r\nAuthorization: Bearer {}\r\n",
         agent.token
     );
-    let mut drains = std::mem::replace(&mut agent.drains, mpsc::channel(1).1);
+    let mut orders = std::mem::replace(&mut agent.orders, mpsc::channel(1).1);
     let stage = async {
-        let outcome = DrainOutcome {
+        let outcome = OrderOutcome {
             matched: vec![key("a")],
-            draining: true,
+            order: Order::new(Mode::Drain, None, SystemTime::now()),
             snapshot: 1,
         };
         for answer in [Ok(outcome), Err("the disk is full".to_owned())] {
-            drains.recv().await.unwrap().reply.send(answer).unwrap();
+            orders.recv().await.unwrap().reply.send(answer).unwrap();
         }
     };
     let orders = async {
-        status(&agent.post_drain(&headers).await, 200);
-        status(&agent.post_drain(&headers).await, 422);
+        status(&agent.post_order(&headers).await, 200);
+        status(&agent.post_order(&headers).await, 422);
     };
     tokio::join!(orders, stage);
     let list = read(&agent, "").await;

@@ -6,12 +6,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::Arc,
+    time::SystemTime,
 };
 
 use lb_agent::{
     admin::events::{Happened, Kind},
     catalog::{Check, Problem, SourceHealth},
     clients::{Clients, Standing},
+    order::{Mode, Order, OrderOutcome},
     snapshot::{ServiceName, Snapshot},
     vip::{Entry, How},
 };
@@ -294,17 +296,17 @@ async fn an_interrupted_trace_ends_with_130() {
 #[tokio::test]
 async fn a_drain_waits_until_its_last_flow_has_ended() {
     let mut agent = agent().await;
-    let mut drains = std::mem::replace(&mut agent.drains, mpsc::channel(1).1);
+    let mut orders = std::mem::replace(&mut agent.orders, mpsc::channel(1).1);
     let mut command = program(&agent.socket, &["drain", "www_hello/a", "--wait"]);
     let mut drain = command
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let request = drains.recv().await.unwrap();
-    let outcome = lb_agent::drain::DrainOutcome {
+    let request = orders.recv().await.unwrap();
+    let outcome = OrderOutcome {
         matched: vec![key("a")],
-        draining: true,
+        order: Order::new(Mode::Drain, None, SystemTime::now()),
         snapshot: 1,
     };
     request.reply.send(Ok(outcome)).unwrap();

@@ -1,10 +1,10 @@
 //! What browsers, scrapers and forgers get.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use lb_agent::{
     admin::{self, Config, Inputs, Published},
-    drain::DrainOutcome,
+    order::{Mode, Order, OrderOutcome},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -113,22 +113,23 @@ async fn under_a_published_name_reading_needs_the_token_and_changes_are_refused_
     let wrong = "Authorization: Bearer 0000000000000000\r\n";
     status(&read("/", wrong).await, 401);
 
-    let line = "POST /api/v1/drain HTTP/1.1";
+    let line = "POST /api/v1/instances/state HTTP/1.1";
     let headers = format!("Content-Type: application/json\r\nX-LB-Action: 1\r\n{bearer}");
-    let body = r#"{"service":"www_hello"}"#;
+    let body = r#"{"service":"www_hello","mode":"drain"}"#;
     let answer = agent.send(line, "lb.example", &headers, body).await;
     status(&answer, 403);
     assert!(answer.contains("run `lb-agent` on the host"), "{answer}");
-    assert!(agent.drains.try_recv().is_err());
+    assert!(agent.orders.try_recv().is_err());
     agent.end().await;
 }
 
 #[tokio::test]
 async fn a_get_changes_nothing() {
     let mut agent = Agent::start().await;
-    status(&agent.get("/api/v1/drain").await, 405);
-    status(&agent.get("/api/v1/drain?service=www_hello").await, 405);
-    assert!(agent.drains.try_recv().is_err());
+    status(&agent.get("/api/v1/instances/state").await, 405);
+    let asked = "/api/v1/instances/state?service=www_hello&mode=drain";
+    status(&agent.get(asked).await, 405);
+    assert!(agent.orders.try_recv().is_err());
     agent.end().await;
 }
 
@@ -151,9 +152,9 @@ async fn a_change_needs_everything_that_a_form_cannot_send() {
         (format!("{json}{action}"), 401),
         (format!("{json}{action}{wrong}"), 401),
     ] {
-        status(&agent.post_drain(&headers).await, expect);
+        status(&agent.post_order(&headers).await, expect);
     }
-    assert!(agent.drains.try_recv().is_err());
+    assert!(agent.orders.try_recv().is_err());
     let metrics = agent.get("/metrics").await;
     assert!(metrics.contains("lb_admin_refusals_total 7"), "{metrics}");
     agent.end().await;
@@ -166,23 +167,26 @@ async fn a_drain_with_the_token_reaches_the_stage_that_owns_it() {
         "Content-Type: application/json\r\nX-LB-Action: 1\r\nAuthorization: Bearer {}\r\nOrigin: http://{}\r\n",
         agent.token, agent.address
     );
-    let mut drains = std::mem::replace(&mut agent.drains, mpsc::channel(1).1);
+    let mut orders = std::mem::replace(&mut agent.orders, mpsc::channel(1).1);
     let stage = async {
-        let request = drains.recv().await.unwrap();
+        let request = orders.recv().await.unwrap();
         assert_eq!(request.service, "www_hello");
         assert_eq!(request.backend.as_deref(), Some("a"));
-        assert!(!request.undo);
-        let outcome = DrainOutcome {
+        assert_eq!((request.mode, request.deadline), (Mode::Drain, None));
+        let outcome = OrderOutcome {
             matched: vec![key("a")],
-            draining: true,
+            order: Order::new(Mode::Drain, None, SystemTime::now()),
             snapshot: 2,
         };
         request.reply.send(Ok(outcome)).unwrap();
         agent.in_maps.send_replace(Some(2));
     };
-    let (answer, ()) = tokio::join!(agent.post_drain(&headers), stage);
+    let (answer, ()) = tokio::join!(agent.post_order(&headers), stage);
     status(&answer, 200);
-    assert!(answer.contains(r#""draining":true"#), "{answer}");
+    assert!(
+        answer.contains(r#""mode":"drain","cut_unix":null"#),
+        "{answer}"
+    );
     assert!(answer.contains(r#""not_yet_in":[]"#), "{answer}");
     let metrics = agent.get("/metrics").await;
     let line = r#"lb_admin_actions_total{action="drain",result="ok"} 1"#;
@@ -201,10 +205,24 @@ async fn a_body_that_is_no_order_is_refused_in_words() {
     for (body, expect) in [
         ("{", 400),
         ("[]", 422),
-        (r#"{"service":"a","deadline":3}"#, 422),
+        (r#"{"service":"a"}"#, 422),
+        (r#"{"service":"a","mode":"off"}"#, 422),
+        (r#"{"service":"a","mode":"drain","deadline":3}"#, 422),
+        (
+            r#"{"service":"a","mode":"drain","deadline_seconds":-1}"#,
+            422,
+        ),
+        (
+            r#"{"service":"a","mode":"drain","deadline_seconds":86401}"#,
+            422,
+        ),
+        (
+            r#"{"service":"a","mode":"ready","deadline_seconds":1}"#,
+            422,
+        ),
         (huge.as_str(), 413),
     ] {
-        let line = "POST /api/v1/drain HTTP/1.1";
+        let line = "POST /api/v1/instances/state HTTP/1.1";
         let answer = agent.send(line, &agent.host(), &headers, body).await;
         status(&answer, expect);
         assert!(answer.contains(r#"{"error":""#), "{answer}");
@@ -326,6 +344,7 @@ async fn beyond_loopback_a_token_of_the_operator_s_own_is_needed() {
         published: Published::default(),
         per_backend: false,
         otlp: None,
+        allow_uids: Default::default(),
     };
     let stop = CancellationToken::new();
     let ended = admin::run(config, unix, vec![tcp], inputs, stop).await;
@@ -344,7 +363,6 @@ async fn a_request_in_flight_is_answered_when_the_agent_stops() {
     status(&agent.get("/healthz").await, 200);
     agent.stop.cancel();
     stream.write_all(b"\r\n").await.unwrap();
-        allow_uids: Default::default(),
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     status(&answer, 200);

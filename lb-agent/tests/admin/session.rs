@@ -61,7 +61,7 @@ async fn a_session_counts_like_the_token_until_it_is_ended() {
         (&reader["may_change"], &reader["who"]),
         (&false.into(), &"session 1".into())
     );
-    status(&agent.post_drain(&format!("{RULES}{cookie}")).await, 401);
+    status(&agent.post_order(&format!("{RULES}{cookie}")).await, 401);
     let cookie = with_key(&answer, &cookie);
     let somebody = told(&agent, &host, &cookie).await;
     assert_eq!(somebody["may_change"], true);
@@ -69,24 +69,24 @@ async fn a_session_counts_like_the_token_until_it_is_ended() {
     assert!(somebody["key"].is_null());
 
     // A cookie goes along by itself: so it is never enough.
-    status(&agent.post_drain(&cookie).await, 415);
+    status(&agent.post_order(&cookie).await, 415);
     let json = "Content-Type: application/json\r\n";
-    status(&agent.post_drain(&format!("{json}{cookie}")).await, 403);
+    status(&agent.post_order(&format!("{json}{cookie}")).await, 403);
     for foreign in ["Origin: http://evil.example", "Sec-Fetch-Site: same-site"] {
         let headers = format!("{RULES}{cookie}{foreign}\r\n");
-        status(&agent.post_drain(&headers).await, 403);
+        status(&agent.post_order(&headers).await, 403);
     }
-    assert!(agent.drains.try_recv().is_err());
-    let mut drains = std::mem::replace(&mut agent.drains, tokio::sync::mpsc::channel(1).1);
+    assert!(agent.orders.try_recv().is_err());
+    let mut orders = std::mem::replace(&mut agent.orders, tokio::sync::mpsc::channel(1).1);
     let stage = async {
-        let request = drains.recv().await.unwrap();
+        let request = orders.recv().await.unwrap();
         request
             .reply
             .send(Err("no such service; there is b".to_owned()))
             .unwrap();
     };
     let headers = format!("{RULES}{cookie}");
-    let (answer, ()) = tokio::join!(agent.post_drain(&headers), stage);
+    let (answer, ()) = tokio::join!(agent.post_order(&headers), stage);
     status(&answer, 422);
 
     let line = format!("DELETE {PATH} HTTP/1.1");
@@ -94,7 +94,7 @@ async fn a_session_counts_like_the_token_until_it_is_ended() {
     status(&ended, 200);
     assert!(ended.contains("lb_session=; "), "{ended}");
     assert!(told(&agent, &host, &cookie).await["who"].is_null());
-    status(&agent.post_drain(&headers).await, 401);
+    status(&agent.post_order(&headers).await, 401);
     agent.end().await;
 }
 
@@ -152,7 +152,7 @@ async fn a_published_page_is_read_with_a_session_and_its_cookie_stays_on_tls() {
     let read = agent.send("GET / HTTP/1.1", host, &cookie, "").await;
     status(&read, 200);
     let headers = format!("{RULES}{cookie}");
-    let line = "POST /api/v1/drain HTTP/1.1";
+    let line = "POST /api/v1/instances/state HTTP/1.1";
     status(&agent.send(line, host, &headers, "{}").await, 403);
     agent.end().await;
 }

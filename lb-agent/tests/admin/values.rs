@@ -60,7 +60,7 @@ pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
             error: None,
             took: Some(Duration::from_micros(200)),
         },
-        draining: false,
+        order: Default::default(),
         leaving: false,
         ramp: 100,
     };

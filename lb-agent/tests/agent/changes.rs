@@ -142,7 +142,7 @@ fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_und
         .unwrap()
         .iter()
         .find(|it| it["id"] == "a");
-    assert_eq!(a.unwrap()["draining"], true, "{backends:#}");
+    assert_eq!(a.unwrap()["mode"], "drain", "{backends:#}");
     let front = (0..8).map(|_| world.front("www.hello.localhost").unwrap().body);
     assert!(front.into_iter().all(|body| body == "b"));
 
@@ -158,8 +158,9 @@ fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones_until_the_drain_is_und
 fn what_is_begun_after_the_answer_to_a_drain_never_meets_the_backend() {
     let (world, _instances, vip) = World::with_two();
     let drain = |undo: bool| {
-        let order = format!(r#"{{"service":"www_hello","backend":"a","undo":{undo}}}"#);
-        let answer = world.post("/api/v1/drain", &order).unwrap();
+        let mode = if undo { "ready" } else { "drain" };
+        let order = format!(r#"{{"service":"www_hello","backend":"a","mode":"{mode}"}}"#);
+        let answer = world.post("/api/v1/instances/state", &order).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
     };
     // Often: a change that follows another one waits for a while before it is published.

@@ -39,6 +39,7 @@ mod local;
 mod logs;
 mod maintenance;
 mod names;
+mod orders;
 mod otlp;
 mod privileges;
 mod prometheus;

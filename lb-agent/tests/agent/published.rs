@@ -33,8 +33,8 @@ fn who_reads_the_page_through_the_front_shows_the_token_and_changes_nothing() {
         assert_eq!(page.status, 200, "{}", page.body);
         assert!(page.body.contains("page_infra"), "{}", page.body);
         let headers = format!("{bearer}X-LB-Action: 1\r\nContent-Type: application/json\r\n");
-        let line = "POST /api/v1/drain HTTP/1.1";
-        let order = r#"{"service":"page_infra"}"#;
+        let line = "POST /api/v1/instances/state HTTP/1.1";
+        let order = r#"{"service":"page_infra","mode":"drain"}"#;
         let answer = world.front_with(line, host, &headers, order);
         assert_eq!(answer.status, 403, "{}", answer.body);
         assert!(answer.body.contains("run `lb-agent` on the host"));
@@ -43,7 +43,10 @@ fn who_reads_the_page_through_the_front_shows_the_token_and_changes_nothing() {
     }
     // On the host itself the page is as open as ever, and the token changes things.
     assert_eq!(world.page("/").unwrap().status, 200);
-    let drained = world.post("/api/v1/drain", r#"{"service":"page_infra"}"#);
+    let drained = world.post(
+        "/api/v1/instances/state",
+        r#"{"service":"page_infra","mode":"drain"}"#,
+    );
     assert_eq!(drained.unwrap().status, 200);
     world.finish();
 }
@@ -57,8 +60,13 @@ fn a_page_that_is_published_open_is_read_by_whom_the_front_lets_in_and_changed_b
         "Authorization: Bearer {}\r\nX-LB-Action: 1\r\nContent-Type: application/json\r\n",
         token.trim()
     );
-    let line = "POST /api/v1/drain HTTP/1.1";
-    let answer = world.front_with(line, "page.infra", &headers, r#"{"service":"page_infra"}"#);
+    let line = "POST /api/v1/instances/state HTTP/1.1";
+    let answer = world.front_with(
+        line,
+        "page.infra",
+        &headers,
+        r#"{"service":"page_infra","mode":"drain"}"#,
+    );
     assert_eq!(answer.status, 403, "{}", answer.body);
     world.finish();
 }

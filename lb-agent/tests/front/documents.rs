@@ -186,7 +186,7 @@ fn routes(services: &str, front: &config::Front) -> (RoutesChange, Vec<String>) 
     let facts = Facts {
         vips: Arc::default(),
         verdicts: Arc::default(),
-        drains: Arc::default(),
+        orders: Arc::default(),
         departed: Arc::default(),
         ramps: Arc::default(),
         problems: Vec::new(),

@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, atomic::Ordering, mpsc},
 };
 
-use lb_agent::snapshot::ServiceName;
+use lb_agent::{
+    order::Mode,
+    snapshot::{Service, ServiceName},
+};
 
 use crate::{
     agent::{Agent, Leftover, listener},
@@ -50,6 +53,44 @@ fn a_front_follows_one_change_after_the_other_and_says_so() {
     assert_eq!(client().send(GET).answer().status, 503);
     let shop = GET.replace("web", "shop");
     assert_eq!(client().send(shop).answer().body, "a");
+    agent.stop();
+}
+
+#[test]
+fn a_front_keeps_no_connection_to_an_instance_in_maintenance() {
+    let directory = tempfile::tempdir().unwrap();
+    let backends = ["a", "b"].map(Backend::named);
+    let (listener, client) = listener();
+    let agent = Agent::start(directory.path(), vec![listener]);
+    let ordered = |mode| {
+        let mut snapshot = snapshot(&[backends[0].address, backends[1].address]);
+        let web = ServiceName::whole("web");
+        let mut service = Service::clone(&snapshot.services[&web]);
+        let (_, first) = service.backends.iter_mut().next().unwrap();
+        first.order.mode = mode;
+        snapshot.services.insert(web, service.into());
+        agent.publish(snapshot);
+    };
+    ordered(Mode::Ready);
+    let mut client = client();
+    let mut meet = |name: &str| {
+        eventually("it is met", || {
+            (client.send(GET).answer().body == name).then_some(())
+        });
+    };
+    meet("a");
+    let _leftover = Leftover(agent.pid());
+    assert!(backends[0].open() > 0);
+    ordered(Mode::Maintenance);
+    eventually("what idles there is closed", || {
+        (backends[0].open() == 0).then_some(())
+    });
+    for _ in 0..10 {
+        meet("b");
+    }
+    assert_eq!(backends[0].open(), 0);
+    ordered(Mode::Ready);
+    meet("a");
     agent.stop();
 }
 

@@ -55,7 +55,7 @@ fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
             error: None,
             took: None,
         },
-        draining: false,
+        order: Default::default(),
         leaving: false,
         ramp: 100,
     };

@@ -26,16 +26,17 @@ async function signIn(token) {
 }
 
 function order(service, backend, mode) {
-  const body = JSON.stringify({ service, backend, undo: mode === "ready" });
-  return fetch("/api/v1/drain", { method: "POST", headers: headers(), body });
+  const body = JSON.stringify({ service, backend, mode });
+  return fetch("/api/v1/instances/state", { method: "POST", headers: headers(), body });
 }
 
 let may = false;
 
-const WORDS = { ready: "Ready", drain: "Drain" };
+const WORDS = { ready: "Ready", drain: "Drain", maintenance: "Maintenance" };
 const MEANS = {
   ready: "It takes new connections again, as far as both health checks agree.",
   drain: "It gets no new connections. Those that are open are cut after lb_drain: 30 seconds, unless the service says otherwise.",
+  maintenance: "It gets no new connections, and those that are open are cut at once.",
 };
 
 function make(tag, properties, ...children) {
@@ -52,12 +53,15 @@ function buttons() {
     place.replaceChildren();
     if (!may) continue;
     const service = row.closest("[data-service]").dataset.service;
-    const mode = row.dataset.state === "draining" ? "ready" : "drain";
-    const button = make("button", { type: "button", textContent: WORDS[mode] });
-    button.dataset.mode = mode;
-    button.setAttribute("aria-label", `${WORDS[mode]}: ${row.dataset.backend} of ${service}`);
-    button.addEventListener("click", () => confirmFirst(row, service, mode, button));
-    place.append(button);
+    for (const mode of Object.keys(WORDS)) {
+      // What an operator ordered last is not to be ordered again.
+      if (mode === row.dataset.mode) continue;
+      const button = make("button", { type: "button", textContent: WORDS[mode] });
+      button.dataset.mode = mode;
+      button.setAttribute("aria-label", `${WORDS[mode]}: ${row.dataset.backend} of ${service}`);
+      button.addEventListener("click", () => confirmFirst(row, service, mode, button));
+      place.append(button);
+    }
   }
 }
 

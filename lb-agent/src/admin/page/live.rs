@@ -14,6 +14,18 @@ use crate::admin::{
     text,
 };
 
+/// When open flows are cut, behind the state.
+fn cut(backend: &Backend, now_unix: u64) -> String {
+    match backend.cut_unix {
+        None => String::new(),
+        Some(at) if at <= now_unix => ", open flows are cut now".to_owned(),
+        Some(at) => format!(
+            ", open flows are cut in {}",
+            text::duration(age(at, now_unix))
+        ),
+    }
+}
+
 /// The texts of a service, a backend or a part of the agent.
 pub(in crate::admin) struct Live {
     of: String,
@@ -140,6 +152,12 @@ impl Live {
             of: format!("{}|{}", service.label, backend.key),
             texts,
         }
+    }
+
+    /// With when the open flows of the backend are cut.
+    pub(in crate::admin) fn with_cut(mut self, backend: &Backend, now_unix: u64) -> Self {
+        self.texts.push(("cut", cut(backend, now_unix)));
+        self
     }
 
     /// One of them as a text that is kept up to date.

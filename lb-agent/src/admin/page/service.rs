@@ -43,7 +43,7 @@ pub(super) fn section(
                 (table(service, now_unix, rings))
                 noscript {
                     p { "To take an instance out: " code { "lb-agent drain " (service.name) "/INSTANCE" }
-                        "; to put it back, the same with " code { "--undo" } "." }
+                        ", or " code { "lb-agent maintenance" } " to end its flows too; to put it back, the same with " code { "--undo" } "." }
                 }
             }
         }
@@ -161,16 +161,16 @@ fn row(
     rings: &Rings,
 ) -> Markup {
     let state = backend.state.as_str();
-    let live = Live::backend(service, backend, rings);
+    let live = Live::backend(service, backend, rings).with_cut(backend, now_unix);
     // The script finds by this id again what the reader had opened.
     let details_id = format!("checks:{}:{}", service.label, backend.key);
     html! {
-        tr.(state) data-backend=(backend.key) data-state=(state) {
+        tr.(state) data-backend=(backend.key) data-state=(state) data-mode=(backend.mode.as_str()) {
             th scope="row" {
                 (backend.key.id) " " small { (backend.key.node) }
                 br; span.address { (backend.address) }
             }
-            td data-label="state" { (combined(service, backend, now_unix, rings)) }
+            td data-label="state" { (combined(service, backend, &live, now_unix, rings)) }
             td data-label="own probe" { (probe(&backend.probe, now_unix)) }
             td data-label="source" { (source(backend, &details_id)) }
             td.n data-label="weight" {
@@ -205,7 +205,13 @@ fn row(
 }
 
 /// Both levels and the operator's word, combined, and since when.
-fn combined(service: &Service, backend: &Backend, now_unix: u64, rings: &Rings) -> Markup {
+fn combined(
+    service: &Service,
+    backend: &Backend,
+    live: &Live,
+    now_unix: u64,
+    rings: &Rings,
+) -> Markup {
     let ejected = backend.front.as_ref().and_then(|it| it.ejected.as_ref());
     html! {
         span.mark { (backend.state.as_str()) }
@@ -215,6 +221,7 @@ fn combined(service: &Service, backend: &Backend, now_unix: u64, rings: &Rings) 
             ", ejected for " (text::duration(age(ejected.until_unix, now_unix)))
             " by " (text::count(ejected.workers, "worker")) ": " (ejected.why)
         }
+        (live.text("cut"))
         span.actions {}
     }
 }

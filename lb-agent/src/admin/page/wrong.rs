@@ -9,6 +9,7 @@ use crate::{
         text,
     },
     catalog::{Problem, SourceHealth},
+    order::Mode,
     snapshot::State,
 };
 
@@ -153,6 +154,9 @@ pub(super) fn cause(backend: &Backend) -> String {
                 ),
             }
         }
+        State::Maintenance if backend.mode == Mode::Maintenance => {
+            "an operator has it in maintenance".to_owned()
+        }
         State::Maintenance => "it is in maintenance".to_owned(),
         State::Draining => "an operator drains it".to_owned(),
         State::Leaving => "its container is ending".to_owned(),
@@ -173,6 +177,10 @@ fn remedy(service: &Service, first: Option<&Backend>) -> String {
         State::ConsulWarning | State::ConsulCritical => {
             format!("Repair the instance; `lb-agent backends {name}` has all that its checks say.")
         }
+        State::Maintenance if backend.mode == Mode::Maintenance => format!(
+            "Put it back: `lb-agent maintenance {name}/{} --undo`.",
+            backend.key.id
+        ),
         State::Maintenance => {
             "End the maintenance where it was begun, for example with `consul maint -disable`."
                 .to_owned()

@@ -19,7 +19,7 @@ struct Spoiled {
     vips: Vec<Entry>,
     told: Told,
     lines: Vec<Line>,
-    drained: DrainAnswer,
+    ordered: StateAnswer,
 }
 
 /// All texts in `value` that may be any text, in the order in which they are met.
@@ -67,10 +67,11 @@ impl Spoiled {
                 backend.probe.error = Some("refused".to_owned());
             }
         }
-        let drained = DrainAnswer {
+        let answer = StateAnswer {
             service: "www_hello".to_owned(),
             matched: vec![sample::key("file", "a")],
-            draining: true,
+            mode: Mode::Drain,
+            cut_unix: None,
             not_yet_in: vec!["the maps".to_owned()],
         };
         Self {
@@ -83,7 +84,7 @@ impl Spoiled {
                 .iter()
                 .map(|it| spoil(it, text))
                 .collect(),
-            drained: spoil(&drained, text),
+            ordered: spoil(&answer, text),
         }
     }
 
@@ -102,7 +103,7 @@ impl Spoiled {
                 .print(output, &self.vips)
                 .unwrap(),
             explain::print(&self.told, output).unwrap(),
-            text(drained(&self.drained, output)),
+            text(ordered(&self.ordered, None, output)),
         ];
         let name = &report.services.as_ref().unwrap()[0].name;
         all.push(text(services(report, output, Some(name))));

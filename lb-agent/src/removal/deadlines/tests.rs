@@ -1,6 +1,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 use proptest::{collection::vec, prelude::*};
@@ -8,6 +9,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     catalog::SourceHealth,
+    order::Order,
     snapshot::{Backend, Service},
 };
 
@@ -19,10 +21,22 @@ enum Is {
     Critical,
     Maintenance,
     Draining,
+    /// Drained until so many seconds after the first step.
+    Until(u64),
+    /// In maintenance by order.
+    Ordered,
+    /// The same, and flows may go on so long.
+    Closed(u64),
     Leaving,
 }
 
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// This moment; the clock of the wall stands still.
+fn at(instant: Instant) -> Now {
+    let wall = UNIX_EPOCH;
+    Now { instant, wall }
+}
 
 fn name() -> ServiceName {
     ServiceName::whole("www")
@@ -54,7 +68,17 @@ fn backend(address: SocketAddr, is: Is) -> Backend {
             Maintenance => SourceHealth::Maintenance,
             _ => SourceHealth::Passing,
         },
-        draining: is == Draining,
+        order: Order {
+            mode: match is {
+                Draining | Until(_) => Mode::Drain,
+                Ordered | Closed(_) => Mode::Maintenance,
+                _ => Mode::Ready,
+            },
+            until: match is {
+                Until(seconds) | Closed(seconds) => Some(UNIX_EPOCH + Duration::from_secs(seconds)),
+                _ => None,
+            },
+        },
         leaving: is == Leaving,
         ..Backend::usable(address)
     }
@@ -99,7 +123,9 @@ fn check(steps: &[&[Is]], expect: &[(usize, u64)]) -> Deadlines {
     let mut now = start;
     for step in steps {
         let after = www(DRAIN, step);
-        deadlines.follow(&before, &after, now);
+        let wall = UNIX_EPOCH + (now - start);
+        let instant = now;
+        deadlines.follow(&before, &after, Now { instant, wall });
         before = after;
         now += Duration::from_secs(1);
     }
@@ -116,7 +142,7 @@ fn check(steps: &[&[Is]], expect: &[(usize, u64)]) -> Deadlines {
     deadlines
 }
 
-use Is::{Critical, Draining, Gone, Leaving, Maintenance, Usable};
+use Is::{Closed, Critical, Draining, Gone, Leaving, Maintenance, Ordered, Until, Usable};
 
 #[test]
 fn the_time_of_a_backend_begins_when_it_is_taken_out_in_whichever_way() {
@@ -151,6 +177,40 @@ fn a_backend_that_a_new_agent_finds_drained_has_its_whole_time() {
 }
 
 #[test]
+fn an_operator_says_when_the_flows_of_one_backend_end() {
+    check(&[&[Usable], &[Until(4)]], &[(0, 4)]);
+    check(
+        &[&[Usable, Usable], &[Closed(60), Until(4)]],
+        &[(0, 60), (1, 4)],
+    );
+    // What has passed while nobody looked is over.
+    check(&[&[Usable], &[Usable], &[Until(1)]], &[(0, 2)]);
+    // The last word counts, in both directions.
+    check(&[&[Until(4)], &[Until(9)]], &[(0, 9)]);
+    check(&[&[Until(4)], &[Draining]], &[(0, 10)]);
+    check(&[&[Draining], &[Until(4)]], &[(0, 4)]);
+    check(&[&[Until(4)], &[Usable]], &[]);
+    // Who leaves has no more and no less than it was told.
+    check(&[&[Until(40)], &[Gone]], &[(0, 40)]);
+    // A clock that went back makes nobody wait for ever.
+    let years = LONGEST.as_secs();
+    check(&[&[Until(9 * years)]], &[(0, years)]);
+}
+
+#[test]
+fn maintenance_by_order_has_no_time_and_that_of_a_source_has_that_of_a_drain() {
+    let start = Instant::now();
+    let deadlines = check(
+        &[&[Usable, Usable], &[Ordered, Maintenance]],
+        &[(0, 1), (1, 11)],
+    );
+    let ordered = start + Duration::from_secs(2);
+    assert_eq!(deadlines.due(ordered), [target(0)].into());
+    // The flows of a drain that still goes on are cut as well.
+    check(&[&[Draining], &[Draining], &[Ordered]], &[(0, 0)]);
+}
+
+#[test]
 fn another_instance_at_the_same_address_keeps_the_flows() {
     let start = Instant::now();
     let before = www(DRAIN, &[Usable]);
@@ -158,7 +218,7 @@ fn another_instance_at_the_same_address_keeps_the_flows() {
     let again = key(9);
     moved.backends.insert(again, backend(address(0), Usable));
     let mut deadlines = Deadlines::default();
-    deadlines.follow(&before, &with(vec![(name(), moved)]), start);
+    deadlines.follow(&before, &with(vec![(name(), moved)]), at(start));
     assert_eq!(deadlines.pending().len(), 0);
 }
 
@@ -167,9 +227,9 @@ fn a_service_that_leaves_takes_its_options_with_it_and_they_are_remembered() {
     let start = Instant::now();
     let before = www(Duration::from_secs(3), &[Usable]);
     let mut deadlines = Deadlines::default();
-    deadlines.follow(&before, &with(vec![]), start);
+    deadlines.follow(&before, &with(vec![]), at(start));
     let pending = &deadlines.pending()[&target(0)];
-    assert_eq!(pending.drain, Duration::from_secs(3));
+    assert_eq!(pending.deadline() - start, Duration::from_secs(3));
     assert_eq!(pending.service, Some(name()));
     assert_eq!(pending.instances, [key(0)]);
 }
@@ -180,11 +240,11 @@ fn a_changed_option_moves_the_deadline_of_what_is_still_registered() {
     let mut deadlines = Deadlines::default();
     let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
     let one = www(long, &[Draining, Usable]);
-    deadlines.follow(&Snapshot::default(), &one, start);
+    deadlines.follow(&Snapshot::default(), &one, at(start));
     let two = www(long, &[Draining, Gone]);
-    deadlines.follow(&one, &two, start);
+    deadlines.follow(&one, &two, at(start));
     let three = www(short, &[Draining, Gone]);
-    deadlines.follow(&two, &three, start);
+    deadlines.follow(&two, &three, at(start));
     assert_eq!(deadlines.next(), Some(start + short));
     assert_eq!(deadlines.due(start + short), BTreeSet::from([target(0)]));
     assert_eq!(deadlines.pending()[&target(1)].deadline(), start + long);
@@ -200,7 +260,7 @@ fn an_address_that_another_service_serves_is_cut_for_the_one_that_dropped_it() {
     ]);
     let one = with(vec![(other, service(8, DRAIN, &[Usable]))]);
     let mut deadlines = Deadlines::default();
-    deadlines.follow(&both, &one, start);
+    deadlines.follow(&both, &one, at(start));
     let pending: Vec<_> = deadlines.pending().keys().copied().collect();
     assert_eq!(pending, [target(0)]);
 }
@@ -215,10 +275,12 @@ fn flows_of_a_former_agents_time_have_their_whole_time_from_now() {
     };
     let flows = BTreeSet::from([target(0), target(1), target(2), stranger]);
     let mut deadlines = Deadlines::default();
-    deadlines.adopt(&snapshot, &flows, start);
-    deadlines.follow(&Snapshot::default(), &snapshot, start);
+    deadlines.adopt(&snapshot, &flows, at(start));
+    deadlines.follow(&Snapshot::default(), &snapshot, at(start));
     let drains = deadlines.pending().iter();
-    let drains: Vec<_> = drains.map(|(target, it)| (*target, it.drain)).collect();
+    let drains: Vec<_> = drains
+        .map(|(target, it)| (*target, it.deadline() - start))
+        .collect();
     assert_eq!(
         drains,
         [
@@ -247,7 +309,7 @@ fn a_flow_whose_vip_is_nobodys_any_more_is_spared_as_long_as_its_backend_serves_
     // Of a VIP that somebody has it is known that this one is not behind it.
     let known = BTreeSet::from([target(2)]);
     let mut deadlines = Deadlines::default();
-    deadlines.adopt(&snapshot, &(&flows | &known), start);
+    deadlines.adopt(&snapshot, &(&flows | &known), at(start));
     let pending: Vec<_> = deadlines.pending().keys().copied().collect();
     assert_eq!(pending, [target(2), moved(1), moved(3)]);
 }
@@ -257,7 +319,7 @@ fn pending_after(deadlines: &mut Deadlines, steps: &[Snapshot]) -> Vec<Vec<Targe
     let mut now = Instant::now();
     let befores = std::iter::once(Snapshot::default()).chain(steps.iter().cloned());
     let steps = befores.zip(steps).map(|(before, after)| {
-        deadlines.follow(&before, after, now);
+        deadlines.follow(&before, after, at(now));
         now += Duration::from_secs(1);
         deadlines.pending().keys().copied().collect()
     });
@@ -347,7 +409,7 @@ fn flows_that_an_agent_found_through_nobodys_vip_are_cut_when_their_backend_leav
     let start = Instant::now();
     let snapshot = www(DRAIN, &[Usable, Usable]);
     let mut deadlines = Deadlines::default();
-    deadlines.adopt(&snapshot, &[moved].into(), start);
+    deadlines.adopt(&snapshot, &[moved].into(), at(start));
     let steps = [snapshot, www(DRAIN, &[Gone, Usable])];
     let found = pending_after(&mut deadlines, &steps);
     assert_eq!(found, [vec![], vec![target(0), moved]]);
@@ -376,13 +438,13 @@ fn what_is_done_with_stays_done_while_it_is_drained() {
     let start = Instant::now();
     let drained = www(DRAIN, &[Draining]);
     let mut deadlines = Deadlines::default();
-    deadlines.follow(&Snapshot::default(), &drained, start);
+    deadlines.follow(&Snapshot::default(), &drained, at(start));
     deadlines.ended(&target(0), 0, start + DRAIN + STRAGGLERS);
     assert_eq!(deadlines.next(), None);
     let longer = www(DRAIN * 9, &[Draining]);
-    deadlines.follow(&drained, &longer, start + DRAIN * 2);
+    deadlines.follow(&drained, &longer, at(start + DRAIN * 2));
     assert_eq!(deadlines.next(), None);
-    deadlines.follow(&longer, &www(DRAIN, &[Gone]), start + DRAIN * 3);
+    deadlines.follow(&longer, &www(DRAIN, &[Gone]), at(start + DRAIN * 3));
     assert_eq!(deadlines.pending().len(), 0);
 }
 
@@ -429,7 +491,7 @@ proptest! {
         let mut since: [Option<Instant>; 3] = [None; 3];
         for (backends, seconds) in steps {
             let after = www(DRAIN, &backends);
-            deadlines.follow(&before, &after, now);
+            deadlines.follow(&before, &after, at(now));
             for (n, is) in backends.iter().enumerate() {
                 let was_there = before.services.get(&name()).is_some_and(|it| it.backends.contains_key(&key(n)));
                 since[n] = match *is {

@@ -7,6 +7,7 @@ use std::{
 
 use lb_agent::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
+    order::Mode,
     snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
     stats::{BackendStats, Handshakes, ServiceStats, Stats},
 };
@@ -23,7 +24,7 @@ pub(super) fn host() -> Snapshot {
     let output = "HTTP GET http://10.0.3.5:8008/health: 503 Service Unavailable Output: replication is 412 s behind";
     check(&mut critical, SourceHealth::Critical, "Replication", output);
     let mut drained = backend("10.0.1.23:8080");
-    drained.draining = true;
+    drained.order.mode = Mode::Drain;
     let hello = [
         ("web-1", backend("10.0.0.11:80")),
         ("web-2", backend("10.0.0.12:80")),

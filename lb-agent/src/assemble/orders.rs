@@ -1,110 +1,160 @@
-//! Which backends an operator took out of service. The set outlives the agent in a file of its own.
+//! What operators ordered of instances. The orders outlive the agent in a file of their own.
 
-use std::{collections::BTreeSet, error::Error, path::PathBuf, sync::Arc};
+use std::{
+    error::Error,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::{
     catalog::{Catalog, InstanceKey, Problem},
+    order::{Mode, Order, Orders},
     snapshot::ServiceName,
     state_file,
 };
 
-/// One instance of a service that takes no new flow because an operator said so.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Drain {
-    /// The service.
-    pub service: String,
-    /// Its instance.
-    pub instance: InstanceKey,
+/// One order as the file has it. Version 1 knew nothing but drains, and had neither of the last two fields.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    service: String,
+    instance: InstanceKey,
+    #[serde(default = "drain")]
+    mode: Mode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until_unix_ms: Option<u64>,
 }
 
-/// The drains and the file that keeps them.
-pub(super) struct Drains {
-    pub(super) set: Arc<BTreeSet<Drain>>,
+fn drain() -> Mode {
+    Mode::Drain
+}
+
+/// The orders and the file that keeps them.
+pub(super) struct Standing {
+    pub(super) orders: Arc<Orders>,
     pub(super) problems: Vec<Problem>,
     path: PathBuf,
 }
 
-impl Drains {
+impl Standing {
     /// What the last agent left.
     pub(super) async fn load(state_dir: PathBuf) -> Self {
         let path = state_dir.join(FILE);
         let file = path.clone();
-        let loaded = blocking(move || state_file::load(&file, VERSION)).await;
-        let (set, problems) = match loaded {
-            Ok(set) => (set.unwrap_or_default(), Vec::new()),
+        let loaded = blocking(move || state_file::load_any(&file, FIRST..=VERSION)).await;
+        let (orders, problems) = match loaded {
+            Ok(kept) => (read(kept.unwrap_or_default()), Vec::new()),
             Err(why) => {
                 let message = format!(
-                    "what was drained is not known any more: {why}; drain again where it is needed"
+                    "what operators had taken out is not known any more: {why}; take it out again where that is needed"
                 );
-                (BTreeSet::new(), vec![Problem::new("drains", message)])
+                (Orders::new(), vec![Problem::new("drains", message)])
             }
         };
         Self {
-            set: Arc::new(set),
+            orders: Arc::new(orders),
             problems,
             path,
         }
     }
 
-    /// Keeps `set` from now on.
+    /// Keeps `orders` from now on.
     ///
     /// # Errors
     ///
-    /// Why it could not be written, as a sentence; then the old set stays in force.
-    pub(super) async fn store(&mut self, set: BTreeSet<Drain>) -> Result<(), String> {
-        if set == *self.set {
+    /// Why they could not be written, as a sentence; then the old ones stay in force.
+    pub(super) async fn store(&mut self, orders: Orders) -> Result<(), String> {
+        if orders == *self.orders {
             return Ok(());
         }
         let path = self.path.clone();
-        let saved = blocking(move || state_file::save(&path, VERSION, &set).map(|()| set)).await;
-        let saved = saved.map_err(|why| {
+        let kept = written(&orders);
+        let saved = blocking(move || state_file::save(&path, VERSION, &kept)).await;
+        saved.map_err(|why| {
             format!("{why}; make room or correct the permissions of the state directory")
         })?;
-        self.set = Arc::new(saved);
+        self.orders = Arc::new(orders);
         Ok(())
     }
 }
 
-/// The set after one request, and the instances that it concerns.
+fn read(kept: Vec<Kept>) -> Orders {
+    let mut orders = Orders::new();
+    for kept in kept.into_iter().filter(|it| it.mode != Mode::Ready) {
+        let until = kept.until_unix_ms.map(Duration::from_millis);
+        let order = Order {
+            mode: kept.mode,
+            until: until.and_then(|since| UNIX_EPOCH.checked_add(since)),
+        };
+        let instances = orders.entry(kept.service).or_default();
+        instances.insert(kept.instance, order);
+    }
+    orders
+}
+
+fn written(orders: &Orders) -> Vec<Kept> {
+    let all = orders.iter().flat_map(|(service, instances)| {
+        instances
+            .iter()
+            .map(move |(instance, order)| (service, instance, order))
+    });
+    let kept = all.map(|(service, instance, order)| Kept {
+        service: service.clone(),
+        instance: instance.clone(),
+        mode: order.mode,
+        until_unix_ms: order.until.map(unix_ms),
+    });
+    kept.collect()
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The orders after one request, and the instances that it concerns.
 ///
 /// # Errors
 ///
 /// When nothing in `catalog` matches, or more than one thing, with the names there are.
 pub(super) fn after_request(
-    set: &BTreeSet<Drain>,
+    orders: &Orders,
     catalog: &Catalog,
     wanted: (&str, Option<&str>),
-    undo: bool,
-) -> Result<(BTreeSet<Drain>, Vec<InstanceKey>), String> {
+    order: Order,
+) -> Result<(Orders, Vec<InstanceKey>), String> {
     let (service, instances) = find(catalog, wanted.0)?;
     let matched: Vec<InstanceKey> = match wanted.1 {
         None => instances,
         Some(backend) => vec![pick(&service, &instances, backend)?],
     };
-    let mut set = set.clone();
-    for instance in matched.iter().cloned() {
-        let service = service.clone();
-        let drain = Drain { service, instance };
-        if undo {
-            set.remove(&drain);
-        } else {
-            set.insert(drain);
+    let mut orders = orders.clone();
+    let mut of_service = orders.remove(&service).unwrap_or_default();
+    for instance in &matched {
+        match order.mode {
+            Mode::Ready => drop(of_service.remove(instance)),
+            Mode::Drain | Mode::Maintenance => drop(of_service.insert(instance.clone(), order)),
         }
     }
-    Ok((set, matched))
+    if !of_service.is_empty() {
+        orders.insert(service, of_service);
+    }
+    Ok((orders, matched))
 }
 
-/// The set without the instances that left `catalog`, which must be complete: whatever comes back under an
+/// The orders without those for instances that left `catalog`, which must be complete: whatever comes back under an
 /// old id is another process.
-pub(super) fn after_leaving(set: &BTreeSet<Drain>, catalog: &Catalog) -> BTreeSet<Drain> {
-    let lives = |drain: &&Drain| {
-        let instances = catalog.services.get(&*drain.service);
-        instances.is_some_and(|them| them.iter().any(|it| it.key == drain.instance))
-    };
-    set.iter().filter(lives).cloned().collect()
+pub(super) fn after_leaving(orders: &Orders, catalog: &Catalog) -> Orders {
+    let mut orders = orders.clone();
+    orders.retain(|service, ordered| {
+        let instances = catalog.services.get(&**service);
+        ordered.retain(|key, _| instances.is_some_and(|all| all.iter().any(|it| it.key == *key)));
+        !ordered.is_empty()
+    });
+    orders
 }
 
 /// The service that people call `name`, or the instances of its part: `www`, `www.hello`, `hello_www`.
@@ -176,7 +226,10 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Called as in version 1, whose orders were drains.
 const FILE: &str = "drains.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest that can be read.
+const FIRST: u32 = 1;
 /// Names in one message.
 const LISTED: usize = 20;

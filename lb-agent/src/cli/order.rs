@@ -1,4 +1,4 @@
-//! `drain`: takes backends out of service, or back in.
+//! `drain` and `maintenance`: take backends out of service, or back in.
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Answer, Exit, Failure, Output, PATIENCE,
+    ask::Outage,
     client::Client,
     json,
     table::{Rows, words},
@@ -14,37 +15,50 @@ use super::{
 use crate::{
     admin::{
         compose::age,
-        report::{DrainAnswer, DrainOrder, Report},
+        report::{Report, StateAnswer, StateOrder},
         text::{self, visible},
     },
     catalog::InstanceKey,
+    options::{LONGEST, parse_duration},
+    order::Mode,
 };
 
 /// Orders it, and tells whether it is in force.
-pub(super) async fn drain(
+pub(super) async fn order(
     client: &Client,
     output: Output,
-    target: &str,
-    undo: bool,
-) -> Result<(String, Exit, DrainAnswer), Failure> {
+    mode: Mode,
+    outage: &Outage,
+) -> Result<(String, Exit, StateAnswer), Failure> {
+    let target = &*outage.target;
     let (service, backend) = match target.split_once('/') {
         Some((service, backend)) => (service, Some(backend.to_owned())),
         None => (target, None),
     };
-    let order = DrainOrder {
+    let order = StateOrder {
         service: service.to_owned(),
         backend,
-        undo,
+        mode: if outage.undo { Mode::Ready } else { mode },
+        deadline_seconds: outage.deadline.map(|it| it.as_secs()),
     };
-    let answer = client.drain(&order, PATIENCE).await?;
-    let (text, exit) = drained(&answer, output)?;
+    let answer = client.order(&order, PATIENCE).await?;
+    let (text, exit) = ordered(&answer, outage.deadline, output)?;
     Ok((text, exit, answer))
+}
+
+/// Reads a `--deadline`.
+///
+/// # Errors
+/// What to type instead.
+pub(super) fn deadline(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).filter(|it| it.subsec_nanos() == 0 && *it <= LONGEST);
+    time.ok_or_else(|| "it is whole seconds such as `30s` or `5m`, at most a day".to_owned())
 }
 
 /// Tells on `err` how many flows are left, until none is or their time has passed.
 pub(super) async fn wait(
     client: &Client,
-    answer: &DrainAnswer,
+    answer: &StateAnswer,
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let terminal = io::stderr().is_terminal();
@@ -81,7 +95,7 @@ pub(super) async fn wait(
     Ok(exit)
 }
 
-/// What is left of a drain.
+/// What is left of an order.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
     /// `None` when nobody says.
@@ -90,7 +104,7 @@ struct Left {
     cut_unix: Option<u64>,
 }
 
-fn left(report: &Report, answer: &DrainAnswer) -> Left {
+fn left(report: &Report, answer: &StateAnswer) -> Left {
     let services = report.services.iter().flatten();
     let services: Vec<_> = services
         .filter(|it| it.name == answer.service || it.service == answer.service)
@@ -135,9 +149,9 @@ fn line(flows: Option<u64>, until: Option<Duration>) -> String {
     }
 }
 
-pub(super) fn drained(answer: &DrainAnswer, output: Output) -> Answer {
+pub(super) fn ordered(answer: &StateAnswer, deadline: Option<Duration>, output: Output) -> Answer {
     let text = match output {
-        Output::Table | Output::Wide => told(answer),
+        Output::Table | Output::Wide => told(answer, deadline),
         Output::Csv => rows(answer).csv(),
         Output::Json => json(answer)?,
     };
@@ -149,28 +163,39 @@ pub(super) fn drained(answer: &DrainAnswer, output: Output) -> Answer {
     Ok((text, exit))
 }
 
-fn rows(answer: &DrainAnswer) -> Rows<4> {
-    let mut rows = Rows::new(["SERVICE", "BACKEND", "DRAINING", "NOT YET IN"].map(words));
-    let draining = if answer.draining { "yes" } else { "no" };
+fn rows(answer: &StateAnswer) -> Rows<5> {
+    let mut rows = Rows::new(["SERVICE", "BACKEND", "MODE", "CUT", "NOT YET IN"].map(words));
+    let cut = answer
+        .cut_unix
+        .map_or_else(String::new, |it| it.to_string());
     for key in &answer.matched {
         rows.push([
             answer.service.clone(),
             key.to_string(),
-            draining.to_owned(),
+            answer.mode.as_str().to_owned(),
+            cut.clone(),
             answer.not_yet_in.join(" "),
         ]);
     }
     rows
 }
 
-/// What a drain did.
-fn told(answer: &DrainAnswer) -> String {
+/// What an order did.
+fn told(answer: &StateAnswer, deadline: Option<Duration>) -> String {
     let service = visible(&answer.service);
-    let word = match (answer.not_yet_in.is_empty(), answer.draining) {
-        (true, true) => "draining   no new flows; established flows are cut after lb_drain",
-        (true, false) => "in service again",
-        (false, true) => "to be drained",
-        (false, false) => "to be in service again",
+    let when = match (deadline, answer.mode) {
+        (Some(time), _) => format!("after {}", text::duration(time)),
+        (None, Mode::Maintenance) => "now".to_owned(),
+        (None, _) => "after lb_drain".to_owned(),
+    };
+    let out = |state| format!("{state}   no new flows; established flows are cut {when}");
+    let word = match (answer.not_yet_in.is_empty(), answer.mode) {
+        (true, Mode::Drain) => out("draining"),
+        (true, Mode::Maintenance) => out("maintenance"),
+        (true, Mode::Ready) => "in service again".to_owned(),
+        (false, Mode::Drain) => "to be drained".to_owned(),
+        (false, Mode::Maintenance) => "to be in maintenance".to_owned(),
+        (false, Mode::Ready) => "to be in service again".to_owned(),
     };
     let line = |key: &InstanceKey| {
         let key = key.to_string();
@@ -206,10 +231,11 @@ mod tests {
             at_unix: 1_700_000_012,
             active: Some(4),
         }];
-        let drained = |ids: &[&str]| DrainAnswer {
+        let drained = |ids: &[&str]| StateAnswer {
             service: "www_hello".to_owned(),
             matched: ids.iter().map(|id| sample::key("file", id)).collect(),
-            draining: true,
+            mode: Mode::Drain,
+            cut_unix: None,
             not_yet_in: Vec::new(),
         };
         let of = |ids: &[&str]| left(&report, &drained(ids));

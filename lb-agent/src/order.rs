@@ -1,0 +1,107 @@
+//! What operators order of instances: that they take flows, drain, or are in maintenance. The admin stage asks it of the
+//! stage that assembles the snapshot, which keeps the orders.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::{catalog::InstanceKey, options::LONGEST};
+
+/// What an operator orders of an instance.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It takes flows, as far as its health allows.
+    #[default]
+    Ready,
+    /// It takes no new flow; established ones live on until a deadline.
+    Drain,
+    /// It takes no new flow, and established ones are cut at once, or at a deadline.
+    Maintenance,
+}
+
+impl Mode {
+    /// The word in JSON, tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// An order as long as it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Order {
+    /// What holds.
+    pub mode: Mode,
+    /// When its flows are cut, if that was said: at another time than the options of the service say.
+    pub until: Option<SystemTime>,
+}
+
+impl Order {
+    /// What was ordered at `now`, with the time that flows may go on. The moment is kept in whole milliseconds, as in the
+    /// file of orders, and never earlier.
+    pub fn new(mode: Mode, deadline: Option<Duration>, now: SystemTime) -> Self {
+        let until = deadline.map(|deadline| {
+            let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let until = (since + deadline.min(LONGEST))
+                .as_nanos()
+                .div_ceil(1_000_000);
+            UNIX_EPOCH + Duration::from_millis(u64::try_from(until).unwrap_or(u64::MAX))
+        });
+        Self { mode, until }
+    }
+}
+
+/// The orders that are not for [`Mode::Ready`], by service and instance.
+pub type Orders = BTreeMap<String, BTreeMap<InstanceKey, Order>>;
+
+/// Asks that instances are ordered to do something.
+#[derive(Debug)]
+pub struct OrderRequest {
+    /// The service concerned.
+    pub service: String,
+    /// One instance of it, as its id or as `node/id`; all of them if absent.
+    pub backend: Option<String>,
+    /// What they are to do.
+    pub mode: Mode,
+    /// How long their flows may go on, if something else is to hold than usual.
+    pub deadline: Option<Duration>,
+    /// What became of it, or why nothing did.
+    pub reply: oneshot::Sender<Result<OrderOutcome, String>>,
+}
+
+/// What an order changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderOutcome {
+    /// The instances concerned.
+    pub matched: Vec<InstanceKey>,
+    /// What holds for them now.
+    pub order: Order,
+    /// The number of the first snapshot that says so.
+    pub snapshot: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_kept_in_milliseconds_and_never_too_early() {
+        let now = UNIX_EPOCH + Duration::from_nanos(1_700_000_000_000_000_001);
+        let order = Order::new(Mode::Drain, Some(Duration::from_secs(2)), now);
+        let until = order.until.unwrap();
+        assert_eq!(until, UNIX_EPOCH + Duration::from_millis(1_700_000_002_001));
+        assert_eq!(Order::new(Mode::Drain, None, now).until, None);
+        let far = Order::new(Mode::Maintenance, Some(Duration::MAX), now);
+        assert!(far.until.unwrap() <= now + LONGEST + Duration::from_millis(1));
+    }
+}
