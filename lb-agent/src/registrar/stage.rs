@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +20,7 @@ use super::{
     metrics::Metrics,
     plan::{Memory, Ownership, Step, plan},
     registration::CheckKind,
+    seen::Seen,
     settings::Settings,
     wish::{Wishes, wishes},
 };
@@ -41,6 +43,9 @@ pub struct Status {
     pub services: usize,
     /// Containers that run, of which no port is registered.
     pub left_out: usize,
+    /// Every container that runs, by name; `None` until the engine has answered and this host is known. What was last
+    /// known stays while Consul is away.
+    pub containers: Option<Arc<[Seen]>>,
     /// When Consul last held all of them.
     pub synced: Option<SystemTime>,
     /// Why Consul cannot be asked at the moment.
@@ -171,9 +176,13 @@ impl Registrar {
         if engine.containers.is_none() {
             return self.config.resync;
         }
-        let mut status = Status {
-            synced: out.status.borrow().synced,
-            ..Status::default()
+        let mut status = {
+            let before = out.status.borrow();
+            Status {
+                synced: before.synced,
+                containers: before.containers.clone(),
+                ..Status::default()
+            }
         };
         let done = self.sync(engine, &mut status).await;
         let pause = match done {
@@ -214,7 +223,10 @@ impl Registrar {
         status.host = Some(settings.host.clone());
         status.problems = problems;
         let overdue = self.overdue(containers);
-        let wished = wishes(containers, &overdue, &settings, self.config.deregister);
+        let mut wished = wishes(containers, &overdue, &settings, self.config.deregister);
+        let mut seen = std::mem::take(&mut wished.seen);
+        seen.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        status.containers = Some(seen.into());
         status.services = wished.services.len();
         status.left_out = wished.left_out;
         let services = i64::try_from(wished.services.len()).unwrap_or(i64::MAX);

@@ -8,6 +8,7 @@ use std::{
 use super::{
     grammar::registrations,
     registration::{CheckKind, CheckStatus, Registration},
+    seen::{Life, Seen},
     settings::Settings,
 };
 use crate::{
@@ -46,6 +47,14 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    fn life(self) -> Life {
+        match self {
+            Self::Serving => Life::Running,
+            Self::Paused => Life::Paused,
+            Self::Ending => Life::Ending,
+        }
+    }
+
     /// Why the service is in maintenance.
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
@@ -66,6 +75,8 @@ pub(super) struct Wishes {
     pub(super) problems: Vec<Problem>,
     /// Containers that run and ask for nothing that could be registered.
     pub(super) left_out: usize,
+    /// Every container that runs, in the order of their age.
+    pub(super) seen: Vec<Seen>,
 }
 
 /// What the `containers` ask for. Those in `overdue` are ending for too long, and count as gone.
@@ -92,16 +103,30 @@ pub(super) fn wishes(
         };
         let reading = registrations(container, containers, settings);
         wishes.left_out += usize::from(reading.registrations.is_empty());
+        let mut seen = Seen::new(container, phase.life(), &reading);
         wishes.problems.extend(reading.problems);
         for registration in reading.registrations {
-            wishes.add(registration, container, phase);
+            let id = registration.id.clone();
+            if let Err(message) = wishes.add(registration, container, phase) {
+                let subject = format!("container {}", container.name);
+                wishes.problems.push(Problem::new(subject, &*message));
+                seen.registers.retain(|it| it.id != id);
+                seen.refused.push(message);
+            }
         }
+        wishes.seen.push(seen);
     }
     wishes
 }
 
 impl Wishes {
-    fn add(&mut self, registration: Registration, container: &Container, phase: Phase) {
+    /// Adds a service; says why it is not registered if another container has its id.
+    fn add(
+        &mut self,
+        registration: Registration,
+        container: &Container,
+        phase: Phase,
+    ) -> Result<(), String> {
         match self.services.entry(registration.id.clone()) {
             Entry::Vacant(free) => {
                 let reports = reports(&registration, container);
@@ -110,6 +135,7 @@ impl Wishes {
                     phase,
                     reports,
                 });
+                Ok(())
             }
             Entry::Occupied(taken) => {
                 let other: String = taken
@@ -119,13 +145,11 @@ impl Wishes {
                     .chars()
                     .take(12)
                     .collect();
-                let message = format!(
+                Err(format!(
                     "its service {} is not registered: container {other} has registered that id \
                      already; give one of them another SERVICE_ID",
                     registration.id
-                );
-                let subject = format!("container {}", container.name);
-                self.problems.push(Problem::new(subject, message));
+                ))
             }
         }
     }

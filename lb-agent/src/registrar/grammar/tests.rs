@@ -5,6 +5,7 @@ mod attributes;
 mod checks;
 mod limits;
 mod names;
+mod seen;
 
 use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 

@@ -470,3 +470,22 @@ fn containers_that_run_and_register_nothing_are_counted() {
     ]);
     assert_eq!((wished.services.len(), wished.left_out), (1, 1));
 }
+
+#[test]
+fn of_two_containers_that_claim_one_id_the_younger_is_shown_as_refused() {
+    let claim = |id: &str, created| {
+        let mut container = container(id, State::Running);
+        container.created = created;
+        container.environment = vec![("SERVICE_ID".to_owned(), "same".to_owned())];
+        container
+    };
+    let wished = wished(vec![claim("young", 2), claim("old", 1)]);
+    let shown = wished.seen.iter();
+    let shown: Vec<_> = shown
+        .map(|it| (it.name.as_str(), it.registers.len(), it.refused.len()))
+        .collect();
+    assert_eq!(shown, [("old", 1, 0), ("young", 0, 1)]);
+    let why = &wished.seen[1].refused[0];
+    assert!(why.contains("has registered that id already"), "{why}");
+    assert_eq!(wished.problems[0].message, *why);
+}
