@@ -62,15 +62,16 @@ pub(super) async fn wait(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let terminal = io::stderr().is_terminal();
-    let (mut told, mut end) = (String::new(), None);
+    let (mut told, mut end) = (String::new(), answer.cut_unix);
     let exit = loop {
         let report = client.report(PATIENCE).await?;
         let Left { flows, cut_unix } = left(&report, answer);
         if flows == Some(0) {
             break Exit::Fine;
         }
-        // The cut is no longer announced once it is done.
-        end = cut_unix.or(end);
+        // The cut is no longer announced once it is done, which in maintenance may be before anybody looks.
+        let at_once = answer.mode == Mode::Maintenance;
+        end = cut_unix.or(end).or(at_once.then_some(report.now_unix));
         if end.is_some_and(|end| report.now_unix > end + PATIENCE.as_secs()) {
             break Exit::Degraded;
         }

@@ -134,6 +134,13 @@ fn who_waits_for_a_drain_counts_down_to_its_own_deadline() {
     assert!(waited.out.contains("cut after 3 s"), "{waited:?}");
     assert!(waited.err.contains("1 flow left, cut in "), "{waited:?}");
     assert_eq!(reader.join().unwrap(), CUT);
+
+    let to_b = flow_to(&world, vip, "b");
+    let reader = std::thread::spawn(move || end_of(&to_b));
+    let waited = world.ask(&["maintenance", "www_hello/b", "--wait"]);
+    assert_eq!(waited.code, Some(0), "{waited:?}");
+    assert!(waited.out.contains("cut now"), "{waited:?}");
+    assert_eq!(reader.join().unwrap(), CUT);
     world.finish();
 }
 
