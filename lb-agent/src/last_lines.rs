@@ -21,6 +21,7 @@ struct Ring {
 
 /// What is kept at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kept {
     /// Older lines that were dropped.
     pub dropped: u64,

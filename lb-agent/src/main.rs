@@ -21,7 +21,7 @@ use lb_agent::{
     bundle::{self, BundleArgs},
     check_config::{CheckArgs, Checked},
     cli::{self, Cli, Command, Exit, Options, Output, Style, pages},
-    config::{Action, Config, LogFormat, RegisterConfig, with_long_flags},
+    config::{Action, Config, LogFormat, Outside, RegisterConfig, is_typed, with_long_flags},
     doctor::{self, DoctorArgs},
     reconcile::error_chain,
 };
@@ -88,11 +88,12 @@ fn main() -> ExitCode {
                     return refuse(&format!("cannot take over the passed listeners: {error}"));
                 }
             };
-            match Config::load(&args) {
-                Ok(mut config) => {
+            match Config::load_with_origins(&args, Outside::real()) {
+                Ok((mut config, raw)) => {
+                    let settings = config.settings(&raw, &is_typed);
                     config.log_format = log::resolve(config.log_format);
                     let log = log::start(config.log_format);
-                    report(run::run(config, inherited, log))
+                    report(run::run(config, settings, inherited, log))
                 }
                 Err(error) => refuse(&error.to_string()),
             }

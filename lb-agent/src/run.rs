@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
-    config::{self, Config},
+    config::{self, Config, Setting},
     discover::consul,
     front, host_dns,
     last_lines::LastLines,
@@ -46,11 +46,16 @@ const BOUND: &str = "all listeners are bound";
 /// The running stages, each with its name and its end.
 pub(crate) type Stages = JoinSet<(&'static str, Result<()>)>;
 
-/// Runs the agent until it is told to end.
+/// Runs the agent until it is told to end. `settings` are the configuration as it is shown.
 ///
 /// # Errors
 /// When it cannot start, or a stage ends by itself.
-pub(crate) fn run(config: Config, inherited: Inherited, log: LastLines) -> Result<()> {
+pub(crate) fn run(
+    config: Config,
+    settings: Vec<Setting>,
+    inherited: Inherited,
+    log: LastLines,
+) -> Result<()> {
     preflight::kernel()?;
     privileges::check()?;
     preflight::cgroup(&config.cgroup)?;
@@ -73,7 +78,7 @@ pub(crate) fn run(config: Config, inherited: Inherited, log: LastLines) -> Resul
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(agent(config, started, privileges, log))
+    runtime.block_on(agent(config, settings, started, privileges, log))
 }
 
 /// What the start has made for the stages.
@@ -129,6 +134,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
 
 async fn agent(
     config: Config,
+    settings: Vec<Setting>,
     started: Started,
     privileges: Privileges,
     log: LastLines,
@@ -161,6 +167,7 @@ async fn agent(
         end: &end,
         reload: reload.subscribe(),
         systemd: systemd.clone(),
+        settings,
         log,
     };
     let mut stages = spawn(

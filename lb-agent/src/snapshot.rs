@@ -319,6 +319,7 @@ impl Eq for Probe {}
 
 /// The verdict of our own probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ProbeState {
     /// New, not probed often enough: takes no flow yet.
@@ -333,6 +334,7 @@ pub enum ProbeState {
 
 /// The state of a backend, one word, worst cause first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Takes new flows.

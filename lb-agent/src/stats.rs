@@ -28,6 +28,7 @@ pub struct KeptRequest {
 
 /// The backend that a client is kept at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kept {
     /// `tcp` or `udp`.
     pub proto: String,
@@ -92,6 +93,7 @@ pub struct BackendStats {
 
 /// Connects to a service that were refused, by [`Refusal`]. What nobody has is no service's: [`Stats::unknown`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Refusals {
     /// No backend was usable.

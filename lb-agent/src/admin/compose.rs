@@ -61,6 +61,7 @@ pub(crate) fn compose(mut material: Material<'_>) -> Report {
         started_unix: unix(material.started),
         ready: material.waiting_for.is_empty(),
         waiting_for: std::mem::take(&mut material.waiting_for),
+        snapshot: snapshot.map(|it| it.number),
         complete: snapshot.is_some_and(|snapshot| snapshot.complete),
         components: Vec::new(),
         problems: snapshot.map_or_else(Vec::new, |snapshot| snapshot.problems.clone()),

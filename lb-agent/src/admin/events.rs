@@ -19,6 +19,7 @@ use super::{action::refused, router::Desk};
 
 /// What happened, before it has a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Happened {
     /// What it is about.
     pub kind: Kind,
@@ -36,6 +37,7 @@ pub struct Happened {
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A service came or went.
@@ -68,6 +70,7 @@ impl Kind {
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
     /// Rises by one with each; begins at 1 with each start of the agent.
     pub number: u64,
@@ -186,6 +189,7 @@ impl Events {
 
 /// The answer to `GET /api/v1/events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventList {
     /// The oldest first.
     pub events: Vec<Arc<Event>>,

@@ -44,6 +44,7 @@ pub(super) struct Wish {
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Told {
     /// Who would connect.
     pub(crate) client: Who,
@@ -70,6 +71,7 @@ pub(crate) struct Told {
 
 /// A client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Who {
     /// The process that was asked for.
     pub(crate) pid: Option<u32>,
@@ -80,6 +82,7 @@ pub(crate) struct Who {
     /// The number of its own view; `null` for that of the host.
     pub(crate) view: Option<u32>,
     /// The ranges that services ask about, of which it is in these.
+    #[cfg_attr(test, schemars(with = "BTreeSet<String>"))]
     pub(crate) ranges: BTreeSet<IpNet>,
 }
 

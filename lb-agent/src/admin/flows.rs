@@ -1,6 +1,7 @@
 //! The open flows: who has one, to which VIP, and where it goes.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
@@ -16,8 +17,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    action::{Failed, nothing_known, refused, refused_from_afar},
-    guard::Actor,
+    action::{Failed, nothing_known, refused},
+    guard::Access,
     report::{Flow, FlowList},
     router::Desk,
 };
@@ -28,47 +29,63 @@ use crate::{
 };
 
 /// What may be asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
     /// Only the flows of this service and its parts.
-    service: Option<String>,
+    pub(super) service: Option<String>,
+    /// Only those of this client, as [`Flow::is_of`] knows it.
+    pub(super) client: Option<String>,
 }
 
-/// `GET /api/v1/flows`, on the socket only: it names processes, and looks through all of them.
+/// `GET /api/v1/flows`. They name clients and processes, and to find them all processes are looked through: so they are for
+/// the socket, and for whoever shows the token or a session at the address that the page listens on.
 pub(super) async fn list(
     State(desk): State<Desk>,
-    Extension(actor): Extension<Actor>,
+    Extension(access): Extension<Access>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Response {
-    let why = "flows name the processes of this host: run `lb-agent flows` on it";
-    if let Some(refusal) = refused_from_afar(&actor, why) {
-        return refusal;
+    if !access.sees_clients() {
+        return refused(StatusCode::FORBIDDEN, NOT_FOR_ALL.to_owned());
     }
     let wish = match wish {
         Ok(Query(wish)) => wish,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
-    let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        return nothing_known();
-    };
-    let vips = match &wish.service {
-        None => None,
-        Some(name) => match vips_of(&snapshot, name) {
-            Some(vips) => Some(vips),
-            None => {
-                let why = format!("there is no service {name:?}: see `lb-agent services`");
-                return refused(StatusCode::NOT_FOUND, why);
-            }
-        },
-    };
-    match timeout(PATIENCE, desk.sockets.list(vips)).await {
-        Ok(Ok(flows)) => Json(told(flows, &snapshot)).into_response(),
-        Ok(Err(error)) => {
+    match desk.flows(&wish).await {
+        Ok(flows) => Json(flows).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+impl Desk {
+    /// The open flows that are wished for, the newest first; what is answered if they cannot be listed.
+    #[expect(clippy::result_large_err, reason = "it is answered as it is")]
+    pub(super) async fn flows(&self, wish: &Wish) -> Result<FlowList, Response> {
+        let Some(snapshot) = self.snapshots.borrow().clone() else {
+            return Err(nothing_known());
+        };
+        let vips = match &wish.service {
+            None => None,
+            Some(name) => match vips_of(&snapshot, name) {
+                Some(vips) => Some(vips),
+                None => {
+                    let why = format!("there is no service {name:?}: see `lb-agent services`");
+                    return Err(refused(StatusCode::NOT_FOUND, why));
+                }
+            },
+        };
+        let listed = timeout(PATIENCE, self.sockets.list(vips)).await;
+        let listed = listed.map_err(|_| Failed::Silent.answer())?;
+        let flows = listed.map_err(|error| {
             let why = format!("{}: see the agent's log", error_chain(&error));
             refused(StatusCode::SERVICE_UNAVAILABLE, why)
+        })?;
+        let mut list = told(flows, &snapshot);
+        if let Some(client) = &wish.client {
+            list.flows.retain(|flow| flow.is_of(client));
         }
-        Err(_) => Failed::Silent.answer(),
+        Ok(list)
     }
 }
 
@@ -84,7 +101,10 @@ fn vips_of(snapshot: &Snapshot, name: &str) -> Option<BTreeSet<Ipv4Addr>> {
         .or_else(|| vips(&|it| *it.service == *name))
 }
 
-fn told(flows: Flows, snapshot: &Snapshot) -> FlowList {
+fn told(mut flows: Flows, snapshot: &Snapshot) -> FlowList {
+    flows
+        .listed
+        .sort_by_key(|flow| Reverse(flow.origin.start_ns));
     let services = snapshot.services.iter();
     let by_vip: BTreeMap<Ipv4Addr, (&ServiceName, &Service)> = services
         .filter_map(|(name, service)| Some((service.vip?, (name, &**service))))
@@ -121,6 +141,9 @@ fn told(flows: Flows, snapshot: &Snapshot) -> FlowList {
     }
 }
 
+/// To who may not.
+pub(super) const NOT_FOR_ALL: &str = "flows name the clients and processes of this host: run `lb-agent flows` on it, or show the \
+     token at the address that the page listens on";
 /// For the thread that lists, which may be ending flows. Below the patience of the command.
 const PATIENCE: Duration = Duration::from_secs(9);
 

@@ -58,6 +58,12 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether it may be told who the clients are and which processes these have: whoever may change something at the address
+    /// that the page listens on, and reads there, may know that, too.
+    pub(super) fn sees_clients(&self) -> bool {
+        self.who.known() && !self.published
+    }
+
     /// Where it came from, for the audit.
     pub(super) fn source(&self) -> String {
         match self.client {

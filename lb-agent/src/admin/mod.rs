@@ -9,6 +9,7 @@ mod audit;
 mod clients;
 mod components;
 pub(crate) mod compose;
+mod configuration;
 pub mod events;
 pub(crate) mod explain;
 mod exposition;
@@ -19,10 +20,12 @@ mod guesses;
 mod history;
 mod log;
 mod metrics;
+mod openapi;
 pub mod otlp;
 mod page;
 mod process;
 mod readiness;
+mod registered;
 pub mod report;
 mod router;
 #[cfg(test)]
@@ -76,9 +79,10 @@ use self::{
 };
 use crate::{
     clients::Clients,
+    config::Setting,
     last_lines::LastLines,
     order::OrderRequest,
-    removal,
+    registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{KeptRequest, StatsRequest},
@@ -134,6 +138,10 @@ pub struct Inputs {
     pub vips: mpsc::Sender<vip::Request>,
     /// Who the clients on this host are; `None` until the Docker Engine has answered.
     pub clients: watch::Receiver<Option<Arc<Clients>>>,
+    /// How registration is; `None` where this agent registers nothing.
+    pub registrar: Option<watch::Receiver<registrar::Status>>,
+    /// The configuration as it is shown, without secrets.
+    pub settings: Vec<Setting>,
     /// Where the virtual addresses and their IPv6 twins are.
     pub pools: vip::Pools,
     /// What happened; changes that are asked for are added here.
@@ -167,6 +175,8 @@ impl Inputs {
             followers: Vec::new(),
             vips: mpsc::channel(1).0,
             clients: watch::channel(None).1,
+            registrar: None,
+            settings: Vec::new(),
             pools: vip::Pools::default(),
             events: Events::default(),
             log: LastLines::default(),
@@ -321,6 +331,8 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
         followers: inputs.followers,
         vips: inputs.vips,
         clients: inputs.clients,
+        registrar: inputs.registrar,
+        settings: inputs.settings.into(),
         pools: inputs.pools,
         events: inputs.events,
         log: inputs.log,

@@ -2,6 +2,8 @@
 //! it up to date and sends an operator's wishes. maud escapes every text, for names and check output are written by
 //! others.
 
+pub(super) mod configuration;
+pub(super) mod flows;
 mod graph;
 mod happened;
 mod list;
@@ -9,11 +11,14 @@ pub(super) mod live;
 mod number;
 mod overview;
 mod picture;
+mod place;
+pub(super) mod registrar;
 mod service;
 #[cfg(test)]
 mod tests;
 mod view;
-mod wrong;
+pub(super) mod vips;
+pub(super) mod wrong;
 
 use std::collections::BTreeSet;
 
@@ -26,13 +31,16 @@ use maud::{DOCTYPE, Markup, html};
 
 use self::{
     picture::Limits,
+    place::Place,
     view::{Asked, ROWS, View},
 };
 use super::{
     compose::age,
     history::Rings,
+    openapi::OPENAPI_PATH,
     report::{Flows, Mark, Report, Service},
     router::Desk,
+    stream,
 };
 use crate::catalog::SourceHealth;
 
@@ -59,11 +67,11 @@ pub(super) async fn one(State(desk): State<Desk>, Path(name): Path<String>) -> R
     match found {
         Some(service) => {
             let body = service::alone(service, report.now_unix, &rings);
-            Html(frame(&report, &back(body)).into_string()).into_response()
+            Html(frame(&report, None, &back(body)).into_string()).into_response()
         }
         None => {
             let body = html! { p { "There is no service " strong { (name) } " here." } };
-            let page = frame(&report, &back(body)).into_string();
+            let page = frame(&report, None, &back(body)).into_string();
             (StatusCode::NOT_FOUND, Html(page)).into_response()
         }
     }
@@ -74,10 +82,9 @@ pub(super) async fn events(State(desk): State<Desk>) -> Response {
     let report = desk.report().await;
     let list = desk.events.read(None, EVENTS);
     let body = html! {
-        p { a href="/" { "All services" } }
         div data-part="events" { (happened::section(&list, report.now_unix)) }
     };
-    Html(frame(&report, &body).into_string()).into_response()
+    Html(frame(&report, Some(Place::Events), &body).into_string()).into_response()
 }
 
 fn back(body: Markup) -> Markup {
@@ -120,10 +127,12 @@ fn page(report: &Report, view: &View, rings: &Rings) -> Markup {
         }
         section id="parts" data-part="parts" { (overview::parts(report)) }
     };
-    frame(report, &body)
+    frame(report, Some(Place::Overview), &body)
 }
 
-fn frame(report: &Report, body: &Markup) -> Markup {
+/// What all pages have around `body`; `None` is a page that the navigation does not name.
+fn frame(report: &Report, place: Option<Place>, body: &Markup) -> Markup {
+    let every = place.map_or(0, Place::every_seconds);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -152,11 +161,14 @@ fn frame(report: &Report, body: &Markup) -> Markup {
                         span id="live" role="status" {}
                         span id="sign" {}
                     }
+                    (place::navigation(place))
                 }
-                main id="report" tabindex="-1" data-now=(report.now_unix) { (body) }
+                main id="report" tabindex="-1" data-now=(report.now_unix) data-seen=(stream::seen(report)) data-every=(every) {
+                    (body)
+                }
                 footer {
-                    a href="/events" { "events" } " "
                     a href="/api/v1/snapshot" { "JSON" } " "
+                    a href=(OPENAPI_PATH) { "API" } " "
                     a href="/metrics" { "metrics" } " "
                     a href="/ready" { "ready" }
                 }

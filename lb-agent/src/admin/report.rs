@@ -31,6 +31,7 @@ pub const API: u32 = 1;
 
 /// Everything there is to see at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`API`] of the agent that made it.
     pub api: u32,
@@ -46,6 +47,9 @@ pub struct Report {
     pub ready: bool,
     /// Why it is not.
     pub waiting_for: Vec<String>,
+    /// The number of the snapshot that this is made of, which rises with each; `null` until discovery has answered.
+    #[serde(default)]
+    pub snapshot: Option<u64>,
     /// Whether every source has had its first full answer.
     pub complete: bool,
     /// The parts of the agent, one line each.
@@ -65,6 +69,7 @@ pub struct Report {
 
 /// How the agent is, without the services themselves: what `status` prints, and cheap to ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// [`API`] of the agent that made it.
     pub api: u32,
@@ -112,6 +117,7 @@ impl From<Report> for Status {
 
 /// A backend that was taken out, and the end of its flows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cut {
     /// Its service, which may be gone as well; the VIP if nobody knows any more whose that was.
     pub service: String,
@@ -128,6 +134,7 @@ pub struct Cut {
 
 /// One part of the agent, as one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Component {
     /// Its name.
     pub name: String,
@@ -150,6 +157,7 @@ impl Component {
 
 /// How a component is, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
     /// It fails somebody.
@@ -176,6 +184,7 @@ impl Mark {
 
 /// A discovery source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Source {
     /// When its last good answer came, in seconds since 1970; `null` before the first.
     pub updated_unix: Option<u64>,
@@ -185,6 +194,7 @@ pub struct Source {
 
 /// A service, or the tagged part of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Service {
     /// Its name: `www_hello`, or `www.hello` for the part of `www` tagged `hello`.
     pub name: String,
@@ -230,6 +240,7 @@ pub struct Service {
 
 /// Whether a service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
     /// Every backend that should serve does.
@@ -256,6 +267,7 @@ impl ServiceState {
 
 /// What the kernel counted for a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Flows {
     /// Connects that were given a backend.
     pub total: u64,
@@ -272,6 +284,7 @@ pub struct Flows {
 
 /// What the front did for a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Http {
     /// Requests that have ended.
     pub requests: u64,
@@ -281,6 +294,7 @@ pub struct Http {
 
 /// A backend with both levels of health and what they add up to, as three fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Backend {
     /// Who it is.
     #[serde(flatten)]
@@ -323,6 +337,7 @@ pub struct Backend {
 
 /// A backend as the front's workers see it. All but `ejected` is that of its address, which services may share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OnFront {
     /// Requests that it has not answered to the end.
     pub in_flight: u64,
@@ -356,6 +371,7 @@ pub struct OnFront {
 
 /// Why a backend gets no requests of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ejection {
     /// By how many workers: each judges for itself.
     pub workers: usize,
@@ -371,6 +387,7 @@ fn full() -> u8 {
 
 /// Handshakes, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connects {
     /// How many there were.
     pub count: u64,
@@ -398,6 +415,7 @@ impl From<Handshakes> for Connects {
 
 /// Level 1 of health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Probe {
     /// The verdict.
     pub state: ProbeState,
@@ -411,6 +429,7 @@ pub struct Probe {
 
 /// Level 2 of health.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceLevel {
     /// The verdict.
     pub state: SourceHealth,
@@ -420,6 +439,7 @@ pub struct SourceLevel {
 
 /// A backend that left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Leaving {
     /// Who it was.
     #[serde(flatten)]
@@ -430,6 +450,7 @@ pub struct Leaving {
 
 /// The data plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DataPlane {
     /// Attached programs: hook name to whether its link is in place.
     pub programs: BTreeMap<String, bool>,
@@ -448,6 +469,7 @@ pub struct DataPlane {
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MapFill {
     /// Entries in use.
     pub entries: u64,
@@ -464,6 +486,7 @@ impl MapFill {
 
 /// The answer to `GET /api/v1/flows`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlowList {
     /// Open flows.
     pub flows: Vec<Flow>,
@@ -475,6 +498,7 @@ pub struct FlowList {
 
 /// A client's open flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Flow {
     /// The service; `null` if it is gone.
     pub service: Option<String>,
@@ -503,6 +527,26 @@ pub struct Flow {
     /// Its container, by the first digits of the id; `null` if it runs in none.
     pub container: Option<String>,
 }
+
+impl Flow {
+    /// Whether it is of `client`: an address, the number or name of a process, or the id of a container.
+    pub fn is_of(&self, client: &str) -> bool {
+        let pid = self.pid.map(|pid| pid.to_string());
+        let container = self.container.as_deref();
+        self.client.to_string() == client
+            || self.client.ip().to_string() == client
+            || pid.as_deref() == Some(client)
+            || self.command.as_deref() == Some(client)
+            // Either may be cut off.
+            || container.is_some_and(|id| {
+                let cut = client.len() >= SHORTEST_ID && id.starts_with(client);
+                cut || client.starts_with(id)
+            })
+    }
+}
+
+/// Characters of a container's id from which on it means one.
+const SHORTEST_ID: usize = 4;
 
 /// The path of the report.
 pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";

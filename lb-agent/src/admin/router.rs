@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -27,16 +27,22 @@ use super::{
     action::{self, Counts, refused},
     clients,
     compose::{Material, compose},
+    configuration::{self, CONFIGURATION_PATH},
     events::{self, EVENTS_PATH, Events},
     explain::{self, EXPLAIN_PATH},
     exposition, flows,
     guard::{ANSWER_HEADERS, Actor, Guard, Refusal, Who},
-    history::History,
+    history::{self, HISTORY_PATH, History},
     log,
     metrics::Texts,
-    page::{self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH},
+    openapi::{OPENAPI, OPENAPI_PATH},
+    page::{
+        self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH,
+        wrong::{self, WRONG_PATH},
+    },
     process,
     readiness::Readiness,
+    registered::{self, REGISTRAR_PATH},
     report::{
         ACTION_HEADER, CLIENTS_PATH, Component, FLOWS_PATH, LOG_PATH, PIN_PATH, RELEASE_PATH,
         Report, SESSION_PATH, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, Status, VIPS_PATH,
@@ -48,9 +54,10 @@ use super::{
 };
 use crate::{
     clients::Clients,
+    config::Setting,
     last_lines::LastLines,
     order::OrderRequest,
-    removal,
+    registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Kept, KeptRequest, Stats, StatsRequest},
@@ -72,6 +79,8 @@ pub(super) struct Desk {
     pub(super) followers: Vec<super::Follower>,
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
+    pub(super) registrar: Option<watch::Receiver<registrar::Status>>,
+    pub(super) settings: Arc<[Setting]>,
     pub(super) pools: vip::Pools,
     pub(super) events: Events,
     pub(super) log: LastLines,
@@ -91,10 +100,39 @@ pub(super) struct Desk {
 
 /// Every path, behind the guard.
 pub(super) fn router(desk: Desk) -> Router {
-    Router::new()
+    paths()
+        .router
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(desk.clone(), admit))
+        .with_state(desk)
+}
+
+/// A router that knows its paths, so that a test can compare them with the document of the API.
+#[derive(Default)]
+pub(super) struct Paths {
+    router: Router<Desk>,
+    pub(super) paths: Vec<&'static str>,
+}
+
+impl Paths {
+    fn route(mut self, path: &'static str, methods: MethodRouter<Desk>) -> Self {
+        self.paths.push(path);
+        self.router = self.router.route(path, methods);
+        self
+    }
+}
+
+/// Every path and what answers it.
+pub(super) fn paths() -> Paths {
+    Paths::default()
         .route("/", get(page::overview))
         .route("/service/{*name}", get(page::one))
+        .route("/vips", get(page::vips::show))
+        .route("/flows", get(page::flows::show))
+        .route("/registrar", get(page::registrar::show))
         .route("/events", get(page::events))
+        .route("/configuration", get(page::configuration::show))
         .route(STYLE_PATH, get(|| asset("text/css; charset=utf-8", STYLE)))
         .route(
             SCRIPT_PATH,
@@ -125,10 +163,11 @@ pub(super) fn router(desk: Desk) -> Router {
         )
         .route(PIN_PATH, post(vips::pin))
         .route(RELEASE_PATH, post(vips::release))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn_with_state(desk.clone(), admit))
-        .with_state(desk)
+        .route(HISTORY_PATH, get(history::tell))
+        .route(WRONG_PATH, get(wrong::tell))
+        .route(REGISTRAR_PATH, get(registered::tell))
+        .route(CONFIGURATION_PATH, get(configuration::tell))
+        .route(OPENAPI_PATH, get(|| asset("application/json", OPENAPI)))
 }
 
 /// The guard before every handler, and the headers behind it.

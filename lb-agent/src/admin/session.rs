@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use subtle::ConstantTimeEq as _;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use super::{
@@ -52,6 +53,18 @@ struct Session {
     /// Whether it was opened where nothing can be changed.
     published: bool,
     until: Instant,
+    ended: CancellationToken,
+    /// Cancels that when this is dropped, for whatever reason.
+    _guard: DropGuard,
+}
+
+/// The end of a session, for what goes on as long as it does.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    /// Cancelled when it is ended, or another one took its place.
+    pub(super) ended: CancellationToken,
+    /// When it is over by itself.
+    pub(super) until: Instant,
 }
 
 /// A session that is shown.
@@ -80,12 +93,15 @@ impl Sessions {
         }
         open.last += 1;
         let number = open.last;
+        let ended = CancellationToken::new();
         open.all.push_back(Session {
             number,
             id: id.clone(),
             key: key.clone(),
             published,
             until: now + LIFETIME,
+            ended: ended.clone(),
+            _guard: ended.drop_guard(),
         });
         Ok(Opened { number, id, key })
     }
@@ -114,6 +130,23 @@ impl Sessions {
             }
             found
         })
+    }
+
+    /// When session `number` ends; that it has ended if it is not there.
+    pub(super) fn end_of(&self, number: u64) -> End {
+        let open = self.lock();
+        match open.all.iter().find(|it| it.number == number) {
+            Some(session) => End {
+                ended: session.ended.clone(),
+                until: session.until,
+            },
+            None => {
+                let ended = CancellationToken::new();
+                ended.cancel();
+                let until = Instant::now();
+                End { ended, until }
+            }
+        }
     }
 
     fn end(&self, number: u64) {
@@ -276,6 +309,25 @@ mod tests {
         let later = now + LIFETIME;
         sessions.open(false, later).unwrap();
         assert_eq!(sessions.lock().all.len(), 1);
+    }
+
+    #[test]
+    fn whoever_waits_for_the_end_of_a_session_is_told_of_each_way_to_end() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let number = || sessions.open(false, now).unwrap().number;
+        let signed_out = sessions.end_of(number());
+        let pushed_out = sessions.end_of(number());
+        assert!(!signed_out.ended.is_cancelled());
+        assert_eq!(signed_out.until, now + LIFETIME);
+        sessions.end(1);
+        assert!(signed_out.ended.is_cancelled());
+        for _ in 1..MOST {
+            number();
+        }
+        assert!(!pushed_out.ended.is_cancelled());
+        number();
+        assert!(pushed_out.ended.is_cancelled());
+        assert!(sessions.end_of(1).ended.is_cancelled());
     }
 
     #[test]

@@ -6,12 +6,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
+    future::pending,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::{Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
@@ -25,7 +27,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{action::refused, page::live::Live, report::Report, router::Desk};
+use super::{
+    action::refused,
+    guard::{Access, Who},
+    page::live::Live,
+    report::Report,
+    router::Desk,
+    session::End,
+};
 use crate::snapshot::{self, Snapshot};
 
 /// The path.
@@ -37,6 +46,8 @@ pub(super) struct Wish {
     /// Labels of services, a line each.
     #[serde(default)]
     services: String,
+    /// What the page tells that it shows, as [`seen`] makes it: whatever differs from that is told at once.
+    seen: Option<String>,
 }
 
 /// Everybody who listens.
@@ -68,7 +79,12 @@ impl Streams {
     }
 
     /// A place for one more; `None` if all are taken.
-    fn enter(self: &Arc<Self>, labels: BTreeSet<String>) -> Option<Listener> {
+    fn enter(
+        self: &Arc<Self>,
+        labels: BTreeSet<String>,
+        shows: Option<String>,
+        session: Option<End>,
+    ) -> Option<Listener> {
         // Before the place is, so that no tick is missed.
         let ticks = self.ticks.subscribe();
         let labels = Arc::new(labels);
@@ -84,9 +100,12 @@ impl Streams {
             number,
             labels,
             ticks,
+            shows,
+            session,
             complete: false,
             lost: false,
             greeted: false,
+            over: false,
         })
     }
 }
@@ -97,11 +116,17 @@ struct Listener {
     number: u64,
     labels: Arc<BTreeSet<String>>,
     ticks: broadcast::Receiver<Arc<Tick>>,
+    /// What his page shows, until the first tick has been compared with that.
+    shows: Option<String>,
+    /// The session that he showed: his stream ends with it.
+    session: Option<End>,
     /// Whether he has had every text once.
     complete: bool,
     /// Whether he has lost something since.
     lost: bool,
     greeted: bool,
+    /// Whether he was told that his session has ended.
+    over: bool,
 }
 
 impl Drop for Listener {
@@ -113,21 +138,33 @@ impl Drop for Listener {
 impl Listener {
     /// The next bytes; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
         if !self.greeted {
             self.greeted = true;
             return Some(Bytes::from_static(HELLO));
         }
         let stop = self.streams.stop.clone();
         let quiet = Instant::now() + QUIET;
+        let mut over = std::pin::pin!(over(self.session.clone()));
         loop {
             let tick = tokio::select! {
+                // Before what there is to tell, which may be something all the time.
+                biased;
                 () = stop.cancelled() => return None,
+                () = &mut over => {
+                    self.over = true;
+                    return Some(Bytes::from_static(OVER));
+                }
                 // Proxies on the way close what is silent, and a client that is gone is noticed by this only.
                 () = sleep_until(quiet) => return Some(Bytes::from_static(ALIVE)),
                 tick = self.ticks.recv() => tick,
             };
             match tick {
                 Ok(tick) => {
+                    let shows = self.shows.take();
+                    self.lost |= shows.is_some_and(|shows| shows != tick.seen);
                     let bytes = tick.bytes(&self.labels, self.complete, self.lost);
                     (self.complete, self.lost) = (true, false);
                     if !bytes.is_empty() {
@@ -144,9 +181,22 @@ impl Listener {
     }
 }
 
+/// Waits for the end of a session; for ever without one.
+async fn over(session: Option<End>) {
+    match session {
+        None => pending().await,
+        Some(End { ended, until }) => tokio::select! {
+            () = ended.cancelled() => {}
+            () = sleep_until(until.into()) => {}
+        },
+    }
+}
+
 /// What one moment tells.
 #[derive(Debug, Default)]
 struct Tick {
+    /// What a page of this moment shows, by [`seen`].
+    seen: String,
     /// Each service that somebody sees, and what concerns everybody under no label.
     texts: HashMap<String, Texts>,
     /// Services whose rows are not what they were.
@@ -188,11 +238,16 @@ impl Tick {
 /// `GET /api/v1/stream`.
 pub(super) async fn stream(
     State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Response {
     let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
-    let labels = wish.services.lines().take(LABELS).map(str::to_owned);
-    let Some(listener) = desk.streams.enter(labels.collect()) else {
+    let labels = labels(&wish.services);
+    let session = match access.who {
+        Who::Session(number) => Some(desk.guard.sessions.end_of(number)),
+        Who::Nobody | Who::User(_) | Who::Token => None,
+    };
+    let Some(listener) = desk.streams.enter(labels, wish.seen, session) else {
         let why = format!("{LISTENERS} pages are open already: close one, or load this one anew");
         return refused(StatusCode::SERVICE_UNAVAILABLE, why);
     };
@@ -202,6 +257,17 @@ pub(super) async fn stream(
     });
     let kind = [(header::CONTENT_TYPE, "text/event-stream")];
     (kind, Body::from_stream(pieces)).into_response()
+}
+
+/// The labels of a query, a line each: no more than a page of the list has.
+pub(super) fn labels(lines: &str) -> BTreeSet<String> {
+    lines.lines().take(LABELS).map(str::to_owned).collect()
+}
+
+/// What a page that is made of `report` shows beside texts that change by themselves: the rows, by the number of the
+/// snapshot, and what every page has.
+pub(super) fn seen(report: &Report) -> String {
+    format!("{}-{:x}", report.snapshot.unwrap_or(0), shape(report))
 }
 
 /// Makes the texts until told to stop.
@@ -277,7 +343,10 @@ struct Last {
 
 impl Last {
     fn tick(&mut self, report: &Report, snapshot: Option<Arc<Snapshot>>, texts: ByLabel) -> Tick {
-        let mut tick = Tick::default();
+        let mut tick = Tick {
+            seen: seen(report),
+            ..Tick::default()
+        };
         for (label, now) in &texts {
             let before = self.texts.get(label);
             let mut pieces = Texts::default();
@@ -347,6 +416,8 @@ const EVERYBODY: &str = "";
 const PERIOD: Duration = Duration::from_secs(2);
 /// Between two moments, at least.
 const APART: Duration = Duration::from_millis(500);
+/// The last word of a stream whose session has ended.
+const OVER: &[u8] = b"event: over\ndata: {}\n\n";
 /// Proxies on the way close what is silent; and by this a page knows that there is an agent.
 const ALIVE: &[u8] = b"event: alive\ndata: {}\n\n";
 /// A stream that has nothing to tell for so long says that.
@@ -354,7 +425,7 @@ const QUIET: Duration = Duration::from_secs(15);
 /// Streams at a time: connections of a listener are bounded, and some are for other things.
 const LISTENERS: usize = 32;
 /// Services that one stream tells of: a page of the list.
-const LABELS: usize = 200;
+pub(super) const LABELS: usize = 200;
 /// Moments that a slow reader may be behind.
 const BEHIND: usize = 4;
 
@@ -366,19 +437,15 @@ mod tests {
         snapshot::{Service, ServiceName},
     };
 
-    fn labels(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
-    }
-
     fn told(last: &mut Last, snapshot: Snapshot, seen: &[&str]) -> Tick {
         let stats = sample::stats();
         let report = compose(sample::material(Some(&snapshot), Some(&stats)));
-        let texts = texts(&report, &labels(seen), &Rings::default());
+        let texts = texts(&report, &labels(&seen.join("\n")), &Rings::default());
         last.tick(&report, Some(Arc::new(snapshot)), texts)
     }
 
     fn said(tick: &Tick, seen: &[&str], complete: bool) -> String {
-        let bytes = tick.bytes(&labels(seen), complete, false);
+        let bytes = tick.bytes(&labels(&seen.join("\n")), complete, false);
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
@@ -434,6 +501,66 @@ mod tests {
         assert!(!said(&tick, &[], true).contains("event: resync"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_before_the_first_moment_is_told_with_it() {
+        let snapshot = sample::snapshot();
+        let stats = sample::stats();
+        let shown = seen(&compose(sample::material(Some(&snapshot), Some(&stats))));
+        let mut next = snapshot.clone();
+        next.number += 1;
+        let mut problems = snapshot.clone();
+        problems.problems.clear();
+        for (snapshot, differs) in [(snapshot, false), (next, true), (problems, true)] {
+            let streams = Arc::new(Streams::new(CancellationToken::new()));
+            let shows = Some(shown.clone());
+            let mut one = streams.enter(labels("db"), shows, None).unwrap();
+            one.next().await;
+            let mut last = Last::default();
+            for expect in [differs, false] {
+                let mut tick = told(&mut last, snapshot.clone(), &["db"]);
+                // Something to tell at the second moment, too.
+                tick.texts.entry("db".to_owned()).or_default().changed = piece("a", "b");
+                streams.ticks.send(Arc::new(tick)).unwrap();
+                let bytes = one.next().await.unwrap();
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                assert!(text.contains("event: texts"), "{text}");
+                assert_eq!(text.contains("event: resync"), expect, "{text}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_with_its_session_however_much_there_is_to_tell() {
+        let streams = Arc::new(Streams::new(CancellationToken::new()));
+        let ended = CancellationToken::new();
+        let until = std::time::Instant::now() + Duration::from_secs(3600);
+        let session = |ended: &CancellationToken| End {
+            ended: ended.clone(),
+            until,
+        };
+        let mut signed_out = streams
+            .enter(labels(""), None, Some(session(&ended)))
+            .unwrap();
+        let mut expired = streams
+            .enter(labels(""), None, Some(session(&CancellationToken::new())))
+            .unwrap();
+        for one in [&mut signed_out, &mut expired] {
+            assert_eq!(one.next().await.as_deref(), Some(HELLO));
+        }
+        let mut last = Last::default();
+        let tick = told(&mut last, sample::snapshot(), &[]);
+        streams.ticks.send(Arc::new(tick)).unwrap();
+        ended.cancel();
+        assert_eq!(signed_out.next().await.as_deref(), Some(OVER));
+        assert_eq!(signed_out.next().await, None);
+        let mut said = Vec::new();
+        while let Some(bytes) = expired.next().await {
+            said.push(bytes);
+        }
+        assert!(said.len() > 200, "{}", said.len());
+        assert_eq!(said.last().map(|it| &**it), Some(OVER));
+    }
+
     #[test]
     fn a_text_cannot_break_out_of_its_event() {
         let piece = piece("a\nb|x", "evil\n\nevent: resync\"");
@@ -444,7 +571,7 @@ mod tests {
     async fn listeners_are_bounded_and_end_at_the_stop() {
         let stop = CancellationToken::new();
         let streams = Arc::new(Streams::new(stop.clone()));
-        let enter = || streams.enter(BTreeSet::new());
+        let enter = || streams.enter(BTreeSet::new(), None, None);
         let mut all: Vec<_> = (0..LISTENERS).map_while(|_| enter()).collect();
         assert_eq!(all.len(), LISTENERS);
         assert!(enter().is_none());
@@ -458,7 +585,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_says_so_and_a_slow_reader_is_given_everything_again() {
         let streams = Arc::new(Streams::new(CancellationToken::new()));
-        let mut one = streams.enter(labels(&["db"])).unwrap();
+        let mut one = streams.enter(labels("db"), None, None).unwrap();
         one.next().await;
         assert_eq!(one.next().await.as_deref(), Some(ALIVE));
         let mut last = Last::default();

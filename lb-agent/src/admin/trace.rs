@@ -46,6 +46,7 @@ pub(super) struct Wish {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub(crate) enum Line {
     /// So many decisions are missing here.
@@ -59,6 +60,7 @@ pub(crate) enum Line {
 
 /// A decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Decided {
     /// When, in milliseconds since 1970.
     pub(crate) at_unix_milliseconds: u64,

@@ -91,7 +91,7 @@ fn deed(desk: &Desk, action: &'static str, order: &Order) -> Deed {
     }
 }
 
-async fn ask(desk: &Desk, order: Order) -> Result<Vec<Entry>, Failed> {
+pub(super) async fn ask(desk: &Desk, order: Order) -> Result<Vec<Entry>, Failed> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         desk.vips.send(Request { order, reply }).await.ok()?;

@@ -35,19 +35,7 @@ pub(super) fn print(list: &FlowList, output: Output) -> Result<String, Failure> 
 }
 
 fn wished(flow: &Flow, wish: &Wish) -> bool {
-    let client = wish.client.as_deref().is_none_or(|client| {
-        let pid = flow.pid.map(|pid| pid.to_string());
-        let container = flow.container.as_deref();
-        flow.client.to_string() == client
-            || flow.client.ip().to_string() == client
-            || pid.as_deref() == Some(client)
-            || flow.command.as_deref() == Some(client)
-            // Either may be cut off.
-            || container.is_some_and(|id| {
-                let cut = client.len() >= SHORTEST_ID && id.starts_with(client);
-                cut || client.starts_with(id)
-            })
-    });
+    let client = wish.client.as_deref().is_none_or(|it| flow.is_of(it));
     let backend = wish
         .backend
         .as_deref()
@@ -154,9 +142,6 @@ fn left_out(list: &FlowList, output: Output) -> String {
     }
     text
 }
-
-/// Characters of a container's id from which on it means one.
-const SHORTEST_ID: usize = 4;
 
 #[cfg(test)]
 mod tests {

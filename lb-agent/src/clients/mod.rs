@@ -28,6 +28,7 @@ pub struct Clients {
 
 /// Where a client stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Standing {
     /// The full id of the container whose namespace it is.
     pub container: String,
@@ -43,6 +44,7 @@ pub struct Standing {
 
 /// One line of the list that the admin interface shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Client {
     /// The cookie of its network namespace.
     pub cookie: u64,

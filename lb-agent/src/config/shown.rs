@@ -19,6 +19,7 @@ use super::{Config, LogFormat, Metrics, Origin, RawConfig, RunArgs};
 
 /// One key of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Setting {
     /// As a path in the file, such as `vip.pool`.
     pub key: &'static str,

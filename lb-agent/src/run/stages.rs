@@ -13,7 +13,7 @@ use lb_agent::{
     assemble,
     catalog::SourceState,
     clients::{self, Clients},
-    config::{self, Config, LogFormat},
+    config::{self, Config, LogFormat, Setting},
     discover::{self, consul, file},
     dns, docker, front, health,
     last_lines::LastLines,
@@ -48,6 +48,8 @@ pub(super) struct Signals<'s> {
     pub(super) reload: watch::Receiver<()>,
     /// Who is told how it goes.
     pub(super) systemd: Systemd,
+    /// The configuration as it is shown.
+    pub(super) settings: Vec<Setting>,
     /// What was logged of late.
     pub(super) log: LastLines,
 }
@@ -63,6 +65,7 @@ pub(super) fn spawn(
         end,
         reload,
         systemd,
+        settings,
         log,
     }: Signals<'_>,
 ) -> Result<Stages> {
@@ -133,6 +136,7 @@ pub(super) fn spawn(
         );
     }
     let mut registrar_problems = None;
+    let mut registered = None;
     let mut client_problems = None;
     // Without an engine everybody stands on the host.
     let (_, mut clients) = watch::channel(Some(Arc::new(Clients::default())));
@@ -144,6 +148,7 @@ pub(super) fn spawn(
         if let (Some(registrar), Some(consul)) = (config.registrar.clone(), consul.clone()) {
             let outputs = registrar::Outputs::default();
             registrar_problems = Some(outputs.problems.subscribe());
+            registered = Some(outputs.status.subscribe());
             components.push(registrar_line(outputs.status.subscribe()));
             let metrics = registrar::Metrics::default();
             metrics.register(&mut registry);
@@ -434,6 +439,8 @@ pub(super) fn spawn(
         followers,
         vips: orders_in,
         clients,
+        registrar: registered,
+        settings,
         pools,
         events,
         log,

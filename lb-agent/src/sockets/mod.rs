@@ -134,6 +134,25 @@ impl Sockets {
         Ok(Self(asking))
     }
 
+    /// For tests of who asks: a thread that lists what `tell` says, whatever the kernel has, and answers nothing else.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    #[doc(hidden)]
+    pub fn played(
+        mut tell: impl FnMut(Option<BTreeSet<Ipv4Addr>>) -> Flows + Send + 'static,
+    ) -> io::Result<Self> {
+        let (asking, mut asked) = mpsc::channel(WAITING);
+        thread::Builder::new().spawn(move || {
+            while let Some(request) = asked.blocking_recv() {
+                if let Request::List(vips, reply) = request {
+                    drop(reply.send(Ok(tell(vips))));
+                }
+            }
+        })?;
+        Ok(Self(asking))
+    }
+
     /// What there are flows to.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ pub struct Request {
 
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// The address.
     pub address: Ipv4Addr,
@@ -55,6 +56,7 @@ pub struct Entry {
 
 /// Why an address is a service's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// By the hash of its name.

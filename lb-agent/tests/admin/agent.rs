@@ -9,8 +9,9 @@ use lb_agent::{
     },
     cli::{self, Ask, Exit, Options, Output, Style},
     clients::Clients,
+    config::Setting,
     order::OrderRequest,
-    removal,
+    registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Stats, StatsRequest},
@@ -19,8 +20,8 @@ use lb_agent::{
 };
 use prometheus_client::registry::Registry;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
     sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
@@ -42,6 +43,7 @@ pub(crate) struct Agent {
     pub(crate) vips: mpsc::Receiver<vip::Request>,
     pub(crate) traces: mpsc::Receiver<TraceRequest>,
     pub(crate) clients: watch::Sender<Option<Arc<Clients>>>,
+    pub(crate) registrar: watch::Sender<registrar::Status>,
     pub(crate) events: Events,
     pub(crate) front: watch::Sender<Option<lb_front::FrontStats>>,
     pub(crate) stop: CancellationToken,
@@ -58,7 +60,12 @@ impl Agent {
     /// One that pushes its metrics there.
     pub(crate) async fn start_pushing(otlp: admin::otlp::Config) -> Self {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Self::start_as(tcp, snapshot(), admin::STEP, figures, Some(otlp)).await
+        let around = Around {
+            sockets: no_sockets(),
+            registers: true,
+            otlp: Some(otlp),
+        };
+        Self::start_among(around, tcp, snapshot(), admin::STEP, figures).await
     }
 
     /// One that listens there, knows this, and whose data plane counts what `figures` says whenever it is asked, for
@@ -69,15 +76,25 @@ impl Agent {
         step: Duration,
         figures: impl Fn() -> Stats + Send + 'static,
     ) -> Self {
-        Self::start_as(tcp, snapshot, step, figures, None).await
+        let around = Around {
+            sockets: no_sockets(),
+            registers: true,
+            otlp: None,
+        };
+        Self::start_among(around, tcp, snapshot, step, figures).await
     }
 
-    async fn start_as(
+    /// The same with these stages beside it.
+    pub(crate) async fn start_among(
+        Around {
+            sockets,
+            registers,
+            otlp,
+        }: Around,
         tcp: std::net::TcpListener,
         snapshot: Snapshot,
         step: Duration,
         figures: impl Fn() -> Stats + Send + 'static,
-        otlp: Option<admin::otlp::Config>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/admin.sock");
@@ -86,6 +103,7 @@ impl Agent {
         let (snapshots, snapshots_in) = watch::channel(Some(Arc::new(snapshot)));
         let (clients, clients_in) = watch::channel(None);
         let (front, front_in) = watch::channel(None);
+        let (registrar, registrar_in) = watch::channel(registrar::Status::default());
         let (stats, mut asked) = mpsc::channel::<StatsRequest>(4);
         tokio::spawn(async move {
             while let Some(reply) = asked.recv().await {
@@ -118,6 +136,8 @@ impl Agent {
             followers: vec![("the maps", in_maps_in)],
             vips: vips_out,
             clients: clients_in,
+            registrar: registers.then_some(registrar_in),
+            settings: settings(),
             events: events.clone(),
             readiness: readiness.clone(),
             registry,
@@ -132,7 +152,7 @@ impl Agent {
                 names.map(owned).into()
             }),
             components: vec![Box::new(|| Component::new("dns", Mark::Ok, "on :53"))],
-            ..Inputs::unconnected(no_sockets())
+            ..Inputs::unconnected(sockets)
         };
         let config = Config {
             state_dir: dir.path().to_owned(),
@@ -158,6 +178,7 @@ impl Agent {
             vips,
             traces,
             clients,
+            registrar,
             front,
             events,
             stop,
@@ -206,15 +227,15 @@ impl Agent {
             n => format!("Content-Length: {n}\r\n"),
         };
         let head = format!("{line}\r\nHost: {host}\r\nConnection: close\r\n{headers}{length}\r\n");
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await.unwrap();
-            stream.write_all(head.as_bytes()).await.unwrap();
-            stream.write_all(body.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
-        };
-        timeout(Duration::from_secs(10), exchange).await.unwrap()
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        exchange(stream, &(head + body)).await
+    }
+
+    /// The answer to a GET over the socket of the command line.
+    pub(crate) async fn get_there(&self, path: &str) -> String {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        exchange(stream, &head).await
     }
 
     pub(crate) async fn post_order(&self, headers: &str) -> String {
@@ -239,6 +260,43 @@ impl Agent {
         ended.unwrap().unwrap().unwrap();
         assert!(!self.socket.exists(), "the socket's name is left behind");
     }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
+    let exchange = async {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    timeout(Duration::from_secs(10), exchange).await.unwrap()
+}
+
+/// What is played beside the stage.
+pub(crate) struct Around {
+    pub(crate) sockets: Sockets,
+    /// Whether containers are registered.
+    pub(crate) registers: bool,
+    /// Where metrics are pushed to.
+    pub(crate) otlp: Option<admin::otlp::Config>,
+}
+
+fn settings() -> Vec<Setting> {
+    let setting = |key, value, origin: &str| Setting {
+        key,
+        value,
+        origin: origin.to_owned(),
+    };
+    vec![
+        setting("vip.pool", "198.18.0.0/16".into(), "default"),
+        setting("sources.consul.token", "***".into(), "CONSUL_HTTP_TOKEN"),
+        setting(
+            "admin.names",
+            serde_json::json!(["<script>"]),
+            "/etc/lb/lb.toml:7",
+        ),
+        setting("admin.token_file", serde_json::Value::Null, "default"),
+    ]
 }
 
 /// What lists no flow: the kernel refuses what is no map.

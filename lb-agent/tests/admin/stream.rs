@@ -31,11 +31,13 @@ async fn until(stream: &mut TcpStream, text: &str) -> String {
 }
 
 async fn listen(agent: &Agent, services: &str) -> TcpStream {
+    listen_at(agent, services, &agent.host(), "").await
+}
+
+async fn listen_at(agent: &Agent, services: &str, host: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(agent.address).await.unwrap();
-    let head = format!(
-        "GET /api/v1/stream?services={services} HTTP/1.1\r\nHost: {}\r\n\r\n",
-        agent.host()
-    );
+    let head =
+        format!("GET /api/v1/stream?services={services} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream
 }
@@ -101,5 +103,70 @@ async fn more_streams_than_there_are_places_are_told_so() {
         .await;
     status(&refused, 503);
     status(&agent.get("/healthz").await, 200);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn what_changed_between_the_page_and_its_stream_is_told_first() {
+    let agent = Agent::start().await;
+    let page = agent.get("/").await;
+    let (_, seen) = page.split_once("data-seen=\"").unwrap();
+    let seen = seen.split('"').next().unwrap();
+    let services = format!("www_hello&seen={seen}");
+    // As long as nothing has changed, the first texts are not followed by that word.
+    let mut calm = listen(&agent, &services).await;
+    let start = until(&mut calm, "\"www_hello|active\":\"3\"").await;
+    assert!(!start.contains("event: resync"), "{start}");
+
+    let mut next = snapshot();
+    let name = ServiceName::whole("www_hello");
+    let mut service = Service::clone(&next.services[&name]);
+    // A row that is another one, and nothing that every page shows.
+    for backend in service.backends.values_mut() {
+        backend.weight = 7;
+    }
+    next.services.insert(name, service.into());
+    next.number = 2;
+    agent.snapshots.send_replace(Some(Arc::new(next)));
+    // The task that makes the texts has seen it before anybody listens with what the page showed.
+    until(&mut calm, "event: resync").await;
+    let mut late = listen(&agent, &services).await;
+    until(&mut late, "event: resync").await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_session_that_opened_it() {
+    let agent = Agent::start().await;
+    let rules = "Content-Type: application/json\r\nX-LB-Action: 1\r\n";
+    let order = format!("{{\"token\":\"{}\"}}", agent.token);
+    for host in ["lb.example", &agent.host()] {
+        let line = "POST /api/v1/session HTTP/1.1";
+        let answer = agent.send(line, host, rules, &order).await;
+        status(&answer, 200);
+        let cookie = answer.split_once("set-cookie: ").unwrap().1;
+        let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+        let mut mine = listen_at(&agent, "", host, &cookie).await;
+        until(&mut mine, "event: texts").await;
+        let mut other = listen(&agent, "").await;
+        until(&mut other, "event: texts").await;
+        let line = "DELETE /api/v1/session HTTP/1.1";
+        let headers = format!("{rules}{cookie}");
+        status(&agent.send(line, host, &headers, "").await, 200);
+        let mut rest = until(&mut mine, "event: over").await.into_bytes();
+        let ended = timeout(Duration::from_secs(5), async {
+            // The end of the last chunk: the connection may go on.
+            while !rest.ends_with(b"0\r\n\r\n") {
+                assert_ne!(mine.read_buf(&mut rest).await.unwrap(), 0);
+            }
+        });
+        ended.await.unwrap();
+        // One without a session goes on.
+        let mut next = snapshot();
+        next.number = 2;
+        next.problems = vec![lb_agent::catalog::Problem::new("name x", host)];
+        agent.snapshots.send_replace(Some(Arc::new(next)));
+        until(&mut other, "event: resync").await;
+    }
     agent.end().await;
 }

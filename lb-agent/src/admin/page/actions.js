@@ -25,6 +25,18 @@ async function signIn(token) {
   return (await asks()) ? "" : "Under this name the page is for reading: changes are made at the agent's own address.";
 }
 
+// Ends the session, and with it every stream that it opened.
+async function signOut() {
+  const answer = await fetch("/api/v1/session", { method: "DELETE", headers: headers() }).catch(() => null);
+  if (!answer?.ok) { say("The agent does not answer: you are still signed in.", true); return; }
+  sessionStorage.removeItem(KEY);
+  may = false;
+  sign();
+  buttons();
+  document.querySelector("#sign button").focus();
+  renew();
+}
+
 function order(service, backend, mode) {
   const body = JSON.stringify({ service, backend, mode });
   return fetch("/api/v1/instances/state", { method: "POST", headers: headers(), body });
@@ -114,7 +126,9 @@ function sign() {
   const place = document.getElementById("sign");
   place.replaceChildren();
   if (may) {
-    place.append("signed in: the buttons in each row change this host");
+    const out = make("button", { type: "button", textContent: "Sign out" });
+    out.addEventListener("click", signOut);
+    place.append("signed in: the buttons in each row change this host ", out);
     return;
   }
   const open = make("button", { type: "button", textContent: "Sign in to change" });
@@ -146,6 +160,8 @@ function sign() {
       sign();
       buttons();
       dialog.close();
+      // There may be more to see now.
+      renew();
     });
     document.body.append(dialog);
     dialog.showModal();

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::admin::{
     compose::age,
-    history::{Kind, Rings},
+    history::{Kind, Rings, Totals},
     report::{Backend, Connects, Report, Service},
     text,
 };
@@ -35,26 +35,17 @@ pub(in crate::admin) struct Live {
 impl Live {
     /// Those of the agent.
     pub(in crate::admin) fn agent(report: &Report, rings: &Rings) -> Self {
-        let services = report.services.iter().flatten();
-        let (mut flows, mut requests) = (None, None);
-        let mut active = None;
-        for service in services {
-            add(&mut flows, rings.last_rate(&service.label, Kind::Flows));
-            let more = rings.last_rate(&service.label, Kind::Requests);
-            add(&mut requests, more);
-            if let Some(flows) = service.flows {
-                active = Some(active.unwrap_or(0) + flows.active);
-            }
-        }
+        let all = Totals::of(report, rings);
         Self {
             of: "agent".to_owned(),
             texts: vec![
-                ("flow-rate", per_second(flows)),
+                ("flow-rate", per_second(all.flows_per_second)),
                 (
                     "request-rate",
-                    requests.map_or_else(|| "–".to_owned(), |it| per_second(Some(it))),
+                    all.requests_per_second
+                        .map_or_else(|| "–".to_owned(), |it| per_second(Some(it))),
                 ),
-                ("active", known(active)),
+                ("active", known(all.active)),
             ],
         }
     }
@@ -182,12 +173,6 @@ impl Live {
         let of = self.of;
         let texts = self.texts.into_iter();
         texts.map(move |(name, text)| (format!("{of}|{name}"), text))
-    }
-}
-
-fn add(sum: &mut Option<f64>, more: Option<f64>) {
-    if let Some(more) = more {
-        *sum = Some(sum.unwrap_or(0.0) + more);
     }
 }
 

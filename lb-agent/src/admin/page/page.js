@@ -90,6 +90,7 @@ function take(fresh) {
   const was = focused();
   const now = fresh.getElementById("report");
   main.dataset.now = now.dataset.now;
+  main.dataset.seen = now.dataset.seen;
   clock = Date.now() / 1000 - Number(now.dataset.now);
   const names = (root) => [...root.querySelectorAll("[data-part]")].map((part) => part.dataset.part).join();
   if (names(main) !== names(now)) {
@@ -153,13 +154,19 @@ function shown() {
   return [...labels].join("\n");
 }
 
+// Some pages have more than the stream tells of.
+const every = Number(main.dataset.every);
+if (every > 0) setInterval(() => { if (!document.hidden) renew(); }, every * 1000);
+
 let subscribed = "";
 let opened = Date.now();
 function listen() {
   if (stream) stream.close();
   subscribed = shown();
   opened = heard = Date.now();
-  stream = new EventSource("/api/v1/stream?services=" + encodeURIComponent(subscribed));
+  // What changed after this text of the page was made is told first.
+  stream = new EventSource("/api/v1/stream?services=" + encodeURIComponent(subscribed)
+    + "&seen=" + encodeURIComponent(main.dataset.seen));
   stream.addEventListener("alive", () => { heard = Date.now(); });
   stream.addEventListener("hello", () => {
     heard = Date.now();
@@ -172,6 +179,8 @@ function listen() {
     patch(JSON.parse(event.data));
   });
   stream.addEventListener("resync", renew);
+  // The session has ended: who may read without one goes on.
+  stream.addEventListener("over", listen);
   stream.onerror = () => {
     say("The agent does not answer: what you see may be old.", true);
     // The browser tries again by itself, unless it was answered with a refusal.

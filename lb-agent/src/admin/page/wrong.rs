@@ -1,11 +1,15 @@
-//! What is wrong, and what to do: the first thing that somebody who was called looks for. Pure.
+//! What is wrong, and what to do: the first thing that somebody who was called looks for. Pure, but for the answer to who
+//! asks for it as JSON.
 
+use axum::{Json, extract};
 use maud::{Markup, html};
+use serde::Serialize;
 
 use super::view::escaped;
 use crate::{
     admin::{
         report::{Backend, Mark, Report, Service, ServiceState},
+        router::Desk,
         text,
     },
     catalog::{Problem, SourceHealth},
@@ -14,15 +18,28 @@ use crate::{
 };
 
 /// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::admin) struct Wrong {
+    /// How bad it is.
     mark: Mark,
+    /// Where it is: a service, a part of the agent, or what a registration is about.
     subject: String,
-    /// Where more of it is.
+    /// Where more of it is on the page; `null` if there is no more.
     href: Option<String>,
+    /// What is wrong.
     what: String,
+    /// What to do; empty if that is not known. Commands stand between backticks.
     remedy: String,
 }
+
+/// `GET /api/v1/wrong`: everything that is wrong, worst first, as the page has it.
+pub(in crate::admin) async fn tell(extract::State(desk): extract::State<Desk>) -> Json<Vec<Wrong>> {
+    Json(all(&desk.report().await))
+}
+
+/// The path.
+pub(in crate::admin) const WRONG_PATH: &str = "/api/v1/wrong";
 
 /// Everything that is wrong, worst first.
 pub(super) fn all(report: &Report) -> Vec<Wrong> {
@@ -46,6 +63,11 @@ pub(super) fn all(report: &Report) -> Vec<Wrong> {
     all
 }
 
+/// Those that are no part's and no service's.
+pub(super) fn problems(all: &[Problem]) -> Vec<Wrong> {
+    all.iter().map(problem).collect()
+}
+
 /// Messages say what is wrong and then, behind the last semicolon, what to do.
 fn problem(problem: &Problem) -> Wrong {
     let (what, remedy) = match problem.message.rsplit_once("; ") {
@@ -61,7 +83,7 @@ fn problem(problem: &Problem) -> Wrong {
     }
 }
 
-fn capital(text: &str) -> String {
+pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_uppercase);
     first.chain(chars).collect()
@@ -217,29 +239,7 @@ pub(super) fn section(all: &[Wrong]) -> Markup {
         @if all.is_empty() {
             p.fine { "Nothing: every part works, and every service has the instances that it should." }
         } @else {
-            table.wrong aria-labelledby="wrong-title" {
-                thead {
-                    tr {
-                        th scope="col" { "how bad" }
-                        th scope="col" { "where" }
-                        th scope="col" { "what is wrong" }
-                        th scope="col" { "what to do" }
-                    }
-                }
-                tbody {
-                    @for wrong in all.iter().take(SHOWN) {
-                        tr.(wrong.mark.as_str()) {
-                            td.mark data-label="how bad" { (wrong.mark.as_str()) }
-                            th scope="row" {
-                                @if let Some(href) = &wrong.href { a href=(href) { (wrong.subject) } }
-                                @else { (wrong.subject) }
-                            }
-                            td data-label="what is wrong" { (code(&wrong.what)) }
-                            td data-label="what to do" { (code(&wrong.remedy)) }
-                        }
-                    }
-                }
-            }
+            (table(&all[..all.len() - more]))
             @if more > 0 {
                 p { "And " (more) " more: " code { "lb-agent status" } " and the list of services have all." }
             }
@@ -247,8 +247,37 @@ pub(super) fn section(all: &[Wrong]) -> Markup {
     }
 }
 
+/// Under the heading `wrong-title`.
+pub(super) fn table(all: &[Wrong]) -> Markup {
+    html! {
+        table.wrong aria-labelledby="wrong-title" {
+            thead {
+                tr {
+                    th scope="col" { "how bad" }
+                    th scope="col" { "where" }
+                    th scope="col" { "what is wrong" }
+                    th scope="col" { "what to do" }
+                }
+            }
+            tbody {
+                @for wrong in all {
+                    tr.(wrong.mark.as_str()) {
+                        td.mark data-label="how bad" { (wrong.mark.as_str()) }
+                        th scope="row" {
+                            @if let Some(href) = &wrong.href { a href=(href) { (wrong.subject) } }
+                            @else { (wrong.subject) }
+                        }
+                        td data-label="what is wrong" { (code(&wrong.what)) }
+                        td data-label="what to do" { (code(&wrong.remedy)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What stands between backticks is for a terminal.
-fn code(text: &str) -> Markup {
+pub(super) fn code(text: &str) -> Markup {
     html! {
         @for (at, part) in text.split('`').enumerate() {
             @if at % 2 == 1 { code { (part) } } @else { (part) }

@@ -8,6 +8,7 @@ use crate::{catalog::InstanceKey, order::Mode};
 
 /// The body of `POST /api/v1/instances/state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateOrder {
     /// The service concerned.
@@ -24,6 +25,7 @@ pub struct StateOrder {
 
 /// The answer to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StateAnswer {
     /// The service concerned.
     pub service: String,
@@ -39,6 +41,7 @@ pub struct StateAnswer {
 
 /// The body of `POST /api/v1/vips/pin`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PinOrder {
     /// The service, or the part `service.tag`.
@@ -49,6 +52,7 @@ pub struct PinOrder {
 
 /// The body of `POST /api/v1/vips/release`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseOrder {
     /// The address, or the service that it is kept for.
@@ -57,6 +61,7 @@ pub struct ReleaseOrder {
 
 /// The body of `POST /api/v1/session`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SessionOrder {
     /// The token.
@@ -65,6 +70,7 @@ pub struct SessionOrder {
 
 /// The answer to all requests for `/api/v1/session`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SessionAnswer {
     /// Whether who asks may read the page and the API there.
     pub may_read: bool,
@@ -79,6 +85,7 @@ pub struct SessionAnswer {
 
 /// The body of every answer of the API that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refused {
     /// What is wrong and what to do, as one sentence.
     pub error: String,

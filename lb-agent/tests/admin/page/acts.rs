@@ -60,7 +60,7 @@ fn obeys(stage: &mut Stage, id: &str) -> (String, Option<String>, Mode) {
     (service, backend, mode)
 }
 
-fn sign_in(stage: &mut Stage, token: &str) {
+pub(super) fn sign_in(stage: &mut Stage, token: &str) {
     stage.browser.click("#sign button").unwrap();
     stage.browser.press(&format!("{token}{ENTER}")).unwrap();
 }

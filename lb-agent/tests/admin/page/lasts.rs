@@ -14,7 +14,10 @@ use super::{
     Stage, agent,
     values::{counting, front, host},
 };
-use crate::values::{figures, key};
+use crate::{
+    agent::no_sockets,
+    values::{figures, key},
+};
 
 /// How often the script has asked for the whole page.
 const FETCHES: &str = "performance.getEntriesByType('resource').filter((it) => new URL(it.name).pathname === '/').length";
@@ -59,6 +62,29 @@ fn counts_and_instances_appear_by_themselves() {
 }
 
 #[test]
+fn rows_that_changed_between_the_page_and_its_stream_appear() {
+    let mut stage = Stage::new(crate::values::snapshot(), figures);
+    stage.go("/");
+    stage.awaits_script();
+    // As if the stream began only after the change: nobody has told the page of it.
+    stage.browser.run("stream.close()").unwrap();
+    let mut next = crate::values::snapshot();
+    let name = ServiceName::whole("www_hello");
+    let mut service = Service::clone(&next.services[&name]);
+    let one = service.backends[&key("a")].clone();
+    service.backends.insert(InstanceKey::new("file", "b"), one);
+    next.services.insert(name, service.into());
+    next.number = 2;
+    stage.agent().snapshots.send_replace(Some(Arc::new(next)));
+    let row = "document.querySelector('tr[data-backend=\"file/b\"]') !== null";
+    assert_eq!(stage.says(row), false);
+    stage.browser.run("listen()").unwrap();
+    stage.awaits(row);
+    assert_eq!(stage.says(FETCHES), 1);
+    stage.end();
+}
+
+#[test]
 fn an_agent_that_ended_is_told_and_one_that_is_back_is_shown() {
     let mut stage = Stage::new(host(), counting());
     stage.agent().front.send_replace(Some(front(12_000)));
@@ -74,7 +100,13 @@ fn an_agent_that_ended_is_told_and_one_that_is_back_is_shown() {
     stage.awaits("document.body.innerText.includes('shop_api answers')");
     let mut next = host();
     next.problems.clear();
-    let back = agent(&stage.runtime, stage.netns, &address, next, counting());
+    let back = agent(
+        &stage.runtime,
+        stage.netns,
+        &address,
+        (no_sockets(), next),
+        counting(),
+    );
     stage.agent = Some(back);
     stage.awaits("document.getElementById('live').textContent === 'live'");
     stage.awaits("!document.body.innerText.includes('shop_api answers')");

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What axe finds wrong with the page as it is now, a line for each thing.
-fn barriers(stage: &Stage, axe: &str) -> Vec<String> {
+pub(super) fn barriers(stage: &Stage, axe: &str) -> Vec<String> {
     stage.browser.run(axe).unwrap();
     let script = "const done = arguments[arguments.length - 1];
         axe.run(document).then((it) => done(it.violations.flatMap((rule) =>

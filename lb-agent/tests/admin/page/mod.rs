@@ -7,6 +7,7 @@ mod acts;
 mod lasts;
 mod looks;
 mod many;
+mod places;
 mod values;
 
 use std::{
@@ -16,12 +17,12 @@ use std::{
     time::Duration,
 };
 
-use lb_agent::{snapshot::Snapshot, stats::Stats};
+use lb_agent::{snapshot::Snapshot, sockets::Sockets, stats::Stats};
 use lb_testkit::{Browser, Netns, browser::Programs, eventually};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Around, no_sockets};
 
 /// Two browsers on two cores are slower than one after the other.
 static ONE: Mutex<()> = Mutex::new(());
@@ -37,11 +38,20 @@ struct Stage {
 
 impl Stage {
     fn new(snapshot: Snapshot, figures: impl Fn() -> Stats + Send + 'static) -> Self {
+        Self::among(no_sockets(), snapshot, figures)
+    }
+
+    /// The same with flows.
+    fn among(
+        sockets: Sockets,
+        snapshot: Snapshot,
+        figures: impl Fn() -> Stats + Send + 'static,
+    ) -> Self {
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         // Its descriptors end with the test program.
         let netns: &'static Netns = Box::leak(Box::new(Netns::new("browser").unwrap()));
         let runtime = Runtime::new().unwrap();
-        let agent = agent(&runtime, netns, "127.0.0.1:0", snapshot, figures);
+        let agent = agent(&runtime, netns, "127.0.0.1:0", (sockets, snapshot), figures);
         let programs = Programs {
             chromium: &given("LB_CHROMIUM"),
             driver: &given("LB_CHROMEDRIVER"),
@@ -116,12 +126,18 @@ fn agent(
     runtime: &Runtime,
     netns: &Netns,
     address: &str,
-    snapshot: Snapshot,
+    (sockets, snapshot): (Sockets, Snapshot),
     figures: impl Fn() -> Stats + Send + 'static,
 ) -> Agent {
     // The port of one that just ended is free at once: the standard library sets SO_REUSEADDR.
     let tcp = netns.enter(|| std::net::TcpListener::bind(address).unwrap());
-    let agent = runtime.block_on(Agent::start_with(tcp.unwrap(), snapshot, STEP, figures));
+    let around = Around {
+        sockets,
+        registers: true,
+        otlp: None,
+    };
+    let agent = Agent::start_among(around, tcp.unwrap(), snapshot, STEP, figures);
+    let agent = runtime.block_on(agent);
     agent.readiness.set("maps");
     agent.readiness.set("listeners");
     agent

@@ -1,0 +1,69 @@
+//! The pages that the navigation leads to. Pure.
+
+use maud::{Markup, html};
+
+/// A page of the navigation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Overview,
+    Vips,
+    Flows,
+    Registrar,
+    Events,
+    Configuration,
+}
+
+impl Place {
+    const ALL: [Self; 6] = [
+        Self::Overview,
+        Self::Vips,
+        Self::Flows,
+        Self::Registrar,
+        Self::Events,
+        Self::Configuration,
+    ];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Overview => "/",
+            Self::Vips => "/vips",
+            Self::Flows => "/flows",
+            Self::Registrar => "/registrar",
+            Self::Events => "/events",
+            Self::Configuration => "/configuration",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "Services",
+            Self::Vips => "VIPs",
+            Self::Flows => "Flows",
+            Self::Registrar => "Registrar",
+            Self::Events => "Events",
+            Self::Configuration => "Configuration",
+        }
+    }
+
+    /// How often the script asks for it anew, beside what the stream tells of; 0 is never.
+    pub(super) fn every_seconds(self) -> u32 {
+        match self {
+            Self::Overview | Self::Configuration => 0,
+            Self::Registrar | Self::Events => 5,
+            // To list flows all processes are looked through.
+            Self::Vips | Self::Flows => 10,
+        }
+    }
+}
+
+/// The bar, which says which of its pages this is.
+pub(super) fn navigation(here: Option<Place>) -> Markup {
+    html! {
+        nav.places aria-label="Pages" {
+            @for place in Place::ALL {
+                @let current = (here == Some(place)).then_some("page");
+                a href=(place.path()) aria-current=[current] { (place.name()) }
+            }
+        }
+    }
+}
