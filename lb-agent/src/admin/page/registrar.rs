@@ -51,7 +51,7 @@ fn all(told: &Registrations, now_unix: u64) -> Markup {
             None => p.unknown { "The containers are not known yet: the Docker Engine has not answered, or Consul has not told who this host is." },
             Some(containers) if containers.is_empty() => p { "No container runs." },
             Some(containers) => {
-                p { (text::count(containers.len(), "container")) " of " (text::count(services(containers), "service")) "." }
+                p { (text::count(containers.len(), "container")) ", " (text::count(services(containers), "registration")) "." }
                 (table(containers))
             }
         }
