@@ -60,7 +60,6 @@ pub(super) async fn list(
 
 impl Desk {
     /// The open flows that are wished for, the newest first; what is answered if they cannot be listed.
-    #[expect(clippy::result_large_err, reason = "it is answered as it is")]
     pub(super) async fn flows(&self, wish: &Wish) -> Result<FlowList, Response> {
         let Some(snapshot) = self.snapshots.borrow().clone() else {
             return Err(nothing_known());

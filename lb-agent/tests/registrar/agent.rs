@@ -173,6 +173,37 @@ async fn a_container_is_in_consul_and_at_its_vip_while_it_runs_and_nowhere_after
         Some(parts.next()?["detail"].as_str()?.to_owned())
     });
     assert_eq!(registrar, "services of lb-test in Consul: 1");
+    let ask = |path: &str| -> Value {
+        let told = curl(
+            &docker,
+            None,
+            &format!("http://127.0.0.1:9180/api/v1/{path}"),
+        );
+        serde_json::from_str(&told.unwrap()).unwrap()
+    };
+    let told = ask("registrar");
+    let [one] = &told["containers"].as_array().unwrap()[..] else {
+        panic!("{told:#}")
+    };
+    assert_eq!(
+        (&one["name"], &one["life"]),
+        (&json!("one"), &json!("running"))
+    );
+    let shop = &one["registers"][0];
+    assert_eq!(
+        (&shop["service"], &shop["by"]),
+        (&json!("www_shop"), &json!("network"))
+    );
+    let network = shop["network"].as_str().unwrap();
+    assert_eq!(shop["address"], shop["networks"][network], "{told:#}");
+    let settings = ask("configuration");
+    let mut settings = settings["settings"].as_array().unwrap().iter();
+    let host = settings.find(|it| it["key"] == "registrar.host").unwrap();
+    assert_eq!(host["value"], "lb-test");
+    assert!(
+        host["origin"].as_str().unwrap().contains("lb.toml:"),
+        "{host}"
+    );
 
     run(&["stop", "one"]);
     registered(&consul, <[String]>::is_empty).await;
