@@ -15,6 +15,7 @@ mod ratios;
 mod report;
 mod rivals;
 mod scale;
+mod seeing;
 mod server;
 mod statistics;
 mod subject;
@@ -96,6 +97,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// What the command line and the page take among many services.
+    Seeing {
+        /// A few rounds: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
     /// A server of the failover, in a process of its own.
     #[command(hide = true)]
     Answer {
@@ -149,6 +156,7 @@ fn main() -> Result<()> {
         Command::Discovery(what) => discovery::run(&what),
         Command::Front(what) => front::run(&what),
         Command::Failover { quick } => failover::run(quick),
+        Command::Seeing { quick } => seeing::run(quick),
         Command::Answer { number } => failover::answer(number),
         Command::Serve { network, bare } => server::run(network, &bare),
         Command::Kill { packages, kills } => {

@@ -52,36 +52,28 @@ pub(crate) fn measure(
     changes: usize,
     bare: bool,
 ) -> Result<Figures> {
-    let folder = tempfile::Builder::new().prefix("lb-bench-").tempdir()?;
-    let folder = folder.path();
-    let netns = Netns::new("bench-scale")?;
-    let group = Cgroup::new("bench-scale")?;
-    let agents = group.subgroup("agent")?;
-    let clients = group.subgroup("client")?;
-    let bpffs = folder.join("bpf");
-    fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
-    netns.mount_bpffs(&bpffs)?;
-    configure(folder, clients.path(), bare)?;
-
-    let file = ServicesFile {
-        folder: folder.to_owned(),
-        services: vec![vec![1; instances]; services],
-    };
-    let measured = netns.enter(|| {
+    inside(bare, |stage| {
+        let Stage {
+            folder,
+            bpffs,
+            netns,
+            agents,
+        } = stage;
+        let file = ServicesFile::new(folder, services, instances);
         // Once the whole file at the start of the first agent, once it replaces an empty one.
         file.publish()?;
         let began = Instant::now();
-        let mut agent = Subject::start(folder, &netns, &agents)?;
-        let at_start = await_full(&bpffs, &file, began, &mut agent)?;
+        let mut agent = Subject::start(folder, netns, agents)?;
+        let at_start = await_full(bpffs, &file, began, &mut agent)?;
         file.publish_text("service = []\n")?;
-        await_count(&bpffs, 0, &mut agent)?;
+        await_count(bpffs, 0, &mut agent)?;
         let replaced = file.publish()?;
-        let replaced = await_full(&bpffs, &file, replaced, &mut agent)?;
+        let replaced = await_full(bpffs, &file, replaced, &mut agent)?;
 
         let mut file = file;
         let cpu = cpu_time(agent.id())?;
         let began = Instant::now();
-        let times = one_by_one(&bpffs, &mut file, changes, &mut agent)?;
+        let times = one_by_one(bpffs, &mut file, changes, &mut agent)?;
         let cpu_share = (cpu_time(agent.id())? - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
         let front = agents
             .processes()?
@@ -96,9 +88,60 @@ pub(crate) fn measure(
             cpu_share,
         };
         agent.end()?;
-        anyhow::Ok(figures)
-    })?;
-    measured.with_context(|| format!("the agent's last words:\n{}", last_words(folder)))
+        Ok(figures)
+    })
+}
+
+/// Does `look` while an agent has so many services of so many instances each in the maps; the socket of its command line
+/// is `admin.sock` in the folder.
+///
+/// # Errors
+/// When the agent cannot be started, or does not bring the services into the maps in time, and what `look` says.
+pub(crate) fn among<T: Send>(
+    services: usize,
+    instances: usize,
+    look: impl FnOnce(&Path) -> Result<T> + Send,
+) -> Result<T> {
+    inside(false, |stage| {
+        let file = ServicesFile::new(stage.folder, services, instances);
+        file.publish()?;
+        let began = Instant::now();
+        let mut agent = Subject::start(stage.folder, stage.netns, stage.agents)?;
+        await_full(&stage.bpffs, &file, began, &mut agent)?;
+        let seen = look(stage.folder)?;
+        agent.end()?;
+        Ok(seen)
+    })
+}
+
+/// Where an agent is started.
+struct Stage<'a> {
+    folder: &'a Path,
+    bpffs: PathBuf,
+    netns: &'a Netns,
+    agents: &'a Cgroup,
+}
+
+/// Plays in a namespace of its own.
+fn inside<T: Send>(bare: bool, play: impl FnOnce(&Stage<'_>) -> Result<T> + Send) -> Result<T> {
+    let folder = tempfile::Builder::new().prefix("lb-bench-").tempdir()?;
+    let folder = folder.path();
+    let netns = Netns::new("bench-scale")?;
+    let group = Cgroup::new("bench-scale")?;
+    let agents = group.subgroup("agent")?;
+    let clients = group.subgroup("client")?;
+    let bpffs = folder.join("bpf");
+    fs::create_dir(&bpffs).context("cannot make the folder of the bpf file system")?;
+    netns.mount_bpffs(&bpffs)?;
+    configure(folder, clients.path(), bare)?;
+    let stage = Stage {
+        folder,
+        bpffs,
+        netns: &netns,
+        agents: &agents,
+    };
+    let played = netns.enter(|| play(&stage))?;
+    played.with_context(|| format!("the agent's last words:\n{}", last_words(folder)))
 }
 
 /// Makes one change after the other, each in another service, and measures in milliseconds until the map has it.
@@ -221,6 +264,13 @@ struct ServicesFile {
 }
 
 impl ServicesFile {
+    fn new(folder: &Path, services: usize, instances: usize) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            services: vec![vec![1; instances]; services],
+        }
+    }
+
     /// Puts it in place; when that was.
     fn publish(&self) -> Result<Instant> {
         let mut text = String::new();

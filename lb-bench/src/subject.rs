@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -34,12 +34,7 @@ impl Subject {
     /// # Errors
     /// When it cannot be started.
     pub(crate) fn start(folder: &Path, netns: &Netns, group: &Cgroup) -> Result<Self> {
-        let program = match std::env::var_os("LB_BENCH_AGENT") {
-            Some(program) => program.into(),
-            None => std::env::current_exe()
-                .context("cannot find this program")?
-                .with_file_name("lb-agent"),
-        };
+        let program = program()?;
         let process = Spawn::new("agent", &program)
             .args(["run", "--config"])
             .arg(folder.join("lb.toml"))
@@ -84,6 +79,19 @@ impl Subject {
         self.process.wait(PATIENCE)?;
         Ok(())
     }
+}
+
+/// The agent's program.
+///
+/// # Errors
+/// When nobody knows where this one lies.
+pub(crate) fn program() -> Result<PathBuf> {
+    Ok(match std::env::var_os("LB_BENCH_AGENT") {
+        Some(program) => program.into(),
+        None => std::env::current_exe()
+            .context("cannot find this program")?
+            .with_file_name("lb-agent"),
+    })
 }
 
 /// The end of the log of the agent in `folder`, which may have ended.

@@ -44,6 +44,13 @@ enum Subject {
         #[arg(long, value_name = "WORKLOAD")]
         only: Vec<String>,
     },
+    /// What `status`, the page and a scrape take among 1,000 and 10,000 services; the last line is one JSON object. Needs root, and
+    /// about two minutes.
+    Seeing {
+        /// A short run: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
     /// What clients notice when a backend refuses, falls silent or is drained; the last line is one JSON object. Needs
     /// root, and about a minute.
     Failover {
@@ -81,6 +88,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
             let docker = packages::docker(&tools())?;
             arguments.extend(["discovery".into(), "--consul".into(), consul.into()]);
             arguments.extend(["--docker".into(), docker.into()]);
+            quick
+        }
+        Subject::Seeing { quick } => {
+            arguments.push("seeing".into());
             quick
         }
         Subject::Failover { quick } => {

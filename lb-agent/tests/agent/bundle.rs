@@ -201,8 +201,9 @@ fn the_flows_the_log_and_the_pins_are_in_it_without_whose_they_are() {
     let flow = world.connect(vip, 80).unwrap();
     let client = flow.local_addr().unwrap();
     // What the audit writes names who asked.
-    let order = "{\"service\":\"www_hello\",\"backend\":\"a\"}";
-    assert_eq!(world.post("/api/v1/drain", order).unwrap().status, 200);
+    let order = "{\"service\":\"www_hello\",\"backend\":\"a\",\"mode\":\"drain\"}";
+    let answer = world.post("/api/v1/instances/state", order).unwrap();
+    assert_eq!(answer.status, 200);
     let logged = eventually(LIMIT, || match world.said() {
         said if said.contains("action=\"drain\"") => Ok(()),
         said => Err(said),

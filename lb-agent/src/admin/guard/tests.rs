@@ -92,7 +92,7 @@ fn beyond_loopback_reading_needs_the_token_too_except_for_probes() {
 
 #[track_caller]
 fn change(actor: &Actor, pairs: &[(&'static str, &str)], expect: Result<(), Refusal>) {
-    let uri = Uri::from_static("/api/v1/drain");
+    let uri = Uri::from_static("/api/v1/instances/state");
     let verdict = guard().admit(actor, &Method::POST, &uri, &headers(pairs));
     assert_eq!(verdict.map(drop), expect, "{pairs:?}");
 }
@@ -161,7 +161,7 @@ fn where_the_page_is_published_the_token_reads_and_nothing_changes() {
         let answer = read(&open, &beyond, "/", &with(&[]));
         assert_eq!(answer, Err(Refusal::NoToken));
         for guard in [guard(), open] {
-            let uri = Uri::from_static("/api/v1/drain");
+            let uri = Uri::from_static("/api/v1/instances/state");
             let headers = with(&[JSON, ACTION, BEARER]);
             let verdict = guard.admit(&own, &Method::POST, &uri, &headers);
             assert_eq!(verdict, Err(Refusal::Published), "{pairs:?}");
