@@ -109,11 +109,22 @@ impl<'n> Browser<'n> {
         self.post("/execute/async", json!({"script": script, "args": []}))
     }
 
-    /// Clicks what a selector of CSS finds first, as a mouse does.
+    /// Clicks what a selector of CSS finds first, as a mouse does. A page that renews itself may have put another one into
+    /// its place by then: that is clicked instead.
     ///
     /// # Errors
     /// When there is no such thing, or something lies over it.
     pub fn click(&self, css: &str) -> Result<()> {
+        for _ in 0..RENEWALS {
+            match self.click_once(css) {
+                Err(Error::Browser { said, .. }) if said.contains("stale element reference") => {}
+                clicked => return clicked,
+            }
+        }
+        self.click_once(css)
+    }
+
+    fn click_once(&self, css: &str) -> Result<()> {
         let found = self.post("/element", json!({"using": "css selector", "value": css}))?;
         let id = found.as_object().and_then(|it| it.values().next());
         let id = id.and_then(Value::as_str).unwrap_or_default();
@@ -276,6 +287,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// The first session starts the browser.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// How often a page may renew itself while one thing on it is clicked.
+const RENEWALS: usize = 5;
 
 #[cfg(test)]
 mod tests {
