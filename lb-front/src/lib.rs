@@ -24,7 +24,7 @@
 //! | `limits` | what an operator may say of the limits |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `users`, `passwords` | who may use a service that asks, whether a password is right |
-//! | `stats`, `services`, `spoken`, `log` | figures, those by service, methods and versions in them, the access log |
+//! | `stats`, `services`, `spoken`, `traffic`, `log` | figures, those by service, methods and versions in them, what went to and from whom and how long it took, the access log |
 
 mod announced;
 mod answer;
