@@ -1,16 +1,22 @@
 //! The list of the clients that do not stand on the host.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 
-use super::{action::refused, router::Desk};
+use super::{action::refused, guard::Access, published, router::Desk};
 
-/// `GET /api/v1/clients`.
-pub(super) async fn list(State(desk): State<Desk>) -> Response {
+/// `GET /api/v1/clients`. Where the page is published they are not told.
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Response {
+    if access.published {
+        return refused(StatusCode::FORBIDDEN, published::CLIENTS.to_string());
+    }
     let clients = desk.clients.borrow().clone();
     match clients {
         Some(clients) => Json(clients.list()).into_response(),

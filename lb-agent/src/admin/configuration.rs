@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{action::refused, guard::Access, router::Desk};
+use super::{action::refused, guard::Access, published, router::Desk};
 use crate::{catalog::Problem, config::Setting};
 
 /// The answer to `GET /api/v1/configuration`.
@@ -29,7 +29,7 @@ pub(super) async fn tell(
     Extension(access): Extension<Access>,
 ) -> Response {
     if access.published {
-        return refused(StatusCode::FORBIDDEN, NOT_PUBLISHED.to_owned());
+        return refused(StatusCode::FORBIDDEN, published::CONFIGURATION.to_string());
     }
     let snapshot = desk.snapshots.borrow().clone();
     let problems = snapshot.map_or_else(Vec::new, |it| it.problems.clone());
@@ -37,9 +37,5 @@ pub(super) async fn tell(
     Json(Configuration { settings, problems }).into_response()
 }
 
-/// Why it is not told.
-pub(super) const NOT_PUBLISHED: &str = "the configuration is not shown through a published page, for it names files and \
-     addresses of the host: use the address that the page listens on, such as 127.0.0.1:9180, or `lb-agent check-config` \
-     on the host";
 /// The path.
 pub(super) const CONFIGURATION_PATH: &str = "/api/v1/configuration";

@@ -8,14 +8,14 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::{action::refused, router::Desk};
+use super::{action::refused, guard::Access, published, router::Desk};
 
 /// What happened, before it has a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +29,9 @@ pub struct Happened {
     pub from: Option<String>,
     /// How it is now; `null` if it is gone.
     pub to: Option<String>,
-    /// Why, where that is known.
+    /// Why, where that is known; of a change it says from where it was asked for, and is `null` where the page is published.
     pub cause: Option<String>,
-    /// Who did it: `uid 0`, `token`, `session 3`; `null` if nobody asked for it.
+    /// Who did it: `uid 0`, `token`, `session 3`; `null` if nobody asked for it, or the page is published there.
     pub actor: Option<String>,
 }
 
@@ -208,14 +208,31 @@ pub(super) struct Asked {
 /// `GET /api/v1/events`.
 pub(super) async fn list(
     State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     match asked {
         Ok(Query(Asked { after, limit })) => {
             let limit = limit.unwrap_or(USUAL).min(MOST);
-            Json(desk.events.read(after, limit)).into_response()
+            Json(desk.events_for(&access, after, limit)).into_response()
         }
         Err(rejection) => refused(rejection.status(), rejection.body_text()),
+    }
+}
+
+impl Desk {
+    /// As [`Events::read`], for who may know less where the page is published.
+    pub(super) fn events_for(
+        &self,
+        access: &Access,
+        after: Option<u64>,
+        limit: usize,
+    ) -> EventList {
+        let list = self.events.read(after, limit);
+        match access.published {
+            true => published::events(list),
+            false => list,
+        }
     }
 }
 

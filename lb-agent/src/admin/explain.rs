@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     action::{Failed, nothing_known, refused},
     compose::balance,
-    guard::Actor,
+    guard::{Access, Actor},
+    published,
     router::Desk,
 };
 use crate::{
@@ -31,6 +32,8 @@ use crate::{
 
 /// The path.
 pub(crate) const EXPLAIN_PATH: &str = "/api/v1/explain";
+/// The client that is the host itself.
+const HOST: &str = "host";
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
@@ -111,16 +114,22 @@ impl Who {
     }
 }
 
-/// `GET /api/v1/explain`. A process is told on the socket only: to look at it means to enter its namespace.
+/// `GET /api/v1/explain`. A process is told on the socket only: to look at it means to enter its namespace. Where the page is
+/// published nobody but the host is.
 pub(super) async fn tell(
     State(desk): State<Desk>,
     Extension(actor): Extension<Actor>,
+    Extension(access): Extension<Access>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Response {
     let wish = match wish {
         Ok(Query(wish)) => wish,
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
+    // Before it is looked for: whether there is such a container is not told, either.
+    if access.published && wish.client != HOST {
+        return refused(StatusCode::FORBIDDEN, published::EXPLANATION.to_string());
+    }
     let clients = desk.clients.borrow().clone();
     let who = match who(&wish.client, clients.as_deref(), &actor).await {
         Ok(who) => who,
@@ -206,7 +215,7 @@ async fn who(
     clients: Option<&Clients>,
     actor: &Actor,
 ) -> Result<Who, (StatusCode, String)> {
-    if meant == "host" {
+    if meant == HOST {
         return Ok(Who::host());
     }
     let Some(clients) = clients else {

@@ -24,6 +24,7 @@ mod openapi;
 pub mod otlp;
 mod page;
 mod process;
+mod published;
 mod readiness;
 mod registered;
 pub mod report;

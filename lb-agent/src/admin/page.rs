@@ -23,6 +23,7 @@ pub(super) mod wrong;
 use std::collections::BTreeSet;
 
 use axum::{
+    Extension,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{Html, IntoResponse as _, Response},
@@ -36,8 +37,10 @@ use self::{
 };
 use super::{
     compose::age,
+    guard::Access,
     history::Rings,
     openapi::OPENAPI_PATH,
+    published::Withheld,
     report::{Flows, Mark, Report, Service},
     router::Desk,
     stream,
@@ -47,16 +50,21 @@ use crate::catalog::SourceHealth;
 /// `GET /`.
 pub(super) async fn overview(
     State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let view = View::from(asked.map(|Query(asked)| asked).unwrap_or_default());
-    let report = desk.report().await;
-    let page = page(&report, &view, &desk.history.read());
+    let report = desk.report_for(&access).await;
+    let page = page(&report, &view, &desk.history.read(), access.published);
     Html(page.into_string()).into_response()
 }
 
 /// `GET /service/…`: one service by its label, or by an anchor of either naming scheme.
-pub(super) async fn one(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
+pub(super) async fn one(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Response {
     let report = desk.report().await;
     let services = report.services.iter().flatten();
     let anchored =
@@ -64,27 +72,41 @@ pub(super) async fn one(State(desk): State<Desk>, Path(name): Path<String>) -> R
     let mut labelled = services.clone().filter(|it| it.label == name);
     let found = labelled.next().or_else(|| services.clone().find(anchored));
     let rings = desk.history.read();
+    let page = |body| frame(&report, None, access.published, &back(body)).into_string();
     match found {
         Some(service) => {
             let body = service::alone(service, report.now_unix, &rings);
-            Html(frame(&report, None, &back(body)).into_string()).into_response()
+            Html(page(body)).into_response()
         }
         None => {
             let body = html! { p { "There is no service " strong { (name) } " here." } };
-            let page = frame(&report, None, &back(body)).into_string();
-            (StatusCode::NOT_FOUND, Html(page)).into_response()
+            (StatusCode::NOT_FOUND, Html(page(body))).into_response()
         }
     }
 }
 
 /// `GET /events`.
-pub(super) async fn events(State(desk): State<Desk>) -> Response {
+pub(super) async fn events(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Response {
     let report = desk.report().await;
-    let list = desk.events.read(None, EVENTS);
+    let list = desk.events_for(&access, None, EVENTS);
     let body = html! {
         div data-part="events" { (happened::section(&list, report.now_unix)) }
     };
-    Html(frame(&report, Some(Place::Events), &body).into_string()).into_response()
+    let page = frame(&report, Some(Place::Events), access.published, &body);
+    Html(page.into_string()).into_response()
+}
+
+/// In the place of a page that is not shown where it was asked for.
+fn withheld(report: &Report, title: &str, what: Withheld) -> Response {
+    let body = html! {
+        h2 { (title) }
+        p { (wrong::code(&wrong::capital(&what.to_string()))) "." }
+    };
+    let page = frame(report, None, true, &body).into_string();
+    (StatusCode::FORBIDDEN, Html(page)).into_response()
 }
 
 fn back(body: Markup) -> Markup {
@@ -95,7 +117,7 @@ fn back(body: Markup) -> Markup {
 }
 
 /// The whole page. What the script renews has the name of a part.
-fn page(report: &Report, view: &View, rings: &Rings) -> Markup {
+fn page(report: &Report, view: &View, rings: &Rings, published: bool) -> Markup {
     let wrong = wrong::all(report);
     let all = report.services.as_deref().unwrap_or_default();
     let found = view.of(all);
@@ -127,11 +149,11 @@ fn page(report: &Report, view: &View, rings: &Rings) -> Markup {
         }
         section id="parts" data-part="parts" { (overview::parts(report)) }
     };
-    frame(report, Some(Place::Overview), &body)
+    frame(report, Some(Place::Overview), published, &body)
 }
 
 /// What all pages have around `body`; `None` is a page that the navigation does not name.
-fn frame(report: &Report, place: Option<Place>, body: &Markup) -> Markup {
+fn frame(report: &Report, place: Option<Place>, published: bool, body: &Markup) -> Markup {
     let every = place.map_or(0, Place::every_seconds);
     html! {
         (DOCTYPE)
@@ -161,7 +183,7 @@ fn frame(report: &Report, place: Option<Place>, body: &Markup) -> Markup {
                         span id="live" role="status" {}
                         span id="sign" {}
                     }
-                    (place::navigation(place))
+                    (place::navigation(place, published))
                 }
                 main id="report" tabindex="-1" data-now=(report.now_unix) data-seen=(stream::seen(report)) data-every=(every) {
                     (body)

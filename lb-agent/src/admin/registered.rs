@@ -6,14 +6,14 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
 
-use super::{action::refused, router::Desk};
+use super::{action::refused, guard::Access, published, router::Desk};
 use crate::{
     catalog::Problem,
     registrar::{Seen, Status},
@@ -51,8 +51,14 @@ impl From<&Status> for Registrations {
     }
 }
 
-/// `GET /api/v1/registrar`.
-pub(super) async fn tell(State(desk): State<Desk>) -> Response {
+/// `GET /api/v1/registrar`. Where the page is published it is not told.
+pub(super) async fn tell(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Response {
+    if access.published {
+        return refused(StatusCode::FORBIDDEN, published::REGISTRATIONS.to_string());
+    }
     match desk.registrations() {
         Some(told) => Json(told).into_response(),
         None => refused(StatusCode::NOT_FOUND, NONE.to_owned()),

@@ -31,7 +31,7 @@ use super::{
     events::{self, EVENTS_PATH, Events},
     explain::{self, EXPLAIN_PATH},
     exposition, flows,
-    guard::{ANSWER_HEADERS, Actor, Guard, Refusal, Who},
+    guard::{ANSWER_HEADERS, Access, Actor, Guard, Refusal, Who},
     history::{self, HISTORY_PATH, History},
     log,
     metrics::Texts,
@@ -40,7 +40,7 @@ use super::{
         self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH,
         wrong::{self, WRONG_PATH},
     },
-    process,
+    process, published,
     readiness::Readiness,
     registered::{self, REGISTRAR_PATH},
     report::{
@@ -238,12 +238,18 @@ async fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-async fn snapshot(State(desk): State<Desk>) -> Json<Report> {
-    Json(desk.report().await)
+async fn snapshot(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Json<Report> {
+    Json(desk.report_for(&access).await)
 }
 
-async fn status(State(desk): State<Desk>) -> Json<Status> {
-    Json(desk.report().await.into())
+async fn status(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Json<Status> {
+    Json(desk.report_for(&access).await.into())
 }
 
 async fn ready(State(desk): State<Desk>) -> Response {
@@ -284,6 +290,15 @@ impl Desk {
     pub(super) async fn report(&self) -> Report {
         let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
         self.report_with(hosts).await
+    }
+
+    /// The same for who may know less where the page is published.
+    pub(super) async fn report_for(&self, access: &Access) -> Report {
+        let report = self.report().await;
+        match access.published {
+            true => published::report(report),
+            false => report,
+        }
     }
 
     /// The same with these host names.

@@ -31,6 +31,7 @@ use super::{
     action::refused,
     guard::{Access, Who},
     page::live::Live,
+    published,
     report::Report,
     router::Desk,
     session::End,
@@ -99,6 +100,7 @@ impl Streams {
             streams: Arc::clone(self),
             number,
             labels,
+            everybody: EVERYBODY,
             ticks,
             shows,
             session,
@@ -115,6 +117,8 @@ struct Listener {
     streams: Arc<Streams>,
     number: u64,
     labels: Arc<BTreeSet<String>>,
+    /// The label of what he is told beside those.
+    everybody: &'static str,
     ticks: broadcast::Receiver<Arc<Tick>>,
     /// What his page shows, until the first tick has been compared with that.
     shows: Option<String>,
@@ -165,7 +169,7 @@ impl Listener {
                 Ok(tick) => {
                     let shows = self.shows.take();
                     self.lost |= shows.is_some_and(|shows| shows != tick.seen);
-                    let bytes = tick.bytes(&self.labels, self.complete, self.lost);
+                    let bytes = tick.bytes(&self.labels, self.everybody, self.complete, self.lost);
                     (self.complete, self.lost) = (true, false);
                     if !bytes.is_empty() {
                         return Some(bytes);
@@ -197,7 +201,7 @@ async fn over(session: Option<End>) {
 struct Tick {
     /// What a page of this moment shows, by [`seen`].
     seen: String,
-    /// Each service that somebody sees, and what concerns everybody under no label.
+    /// Each service that somebody sees, and what concerns everybody under [`EVERYBODY`] and [`ABROAD`].
     texts: HashMap<String, Texts>,
     /// Services whose rows are not what they were.
     changed: BTreeSet<String>,
@@ -213,9 +217,15 @@ struct Texts {
 }
 
 impl Tick {
-    fn bytes(&self, labels: &BTreeSet<String>, complete: bool, lost: bool) -> Bytes {
+    fn bytes(
+        &self,
+        labels: &BTreeSet<String>,
+        everybody: &str,
+        complete: bool,
+        lost: bool,
+    ) -> Bytes {
         let mut out = String::new();
-        let mine = labels.iter().map(String::as_str).chain([EVERYBODY]);
+        let mine = labels.iter().map(String::as_str).chain([everybody]);
         let pieces: Vec<&str> = mine
             .filter_map(|label| self.texts.get(label))
             .map(|texts| if complete { &texts.changed } else { &texts.all })
@@ -247,10 +257,13 @@ pub(super) async fn stream(
         Who::Session(number) => Some(desk.guard.sessions.end_of(number)),
         Who::Nobody | Who::User(_) | Who::Token => None,
     };
-    let Some(listener) = desk.streams.enter(labels, wish.seen, session) else {
+    let Some(mut listener) = desk.streams.enter(labels, wish.seen, session) else {
         let why = format!("{LISTENERS} pages are open already: close one, or load this one anew");
         return refused(StatusCode::SERVICE_UNAVAILABLE, why);
     };
+    if access.published {
+        listener.everybody = ABROAD;
+    }
     let pieces = stream::unfold(listener, |mut listener| async move {
         let bytes = listener.next().await?;
         Some((Ok::<_, Infallible>(bytes), listener))
@@ -314,12 +327,15 @@ type ByLabel = BTreeMap<String, BTreeMap<String, String>>;
 
 fn texts(report: &Report, labels: &BTreeSet<String>, rings: &super::history::Rings) -> ByLabel {
     let mut all = ByLabel::new();
-    let agent = [Live::agent(report, rings)].into_iter();
-    let everybody = agent
-        .chain(Live::parts(report))
-        .chain(Live::sources(report));
-    let everybody = everybody.flat_map(Live::into_texts);
-    all.insert(EVERYBODY.to_owned(), everybody.collect());
+    let parts = &report.components;
+    for (label, parts) in [(EVERYBODY, parts), (ABROAD, &published::components(parts))] {
+        let agent = [Live::agent(report, rings)].into_iter();
+        let told = agent
+            .chain(Live::parts(parts))
+            .chain(Live::sources(report));
+        let told = told.flat_map(Live::into_texts);
+        all.insert(label.to_owned(), told.collect());
+    }
     let services = report.services.iter().flatten();
     for service in services.filter(|service| labels.contains(&service.label)) {
         let backends = service.backends.iter();
@@ -410,8 +426,10 @@ impl Desk {
 
 /// What begins a stream: after how many milliseconds a browser that lost it tries again.
 const HELLO: &[u8] = b"retry: 1000\nevent: hello\ndata: {}\n\n";
-/// The label of what concerns every page: no service is called so.
-const EVERYBODY: &str = "";
+/// The label of what concerns every page: nobody can ask for one that has a line break.
+const EVERYBODY: &str = "\n";
+/// The label of the same where the page is published.
+const ABROAD: &str = "\n\n";
 /// Between two moments, if nothing changes.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Between two moments, at least.
@@ -445,7 +463,7 @@ mod tests {
     }
 
     fn said(tick: &Tick, seen: &[&str], complete: bool) -> String {
-        let bytes = tick.bytes(&labels(&seen.join("\n")), complete, false);
+        let bytes = tick.bytes(&labels(&seen.join("\n")), EVERYBODY, complete, false);
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
@@ -559,6 +577,25 @@ mod tests {
         }
         assert!(said.len() > 200, "{}", said.len());
         assert_eq!(said.last().map(|it| &**it), Some(OVER));
+    }
+
+    #[test]
+    fn where_the_page_is_published_the_words_of_parts_name_nothing_that_was_configured() {
+        let snapshot = sample::snapshot();
+        let mut material = sample::material(Some(&snapshot), None);
+        let endpoint = "pushed 7 points to http://10.0.0.9/v1/metrics 3 s ago";
+        let line = crate::admin::Component::new("otlp", crate::admin::Mark::Ok, endpoint);
+        material.components.push(line);
+        let report = compose(material);
+        let texts = texts(&report, &BTreeSet::new(), &Rings::default());
+        let tick = Last::default().tick(&report, None, texts);
+        // An empty line asks for nothing that others are told.
+        let asked = labels("\n\n");
+        let said = |everybody| tick.bytes(&asked, everybody, false, false);
+        let said = |everybody| String::from_utf8(said(everybody).to_vec()).unwrap();
+        assert!(said(EVERYBODY).contains("10.0.0.9"), "{}", said(EVERYBODY));
+        assert!(!said(ABROAD).contains("10.0.0.9"), "{}", said(ABROAD));
+        assert!(said(ABROAD).contains("part|otlp|detail"));
     }
 
     #[test]

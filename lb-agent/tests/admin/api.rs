@@ -148,6 +148,12 @@ fn bearer(agent: &Agent) -> String {
     format!("Authorization: Bearer {}\r\n", agent.token)
 }
 
+/// The answer to who shows the token where the page is published.
+async fn published(agent: &Agent, path: &str) -> String {
+    let line = format!("GET {path} HTTP/1.1");
+    agent.send(&line, "lb.example", &bearer(agent), "").await
+}
+
 async fn start(registers: bool) -> Agent {
     let around = Around {
         sockets: sockets(),
@@ -319,9 +325,15 @@ async fn reads(api: &mut Api, agent: &mut Agent) {
         let of = path.split('?').next().unwrap();
         api.holds(of, "get", 400, &agent.get(path).await);
     }
-    let line = "GET /api/v1/configuration HTTP/1.1";
-    let answer = agent.send(line, "lb.example", &bearer(agent), "").await;
-    api.holds("/api/v1/configuration", "get", 403, &answer);
+    for path in [
+        "/api/v1/configuration",
+        clients,
+        "/api/v1/registrar",
+        "/api/v1/explain?client=web&service=www_hello",
+    ] {
+        let of = path.split('?').next().unwrap();
+        api.holds(of, "get", 403, &published(agent, path).await);
+    }
 
     let path = "/api/v1/explain";
     for (query, expect) in [
@@ -641,7 +653,9 @@ async fn the_history_is_what_the_graphs_of_the_page_show() {
 
 #[tokio::test]
 async fn flows_are_told_to_who_has_the_token_newest_first_and_to_no_published_page() {
-    let agent = start(true).await;
+    let mut agent = start(true).await;
+    // Nobody answers for the addresses.
+    agent.vips = mpsc::channel(1).1;
     let line = "GET /api/v1/flows?client=c0ffee001122 HTTP/1.1";
     let all = "GET /api/v1/flows HTTP/1.1";
     let (host, token) = (agent.host(), bearer(&agent));
@@ -668,10 +682,55 @@ async fn flows_are_told_to_who_has_the_token_newest_first_and_to_no_published_pa
         assert!(!page.contains("4711"), "{page}");
         assert!(page.contains("file/a at 10.0.0.1:80"), "{page}");
     }
-    let line = "GET /configuration HTTP/1.1";
-    let answer = agent.send(line, "lb.example", &token, "").await;
-    status(&answer, 403);
-    assert!(!answer.contains("vip.pool"), "{answer}");
+    agent.clients.send_replace(Some(Arc::new(standing())));
+    agent.registrar.send_replace(registered());
+    let explain = "/api/v1/explain?service=www_hello&client=";
+    for (path, told) in [
+        ("/configuration", "vip.pool"),
+        ("/api/v1/configuration", "vip.pool"),
+        ("/api/v1/clients", "c0ffee"),
+        ("/api/v1/registrar", "172.18.0.2"),
+        ("/registrar", "172.18.0.2"),
+        (&format!("{explain}web"), "c0ffee"),
+        // Nor whether there is one.
+        (&format!("{explain}nobody"), "c0ffee"),
+        (&format!("{explain}17"), "c0ffee"),
+    ] {
+        let answer = published(&agent, path).await;
+        status(&answer, 403);
+        assert!(answer.contains("through a published page"), "{answer}");
+        assert!(!answer.contains(told), "{path}: {answer}");
+        if !path.starts_with(explain) || path.ends_with("web") {
+            let answer = agent.get(path).await;
+            assert!(answer.contains(told), "{path}: {answer}");
+        }
+    }
+    body(&published(&agent, &format!("{explain}host")).await);
+    // The bar of pages offers what is shown there.
+    let offers = |page: &str| {
+        let links = [
+            "/",
+            "/vips",
+            "/flows",
+            "/registrar",
+            "/events",
+            "/configuration",
+        ];
+        links.map(|it| page.contains(&format!("<a href=\"{it}\"")))
+    };
+    for path in [
+        "/",
+        "/service/www_hello",
+        "/vips",
+        "/flows",
+        "/events",
+        "/registrar",
+    ] {
+        let there = offers(&published(&agent, path).await);
+        assert_eq!(there, [true, true, true, false, true, false], "{path}");
+        let here = agent.get(path).await;
+        assert_eq!(offers(&here), [true; 6], "{path}");
+    }
     agent.end().await;
     // Whoever cannot list them says so on the page, too.
     let around = Around {
@@ -694,6 +753,39 @@ async fn flows_are_told_to_who_has_the_token_newest_first_and_to_no_published_pa
             .await
             .contains("[registrar] enabled")
     );
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_published_page_names_neither_who_changed_something_nor_where_metrics_go() {
+    let mut push = crate::otlp::config("http://127.0.0.1:9/elsewhere");
+    push.headers_file = Some("/nowhere/headers".into());
+    let agent = Agent::start_pushing(push).await;
+    let why = agent.line_that(|line| line.contains("/nowhere")).await;
+    assert!(why.contains("127.0.0.1:9/elsewhere"), "{why}");
+    agent.events.add(Happened {
+        kind: Kind::Change,
+        subject: "instance n/a of service www_hello".to_owned(),
+        from: Some("usable".to_owned()),
+        to: Some("draining".to_owned()),
+        cause: Some("drain from 192.0.2.77".to_owned()),
+        actor: Some("session 4711".to_owned()),
+    });
+    for (path, told, secrets) in [
+        ("/", "otlp", ["/nowhere", "127.0.0.1:9"]),
+        ("/api/v1/snapshot", "otlp", ["/nowhere", "127.0.0.1:9"]),
+        ("/api/v1/status", "otlp", ["/nowhere", "127.0.0.1:9"]),
+        ("/api/v1/wrong", "otlp", ["/nowhere", "127.0.0.1:9"]),
+        ("/events", "draining", ["192.0.2.77", "session 4711"]),
+        ("/api/v1/events", "draining", ["192.0.2.77", "session 4711"]),
+    ] {
+        let (here, there) = (agent.get(path).await, published(&agent, path).await);
+        assert!(body(&there).contains(told), "{path}: {there}");
+        for secret in secrets {
+            assert!(body(&here).contains(secret), "{path}: {here}");
+            assert!(!there.contains(secret), "{path}: {there}");
+        }
+    }
     agent.end().await;
 }
 

@@ -76,7 +76,7 @@ async fn receiver(says: impl IntoIterator<Item = Say>) -> (mpsc::UnboundedReceiv
     (messages, url)
 }
 
-fn config(url: &str) -> otlp::Config {
+pub(crate) fn config(url: &str) -> otlp::Config {
     otlp::Config {
         endpoint: url.parse().unwrap(),
         interval: Duration::from_millis(200),

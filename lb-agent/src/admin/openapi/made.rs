@@ -120,12 +120,14 @@ fn operations(all: &mut Operations) {
         .tells::<EventList>(200, "The oldest first.");
     all.get(CLIENTS_PATH, "The containers of this host as clients.")
         .tells::<Vec<Client>>(200, "By name.")
+        .refuses(403, "The page is published there.")
         .refuses(503, "The Docker Engine has not told its containers yet.");
     all.get(
         REGISTRAR_PATH,
         "The containers of this host, and what is registered for each.",
     )
     .tells::<Registrations>(200, "By name.")
+    .refuses(403, "The page is published there.")
     .refuses(404, "This agent registers nothing.");
     all.get(
         CONFIGURATION_PATH,
@@ -148,7 +150,7 @@ fn operations(all: &mut Operations) {
         "Its name, its label, or its address with or without a port.",
     )
     .tells::<Told>(200, "Every backend, and what becomes of it.")
-    .refuses(403, "A process is told on the unix socket only.")
+    .refuses(403, "A process is told on the unix socket only, and where the page is published nobody but `host`.")
     .refuses(404, "There is no such client, service or port.")
     .refuses(409, "The service has no virtual address yet.")
     .refuses(503, "Services, containers or the data plane are not known.");

@@ -3,15 +3,14 @@
 use axum::{
     Extension,
     extract::State,
-    http::StatusCode,
     response::{Html, IntoResponse as _, Response},
 };
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{frame, place::Place, wrong};
+use super::{frame, place::Place, withheld, wrong};
 use crate::{
-    admin::{configuration::NOT_PUBLISHED, guard::Access, report::Report, router::Desk},
+    admin::{guard::Access, published, report::Report, router::Desk},
     config::Setting,
 };
 
@@ -21,15 +20,12 @@ pub(in crate::admin) async fn show(
     Extension(access): Extension<Access>,
 ) -> Response {
     let report = desk.report().await;
-    let page = |body: &Markup| frame(&report, Some(Place::Configuration), body).into_string();
     if access.published {
-        let body = html! {
-            h2 { "Configuration" }
-            p { (wrong::code(&wrong::capital(NOT_PUBLISHED))) "." }
-        };
-        return (StatusCode::FORBIDDEN, Html(page(&body))).into_response();
+        return withheld(&report, "Configuration", published::CONFIGURATION);
     }
-    Html(page(&section(&desk.settings, &report))).into_response()
+    let body = section(&desk.settings, &report);
+    let page = frame(&report, Some(Place::Configuration), false, &body);
+    Html(page.into_string()).into_response()
 }
 
 pub(super) fn section(settings: &[Setting], report: &Report) -> Markup {

@@ -75,7 +75,7 @@ pub(super) fn page(
             (turned_away(report, wish))
         }
     };
-    frame(report, Some(Place::Flows), &body)
+    frame(report, Some(Place::Flows), published, &body)
 }
 
 fn search(wish: &Wish, sees: bool) -> Markup {

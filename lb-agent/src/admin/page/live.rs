@@ -10,7 +10,7 @@ use super::{
 use crate::admin::{
     compose::age,
     history::{Kind, Rings, Totals},
-    report::{Backend, Connects, Report, Service},
+    report::{Backend, Component, Connects, Report, Service},
     text,
 };
 
@@ -51,8 +51,8 @@ impl Live {
     }
 
     /// That of each part of the agent: its own words.
-    pub(in crate::admin) fn parts(report: &Report) -> impl Iterator<Item = Self> {
-        report.components.iter().map(|part| Self {
+    pub(in crate::admin) fn parts(parts: &[Component]) -> impl Iterator<Item = Self> {
+        parts.iter().map(|part| Self {
             of: format!("part|{}", part.name),
             texts: vec![("detail", part.detail.clone())],
         })

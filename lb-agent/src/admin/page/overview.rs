@@ -111,7 +111,11 @@ pub(super) fn since(at_unix: u64, now_unix: u64) -> Markup {
 
 /// Worst first; the mark is a word as well as a colour.
 pub(super) fn parts(report: &Report) -> Markup {
-    let mut lines: Vec<_> = report.components.iter().zip(Live::parts(report)).collect();
+    let mut lines: Vec<_> = report
+        .components
+        .iter()
+        .zip(Live::parts(&report.components))
+        .collect();
     lines.sort_by_key(|(line, _)| line.mark);
     html! {
         h2 id="parts-title" { "Parts of the agent" }

@@ -118,7 +118,7 @@ let asked = 0;
 async function fetchPage(address) {
   const number = ++asked;
   const answer = await fetch(address, { signal: AbortSignal.timeout(10000) });
-  if (!answer.ok && answer.status !== 404) throw new Error("answered " + answer.status);
+  if (!answer.ok && ![403, 404].includes(answer.status)) throw new Error("answered " + answer.status);
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (number === asked && fresh.getElementById("report")) take(fresh);
 }

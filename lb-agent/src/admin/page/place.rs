@@ -23,6 +23,11 @@ impl Place {
         Self::Configuration,
     ];
 
+    /// Whether it is for who reads the page where it is published, too.
+    fn is_published(self) -> bool {
+        !matches!(self, Self::Registrar | Self::Configuration)
+    }
+
     fn path(self) -> &'static str {
         match self {
             Self::Overview => "/",
@@ -56,11 +61,13 @@ impl Place {
     }
 }
 
-/// The bar, which says which of its pages this is.
-pub(super) fn navigation(here: Option<Place>) -> Markup {
+/// The bar, which says which of its pages this is. Where the page is `published` it leads to none that is not shown there.
+pub(super) fn navigation(here: Option<Place>, published: bool) -> Markup {
+    let places = Place::ALL.into_iter();
+    let places = places.filter(|it| !published || it.is_published());
     html! {
         nav.places aria-label="Pages" {
-            @for place in Place::ALL {
+            @for place in places {
                 @let current = (here == Some(place)).then_some("page");
                 a href=(place.path()) aria-current=[current] { (place.name()) }
             }

@@ -1,14 +1,17 @@
 //! The containers of this host, and what is registered for each, on a page of their own.
 
 use axum::{
+    Extension,
     extract::State,
     response::{Html, IntoResponse as _, Response},
 };
 use maud::{Markup, html};
 
-use super::{frame, overview::since, place::Place, wrong};
+use super::{frame, overview::since, place::Place, withheld, wrong};
 use crate::{
     admin::{
+        guard::Access,
+        published,
         registered::{NONE, Registrations},
         router::Desk,
         text,
@@ -17,14 +20,20 @@ use crate::{
     registrar::{Registered, Seen},
 };
 
-/// `GET /registrar`.
-pub(in crate::admin) async fn show(State(desk): State<Desk>) -> Response {
+/// `GET /registrar`. Where the page is published it is not shown.
+pub(in crate::admin) async fn show(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Response {
     let report = desk.report().await;
+    if access.published {
+        return withheld(&report, "Registrar", published::REGISTRATIONS);
+    }
     let told = desk.registrations();
     let body = html! {
         div data-part="registrar" { (section(told.as_ref(), report.now_unix)) }
     };
-    Html(frame(&report, Some(Place::Registrar), &body).into_string()).into_response()
+    Html(frame(&report, Some(Place::Registrar), false, &body).into_string()).into_response()
 }
 
 pub(super) fn section(told: Option<&Registrations>, now_unix: u64) -> Markup {

@@ -15,7 +15,7 @@ fn rendered(snapshot: Option<&Snapshot>, stats: Option<&Stats>) -> String {
 }
 
 fn shown(report: &Report, view: &View) -> String {
-    page(report, view, &Rings::default()).into_string()
+    page(report, view, &Rings::default(), false).into_string()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The virtual addresses, on a page of their own.
 
 use axum::{
+    Extension,
     extract::State,
     response::{Html, IntoResponse as _, Response},
 };
@@ -8,18 +9,24 @@ use maud::{Markup, html};
 
 use super::{frame, overview::since, place::Place, wrong};
 use crate::{
-    admin::{action::Failed, compose::age, report::Report, router::Desk, text, vips::ask},
+    admin::{
+        action::Failed, compose::age, guard::Access, report::Report, router::Desk, text, vips::ask,
+    },
     vip::{Entry, How, Order, Pools},
 };
 
 /// `GET /vips`.
-pub(in crate::admin) async fn show(State(desk): State<Desk>) -> Response {
+pub(in crate::admin) async fn show(
+    State(desk): State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Response {
     let report = desk.report().await;
     let told = ask(&desk, Order::List).await;
     let body = html! {
         div data-part="vips" { (section(&told, &report, desk.pools)) }
     };
-    Html(frame(&report, Some(Place::Vips), &body).into_string()).into_response()
+    let page = frame(&report, Some(Place::Vips), access.published, &body);
+    Html(page.into_string()).into_response()
 }
 
 pub(super) fn section(told: &Result<Vec<Entry>, Failed>, report: &Report, pools: Pools) -> Markup {

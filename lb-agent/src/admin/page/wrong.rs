@@ -1,13 +1,14 @@
 //! What is wrong, and what to do: the first thing that somebody who was called looks for. Pure, but for the answer to who
 //! asks for it as JSON.
 
-use axum::{Json, extract};
+use axum::{Extension, Json, extract};
 use maud::{Markup, html};
 use serde::Serialize;
 
 use super::view::escaped;
 use crate::{
     admin::{
+        guard::Access,
         report::{Backend, Mark, Report, Service, ServiceState},
         router::Desk,
         text,
@@ -34,8 +35,11 @@ pub(in crate::admin) struct Wrong {
 }
 
 /// `GET /api/v1/wrong`: everything that is wrong, worst first, as the page has it.
-pub(in crate::admin) async fn tell(extract::State(desk): extract::State<Desk>) -> Json<Vec<Wrong>> {
-    Json(all(&desk.report().await))
+pub(in crate::admin) async fn tell(
+    extract::State(desk): extract::State<Desk>,
+    Extension(access): Extension<Access>,
+) -> Json<Vec<Wrong>> {
+    Json(all(&desk.report_for(&access).await))
 }
 
 /// The path.
