@@ -181,6 +181,8 @@ pub(super) async fn open(
         return turn_away(&desk, access.client, &headers, Refusal::WrongToken).await;
     }
     desk.guard.guesses.forget(access.client);
+    // Its cookie is replaced: nobody would end it any more.
+    desk.end_session(&access);
     let opened = desk.guard.sessions.open(access.published, Instant::now());
     let Opened { number, id, key } = match opened {
         Ok(made) => made,
@@ -203,15 +205,12 @@ pub(super) async fn open(
     with_cookie(&access, &id, LIFETIME, answer)
 }
 
-/// `DELETE /api/v1/session`.
+/// `DELETE /api/v1/session`. The cookie is enough, for it takes power away: so it is ended from any tab, and by no foreign page.
 pub(super) async fn end(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
 ) -> Response {
-    if let Who::Session(number) = access.who {
-        desk.guard.sessions.end(number);
-        info!(target: "audit", session = number, source = access.source(), "session ended");
-    }
+    desk.end_session(&access);
     let nobody = Access {
         may_read: access.open,
         may_change: false,
@@ -219,6 +218,16 @@ pub(super) async fn end(
         ..access
     };
     with_cookie(&nobody, "", Duration::ZERO, answer(&nobody))
+}
+
+impl Desk {
+    /// Ends the session that is shown, if one is.
+    fn end_session(&self, access: &Access) {
+        if let Who::Session(number) = access.who {
+            self.guard.sessions.end(number);
+            info!(target: "audit", session = number, source = access.source(), "session ended");
+        }
+    }
 }
 
 fn answer(access: &Access) -> SessionAnswer {

@@ -99,6 +99,32 @@ async fn a_session_counts_like_the_token_until_it_is_ended() {
 }
 
 #[tokio::test]
+async fn whoever_signs_in_again_ends_the_session_before_and_its_cookie_is_enough_to_end_one() {
+    let agent = Agent::start().await;
+    let host = agent.host();
+    let first = open(&agent, &host, "", &agent.token).await;
+    let (before, _) = cookie(&first);
+    let second = open(&agent, &host, &before, &agent.token).await;
+    let (after, _) = cookie(&second);
+    assert!(told(&agent, &host, &before).await["who"].is_null());
+    assert_eq!(told(&agent, &host, &after).await["who"], "session 2");
+    // Who shows a wrong token ends nothing, and neither does a foreign page.
+    let wrong = open(&agent, &host, &after, "0123456789abcdef").await;
+    status(&wrong, 401);
+    let line = format!("DELETE {PATH} HTTP/1.1");
+    for foreign in ["Origin: http://evil.example", "Sec-Fetch-Site: same-site"] {
+        let headers = format!("{RULES}{after}{foreign}\r\n");
+        status(&agent.send(&line, &host, &headers, "").await, 403);
+    }
+    assert_eq!(told(&agent, &host, &after).await["who"], "session 2");
+    // Another tab of the browser has no key.
+    let headers = format!("{RULES}{after}Origin: http://{host}\r\n");
+    status(&agent.send(&line, &host, &headers, "").await, 200);
+    assert!(told(&agent, &host, &after).await["who"].is_null());
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_wrong_token_makes_no_session_and_no_window_of_the_browser() {
     let agent = Agent::start().await;
     let host = agent.host();

@@ -9,10 +9,21 @@ function headers() {
   return { ...JSON_HEADERS, "X-LB-Session": sessionStorage.getItem(KEY) ?? "" };
 }
 
-// Whether who asks may change something.
-async function asks() {
+let may = false;
+// Whether there is a session, of this tab or another one: whoever has it can end it.
+let session = false;
+let question = 0;
+
+// Learns both, and says whether who asks may change something; what a later answer has overtaken is forgotten.
+async function ask() {
+  const number = ++question;
   const answer = await fetch("/api/v1/session", { headers: headers() });
-  return answer.ok && (await answer.json()).may_change === true;
+  const told = answer.ok ? await answer.json() : {};
+  if (number === question) {
+    may = told.may_change === true;
+    session = (told.who ?? "").startsWith("session");
+  }
+  return told.may_change === true;
 }
 
 // Why it did not work, if it did not.
@@ -22,7 +33,7 @@ async function signIn(token) {
   if (answer.status === 429) return "Too many wrong tokens were shown: try again in a minute.";
   if (!answer.ok) return "The token is wrong.";
   sessionStorage.setItem(KEY, (await answer.json()).key);
-  return (await asks()) ? "" : "Under this name the page is for reading: changes are made at the agent's own address.";
+  return (await ask()) ? "" : "Under this name the page is for reading: changes are made at the agent's own address.";
 }
 
 // Ends the session, and with it every stream that it opened.
@@ -30,7 +41,8 @@ async function signOut() {
   const answer = await fetch("/api/v1/session", { method: "DELETE", headers: headers() }).catch(() => null);
   if (!answer?.ok) { say("The agent does not answer: you are still signed in.", true); return; }
   sessionStorage.removeItem(KEY);
-  may = false;
+  question++;
+  may = session = false;
   sign();
   buttons();
   document.querySelector("#sign button").focus();
@@ -41,8 +53,6 @@ function order(service, backend, mode) {
   const body = JSON.stringify({ service, backend, mode });
   return fetch("/api/v1/instances/state", { method: "POST", headers: headers(), body });
 }
-
-let may = false;
 
 const WORDS = { ready: "Ready", drain: "Drain", maintenance: "Maintenance" };
 const MEANS = {
@@ -109,7 +119,7 @@ function confirmFirst(row, service, mode, button) {
         renew();
         return;
       }
-      if (result.status === 401) { may = false; buttons(); sign(); }
+      if (result.status === 401) begin();
       const said = await result.json().catch(() => ({}));
       answer.textContent = said.error ?? `The agent answered ${result.status}.`;
     } catch (error) {
@@ -121,17 +131,28 @@ function confirmFirst(row, service, mode, button) {
   dialog.showModal();
 }
 
-// The field for the token, behind a button.
+// The way in and the way out.
 function sign() {
   const place = document.getElementById("sign");
+  const state = `${may} ${session}`;
+  if (place.dataset.state === state) return;
+  place.dataset.state = state;
+  const focused = place.contains(document.activeElement);
   place.replaceChildren();
-  if (may) {
+  if (may) place.append("signed in: the buttons in each row change this host ");
+  else if (session) place.append("signed in for reading ");
+  if (session) {
     const out = make("button", { type: "button", textContent: "Sign out" });
     out.addEventListener("click", signOut);
-    place.append("signed in: the buttons in each row change this host ", out);
-    return;
+    place.append(out, " ");
   }
-  const open = make("button", { type: "button", textContent: "Sign in to change" });
+  if (!may) place.append(wayIn(place));
+  if (focused) place.querySelector("button")?.focus({ preventScroll: true });
+}
+
+// The field for the token, behind a button.
+function wayIn(place) {
+  const open = make("button", { type: "button", textContent: "Sign in" });
   open.addEventListener("click", () => {
     const field = make("input", { type: "password", id: "token", autocomplete: "off", required: true });
     const answer = make("p", {});
@@ -152,12 +173,11 @@ function sign() {
       event.preventDefault();
       try {
         answer.textContent = await signIn(field.value);
-        may = answer.textContent === "";
       } catch (error) {
         answer.textContent = "The agent does not answer.";
       }
-      if (!may) return;
       sign();
+      if (answer.textContent !== "") return;
       buttons();
       dialog.close();
       // There may be more to see now.
@@ -166,11 +186,12 @@ function sign() {
     document.body.append(dialog);
     dialog.showModal();
   });
-  place.append(open);
+  return open;
 }
 
+// Also when the session of this tab has ended elsewhere.
 async function begin() {
-  may = await asks().catch(() => false);
+  await ask().catch(() => { may = session = false; });
   sign();
   buttons();
 }

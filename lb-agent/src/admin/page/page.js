@@ -180,7 +180,7 @@ function listen() {
   });
   stream.addEventListener("resync", renew);
   // The session has ended: who may read without one goes on.
-  stream.addEventListener("over", listen);
+  stream.addEventListener("over", () => { listen(); begin(); });
   stream.onerror = () => {
     say("The agent does not answer: what you see may be old.", true);
     // The browser tries again by itself, unless it was answered with a refusal.

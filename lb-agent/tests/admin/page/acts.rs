@@ -179,6 +179,44 @@ fn a_wrong_token_shows_no_button_and_changes_nothing() {
 }
 
 #[test]
+fn who_signed_in_in_another_tab_can_sign_out_in_this_one() {
+    const OFFERED: &str =
+        "[...document.querySelectorAll('#sign button')].map((it) => it.textContent).join()";
+    const WHO: &str = "const done = arguments[arguments.length - 1];
+        fetch('/api/v1/session').then((it) => it.json()).then((it) => done(it.who), (error) => done(String(error)));";
+    let mut stage = Stage::new(host(), counting());
+    stage.go("/");
+    stage.awaits_script();
+    let token = stage.agent().token.clone();
+    sign_in(&mut stage, &token);
+    stage.awaits(&format!("{BUTTONS} > 0"));
+    assert_eq!(stage.says(OFFERED), "Sign out");
+    // Another tab has the cookie, and not the key.
+    stage.browser.run("sessionStorage.clear()").unwrap();
+    stage.go("/");
+    stage.awaits_script();
+    stage.awaits(&format!("{OFFERED} === 'Sign out,Sign in'"));
+    assert_eq!(stage.says(BUTTONS), 0);
+    // Who signs in there has another session, and the one before is over.
+    stage.browser.click("#sign button:last-child").unwrap();
+    stage.browser.press(&format!("{token}{ENTER}")).unwrap();
+    stage.awaits(&format!("{BUTTONS} > 0"));
+    assert_eq!(stage.browser.run_async(WHO).unwrap(), "session 2");
+    stage.browser.run("sessionStorage.clear()").unwrap();
+    stage.go("/");
+    stage.awaits_script();
+    stage.awaits(&format!("{OFFERED} === 'Sign out,Sign in'"));
+    stage.browser.click("#sign button").unwrap();
+    stage.awaits(&format!("{OFFERED} === 'Sign in'"));
+    assert_eq!(
+        stage.browser.run_async(WHO).unwrap(),
+        serde_json::Value::Null
+    );
+    stage.console_has_only(&[]);
+    stage.end();
+}
+
+#[test]
 fn a_drain_takes_no_mouse() {
     let mut stage = Stage::new(host(), counting());
     stage.go("/");
@@ -190,10 +228,7 @@ fn a_drain_takes_no_mouse() {
         "Skip to the report"
     );
     stage.browser.press(TAB).unwrap();
-    assert_eq!(
-        stage.says("document.activeElement.textContent"),
-        "Sign in to change"
-    );
+    assert_eq!(stage.says("document.activeElement.textContent"), "Sign in");
     let ring = "getComputedStyle(document.activeElement).outlineStyle";
     assert_eq!(stage.says(ring), "solid");
     stage.browser.press(ENTER).unwrap();

@@ -235,7 +235,7 @@ fn who_signs_in_finds_the_flows_of_a_client_and_who_signs_out_sees_none() {
         false
     );
     stage.browser.click("#sign button").unwrap();
-    stage.awaits("document.getElementById('sign').textContent === 'Sign in to change'");
+    stage.awaits("document.getElementById('sign').textContent === 'Sign in'");
     stage.awaits("!document.body.innerText.includes('172.18.0.9')");
     // The stream goes on without a session: everybody reads here.
     stage.awaits("document.getElementById('live').textContent === 'live'");
