@@ -251,7 +251,7 @@ const KEPT: usize = 1000;
 /// Those of one answer at most: all.
 pub const MOST: usize = 2 * KEPT;
 /// Those of one answer, if nobody says how many.
-const USUAL: usize = 100;
+pub(super) const USUAL: usize = 100;
 /// Events that a subscriber may have before it.
 const UNREAD: usize = 256;
 /// Bytes of one text.

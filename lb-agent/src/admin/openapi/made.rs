@@ -10,7 +10,7 @@ use super::{OPENAPI, OPENAPI_PATH};
 use crate::{
     admin::{
         configuration::{CONFIGURATION_PATH, Configuration},
-        events::{EVENTS_PATH, EventList},
+        events::{EVENTS_PATH, EventList, MOST, USUAL},
         explain::{EXPLAIN_PATH, Told},
         history::{HISTORY_PATH, Past},
         page::wrong::{WRONG_PATH, Wrong},
@@ -56,7 +56,7 @@ fn the_documented_api_is_that_of_the_code() {
     let first = made.lines().zip(OPENAPI.lines()).find(|(a, b)| a != b);
     assert!(
         made == OPENAPI,
-        "run this with LB_WRITE_DOCS=1: {first:?} differ first"
+        "run `cargo xtask docs`: {first:?} differ first"
     );
 }
 
@@ -85,7 +85,7 @@ fn operations(all: &mut Operations) {
     });
     all.get(
         "/metrics",
-        "The metrics, as OpenMetrics for who asks for that.",
+        "The metrics, as OpenMetrics for those who ask for it.",
     )
     .answers(200, "All of them.", metrics);
 
@@ -115,7 +115,7 @@ fn operations(all: &mut Operations) {
         .query(
             "limit",
             false,
-            "How many at most; 100 without it, and never more than 1000.",
+            &format!("How many at most; {USUAL} without it, and never more than {MOST}."),
         )
         .tells::<EventList>(200, "The oldest first.");
     all.get(CLIENTS_PATH, "The containers of this host as clients.")
@@ -266,8 +266,9 @@ fn document() -> Value {
 
 const ABOUT: &str = "Everything that the page, the command line and the metrics show, and the changes that an operator makes. \
     Fields may be added; none changes its meaning without another number of the API. `null` means not known, never none. \
-    Over loopback reading needs nothing; changes over TCP, and reading elsewhere, need the token or a session. A user of the host \
-    who is neither root nor the agent's own gets 403 on the unix socket. Another path is 404, another method 405, and a request that is not \
+    Over loopback reading needs nothing, but for flows; the log, traces and processes are told on the unix socket only. Changes \
+    over TCP, and reading elsewhere, need the token or a session. A user of the host who is neither root nor the agent's own, \
+    nor one of `[admin] allow_uids`, gets 403 on the unix socket. Another path is 404, another method 405, and a request that is not \
     sent within ten seconds 408: these three have no JSON.";
 
 /// What every operation of a kind may answer, by status.
