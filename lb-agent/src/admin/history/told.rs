@@ -95,6 +95,8 @@ struct ServicePast {
     http: Option<HttpPast>,
     /// Its backends.
     backends: Vec<BackendPast>,
+    /// How many of them are not told because one answer has room for 2000 of all services: ask for fewer services.
+    left_out: usize,
 }
 
 /// What the front counted for a service since it started.
@@ -148,19 +150,22 @@ fn past(report: &Report, rings: &Rings, wish: &Wish) -> Past {
     let asked = wish.services.as_deref().map(labels);
     let services = report.services.iter().flatten();
     let mut wanted = services.filter(|it| asked.as_ref().is_none_or(|all| all.contains(&it.label)));
+    let mut room = BACKENDS;
+    let told = |it| {
+        let told = service(it, room, rings);
+        room -= told.backends.len();
+        told
+    };
     Past {
         step_seconds: rings.step.as_secs_f64(),
         all: Totals::of(report, rings),
-        services: wanted
-            .by_ref()
-            .take(LABELS)
-            .map(|it| service(it, rings))
-            .collect(),
+        services: wanted.by_ref().take(LABELS).map(told).collect(),
         left_out: wanted.count(),
     }
 }
 
-fn service(service: &Service, rings: &Rings) -> ServicePast {
+/// With as many backends as there is room for.
+fn service(service: &Service, room: usize, rings: &Rings) -> ServicePast {
     let label = &service.label;
     let [flows, failures, active, requests, errors] = Kind::ALL.map(|kind| rings.line(label, kind));
     ServicePast {
@@ -181,8 +186,10 @@ fn service(service: &Service, rings: &Rings) -> ServicePast {
         backends: service
             .backends
             .iter()
+            .take(room)
             .map(|it| backend(label, it, rings))
             .collect(),
+        left_out: service.backends.len().saturating_sub(room),
     }
 }
 
@@ -196,5 +203,45 @@ fn backend(label: &str, backend: &Backend, rings: &Rings) -> BackendPast {
     }
 }
 
+/// Backends of one answer: each has 120 points, and all are written while nobody can add to the rings.
+const BACKENDS: usize = 2000;
 /// The path.
 pub(in crate::admin) const HISTORY_PATH: &str = "/api/v1/history";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::{compose::compose, sample},
+        snapshot::{self, ServiceName},
+    };
+
+    #[test]
+    fn backends_beyond_what_an_answer_has_room_for_are_counted_with_their_service() {
+        let mut snapshot = sample::snapshot();
+        let name = ServiceName::whole("www_hello");
+        let mut big = snapshot::Service::clone(&snapshot.services[&name]);
+        let one = big.backends.values().next().unwrap().clone();
+        big.backends.clear();
+        for at in 0..1500 {
+            let key = InstanceKey::new("n", format!("{at:04}"));
+            big.backends.insert(key, one.clone());
+        }
+        snapshot.services.clear();
+        for at in 0..3 {
+            let name = ServiceName::whole(format!("big_{at}"));
+            snapshot.services.insert(name, big.clone().into());
+        }
+        let report = compose(sample::material(Some(&snapshot), None));
+        let told = |services: Option<&str>| {
+            let services = services.map(str::to_owned);
+            let past = past(&report, &Rings::default(), &Wish { services });
+            let services = past.services.iter();
+            let counts = services.map(|it| (it.backends.len(), it.left_out));
+            (counts.collect::<Vec<_>>(), past.left_out)
+        };
+        assert_eq!(told(None), (vec![(1500, 0), (500, 1000), (0, 1500)], 0));
+        // Who asks for it is told of it.
+        assert_eq!(told(Some("big_2")), (vec![(1500, 0)], 0));
+    }
+}

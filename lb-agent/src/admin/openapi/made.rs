@@ -105,7 +105,7 @@ fn operations(all: &mut Operations) {
         .tells::<Vec<Wrong>>(200, "The worst first; empty if nothing is wrong.");
     all.get(HISTORY_PATH, "The last minutes: the graphs of the page as numbers.")
         .query("services", false, "Labels of services, parted by line breaks, at most 200; without it the first 200 services.")
-        .tells::<Past>(200, "Counts of each step.");
+        .tells::<Past>(200, "Counts of each step, with at most 2000 backends in all.");
     all.get(EVENTS_PATH, "What happened of late.")
         .query(
             "after",
