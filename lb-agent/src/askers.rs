@@ -1,22 +1,20 @@
-//! Who waits for the figures. All that have asked before a count begins share it; who asks later knows things that it may
-//! not hold, and has the next one.
+//! Who waits for a value that is dear. All that have asked before it begins to be made share it; who asks later knows things
+//! that it may not hold, and has the next one.
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::stats::{Stats, StatsRequest};
+/// Those that one value is for.
+pub(crate) struct Askers<T>(Vec<oneshot::Sender<Arc<T>>>);
 
-/// Those that one count is for.
-pub(super) struct Askers(Vec<StatsRequest>);
-
-impl Askers {
+impl<T> Askers<T> {
     /// `first` and all that wait behind it; `None` if none of them is there any more.
-    pub(super) fn gather(
-        first: StatsRequest,
-        behind: &mut mpsc::Receiver<StatsRequest>,
+    pub(crate) fn gather(
+        first: oneshot::Sender<Arc<T>>,
+        behind: &mut mpsc::Receiver<oneshot::Sender<Arc<T>>>,
     ) -> Option<Self> {
-        // Bounded: those who come meanwhile wait for the next count.
+        // Bounded: those who come meanwhile wait for the next one.
         let behind = (0..behind.len()).map_while(|_| behind.try_recv().ok());
         let all = [first].into_iter().chain(behind);
         let there: Vec<_> = all.filter(|it| !it.is_closed()).collect();
@@ -24,29 +22,27 @@ impl Askers {
     }
 
     /// Whether nobody waits any more.
-    pub(super) fn are_gone(&self) -> bool {
-        self.0.iter().all(StatsRequest::is_closed)
+    pub(crate) fn are_gone(&self) -> bool {
+        self.0.iter().all(oneshot::Sender::is_closed)
     }
 
     /// Tells all of them.
-    pub(super) fn tell(self, stats: Stats) {
-        let stats = Arc::new(stats);
+    pub(crate) fn tell(self, value: T) {
+        let value = Arc::new(value);
         for asker in self.0 {
             // It may have gone meanwhile.
-            drop(asker.send(Arc::clone(&stats)));
+            drop(asker.send(Arc::clone(&value)));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
 
     #[test]
-    fn all_that_have_asked_are_told_one_count_and_nobody_counts_for_who_has_gone() {
-        let (asks, mut asked) = mpsc::channel(16);
+    fn all_that_have_asked_are_told_one_value_and_none_is_made_for_who_has_gone() {
+        let (asks, mut asked) = mpsc::channel::<oneshot::Sender<Arc<u8>>>(16);
         let ask = || {
             let (asker, answer) = oneshot::channel();
             asks.try_send(asker).unwrap();
@@ -60,7 +56,7 @@ mod tests {
         assert_eq!(askers.0.len(), 2);
         let mut late = ask();
         assert!(!askers.are_gone());
-        askers.tell(Stats::default());
+        askers.tell(7);
         let (one, other) = (first.try_recv().unwrap(), last.try_recv().unwrap());
         assert!(Arc::ptr_eq(&one, &other));
         assert!(late.try_recv().is_err(), "who asked later has the next one");

@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md has the map of the modules and the invariants.
 
 pub mod admin;
+mod askers;
 pub mod assemble;
 pub mod bundle;
 pub mod catalog;

@@ -3,7 +3,6 @@
 //! Owns the maps and what is known of their content. Deciding is in [`crate::desired`] and [`crate::plan`];
 //! this is the short loop that does it. It never removes what it has not been told is gone.
 
-mod askers;
 mod audit;
 mod books;
 mod count;
@@ -31,13 +30,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::{Durations, Metrics};
 use self::{
-    askers::Askers,
     audit::Audit,
     books::{Books, Met},
     count::Count,
     tracers::Tracers,
 };
 use crate::{
+    askers::Askers,
     catalog::{InstanceKey, Problem},
     clients::Clients,
     desired::Wanted,
@@ -46,7 +45,7 @@ use crate::{
     plan::{Round, Step, Todo, free},
     programs::{self, Programs},
     snapshot::{Service, ServiceName, Snapshot, changes},
-    stats::{Handshakes, KeptRequest, StatsRequest},
+    stats::{Handshakes, KeptRequest, Stats, StatsRequest},
     trace::TraceRequest,
     views::{Views, ranges},
     vip::Pools,
@@ -190,7 +189,7 @@ pub async fn run(
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Figures on their way, and who waits for them.
-    let mut counting: Option<(Count, Askers)> = None;
+    let mut counting: Option<(Count, Askers<Stats>)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => {

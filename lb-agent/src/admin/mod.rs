@@ -28,6 +28,7 @@ mod published;
 mod readiness;
 mod registered;
 pub mod report;
+mod reports;
 mod router;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -73,6 +74,7 @@ use self::{
     guesses::Guesses,
     history::History,
     otlp::Pusher,
+    reports::ReportRequest,
     router::{Desk, router},
     session::Sessions,
     stream::Streams,
@@ -241,12 +243,13 @@ pub async fn run(
         inputs.components.push(pusher.line());
         pusher.register(&mut inputs.registry);
     }
-    let desk = desk(config, token, inputs, stop.clone());
+    let (desk, reports) = desk(config, token, inputs, stop.clone());
     let name = unix.local_addr().map_err(Error::Listener)?;
     let mut serving = JoinSet::new();
     if let Some(pusher) = pusher {
         serving.spawn(pusher.run(desk.clone(), stop.clone()));
     }
+    serving.spawn(reports::run(desk.clone(), reports, stop.clone()));
     serving.spawn(history::run(desk.clone(), stop.clone()));
     serving.spawn(stream::run(desk.clone(), stop.clone()));
     let router = router(desk);
@@ -314,15 +317,23 @@ fn token(config: &Config, tcp: &[std::net::TcpListener]) -> Result<Token, Error>
     Ok(Token::read_or_make(&config.state_dir.join(TOKEN_FILE))?)
 }
 
-fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -> Desk {
+/// What the handlers share, and who asks it for a report.
+fn desk(
+    config: Config,
+    token: Token,
+    inputs: Inputs,
+    stop: CancellationToken,
+) -> (Desk, mpsc::Receiver<ReportRequest>) {
+    let (reports, asked) = mpsc::channel(reports::WAITING);
     let mut registry = inputs.registry;
     let counts = Counts::default();
     counts.register(&mut registry);
     let names = config.names.iter().map(|name| name.to_ascii_lowercase());
     let names = names.collect();
-    Desk {
+    let desk = Desk {
         snapshots: inputs.snapshots,
         stats: inputs.stats,
+        reports,
         traces: inputs.traces,
         kept: inputs.kept,
         sockets: inputs.sockets,
@@ -354,7 +365,8 @@ fn desk(config: Config, token: Token, inputs: Inputs, stop: CancellationToken) -
         streams: Arc::new(Streams::new(stop)),
         host: host_name().into(),
         started: SystemTime::now(),
-    }
+    };
+    (desk, asked)
 }
 
 fn host_name() -> String {

@@ -42,6 +42,7 @@ use super::{
     openapi::OPENAPI_PATH,
     published::Withheld,
     report::{Flows, Mark, Report, Service},
+    reports::apart,
     router::Desk,
     stream,
 };
@@ -55,8 +56,8 @@ pub(super) async fn overview(
 ) -> Response {
     let view = View::from(asked.map(|Query(asked)| asked).unwrap_or_default());
     let report = desk.report_for(&access).await;
-    let page = page(&report, &view, &desk.history.read(), access.published);
-    Html(page.into_string()).into_response()
+    let page = move || page(&report, &view, &desk.history.read(), access.published).into_string();
+    Html(apart(page).await).into_response()
 }
 
 /// `GET /service/…`: one service by its label, or by an anchor of either naming scheme.
@@ -66,23 +67,28 @@ pub(super) async fn one(
     Path(name): Path<String>,
 ) -> Response {
     let report = desk.report().await;
+    let page = move || alone(&report, &name, &desk.history.read(), access.published);
+    let (status, page) = apart(page).await;
+    (status, Html(page.into_string())).into_response()
+}
+
+fn alone(report: &Report, name: &str, rings: &Rings, published: bool) -> (StatusCode, Markup) {
     let services = report.services.iter().flatten();
     let anchored =
         |it: &&Service| anchor(it) == name || other_anchor(it).is_some_and(|it| it == name);
     let mut labelled = services.clone().filter(|it| it.label == name);
     let found = labelled.next().or_else(|| services.clone().find(anchored));
-    let rings = desk.history.read();
-    let page = |body| frame(&report, None, access.published, &back(body)).into_string();
-    match found {
+    let (status, body) = match found {
         Some(service) => {
-            let body = service::alone(service, report.now_unix, &rings);
-            Html(page(body)).into_response()
+            let body = service::alone(service, report.now_unix, rings);
+            (StatusCode::OK, body)
         }
         None => {
             let body = html! { p { "There is no service " strong { (name) } " here." } };
-            (StatusCode::NOT_FOUND, Html(page(body))).into_response()
+            (StatusCode::NOT_FOUND, body)
         }
-    }
+    };
+    (status, frame(report, None, published, &back(body)))
 }
 
 /// `GET /events`.

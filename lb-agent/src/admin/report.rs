@@ -91,9 +91,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
 }
 
-impl From<Report> for Status {
-    fn from(report: Report) -> Self {
-        let services = report.services.map(|services| {
+impl From<&Report> for Status {
+    fn from(report: &Report) -> Self {
+        let services = report.services.as_ref().map(|services| {
             let mut counts = BTreeMap::from(ServiceState::ALL.map(|state| (state, 0)));
             for service in services {
                 *counts.entry(service.state).or_default() += 1;
@@ -105,12 +105,12 @@ impl From<Report> for Status {
             api: report.api,
             ok: well && report.problems.is_empty(),
             ready: report.ready,
-            waiting_for: report.waiting_for,
-            version: report.version,
-            host: report.host,
+            waiting_for: report.waiting_for.clone(),
+            version: report.version.clone(),
+            host: report.host.clone(),
             services,
-            components: report.components,
-            problems: report.problems,
+            components: report.components.clone(),
+            problems: report.problems.clone(),
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The paths of the admin interface and what answers them.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use axum::{
@@ -26,7 +25,6 @@ use tracing::warn;
 use super::{
     action::{self, Counts, refused},
     clients,
-    compose::{Material, compose},
     configuration::{self, CONFIGURATION_PATH},
     events::{self, EVENTS_PATH, Events},
     explain::{self, EXPLAIN_PATH},
@@ -40,13 +38,14 @@ use super::{
         self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH,
         wrong::{self, WRONG_PATH},
     },
-    process, published,
+    process,
     readiness::Readiness,
     registered::{self, REGISTRAR_PATH},
     report::{
-        ACTION_HEADER, CLIENTS_PATH, Component, FLOWS_PATH, LOG_PATH, PIN_PATH, RELEASE_PATH,
-        Report, SESSION_PATH, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, Status, VIPS_PATH,
+        ACTION_HEADER, CLIENTS_PATH, FLOWS_PATH, LOG_PATH, PIN_PATH, RELEASE_PATH, SESSION_PATH,
+        SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, Status, VIPS_PATH,
     },
+    reports::{PATIENCE, ReportRequest, apart},
     session,
     stream::{self, STREAM_PATH, Streams},
     trace::{self, TRACE_PATH},
@@ -60,7 +59,7 @@ use crate::{
     registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
-    stats::{Kept, KeptRequest, Stats, StatsRequest},
+    stats::{Kept, KeptRequest, StatsRequest},
     trace::TraceRequest,
     vip,
 };
@@ -70,6 +69,7 @@ use crate::{
 pub(super) struct Desk {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     pub(super) stats: mpsc::Sender<StatsRequest>,
+    pub(super) reports: mpsc::Sender<ReportRequest>,
     pub(super) traces: mpsc::Sender<TraceRequest>,
     pub(super) kept: mpsc::Sender<KeptRequest>,
     pub(super) sockets: Sockets,
@@ -238,18 +238,13 @@ async fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-async fn snapshot(
-    State(desk): State<Desk>,
-    Extension(access): Extension<Access>,
-) -> Json<Report> {
-    Json(desk.report_for(&access).await)
+async fn snapshot(State(desk): State<Desk>, Extension(access): Extension<Access>) -> Response {
+    let report = desk.report_for(&access).await;
+    apart(move || Json(&*report).into_response()).await
 }
 
-async fn status(
-    State(desk): State<Desk>,
-    Extension(access): Extension<Access>,
-) -> Json<Status> {
-    Json(desk.report_for(&access).await.into())
+async fn status(State(desk): State<Desk>, Extension(access): Extension<Access>) -> Json<Status> {
+    Json(Status::from(&*desk.report_for(&access).await))
 }
 
 async fn ready(State(desk): State<Desk>) -> Response {
@@ -276,52 +271,19 @@ impl Desk {
     /// written is logged.
     pub(super) async fn metrics(&self) -> Result<(Texts, Option<SystemTime>), std::fmt::Error> {
         let report = self.report().await;
-        let process = process::figures(Path::new(process::OWN));
+        let (per_backend, registry) = (self.per_backend, Arc::clone(&self.registry));
         let front = self.front.borrow().as_ref().map(|front| front.pid);
-        let front = front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
-        let front = front.unwrap_or_default();
-        let since = process::started_at(&front);
-        let texts = Texts::encode(&report, self.per_backend, process, front, &self.registry);
-        let texts = texts.inspect_err(|error| warn!(%error, "the metrics cannot be written"))?;
-        Ok((texts, since))
-    }
-
-    /// The report of this moment. It waits for nobody longer than [`PATIENCE`].
-    pub(super) async fn report(&self) -> Report {
-        let hosts: BTreeMap<String, Vec<String>> = (self.hosts)();
-        self.report_with(hosts).await
-    }
-
-    /// The same for who may know less where the page is published.
-    pub(super) async fn report_for(&self, access: &Access) -> Report {
-        let report = self.report().await;
-        match access.published {
-            true => published::report(report),
-            false => report,
-        }
-    }
-
-    /// The same with these host names.
-    pub(super) async fn report_with(&self, hosts: BTreeMap<String, Vec<String>>) -> Report {
-        // The data plane follows every snapshot before it counts: what is told here is in the maps, unless that fails.
-        let snapshot = self.snapshots.borrow().clone();
-        let stats = self.read_stats().await;
-        let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
-        let removal = self.removal.borrow().clone();
-        let front = self.front.borrow().clone();
-        compose(Material {
-            host: &self.host,
-            now: SystemTime::now(),
-            started: self.started,
-            waiting_for: self.readiness.reasons(),
-            snapshot: snapshot.as_deref(),
-            stats: stats.as_deref(),
-            removal: &removal,
-            front: front.as_ref(),
-            hosts,
-            pools: self.pools,
-            components,
-        })
+        let encode = move || {
+            let process = process::figures(Path::new(process::OWN));
+            let front =
+                front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
+            let front = front.unwrap_or_default();
+            let since = process::started_at(&front);
+            let texts = Texts::encode(&report, per_backend, process, front, &registry)?;
+            Ok::<_, std::fmt::Error>((texts, since))
+        };
+        let encoded = apart(encode).await;
+        encoded.inspect_err(|error| warn!(%error, "the metrics cannot be written"))
     }
 
     /// Where a client of the service with this address is kept; nothing if nobody says so.
@@ -334,18 +296,7 @@ impl Desk {
         };
         timeout(PATIENCE, asked).await.ok().flatten()
     }
-
-    pub(super) async fn read_stats(&self) -> Option<Arc<Stats>> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.stats.send(reply).await.ok()?;
-            answer.await.ok()
-        };
-        timeout(PATIENCE, asked).await.ok().flatten()
-    }
 }
 
-/// For the data plane to tell its figures.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a request's body.
 const BODY_BYTES: usize = 16 * 1024;

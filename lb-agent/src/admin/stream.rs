@@ -33,6 +33,7 @@ use super::{
     page::live::Live,
     published,
     report::Report,
+    reports::Hosts,
     router::Desk,
     session::End,
 };
@@ -307,7 +308,8 @@ pub(super) async fn run(desk: Desk, stop: CancellationToken) {
             seen.by.values().flat_map(|it| it.iter().cloned()).collect()
         };
         let snapshot = snapshots.borrow_and_update().clone();
-        let report = desk.report_without_hosts().await;
+        // Host names change with the rows only.
+        let report = desk.make_report(Hosts::LeftOut).await;
         let tick = {
             let rings = desk.history.read();
             let texts = texts(&report, &labels, &rings);
@@ -330,9 +332,7 @@ fn texts(report: &Report, labels: &BTreeSet<String>, rings: &super::history::Rin
     let parts = &report.components;
     for (label, parts) in [(EVERYBODY, parts), (ABROAD, &published::components(parts))] {
         let agent = [Live::agent(report, rings)].into_iter();
-        let told = agent
-            .chain(Live::parts(parts))
-            .chain(Live::sources(report));
+        let told = agent.chain(Live::parts(parts)).chain(Live::sources(report));
         let told = told.flat_map(Live::into_texts);
         all.insert(label.to_owned(), told.collect());
     }
@@ -415,13 +415,6 @@ fn push(list: &mut String, piece: &str) {
         list.push(',');
     }
     list.push_str(piece);
-}
-
-impl Desk {
-    /// The report without the host names, which change with the rows only and are dear.
-    async fn report_without_hosts(&self) -> Report {
-        self.report_with(BTreeMap::new()).await
-    }
 }
 
 /// What begins a stream: after how many milliseconds a browser that lost it tries again.

@@ -26,7 +26,7 @@ fn sample_report() -> Report {
 }
 
 fn status(report: &Report, output: Output, style: Style) -> Answer {
-    status::print(&report.clone().into(), output, style)
+    status::print(&report.into(), output, style)
 }
 
 fn services(report: &Report, output: Output, name: Option<&str>) -> Answer {

@@ -12,6 +12,7 @@ use crate::{
     admin::{
         action::refused,
         report::{Backend, Report, Service},
+        reports::apart,
         router::Desk,
         stream::{LABELS, labels},
     },
@@ -142,8 +143,7 @@ pub(in crate::admin) async fn tell(
         Err(rejection) => return refused(rejection.status(), rejection.body_text()),
     };
     let report = desk.report().await;
-    let past = past(&report, &desk.history.read(), &wish);
-    Json(past).into_response()
+    apart(move || Json(past(&report, &desk.history.read(), &wish)).into_response()).await
 }
 
 fn past(report: &Report, rings: &Rings, wish: &Wish) -> Past {
@@ -227,7 +227,7 @@ mod tests {
             let key = InstanceKey::new("n", format!("{at:04}"));
             big.backends.insert(key, one.clone());
         }
-        snapshot.services.clear();
+        snapshot.services = Default::default();
         for at in 0..3 {
             let name = ServiceName::whole(format!("big_{at}"));
             snapshot.services.insert(name, big.clone().into());

@@ -17,6 +17,7 @@ use crate::admin::{
     flows::Wish,
     guard::Access,
     report::{Flow, FlowList, Refused, Report},
+    reports::apart,
     router::Desk,
     text,
 };
@@ -42,8 +43,8 @@ pub(in crate::admin) async fn show(
             Err(refusal) => Err(words(refusal).await),
         }),
     };
-    let page = page(&report, &wish, listed.as_ref(), access.published);
-    Html(page.into_string()).into_response()
+    let page = move || page(&report, &wish, listed.as_ref(), access.published).into_string();
+    Html(apart(page).await).into_response()
 }
 
 /// What a refusal says.

@@ -17,6 +17,7 @@ use crate::{
         compose::age,
         guard::Access,
         report::{Report, Service},
+        reports::apart,
         router::Desk,
         text,
         vips::ask,
@@ -38,11 +39,11 @@ impl Wish {
         let word = self.q.trim().to_lowercase();
         let meant = |entry: &&Entry| {
             let service = entry.service.as_ref();
-            let twin = pools.twin(entry.address).map(|twin| twin.to_string());
+            let twin = || pools.twin(entry.address).map(|twin| twin.to_string());
             word.is_empty()
                 || service.is_some_and(|name| name.to_lowercase().contains(&word))
                 || entry.address.to_string().contains(&word)
-                || twin.is_some_and(|twin| twin.contains(&word))
+                || twin().is_some_and(|twin| twin.contains(&word))
         };
         entries.iter().filter(meant).collect()
     }
@@ -57,9 +58,11 @@ pub(in crate::admin) async fn show(
     let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
     let report = desk.report().await;
     let told = ask(&desk, Order::List).await;
-    let body = section(&told, &wish, &report, desk.pools);
-    let page = frame(&report, Some(Place::Vips), access.published, &body);
-    Html(page.into_string()).into_response()
+    let page = move || {
+        let body = section(&told, &wish, &report, desk.pools);
+        frame(&report, Some(Place::Vips), access.published, &body).into_string()
+    };
+    Html(apart(page).await).into_response()
 }
 
 fn section(
@@ -114,12 +117,7 @@ fn table(entries: &[&Entry], report: &Report, pools: Pools) -> Markup {
     }
 }
 
-fn row(
-    entry: &Entry,
-    services: &HashMap<&str, &Service>,
-    now_unix: u64,
-    pools: Pools,
-) -> Markup {
+fn row(entry: &Entry, services: &HashMap<&str, &Service>, now_unix: u64, pools: Pools) -> Markup {
     let service = entry.service.as_deref();
     let service = service.and_then(|name| services.get(name).copied());
     html! {

@@ -10,6 +10,7 @@ use crate::{
     admin::{
         guard::Access,
         report::{Backend, Mark, Report, Service, ServiceState},
+        reports::apart,
         router::Desk,
         text,
     },
@@ -39,7 +40,8 @@ pub(in crate::admin) async fn tell(
     extract::State(desk): extract::State<Desk>,
     Extension(access): Extension<Access>,
 ) -> Json<Vec<Wrong>> {
-    Json(all(&desk.report_for(&access).await))
+    let report = desk.report_for(&access).await;
+    Json(apart(move || all(&report)).await)
 }
 
 /// The path.
