@@ -60,6 +60,18 @@ impl Order {
         });
         Self { mode, until }
     }
+
+    /// When the connections of the front to it end, if that was ordered, in milliseconds since 1970: 0 is at once.
+    pub fn cut_unix_ms(self) -> Option<u64> {
+        let since = |until: SystemTime| until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until = self.until.map(since);
+        let until = until.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        match self.mode {
+            Mode::Ready => None,
+            Mode::Drain => until,
+            Mode::Maintenance => Some(until.unwrap_or(0)),
+        }
+    }
 }
 
 /// The orders that are not for [`Mode::Ready`], by service and instance.
@@ -94,6 +106,22 @@ pub struct OrderOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_front_ends_what_an_order_says_and_nothing_else() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let wait = Some(Duration::from_secs(5));
+        for (mode, deadline, cut) in [
+            (Mode::Ready, None, None),
+            (Mode::Drain, None, None),
+            (Mode::Drain, wait, Some(1_700_000_005_000)),
+            (Mode::Maintenance, None, Some(0)),
+            (Mode::Maintenance, wait, Some(1_700_000_005_000)),
+        ] {
+            let order = Order::new(mode, deadline, now);
+            assert_eq!(order.cut_unix_ms(), cut, "{mode:?} {deadline:?}");
+        }
+    }
 
     #[test]
     fn a_deadline_is_kept_in_milliseconds_and_never_too_early() {

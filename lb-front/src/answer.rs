@@ -59,6 +59,8 @@ pub enum Reason {
     ResponseTruncated,
     /// The backend stopped in the middle of its answer.
     ResponseStalled,
+    /// The backend was taken out, and its time was over.
+    Cut,
     /// The request has been here before.
     Loop,
     /// The service is under maintenance.
@@ -99,6 +101,7 @@ impl Reason {
             Self::ResponseTimeout => "response_timeout",
             Self::ResponseTruncated => "response_truncated",
             Self::ResponseStalled => "response_stalled",
+            Self::Cut => "cut",
             Self::Loop => "loop",
             Self::Maintenance => "maintenance",
             Self::Redirect => "redirect",
@@ -157,6 +160,11 @@ impl Reason {
             Self::ResponseTimeout => "sH",
             Self::ResponseTruncated => "SD",
             Self::ResponseStalled => "sD",
+            // An operator's doing.
+            Self::Cut => match phase {
+                Phase::Answered => "KD",
+                _ => "KH",
+            },
         }
     }
 }
@@ -215,6 +223,7 @@ impl Refusal {
             Reason::ResponseInvalid => (502, "response_invalid: the answer is not valid HTTP\n"),
             Reason::ResponseTimeout => (504, "response_timeout: the instance did not answer\n"),
             Reason::RequestTimeout => (504, "request_timeout: the request took too long\n"),
+            Reason::Cut => (503, "cut: the instance was taken out\n"),
             Reason::Loop => (508, "loop: this request has been here before\n"),
             Reason::BodyTooLarge => (413, "body_too_large: the request body is too long\n"),
             Reason::BodyTimeout => (408, "body_timeout: the request body stopped coming\n"),

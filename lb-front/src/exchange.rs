@@ -207,6 +207,15 @@ impl Exchange {
         self.reason = reason;
     }
 
+    /// `reason`, unless it is we who ended the backend's connection.
+    pub(super) fn or_cut(&self, reason: Reason) -> Reason {
+        let ended = matches!(reason, Reason::BackendReset | Reason::ResponseTruncated);
+        match ended && self.backend.as_ref().is_some_and(|host| host.is_cut()) {
+            true => Reason::Cut,
+            false => reason,
+        }
+    }
+
     /// Why it is the client's doing that the request did not come to its end, if it is.
     pub(super) fn client_failure(&self) -> Option<Reason> {
         let upload = self.upload.as_ref().filter(|upload| upload.has_failed())?;
@@ -275,7 +284,7 @@ impl Drop for Exchange {
         self.client.answered();
         let reason = match self.reason {
             Reason::ClientAbort if self.counters.is_cutting() => Reason::Draining,
-            reason => reason,
+            reason => self.or_cut(reason),
         };
         let total = self.begun.elapsed();
         if let Some(asked) = self.asked.take() {

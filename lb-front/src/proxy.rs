@@ -366,6 +366,7 @@ fn unserved(
     progress: &Progress,
     mut exchange: Exchange,
 ) -> Response<Download> {
+    let reason = exchange.or_cut(reason);
     let mut refusal = Refusal::of(reason);
     if reason == Reason::RequestTimeout && progress.is_starved() {
         // It is the client that took so long.

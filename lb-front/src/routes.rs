@@ -75,6 +75,10 @@ pub struct RouteBackend {
     /// Whether it states `lb_canary`: its share is one of [`Rules::canary`] then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
+    /// When its connections end, whatever is on them, in milliseconds since 1970; never if absent. Not used, either, while
+    /// another service leads to the same address and says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<u64>,
 }
 
 /// Whom a service with rules lets in, told by nothing but the address that a client comes from.

@@ -265,6 +265,33 @@ impl Table {
         services.map(|service| &*service.label).collect()
     }
 
+    /// Where connections end by now, and where by which moment next, in milliseconds since 1970. Of services that share an
+    /// address the last one counts.
+    pub(super) fn cuts(&self, now: u64) -> (HashSet<SocketAddr>, Option<u64>) {
+        let backends = || self.services.values().flat_map(|it| &it.service.backends);
+        let mut cuts = HashMap::new();
+        for backend in backends() {
+            if backend.cut.is_some() {
+                cuts.insert(backend.address, 0);
+            }
+        }
+        if cuts.is_empty() {
+            return (HashSet::new(), None);
+        }
+        for backend in backends() {
+            if let Some(at) = cuts.get_mut(&backend.address) {
+                *at = backend.cut.unwrap_or(u64::MAX).max(*at);
+            }
+        }
+        let next = cuts
+            .values()
+            .copied()
+            .filter(|&at| at > now && at < u64::MAX);
+        let next = next.min();
+        cuts.retain(|_, at| *at <= now);
+        (cuts.into_keys().collect(), next)
+    }
+
     /// Where requests may go: pooled connections to anywhere else are of no use.
     pub(super) fn addresses(&self) -> HashSet<SocketAddr> {
         let services = self.services.values();

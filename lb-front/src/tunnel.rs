@@ -18,7 +18,7 @@ use super::{answer::Reason, backend::pool::Place, exchange::Exchange};
 pub(super) async fn run(
     client: OnUpgrade,
     backend: OnUpgrade,
-    _place: Rc<Place>,
+    place: Rc<Place>,
     mut exchange: Exchange,
     idle: Duration,
     end: CancellationToken,
@@ -26,6 +26,7 @@ pub(super) async fn run(
     let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else {
         return; // One side closed in the moment of switching; the drop closes the other.
     };
+    let cut = place.ends();
     let (client_read, client_write) = split(TokioIo::new(client));
     let (backend_read, backend_write) = split(TokioIo::new(backend));
     let moved = Cell::new(Instant::now());
@@ -52,6 +53,7 @@ pub(super) async fn run(
     tokio::select! {
         ended = both => exchange.end(ended.map_or_else(|reason| reason, |_| Reason::Ok)),
         () = silence(&moved, idle) => exchange.end(Reason::TunnelIdle),
+        () = cut.cancelled() => exchange.end(Reason::Cut),
         () = end.cancelled() => {}
     }
     exchange.carried(up.get(), down.get());

@@ -239,7 +239,11 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
     let mut sweep = interval(pool::SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rested = Instant::now();
+    let mut next_cut = None;
+    // No later than that: the wall's clock may be set.
+    let by = |wait: Option<Duration>| wait.map(|wait| Instant::now() + wait.min(LOOK));
     loop {
+        let cut = next_cut.unwrap_or_else(Instant::now);
         let purge = async {
             sleep_until(rested).await;
             changes.changed().await
@@ -251,7 +255,14 @@ async fn keep_house(worker: Rc<Worker>, mut figures: mpsc::Receiver<oneshot::Sen
                 worker.pool.keep(&table);
                 let labels = table.labels();
                 worker.counters.fold(|label| labels.contains(label));
+                next_cut = by(worker.pool.cut(&table));
                 rested = Instant::now() + (began.elapsed() * 9).max(PURGE_REST);
+            }
+            () = worker.pool.stale() => {
+                next_cut = by(worker.pool.cut(&worker.table()));
+            }
+            () = sleep_until(cut), if next_cut.is_some() => {
+                next_cut = by(worker.pool.cut(&worker.table()));
             }
             Ok(()) = limits.changed() => worker.follow_limits(),
             Some(asker) = figures.recv() => {
@@ -328,6 +339,9 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, secure: bool) {
         }
     }
 }
+
+/// The longest time between two looks for backends to cut, if there will be one.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// The least time between two purges.
 const PURGE_REST: Duration = Duration::from_millis(500);

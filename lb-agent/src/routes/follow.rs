@@ -290,6 +290,7 @@ fn backends(
                 usable: backend.state().usable() && (share > 0 || backend.weight == 0),
                 weight: share,
                 canary: backend.canary,
+                cut: backend.order.cut_unix_ms(),
             });
             continue;
         };

@@ -10,12 +10,12 @@ use std::{
 
 use lb_agent::{
     order::Mode,
-    snapshot::{Service, ServiceName},
+    snapshot::{Service, ServiceName, Snapshot},
 };
 
 use crate::{
     agent::{Agent, Leftover, listener},
-    kit::{Backend, GET, PATIENCE, eventually},
+    kit::{Backend, GET, PATIENCE, Reply, eventually},
     snapshots::snapshot,
 };
 
@@ -62,15 +62,8 @@ fn a_front_keeps_no_connection_to_an_instance_in_maintenance() {
     let backends = ["a", "b"].map(Backend::named);
     let (listener, client) = listener();
     let agent = Agent::start(directory.path(), vec![listener]);
-    let ordered = |mode| {
-        let mut snapshot = snapshot(&[backends[0].address, backends[1].address]);
-        let web = ServiceName::whole("web");
-        let mut service = Service::clone(&snapshot.services[&web]);
-        let (_, first) = service.backends.iter_mut().next().unwrap();
-        first.order.mode = mode;
-        snapshot.services.insert(web, service.into());
-        agent.publish(snapshot);
-    };
+    let addresses = [backends[0].address, backends[1].address];
+    let ordered = |mode| agent.publish(with_the_first(&addresses, mode));
     ordered(Mode::Ready);
     let mut client = client();
     let mut meet = |name: &str| {
@@ -92,6 +85,43 @@ fn a_front_keeps_no_connection_to_an_instance_in_maintenance() {
     ordered(Mode::Ready);
     meet("a");
     agent.stop();
+}
+
+#[test]
+fn maintenance_ends_what_goes_through_the_front_and_a_drain_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let switched = "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let backend = Backend::start(move |_| Reply::Echo(switched.into()));
+    let (listener, client) = listener();
+    let agent = Agent::start(directory.path(), vec![listener]);
+    let ordered = |mode, count| {
+        agent.publish(with_the_first(&[backend.address], mode));
+        eventually("the front follows", || {
+            (agent.metrics.changes.load(Ordering::Relaxed) == count).then_some(())
+        });
+    };
+    ordered(Mode::Ready, 1);
+    let _leftover = Leftover(agent.pid());
+    let mut client = client();
+    client.send("GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 101 "));
+    ordered(Mode::Drain, 2);
+    client.send("alive");
+    assert_eq!(client.bytes(5), b"alive");
+    ordered(Mode::Maintenance, 3);
+    assert_eq!(client.rest(), b"");
+    agent.stop();
+}
+
+/// The first instance at `addresses` with this order.
+fn with_the_first(addresses: &[SocketAddr], mode: Mode) -> Snapshot {
+    let mut snapshot = snapshot(addresses);
+    let web = ServiceName::whole("web");
+    let mut service = Service::clone(&snapshot.services[&web]);
+    let (_, first) = service.backends.iter_mut().next().unwrap();
+    first.order.mode = mode;
+    snapshot.services.insert(web, service.into());
+    snapshot
 }
 
 /// A front that writes down which orders it gets, and says that it follows them. It begins when it is `ready`.

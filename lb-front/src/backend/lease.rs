@@ -204,6 +204,7 @@ impl Place {
             let _ = connection.with_upgrades().await;
             drop(held);
         });
+        host.drives(task.abort_handle());
         Ok(Lease {
             busy: Busy::new(&host),
             caller,

@@ -7,10 +7,11 @@ use std::{
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     account::Account,
@@ -43,6 +44,8 @@ struct Common {
     exhausted: Cell<bool>,
     /// Who wants to know of that.
     wanted: RefCell<Vec<Rc<Queue>>>,
+    /// Told when it is not sure any more which backends are cut.
+    stale: Notify,
 }
 
 /// A backend as this worker sees it.
@@ -57,6 +60,12 @@ pub(crate) struct Host {
     open: Cell<usize>,
     /// Whether the backend left: connections in flight do not come back.
     left: Cell<bool>,
+    /// Whether all of them have ended, whatever was on them.
+    cut: Cell<bool>,
+    /// What drives its connections, as long as they speak HTTP.
+    drivers: RefCell<Vec<AbortHandle>>,
+    /// Cancelled when it is cut.
+    ends: RefCell<CancellationToken>,
     pub(super) in_flight: Cell<usize>,
     pub(super) failures: Count,
     pub(super) retries: Count,
@@ -77,6 +86,7 @@ impl Pool {
                 open: Cell::default(),
                 exhausted: Cell::default(),
                 wanted: RefCell::default(),
+                stale: Notify::new(),
             }),
         })
     }
@@ -92,6 +102,9 @@ impl Pool {
                 lines: Lines::default(),
                 open: Cell::default(),
                 left: Cell::default(),
+                cut: Cell::default(),
+                drivers: RefCell::default(),
+                ends: RefCell::default(),
                 in_flight: Cell::default(),
                 failures: Count::default(),
                 retries: Count::default(),
@@ -137,6 +150,22 @@ impl Pool {
         });
     }
 
+    /// Ends connections to backends whose time is over by `table`; how long until the next one's is.
+    pub(crate) fn cut(&self, table: &Table) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let (cuts, next) = table.cuts(now);
+        for (address, host) in self.hosts.borrow().iter() {
+            host.cut(cuts.contains(address));
+        }
+        next.map(|next| Duration::from_millis(next - now))
+    }
+
+    /// Waits until [`cut`](Self::cut) is due before its time.
+    pub(crate) async fn stale(&self) {
+        self.common.stale.notified().await;
+    }
+
     /// There may be more connections than before: whoever waits looks again.
     pub(crate) fn widened(&self) {
         for host in self.hosts.borrow().values() {
@@ -180,6 +209,39 @@ impl Pool {
 impl Host {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends all of its connections, or bears them again.
+    fn cut(&self, cut: bool) {
+        if self.cut.replace(cut) == cut {
+            return;
+        }
+        if cut {
+            // What is on them sees their end.
+            self.drivers.take().iter().for_each(AbortHandle::abort);
+            self.ends.borrow().cancel();
+        } else {
+            self.ends.take();
+        }
+    }
+
+    /// Whether its connections were ended by us.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
+    /// `driver` ends with its connection.
+    pub(super) fn drives(&self, driver: AbortHandle) {
+        if self.cut.get() {
+            // By a newer table than was looked at, or by one that was newer: it must be looked at.
+            self.cut(false);
+            self.common.stale.notify_one();
+        }
+        let mut drivers = self.drivers.borrow_mut();
+        if drivers.len() >= 2 * self.open.get() + SPARE {
+            drivers.retain(|driver| !driver.is_finished());
+        }
+        drivers.push(driver);
     }
 
     /// A request has ended for which this one was the last to be tried.
@@ -271,6 +333,13 @@ impl Common {
 /// One of a backend's connections; its drop makes room for another.
 pub(crate) struct Place(pub(super) Rc<Host>);
 
+impl Place {
+    /// Is cancelled when its backend is cut.
+    pub(crate) fn ends(&self) -> CancellationToken {
+        self.0.ends.borrow().clone()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let all = &self.0.common.open;
@@ -279,6 +348,9 @@ impl Drop for Place {
         self.0.freed();
     }
 }
+
+/// Ended drivers that are kept at least, so that they are rarely looked for.
+const SPARE: usize = 16;
 
 /// How often [`Pool::sweep`] is worth its while.
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);

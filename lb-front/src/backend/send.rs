@@ -58,6 +58,10 @@ pub(crate) async fn send(
     let patience = patience.unwrap_or(worker.limits.get().response_head);
     let progress = upload.progress();
     let failed = |host: &Host, choosing: &Choosing<'_>, reason: &'static str| {
+        // An operator's doing is no sign of how the backend is.
+        if host.is_cut() {
+            return;
+        }
         worker.counters.failures.add_one();
         host.failures.add_one();
         account.failed(host.address, reason, choosing.service.usable);

@@ -261,6 +261,7 @@ fn world() -> World {
         usable: true,
         weight: 1,
         canary: last > 2,
+        cut: None,
     };
     let service = RouteService {
         label: "web".into(),

@@ -411,6 +411,7 @@ pub(crate) fn routes(addresses: &[SocketAddr]) -> RoutesChange {
             usable: true,
             weight: 1,
             canary: false,
+            cut: None,
         };
         Some(Arc::new(RouteService {
             label: label.into(),

@@ -11,6 +11,7 @@ mod bounds_h2;
 mod bytes;
 mod closing;
 mod counting;
+mod cut;
 mod dying;
 mod dying_h2;
 mod ejecting;

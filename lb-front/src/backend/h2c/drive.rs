@@ -93,7 +93,9 @@ pub(super) async fn connect(
     let stream = InspectReader::new(stream, move |bytes| count(&hears.heard, bytes));
     let handshake = builder().handshake(stream).await;
     let (sender, connection) = handshake.map_err(|_| Reason::BackendReset)?;
-    spawn_local(drive(connection, pulse.clone(), place, address, silence));
+    let host = place.0.clone();
+    let driver = spawn_local(drive(connection, pulse.clone(), place, address, silence));
+    host.drives(driver.abort_handle());
     while sender.current_max_send_streams() == UNSETTLED {
         if pulse.has_ended() {
             return Err(Reason::ResponseInvalid);
@@ -125,8 +127,10 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     let mut watch = Watch::new(connection.ping_pong(), silence);
     let mut ticks = interval_at(Instant::now() + silence, silence);
     let mut settled = false;
+    // However it ends: it may be cut.
+    let end = End(pulse.clone());
     loop {
-        let end = poll_fn(|cx| {
+        let over = poll_fn(|cx| {
             let end = Pin::new(&mut connection).poll(cx);
             if !settled && connection.max_concurrent_send_streams() != UNSETTLED {
                 settled = true;
@@ -136,8 +140,8 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         });
         tokio::select! {
             biased;
-            end = end => {
-                if let Err(error) = end {
+            over = over => {
+                if let Err(error) = over {
                     tracing::debug!(%address, %error, "a backend's connection ended");
                 }
                 break;
@@ -149,11 +153,20 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
-    pulse.ended.set(true);
-    pulse.settled.notify_one();
+    drop(end);
     // The requests on it see its end.
     drop(connection);
     drop(place);
+}
+
+/// Says that it has ended, before the requests on it see that.
+struct End(Rc<Pulse>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.ended.set(true);
+        self.0.settled.notify_one();
+    }
 }
 
 /// Finds out that a backend is gone without a word.

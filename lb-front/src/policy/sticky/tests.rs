@@ -15,6 +15,7 @@ fn sticky(label: &str, key: &[u8], ports: &[u16], first_canary: u16, share: u16)
         usable: true,
         weight: 1,
         canary: port >= first_canary,
+        cut: None,
     };
     let canary = Canary { share, field: None };
     let service = RouteService {
