@@ -21,8 +21,8 @@ pub struct Pending {
     pub service: Option<ServiceName>,
     /// Which instances had its address.
     pub instances: Vec<InstanceKey>,
-    /// When it was taken out.
-    pub since: Instant,
+    /// From when `lb_drain` counts: when it was taken out, or when that time took the place of an operator's own.
+    since: Instant,
     /// Until when flows may go on. What leaves the catalog takes its options with it, so this is the last value known.
     limit: Limit,
     /// That, on the clock of this process.
@@ -46,10 +46,21 @@ impl Pending {
         if self.limit == limit {
             return;
         }
+        // Whatever held before, none of the time of `lb_drain` is used up.
+        if self.limit.after.is_none() {
+            self.since = now.instant;
+        }
         self.limit = limit;
         self.deadline = limit.ends(self.since, now);
-        if self.next.is_some() && self.failures == 0 {
-            self.next = Some(self.deadline.max(now.instant));
+        if self.next.is_none() {
+            return;
+        }
+        if self.deadline > now.instant {
+            // What failed before failed for a deadline that holds no more.
+            self.failures = 0;
+            self.next = Some(self.deadline);
+        } else if self.failures == 0 {
+            self.next = Some(now.instant);
         }
     }
 
@@ -86,37 +97,68 @@ impl Now {
     }
 }
 
-/// Until when flows may go on.
+/// Until when flows may go on: until the later of these, and not at all where there is neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
+struct Limit {
     /// So long after their backend was taken out.
-    After(Duration),
+    after: Option<Duration>,
     /// Until then: an operator said so.
-    Until(SystemTime),
+    until: Option<SystemTime>,
 }
 
 impl Limit {
+    /// The time of `lb_drain`.
+    fn after(time: Duration) -> Self {
+        let (after, until) = (Some(time), None);
+        Self { after, until }
+    }
+
     /// That of a backend of a service with these options.
     fn of(backend: &snapshot::Backend, options: &Options) -> Self {
         let order = backend.order;
         match (order.mode, order.until) {
-            (Mode::Drain | Mode::Maintenance, Some(until)) => Self::Until(until),
-            (Mode::Maintenance, None) => Self::After(Duration::ZERO),
-            (Mode::Ready, _) | (Mode::Drain, None) => Self::After(options.drain),
+            (Mode::Ready, _) | (Mode::Drain, None) => Self::after(options.drain),
+            (Mode::Drain | Mode::Maintenance, until) => Self { after: None, until },
         }
     }
 
-    /// When that is, for a backend that was taken out at `since`.
-    fn ends(self, since: Instant, now: Now) -> Instant {
-        match self {
-            Self::After(time) => since + time,
-            Self::Until(until) => {
-                let left = until.duration_since(now.wall).unwrap_or_default();
-                // The wall's clock may have gone back by years since.
-                now.instant + left.min(LONGEST)
-            }
+    /// That of flows which may be those of either.
+    fn later(self, other: Self) -> Self {
+        Self {
+            after: self.after.max(other.after),
+            until: self.until.max(other.until),
         }
     }
+
+    /// When that is, for a backend whose time counts from `since`.
+    fn ends(self, since: Instant, now: Now) -> Instant {
+        let after = since + self.after.unwrap_or_default();
+        self.until.map_or(after, |until| {
+            let left = until.duration_since(now.wall).unwrap_or_default();
+            // The wall's clock may have gone back by years since.
+            let until = now.instant + left.min(LONGEST);
+            match self.after {
+                None => until,
+                Some(_) => until.max(after),
+            }
+        })
+    }
+}
+
+/// Each of these addresses with whose it is and the latest of their limits: flows cannot be told apart by who had
+/// registered their address.
+fn by_address<'s>(
+    backends: impl Iterator<Item = (&'s InstanceKey, &'s snapshot::Backend, SocketAddr)>,
+    options: &Options,
+) -> BTreeMap<SocketAddr, (Limit, Vec<&'s InstanceKey>)> {
+    let mut all: BTreeMap<SocketAddr, (Limit, Vec<_>)> = BTreeMap::new();
+    for (key, backend, address) in backends {
+        let own = Limit::of(backend, options);
+        let (limit, keys) = all.entry(address).or_insert((own, Vec::new()));
+        *limit = limit.later(own);
+        keys.push(key);
+    }
+    all
 }
 
 /// Everything that is taken out.
@@ -184,7 +226,7 @@ impl Deadlines {
             let drain = owner.map_or(Options::default().drain, |(_, drain)| *drain);
             self.pending.entry(*target).or_insert_with(|| Pending {
                 service: owner.map(|(name, _)| (*name).clone()),
-                ..Pending::new(Limit::After(drain), now)
+                ..Pending::new(Limit::after(drain), now)
             });
         }
     }
@@ -224,10 +266,8 @@ impl Deadlines {
             .collect();
         let backends = old.backends.iter();
         let all = backends.flat_map(|(key, it)| it.addresses().map(move |at| (key, it, at)));
-        for (key, backend, address) in all {
-            if stay.contains(&address) {
-                continue;
-            }
+        let gone = all.filter(|(_, _, address)| !stay.contains(address));
+        for (address, (limit, keys)) in by_address(gone, &old.options) {
             for &vip in &vips {
                 let target = Target { vip, address };
                 if self.is_shared(name, &target, after) {
@@ -236,9 +276,11 @@ impl Deadlines {
                 let pending = self.pending.entry(target);
                 let pending = pending.or_insert_with(|| Pending {
                     service: Some(name.clone()),
-                    ..Pending::new(Limit::of(backend, &old.options), now)
+                    ..Pending::new(limit, now)
                 });
-                pending.belongs_to(key);
+                for key in &keys {
+                    pending.belongs_to(key);
+                }
                 pending.registered = false;
             }
         }
@@ -256,8 +298,7 @@ impl Deadlines {
         let out = service.backends.iter();
         let out = out.filter(|(_, backend)| taken_out(backend.state()));
         let out = out.flat_map(|(key, it)| it.addresses().map(move |at| (key, it, at)));
-        for (key, backend, address) in out {
-            let limit = Limit::of(backend, &service.options);
+        for (address, (limit, keys)) in by_address(out, &service.options) {
             for &vip in &vips {
                 let target = Target { vip, address };
                 if self.is_shared(name, &target, after) {
@@ -266,7 +307,9 @@ impl Deadlines {
                 let pending = self.pending.entry(target);
                 let pending = pending.or_insert_with(|| Pending::new(limit, now));
                 pending.service = Some(name.clone());
-                pending.belongs_to(key);
+                for key in &keys {
+                    pending.belongs_to(key);
+                }
                 pending.registered = true;
                 pending.limit_to(limit, now);
             }

@@ -187,7 +187,7 @@ fn an_operator_says_when_the_flows_of_one_backend_end() {
     check(&[&[Usable], &[Usable], &[Until(1)]], &[(0, 2)]);
     // The last word counts, in both directions.
     check(&[&[Until(4)], &[Until(9)]], &[(0, 9)]);
-    check(&[&[Until(4)], &[Draining]], &[(0, 10)]);
+    check(&[&[Until(4)], &[Draining]], &[(0, 11)]);
     check(&[&[Draining], &[Until(4)]], &[(0, 4)]);
     check(&[&[Until(4)], &[Usable]], &[]);
     // Who leaves has no more and no less than it was told.
@@ -195,6 +195,88 @@ fn an_operator_says_when_the_flows_of_one_backend_end() {
     // A clock that went back makes nobody wait for ever.
     let years = LONGEST.as_secs();
     check(&[&[Until(9 * years)]], &[(0, years)]);
+}
+
+#[test]
+fn a_time_that_follows_a_moment_of_an_operator_s_own_counts_from_then() {
+    // An hour, as it were, and long after the drain began the usual time instead.
+    let hour: [&[Is]; 15] = [&[Closed(3600)]; 15];
+    let steps = [&hour[..], &[&[Draining]]].concat();
+    check(&steps, &[(0, 25)]);
+    let steps = [&hour[..], &[&[Draining], &[Leaving], &[Gone]]].concat();
+    check(&steps, &[(0, 25)]);
+    check(&[&[Ordered], &[Ordered], &[Draining]], &[(0, 12)]);
+    check(&[&[Draining], &[Until(60)], &[Maintenance]], &[(0, 12)]);
+}
+
+#[test]
+fn a_deadline_that_is_put_off_holds_although_a_cut_failed_before() {
+    let start = Instant::now();
+    let second = |n| start + Duration::from_secs(n);
+    let moment = |n| Now {
+        instant: second(n),
+        wall: UNIX_EPOCH + Duration::from_secs(n),
+    };
+    let (soon, late) = (www(DRAIN, &[Until(2)]), www(DRAIN, &[Until(60)]));
+    let mut deadlines = Deadlines::default();
+    deadlines.follow(&Snapshot::default(), &soon, moment(0));
+    for n in [2, 3, 5] {
+        deadlines.failed(&target(0), second(n));
+    }
+    assert_eq!(deadlines.next(), Some(second(9)));
+    deadlines.follow(&soon, &late, moment(6));
+    assert_eq!(deadlines.next(), Some(second(60)));
+    assert_eq!(deadlines.due(second(59)), [].into());
+    // What fails then fails for the first time.
+    deadlines.failed(&target(0), second(60));
+    assert_eq!(deadlines.next(), Some(second(61)));
+    // And what fails on under another deadline that is over is tried no sooner.
+    let over = www(DRAIN, &[Until(1)]);
+    deadlines.follow(&late, &over, moment(60));
+    assert_eq!(deadlines.next(), Some(second(61)));
+}
+
+#[test]
+fn two_registrations_of_one_address_have_the_later_of_their_times_whoever_is_named_first() {
+    let start = Instant::now();
+    for (one, other, seconds) in [
+        (Draining, Ordered, 10),
+        (Ordered, Draining, 10),
+        (Until(4), Draining, 10),
+        (Draining, Until(40), 40),
+        (Until(40), Closed(7), 40),
+        (Ordered, Closed(7), 7),
+    ] {
+        let step = |third: Is| {
+            let mut both = service(7, DRAIN, &[one, Gone, third]);
+            both.backends.insert(key(1), backend(address(0), other));
+            with(vec![(name(), both)])
+        };
+        let deadline = Some(start + Duration::from_secs(seconds));
+        let mut deadlines = Deadlines::default();
+        let mut before = Snapshot::default();
+        // Something else changes each second: this does not.
+        for (n, third) in (0..).zip([Usable, Critical, Usable, Critical]) {
+            let after = step(third);
+            let now = Now {
+                instant: start + Duration::from_secs(n),
+                wall: UNIX_EPOCH + Duration::from_secs(n),
+            };
+            deadlines.follow(&before, &after, now);
+            before = after;
+            let told = format!("{one:?} and {other:?} after {n} s");
+            assert_eq!(deadlines.next(), deadline, "{told}");
+            let pending = &deadlines.pending()[&target(0)];
+            assert_eq!(pending.instances, [key(0), key(1)], "{told}");
+        }
+    }
+    // The same where both leave at once.
+    let mut both = service(7, DRAIN, &[Usable]);
+    both.backends.insert(key(1), backend(address(0), Until(40)));
+    let mut deadlines = Deadlines::default();
+    let (both, none) = (with(vec![(name(), both)]), with(vec![]));
+    deadlines.follow(&both, &none, at(start));
+    assert_eq!(deadlines.next(), Some(start + Duration::from_secs(40)));
 }
 
 #[test]
