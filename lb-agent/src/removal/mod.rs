@@ -61,6 +61,8 @@ pub struct Channels {
     pub status: watch::Sender<Status>,
     /// What is wrong.
     pub problems: watch::Sender<Vec<Problem>>,
+    /// The number of the last complete snapshot whose flows are cut when it says so.
+    pub followed: watch::Sender<Option<u64>>,
 }
 
 /// Runs until `stop`.
@@ -114,6 +116,11 @@ pub async fn run(
             });
         }
         channels.status.send_replace(stage.status());
+        // Later than what is announced: who waited for it finds that.
+        let followed = stage.snapshot.as_ref().map(|it| it.number);
+        channels
+            .followed
+            .send_if_modified(|old| std::mem::replace(old, followed) != followed);
     }
 }
 

@@ -294,12 +294,15 @@ pub(super) fn spawn(
     );
 
     let (removal_in, removal) = watch::channel(removal::Status::default());
+    let (followed_in, followed) = watch::channel(None);
+    followers.push(("the cutting of flows", followed));
     let metrics = Arc::new(removal::Metrics::default());
     registry.register_collector(Box::new(removal_figures(metrics.clone())));
     let channels = removal::Channels {
         snapshots: snapshots.clone(),
         status: removal_in,
         problems: removal_problems_in,
+        followed: followed_in,
     };
     let run = removal::run(sockets.clone(), channels, metrics, stop.clone());
     stage("removal", Box::pin(async { run.await.map_err(Into::into) }));

@@ -35,7 +35,7 @@ pub struct StateAnswer {
     pub mode: Mode,
     /// When their flows are cut, in seconds since 1970; `null` if no time was ordered.
     pub cut_unix: Option<u64>,
-    /// Where that is ordered but not in force yet, and when it will be is not known: `the maps`, `the front`.
+    /// Where that is ordered but not in force yet, and when it will be is not known: `the maps`, `the cutting of flows`, `the front`.
     pub not_yet_in: Vec<String>,
 }
 
