@@ -62,20 +62,19 @@ pub(super) async fn wait(
     err: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let terminal = io::stderr().is_terminal();
-    let (mut told, mut end) = (String::new(), answer.cut_unix);
+    let (mut told, mut end) = (String::new(), End::of(answer));
     let exit = loop {
         let report = client.report(PATIENCE).await?;
-        let Left { flows, cut_unix } = left(&report, answer);
-        if flows == Some(0) {
+        let left = left(&report, answer);
+        if left.flows == Some(0) {
             break Exit::Fine;
         }
-        // The cut is no longer announced once it is done, which in maintenance may be before anybody looks.
-        let at_once = answer.mode == Mode::Maintenance;
-        end = cut_unix.or(end).or(at_once.then_some(report.now_unix));
-        if end.is_some_and(|end| report.now_unix > end + PATIENCE.as_secs()) {
+        end.look(&left, report.now_unix);
+        if end.is_long_past(report.now_unix) {
             break Exit::Degraded;
         }
-        let line = line(flows, end.map(|end| age(end, report.now_unix)));
+        let until = end.unix.map(|end| age(end, report.now_unix));
+        let line = line(left.flows, until);
         if line != told {
             // If standard error is gone, the exit status is all that is left.
             let _ = match terminal {
@@ -94,6 +93,38 @@ pub(super) async fn wait(
         let _ = writeln!(err, "{told}: see `lb-agent flows`");
     }
     Ok(exit)
+}
+
+/// When the flows of an order should be gone.
+#[derive(Debug)]
+struct End {
+    unix: Option<u64>,
+    /// Whether the next look that finds no cut announced, and flows, is one after the cut: it is announced only until it was
+    /// tried, which in maintenance, and where `lb_drain` is 0, may be before anybody looks.
+    tried: bool,
+    /// Whether the order is in force everywhere. Before that a cut may be announced later.
+    in_force: bool,
+}
+
+impl End {
+    fn of(answer: &StateAnswer) -> Self {
+        Self {
+            unix: answer.cut_unix,
+            tried: answer.mode == Mode::Maintenance,
+            in_force: answer.not_yet_in.is_empty(),
+        }
+    }
+
+    fn look(&mut self, left: &Left, now_unix: u64) {
+        let tried = self.tried.then_some(now_unix);
+        self.unix = left.cut_unix.or(self.unix).or(tried);
+        self.tried |= self.in_force && left.flows.is_some();
+    }
+
+    fn is_long_past(&self, now_unix: u64) -> bool {
+        let late = |end| now_unix > end + PATIENCE.as_secs();
+        self.unix.is_some_and(late)
+    }
 }
 
 /// What is left of an order.
@@ -220,6 +251,41 @@ const EVERY: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
     use crate::admin::{compose::compose, report::Cut, sample};
+
+    #[test]
+    fn a_cut_that_was_never_announced_is_waited_for_no_longer_than_one_that_was() {
+        let answer = |mode, not_yet_in| StateAnswer {
+            service: "www_hello".to_owned(),
+            matched: vec![sample::key("file", "a")],
+            mode,
+            cut_unix: None,
+            not_yet_in,
+        };
+        let left = |flows, cut_unix| Left { flows, cut_unix };
+        let ended = |answer: &StateAnswer, flows, seconds: u64| {
+            let mut end = End::of(answer);
+            (0..seconds).find(|now| {
+                end.look(&left(flows, None), *now);
+                end.is_long_past(*now)
+            })
+        };
+        let patience = PATIENCE.as_secs() + 1;
+        let drain = answer(Mode::Drain, vec![]);
+        assert_eq!(ended(&drain, Some(3), 60), Some(1 + patience));
+        let maintenance = answer(Mode::Maintenance, vec![]);
+        assert_eq!(ended(&maintenance, Some(3), 60), Some(patience));
+        // Unknown is not left over, and what is not in force may be announced yet.
+        assert_eq!(ended(&drain, None, 60), None);
+        let late = answer(Mode::Drain, vec!["the cutting of flows".to_owned()]);
+        assert_eq!(ended(&late, Some(3), 60), None);
+        // One that is announced holds.
+        let mut end = End::of(&drain);
+        for now in 0..=30 + PATIENCE.as_secs() {
+            end.look(&left(Some(3), (now < 30).then_some(30)), now);
+            assert!(!end.is_long_past(now), "after {now} s");
+        }
+        assert!(end.is_long_past(30 + patience));
+    }
 
     #[test]
     fn the_flows_of_those_that_are_drained_are_counted() {
