@@ -301,7 +301,7 @@ mod tests {
 
     const LOCAL: Actor = Actor::Local {
         uid: 0,
-        allowed: true,
+        rank: crate::admin::guard::Rank::Owner,
     };
 
     #[tokio::test]

@@ -26,8 +26,8 @@ pub(super) enum Actor {
     Local {
         /// The user of the process at the other end.
         uid: u32,
-        /// Whether that is root, the agent's own user, or one of `[admin] allow_uids`.
-        allowed: bool,
+        /// What that user is here.
+        rank: Rank,
     },
     /// Over TCP.
     Remote {
@@ -36,6 +36,17 @@ pub(super) enum Actor {
         /// Our end.
         own: SocketAddr,
     },
+}
+
+/// What a user of this host is to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// Root, or the agent's own user.
+    Owner,
+    /// One of `[admin] allow_uids`.
+    Listed,
+    /// Anybody else.
+    Stranger,
 }
 
 /// What a request may do: for handlers, which find it among its extensions.
@@ -194,7 +205,10 @@ impl Guard {
     ) -> Result<Access, Refusal> {
         let reads = method == Method::GET || method == Method::HEAD;
         let (own, peer) = match *actor {
-            Actor::Local { allowed: false, .. } => return Err(Refusal::ForeignUser),
+            Actor::Local {
+                rank: Rank::Stranger,
+                ..
+            } => return Err(Refusal::ForeignUser),
             Actor::Local { uid, .. } => {
                 // No browser reaches a unix socket, but a program that relays to it may be driven by one.
                 if !reads {

@@ -23,6 +23,7 @@ mod metrics;
 mod openapi;
 pub mod otlp;
 mod page;
+mod places;
 mod process;
 mod published;
 mod readiness;
@@ -70,7 +71,7 @@ pub use token::TokenError;
 
 use self::{
     action::Counts,
-    guard::{Actor, Guard},
+    guard::{Actor, Guard, Rank},
     guesses::Guesses,
     history::History,
     otlp::Pusher,
@@ -259,8 +260,13 @@ pub async fn run(
     let own_uid = nix::unistd::geteuid().as_raw();
     let actor = move |stream: &UnixStream, _| {
         let uid = stream.peer_cred().ok()?.uid();
-        let allowed = uid == 0 || uid == own_uid || allow_uids.contains(&uid);
-        Some(Actor::Local { uid, allowed })
+        let rank = match uid {
+            0 => Rank::Owner,
+            uid if uid == own_uid => Rank::Owner,
+            uid if allow_uids.contains(&uid) => Rank::Listed,
+            _ => Rank::Stranger,
+        };
+        Some(Actor::Local { uid, rank })
     };
     serving.spawn(serve::serve(unix, router.clone(), actor, stop.clone()));
 

@@ -1,6 +1,7 @@
-//! Connections of the admin interface: bounded in number, in time to send a request, and at the end.
+//! Connections of the admin interface: bounded in number, in time to send a request, and at the end. Nobody who connects to
+//! the unix socket can keep root and the agent's own user away from it.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, time::Duration};
 
 use axum::{
     Router,
@@ -15,14 +16,15 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{
-    sync::Semaphore,
-    time::{sleep, timeout, timeout_at},
-};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use super::guard::Actor;
+use super::{
+    action::refused,
+    guard::Actor,
+    places::{Place, Places},
+};
 
 /// Serves `listener` until told to stop, then lets the requests in flight end.
 ///
@@ -34,30 +36,70 @@ pub(super) async fn serve<L: Listener>(
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::default();
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
+            let (io, address) = listener.accept().await;
+            // Before a place is looked for: it depends on who asks.
+            let actor = actor(&io, address)?;
+            let place = places.find(&actor).await?;
+            Some((io, actor, place))
         };
-        let (slot, (io, address)) = tokio::select! {
+        let next = tokio::select! {
             () = stop.cancelled() => break,
             next = next => next,
         };
-        let Some(actor) = actor(&io, address) else {
+        let Some((io, actor, place)) = next else {
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let router = match place.is_crowded() {
+            true => Router::new().fallback(crowded),
+            false => router.clone(),
+        };
+        let stop = stop.clone();
         connections.spawn(async move {
-            talk(io, router, actor, stop).await;
-            drop(slot);
+            let terms = Terms::of(&actor, &place);
+            talk(io, router, (actor, terms), stop).await;
+            drop(place);
         });
     }
     connections.close();
     connections.wait().await;
 }
 
-async fn talk<I>(io: I, router: Router, actor: Actor, stop: CancellationToken)
+/// For how long somebody is listened to.
+struct Terms {
+    /// Whether more than one request is answered.
+    keeps_alive: bool,
+    /// In all.
+    longest: Option<Duration>,
+    /// For what is in flight at the end.
+    grace: Duration,
+}
+
+impl Terms {
+    fn of(actor: &Actor, place: &Place) -> Self {
+        let longest = match actor {
+            Actor::Local { .. } => None,
+            // Over the network nobody keeps a place for ever: a stream is opened anew, and who opens it is looked at again.
+            Actor::Remote { .. } => Some(LONGEST),
+        };
+        match place {
+            Place::Door { .. } => Self {
+                keeps_alive: false,
+                longest: Some(REFUSAL),
+                grace: Duration::ZERO,
+            },
+            Place::Seat { .. } => Self {
+                keeps_alive: true,
+                longest,
+                grace: GRACE,
+            },
+        }
+    }
+}
+
+async fn talk<I>(io: I, router: Router, (actor, terms): (Actor, Terms), stop: CancellationToken)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -75,17 +117,13 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(terms.keeps_alive)
         .header_read_timeout(HEAD)
         .max_header_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
-    // Over the network nobody keeps a place for ever: a stream is opened anew, and who opens it is looked at again.
-    let longest = match actor {
-        Actor::Local { .. } => None,
-        Actor::Remote { .. } => Some(LONGEST),
-    };
     let over = async {
-        match longest {
+        match terms.longest {
             Some(longest) => sleep(longest).await,
             None => pending().await,
         }
@@ -94,7 +132,7 @@ where
         ended = connection.as_mut() => ended,
         () = async { tokio::select! { () = stop.cancelled() => {}, () = over => {} } } => {
             connection.as_mut().graceful_shutdown();
-            let deadline = tokio::time::Instant::now() + GRACE;
+            let deadline = tokio::time::Instant::now() + terms.grace;
             match timeout_at(deadline, connection).await {
                 Ok(ended) => ended,
                 Err(_) => return,
@@ -106,14 +144,20 @@ where
     }
 }
 
+async fn crowded() -> Response {
+    let why = "the users of `[admin] allow_uids` hold all connections to this socket that they may: end some of their \
+               commands, or run this one as root";
+    refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+}
+
 fn too_slow() -> Response {
     let close = [(header::CONNECTION, "close")];
     let text = "the request took too long\n";
     (StatusCode::REQUEST_TIMEOUT, close, text).into_response()
 }
 
-/// Connections of one listener at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
+/// For who is told that there is no place for it.
+const REFUSAL: Duration = Duration::from_secs(1);
 /// To send a head, idle time included.
 const HEAD: Duration = Duration::from_secs(15);
 /// Bytes of a head.

@@ -250,13 +250,13 @@ fn a_client_is_named_by_the_front_of_this_host_and_by_nobody_else() {
 fn on_the_socket_the_user_counts_and_not_the_token() {
     let own = Actor::Local {
         uid: 0,
-        allowed: true,
+        rank: Rank::Listed,
     };
     change(&own, &[JSON, ACTION], Ok(()));
     change(&own, &[JSON], Err(Refusal::NoAction));
     let foreign = Actor::Local {
         uid: 1000,
-        allowed: false,
+        rank: Rank::Stranger,
     };
     change(&foreign, &[JSON, ACTION], Err(Refusal::ForeignUser));
 }
