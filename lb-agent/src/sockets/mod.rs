@@ -4,6 +4,7 @@
 //! those of others. It decides nothing: whose sockets are to end is [`crate::removal`]'s word. A socket is known by
 //! the record that the kernel programs left at it, so one that was connected past the VIP is never touched.
 
+mod asked;
 mod diag;
 mod namespaces;
 mod process;
@@ -24,6 +25,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
+    asked::{Asked, Look, Reply, Request},
     diag::{Blind, Diag, Ended},
     namespaces::Home,
     process::Wanted,
@@ -111,15 +113,6 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Sockets(mpsc::Sender<Request>);
 
-type Reply<T> = oneshot::Sender<io::Result<T>>;
-
-#[derive(Debug)]
-enum Request {
-    Targets(Reply<(BTreeSet<Target>, Sight)>),
-    End(BTreeSet<Target>, Reply<Outcome>),
-    List(Option<BTreeSet<Ipv4Addr>>, Reply<Flows>),
-}
-
 impl Sockets {
     /// Starts the thread. `records` is the map `RECORDS`.
     ///
@@ -185,25 +178,24 @@ impl Sockets {
     }
 }
 
-fn serve(mut home: Home, records: &OwnedFd, mut asked: mpsc::Receiver<Request>) {
-    while let Some(request) = asked.blocking_recv() {
+fn serve(mut home: Home, records: &OwnedFd, mut queue: mpsc::Receiver<Request>) {
+    let mut asked = Asked::default();
+    while let Some(look) = asked.next(&mut queue) {
         let home = &mut home;
-        match request {
-            // Whoever asked has gone: a list that nobody waits for must not hold up the end of a drain.
-            Request::Targets(reply) if reply.is_closed() => {}
-            Request::End(_, reply) if reply.is_closed() => {}
-            Request::List(_, reply) if reply.is_closed() => {}
-            Request::Targets(reply) => {
+        match look {
+            Look::Targets(reply) => {
                 let told = targets(home, records);
                 answer(home, reply, told);
             }
-            Request::End(targets, reply) => {
+            Look::End(targets, reply) => {
                 let told = end(home, records, &targets);
                 answer(home, reply, told);
             }
-            Request::List(vips, reply) => {
-                let told = list(home, records, vips.as_ref());
-                answer(home, reply, told);
+            Look::List(lists) => {
+                let told = list(home, records, lists.vips.as_ref());
+                if !home.away {
+                    lists.tell(&told);
+                }
             }
         }
         if home.away {
