@@ -183,12 +183,14 @@ pub enum Ask {
     Trace(Watch),
     /// Take backends out of service: no new flows once it returns, established ones are cut after `lb_drain` (30 s)
     #[command(
-        after_help = "Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --deadline 5m --wait\n  lb-agent drain www_hello/web-1 --undo"
+        after_help = "Exit status: 0 it is in force, 1 the agent refused or did not answer, 3 it is ordered but not in force yet, or flows are left after their time.\n\n\
+                      Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --deadline 5m --wait\n  lb-agent drain www_hello/web-1 --undo"
     )]
     Drain(Outage),
-    /// Put backends in maintenance: no new flows once it returns, established ones are cut at once
+    /// Put backends in maintenance: no new flows once it returns, established ones through the VIP are cut at once
     #[command(
-        after_help = "Examples:\n  lb-agent maintenance www_hello/web-1\n  lb-agent maintenance www_hello/web-1 --deadline 5m --wait\n  lb-agent maintenance www_hello/web-1 --undo"
+        after_help = "Exit status: 0 it is in force, 1 the agent refused or did not answer, 3 it is ordered but not in force yet, or flows are left after their time.\n\n\
+                      Examples:\n  lb-agent maintenance www_hello/web-1\n  lb-agent maintenance www_hello/web-1 --deadline 5m --wait\n  lb-agent maintenance www_hello/web-1 --undo"
     )]
     Maintenance(Outage),
     /// List what happened of late: changes of states, problems, and who changed what

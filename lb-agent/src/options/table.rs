@@ -72,7 +72,7 @@ const OPTIONS: &[Entry] = &[
         name: "lb_drain",
         values: "seconds, or a number with `ms`, `s`, `m` or `h`; at most a day",
         default: "`30`",
-        does: "how long the established flows of a drained or removed backend may go on before they are cut; 0 cuts them at once",
+        does: "how long the established flows of a backend that was drained, removed, or put in maintenance in its source may go on before they are cut; 0 cuts them at once. An operator's maintenance does not wait for it",
         since: "0.1.0",
         read: Read::Value(value::drain),
     },

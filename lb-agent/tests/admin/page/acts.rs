@@ -122,7 +122,9 @@ fn an_instance_is_put_in_maintenance_by_click_and_shows_when_its_flows_end() {
     let asked = "document.querySelector('dialog[open]').textContent";
     stage.awaits(&format!("{asked}.includes('Maintenance dock-1/web-2?')"));
     assert_eq!(
-        stage.says(&format!("{asked}.includes('are cut at once')")),
+        stage.says(&format!(
+            "{asked}.includes('through its VIP are cut at once')"
+        )),
         true
     );
     stage.browser.click("dialog button[type=submit]").unwrap();
