@@ -203,7 +203,7 @@ async fn serve(
         last = workers.retire(leaving) => last,
         never = obey_leaving(agent, &front, &hurry) => match never {},
     };
-    let cut = last.requests.iter();
+    let cut = last.terminations.iter();
     for cut in cut.filter(|cut| cut.reason == Reason::Draining) {
         tracing::warn!(
             service = cut.service,
@@ -303,7 +303,7 @@ async fn attend(
     let report = async {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = None;
+        let mut told: Option<FrontStats> = None;
         loop {
             tokio::select! {
                 biased; // The agent waits for this, and sends no more until it has it.
@@ -322,7 +322,9 @@ async fn attend(
             figures.send(asked).await.map_err(io::Error::other)?;
             let stats = answer.await.map_err(io::Error::other)?;
             if told.as_ref() != Some(&stats) {
-                control::send(&mut reports, &Report::Figures(stats.clone())).await?;
+                let news = told.as_ref().and_then(|told| stats.news(told));
+                let report = news.map_or_else(|| Report::Figures(stats.clone()), Report::News);
+                control::send(&mut reports, &report).await?;
                 told = Some(stats);
             }
         }

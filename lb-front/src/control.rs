@@ -79,8 +79,10 @@ pub enum Order {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
-    /// At first, and then at most once a second if they have changed.
+    /// At first, and when something has left them.
     Figures(FrontStats),
+    /// What has changed in them since, at most once a second: see [`FrontStats::learn`].
+    News(FrontStats),
     /// Requests follow all routes that were sent so far.
     Follows,
     /// Clients are shown the certificates of this [`Tls::number`].

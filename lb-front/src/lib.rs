@@ -24,7 +24,7 @@
 //! | `limits` | what an operator may say of the limits |
 //! | `timer`, `generations` | a timer that fires rarely, a map that forgets |
 //! | `users`, `passwords` | who may use a service that asks, whether a password is right |
-//! | `stats`, `services`, `spoken`, `traffic`, `log` | figures, those by service, methods and versions in them, what went to and from whom and how long it took, the access log |
+//! | `stats`, `services`, `ways`, `spoken`, `traffic`, `news`, `log` | figures, those by service, in which ways its requests went, methods and versions in them, what went to and from whom and how long it took, what an agent lacks of them, the access log |
 
 mod announced;
 mod answer;
@@ -50,6 +50,7 @@ mod lasting;
 mod leave;
 mod limits;
 pub mod log;
+mod news;
 mod pace;
 mod pages;
 mod passwords;
@@ -69,6 +70,7 @@ mod traffic;
 mod tunnel;
 pub mod users;
 mod warm;
+mod ways;
 mod wire;
 mod worker;
 mod workers;
@@ -90,7 +92,7 @@ pub use limits::LimitSettings;
 pub use pages::{Page, Pages};
 pub use policy::{HttpsSettings, StickyKey};
 pub use services::ServiceTraffic;
-pub use stats::{FrontStats, RequestCount};
+pub use stats::{FrontStats, RequestCount, TerminationCount};
 pub use table::Settings;
 pub use workers::{Listeners, Workers};
 

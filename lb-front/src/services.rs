@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     answer::Reason,
     spoken::Spoken,
-    stats::RequestCount,
+    stats::{RequestCount, TerminationCount},
     traffic::{BOUNDS, Traffic, add_buckets},
+    ways::Ways,
 };
 
 /// The numbers of all services, each given again once its service has left.
@@ -115,17 +116,8 @@ pub(super) struct Services {
 #[derive(Default)]
 struct Counts {
     label: Arc<str>,
-    /// Few at a time, the usual ones first.
-    ways: Vec<Way>,
+    ways: Ways,
     traffic: Traffic,
-}
-
-/// How many requests went and ended in one way.
-struct Way {
-    class: u16,
-    reason: Reason,
-    spoken: Spoken,
-    count: u64,
 }
 
 impl Services {
@@ -183,24 +175,32 @@ impl Services {
     }
 
     pub(super) fn requests(&self) -> Vec<RequestCount> {
-        let class = |class: u16| match class {
-            0 => "none".to_owned(),
-            digit => format!("{digit}xx"),
-        };
-        let ways = |(label, counts): (&str, &Counts)| {
-            let service = label.to_owned();
-            let ways = counts.ways.iter();
-            let ways = ways.map(move |way| RequestCount {
-                service: service.clone(),
-                class: class(way.class),
-                reason: way.reason,
-                method: way.spoken.method().to_owned(),
-                version: way.spoken.version().to_owned(),
-                count: way.count,
+        let requests = |(label, counts): (&str, &Counts)| {
+            let asked = counts.ways.asked();
+            let asked = asked.map(|((digit, spoken), count)| RequestCount {
+                service: label.to_owned(),
+                class: class(digit),
+                method: spoken.method().to_owned(),
+                version: spoken.version().to_owned(),
+                count,
             });
-            ways.collect::<Vec<_>>()
+            asked.collect::<Vec<_>>()
         };
-        self.all().flat_map(ways).collect()
+        self.all().flat_map(requests).collect()
+    }
+
+    pub(super) fn terminations(&self) -> Vec<TerminationCount> {
+        let terminations = |(label, counts): (&str, &Counts)| {
+            let ended = counts.ways.ended();
+            let ended = ended.map(|((digit, reason), count)| TerminationCount {
+                service: label.to_owned(),
+                class: class(digit),
+                reason,
+                count,
+            });
+            ended.collect::<Vec<_>>()
+        };
+        self.all().flat_map(terminations).collect()
     }
 
     pub(super) fn traffic(&self) -> Vec<ServiceTraffic> {
@@ -217,32 +217,21 @@ impl Services {
 
 impl Counts {
     fn count(&mut self, ended: Ended) {
-        self.way(ended.class, ended.reason, ended.spoken, 1);
+        self.ways.count(ended.class, ended.reason, ended.spoken);
         self.traffic.count(ended.received, ended.sent, ended.took);
     }
 
-    fn way(&mut self, class: u16, reason: Reason, spoken: Spoken, many: u64) {
-        let same = |way: &Way| (way.class, way.reason, way.spoken) == (class, reason, spoken);
-        let Some(at) = self.ways.iter().position(same) else {
-            return self.ways.push(Way {
-                class,
-                reason,
-                spoken,
-                count: many,
-            });
-        };
-        self.ways[at].count += many;
-        // A client may try everything there is: what others ask after that must not stand behind it for ever.
-        if at >= NEAR {
-            self.ways.swap(at, at / 2);
-        }
-    }
-
     fn add(&mut self, other: &Self) {
-        for way in &other.ways {
-            self.way(way.class, way.reason, way.spoken, way.count);
-        }
+        self.ways.add(&other.ways);
         self.traffic.add(&other.traffic);
+    }
+}
+
+/// The word of a first digit.
+fn class(digit: u16) -> String {
+    match digit {
+        0 => "none".to_owned(),
+        digit => format!("{digit}xx"),
     }
 }
 
@@ -274,9 +263,6 @@ impl ServiceTraffic {
         self.sent += other.sent;
     }
 }
-
-/// Ways that are as good as the first.
-const NEAR: usize = 8;
 
 /// What services that have left are counted as.
 const GONE: &str = "_gone";
@@ -333,40 +319,6 @@ mod tests {
             counts(&services),
             [("_gone".to_owned(), 2), ("b".to_owned(), 1)]
         );
-    }
-
-    #[test]
-    fn each_way_is_counted_and_what_is_usual_comes_to_stand_first() {
-        use hyper::{Method, Version};
-        let mut services = Services::default();
-        let mut count = |method: &Method, class, many| {
-            for _ in 0..many {
-                let spoken = Spoken::of(method, Version::HTTP_2);
-                let ended = Ended {
-                    class,
-                    spoken,
-                    ..ended(1)
-                };
-                services.count(None, ended);
-            }
-        };
-        // Whatever somebody tries…
-        for method in [Method::GET, Method::PUT, Method::TRACE, Method::DELETE] {
-            (0..6).for_each(|class| count(&method, class, 1));
-        }
-        // … the others have the first places soon.
-        count(&Method::POST, 2, 10);
-        count(&Method::from_bytes(b"BREW").unwrap(), 4, 2);
-        let ways = &services.unmatched.ways;
-        let of = |method: &str| ways.iter().position(|it| it.spoken.method() == method);
-        assert!(of("POST").unwrap() < NEAR, "{:?}", of("POST"));
-        let requests = services.requests();
-        let sum = |method: &str| -> u64 {
-            let of = requests.iter().filter(|it| it.method == method);
-            of.map(|it| it.count).sum()
-        };
-        assert_eq!([sum("GET"), sum("POST"), sum("other")], [6, 10, 2]);
-        assert!(requests.iter().all(|it| it.version == "2"));
     }
 
     #[test]

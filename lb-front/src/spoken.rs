@@ -39,6 +39,36 @@ impl Spoken {
     }
 }
 
+/// Methods that are counted each with its own word, a bit for each: what every service may be asked, and what this one has
+/// answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Methods(u16);
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self(0b111) // GET, HEAD, POST
+    }
+}
+
+impl Methods {
+    /// This one has been answered.
+    pub(super) fn learn(&mut self, spoken: Spoken) {
+        self.0 |= Self::bit(spoken);
+    }
+
+    /// The same with another method if it is none of these.
+    pub(super) fn known(self, spoken: Spoken) -> Spoken {
+        match self.0 & Self::bit(spoken) {
+            0 => Spoken(OTHER * LENGTH + spoken.0 % LENGTH),
+            _ => spoken,
+        }
+    }
+
+    fn bit(spoken: Spoken) -> u16 {
+        1 << (spoken.0 / LENGTH)
+    }
+}
+
 /// Those of RFC 9110, section 9.3, and PATCH; the last stands for what clients may think of.
 const METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "other",

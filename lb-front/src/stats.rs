@@ -32,8 +32,10 @@ pub struct FrontStats {
     pub failures: u64,
     /// Attempts that followed a failed one of the same request.
     pub retries: u64,
-    /// Requests by service, class of status, end, method and version.
+    /// Requests by service, class of status, method and version.
     pub requests: Vec<RequestCount>,
+    /// The same requests by service, class of status and end.
+    pub terminations: Vec<TerminationCount>,
     /// What went to and from each service.
     pub traffic: Vec<ServiceTraffic>,
     /// Lines of the access log that were lost.
@@ -46,16 +48,15 @@ pub struct FrontStats {
     pub services: Vec<ServiceStats>,
 }
 
-/// How many requests to a service ended in one way.
+/// How many requests to a service went in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestCount {
     /// The service's label; empty when no service was found, `_gone` for all that have left.
     pub service: String,
     /// `1xx` to `5xx`, or `none` when the client got no answer.
     pub class: String,
-    /// How they ended.
-    pub reason: Reason,
-    /// The method, if it is one of RFC 9110 or PATCH, else `other`.
+    /// The method, if it is one of RFC 9110 or PATCH and the service has answered it or every service is asked it, else
+    /// `other`.
     pub method: String,
     /// The version of HTTP that the client spoke: `1.0`, `1.1` or `2`.
     pub version: String,
@@ -63,7 +64,20 @@ pub struct RequestCount {
     pub count: u64,
 }
 
-impl RequestCount {
+/// How many requests to a service ended in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminationCount {
+    /// As in [`RequestCount`].
+    pub service: String,
+    /// As in [`RequestCount`].
+    pub class: String,
+    /// How they ended.
+    pub reason: Reason,
+    /// How many.
+    pub count: u64,
+}
+
+impl TerminationCount {
     /// Whether they failed: the status was 500 or above, or there was none although the client waited.
     pub fn is_error(&self) -> bool {
         let digit = self.class.chars().next().and_then(|it| it.to_digit(10));
@@ -75,17 +89,15 @@ impl RequestCount {
 impl FrontStats {
     /// Requests that ended for `reason`.
     pub fn ended(&self, reason: Reason) -> u64 {
-        let requests = self
-            .requests
-            .iter()
-            .filter(|request| request.reason == reason);
-        requests.map(|request| request.count).sum()
+        let ended = self.terminations.iter().filter(|it| it.reason == reason);
+        ended.map(|it| it.count).sum()
     }
 
     /// The figures of all `workers` together, in an order of its own: equal figures are equal values.
     pub(super) fn sum(workers: impl IntoIterator<Item = Self>) -> Self {
         let mut sum = Self::default();
         let mut requests: BTreeMap<_, u64> = BTreeMap::new();
+        let mut terminations: BTreeMap<_, u64> = BTreeMap::new();
         let (mut backends, mut services) = (Vec::new(), Vec::new());
         let mut traffic: BTreeMap<_, ServiceTraffic> = BTreeMap::new();
         for worker in workers {
@@ -94,8 +106,12 @@ impl FrontStats {
             services.extend(worker.services);
             for request in worker.requests {
                 let spoken = (request.method, request.version);
-                let kind = (request.service, request.class, request.reason, spoken);
+                let kind = (request.service, request.class, spoken);
                 *requests.entry(kind).or_default() += request.count;
+            }
+            for ended in worker.terminations {
+                let kind = (ended.service, ended.class, ended.reason);
+                *terminations.entry(kind).or_default() += ended.count;
             }
             for service in worker.traffic {
                 let sum = traffic.entry(service.service.clone()).or_default();
@@ -110,16 +126,23 @@ impl FrontStats {
             .collect();
         let requests = requests.into_iter();
         sum.requests = requests
-            .map(|(kind, count)| {
-                let (service, class, reason, (method, version)) = kind;
-                RequestCount {
+            .map(
+                |((service, class, (method, version)), count)| RequestCount {
                     service,
                     class,
-                    reason,
                     method,
                     version,
                     count,
-                }
+                },
+            )
+            .collect();
+        let terminations = terminations.into_iter();
+        sum.terminations = terminations
+            .map(|((service, class, reason), count)| TerminationCount {
+                service,
+                class,
+                reason,
+                count,
             })
             .collect();
         sum
@@ -205,6 +228,7 @@ impl Counters {
             failures: self.failures.0.get(),
             retries: self.retries.0.get(),
             requests: services.requests(),
+            terminations: services.terminations(),
             traffic: services.traffic(),
             rejected: rejected
                 .iter()

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lb_front::{FrontStats, RequestCount, ServiceTraffic};
+use lb_front::{FrontStats, ServiceTraffic, TerminationCount};
 use serde_json::Value;
 
 use super::{
@@ -166,7 +166,7 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
     let front = material.front.into_iter();
     let seen = front.clone().flat_map(|front| &front.backends);
     let seen: BTreeMap<_, _> = seen.map(|it| (it.address, it)).collect();
-    let requests = requests(front.clone().flat_map(|front| &front.requests));
+    let requests = requests(front.clone().flat_map(|front| &front.terminations));
     let services = front.flat_map(|front| &front.services);
     let ejections = services.flat_map(|service| {
         let ejected = service.ejected.iter();
@@ -217,13 +217,13 @@ fn request_time(stats: &lb_front::BackendStats, percent: u64) -> Option<u64> {
 }
 
 /// The requests of each service, by its label.
-fn requests<'f>(counts: impl Iterator<Item = &'f RequestCount>) -> BTreeMap<&'f str, Http> {
+fn requests<'f>(counts: impl Iterator<Item = &'f TerminationCount>) -> BTreeMap<&'f str, Http> {
     let mut all: BTreeMap<&str, Http> = BTreeMap::new();
-    for request in counts {
-        let http = all.entry(&request.service).or_default();
-        http.requests += request.count;
-        if request.is_error() {
-            http.errors += request.count;
+    for ended in counts {
+        let http = all.entry(&ended.service).or_default();
+        http.requests += ended.count;
+        if ended.is_error() {
+            http.errors += ended.count;
         }
     }
     all

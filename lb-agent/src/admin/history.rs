@@ -166,13 +166,12 @@ fn sample(stats: Option<&Stats>, front: Option<&FrontStats>) -> Sample {
             .map(|(key, stats)| (key.clone(), stats.handshakes.count()))
             .collect();
     }
-    let requests = front.into_iter().flat_map(|front| &front.requests);
-    for request in requests {
-        let counts = sample.services.entry(request.service.clone()).or_default();
+    for ended in front.into_iter().flat_map(|front| &front.terminations) {
+        let counts = sample.services.entry(ended.service.clone()).or_default();
         let http = counts.http.get_or_insert_default();
-        http.requests += request.count;
-        if request.is_error() {
-            http.errors += request.count;
+        http.requests += ended.count;
+        if ended.is_error() {
+            http.errors += ended.count;
         }
     }
     for traffic in front.into_iter().flat_map(|front| &front.traffic) {

@@ -186,13 +186,11 @@ pub(crate) fn front() -> FrontStats {
     };
     FrontStats {
         backends: vec![backend("10.0.0.1:80", 0, 2), backend("10.0.2.1:80", 9, 4)],
-        requests: [("2xx", 199), ("5xx", 1)]
-            .map(|(class, count)| lb_front::RequestCount {
+        terminations: [("2xx", 199), ("5xx", 1)]
+            .map(|(class, count)| lb_front::TerminationCount {
                 service: "www".to_owned(),
                 class: class.to_owned(),
                 reason: lb_front::Reason::Ok,
-                method: "GET".to_owned(),
-                version: "1.1".to_owned(),
                 count,
             })
             .into(),

@@ -370,12 +370,10 @@ async fn reads(api: &mut Api, agent: &mut Agent) {
 
 fn front() -> lb_front::FrontStats {
     lb_front::FrontStats {
-        requests: vec![lb_front::RequestCount {
+        terminations: vec![lb_front::TerminationCount {
             service: "www_hello".to_owned(),
             class: "2xx".to_owned(),
             reason: lb_front::Reason::Ok,
-            method: "GET".to_owned(),
-            version: "1.1".to_owned(),
             count: 7,
         }],
         backends: vec![lb_front::BackendStats {

@@ -99,18 +99,16 @@ fn the_rings_of_too_many_backends_are_left_out() {
 
 #[test]
 fn requests_are_of_the_front_and_errors_are_those_without_a_good_answer() {
-    let request = |class: &str, count| lb_front::RequestCount {
+    let request = |class: &str, count| lb_front::TerminationCount {
         service: "web".to_owned(),
         class: class.to_owned(),
         reason: lb_front::Reason::Ok,
-        method: "GET".to_owned(),
-        version: "1.1".to_owned(),
         count,
     };
     let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
     (buckets[1], buckets[4]) = (98, 2);
     let front = FrontStats {
-        requests: vec![request("2xx", 90), request("5xx", 8), request("none", 2)],
+        terminations: vec![request("2xx", 90), request("5xx", 8), request("none", 2)],
         traffic: vec![ServiceTraffic {
             service: "web".to_owned(),
             buckets,
@@ -137,16 +135,14 @@ fn requests_are_of_the_front_and_errors_are_those_without_a_good_answer() {
 fn the_first_requests_of_a_service_are_a_step_and_no_gap() {
     let (stats, mut rings) = (made::stats(), Rings::default());
     let mut served = |count| {
-        let requests = (count > 0).then(|| lb_front::RequestCount {
+        let requests = (count > 0).then(|| lb_front::TerminationCount {
             service: "www_hello".to_owned(),
             class: "2xx".to_owned(),
             reason: lb_front::Reason::Ok,
-            method: "GET".to_owned(),
-            version: "1.1".to_owned(),
             count,
         });
         let front = FrontStats {
-            requests: requests.into_iter().collect(),
+            terminations: requests.into_iter().collect(),
             ..FrontStats::default()
         };
         rings.add(sample(Some(&stats), Some(&front)), made::now());

@@ -49,6 +49,12 @@ impl Stage {
                     Report::Figures(stats) => {
                         stats_out.send_replace(Some(stats));
                     }
+                    // It has told all of them before.
+                    Report::News(news) => stats_out.send_modify(|stats| {
+                        if let Some(stats) = stats {
+                            stats.learn(news);
+                        }
+                    }),
                     Report::Follows => followed_in.send_replace(()),
                     Report::Shows(number) => drop(shown.send_replace(number)),
                 }

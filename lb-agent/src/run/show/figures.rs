@@ -162,28 +162,21 @@ pub(crate) fn front_figures(
         let Some(stats) = stats.borrow().clone() else {
             return Vec::new();
         };
-        let (mut answered, mut ended) = (BTreeMap::new(), BTreeMap::new());
-        for requests in &stats.requests {
-            let service = shown(&requests.service);
-            // The front counts by class and reason together: each is a sum over the other.
-            let spoken = (&*requests.method, &*requests.version);
-            *answered
-                .entry((service, &*requests.class, spoken))
-                .or_default() += requests.count;
-            *ended
-                .entry((service, requests.reason.as_str()))
-                .or_default() += requests.count;
-        }
-        let answered = answered.into_iter();
-        let answered = answered.map(|((service, code, (method, version)), count): (_, u64)| {
+        let answered = stats.requests.iter().map(|requests| {
             let labels = [
-                ("service", service),
-                ("code", code),
-                ("method", method),
-                ("version", version),
+                ("service", shown(&requests.service)),
+                ("code", &*requests.class),
+                ("method", &*requests.method),
+                ("version", &*requests.version),
             ];
-            Sample::labelled(labels, for_people(count))
+            Sample::labelled(labels, for_people(requests.count))
         });
+        // The classes of one end together.
+        let mut ended = BTreeMap::new();
+        for it in &stats.terminations {
+            let kind = (shown(&it.service), it.reason.as_str());
+            *ended.entry(kind).or_default() += it.count;
+        }
         let (mut busy, mut idle, mut in_flight) = (0, 0, 0);
         for backend in &stats.backends {
             busy += backend.open.saturating_sub(backend.idle);

@@ -15,15 +15,15 @@ pub(crate) fn front_line(stats: Option<&FrontStats>) -> Component {
     match stats {
         None => Component::new("front", Mark::Warning, "has not reported yet"),
         Some(stats) => {
-            let served: u64 = stats.requests.iter().map(|requests| requests.count).sum();
+            let served: u64 = stats.terminations.iter().map(|it| it.count).sum();
             let FrontStats {
                 pid, workers, open, ..
             } = stats;
             let mut detail = format!(
                 "process {pid}, {workers} workers, {open} connections open, {served} requests"
             );
-            let failed = stats.requests.iter().filter(|it| it.is_error());
-            let failed: u64 = failed.map(|requests| requests.count).sum();
+            let failed = stats.terminations.iter().filter(|it| it.is_error());
+            let failed: u64 = failed.map(|it| it.count).sum();
             if let Some(percent) = admin::text::percent(failed, served) {
                 detail += &format!(", 5xx {percent} %");
             }

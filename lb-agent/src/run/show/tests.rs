@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lb_front::{BackendStats, Ejected, Reason, RequestCount};
+use lb_front::{BackendStats, Ejected, Reason, RequestCount, TerminationCount};
 use prometheus_client::{encoding::text, registry::Registry};
 
 use lb_agent::admin::Mark;
@@ -75,11 +75,24 @@ fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
         ("web", "5xx", Reason::NoBackend, 64),
         ("web", "5xx", Reason::Ok, 128),
     ];
-    let requests = ways.map(|(service, class, reason, count)| RequestCount {
+    let terminations = ways.map(|(service, class, reason, count)| TerminationCount {
         service: service.to_owned(),
         class: class.to_owned(),
         reason,
-        method: "GET".to_owned(),
+        count,
+    });
+    let ways = [
+        ("", "4xx", "GET", 2),
+        ("", "5xx", "other", 1),
+        ("_gone", "2xx", "GET", 4),
+        ("web", "2xx", "GET", 24),
+        ("web", "5xx", "PUT", 192),
+        ("web", "none", "GET", 32),
+    ];
+    let requests = ways.map(|(service, class, method, count)| RequestCount {
+        service: service.to_owned(),
+        class: class.to_owned(),
+        method: method.to_owned(),
         version: "1.1".to_owned(),
         count,
     });
@@ -101,6 +114,7 @@ fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
         backends: vec![backend(81, 4, 1), backend(82, 2, 2)],
         services: vec![waiting()],
         requests: requests.into(),
+        terminations: terminations.into(),
         traffic: vec![traffic],
         log_lost: 11,
         rejected: [("http_2".to_owned(), 9)].into(),
@@ -131,11 +145,11 @@ fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
     assert_eq!(
         samples,
         [
-            r#"lb_http_requests_total{service="_gone",code="2xx",method="GET",version="1.1"} 4.0"#,
             r#"lb_http_requests_total{service="_unmatched",code="4xx",method="GET",version="1.1"} 2.0"#,
-            r#"lb_http_requests_total{service="_unmatched",code="5xx",method="GET",version="1.1"} 1.0"#,
+            r#"lb_http_requests_total{service="_unmatched",code="5xx",method="other",version="1.1"} 1.0"#,
+            r#"lb_http_requests_total{service="_gone",code="2xx",method="GET",version="1.1"} 4.0"#,
             r#"lb_http_requests_total{service="web",code="2xx",method="GET",version="1.1"} 24.0"#,
-            r#"lb_http_requests_total{service="web",code="5xx",method="GET",version="1.1"} 192.0"#,
+            r#"lb_http_requests_total{service="web",code="5xx",method="PUT",version="1.1"} 192.0"#,
             r#"lb_http_requests_total{service="web",code="none",method="GET",version="1.1"} 32.0"#,
             r#"lb_http_terminations_total{service="_gone",reason="ok"} 4.0"#,
             r#"lb_http_terminations_total{service="_unmatched",reason="bad_request"} 2.0"#,

@@ -11,7 +11,7 @@ use lb_agent::{
     snapshot::{Backend, ProbeState, Service, ServiceName, Snapshot, Source},
     stats::{BackendStats, Handshakes, ServiceStats, Stats},
 };
-use lb_front::{FrontStats, Reason, RequestCount, ServiceTraffic};
+use lb_front::{FrontStats, Reason, ServiceTraffic, TerminationCount};
 
 use crate::values::service;
 
@@ -165,18 +165,16 @@ fn count(name: &str, ids: &[&str], pace: f64, seconds: f64) -> (ServiceName, Ser
 
 /// What the front counted for `www_hello`.
 pub(super) fn front(requests: u64) -> FrontStats {
-    let request = |class: &str, count| RequestCount {
+    let request = |class: &str, count| TerminationCount {
         service: "www_hello".to_owned(),
         class: class.to_owned(),
         reason: Reason::Ok,
-        method: "GET".to_owned(),
-        version: "1.1".to_owned(),
         count,
     };
     let mut buckets = vec![0; ServiceTraffic::BOUNDS.len() + 1];
     (buckets[1], buckets[5]) = (requests * 98 / 100, requests * 2 / 100);
     FrontStats {
-        requests: vec![request("2xx", requests), request("5xx", requests / 400)],
+        terminations: vec![request("2xx", requests), request("5xx", requests / 400)],
         traffic: vec![ServiceTraffic {
             service: "www_hello".to_owned(),
             buckets,
