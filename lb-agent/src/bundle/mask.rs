@@ -1,18 +1,23 @@
 //! What must not leave the host, taken out of what does.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use serde_json::Value;
 
 use crate::config::{Config, ConsulToken};
 
 /// The secrets that this host's agent works with.
-pub(super) struct Secrets(BTreeSet<String>);
+#[derive(Default)]
+pub(super) struct Secrets {
+    known: BTreeSet<String>,
+    /// Files with others, each with why they are not known.
+    unread: Vec<String>,
+}
 
 impl Secrets {
-    /// Those of `config` and of the variables that every Consul tool reads. What cannot be read cannot be told either.
+    /// Those of `config` and of the variables that every Consul tool reads.
     pub(super) fn of(config: Option<&Config>) -> Self {
-        let mut secrets = Self(BTreeSet::new());
+        let mut secrets = Self::default();
         for name in ["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH"] {
             secrets.add(&std::env::var(name).unwrap_or_default());
         }
@@ -31,7 +36,9 @@ impl Secrets {
         let otlp = config.metrics.otlp.as_ref();
         let files = config.front.auth.values();
         let files = files.chain(&config.admin.token_file);
-        let files = files.chain(otlp.and_then(|it| it.headers_file.as_ref()));
+        if let Some(headers) = otlp.and_then(|it| it.headers_file.as_ref()) {
+            secrets.add_headers(headers);
+        }
         files
             .chain(&config.front.sticky_key_file)
             .for_each(|it| secrets.add_file(it));
@@ -52,7 +59,9 @@ impl Secrets {
                 continue;
             };
             let (key, value) = (key.trim(), value.trim().trim_matches(['"', '\'']));
-            if key.ends_with("_file") || table.starts_with("[front.auth]") {
+            if key == "headers_file" {
+                secrets.add_headers(Path::new(value));
+            } else if key.ends_with("_file") || table.starts_with("[front.auth]") {
                 secrets.add_file(Path::new(value));
             } else if key == "state_dir" {
                 secrets.add_folder(Path::new(value));
@@ -61,28 +70,76 @@ impl Secrets {
         secrets
     }
 
-    fn add(&mut self, text: &str) {
-        // Of a pair the name is none, and a line may be of a file of users.
-        for line in text.lines().map(str::trim) {
-            let password = line.split_once(':').map_or(line, |(_, password)| password);
-            let password = password.trim();
-            // Of `Authorization: Bearer TOKEN` the token alone is one, too.
-            let last = password.rsplit(' ').next().unwrap_or(password);
-            let secrets = [line, password, last].into_iter();
-            let long = secrets.filter(|it| it.len() >= SHORTEST);
-            self.0.extend(long.map(str::to_owned));
+    /// Files whose secrets are not known, each with why. They are whole wherever somebody told them.
+    pub(super) fn unread(&self) -> &[String] {
+        &self.unread
+    }
+
+    /// There are secrets in `path` that nobody here knows.
+    pub(super) fn cannot_read(&mut self, path: &Path, error: &io::Error) {
+        let line = format!("the secrets of {}: {error}", path.display());
+        if !self.unread.contains(&line) {
+            self.unread.push(line);
         }
     }
 
+    fn add(&mut self, text: &str) {
+        // Of a pair the name is none, and a line may be of a file of users.
+        for line in text.lines().map(str::trim).filter(|it| !is_comment(it)) {
+            let password = line.split_once(':').map_or(line, |(_, password)| password);
+            self.add_words([line, password.trim()]);
+        }
+    }
+
+    /// Those among header fields. What else a receiver wants to know, such as a tenant, is a word like any other.
+    fn add_fields(&mut self, text: &str) {
+        for line in text.lines().map(str::trim).filter(|it| !is_comment(it)) {
+            let (name, value) = line.split_once(':').unwrap_or(("", line));
+            let value = value.trim();
+            if tells(name, value) {
+                // Of `Authorization: Bearer TOKEN` the token alone is one, too.
+                let last = value.rsplit(' ').next().unwrap_or(value);
+                self.add_words([line, value, last]);
+            }
+        }
+    }
+
+    fn add_words<'w>(&mut self, words: impl IntoIterator<Item = &'w str>) {
+        let long = words.into_iter().filter(|it| it.len() >= SHORTEST);
+        self.known.extend(long.map(str::to_owned));
+    }
+
     fn add_file(&mut self, path: &Path) {
-        if let Ok(bytes) = fs::read(path) {
-            self.add(&String::from_utf8_lossy(&bytes));
+        if let Some(text) = self.read(path) {
+            self.add(&text);
+        }
+    }
+
+    fn add_headers(&mut self, path: &Path) {
+        if let Some(text) = self.read(path) {
+            self.add_fields(&text);
+        }
+    }
+
+    fn read(&mut self, path: &Path) -> Option<String> {
+        match fs::read(path) {
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => {
+                self.cannot_read(path, &error);
+                None
+            }
         }
     }
 
     /// The agent's own: the admin token, the key of cookies, and what an authority gave.
     fn add_folder(&mut self, folder: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            // No agent has ever run here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.cannot_read(folder, &error),
+        };
+        for entry in entries.flatten() {
             let path = entry.path();
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -98,7 +155,7 @@ impl Secrets {
     pub(super) fn mask(&self, text: &str) -> String {
         let mut text = text.to_owned();
         // The longest first: one may be a part of another.
-        let mut all: Vec<_> = self.0.iter().collect();
+        let mut all: Vec<_> = self.known.iter().collect();
         all.sort_by_key(|it| std::cmp::Reverse(it.len()));
         for secret in all {
             if text.contains(secret.as_str()) {
@@ -126,6 +183,18 @@ impl Secrets {
     }
 }
 
+/// Of one word it may be a secret that begins so.
+fn is_comment(line: &str) -> bool {
+    line.starts_with('#') && line.contains(char::is_whitespace)
+}
+
+/// Whether a header field proves who sends it: by its name, or since nobody would think of such a value.
+fn tells(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let by_name = PROOFS.iter().any(|it| name.contains(it)) || name.is_empty();
+    by_name || value.len() >= MADE_UP && value.bytes().any(|it| it.is_ascii_digit())
+}
+
 /// A question mark that something follows begins a query.
 fn without_queries(text: &str) -> String {
     let mut seen = String::with_capacity(text.len());
@@ -147,6 +216,19 @@ fn without_queries(text: &str) -> String {
 pub(super) const HIDDEN: &str = "***";
 /// Shorter ones would tear words apart, and are no secrets.
 const SHORTEST: usize = 6;
+/// Parts of the names of header fields that prove who sends them.
+const PROOFS: [&str; 8] = [
+    "auth",
+    "token",
+    "key",
+    "secret",
+    "password",
+    "cookie",
+    "credential",
+    "session",
+];
+/// Values of so many characters, digits among them, are made by programs.
+const MADE_UP: usize = 16;
 /// Parts of the names of files in the state directory that hold secrets.
 const OWN: [&str; 5] = ["token", "key", "sticky", "account", ".pem"];
 
@@ -155,7 +237,7 @@ mod tests {
     use super::*;
 
     fn secrets(all: &[&str]) -> Secrets {
-        let mut secrets = Secrets(BTreeSet::new());
+        let mut secrets = Secrets::default();
         all.iter().for_each(|it| secrets.add(it));
         secrets
     }
@@ -170,9 +252,44 @@ mod tests {
         assert_eq!(secrets.mask("pa55word, anna:pa55word"), "***, ***");
         assert_eq!(secrets.mask("$2y$10$hash"), "***");
         assert_eq!(secrets.mask("abcdef"), "abcdef");
-        let secrets = self::secrets(&["# for the collector\nAuthorization: Bearer s3cret1"]);
+    }
+
+    #[test]
+    fn of_header_fields_those_are_secrets_that_prove_something_and_no_comment_is() {
+        let mut secrets = Secrets::default();
+        secrets.add_fields(
+            "# for the collector\nAuthorization: Bearer s3cret1\nx-tenant: production\n\
+             DD-API-KEY: s3cret2\nx-honeycomb-team: hcaik01abcdefghijkl\n",
+        );
         assert_eq!(secrets.mask("sent Bearer s3cret1"), "sent ***");
-        assert_eq!(secrets.mask("s3cret1"), "***");
+        assert_eq!(secrets.mask("s3cret1 s3cret2"), "*** ***");
+        assert_eq!(secrets.mask("hcaik01abcdefghijkl"), "***");
+        let plain = "the collector of production: x-tenant: production";
+        assert_eq!(secrets.mask(plain), plain);
+        let secrets = self::secrets(&["# who may look\nanna:pa55word\n#s3cret3"]);
+        assert_eq!(secrets.mask("who may look"), "who may look");
+        assert_eq!(secrets.mask("pa55word #s3cret3"), "*** ***");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_once_and_not_masked() {
+        let folder = tempfile::tempdir().unwrap();
+        // Not even root reads a folder as a file.
+        let away = folder.path().join("away");
+        fs::create_dir(&away).unwrap();
+        let file = format!(
+            "[metrics.otlp]\nheaders_file = \"{0}\"\n[admin]\ntoken_file = \"{0}\"\n",
+            away.display()
+        );
+        let secrets = Secrets::of_wrong(&file, Some(&folder.path().join("none")));
+        let [line] = secrets.unread() else {
+            panic!("{:?}", secrets.unread());
+        };
+        let begin = format!("the secrets of {}: ", away.display());
+        assert!(
+            line.starts_with(&begin) && line.len() > begin.len(),
+            "{line}"
+        );
     }
 
     #[test]

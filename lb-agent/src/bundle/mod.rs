@@ -50,6 +50,8 @@ pub struct Bundle {
     pub contents: Vec<String>,
     /// What is not in it, each with why.
     pub left_out: Vec<String>,
+    /// What would be masked if it were known, each with why it is not.
+    pub not_masked: Vec<String>,
 }
 
 impl Bundle {
@@ -59,6 +61,9 @@ impl Bundle {
         let mut text = format!("wrote {file}: {contents}\n");
         for line in &self.left_out {
             text.push_str(&format!("left out: {}\n", visible(line)));
+        }
+        for line in &self.not_masked {
+            text.push_str(&format!("not masked: {}\n", visible(line)));
         }
         text
     }
@@ -94,6 +99,7 @@ pub async fn write(args: &BundleArgs, socket: Option<&Path>) -> io::Result<Bundl
         file,
         contents: parts.files.into_iter().map(|(name, _)| name).collect(),
         left_out: parts.left_out,
+        not_masked: parts.secrets.unread().to_vec(),
     })
 }
 
@@ -104,8 +110,17 @@ async fn gather(args: &BundleArgs, socket: Option<&Path>) -> Parts {
         Some(config) => Secrets::of(Some(config)),
         None => {
             let file = args.run.config.as_deref();
-            let file = fs::read_to_string(file.unwrap_or(Path::new(DEFAULT_FILE)));
-            Secrets::of_wrong(&file.unwrap_or_default(), args.run.state_dir.as_deref())
+            let file = file.unwrap_or(Path::new(DEFAULT_FILE));
+            let text = fs::read_to_string(file);
+            let state = args.run.state_dir.as_deref();
+            let mut secrets = Secrets::of_wrong(text.as_deref().unwrap_or_default(), state);
+            match &text {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    secrets.cannot_read(file, error);
+                }
+                _ => {}
+            }
+            secrets
         }
     };
     let mut parts = Parts {
@@ -253,6 +268,12 @@ impl Parts {
         text.push_str("\nLeft out:\n");
         for line in &self.left_out {
             text.push_str(&format!("  {line}\n"));
+        }
+        if !self.secrets.unread().is_empty() {
+            text.push_str("\nNot known here, and so whole wherever they occur:\n");
+        }
+        for line in self.secrets.unread() {
+            text.push_str(&format!("  not masked: {}\n", visible(line)));
         }
         text
     }

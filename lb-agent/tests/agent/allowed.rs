@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use flate2::read::GzDecoder;
+
 use crate::kit::World;
 
 /// Users without a name here.
@@ -30,7 +32,14 @@ fn a_user_of_the_list_may_order_by_the_socket_and_nobody_else() {
 
     world.terminate();
     let usual = world.usual();
-    world.configure(&format!("{usual}[admin]\nallow_uids = [{OPERATOR}]\n"));
+    let headers = world.path("headers");
+    fs::write(&headers, "Authorization: Bearer s3cret-word\n").unwrap();
+    fs::set_permissions(&headers, fs::Permissions::from_mode(0o600)).unwrap();
+    world.configure(&format!(
+        "{usual}[admin]\nallow_uids = [{OPERATOR}]\n[metrics.otlp]\nendpoint = \"http://127.0.0.1:1\"\n\
+         headers_file = \"{}\"\n",
+        headers.display()
+    ));
     world.start(&[]);
     world.await_ready();
     world.await_usable("www_hello", &["a", "b"]);
@@ -47,6 +56,26 @@ fn a_user_of_the_list_may_order_by_the_socket_and_nobody_else() {
     let events = events.as_array().unwrap();
     let change = events.iter().find(|it| it["kind"] == "change").unwrap();
     assert_eq!(change["actor"], format!("uid {OPERATOR}"));
+
+    // What they may not read they cannot mask either, and are told.
+    let folder = world.path("of-the-operator");
+    fs::create_dir(&folder).unwrap();
+    let anybody = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(&folder, anybody).unwrap();
+    let (archive, config) = (folder.join("bundle.tar.gz"), world.config());
+    let [archive_text, config] = [&archive, &config].map(|it| it.to_str().unwrap());
+    let made = ["bundle", "--config", config, "--file", archive_text];
+    let made = world.ask_as(OPERATOR, &made);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let line = format!(
+        "not masked: the secrets of {}: Permission denied",
+        headers.display()
+    );
+    assert!(made.out.contains(&line), "{made:?}");
+    let (mut bytes, archive) = (Vec::new(), fs::File::open(&archive).unwrap());
+    GzDecoder::new(archive).read_to_end(&mut bytes).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains(&line) && text.contains("lb_build_info"));
     world.finish();
 }
 
