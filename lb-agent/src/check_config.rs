@@ -43,6 +43,8 @@ pub struct Checked {
     pub file: Option<PathBuf>,
     /// Everything that is wrong, each with where it was typed and what to do.
     pub mistakes: Vec<String>,
+    /// What `run` obeys although it may not be meant, each with what to do.
+    pub warnings: Vec<String>,
     /// What could not be looked at from here, each with why.
     pub unread: Vec<String>,
     /// Every key that holds; empty if something is wrong with them.
@@ -84,7 +86,10 @@ impl Checked {
             ..Self::default()
         };
         match loaded {
-            Ok((config, raw)) => checked.settings = config.settings(&raw, is_typed),
+            Ok((config, raw)) => {
+                checked.settings = config.settings(&raw, is_typed);
+                checked.warnings = config.warnings();
+            }
             Err(error) => checked.mistakes = error.mistakes,
         }
         checked.unread = unread.into_inner();
@@ -116,6 +121,9 @@ impl Checked {
             .collect();
         if !variables.is_empty() {
             line.push_str(&format!("; from variables: {}", variables.join(", ")));
+        }
+        if !self.warnings.is_empty() {
+            line.push_str(&format!("; warning: {}", self.warnings.join("; ")));
         }
         if !self.unread.is_empty() {
             line.push_str(&format!("; not looked at: {}", self.unread.join(", ")));

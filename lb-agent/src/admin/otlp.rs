@@ -7,6 +7,7 @@ mod line;
 mod push;
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -47,6 +48,25 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Whether messages are compressed.
     pub compress: bool,
+}
+
+impl Config {
+    /// What is to be said of it although it can be obeyed.
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_open = self.endpoint.scheme() == "http" && !self.is_on_this_host();
+        (is_open && self.headers_file.is_some()).then_some(
+            "what headers_file holds goes over the network in clear; use an https:// endpoint",
+        )
+    }
+
+    fn is_on_this_host(&self) -> bool {
+        let host = self.endpoint.host_str().unwrap_or_default();
+        match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback(),
+            // RFC 6761, section 6.3.
+            Err(_) => host == "localhost" || host.ends_with(".localhost"),
+        }
+    }
 }
 
 /// Between two tries after failures, at most; a longer interval holds.
@@ -92,8 +112,8 @@ impl Pusher {
 
     /// How it goes, for `status`.
     pub(super) fn line(&self) -> ComponentLine {
-        let (told, endpoint) = (Arc::clone(&self.told), self.config.endpoint.clone());
-        Box::new(move || component(&lock(&told), &endpoint, SystemTime::now()))
+        let (told, config) = (Arc::clone(&self.told), self.config.clone());
+        Box::new(move || component(&lock(&told), &config, SystemTime::now()))
     }
 
     /// The same in figures.
@@ -186,7 +206,8 @@ fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn component(told: &Told, endpoint: &Url, now: SystemTime) -> Component {
+fn component(told: &Told, config: &Config, now: SystemTime) -> Component {
+    let endpoint = &config.endpoint;
     let ago = |then| text::duration(now.duration_since(then).unwrap_or_default());
     let (mark, detail) = match &told.last {
         None => (Mark::Ok, format!("has not pushed yet to {endpoint}")),
@@ -212,7 +233,10 @@ fn component(told: &Told, endpoint: &Url, now: SystemTime) -> Component {
             }
         },
     };
-    Component::new("otlp", mark, detail)
+    match config.warning() {
+        None => Component::new("otlp", mark, detail),
+        Some(warning) => Component::new("otlp", Mark::Warning, format!("{detail}; {warning}")),
+    }
 }
 
 fn figures(told: &Told) -> Vec<Figure> {

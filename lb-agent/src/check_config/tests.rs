@@ -128,3 +128,25 @@ fn a_services_file_is_checked_to_its_options() {
     );
     assert_eq!(named.file.as_deref(), Some(Path::new("/lb.toml")));
 }
+
+#[test]
+fn headers_that_would_be_sent_in_clear_are_a_warning() {
+    let file = |endpoint: &str| {
+        format!(
+            "{FILE}[metrics.otlp]\nendpoint = \"{endpoint}\"\nheaders_file = \"/etc/lb/headers\"\n"
+        )
+    };
+    let checked = |endpoint: &str| check(&["/lb.toml"], &[], &[("/lb.toml", &*file(endpoint))]);
+    let open = checked("http://c.example:4318");
+    assert_eq!(open.mistakes, Vec::<String>::new());
+    let line = open.line();
+    assert!(
+        line.contains(
+            "; warning: [metrics.otlp]: what headers_file holds goes over the network in clear"
+        ),
+        "{line}"
+    );
+    for endpoint in ["https://c.example", "http://127.0.0.1:4318"] {
+        assert_eq!(checked(endpoint).warnings, Vec::<String>::new());
+    }
+}

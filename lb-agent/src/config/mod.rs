@@ -307,6 +307,13 @@ impl Outside<'static> {
 }
 
 impl Config {
+    /// What is to be said of it although it can be obeyed, each with what to do.
+    pub fn warnings(&self) -> Vec<String> {
+        let otlp = self.metrics.otlp.as_ref().and_then(|it| it.warning());
+        let otlp = otlp.map(|warning| format!("[metrics.otlp]: {warning}"));
+        otlp.into_iter().collect()
+    }
+
     /// The configuration that `args`, the environment and the file make together.
     ///
     /// # Errors

@@ -213,6 +213,8 @@ async fn the_headers_of_the_file_are_sent_and_never_shown_and_may_change() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("headers");
     std::fs::write(&file, "Authorization: Bearer s3cret-1\n").unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, private).unwrap();
     let config = otlp::Config {
         headers_file: Some(file.clone()),
         compress: false,

@@ -137,7 +137,9 @@ fn a_real_receiver_holds_what_a_scrape_shows() {
     let mut receiver = start(&world);
     let a = Instance::start(&world.netns, "a", [127, 0, 1, 1]);
     world.publish(&service("www_hello", &[&a]));
-    fs::write(world.path("headers"), format!("{PROOF}\n")).unwrap();
+    let headers = world.path("headers");
+    fs::write(&headers, format!("{PROOF}\n")).unwrap();
+    fs::set_permissions(&headers, fs::Permissions::from_mode(0o600)).unwrap();
     let usual = world.usual();
     let [headers, ca] = ["headers", "certificate"].map(|it| world.path(it));
     let [headers, ca] = [&headers, &ca].map(|it| it.display());

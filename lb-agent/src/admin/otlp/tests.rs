@@ -114,3 +114,33 @@ fn files_of_tls_that_cannot_be_used_are_told_at_the_start() {
     let error = Pusher::new(config).err().unwrap();
     assert!(error.contains("/nowhere/ca.pem"), "{error}");
 }
+
+#[test]
+fn headers_that_leave_the_host_in_clear_are_told() {
+    let with = |endpoint: &str, headers_file: Option<&str>| Config {
+        endpoint: Url::parse(endpoint).unwrap(),
+        headers_file: headers_file.map(Into::into),
+        ..pusher(60).config
+    };
+    let (open, file) = ("http://c.example:4318/v1/metrics", Some("/headers"));
+    let pusher = Pusher::new(with(open, file)).unwrap();
+    let (mark, detail) = line(&pusher);
+    assert_eq!(mark, Mark::Warning);
+    assert!(detail.ends_with("use an https:// endpoint"), "{detail}");
+    for (endpoint, file) in [
+        (open, None),
+        ("https://c.example/v1/metrics", file),
+        ("http://127.0.0.9:4318/", file),
+        ("http://[::1]:4318/", file),
+        ("http://localhost:4318/", file),
+    ] {
+        assert_eq!(with(endpoint, file).warning(), None, "{endpoint}");
+    }
+    for endpoint in [
+        "http://10.0.0.1/",
+        "http://[fd00::1]/",
+        "http://localhost.example/",
+    ] {
+        assert!(with(endpoint, file).warning().is_some(), "{endpoint}");
+    }
+}
