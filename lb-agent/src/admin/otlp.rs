@@ -77,6 +77,21 @@ pub(super) struct Pusher {
     config: Config,
     client: reqwest::Client,
     told: Arc<Mutex<Told>>,
+    front: Fronts,
+}
+
+/// Since when the front of a process id counts, as it was first read: the kernel tells the time of its boot by the clock of now,
+/// which somebody may set. A start that moved would tell receivers of a front that began anew.
+#[derive(Debug, Default)]
+struct Fronts(Option<(u32, SystemTime)>);
+
+impl Fronts {
+    fn since(&mut self, told: Option<(u32, SystemTime)>) -> Option<SystemTime> {
+        let (pid, since) = told?;
+        let known = self.0.filter(|known| known.0 == pid);
+        let (_, since) = *self.0.insert(known.unwrap_or((pid, since)));
+        Some(since)
+    }
 }
 
 /// How it went.
@@ -107,6 +122,7 @@ impl Pusher {
             client: push::client(&config)?,
             config,
             told: Arc::default(),
+            front: Fronts::default(),
         })
     }
 
@@ -123,7 +139,7 @@ impl Pusher {
     }
 
     /// Pushes until told to stop.
-    pub(super) async fn run(self, desk: Desk, stop: CancellationToken) {
+    pub(super) async fn run(mut self, desk: Desk, stop: CancellationToken) {
         let mut backoff = Backoff::up_to(LONGEST.max(self.config.interval));
         let mut next = Instant::now();
         loop {
@@ -148,7 +164,7 @@ impl Pusher {
         }
     }
 
-    async fn push(&self, desk: &Desk) -> Result<Taken, Failure> {
+    async fn push(&mut self, desk: &Desk) -> Result<Taken, Failure> {
         let (texts, front) = desk.metrics().await.map_err(|_| {
             Failure::Unreachable("a metric cannot be written: see the agent's log".to_owned())
         })?;
@@ -156,7 +172,7 @@ impl Pusher {
             host: desk.host.to_string(),
             now: SystemTime::now(),
             agent: desk.started,
-            front,
+            front: self.front.since(front),
         };
         push::push(&self.config, &self.client, &texts, &about).await
     }

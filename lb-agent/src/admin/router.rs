@@ -267,18 +267,19 @@ async fn metrics_text(State(desk): State<Desk>, headers: HeaderMap) -> Response 
 }
 
 impl Desk {
-    /// All metrics of this moment, and since when the front counts, if it is there and that is known. What cannot be
-    /// written is logged.
-    pub(super) async fn metrics(&self) -> Result<(Texts, Option<SystemTime>), std::fmt::Error> {
+    /// All metrics of this moment, and the front's process with since when it counts, if it is there and that is known. What
+    /// cannot be written is logged.
+    pub(super) async fn metrics(
+        &self,
+    ) -> Result<(Texts, Option<(u32, SystemTime)>), std::fmt::Error> {
         let report = self.report().await;
         let (per_backend, registry) = (self.per_backend, Arc::clone(&self.registry));
-        let front = self.front.borrow().as_ref().map(|front| front.pid);
+        let pid = self.front.borrow().as_ref().map(|front| front.pid);
         let encode = move || {
             let process = process::figures(Path::new(process::OWN));
-            let front =
-                front.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
+            let front = pid.map(|pid| process::figures(&Path::new("/proc").join(pid.to_string())));
             let front = front.unwrap_or_default();
-            let since = process::started_at(&front);
+            let since = pid.zip(process::started_at(&front));
             let texts = Texts::encode(&report, per_backend, process, front, &registry)?;
             Ok::<_, std::fmt::Error>((texts, since))
         };

@@ -111,16 +111,18 @@ impl Iterator for Batches<'_> {
 }
 
 impl About {
-    /// Since when a metric counts, in nanoseconds since 1970; 0 where that is not known.
+    /// Since when a metric counts, in nanoseconds since 1970; 0 where that is not known. Never later than it was read, although
+    /// somebody may have set the clock.
     fn start(&self, source: Source, family: &str) -> u64 {
         let front = self.front.map_or(0, nanos);
-        match source {
+        let start = match source {
             Source::Kernel => 0,
             Source::Front => front,
             // The agent passes on what the front counts.
             Source::Stages if family.starts_with("lb_http_") => front,
             Source::Process | Source::Stages => nanos(self.agent),
-        }
+        };
+        start.min(nanos(self.now))
     }
 
     /// What all of them are of. Receivers tell series of several hosts apart by the instance.

@@ -144,3 +144,15 @@ fn headers_that_leave_the_host_in_clear_are_told() {
         assert!(with(endpoint, file).warning().is_some(), "{endpoint}");
     }
 }
+
+#[test]
+fn a_front_counts_since_one_moment_whatever_becomes_of_the_clock() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let mut fronts = Fronts::default();
+    assert_eq!(fronts.since(Some((7, at(1_000)))), Some(at(1_000)));
+    // The clock was set, and with it the time of the boot.
+    assert_eq!(fronts.since(Some((7, at(4_600)))), Some(at(1_000)));
+    assert_eq!(fronts.since(None), None);
+    assert_eq!(fronts.since(Some((7, at(900)))), Some(at(1_000)));
+    assert_eq!(fronts.since(Some((8, at(5_000)))), Some(at(5_000)));
+}

@@ -214,3 +214,23 @@ fn nothing_is_no_message() {
 fn before_1970_is_no_time() {
     assert_eq!(nanos(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), 0);
 }
+
+#[test]
+fn nothing_began_after_it_was_read_although_the_clock_was_set_back() {
+    let now = UNIX_EPOCH + Duration::from_secs(AGENT - 3_600);
+    let about = About { now, ..about() };
+    for source in [
+        Source::Process,
+        Source::Front,
+        Source::Stages,
+        Source::Kernel,
+    ] {
+        assert!(about.start(source, "lb_x") <= nanos(now), "{source:?}");
+    }
+    let front = UNIX_EPOCH + Duration::from_secs(FRONT);
+    let early = About {
+        now: front,
+        ..about
+    };
+    assert_eq!(early.start(Source::Front, "lb_x"), FRONT * 1_000_000_000);
+}
