@@ -174,15 +174,18 @@ impl Pusher {
             agent: desk.started,
             front: self.front.since(front),
         };
-        push::push(&self.config, &self.client, &texts, &about).await
+        push::push(&self.config, &self.client, texts, about).await
     }
 
     fn pause(&self, failure: &Failure, backoff: &mut Backoff) -> Duration {
         let pause = backoff.failed(fastrand::f64());
         match failure {
             Failure::Unreachable(_) => pause,
-            Failure::Busy(_, wanted) => pause.max(wanted.unwrap_or_default().min(LONGEST)),
-            Failure::Refused(_) => pause.max(self.config.interval),
+            Failure::Busy(_, Some(wanted)) => pause.max((*wanted).min(LONGEST)),
+            // The same again would be refused again, and who has too much to do is not asked sooner than usual.
+            Failure::Busy(_, None) | Failure::Refused(_) | Failure::Partly(..) => {
+                pause.max(self.config.interval)
+            }
         }
     }
 

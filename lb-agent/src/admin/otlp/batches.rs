@@ -34,7 +34,7 @@ pub(super) struct About {
     pub(super) front: Option<SystemTime>,
 }
 
-/// The messages, one after another: there is never more than one.
+/// The messages, one after another.
 pub(super) struct Batches<'t> {
     about: &'t About,
     lines: Peekable<Box<dyn Iterator<Item = (Source, &'t str)> + Send + 't>>,

@@ -7,6 +7,7 @@ use flate2::{Compression, write::GzEncoder};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message as _;
 use reqwest::Url;
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
     Config,
@@ -38,6 +39,8 @@ pub(super) enum Failure {
     Busy(StatusCode, Option<Duration>),
     /// The receiver does not take it, and will not the next time either.
     Refused(StatusCode),
+    /// It did not take so many messages of so many, and has the others.
+    Partly(StatusCode, usize, usize),
 }
 
 impl fmt::Display for Failure {
@@ -60,6 +63,10 @@ impl fmt::Display for Failure {
                 };
                 write!(f, "it answered {status}; {remedy}")
             }
+            Self::Partly(status, refused, all) => write!(
+                f,
+                "it answered {status} to {refused} of {all} messages; see its log"
+            ),
         }
     }
 }
@@ -90,28 +97,78 @@ pub(super) fn client(config: &Config) -> Result<reqwest::Client, String> {
 pub(super) async fn push(
     config: &Config,
     client: &reqwest::Client,
-    texts: &Texts,
-    about: &About,
+    texts: Texts,
+    about: About,
 ) -> Result<Taken, Failure> {
-    let headers = match &config.headers_file {
+    let headers = match config.headers_file.clone() {
         None => HeaderMap::new(),
-        Some(path) => headers::read(path).map_err(Failure::Unreachable)?,
+        Some(path) => {
+            let read = spawn_blocking(move || headers::read(&path)).await;
+            let read = read.unwrap_or_else(|error| Err(error.to_string()));
+            read.map_err(Failure::Unreachable)?
+        }
     };
     let mut all = Taken::default();
-    for batch in Batches::new(texts, about) {
-        all.points += batch.points;
-        let mut body = batch.message(about).encode_to_vec();
+    let (mut sent, mut refused) = (0, None);
+    let mut messages = messages(texts, about, config.compress);
+    while let Some(message) = messages.recv().await {
         let mut headers = headers.clone();
         headers.insert(header::CONTENT_TYPE, PROTOBUF);
         if config.compress {
-            body = gzip(&body);
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let taken = send(client, &config.endpoint, headers, body).await?;
-        all.rejected = all.rejected.saturating_add(taken.rejected);
-        all.why = all.why.or(taken.why);
+        sent += 1;
+        match send(client, &config.endpoint, headers, message.body).await {
+            Ok(taken) => {
+                all.points += message.points;
+                all.rejected = all.rejected.saturating_add(taken.rejected);
+                all.why = all.why.or(taken.why);
+            }
+            // It may be what is in this one.
+            Err(Failure::Refused(status)) if !is_for_all(status) => {
+                let (_, many) = refused.get_or_insert((status, 0));
+                *many += 1;
+            }
+            Err(failure) => return Err(failure),
+        }
     }
-    Ok(all)
+    match refused {
+        None => Ok(all),
+        Some((status, many)) if many == sent => Err(Failure::Refused(status)),
+        Some((status, many)) => Err(Failure::Partly(status, many, sent)),
+    }
+}
+
+/// Whether whoever answers so to one message does to all of them.
+fn is_for_all(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 404 | 405 | 415) || status.is_redirection()
+}
+
+/// A message as it is sent.
+struct Message {
+    points: usize,
+    body: Vec<u8>,
+}
+
+/// All of them, the next one made while one is sent. Taking megabytes of text apart and packing them would hold up a thread of
+/// everybody.
+fn messages(texts: Texts, about: About, compress: bool) -> mpsc::Receiver<Message> {
+    let (made, messages) = mpsc::channel(1);
+    spawn_blocking(move || {
+        for batch in Batches::new(&texts, &about) {
+            let points = batch.points;
+            let body = batch.message(&about).encode_to_vec();
+            let body = match compress {
+                true => gzip(&body),
+                false => body,
+            };
+            // Nobody wants more after a failure.
+            if made.blocking_send(Message { points, body }).is_err() {
+                return;
+            }
+        }
+    });
+    messages
 }
 
 async fn send(
@@ -171,3 +228,6 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const MOST_SAID: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -30,13 +30,16 @@ fn a_push_that_failed_is_tried_again_soon_unless_the_receiver_says_otherwise() {
     let away = || Failure::Unreachable("refused".to_owned());
     assert!(wait(away()) < 1.0);
     let busy = StatusCode::SERVICE_UNAVAILABLE;
-    assert!(wait(Failure::Busy(busy, None)) < 1.0);
+    // Who has too much to do and does not say for how long is not asked sooner than usual.
+    assert_eq!(wait(Failure::Busy(busy, None)), 60.0);
     let in_seconds = |seconds| Some(Duration::from_secs(seconds));
     assert_eq!(wait(Failure::Busy(busy, in_seconds(7))), 7.0);
     // Whatever it says, it is asked again today.
     assert_eq!(wait(Failure::Busy(busy, in_seconds(86_400))), 300.0);
     // The same again would be refused again.
     assert_eq!(wait(Failure::Refused(StatusCode::UNAUTHORIZED)), 60.0);
+    let partly = Failure::Partly(StatusCode::BAD_REQUEST, 1, 3);
+    assert_eq!(wait(partly), 60.0);
     let mut backoff = Backoff::up_to(LONGEST);
     let waits: Vec<_> = (0..20)
         .map(|_| pusher.pause(&away(), &mut backoff))
