@@ -187,7 +187,7 @@ pub enum Ask {
                       Examples:\n  lb-agent drain www_hello/web-1\n  lb-agent drain www_hello/web-1 --deadline 5m --wait\n  lb-agent drain www_hello/web-1 --undo"
     )]
     Drain(Outage),
-    /// Put backends in maintenance: no new flows once it returns, established ones through the VIP are cut at once
+    /// Put backends in maintenance: no new flows once it returns, established ones are cut at once
     #[command(
         after_help = "Exit status: 0 it is in force, 1 the agent refused or did not answer, 3 it is ordered but not in force yet, or flows are left after their time.\n\n\
                       Examples:\n  lb-agent maintenance www_hello/web-1\n  lb-agent maintenance www_hello/web-1 --deadline 5m --wait\n  lb-agent maintenance www_hello/web-1 --undo"

@@ -309,7 +309,11 @@ impl Outside<'static> {
 impl Config {
     /// What is to be said of it although it can be obeyed, each with what to do.
     pub fn warnings(&self) -> Vec<String> {
-        let otlp = self.metrics.otlp.as_ref().and_then(|it| it.warning());
+        let otlp = self
+            .metrics
+            .otlp
+            .as_ref()
+            .and_then(crate::admin::otlp::Config::warning);
         let otlp = otlp.map(|warning| format!("[metrics.otlp]: {warning}"));
         otlp.into_iter().collect()
     }

@@ -1,6 +1,8 @@
 //! A real receiver of OTLP: what it holds of a real agent is what a scrape of that agent shows.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::PathBuf,
+};
 
 use lb_testkit::{Process, Spawn, eventually};
 use serde_json::Value;

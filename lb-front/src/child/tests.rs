@@ -80,7 +80,7 @@ async fn an_agent_is_told_all_figures_once_and_then_what_is_new_of_them() {
         &[("_gone", 1), ("b", 2), ("c", 1)],
     ]
     .map(stats);
-    let mut told = Vec::new();
+    let mut told: Vec<Report> = Vec::new();
     for now in [&first, &first, &second, &third] {
         let asker: oneshot::Sender<FrontStats> = figures.recv().await.unwrap();
         asker.send(now.clone()).unwrap();
@@ -88,11 +88,12 @@ async fn an_agent_is_told_all_figures_once_and_then_what_is_new_of_them() {
     for _ in 0..3 {
         told.push(control::receive(&mut agent).await.unwrap().unwrap());
     }
+    let told: [Report; 3] = told.try_into().unwrap();
     let [
         Report::Figures(mut known),
         Report::News(news),
         Report::Figures(last),
-    ] = told.try_into().unwrap()
+    ] = told
     else {
         panic!("other reports");
     };

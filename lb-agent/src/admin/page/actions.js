@@ -58,7 +58,7 @@ const WORDS = { ready: "Ready", drain: "Drain", maintenance: "Maintenance" };
 const MEANS = {
   ready: "It takes new connections again, as far as both health checks agree.",
   drain: "It gets no new connections. Those that are open are cut after lb_drain: 30 seconds, unless the service says otherwise.",
-  maintenance: "It gets no new connections, and those that are open through its VIP are cut at once. Those through the front end by themselves.",
+  maintenance: "It gets no new connections, and those that are open are cut at once, through the front as well.",
 };
 
 function make(tag, properties, ...children) {

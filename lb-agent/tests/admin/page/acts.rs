@@ -123,7 +123,7 @@ fn an_instance_is_put_in_maintenance_by_click_and_shows_when_its_flows_end() {
     stage.awaits(&format!("{asked}.includes('Maintenance dock-1/web-2?')"));
     assert_eq!(
         stage.says(&format!(
-            "{asked}.includes('through its VIP are cut at once')"
+            "{asked}.includes('are cut at once, through the front as well')"
         )),
         true
     );
