@@ -291,7 +291,7 @@ pub async fn run(
     }
     while serving.join_next().await.is_some() {}
     if let Some(path) = name.as_pathname() {
-        socket::remove_dead(path);
+        socket::remove_dead(path).await;
     }
     if told { Ok(()) } else { Err(Error::Ended) }
 }

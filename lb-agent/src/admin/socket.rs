@@ -7,7 +7,10 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tokio::time::sleep;
 
 /// Why the socket cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -77,15 +80,24 @@ pub fn bind_socket(path: &Path, others: bool) -> Result<UnixListener, SocketErro
     Ok(listener)
 }
 
-/// Removes the name of a socket that nobody listens on any more. A successor's stays: it answers.
-pub(super) fn remove_dead(path: &Path) {
-    let dead = UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if dead {
-        // A name that stays is harmless: the next agent replaces it.
-        let _ = fs::remove_file(path);
+/// Removes the name of a socket that nobody listens on any more. A successor's stays: it answers, and goes on answering. A child
+/// that is just being started has our listener until it is another program.
+pub(super) async fn remove_dead(path: &Path) {
+    for _ in 0..LOOKS {
+        match UnixStream::connect(path) {
+            Ok(_) => sleep(BETWEEN_LOOKS).await,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                // A name that stays is harmless: the next agent replaces it.
+                let _ = fs::remove_file(path);
+                return;
+            }
+            Err(_) => return,
+        }
     }
 }
+
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
@@ -129,15 +141,24 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "x");
     }
 
-    #[test]
-    fn a_dead_name_is_removed_and_a_successor_s_is_not() {
+    #[tokio::test]
+    async fn a_dead_name_is_removed_and_a_successor_s_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
         drop(bind_socket(&path, false).unwrap());
-        remove_dead(&path);
+        remove_dead(&path).await;
+        assert!(!path.exists());
+        // As a child has it for a moment.
+        let copy = bind_socket(&path, false).unwrap();
+        let held = tokio::spawn(async move {
+            sleep(BETWEEN_LOOKS / 2).await;
+            drop(copy);
+        });
+        remove_dead(&path).await;
+        held.await.unwrap();
         assert!(!path.exists());
         let _successor = bind_socket(&path, false).unwrap();
-        remove_dead(&path);
+        remove_dead(&path).await;
         assert!(path.exists());
     }
 }
