@@ -233,7 +233,7 @@ impl Host {
     /// `driver` ends with its connection.
     pub(super) fn drives(&self, driver: AbortHandle) {
         if self.cut.get() {
-            // By a newer table than was looked at, or by one that was newer: it must be looked at.
+            // A table led here that was not looked at yet, or one from before the cut: which of both must be looked at.
             self.cut(false);
             self.common.stale.notify_one();
         }

@@ -6,15 +6,19 @@ use std::{
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::*;
 use crate::stats::TerminationCount;
 
-#[tokio::test]
-async fn what_an_agent_ordered_before_it_ended_is_obeyed() {
+/// An agent's end of a connection on which both have said hello, and what the front asks its workers.
+async fn attended() -> (
+    UnixStream,
+    mpsc::Receiver<oneshot::Sender<FrontStats>>,
+    JoinHandle<io::Result<Parted>>,
+) {
     let (mut agent, here) = UnixStream::pair().unwrap();
-    let (asked, mut figures) = mpsc::channel(1);
+    let (asked, figures) = mpsc::channel(1);
     let own = Arc::new(Own {
         kind: String::new(),
         listeners: Listeners::default(),
@@ -24,6 +28,12 @@ async fn what_an_agent_ordered_before_it_ended_is_obeyed() {
     handover::receive::<Hello>(&agent).await.unwrap().unwrap();
     let hello = Order::Hello { version: VERSION };
     control::send(&mut agent, &hello).await.unwrap();
+    (agent, figures, attending)
+}
+
+#[tokio::test]
+async fn what_an_agent_ordered_before_it_ended_is_obeyed() {
+    let (agent, mut figures, attending) = attended().await;
     // The front is about to report, which it cannot any more.
     let asker: oneshot::Sender<FrontStats> = figures.recv().await.unwrap();
     let retire = Order::Retire { seconds: 7 };
@@ -51,17 +61,7 @@ async fn an_agent_that_ends_before_it_hands_over_a_file_leaves_the_log_where_it_
 
 #[tokio::test]
 async fn an_agent_is_told_all_figures_once_and_then_what_is_new_of_them() {
-    let (mut agent, here) = UnixStream::pair().unwrap();
-    let (asked, mut figures) = mpsc::channel(1);
-    let own = Arc::new(Own {
-        kind: String::new(),
-        listeners: Listeners::default(),
-    });
-    let front = Front::new(Limits::default());
-    let attending = tokio::spawn(attend(here, front, own, asked));
-    handover::receive::<Hello>(&agent).await.unwrap().unwrap();
-    let hello = Order::Hello { version: VERSION };
-    control::send(&mut agent, &hello).await.unwrap();
+    let (mut agent, mut figures, attending) = attended().await;
     let stats = |counts: &[(&str, u64)]| {
         let terminations = counts.iter().map(|&(service, count)| TerminationCount {
             service: service.to_owned(),

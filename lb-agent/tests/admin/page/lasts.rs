@@ -46,14 +46,7 @@ fn counts_and_instances_appear_by_themselves() {
 
     // The service is scaled: the row is there, and what the reader opened and typed stays.
     stage.browser.click("#q").unwrap();
-    let mut next = crate::values::snapshot();
-    let name = ServiceName::whole("www_hello");
-    let mut service = Service::clone(&next.services[&name]);
-    let one = service.backends[&key("a")].clone();
-    service.backends.insert(InstanceKey::new("file", "b"), one);
-    next.services.insert(name, service.into());
-    next.number = 2;
-    stage.agent().snapshots.send_replace(Some(Arc::new(next)));
+    scale(&mut stage);
     stage.awaits("document.querySelector('tr[data-backend=\"file/b\"]') !== null");
     assert_eq!(stage.says("document.activeElement.id"), "q");
     assert_eq!(stage.says(FETCHES), 1);
@@ -68,14 +61,7 @@ fn rows_that_changed_between_the_page_and_its_stream_appear() {
     stage.awaits_script();
     // As if the stream began only after the change: nobody has told the page of it.
     stage.browser.run("stream.close()").unwrap();
-    let mut next = crate::values::snapshot();
-    let name = ServiceName::whole("www_hello");
-    let mut service = Service::clone(&next.services[&name]);
-    let one = service.backends[&key("a")].clone();
-    service.backends.insert(InstanceKey::new("file", "b"), one);
-    next.services.insert(name, service.into());
-    next.number = 2;
-    stage.agent().snapshots.send_replace(Some(Arc::new(next)));
+    scale(&mut stage);
     let row = "document.querySelector('tr[data-backend=\"file/b\"]') !== null";
     assert_eq!(stage.says(row), false);
     stage.browser.run("listen()").unwrap();
@@ -111,4 +97,16 @@ fn an_agent_that_ended_is_told_and_one_that_is_back_is_shown() {
     stage.awaits("document.getElementById('live').textContent === 'live'");
     stage.awaits("!document.body.innerText.includes('shop_api answers')");
     stage.end();
+}
+
+/// The service of the usual snapshot gets an instance more.
+fn scale(stage: &mut Stage) {
+    let mut next = crate::values::snapshot();
+    let name = ServiceName::whole("www_hello");
+    let mut service = Service::clone(&next.services[&name]);
+    let one = service.backends[&key("a")].clone();
+    service.backends.insert(InstanceKey::new("file", "b"), one);
+    next.services.insert(name, service.into());
+    next.number = 2;
+    stage.agent().snapshots.send_replace(Some(Arc::new(next)));
 }
