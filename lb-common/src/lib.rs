@@ -8,6 +8,7 @@
 
 mod bytes;
 mod flow;
+pub mod packet;
 mod service;
 mod slot;
 mod trace;

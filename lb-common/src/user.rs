@@ -3,6 +3,10 @@
 use crate::{
     Active, Affinity, AffinityKey, Backend, Client, Counters, Cursor, Latency, Peer, PeerKey,
     Record, Service, ServiceKey, Suspect, Table,
+    packet::{
+        Endpoint, EndpointKey, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
+        ReplyKey6, Settings, Target, Traffic, Vip,
+    },
 };
 
 macro_rules! pod {
@@ -23,12 +27,27 @@ pod!(
     Client,
     Counters,
     Cursor,
+    Endpoint,
+    EndpointKey,
+    Flow,
+    FlowKey4,
+    FlowKey6,
+    Hop,
     Latency,
+    Maglev,
     Peer,
     PeerKey,
+    Rate,
     Record,
+    Reply,
+    ReplyKey4,
+    ReplyKey6,
     Service,
     ServiceKey,
+    Settings,
     Suspect,
-    Table
+    Table,
+    Target,
+    Traffic,
+    Vip
 );
