@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md has the map of the modules and the invariants.
 
 pub mod admin;
+pub mod announce;
 mod askers;
 pub mod assemble;
 pub mod bundle;

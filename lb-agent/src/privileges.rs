@@ -21,7 +21,7 @@ enum Until {
 }
 
 /// Every capability that the agent makes use of, and until when. docs/deploy.md says what for.
-const NEEDS: [(Capability, Until); 12] = [
+const NEEDS: [(Capability, Until); 13] = [
     // Attaching: the hooks for datagrams come and go with UDP services. Ending sockets.
     (Capability::CAP_NET_ADMIN, Until::End),
     // Loading, and listing sockets with what is stored at them. Who has SYS_ADMIN has this, too.
@@ -36,6 +36,8 @@ const NEEDS: [(Capability, Until); 12] = [
     (Capability::CAP_DAC_OVERRIDE, Until::End),
     // What the verifier asks of programs that compute with pointers.
     (Capability::CAP_PERFMON, Until::Started),
+    // The sockets of those who announce VIPs.
+    (Capability::CAP_NET_RAW, Until::Started),
     // A front that was adopted and then dies leaves no listener.
     (Capability::CAP_NET_BIND_SERVICE, Until::Front),
     // The front becomes nobody, gives up its bounding set, and can be ended.
@@ -290,8 +292,9 @@ mod tests {
     #[test]
     fn what_the_start_alone_needs_and_what_a_front_needs_goes_when_it_may() {
         let with = needed(true);
-        assert_eq!(with.len(), NEEDS.len() - 1);
+        assert_eq!(with.len(), NEEDS.len() - 2);
         assert!(!with.contains(&Capability::CAP_PERFMON));
+        assert!(!with.contains(&Capability::CAP_NET_RAW));
         let of_front = set(&["NET_BIND_SERVICE", "SETUID", "SETGID", "SETPCAP", "KILL"]);
         let without: CapsHashSet = with.difference(&of_front).copied().collect();
         assert_eq!(needed(false), without);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
+    announce,
     config::{self, Config, Setting},
     discover::consul,
     front, host_dns,
@@ -87,6 +88,8 @@ struct Started {
     consul: Option<consul::Config>,
     reload: watch::Sender<()>,
     plane: reconcile::Plane,
+    /// Where VIPs are announced.
+    devices: announce::Devices,
 }
 
 /// Takes what the agent needs of this host. Everything that can be refused comes before the first change.
@@ -99,6 +102,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
     let consul = consul
         .map(|consul| stages::consul_config(consul, told_to_reload))
         .transpose()?;
+    let devices = announce::Devices::open(&config.announce.devices)?;
     for name in inherited.names() {
         tracing::warn!(
             name,
@@ -129,6 +133,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
         consul,
         reload,
         plane,
+        devices,
     })
 }
 
@@ -144,6 +149,7 @@ async fn agent(
         consul,
         reload,
         plane,
+        devices,
     } = started;
     let host_dns = config.dns.host.then(|| host_dns::Wanted {
         own: plane.pools.v4.own(),
@@ -169,6 +175,7 @@ async fn agent(
         systemd: systemd.clone(),
         settings,
         log,
+        devices,
     };
     let mut stages = spawn(
         config, consul, listeners, plane, privileges, &readiness, signals,

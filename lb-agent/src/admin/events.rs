@@ -50,6 +50,8 @@ pub enum Kind {
     Source,
     /// All that there is to know at the start is known.
     Agent,
+    /// This host answers for the VIPs on its network from now on, or no more.
+    Announce,
     /// Somebody changed something, or tried to.
     Change,
 }
@@ -63,6 +65,7 @@ impl Kind {
             Self::Problem => "problem",
             Self::Source => "source",
             Self::Agent => "agent",
+            Self::Announce => "announce",
             Self::Change => "change",
         }
     }

@@ -4,6 +4,7 @@
 //! are told at once, each with where it was typed and what to do.
 
 mod access_log;
+mod announce;
 mod args;
 mod cgroup;
 mod consul;
@@ -68,6 +69,8 @@ pub struct Config {
     pub vip: Vip,
     /// Where services are found; at least one.
     pub sources: Sources,
+    /// Who answers for the VIPs on the networks of this host.
+    pub announce: crate::announce::Config,
     /// The HTTP front.
     pub front: Front,
     /// The page, the metrics and the API.

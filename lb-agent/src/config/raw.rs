@@ -82,6 +82,11 @@ raw_config! {
     vip_pool6: String,
     vip_datacenter: String,
     vip_quarantine: String,
+    announce_devices: Vec<String>,
+    announce_key: String,
+    announce_owner: String,
+    announce_ttl: String,
+    announce_hook: String,
     file_path: String,
     consul: (),
     consul_address: Vec<String>,
@@ -238,6 +243,13 @@ impl RawConfig {
             raw.vip_pool6 = keys.string(vip, "pool6");
             raw.vip_datacenter = keys.string(vip, "datacenter");
             raw.vip_quarantine = keys.string(vip, "quarantine");
+        });
+        keys.table(&mut root, "announce", |keys, announce| {
+            raw.announce_devices = keys.strings(announce, "devices");
+            raw.announce_key = keys.string(announce, "key");
+            raw.announce_owner = keys.string(announce, "owner");
+            raw.announce_ttl = keys.string(announce, "ttl");
+            raw.announce_hook = keys.string(announce, "hook");
         });
         keys.table(&mut root, "sources", |keys, sources| {
             keys.table(sources, "file", |keys, file| {

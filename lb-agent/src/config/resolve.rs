@@ -12,8 +12,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, Published,
-    RawConfig, Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, metrics,
-    registrar,
+    RawConfig, Sources, Vip, access_log, announce, cgroup, consul, engine, front_limits, front_tls,
+    metrics, registrar,
 };
 use crate::{
     front::pages::{For, is_html},
@@ -50,6 +50,7 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
             datacenter: judge.text(&raw.vip_datacenter, datacenter, label),
             quarantine: judge.text(&raw.vip_quarantine, DEFAULT_QUARANTINE, quarantine),
         },
+        announce: announce::resolve(raw, sources.consul.is_some(), &mut judge),
         sources,
         front: front(raw, &mut judge),
         admin: admin(raw, &mut judge),

@@ -2,6 +2,7 @@
 //!
 //! What is not in force is not there: without TLS there are no keys of TLS. A secret is shown as `***`.
 
+mod announce;
 mod front;
 mod sources;
 mod value;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::{
+    announce::announce,
     front::{front, tls},
     sources::{consul, docker, registrar},
     value::{optional, path, text, texts, time},
@@ -75,12 +77,13 @@ impl Config {
                 &["vip_quarantine"],
                 time(self.vip.quarantine),
             ),
-            row(
-                "sources.file.path",
-                &["file_path"],
-                json!(self.sources.file),
-            ),
         ];
+        rows.extend(announce(&self.announce));
+        rows.push(row(
+            "sources.file.path",
+            &["file_path"],
+            json!(self.sources.file),
+        ));
         rows.extend(self.sources.consul.iter().flat_map(consul));
         rows.extend(docker(self.sources.docker.as_ref()));
         rows.extend(front(&self.front, raw));

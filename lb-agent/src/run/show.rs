@@ -1,5 +1,6 @@
 //! What the stages show on the page, in `status` and in the metrics.
 
+mod announce;
 mod changes;
 mod figures;
 mod lines;
@@ -13,6 +14,7 @@ use lb_agent::{
     snapshot::Snapshot,
 };
 
+pub(super) use announce::{announce_figures, announce_line};
 pub(super) use changes::{Changes, follow};
 pub(super) use figures::{
     certificates_figures, clients_figures, docker_figures, front_figures, reconcile_figures,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use lb_agent::{
     admin::{self, Readiness},
-    assemble,
+    announce, assemble,
     catalog::SourceState,
     clients::{self, Clients},
     config::{self, Config, LogFormat, Setting},
@@ -35,9 +35,10 @@ use super::{
     IN_MAPS, ROUTED, Stages, hosts,
     listeners::Listeners,
     show::{
-        Changes, certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
-        docker_figures, docker_line, follow, front_figures, front_line, reconcile_figures,
-        registrar_line, removal_figures, routes_figures,
+        Changes, announce_figures, announce_line, certificates_figures, certificates_line,
+        clients_figures, clients_line, dns_line, docker_figures, docker_line, follow,
+        front_figures, front_line, reconcile_figures, registrar_line, removal_figures,
+        routes_figures,
     },
 };
 
@@ -52,6 +53,8 @@ pub(super) struct Signals<'s> {
     pub(super) settings: Vec<Setting>,
     /// What was logged of late.
     pub(super) log: LastLines,
+    /// Where VIPs are announced.
+    pub(super) devices: announce::Devices,
 }
 
 pub(super) fn spawn(
@@ -67,6 +70,7 @@ pub(super) fn spawn(
         systemd,
         settings,
         log,
+        devices,
     }: Signals<'_>,
 ) -> Result<Stages> {
     let (stop, pools) = (&end.stop, plane.pools);
@@ -97,6 +101,9 @@ pub(super) fn spawn(
     let (name_problems_in, name_problems) = watch::channel(Vec::new());
     let (front_stats_in, front_stats) = watch::channel(None);
     let (removal_problems_in, removal_problems) = watch::channel(Vec::new());
+    let (announce_problems_in, announce_problems) = watch::channel(Vec::new());
+    // Whoever acts on it asks `Announcing::holds` first.
+    let (announcing_in, announcing) = watch::channel(announce::Announcing::default());
     let (installed_in, installed) = watch::channel(None);
     let (routed_in, routed) = watch::channel(None);
     let events = admin::Events::default();
@@ -197,7 +204,7 @@ pub(super) fn spawn(
         datacenter: config.vip.datacenter.clone(),
         quarantine: config.vip.quarantine,
         records: config.state_dir.join("vips.json"),
-        consul,
+        consul: consul.clone(),
     };
     let run = vip::run(vip_config, names, vips_in, orders, stop.clone());
     stage("vip", Box::pin(async { run.await.map_err(Into::into) }));
@@ -226,6 +233,7 @@ pub(super) fn spawn(
         page_problems,
         name_problems,
         removal_problems,
+        announce_problems,
     ];
     problems.extend(consul_problems);
     problems.extend(registrar_problems);
@@ -251,6 +259,39 @@ pub(super) fn spawn(
             Ok(())
         }),
     );
+
+    if config.announce.is_on() {
+        let metrics = Arc::new(announce::Metrics::default());
+        let figures = announce_figures(announcing.clone(), metrics.clone());
+        registry.register_collector(Box::new(figures));
+        let (status_in, status) = watch::channel(announce::Status::default());
+        components.push(announce_line(announcing, status));
+        let place = announce::Place {
+            devices,
+            pools,
+            consul,
+            state_dir: config.state_dir.clone(),
+            keep: end.keep_front.clone(),
+        };
+        let channels = announce::Channels {
+            snapshots: snapshots.clone(),
+            announcing: announcing_in,
+            status: status_in,
+            problems: announce_problems_in,
+            events: events.clone(),
+        };
+        let run = announce::run(
+            config.announce.clone(),
+            place,
+            channels,
+            metrics,
+            stop.clone(),
+        );
+        stage(
+            "announce",
+            Box::pin(async { run.await.map_err(Into::into) }),
+        );
+    }
 
     let counted = Arc::new(Changes::default());
     registry.register_collector(Box::new(counted.clone().figures()));

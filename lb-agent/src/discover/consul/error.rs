@@ -232,6 +232,7 @@ fn right(what: &str) -> &'static str {
         "agent/self" => "agent_prefix \"\" read",
         what if what.starts_with("agent/") => "service_prefix \"\" write",
         what if what.starts_with("kv/") => "key_prefix \"lb-agent/\" write",
+        what if what.starts_with("session/") => "session_prefix \"\" write",
         _ => "service_prefix \"\" and node_prefix \"\" read",
     }
 }

@@ -41,7 +41,9 @@ impl Outcome {
 }
 
 /// What is asked for.
-const ENDPOINTS: [&str; 6] = ["agent", "catalog", "health", "kv", "status", "txn"];
+const ENDPOINTS: [&str; 7] = [
+    "agent", "catalog", "health", "kv", "session", "status", "txn",
+];
 
 impl Metrics {
     /// Makes the numbers part of `registry`.

@@ -3,7 +3,7 @@
 //! One blocking query follows the list of services, one each service. Where connections are few, the services
 //! beyond them are read when the list of services or the list of all checks says that something changed. An
 //! answer is believed only as far as `judge` and `read` allow: unknown is never empty. The source never
-//! writes to Consul; the [`crate::vip`] stage does by `keys`, the registrar by `agent`. Only this module knows Consul's
+//! writes to Consul; the [`crate::vip`] stage does by `keys`, [`crate::announce`] by `lock`, the registrar by `agent`. Only this module knows Consul's
 //! JSON. The table of what is known belongs to [`run`]; the followers send it what they learn.
 
 mod address;
@@ -22,6 +22,7 @@ mod keep;
 pub(crate) mod keys;
 mod leader;
 mod line;
+pub(crate) mod lock;
 pub(crate) mod look;
 mod marks;
 mod metrics;
