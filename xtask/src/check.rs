@@ -39,6 +39,7 @@ pub(crate) fn test() -> Result<()> {
     let rivals = packages::rivals(&tools())?;
     let dig = packages::dig(&tools())?;
     let pebble = packages::pebble(&tools())?;
+    let bird = packages::bird(&tools())?;
     let prometheus = packages::prometheus(&tools())?;
     let victoria_metrics = packages::victoria_metrics(&tools())?;
     let compose = packages::compose(&tools())?;
@@ -55,6 +56,7 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_RIVALS", &rivals)
             .env("LB_DIG", &dig)
             .env("LB_PEBBLE", &pebble)
+            .env("LB_BIRD", &bird)
             .env("LB_PROMETHEUS", &prometheus)
             .env("LB_VICTORIA_METRICS", &victoria_metrics)
             .env("LB_COMPOSE", &compose)

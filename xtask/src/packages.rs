@@ -139,6 +139,15 @@ pub(crate) fn prometheus(tools: &Path) -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// The folder with BIRD, a daemon for BGP, each package in a folder of its name: with the libraries that not every Debian
+/// has.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn bird(tools: &Path) -> Result<PathBuf> {
+    folder_of(tools, &BIRD)
+}
+
 /// VictoriaMetrics, which takes metrics by OTLP. Debian's Prometheus is built without that.
 ///
 /// # Errors
@@ -168,6 +177,9 @@ const DIG: [(&str, &str); 11] = [
     ("libuv1", "usr/lib"),
     ("libxml2", "usr/lib"),
 ];
+
+/// What each package of BIRD is needed for.
+const BIRD: [(&str, &str); 2] = [("bird2", "usr/sbin/bird"), ("libssh-gcrypt-4", "usr/lib")];
 
 /// What each package of the rivals is needed for.
 const RIVALS: [(&str, &str); 11] = [

@@ -62,6 +62,7 @@ pub(crate) fn everything() -> Result<()> {
     crate::packages::rivals(&tools())?;
     crate::packages::dig(&tools())?;
     crate::packages::pebble(&tools())?;
+    crate::packages::bird(&tools())?;
     crate::packages::prometheus(&tools())?;
     crate::packages::victoria_metrics(&tools())?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");

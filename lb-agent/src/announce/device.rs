@@ -81,6 +81,25 @@ pub fn links() -> io::Result<BTreeMap<String, Link>> {
     Ok(links)
 }
 
+/// What keeps a device from being used, and what to do.
+pub fn trouble(link: Option<&Link>) -> Option<(&'static str, &'static str)> {
+    match link {
+        None => Some((
+            "there is no such device",
+            "make it, or correct [announce] devices",
+        )),
+        Some(link) if !link.is_ethernet() => Some((
+            "it carries no Ethernet, so nobody asks there for addresses",
+            "name another one in [announce] devices",
+        )),
+        Some(link) if !link.has_link => Some((
+            "it is down, or nothing is at its other end",
+            "set it up, and see to the cable",
+        )),
+        Some(_) => None,
+    }
+}
+
 fn address(storage: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
     let v6 = storage.as_sockaddr_in6().map(|it| it.ip());
@@ -193,5 +212,8 @@ mod tests {
         let lo = &links["lo"];
         assert!(!lo.is_ethernet());
         assert_eq!(lo.index(), Some(1));
+        let (what, _) = trouble(Some(lo)).unwrap();
+        assert!(what.contains("no Ethernet"), "{what}");
+        assert!(trouble(None).is_some());
     }
 }

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use device::{Devices, Link, links};
+pub use device::{Devices, Link, links, trouble};
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},

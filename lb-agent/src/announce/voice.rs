@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::{
     Announcing, Error, Metrics, Status, Vips, at,
-    device::{self, BUFFER, Device, Devices, Ear, Link},
+    device::{self, BUFFER, Device, Devices, Ear, Link, trouble},
     frame,
     schedule::Schedule,
 };
@@ -245,7 +245,8 @@ impl Voice {
                 Err(_) => speaker.link().clone(),
             };
             let before = speaker.link().clone();
-            let mut trouble = trouble(name, link.as_ref());
+            let mut trouble =
+                trouble(link.as_ref()).map(|(what, remedy)| format!("{name}: {what}; {remedy}"));
             // Whatever was wrong before, it is tried again.
             let is_other = link != before || status.borrow().devices.get(name) != Some(&None);
             if is_other && trouble.is_none() {
@@ -287,21 +288,6 @@ impl Voice {
         let error = attended.err()?;
         Some(format!("cannot listen on {name}: {error}"))
     }
-}
-
-/// What keeps a device from being used, and what to do.
-fn trouble(name: &str, link: Option<&Link>) -> Option<String> {
-    let trouble = match link {
-        None => "there is no such device; make it, or correct `devices`",
-        Some(link) if !link.is_ethernet() => {
-            "it carries no Ethernet, so nobody asks there for addresses; name another device"
-        }
-        Some(link) if !link.has_link => {
-            "it is down, or nothing is at its other end; set it up, and see to the cable"
-        }
-        Some(_) => return None,
-    };
-    Some(format!("{name}: {trouble}"))
 }
 
 #[derive(Clone, Copy)]

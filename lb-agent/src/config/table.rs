@@ -57,7 +57,7 @@ pub const SECTIONS: &[Section] = &[
         setting("quarantine", "up to a week", Value("\"10m\""), "how long the VIP of a service that left is kept from others"),
     ] },
     Section { table: "announce", settings: &[
-        setting("devices", "names of network devices", Value("[]"), "on whose networks this host may [answer for the VIPs](packet-path.md#reaching-vips-from-other-hosts)"),
+        setting("devices", "names of network devices", Value("[]"), "on whose networks this host may [answer for the VIPs](announce.md)"),
         setting("key", "a key of Consul's store", Value("\"lb-agent/announce\""), "hosts with the same one elect one of them: give each network segment its own"),
         setting("owner", "`elected`, `always`", Value("\"elected\""), "`always` makes this host answer without asking the others"),
         setting("ttl", "1s to 1h; Consul takes 10s and more", Value("\"10s\""), "how long a host that is silent stays the one that answers; Consul waits up to twice as long"),

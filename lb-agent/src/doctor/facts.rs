@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::admin::report::Component;
+use crate::{admin::report::Component, announce::Link};
 
 /// All facts of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(super) struct Host {
     pub(super) open_files: Option<u64>,
     /// Bytes of a packet by device.
     pub(super) mtu: BTreeMap<String, u32>,
+    /// The devices of this network namespace.
+    pub(super) links: Option<BTreeMap<String, Link>>,
 }
 
 /// A mounted file system.

@@ -11,6 +11,7 @@ use std::{
 
 use super::facts::{Host, Listener, Mount};
 use crate::{
+    announce,
     config::Config,
     programs::{DATAGRAM_HOOKS, HOOKS, pin_root},
 };
@@ -57,6 +58,7 @@ pub(super) fn read(root: &Path, config: Option<&Config>, agent: Option<u32>) -> 
             .text(&format!("proc/{process}/limits"))
             .and_then(|it| open_files(&it)),
         mtu: of_devices(&files, "sys/class/net", "mtu"),
+        links: announce::links().ok(),
     }
 }
 

@@ -5,6 +5,7 @@ use lb_common::{MAP_VERSION, map};
 use super::{
     Finding,
     facts::{Host, Mount},
+    judge_announce::announce,
 };
 use crate::config::Config;
 
@@ -26,6 +27,7 @@ pub(super) fn host(host: &Host, config: Option<&Config>) -> Vec<Finding> {
         found.push(others(host));
         found.extend(bpffs(host, config));
         found.push(pins(host, config));
+        found.extend(announce(host, config));
     }
     found
 }

@@ -7,6 +7,7 @@ mod ask;
 mod facts;
 mod host;
 mod judge;
+mod judge_announce;
 mod judge_network;
 mod judge_services;
 

@@ -1,0 +1,74 @@
+//! Devices that come, go and lose their link.
+
+use std::time::Duration;
+
+use lb_testkit::eventually;
+
+use crate::{
+    kit::{Host, LIMIT, Segment, twin},
+    wire::Said,
+};
+
+const SOON: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_host_whose_cable_is_pulled_lets_another_one_answer() {
+    let (segment, owner, other) = Segment::with_two();
+    let (vip, mac) = (owner.vip("www"), other.mac());
+    let wire = segment.wire();
+    // Consul is beyond the same cable, so the session ends by itself.
+    segment.cable(&owner, "down");
+    let told = Said::ArpAnnouncement(vip, mac);
+    let heard = wire.until(LIMIT, |heard| heard.contains(&told));
+    assert!(heard.contains(&told), "{heard:?}\n{}", other.said());
+    let line = owner.line().unwrap();
+    assert!(line.1.contains("not on eth0"), "{line:?}");
+    let problems = owner.json(&["status"]).to_string();
+    assert!(problems.contains("see to the cable"), "{problems}");
+    segment.cable(&owner, "up");
+    owner.await_line("ok", |it| it.contains(") answers for the VIPs"));
+    assert_eq!(wire.who_has(vip, SOON), [mac].into());
+}
+
+#[test]
+fn a_host_that_always_answers_needs_no_consul_and_waits_for_its_device() {
+    let segment = Segment::new();
+    let mut host = Host::bare(3);
+    host.configure("[announce]\ndevices = [\"eth0\"]\nowner = \"always\"\n");
+    host.start();
+    host.await_line("warning", |it| {
+        it == "nobody answers for the VIPs; not on eth0"
+    });
+    let told = host.doctor();
+    assert!(told.contains("eth0: there is no such device"), "{told}");
+    let wire = segment.wire();
+    segment.plug(&host);
+    host.await_line("ok", |it| {
+        it.starts_with("this host answers for 2 addresses")
+    });
+    let (vip, mac) = (host.vip("www"), host.mac());
+    let told = Said::NdpAnnouncement(twin(vip), mac);
+    let heard = wire.until(LIMIT, |heard| heard.contains(&told));
+    assert!(heard.contains(&told), "{heard:?}");
+    assert_eq!(wire.who_has(vip, SOON), [mac].into());
+    assert_eq!(wire.who_has6(twin(vip), SOON), [mac].into());
+    let told = host.doctor();
+    assert!(told.contains("eth0 has a link"), "{told}");
+
+    // A device of the same name that is another one is heard as well.
+    host.netns.ip("link del eth0\n").unwrap();
+    host.await_line("warning", |it| it.starts_with("nobody answers"));
+    segment.plug(&host);
+    host.await_line("ok", |it| it.starts_with("this host answers"));
+    let again = host.mac();
+    assert_ne!(again, mac);
+    let answers = eventually(LIMIT, || {
+        let told = [wire.who_has(vip, SOON), wire.who_has6(twin(vip), SOON)];
+        match told == [[again].into(), [again].into()] {
+            true => Ok(()),
+            false => Err(format!("{told:?}")),
+        }
+    });
+    answers.unwrap();
+    host.terminate();
+}
