@@ -230,6 +230,11 @@ fn somebody_who_takes_the_lock_away_ends_the_ownership() {
     let key = "kv/lb-agent/announce/owner";
     let entry: serde_json::Value = serde_json::from_str(&segment.ask("GET", key)).unwrap();
     let session = entry[0]["Session"].as_str().unwrap().to_owned();
+    let told = segment.ask("GET", &format!("session/info/{session}"));
+    assert!(
+        told.contains(&session) && !told.contains("serfHealth"),
+        "{told}"
+    );
     segment.ask("PUT", &format!("session/destroy/{session}"));
     let lost = eventually(LIMIT, || {
         let events = owner.json(&["events"]).to_string();

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use lb_testkit::{Netns, Process, Spawn, eventually, markdown};
@@ -73,11 +74,21 @@ fn a_router_learns_the_vips_of_the_host_that_answers_and_forgets_them() {
     host.start();
     let vip = host.vip("www");
     let routes = || {
-        let v4 = router.ip(&format!("route show {vip}/32\n")).unwrap();
-        let v6 = router.ip(&format!("-6 route show {}/128\n", twin(vip)));
-        (v4, v6.unwrap_or_else(|error| error.to_string()))
+        let ask = |family: &str, address: String| {
+            let asked = router.enter(|| {
+                let mut ip = Command::new("ip");
+                ip.args([family, "route", "show", &address])
+                    .output()
+                    .unwrap()
+            });
+            let asked = asked.unwrap();
+            assert!(asked.status.success(), "{asked:?}");
+            String::from_utf8(asked.stdout).unwrap()
+        };
+        let v6 = ask("-6", format!("{}/128", twin(vip)));
+        (ask("-4", format!("{vip}/32")), v6)
     };
-    let await_routes = |known: bool| {
+    let await_routes = |known: bool, host: &Host| {
         let told = eventually(LIMIT, || {
             let (v4, v6) = routes();
             let is_so = match known {
@@ -99,17 +110,17 @@ fn a_router_learns_the_vips_of_the_host_that_answers_and_forgets_them() {
             )
         });
     };
-    await_routes(true);
+    await_routes(true, &host);
     host.await_line("ok", |it| it == "this host answers for 2 addresses");
     assert!(host.metric("lb_announce_hooks_total{result=\"ok\"}") >= Some(1.0));
     host.terminate();
-    await_routes(false);
+    await_routes(false, &host);
 
     // A killed agent releases nothing; what its unit runs then does.
     host.start();
-    await_routes(true);
+    await_routes(true, &host);
     host.kill();
     let ended = Spawn::new("hook", &hook).arg("release").netns(&host.netns);
     ended.output().unwrap();
-    await_routes(false);
+    await_routes(false, &host);
 }

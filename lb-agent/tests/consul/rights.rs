@@ -1,10 +1,18 @@
 //! What a token must be allowed, as the documentation says it: its policies are the ones used here.
 
+use std::{sync::Arc, time::Duration};
+
 use lb_agent::{
+    admin::Events,
+    announce::{self, Announcing, Status},
     catalog::SourceState,
     discover::consul::{Config, Token},
+    vip::Pools,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     source::{LETTERS, SOON, Source, Vip, config, ids},
@@ -185,4 +193,104 @@ async fn the_doctor_names_the_rights_that_a_token_lacks() {
     let found = doctor(&consul, nobodys).await;
     assert!(found[0][1].contains("does not know the token"), "{found:?}");
     assert_eq!(found.len(), 1, "{found:?}");
+}
+
+/// The stage that stands for election, on no device.
+struct Candidate {
+    announcing: watch::Receiver<Announcing>,
+    status: watch::Receiver<Status>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), announce::Error>>,
+    _snapshots: watch::Sender<Option<Arc<lb_agent::snapshot::Snapshot>>>,
+    _folder: TempDir,
+}
+
+impl Candidate {
+    fn start(consul: Config, ttl: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (snapshots, of_snapshots) = watch::channel(None);
+        let (announcing_in, announcing) = watch::channel(Announcing::default());
+        let (status_in, status) = watch::channel(Status::default());
+        let config = announce::Config {
+            ttl,
+            ..announce::Config::default()
+        };
+        let place = announce::Place {
+            devices: announce::Devices::default(),
+            pools: Pools::default(),
+            consul: Some(consul),
+            state_dir: folder.path().to_owned(),
+            keep: CancellationToken::new(),
+        };
+        let channels = announce::Channels {
+            snapshots: of_snapshots,
+            announcing: announcing_in,
+            status: status_in,
+            problems: watch::Sender::default(),
+            events: Events::default(),
+        };
+        let stop = CancellationToken::new();
+        let run = announce::run(config, place, channels, Arc::default(), stop.clone());
+        Self {
+            announcing,
+            status,
+            stop,
+            task: tokio::spawn(run),
+            _snapshots: snapshots,
+            _folder: folder,
+        }
+    }
+
+    async fn becomes_owner(&mut self) {
+        let owner = self.announcing.wait_for(|it| it.mine);
+        timeout(BOUND, owner).await.unwrap().unwrap();
+    }
+
+    async fn trouble(&mut self) -> String {
+        let told = self.status.wait_for(|it| it.election.is_some());
+        let told = timeout(BOUND, told).await.unwrap().unwrap();
+        told.election.clone().unwrap()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+const TTL: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn the_documented_right_of_announcing_elects_and_less_is_told_with_what_lacks() {
+    let consul = Consul::start_guarded().await;
+    let reader = allowed(&consul, documented("lb-reader.hcl")).await;
+    let mut refused = Candidate::start(reader, TTL);
+    let told = refused.trouble().await;
+    assert!(told.contains("give the token session_prefix"), "{told}");
+    refused.end().await;
+    let rules = allowed(&consul, documented("lb-announce.hcl")).await;
+    let mut owner = Candidate::start(rules.clone(), TTL);
+    owner.becomes_owner().await;
+    assert_eq!(owner.status.borrow().election, None);
+    // Another one waits, sees who it is, and has it at once when that ends.
+    let mut other = Candidate::start(rules, TTL);
+    let seen = other.announcing.wait_for(|it| it.owner.is_some());
+    assert!(!timeout(BOUND, seen).await.unwrap().unwrap().mine);
+    owner.end().await;
+    let soon = other.becomes_owner();
+    timeout(TTL / 2, soon).await.unwrap();
+    other.end().await;
+    let key = consul.get("kv/lb-agent/announce/owner").await;
+    assert_eq!(key[0]["Session"], Value::Null, "{key}");
+    let sessions = consul.get("session/list").await;
+    assert_eq!(sessions, json!([]));
+}
+
+#[tokio::test]
+async fn a_time_to_live_that_consul_does_not_take_is_told_with_what_to_do() {
+    let consul = Consul::start().await;
+    let mut candidate = Candidate::start(config(&consul.address()), Duration::from_secs(1));
+    let told = candidate.trouble().await;
+    assert!(told.contains("raise `ttl` in [announce]"), "{told}");
+    candidate.end().await;
 }

@@ -75,7 +75,8 @@ impl Lock {
     }
 
     /// Makes a session that Consul ends when it was not renewed for `time_to_live`, and whose locks nobody has for `delay`
-    /// after that.
+    /// after that. Nothing else ends it by itself: by default the check of its node would, which may fail long before the
+    /// holder can know.
     pub(crate) async fn open(
         &self,
         time_to_live: Duration,
@@ -88,6 +89,9 @@ impl Lock {
             "TTL": milliseconds(time_to_live),
             "LockDelay": milliseconds(delay),
             "Behavior": "release",
+            "NodeChecks": [],
+            // The name of the same before Consul 1.7.
+            "Checks": [],
         });
         let answer = self
             .put(&["session", "create"], &[], body.to_string().into(), limit)
