@@ -3,6 +3,7 @@
 //! This exists for the tests and for `cargo xtask fuzz` only: the agent has none of it. A new target is a function
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
+mod announce;
 mod consul;
 mod docker;
 mod front;
@@ -10,6 +11,7 @@ mod registrar;
 
 use std::sync::Arc;
 
+pub use announce::neighbours;
 pub use consul::{
     consul_checks, consul_keys, consul_listing, consul_names, consul_registered, consul_self,
 };
@@ -39,6 +41,7 @@ const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
     ("docker_events", docker_events),
     ("host_names", host_names),
     ("htpasswd", htpasswd),
+    ("neighbours", neighbours),
     ("options", options),
     ("registrar", registrar),
     ("services_file", services_file),

@@ -21,8 +21,9 @@ use lb_common::map;
 use crate::{preflight, privileges};
 
 /// What the agent keeps in its state directory; what it set aside begins with the same names.
-const STATE: [&str; 7] = [
+const STATE: [&str; 8] = [
     "admin.token",
+    "announce.json",
     "drains.json",
     "sticky-key.json",
     "vips.json",

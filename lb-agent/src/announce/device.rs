@@ -14,7 +14,7 @@ use std::{
 use nix::{
     ifaddrs::getifaddrs,
     net::if_::InterfaceFlags,
-    sys::socket::{LinkAddr, SockaddrStorage, bind},
+    sys::socket::{LinkAddr, SockaddrIn6, SockaddrStorage, bind},
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
@@ -102,7 +102,7 @@ pub fn trouble(link: Option<&Link>) -> Option<(&'static str, &'static str)> {
 
 fn address(storage: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-    let v6 = storage.as_sockaddr_in6().map(|it| it.ip());
+    let v6 = storage.as_sockaddr_in6().map(SockaddrIn6::ip);
     // One of the link alone says little to people.
     v4.or(v6.filter(|it| !it.is_unicast_link_local()).map(IpAddr::V6))
 }

@@ -366,7 +366,7 @@ pub(super) async fn always(
 /// Returns when it is so; never if nobody will tell any more.
 async fn becomes(able: &mut watch::Receiver<bool>, wanted: bool) {
     if able.wait_for(|able| *able == wanted).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -8,6 +8,8 @@
 mod device;
 mod elect;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hook;
 mod lease;
 mod schedule;

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_device_that_cannot_be_used_is_told_with_what_to_do() {
         let host = Host {
-            links: crate::announce::links().ok(),
+            links: announce::links().ok(),
             capabilities: Some(!CAP_NET_RAW),
             ..Host::default()
         };
