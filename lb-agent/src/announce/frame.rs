@@ -64,6 +64,14 @@ pub(super) fn arp_question(frame: &[u8]) -> Option<ArpQuestion> {
     (asks && !announces && is_of_one(question.mac)).then_some(question)
 }
 
+/// Who says in a frame that it has which address, if it is an announcement by ARP.
+pub(super) fn arp_claim(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
+    let frame: &[u8; ARP_BYTES] = frame.first_chunk()?;
+    let (sender, target) = (at::<4>(frame, 28)?, at::<4>(frame, 38)?);
+    let claims = frame[12..14] == TYPE_ARP && frame[14..20] == ARP_KIND && sender == target;
+    claims.then_some((Ipv4Addr::from(sender), at(frame, 22)?))
+}
+
 /// Tells who asks that `mac` has the address.
 pub(super) fn arp_answer(question: &ArpQuestion, mac: Mac) -> [u8; ARP_BYTES] {
     let to = (question.mac, question.sender);

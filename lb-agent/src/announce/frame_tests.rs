@@ -68,6 +68,8 @@ fn an_announcement_by_arp_is_a_request_of_the_address_for_itself() {
     let announcement = arp_announcement(VIP, MAC);
     assert_eq!(announcement, expect);
     assert_eq!(arp_question(&announcement), None, "it asks for nothing");
+    assert_eq!(arp_claim(&announcement), Some((VIP, MAC)));
+    assert_eq!(arp_claim(&question()), None);
 }
 
 #[test]
@@ -211,6 +213,7 @@ proptest! {
     #[test]
     fn nothing_that_others_send_is_too_much(frame in prop::collection::vec(any::<u8>(), 0..120)) {
         let _ = arp_question(&frame);
+        let _ = arp_claim(&frame);
         let _ = ndp_question(&frame);
     }
 

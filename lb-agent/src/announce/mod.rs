@@ -159,6 +159,8 @@ pub struct Metrics {
     pub ndp_announcements: AtomicU64,
     /// Frames that the kernel did not take.
     pub unsent: AtomicU64,
+    /// Announcements of others for what this host answers for.
+    pub conflicts: AtomicU64,
     /// Runs of the operator's program that succeeded.
     pub hooks: AtomicU64,
     /// Runs of it that failed.

@@ -26,11 +26,13 @@ use tracing::{info, warn};
 use super::{
     Announcing, Error, Metrics, Status, Vips, at,
     device::{self, BUFFER, Device, Devices, Ear, Link, trouble},
-    frame,
+    frame::{self, Mac},
     schedule::Schedule,
 };
 use crate::vip::Pools;
 
+/// Between two lines of the log about others that announce our VIPs.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks at the devices.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -51,9 +53,29 @@ struct Shared {
     announcing: watch::Receiver<Announcing>,
     vips: watch::Receiver<Vips>,
     metrics: Arc<Metrics>,
+    /// When it was logged last that somebody else announces our VIPs.
+    warned: Mutex<Option<Instant>>,
 }
 
 impl Shared {
+    /// Takes in that somebody at `mac` says that it has an address.
+    fn claimed(&self, device: &str, address: Ipv4Addr, mac: Mac) {
+        if !self.answers_for(address.into()) {
+            return;
+        }
+        self.metrics.conflicts.fetch_add(1, Ordering::Relaxed);
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            let [a, b, c, d, e, f] = mac;
+            warn!(
+                device, vip = %address, by = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
+                "another host announces a VIP that this host answers for: see that one host alone has \
+                 owner = \"always\", and all others of this network the same key, in [announce]"
+            );
+        }
+    }
+
     fn holds(&self) -> bool {
         self.announcing.borrow().holds(Instant::now())
     }
@@ -96,6 +118,7 @@ impl Voice {
             announcing,
             vips,
             metrics,
+            warned: Mutex::default(),
         });
         let mut answering = JoinSet::new();
         let mut speakers = Vec::new();
@@ -323,6 +346,11 @@ async fn answer(speaker: Arc<Speaker>, family: Family, ear: AsyncFd<Ear>, shared
         };
         match family {
             Family::V4 => {
+                if let Some((address, other)) = frame::arp_claim(frame)
+                    && other != mac
+                {
+                    shared.claimed(&speaker.device.name, address, other);
+                }
                 let asked = frame::arp_question(frame);
                 if let Some(asked) = asked.filter(|it| shared.answers_for(it.target.into())) {
                     let answer = frame::arp_answer(&asked, mac);

@@ -1,6 +1,6 @@
 //! Devices that come, go and lose their link.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use lb_testkit::eventually;
 
@@ -71,4 +71,76 @@ fn a_host_that_always_answers_needs_no_consul_and_waits_for_its_device() {
     });
     answers.unwrap();
     host.terminate();
+}
+
+#[test]
+fn hundreds_of_vips_are_announced_and_their_questions_reach_the_host() {
+    let segment = Segment::new();
+    let mut host = Host::bare(4);
+    host.configure("[announce]\ndevices = [\"eth0\"]\nowner = \"always\"\n");
+    let names: Vec<_> = (0..300).map(|number| format!("s{number}")).collect();
+    host.publish(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    segment.plug(&host);
+    host.start();
+    host.await_line("ok", |it| it == "this host answers for 600 addresses");
+    // In each round, all in bursts.
+    for protocol in ["arp", "ndp"] {
+        let count =
+            format!("lb_announce_frames_total{{protocol=\"{protocol}\",kind=\"announcement\"}}");
+        let sent = eventually(LIMIT, || match host.metric(&count) {
+            Some(900.0) => Ok(()),
+            told => Err(format!("{protocol}: {told:?}")),
+        });
+        sent.unwrap();
+    }
+    assert_eq!(host.metric("lb_announce_unsent_total"), Some(0.0));
+    // Cards and switches pass on what is for groups that somebody takes part in.
+    let groups = || {
+        let told = host
+            .netns
+            .enter(|| fs::read_to_string("/proc/thread-self/net/igmp6"));
+        let told = told.unwrap().unwrap();
+        let of_device = told.lines().filter(|it| it.contains("eth0"));
+        of_device
+            .filter(|it| it.contains("ff0200000000000000000001ff"))
+            .count()
+    };
+    assert!(groups() >= 300, "{}", groups());
+    let wire = segment.wire();
+    let (first, mac) = (host.vip("s0"), host.mac());
+    assert_eq!(wire.who_has6(twin(first), SOON), [mac].into());
+    host.publish(&["s0"]);
+    let left = eventually(LIMIT, || match groups() {
+        left @ ..10 => Ok(left),
+        many => Err(format!("{many} are left")),
+    });
+    left.unwrap();
+    assert_eq!(wire.who_has6(twin(first), SOON), [mac].into());
+    host.terminate();
+}
+
+#[test]
+fn two_hosts_that_always_answer_are_told_of_each_other() {
+    let segment = Segment::new();
+    let mut hosts = [5, 6].map(Host::bare);
+    for host in &mut hosts {
+        segment.plug(host);
+        host.configure("[announce]\ndevices = [\"eth0\"]\nowner = \"always\"\n");
+        host.start();
+        host.await_line("ok", |it| {
+            it.starts_with("this host answers for 2 addresses")
+        });
+    }
+    let told = eventually(LIMIT, || {
+        match hosts[0].metric("lb_announce_conflicts_total") {
+            Some(1.0..) => Ok(()),
+            told => Err(format!("{told:?}")),
+        }
+    });
+    told.unwrap();
+    assert!(
+        hosts[0].said().contains("another host announces a VIP"),
+        "{}",
+        hosts[0].said()
+    );
 }

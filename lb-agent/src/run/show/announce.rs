@@ -95,6 +95,11 @@ pub(crate) fn announce_figures(
                 vec![Sample::plain(value(&metrics.unsent))],
             ),
             Figure::counter(
+                "announce_conflicts",
+                "Announcements of other hosts for VIPs that this host answers for.",
+                vec![Sample::plain(value(&metrics.conflicts))],
+            ),
+            Figure::counter(
                 "announce_hooks",
                 "Runs of the operator's program by result.",
                 vec![
