@@ -449,7 +449,8 @@ pub struct Settings {
     pub sample: u32,
     /// New flows for each CPU and second above which none is written down any more; 0 means no limit.
     pub flood: u32,
-    /// 1 while this host answers for the announced VIPs.
+    /// Coarse monotonic second until which this host answers for the announced VIPs; 0 means not at all, `u32::MAX` for
+    /// ever. Programs look at their clock: an agent that was killed, or sleeps, takes nothing back.
     pub announcing: u32,
     /// Seconds after which a UDP flow without packets is over.
     pub udp_seconds: u32,
