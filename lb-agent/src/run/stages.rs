@@ -262,7 +262,8 @@ pub(super) fn spawn(
 
     if config.announce.is_on() {
         let metrics = Arc::new(announce::Metrics::default());
-        let figures = announce_figures(announcing.clone(), metrics.clone());
+        let key = config.announce.key.clone();
+        let figures = announce_figures(announcing.clone(), key, metrics.clone());
         registry.register_collector(Box::new(figures));
         let (status_in, status) = watch::channel(announce::Status::default());
         components.push(announce_line(announcing, status));

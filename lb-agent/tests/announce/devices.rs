@@ -144,3 +144,30 @@ fn two_hosts_that_always_answer_are_told_of_each_other() {
         hosts[0].said()
     );
 }
+
+#[test]
+fn the_kernel_answers_for_no_vip_and_for_the_agents_own_address_unless_it_is_told_not_to() {
+    let segment = Segment::new();
+    let mut host = Host::bare(7);
+    segment.plug(&host);
+    host.configure("");
+    host.start();
+    let (vip, own) = (host.vip("www"), [198, 18, 0, 1].into());
+    let set = |name: &str| {
+        let path = format!("/proc/sys/net/ipv4/conf/eth0/{name}");
+        host.netns.enter(|| fs::write(path, "1")).unwrap().unwrap();
+    };
+    // What makes a kernel answer for others.
+    for name in ["forwarding", "proxy_arp"] {
+        set(name);
+    }
+    let wire = segment.wire();
+    assert_eq!(wire.who_has(own, SOON), [host.mac()].into());
+    assert!(wire.who_has(vip, SOON).is_empty());
+    assert!(wire.who_has6(twin(vip), SOON).is_empty());
+    assert!(wire.who_has6(twin(own), SOON).is_empty());
+    set("arp_ignore");
+    assert!(wire.who_has(own, SOON).is_empty());
+    assert_eq!(host.line(), None, "nothing is said of what is off");
+    host.terminate();
+}

@@ -47,8 +47,9 @@ fn one_host_answers_and_another_one_does_when_it_is_killed() {
     assert_eq!(other.vip("www"), vip);
     let twin = twin(vip);
     await_answers(&segment, &owner, &[&other], LIMIT);
-    assert_eq!(owner.metric("lb_announce_owner"), Some(1.0));
-    assert_eq!(other.metric("lb_announce_owner"), Some(0.0));
+    let is_owner = "lb_announce_owner{key=\"lb-agent/announce\"}";
+    assert_eq!(owner.metric(is_owner), Some(1.0));
+    assert_eq!(other.metric(is_owner), Some(0.0));
     assert!(
         owner.metric("lb_announce_frames_total{protocol=\"arp\",kind=\"answer\"}") >= Some(1.0)
     );

@@ -60,6 +60,7 @@ fn line(announcing: &Announcing, status: &Status) -> Component {
 
 pub(crate) fn announce_figures(
     announcing: watch::Receiver<Announcing>,
+    key: String,
     metrics: Arc<Metrics>,
 ) -> Figures<impl Fn() -> Vec<Figure> + Send + Sync + 'static> {
     Figures::new(move || {
@@ -77,7 +78,10 @@ pub(crate) fn announce_figures(
             Figure::gauge(
                 "announce_owner",
                 "Whether this host answers for the VIPs on its networks.",
-                vec![Sample::plain(f64::from(u8::from(mine)))],
+                vec![Sample::labelled(
+                    [("key", &*key)],
+                    f64::from(u8::from(mine)),
+                )],
             ),
             Figure::counter(
                 "announce_takeovers",
