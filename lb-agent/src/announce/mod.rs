@@ -1,8 +1,8 @@
 //! Announcing VIPs: of all hosts on a network one answers for them, so that clients beyond the agents' hosts reach them.
 //!
-//! Who that is, is elected through a lock of Consul ([`elect`]), or said by the operator. The one that is answers ARP and
-//! neighbour discovery on the chosen devices and tells neighbours when it takes over ([`voice`]), and runs a program
-//! of the operator, for routers ([`hook`]). This stage forwards no packet and gives no device an address. What is shown of
+//! Who that is, is elected through a lock of Consul (`elect`), or said by the operator. The one that is answers ARP and
+//! neighbour discovery on the chosen devices and tells neighbours when it takes over (`voice`), and runs a program
+//! of the operator, for routers (`hook`). This stage forwards no packet and gives no device an address. What is shown of
 //! it is one [`Status`], to which each of the three adds; whoever acts on [`Announcing`] asks [`Announcing::holds`] first.
 
 mod device;

@@ -34,7 +34,7 @@ use crate::vip::Pools;
 /// Between two lines of the log about others that announce our VIPs.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks at the devices.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What answers and announces.
 pub(super) struct Voice {

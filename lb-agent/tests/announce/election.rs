@@ -125,14 +125,18 @@ fn without_consul_nobody_answers_once_the_session_may_be_over() {
     await_answers(&segment, &owner, &[&other], LIMIT);
     let frozen = Instant::now();
     segment.freeze();
+    // Asks until it has been quiet for longer than a session.
+    let mut last = frozen;
+    while last.elapsed() < TTL + Duration::from_secs(1) {
+        if !wire.who_has(vip, Duration::from_millis(100)).is_empty() {
+            last = Instant::now();
+        }
+    }
+    // A renewal may have been asked for just before; the rest is what asking takes.
+    let answered = last.duration_since(frozen);
+    assert!(answered < TTL + Duration::from_secs(1), "{answered:?}");
     let told = owner.await_line("error", |it| it.starts_with("nobody is known to answer"));
     assert!(told.contains("Consul"), "{told}");
-    // Two looks of a command on a busy machine.
-    assert!(
-        frozen.elapsed() < TTL + Duration::from_secs(3),
-        "{:?}",
-        frozen.elapsed()
-    );
     assert!(wire.who_has(vip, SOON).is_empty());
     assert!(wire.who_has6(twin(vip), SOON).is_empty());
     let events = owner.json(&["events"]).to_string();
