@@ -10,20 +10,16 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{lease::Lease, teller::Teller};
-use crate::{
-    discover::consul::{
-        RequestError,
-        backoff::Backoff,
-        lock::{Cursor, Held, Lock},
-    },
-    state_file,
+use super::{kept::Kept, lease::Lease, teller::Teller};
+use crate::discover::consul::{
+    RequestError,
+    backoff::Backoff,
+    lock::{Cursor, Held, Lock},
 };
 
 /// For how long nobody gets the lock of a session that Consul ended: beside the time that it waits anyway, and enough for
@@ -35,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_secs(5);
 /// For giving the lock back.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Version of the lock's value, and of the file.
+/// Version of the lock's value.
 const VERSION: u32 = 1;
 
 /// This host, as the others read it.
@@ -66,21 +62,12 @@ struct Value {
     address: Option<IpAddr>,
 }
 
-/// A session, as it is remembered for the agent that follows after a crash. With another time to live, or for another
-/// lock, it is of no use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
-    session: String,
-    key: String,
-    ttl_ms: u64,
-}
-
 /// This host stands for election.
 #[derive(Debug)]
 pub(super) struct Election {
     lock: Lock,
     key: String,
-    file: PathBuf,
+    kept: Kept,
     ttl: Duration,
     me: Me,
     session: Option<String>,
@@ -108,8 +95,8 @@ impl Election {
     pub(super) fn new(lock: Lock, key: String, file: PathBuf, ttl: Duration, me: Me) -> Self {
         Self {
             lock,
+            kept: Kept::new(file, key.clone(), ttl),
             key,
-            file,
             ttl,
             me,
             session: None,
@@ -125,7 +112,7 @@ impl Election {
         stop: CancellationToken,
         keep: CancellationToken,
     ) {
-        self.session = self.remembered().await;
+        self.session = self.kept.load().await;
         let mut backoff = Backoff::up_to(BACKOFF);
         loop {
             tokio::select! {
@@ -179,7 +166,7 @@ impl Election {
             None => match self.lock.open(self.ttl, DELAY, patience).await {
                 Ok(session) => {
                     self.session = Some(session.clone());
-                    self.remember(Some(&session)).await;
+                    self.kept.save(&session).await;
                     session
                 }
                 Err(error) => return End::Failed(error),
@@ -285,46 +272,7 @@ impl Election {
         if let Ok(Err(error)) = timeout(FAREWELL, farewell).await {
             warn!(error = %error.explain(), "the lock of the announcing host is not given back");
         }
-        self.remember(None).await;
-    }
-
-    /// The session of an agent of this host that did not end as it should.
-    async fn remembered(&self) -> Option<String> {
-        let file = self.file.clone();
-        let loaded = spawn_blocking(move || state_file::load::<Kept>(&file, VERSION)).await;
-        let kept = match loaded.ok()? {
-            Ok(kept) => kept?,
-            Err(error) => {
-                warn!(%error, "the session of the last agent is not known");
-                return None;
-            }
-        };
-        let is_same = kept.key == self.key && u128::from(kept.ttl_ms) == self.ttl.as_millis();
-        is_same.then_some(kept.session)
-    }
-
-    async fn remember(&self, session: Option<&str>) {
-        let file = self.file.clone();
-        let kept = session.map(|session| Kept {
-            session: session.to_owned(),
-            key: self.key.clone(),
-            ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
-        });
-        let saved = spawn_blocking(move || match kept {
-            Some(kept) => state_file::save(&file, VERSION, &kept).map_err(|it| it.to_string()),
-            None => match std::fs::remove_file(&file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(format!("cannot remove {}: {error}", file.display()))
-                }
-                _ => Ok(()),
-            },
-        });
-        if let Ok(Err(error)) = saved.await {
-            warn!(
-                error,
-                "after a crash this host will wait until Consul ends its old session"
-            );
-        }
+        self.kept.remove().await;
     }
 }
 

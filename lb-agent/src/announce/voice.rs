@@ -4,8 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
@@ -27,6 +25,7 @@ use super::{
     Announcing, Error, Metrics, Status, Vips, at,
     device::{self, BUFFER, Device, Devices, Ear, Link, trouble},
     frame::{self, Mac},
+    groups::Groups,
     schedule::Schedule,
 };
 use crate::vip::Pools;
@@ -384,49 +383,4 @@ fn say(ear: &Ear, frame: &[u8], count: &AtomicU64, metrics: &Metrics) {
         Err(_) => &metrics.unsent,
     };
     count.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Groups of IPv6 that this host takes part in, each on one device. Cards let their frames through, and switches that look
-/// into multicast send them here.
-#[derive(Default)]
-struct Groups {
-    joined: BTreeMap<(u32, Ipv6Addr), Arc<Socket>>,
-    /// The newest, and how often it was used.
-    newest: Option<(Arc<Socket>, usize)>,
-}
-
-/// Groups of one socket: the kernel bounds what one may take (`net.core.optmem_max`).
-const PER_SOCKET: usize = 64;
-
-impl Groups {
-    fn follow(&mut self, wanted: BTreeSet<(u32, Ipv6Addr)>) -> io::Result<()> {
-        self.joined.retain(|place, socket| {
-            let keep = wanted.contains(place);
-            if !keep {
-                // Of a device that is gone there is nothing to leave.
-                let _ = socket.leave_multicast_v6(&place.1, place.0);
-            }
-            keep
-        });
-        for place in wanted {
-            if !self.joined.contains_key(&place) {
-                let socket = self.socket()?;
-                socket.join_multicast_v6(&place.1, place.0)?;
-                self.joined.insert(place, socket);
-            }
-        }
-        Ok(())
-    }
-
-    fn socket(&mut self) -> io::Result<Arc<Socket>> {
-        if let Some((socket, used)) = &mut self.newest
-            && *used < PER_SOCKET
-        {
-            *used += 1;
-            return Ok(socket.clone());
-        }
-        let socket = Arc::new(Socket::new(Domain::IPV6, Type::DGRAM, None)?);
-        self.newest = Some((socket.clone(), 1));
-        Ok(socket)
-    }
 }

@@ -1,0 +1,129 @@
+//! What others read of the stage: who answers for the VIPs, and what is shown of it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, SystemTime},
+};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
+
+use crate::catalog::Problem;
+
+/// Who answers for the VIPs at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcing {
+    /// The host that does; `None` if nobody does, or that is not known.
+    pub owner: Option<String>,
+    /// Whether that is this one.
+    pub mine: bool,
+    /// Since when it is so.
+    pub since: Option<SystemTime>,
+    /// Until when this host may answer unless it hears more; `None` has no end.
+    pub until: Option<Instant>,
+}
+
+impl Announcing {
+    /// Whether this host may answer at `now`. Who was kept from running may still read an old value.
+    pub fn holds(&self, now: Instant) -> bool {
+        self.mine && self.until.is_none_or(|until| now < until)
+    }
+
+    /// The same for programs in the kernel (`lb_common::packet::Settings::announcing`): the second of the monotonic clock
+    /// from which on they may not answer any more.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the time.
+    pub fn until_second(&self) -> io::Result<u32> {
+        if !self.mine {
+            return Ok(0);
+        }
+        let Some(until) = self.until else {
+            return Ok(u32::MAX);
+        };
+        // Of one moment on both clocks, which are one, the earlier is read first.
+        let clock = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        let left = until.saturating_duration_since(Instant::now());
+        let second = (Duration::from(clock) + left).as_secs();
+        Ok(u32::try_from(second).unwrap_or(u32::MAX - 1))
+    }
+}
+
+/// What the stage shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// What is wrong with each device; `None` if nothing is.
+    pub devices: BTreeMap<String, Option<String>>,
+    /// Addresses of both families that are announced by whoever is the owner.
+    pub addresses: usize,
+    /// Why questions over IPv6 may not come here.
+    pub groups: Option<String>,
+    /// Why the election does not go on.
+    pub election: Option<String>,
+    /// Why the program of the operator failed.
+    pub hook: Option<String>,
+}
+
+impl Status {
+    /// What is wrong, for people.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let devices = self.devices.iter().filter_map(|(device, trouble)| {
+            let trouble = trouble.as_ref()?;
+            Some(Problem::new(format!("announce on {device}"), trouble))
+        });
+        let rest = [
+            ("announce", &self.election),
+            ("announce IPv6", &self.groups),
+            ("announce hook", &self.hook),
+        ];
+        let rest = rest
+            .into_iter()
+            .filter_map(|(subject, trouble)| Some(Problem::new(subject, trouble.as_ref()?)));
+        devices.chain(rest).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn monotonic() -> u64 {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        Duration::from(now).as_secs()
+    }
+
+    #[test]
+    fn nobody_holds_what_is_not_theirs_or_is_over() {
+        let now = Instant::now();
+        let of = |mine, until| Announcing {
+            mine,
+            until,
+            ..Announcing::default()
+        };
+        let later = Some(now + Duration::from_secs(1));
+        assert!(of(true, None).holds(now));
+        assert!(of(true, later).holds(now));
+        assert!(!of(true, Some(now)).holds(now));
+        assert!(!of(false, later).holds(now));
+    }
+
+    #[test]
+    fn the_kernel_is_told_a_second_that_comes_no_later_than_the_end() {
+        let of = |mine, until| {
+            let announcing = Announcing {
+                mine,
+                until,
+                ..Announcing::default()
+            };
+            u64::from(announcing.until_second().unwrap())
+        };
+        assert_eq!(of(false, None), 0);
+        assert_eq!(of(true, None), u64::from(u32::MAX));
+        let before = monotonic();
+        let told = of(true, Some(Instant::now() + Duration::from_secs(10)));
+        assert!((before + 9..=monotonic() + 10).contains(&told), "{told}");
+        let over = of(true, Some(Instant::now()));
+        assert!(over <= monotonic(), "{over}");
+    }
+}
