@@ -1,7 +1,7 @@
 //! The choice of a backend from the slots of a service.
 
 use core::{
-    hint::cold_path,
+    hint::{black_box, cold_path},
     num::{NonZeroU32, NonZeroU64},
 };
 
@@ -91,6 +91,8 @@ pub fn unsuspected_after(
     let steps = if count > SLOTS / 2 { SLOTS } else { count };
     // Bounded by a constant for the verifier.
     for step in 1..SLOTS {
+        // Not to be seen through: see `slots_name` in the program.
+        let step = black_box(step);
         if step >= steps {
             break;
         }

@@ -1,6 +1,10 @@
 //! From a VIP to a backend.
 
-use core::{hint::cold_path, num::NonZeroU32, ptr};
+use core::{
+    hint::{black_box, cold_path},
+    num::NonZeroU32,
+    ptr,
+};
 
 use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie};
 use lb_common::{
@@ -340,6 +344,10 @@ extern "C" fn slots_name(table: u32, half: u32, count: u32, backend: u32) -> u32
         return 0;
     };
     for slot in 0..SLOTS {
+        // Seen through, both ends of the loop become one, at `slot == min(count, SLOTS)`. The verifier of
+        // Linux 6.1 does not know that a number beyond the range of another cannot be equal to it, and walks on until it
+        // gives up.
+        let slot = black_box(slot);
         if slot >= count {
             break;
         }
