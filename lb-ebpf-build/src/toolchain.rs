@@ -25,6 +25,13 @@ pub struct Toolchain {
     pub version: String,
 }
 
+impl Toolchain {
+    /// The compiler's version, and that of its LLVM.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
 impl fmt::Display for Toolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

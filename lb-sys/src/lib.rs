@@ -5,5 +5,6 @@ pub mod bpf;
 pub mod handover;
 pub mod inherit;
 pub mod memory;
+pub mod module;
 pub mod netns;
 pub mod process;

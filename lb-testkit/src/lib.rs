@@ -5,13 +5,15 @@
 //! ends and removes it even when its owner was killed. What the demo, the benches and the kernel tests make of
 //! these is theirs.
 //!
-//! [`Browser`] is a real one that a test leads. [`fuzz`] and [`markdown`] are other things: what fuzzing has found runs again in the tests of several crates, and
-//! documents are read by those that show that they are true.
+//! [`Browser`] is a real one that a test leads. [`guest`], [`fuzz`] and [`markdown`] are other things: what the first process
+//! of a virtual machine tells; what fuzzing has found runs again in the tests of several crates; and documents are read by
+//! those that show that they are true.
 
 pub mod browser;
 mod cgroup;
 mod docker;
 pub mod fuzz;
+pub mod guest;
 pub mod markdown;
 mod netns;
 mod process;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -158,21 +159,35 @@ pub fn anchors(text: &str) -> BTreeSet<String> {
 /// # Errors
 /// When the document or its marks are not there, or it cannot be written.
 pub fn has_what_is_made(document: &str, source: &str, made: &str) -> io::Result<bool> {
-    let path = workspace().join(document);
-    let text = fs::read_to_string(&path)?;
-    let begin = format!("<!-- made from {source} by `cargo xtask docs`: -->\n");
-    let parts = text.split_once(&begin).and_then(|(before, rest)| {
-        let (now, after) = rest.split_once(END)?;
-        Some((before, now, after))
-    });
-    let (before, now, after) =
-        parts.ok_or_else(|| io::Error::other(format!("{document} has no marks for {source}")))?;
-    let made = format!("\n{made}\n");
     if std::env::var_os("LB_WRITE_DOCS").is_some() {
-        fs::write(&path, [before, &begin, &made, END, after].concat())?;
+        write_what_is_made(document, source, made)?;
         return Ok(true);
     }
-    Ok(now == made)
+    let (text, now) = what_is_made(document, source)?;
+    Ok(text[now] == format!("\n{made}\n"))
+}
+
+/// Makes a document have `made` there.
+///
+/// # Errors
+/// As [`has_what_is_made`].
+pub fn write_what_is_made(document: &str, source: &str, made: &str) -> io::Result<()> {
+    let (mut text, now) = what_is_made(document, source)?;
+    text.replace_range(now, &format!("\n{made}\n"));
+    fs::write(workspace().join(document), text)
+}
+
+/// A document, and where in it what is made from `source` stands.
+fn what_is_made(document: &str, source: &str) -> io::Result<(String, Range<usize>)> {
+    let text = fs::read_to_string(workspace().join(document))?;
+    let begin = format!("<!-- made from {source} by `cargo xtask docs`: -->\n");
+    let range = text.find(&begin).and_then(|at| {
+        let start = at + begin.len();
+        Some(start..start + text[start..].find(END)?)
+    });
+    let range =
+        range.ok_or_else(|| io::Error::other(format!("{document} has no marks for {source}")))?;
+    Ok((text, range))
 }
 
 const END: &str = "<!-- end of what is made -->\n";

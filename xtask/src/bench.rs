@@ -103,7 +103,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         arguments.push("--quick".into());
     }
     // The very program that users run.
-    let agent = image::static_programs(image::Build::Small)?.join("lb-agent");
+    let agent = image::static_programs(image::Build::Small, &[])?.join("lb-agent");
     say("building the bench");
     let release = ["--release", "--quiet", "--locked", "--package", "lb-bench"];
     run(cargo().arg("build").args(release))?;

@@ -6,13 +6,13 @@
 use anyhow::Result;
 
 use crate::{
-    demo, deploy, packages, setup,
+    demo, deploy, kernels, packages, setup,
     shell::{cargo, run, say},
     tools, workspace,
 };
 
 /// Arguments that name each group, linted, documented and tested by itself.
-const GROUPS: [&[&str]; 11] = [
+const GROUPS: [&[&str]; 12] = [
     &["--package", "lb-common"],
     &["--package", "lb-common", "--features", "user"],
     &["--package", "lb-ebpf", "--lib"],
@@ -20,6 +20,7 @@ const GROUPS: [&[&str]; 11] = [
     &["--package", "lb-ebpf-build"],
     &["--package", "lb-testkit"],
     &["--package", "lb-bench"],
+    &["--package", "lb-guest"],
     &["--package", "hello"],
     &["--package", "lb-front"],
     &["--package", "lb-agent"],
@@ -75,7 +76,8 @@ pub(crate) fn test() -> Result<()> {
             debug_build: true,
         })?;
     }
-    Ok(())
+    say("the oldest kernel");
+    kernels::oldest()
 }
 
 /// Everything that must be green before a change lands.

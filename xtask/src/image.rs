@@ -101,7 +101,7 @@ impl Build {
 /// # Errors
 /// When a program cannot be built or found.
 pub(crate) fn build(how: Build, consul: bool) -> Result<Vec<Image>> {
-    let programs = static_programs(how)?;
+    let programs = static_programs(how, &[])?;
     let mut images = vec![agent(&programs)?, hello(&programs)?];
     if consul {
         images.push(consul::image(&packages::consul(&tools())?)?);
@@ -115,11 +115,12 @@ pub(crate) const AGENT: &str = "lb-agent:latest";
 /// The name that they give the application's.
 pub(crate) const HELLO: &str = "lb-hello:latest";
 
-/// Builds the programs without a library to load, and answers the folder that they are in.
+/// Builds the programs of the images and `more` without a library to load, and answers the folder that they are in.
+/// They are built together, so that their dependencies are built once, with the same features.
 ///
 /// # Errors
 /// When they cannot be built.
-pub(crate) fn static_programs(how: Build) -> Result<PathBuf> {
+pub(crate) fn static_programs(how: Build, more: &[&str]) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     say("building the static programs (nothing to do when they are current)");
     // The flags are for the target alone: build scripts and macros run here, with libraries.
@@ -132,6 +133,7 @@ pub(crate) fn static_programs(how: Build) -> Result<PathBuf> {
             .args(["build", "--locked", "--target", &target])
             .args(how.arguments())
             .args(["--package", "lb-agent", "--package", "hello"])
+            .args(more.iter().flat_map(|it| ["--package", it]))
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env(flags, "-C target-feature=+crt-static"),

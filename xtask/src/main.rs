@@ -6,6 +6,7 @@ mod demo;
 mod deploy;
 mod fuzz;
 mod image;
+mod kernels;
 mod packages;
 mod setup;
 mod shell;
@@ -36,6 +37,8 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Build the container images of the agent and of the demo's application, from nothing but this source.
     Image(image::Args),
+    /// Try what the agent is made of on the kernels of Debian's releases, in virtual machines.
+    Kernels(kernels::Args),
     /// Find or install everything that building and testing need.
     Setup,
     /// Build the kernel programs.
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => check::ci(),
         Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Image(args) => image::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Setup => setup::everything(),
         Command::BuildEbpf => {
             setup::programs()?;
@@ -66,19 +70,16 @@ fn main() -> anyhow::Result<()> {
         Command::Docs => {
             setup::programs()?;
             // The tests that compare them write them, too.
-            let mut write = shell::cargo();
-            write
-                .args([
-                    "test",
-                    "--quiet",
-                    "--locked",
-                    "--package",
-                    "lb-agent",
-                    "--lib",
-                ])
-                .args(["--", "the_documented_"])
-                .env("LB_WRITE_DOCS", "1");
-            shell::run(&mut write)
+            for tests in [&["lb-agent", "--lib"], &["xtask", "--bins"]] {
+                let mut write = shell::cargo();
+                write
+                    .args(["test", "--quiet", "--locked", "--package"])
+                    .args(tests)
+                    .args(["--", "the_documented_"])
+                    .env("LB_WRITE_DOCS", "1");
+                shell::run(&mut write)?;
+            }
+            Ok(())
         }
         Command::Bench(bench) => bench::bench(&bench),
     }
@@ -122,6 +123,7 @@ mod tests {
                 let typed = typed.split_whitespace().map(|word| match word {
                     "TARGET" => "options",
                     "N" => "1",
+                    "SUITE" => "bookworm",
                     word => word.split('|').next().unwrap_or(word),
                 });
                 let cli = Cli::try_parse_from(["cargo xtask"].into_iter().chain(typed));

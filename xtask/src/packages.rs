@@ -21,6 +21,10 @@ pub(crate) enum Suite {
     Bookworm,
     /// Debian 13: the first one that ships Compose of today's format, and a VictoriaMetrics that takes OTLP.
     Trixie,
+    /// What Debian 13 gets of later releases: the newest kernel.
+    TrixieBackports,
+    /// Debian 14 as it comes into being.
+    Forky,
 }
 
 impl fmt::Display for Suite {
@@ -29,6 +33,8 @@ impl fmt::Display for Suite {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::TrixieBackports => "trixie-backports",
+            Self::Forky => "forky",
         })
     }
 }
@@ -163,6 +169,77 @@ pub(crate) fn victoria_metrics(tools: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// The folder that stands for `/` in the packages of QEMU, which boots other kernels.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn qemu(tools: &Path) -> Result<PathBuf> {
+    let root = ensure_all(tools, Suite::Bookworm, "qemu", |_| {
+        Ok(QEMU.map(str::to_owned).to_vec())
+    })?;
+    let binary = root.join("usr/bin/qemu-system-x86_64");
+    ensure!(
+        binary.is_file(),
+        "the package qemu-system-x86 holds no {}; remove its folder and run the command again",
+        binary.display()
+    );
+    Ok(root)
+}
+
+/// The folder that stands for `/` in the packages of a suite's kernel for clouds, with its modules. It stays the one that
+/// the suite had when it was fetched.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn kernel(tools: &Path, suite: Suite) -> Result<PathBuf> {
+    ensure_all(tools, suite, "kernel", |config| {
+        // The first is an empty package that names the newest kernel; later releases split that once more.
+        let mut names = vec!["linux-image-cloud-amd64".to_owned()];
+        let mut at = 0;
+        while let Some(name) = names.get(at) {
+            let more: Vec<_> = dependencies(config, name)?
+                .into_iter()
+                .filter(|it| KERNEL.iter().any(|kind| it.starts_with(kind)) && !names.contains(it))
+                .collect();
+            names.extend(more);
+            at += 1;
+        }
+        Ok(names)
+    })
+}
+
+/// How the names of the packages begin that hold parts of a kernel.
+const KERNEL: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+
+/// QEMU, its firmware, and the libraries that not every Debian has.
+const QEMU: [&str; 25] = [
+    "qemu-system-x86",
+    "qemu-system-common",
+    "qemu-system-data",
+    "seabios",
+    "libaio1",
+    "libcapstone4",
+    "libdaxctl1",
+    "libfdt1",
+    "libfuse3-3",
+    "libglib2.0-0",
+    "libibverbs1",
+    "libjpeg62-turbo",
+    "libndctl6",
+    "libnl-3-200",
+    "libnl-route-3-200",
+    "libnuma1",
+    "libpixman-1-0",
+    "libpmem1",
+    "libpng16-16",
+    "librdmacm1",
+    "libsasl2-2",
+    "libslirp0",
+    "liburing2",
+    "libvdeplug2",
+    "libkmod2",
+];
+
 /// What each package of `dig` is needed for. The other libraries are those of curl as well.
 const DIG: [(&str, &str); 11] = [
     ("bind9-dnsutils", "usr/bin/dig"),
@@ -215,8 +292,18 @@ const DOCKER: [(&str, &str); 9] = [
 /// # Errors
 /// When no package source of the machine serves the suite, or a download, check or unpacking fails.
 pub(crate) fn ensure(tools: &Path, suite: Suite, package: &str) -> Result<PathBuf> {
+    ensure_all(tools, suite, package, |_| Ok(vec![package.to_owned()]))
+}
+
+/// The same for several packages, which share a folder of this name. Apt's configuration tells `choose` which ones.
+fn ensure_all(
+    tools: &Path,
+    suite: Suite,
+    name: &str,
+    choose: impl Fn(&Path) -> Result<Vec<String>>,
+) -> Result<PathBuf> {
     let tools = std::path::absolute(tools)?;
-    let root = tools.join(format!("debian-{suite}")).join(package);
+    let root = tools.join(format!("debian-{suite}")).join(name);
     if root.is_dir() {
         return Ok(root);
     }
@@ -234,16 +321,16 @@ pub(crate) fn ensure(tools: &Path, suite: Suite, package: &str) -> Result<PathBu
     // Third-party sources never hold another Debian release; asking Debian's own first avoids the detour.
     archives.sort_by_key(|archive| !archive.keyring.contains("debian-archive"));
     for archive in &archives {
-        match fetch(&apt, archive, suite, package) {
-            Ok(deb) => {
-                unpack(&deb, &root)?;
+        match fetch(&apt, archive, suite, name, &choose) {
+            Ok(debs) => {
+                unpack(&debs, &root)?;
                 return Ok(root);
             }
             Err(refusal) => refusals.push(format!("{refusal:#}")),
         }
     }
     bail!(
-        "cannot fetch the package {package} of Debian {suite}: {}. It is taken from the mirror that \
+        "cannot fetch the package {name} of Debian {suite}: {}. It is taken from the mirror that \
          /etc/apt/sources.list or /etc/apt/sources.list.d names for this machine's own Debian; see that \
          the mirror can be reached and serves {suite}",
         if refusals.is_empty() {
@@ -380,8 +467,14 @@ fn archive<'a>(
     })
 }
 
-/// Downloads `package` into apt's private folder and returns the file.
-fn fetch(apt: &Path, archive: &Archive, suite: Suite, package: &str) -> Result<PathBuf> {
+/// Downloads the packages that `choose` names into apt's private folder and returns the files.
+fn fetch(
+    apt: &Path,
+    archive: &Archive,
+    suite: Suite,
+    name: &str,
+    choose: impl Fn(&Path) -> Result<Vec<String>>,
+) -> Result<Vec<PathBuf>> {
     for folder in ["lists/partial", "cache/archives/partial", "debs"] {
         fs::create_dir_all(apt.join(folder))?;
     }
@@ -397,16 +490,42 @@ fn fetch(apt: &Path, archive: &Archive, suite: Suite, package: &str) -> Result<P
     )?;
     fs::write(&config, apt_conf(apt))?;
 
-    println!("fetching {package}: the package list of Debian {suite}");
-    apt_get(&config, &debs, &["update", "--error-on=any"])?;
-    println!("fetching {package}: the package");
-    for old in debs_of(&debs, package)? {
-        fs::remove_file(old)?;
+    println!("fetching {name}: the package list of Debian {suite}");
+    run_apt("apt-get", &config, &debs, &["update", "--error-on=any"])?;
+    let packages = choose(&config)?;
+    println!(
+        "fetching {name}: the package{}",
+        if packages.len() == 1 { "" } else { "s" }
+    );
+    let mut files = Vec::new();
+    for package in packages {
+        for old in debs_of(&debs, &package)? {
+            fs::remove_file(old)?;
+        }
+        run_apt("apt-get", &config, &debs, &["download", &package])?;
+        let file = debs_of(&debs, &package)?.pop();
+        files.push(
+            file.with_context(|| format!("apt-get left no {package}_*.deb in {}", debs.display()))?,
+        );
     }
-    apt_get(&config, &debs, &["download", package])?;
-    debs_of(&debs, package)?
-        .pop()
-        .with_context(|| format!("apt-get left no {package}_*.deb in {}", debs.display()))
+    Ok(files)
+}
+
+/// The names of the packages that a package depends on, without their alternatives.
+fn dependencies(config: &Path, package: &str) -> Result<Vec<String>> {
+    let folder = config.parent().context("a file lies in a folder")?;
+    let shown = run_apt(
+        "apt-cache",
+        config,
+        folder,
+        &["show", "--no-all-versions", package],
+    )?;
+    let line = shown.lines().find_map(|it| it.strip_prefix("Depends: "));
+    let names = line.into_iter().flat_map(|it| it.split(", "));
+    Ok(names
+        .filter_map(|it| it.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Read after the machine's own settings, so that its proxy stays and everything named here changes.
@@ -432,8 +551,9 @@ APT::Sandbox::User "";
     )
 }
 
-fn apt_get(config: &Path, folder: &Path, arguments: &[&str]) -> Result<()> {
-    let output = Command::new("apt-get")
+/// What a program of apt prints.
+fn run_apt(program: &str, config: &Path, folder: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
         .arg("--config-file")
         .arg(config)
         .arg("--quiet")
@@ -441,10 +561,10 @@ fn apt_get(config: &Path, folder: &Path, arguments: &[&str]) -> Result<()> {
         .current_dir(folder)
         .env("LC_ALL", "C")
         .output()
-        .context("cannot run apt-get, which Debian and its relatives have")?;
+        .with_context(|| format!("cannot run {program}, which Debian and its relatives have"))?;
     ensure!(
         output.status.success(),
-        "apt-get {} failed: {}",
+        "{program} {} failed: {}",
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr)
             .lines()
@@ -452,7 +572,7 @@ fn apt_get(config: &Path, folder: &Path, arguments: &[&str]) -> Result<()> {
             .collect::<Vec<_>>()
             .join(" ")
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn debs_of(folder: &Path, package: &str) -> Result<Vec<PathBuf>> {
@@ -468,7 +588,7 @@ fn debs_of(folder: &Path, package: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Unpacks beside `root` and renames: `root` exists whole or not at all.
-fn unpack(deb: &Path, root: &Path) -> Result<()> {
+fn unpack(debs: &[PathBuf], root: &Path) -> Result<()> {
     let parent = root.parent().context("a package folder has a parent")?;
     let name = root.file_name().context("a package folder has a name")?;
     let half = parent.join(format!(".{}.unpacking", name.to_string_lossy()));
@@ -476,14 +596,18 @@ fn unpack(deb: &Path, root: &Path) -> Result<()> {
         fs::remove_dir_all(&half)?;
     }
     fs::create_dir_all(&half)?;
-    let status = Command::new("dpkg-deb")
-        .arg("--extract")
-        .args([deb, &half])
-        .status()
-        .context("cannot run dpkg-deb")?;
-    ensure!(status.success(), "dpkg-deb cannot unpack {}", deb.display());
+    for deb in debs {
+        let status = Command::new("dpkg-deb")
+            .arg("--extract")
+            .args([deb, &half])
+            .status()
+            .context("cannot run dpkg-deb")?;
+        ensure!(status.success(), "dpkg-deb cannot unpack {}", deb.display());
+    }
     fs::rename(&half, root).with_context(|| format!("cannot create {}", root.display()))?;
-    fs::remove_file(deb)?;
+    for deb in debs {
+        fs::remove_file(deb)?;
+    }
     println!("unpacked {}", root.display());
     Ok(())
 }

@@ -65,6 +65,7 @@ pub(crate) fn everything() -> Result<()> {
     crate::packages::bird(&tools())?;
     crate::packages::prometheus(&tools())?;
     crate::packages::victoria_metrics(&tools())?;
+    crate::kernels::fetch()?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
 }
