@@ -1,13 +1,14 @@
 //! What the kernel programs and the agent must agree on: map keys and values, and their constants.
 //!
 //! The kernel compares keys byte by byte and its maps outlive the agent, so these types hold integers
-//! only, with explicit padding, a byte order in the type, and asserted sizes. The only logic here is which slot is a client's.
+//! only, with explicit padding, a byte order in the type, and asserted sizes. The only logic here is which slot is a client's or a flow's.
 //! A changed layout bumps [`MAP_VERSION`], which is part of the pin path; [`Record`] and [`Active`] are
 //! shared by every version and carry [`RECORD_VERSION`] instead.
 #![no_std]
 
 mod bytes;
 mod flow;
+mod flow_hash;
 pub mod packet;
 mod service;
 mod slot;
@@ -17,6 +18,7 @@ mod user;
 
 pub use bytes::{Be16, Be32};
 pub use flow::{Active, BackendId, Event, EventKind, Form, RECORD_VERSION, Record};
+pub use flow_hash::{FlowHash, flow_hash4, flow_hash6};
 pub use service::{
     Affinity, AffinityKey, Backend, Balance, Client, Cursor, FAMILY_ANY, FAMILY_V6, FIRST_OWN_VIEW,
     HOST_VIEW, Half, INTERNAL_VIEW, OUTSIDE_VIEW, Peer, PeerKey, SLOTS, Service, ServiceKey,

@@ -1,4 +1,4 @@
-//! The pure part of the kernel programs: what is a VIP, and which backend a flow is given.
+//! The pure part of the kernel programs: what is a VIP, which backend a flow is given, and what becomes of a packet.
 //!
 //! Nothing here names an aya type or touches memory that the kernel shares; [`Slots`] is what the
 //! programs supply from their maps, and the tests from a model.
@@ -6,6 +6,7 @@
 
 mod affinity;
 mod latency;
+pub mod packet;
 mod select;
 mod vip;
 

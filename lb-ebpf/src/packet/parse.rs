@@ -1,0 +1,567 @@
+//! Reading the heads of a packet.
+
+use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP, packet::Fate};
+
+use super::bytes::{Bytes, raw16, raw32, raw128};
+
+/// Length of the link's head without a tag.
+pub const ETHERNET: usize = 14;
+/// Length of an IPv4 head without options.
+pub const IPV4_HEAD: usize = 20;
+/// Length of the fixed IPv6 head.
+pub const IPV6_HEAD: usize = 40;
+
+/// EtherType of IPv4, as it lies in a frame.
+pub const IPV4: u16 = 0x0800_u16.to_be();
+/// EtherType of IPv6, as it lies in a frame.
+pub const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN: u16 = 0x8100_u16.to_be();
+const SERVICE_VLAN: u16 = 0x88a8_u16.to_be();
+
+/// IANA protocol number of ICMP.
+pub const PROTO_ICMP: u8 = 1;
+/// IANA protocol number of IPv4 in a tunnel.
+pub const PROTO_IPV4: u8 = 4;
+/// IANA protocol number of IPv6 in a tunnel.
+pub const PROTO_IPV6: u8 = 41;
+/// IANA protocol number of ICMPv6.
+pub const PROTO_ICMP6: u8 = 58;
+
+const PROTO_HOP_BY_HOP: u8 = 0;
+const PROTO_ROUTING: u8 = 43;
+const PROTO_FRAGMENT: u8 = 44;
+const PROTO_AUTHENTICATION: u8 = 51;
+const PROTO_DESTINATION_OPTIONS: u8 = 60;
+
+/// Most extension headers that are read. RFC 8200, section 4.1, has each but one at most once, and nobody sends so many.
+const EXTENSIONS: usize = 4;
+/// Most bytes of them.
+const EXTENSION_BYTES: usize = 511;
+
+/// Flags of a TCP head.
+pub mod tcp_flag {
+    /// The sender is done.
+    pub const FIN: u8 = 1;
+    /// The flow begins.
+    pub const SYN: u8 = 2;
+    /// The flow is over at once.
+    pub const RST: u8 = 4;
+    /// The acknowledgement is valid.
+    pub const ACK: u8 = 16;
+}
+
+/// What the link's head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// EtherType of what is inside, as it lies in the frame: [`IPV4`], [`IPV6`] or another.
+    pub kind: u16,
+    /// Where that begins.
+    pub network: usize,
+}
+
+/// What the link's head says, behind up to two VLAN tags.
+#[inline(always)]
+pub fn link(bytes: &(impl Bytes + ?Sized)) -> Option<Link> {
+    let head = bytes.window::<ETHERNET>(0)?;
+    let kind = raw16::<12, ETHERNET>(head);
+    if kind != VLAN && kind != SERVICE_VLAN {
+        return Some(Link {
+            kind,
+            network: ETHERNET,
+        });
+    }
+    let tag = bytes.window::<4>(ETHERNET)?;
+    let kind = raw16::<2, 4>(tag);
+    if kind != VLAN {
+        return Some(Link {
+            kind,
+            network: ETHERNET + 4,
+        });
+    }
+    let tag = bytes.window::<4>(ETHERNET + 4)?;
+    Some(Link {
+        kind: raw16::<2, 4>(tag),
+        network: ETHERNET + 8,
+    })
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// The first of several, which has the ports.
+    First,
+    /// Another one.
+    Later,
+}
+
+/// What an IPv4 head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4 {
+    /// Who sent it.
+    pub source: Be32,
+    /// To whom.
+    pub destination: Be32,
+    /// What is inside.
+    pub proto: u8,
+    /// Time to live.
+    pub hops: u8,
+    /// Length of the packet by its head.
+    pub total: u16,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
+    /// Whether nobody may fragment it.
+    pub whole_only: bool,
+    /// Whether there are options.
+    pub options: bool,
+    /// Where what is inside begins.
+    pub transport: usize,
+}
+
+/// What the IPv4 head at `network` says.
+///
+/// # Errors
+/// [`Fate::Malformed`]: it is cut off, or it is none.
+#[inline(always)]
+pub fn ipv4(bytes: &(impl Bytes + ?Sized), network: usize) -> Result<Ipv4, Fate> {
+    let head = bytes.window::<IPV4_HEAD>(network).ok_or(Fate::Malformed)?;
+    let size = usize::from(head[0] & 0x0f) * 4;
+    if head[0] >> 4 != 4 || size < IPV4_HEAD {
+        return Err(Fate::Malformed);
+    }
+    let total = u16::from_be(raw16::<2, IPV4_HEAD>(head));
+    let cut = u16::from_be(raw16::<6, IPV4_HEAD>(head));
+    Ok(Ipv4 {
+        source: Be32::from_raw(raw32::<12, IPV4_HEAD>(head)),
+        destination: Be32::from_raw(raw32::<16, IPV4_HEAD>(head)),
+        proto: head[9],
+        hops: head[8],
+        total,
+        fragment: fragment(cut & 0x1fff != 0, cut & 0x2000 != 0),
+        whole_only: cut & 0x4000 != 0,
+        options: size != IPV4_HEAD,
+        transport: network + size,
+    })
+}
+
+#[inline(always)]
+const fn fragment(later: bool, more: bool) -> Fragment {
+    match (later, more) {
+        (true, _) => Fragment::Later,
+        (false, true) => Fragment::First,
+        (false, false) => Fragment::Whole,
+    }
+}
+
+/// What an IPv6 head says, with its extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    /// Who sent it, as raw integers in network order.
+    pub source: [u32; 4],
+    /// To whom.
+    pub destination: [u32; 4],
+    /// What is inside, behind the extension headers.
+    pub proto: u8,
+    /// Hop limit.
+    pub hops: u8,
+    /// Length of the packet by its head.
+    pub total: usize,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
+    /// Whether there are extension headers.
+    pub options: bool,
+    /// Where what is inside begins.
+    pub transport: usize,
+}
+
+/// What the IPv6 head at `network` says. After a fragment header of a later fragment nothing is read.
+///
+/// # Errors
+/// [`Fate::Malformed`]: it is cut off, it is none, or it has more extension headers than anybody sends.
+#[inline(always)]
+pub fn ipv6(bytes: &(impl Bytes + ?Sized), network: usize) -> Result<Ipv6, Fate> {
+    let head = bytes.window::<IPV6_HEAD>(network).ok_or(Fate::Malformed)?;
+    if head[0] >> 4 != 6 {
+        return Err(Fate::Malformed);
+    }
+    let mut proto = head[6];
+    let mut ip = Ipv6 {
+        source: raw128::<8, IPV6_HEAD>(head),
+        destination: raw128::<24, IPV6_HEAD>(head),
+        proto,
+        hops: head[7],
+        total: IPV6_HEAD + usize::from(u16::from_be(raw16::<4, IPV6_HEAD>(head))),
+        fragment: Fragment::Whole,
+        options: false,
+        transport: network + IPV6_HEAD,
+    };
+    // Of what comes before the fixed head's end nothing is variable.
+    let mut more = 0_usize;
+    for _ in 0..EXTENSIONS {
+        let units = match proto {
+            PROTO_HOP_BY_HOP | PROTO_ROUTING | PROTO_DESTINATION_OPTIONS => 8,
+            PROTO_AUTHENTICATION => 4,
+            PROTO_FRAGMENT => 0,
+            _ => break,
+        };
+        let extension = bytes
+            .window::<8>(network + IPV6_HEAD + more)
+            .ok_or(Fate::Malformed)?;
+        let length = usize::from(extension[1]);
+        proto = extension[0];
+        more += match units {
+            // Eight bytes without those of the length.
+            8 => (length + 1) * 8,
+            // Units of four bytes, less two of them.
+            4 => (length + 2) * 4,
+            _ => {
+                let cut = u16::from_be(raw16::<2, 8>(extension));
+                ip.fragment = fragment(cut & 0xfff8 != 0, cut & 1 != 0);
+                8
+            }
+        };
+        if more > EXTENSION_BYTES {
+            return Err(Fate::Malformed);
+        }
+        if matches!(ip.fragment, Fragment::Later) {
+            break;
+        }
+    }
+    if more != 0 {
+        if !matches!(ip.fragment, Fragment::Later) && extends(proto) {
+            return Err(Fate::Malformed);
+        }
+        ip.options = true;
+        ip.proto = proto;
+        ip.transport = network + IPV6_HEAD + (more & EXTENSION_BYTES);
+    }
+    Ok(ip)
+}
+
+/// Whether another extension header follows.
+#[inline(always)]
+const fn extends(proto: u8) -> bool {
+    matches!(
+        proto,
+        PROTO_HOP_BY_HOP
+            | PROTO_ROUTING
+            | PROTO_FRAGMENT
+            | PROTO_AUTHENTICATION
+            | PROTO_DESTINATION_OPTIONS
+    )
+}
+
+/// What the head of TCP or UDP says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// The sender's port.
+    pub source: Be16,
+    /// The receiver's port.
+    pub destination: Be16,
+    /// [`tcp_flag`]s; 0 for UDP.
+    pub flags: u8,
+}
+
+/// What the head of TCP or UDP at `transport` says.
+///
+/// # Errors
+/// [`Fate::Malformed`]: it is cut off; [`Fate::Protocol`]: it is neither.
+#[inline(always)]
+pub fn transport(
+    bytes: &(impl Bytes + ?Sized),
+    transport: usize,
+    proto: u8,
+) -> Result<Transport, Fate> {
+    match proto {
+        PROTO_TCP => tcp(bytes, transport),
+        PROTO_UDP => {
+            let head = bytes.window::<8>(transport).ok_or(Fate::Malformed)?;
+            Ok(Transport {
+                source: Be16::from_raw(raw16::<0, 8>(head)),
+                destination: Be16::from_raw(raw16::<2, 8>(head)),
+                flags: 0,
+            })
+        }
+        _ => Err(Fate::Protocol),
+    }
+}
+
+/// What the head of TCP at `transport` says.
+///
+/// # Errors
+/// [`Fate::Malformed`]: it is cut off, or says that it is shorter than it can be.
+#[inline(always)]
+pub fn tcp(bytes: &(impl Bytes + ?Sized), transport: usize) -> Result<Transport, Fate> {
+    let head = bytes.window::<20>(transport).ok_or(Fate::Malformed)?;
+    if head[12] >> 4 < 5 {
+        return Err(Fate::Malformed);
+    }
+    Ok(Transport {
+        source: Be16::from_raw(raw16::<0, 20>(head)),
+        destination: Be16::from_raw(raw16::<2, 20>(head)),
+        flags: head[13],
+    })
+}
+
+/// The destination of a frame without a tag that says it holds IPv4: all that is read of packets that are not ours.
+#[inline(always)]
+pub fn destination4(bytes: &(impl Bytes + ?Sized)) -> Option<Be32> {
+    let head = bytes.window::<{ ETHERNET + IPV4_HEAD }>(0)?;
+    if raw16::<12, { ETHERNET + IPV4_HEAD }>(head) != IPV4 {
+        return None;
+    }
+    Some(Be32::from_raw(raw32::<30, { ETHERNET + IPV4_HEAD }>(head)))
+}
+
+/// A TCP or UDP packet as nearly all are: IPv4 without a tag and options, and whole. Its heads lie at fixed places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain4 {
+    /// Who sent it.
+    pub source: Be32,
+    /// To whom.
+    pub destination: Be32,
+    /// The sender's port.
+    pub source_port: Be16,
+    /// The receiver's port.
+    pub destination_port: Be16,
+    /// TCP or UDP.
+    pub proto: u8,
+    /// [`tcp_flag`]s; 0 for UDP.
+    pub flags: u8,
+    /// Time to live.
+    pub hops: u8,
+    /// Length of the packet by its head.
+    pub total: u16,
+}
+
+impl Plain4 {
+    /// Where the IPv4 head begins.
+    pub const NETWORK: usize = ETHERNET;
+    /// Where the head of TCP or UDP begins.
+    pub const TRANSPORT: usize = ETHERNET + IPV4_HEAD;
+}
+
+/// Reads such a packet, after [`destination4`] found that it is IPv4. None is no verdict: [`ipv4`] gives one.
+#[inline(always)]
+pub fn plain4(bytes: &(impl Bytes + ?Sized)) -> Option<Plain4> {
+    const HEADS: usize = Plain4::TRANSPORT + 8;
+    let heads = bytes.window::<HEADS>(0)?;
+    // The version and the size in one; then neither an offset nor more fragments.
+    if heads[14] != 0x45 || raw16::<20, HEADS>(heads) & 0x3fff_u16.to_be() != 0 {
+        return None;
+    }
+    let proto = heads[23];
+    let flags = match proto {
+        PROTO_TCP => {
+            let rest = bytes.window::<12>(HEADS)?;
+            if rest[4] >> 4 < 5 {
+                return None;
+            }
+            rest[5]
+        }
+        PROTO_UDP => 0,
+        _ => return None,
+    };
+    Some(Plain4 {
+        source: Be32::from_raw(raw32::<26, HEADS>(heads)),
+        destination: Be32::from_raw(raw32::<30, HEADS>(heads)),
+        source_port: Be16::from_raw(raw16::<34, HEADS>(heads)),
+        destination_port: Be16::from_raw(raw16::<36, HEADS>(heads)),
+        proto,
+        flags,
+        hops: heads[22],
+        total: u16::from_be(raw16::<16, HEADS>(heads)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::samples::{Sent, any_sent};
+
+    #[test]
+    fn vlan_tags_are_skipped_up_to_two() {
+        for (tags, network) in [
+            (&[][..], 14),
+            (&[0x8100][..], 18),
+            (&[0x88a8][..], 18),
+            (&[0x88a8, 0x8100][..], 22),
+            (&[0x8100, 0x8100][..], 22),
+        ] {
+            let frame = Sent::tcp4().tagged(tags).frame();
+            let found = link(&frame[..]).unwrap();
+            assert_eq!(
+                found,
+                Link {
+                    kind: IPV4,
+                    network
+                },
+                "{tags:x?}"
+            );
+        }
+        let three = Sent::tcp4().tagged(&[0x8100, 0x8100, 0x8100]).frame();
+        assert_eq!(link(&three[..]).unwrap().kind, 0x8100_u16.to_be());
+    }
+
+    #[test]
+    fn heads_that_cannot_be_are_malformed() {
+        let good = Sent::tcp4().frame();
+        for (at, byte) in [(14, 0x55), (14, 0x44), (14, 0x00)] {
+            let mut frame = good.clone();
+            frame[at] = byte;
+            assert_eq!(ipv4(&frame[..], 14), Err(Fate::Malformed), "{byte:x}");
+        }
+        let mut frame = good.clone();
+        frame[34 + 12] = 0x40;
+        assert_eq!(tcp(&frame[..], 34), Err(Fate::Malformed));
+        assert_eq!(plain4(&frame[..]), None);
+        assert_eq!(ipv4(&good[..33], 14), Err(Fate::Malformed));
+        assert_eq!(tcp(&good[..53], 34), Err(Fate::Malformed));
+        assert_eq!(transport(&good[..41], 34, PROTO_UDP), Err(Fate::Malformed));
+        assert_eq!(transport(&good[..], 34, 47), Err(Fate::Protocol));
+        let mut six = Sent::udp6().frame();
+        six[14] = 0x45;
+        assert_eq!(ipv6(&six[..], 14), Err(Fate::Malformed));
+    }
+
+    #[test]
+    fn fragments_are_told_apart() {
+        for (cut, expect, whole_only) in [
+            (0x0000, Fragment::Whole, false),
+            (0x4000, Fragment::Whole, true),
+            (0x2000, Fragment::First, false),
+            (0x2001, Fragment::Later, false),
+            (0x0010, Fragment::Later, false),
+        ] {
+            let mut frame = Sent::udp4().frame();
+            frame[20..22].copy_from_slice(&u16::to_be_bytes(cut));
+            let ip = ipv4(&frame[..], 14).unwrap();
+            assert_eq!((ip.fragment, ip.whole_only), (expect, whole_only));
+            assert_eq!(plain4(&frame[..]).is_some(), expect == Fragment::Whole);
+        }
+        for (cut, expect) in [
+            (0_u16, Fragment::Whole),
+            (1, Fragment::First),
+            (8, Fragment::Later),
+            (9, Fragment::Later),
+        ] {
+            let [high, low] = cut.to_be_bytes();
+            let frame = Sent::udp6()
+                .extended(PROTO_FRAGMENT, &[0, high, low, 0, 0, 0, 1])
+                .frame();
+            let ip = ipv6(&frame[..], 14).unwrap();
+            assert_eq!((ip.fragment, ip.options, ip.proto), (expect, true, 17));
+            assert_eq!(ip.transport, 14 + 40 + 8);
+        }
+    }
+
+    #[test]
+    fn extension_headers_are_skipped_up_to_a_limit() {
+        let long = |units: u8| {
+            let mut rest = vec![0; usize::from(units) * 8 + 7];
+            rest[0] = units;
+            rest
+        };
+        let frame = Sent::tcp6()
+            .extended(PROTO_DESTINATION_OPTIONS, &long(1))
+            .extended(PROTO_ROUTING, &long(2))
+            .extended(PROTO_HOP_BY_HOP, &long(0))
+            .frame();
+        let ip = ipv6(&frame[..], 14).unwrap();
+        assert_eq!((ip.proto, ip.transport), (6, 14 + 40 + 16 + 24 + 8));
+        // Its length counts four bytes, and two of them less.
+        let mut rest = vec![0; 15];
+        rest[0] = 2;
+        let frame = Sent::tcp6().extended(PROTO_AUTHENTICATION, &rest).frame();
+        let ip = ipv6(&frame[..], 14).unwrap();
+        assert_eq!((ip.proto, ip.transport), (6, 14 + 40 + 16));
+        let mut many = Sent::tcp6();
+        for _ in 0..5 {
+            many = many.extended(PROTO_DESTINATION_OPTIONS, &long(0));
+        }
+        assert_eq!(ipv6(&many.frame()[..], 14), Err(Fate::Malformed));
+        let fat = Sent::tcp6().extended(PROTO_DESTINATION_OPTIONS, &long(64));
+        assert_eq!(ipv6(&fat.frame()[..], 14), Err(Fate::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sent_is_read(sent in any_sent()) {
+            let frame = sent.frame();
+            let link = link(&frame[..]).unwrap();
+            let (proto, at) = if sent.v6() {
+                prop_assert_eq!(link.kind, IPV6);
+                let ip = ipv6(&frame[..], link.network).unwrap();
+                prop_assert_eq!((ip.source, ip.destination), (sent.source, sent.destination));
+                prop_assert_eq!(ip.total, frame.len() - link.network);
+                (ip.proto, ip.transport)
+            } else {
+                prop_assert_eq!(link.kind, IPV4);
+                let ip = ipv4(&frame[..], link.network).unwrap();
+                prop_assert_eq!(ip.source.raw(), sent.source[3]);
+                prop_assert_eq!(ip.destination.raw(), sent.destination[3]);
+                prop_assert_eq!(usize::from(ip.total), frame.len() - link.network);
+                (ip.proto, ip.transport)
+            };
+            let head = transport(&frame[..], at, proto).unwrap();
+            prop_assert_eq!(
+                (proto, head.source, head.destination, head.flags),
+                (sent.proto, sent.source_port, sent.destination_port, sent.flags)
+            );
+        }
+
+        #[test]
+        fn the_short_way_reads_what_the_long_one_does(sent in any_sent()) {
+            let frame = sent.frame();
+            let Some(destination) = destination4(&frame[..]) else {
+                prop_assert!(sent.v6() || !sent.tags.is_empty());
+                return Ok(());
+            };
+            let ip = ipv4(&frame[..], 14).unwrap();
+            prop_assert_eq!(destination, ip.destination);
+            match plain4(&frame[..]) {
+                None => prop_assert!(ip.options),
+                Some(plain) => {
+                    let head = transport(&frame[..], 34, ip.proto).unwrap();
+                    prop_assert_eq!(plain, Plain4 {
+                        source: ip.source,
+                        destination: ip.destination,
+                        source_port: head.source,
+                        destination_port: head.destination,
+                        proto: ip.proto,
+                        flags: head.flags,
+                        hops: ip.hops,
+                        total: ip.total,
+                    });
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_is_read_outside_of_any_bytes(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in 0..250_usize,
+            version in 4..7_u8,
+        ) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.get_mut(at) {
+                *first = version << 4 | *first & 0x0f;
+            }
+            let bytes = &bytes[..];
+            let found = link(bytes);
+            prop_assert!(found.is_none_or(|it| it.network <= bytes.len() + 8));
+            let _ = (destination4(bytes), plain4(bytes));
+            if let Ok(ip) = ipv4(bytes, at) {
+                prop_assert!(ip.transport <= at + 60);
+                let _ = transport(bytes, ip.transport, ip.proto);
+            }
+            if let Ok(ip) = ipv6(bytes, at) {
+                prop_assert!(ip.transport <= at + IPV6_HEAD + EXTENSION_BYTES);
+                let _ = transport(bytes, ip.transport, ip.proto);
+            }
+        }
+    }
+}
