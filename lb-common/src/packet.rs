@@ -454,9 +454,11 @@ pub struct Settings {
     pub announcing: u32,
     /// Seconds after which a UDP flow without packets is over.
     pub udp_seconds: u32,
+    /// 1 while an endpoint has [`endpoint_flag::TRACE`]: `ENDPOINTS` is not asked about packets of known flows otherwise.
+    pub traced: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 20);
 
 /// Value of `RATES`: new flows of this second, for each CPU.
 #[repr(C)]

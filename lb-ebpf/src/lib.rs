@@ -3,14 +3,18 @@
 //! Nothing here names an aya type or touches memory that the kernel shares; [`Slots`] is what the
 //! programs supply from their maps, and the tests from a model.
 #![cfg_attr(not(test), no_std)]
+// Reads and writes of a packet that the compiler would take apart.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod affinity;
+mod clock;
 mod latency;
 pub mod packet;
 mod select;
 mod vip;
 
 pub use affinity::Seconds;
+pub use clock::whole_seconds;
 pub use latency::bucket;
 pub use select::{Load, Slots, less_loaded, select, unsuspected_after};
 pub use vip::{MAPPED_HIGH, Pools};

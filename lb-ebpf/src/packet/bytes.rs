@@ -42,71 +42,144 @@ impl Bytes for [u8] {
     }
 }
 
-/// The `SIZE` bytes at `AT` of `N`; whether they are inside is decided when this is compiled.
-#[inline(always)]
-fn part<const AT: usize, const SIZE: usize, const N: usize>(window: &[u8; N]) -> [u8; SIZE] {
-    const { assert!(AT + SIZE <= N) }
-    let mut bytes = [0; SIZE];
-    bytes.copy_from_slice(&window[AT..AT + SIZE]);
-    bytes
+/// Integers at any place of a window. In a program, the compiler would take them together byte by byte, since it takes no
+/// alignment for granted, and the verifier would follow each; the machines that we run on read and write them at once.
+#[cfg(target_arch = "bpf")]
+mod unaligned {
+    use core::arch::asm;
+
+    macro_rules! unaligned {
+        ($load:ident, $store:ident, $integer:ty, $width:literal) => {
+            #[inline(always)]
+            #[expect(clippy::cast_possible_truncation, reason = "it is as wide as what was read")]
+            pub(super) fn $load<const AT: usize, const N: usize>(window: &[u8; N]) -> $integer {
+                const { assert!(AT + size_of::<$integer>() <= N) }
+                let value: u64;
+                // SAFETY: it lies in the window, and the machine takes any alignment.
+                unsafe {
+                    asm!(
+                        concat!("{value} = *(", $width, " *)({window} + {at})"),
+                        value = lateout(reg) value,
+                        window = in(reg) window,
+                        at = const AT,
+                        options(pure, readonly, nostack),
+                    );
+                }
+                value as $integer
+            }
+
+            #[inline(always)]
+            pub(super) fn $store<const AT: usize, const N: usize>(window: &mut [u8; N], value: $integer) {
+                const { assert!(AT + size_of::<$integer>() <= N) }
+                // SAFETY: as above.
+                unsafe {
+                    asm!(
+                        concat!("*(", $width, " *)({window} + {at}) = {value}"),
+                        value = in(reg) u64::from(value),
+                        window = in(reg) window,
+                        at = const AT,
+                        options(nostack),
+                    );
+                }
+            }
+        };
+    }
+
+    unaligned!(load16, store16, u16, "u16");
+    unaligned!(load32, store32, u32, "u32");
 }
 
-#[inline(always)]
-fn set<const AT: usize, const SIZE: usize, const N: usize>(
-    window: &mut [u8; N],
-    bytes: [u8; SIZE],
-) {
-    const { assert!(AT + SIZE <= N) }
-    window[AT..AT + SIZE].copy_from_slice(&bytes);
+/// The same on the host, where the compiler knows that.
+#[cfg(not(target_arch = "bpf"))]
+mod unaligned {
+    macro_rules! unaligned {
+        ($load:ident, $store:ident, $integer:ty) => {
+            #[inline(always)]
+            pub(super) fn $load<const AT: usize, const N: usize>(window: &[u8; N]) -> $integer {
+                const { assert!(AT + size_of::<$integer>() <= N) }
+                let mut bytes = [0; size_of::<$integer>()];
+                bytes.copy_from_slice(&window[AT..AT + size_of::<$integer>()]);
+                <$integer>::from_ne_bytes(bytes)
+            }
+
+            #[inline(always)]
+            pub(super) fn $store<const AT: usize, const N: usize>(
+                window: &mut [u8; N],
+                value: $integer,
+            ) {
+                const { assert!(AT + size_of::<$integer>() <= N) }
+                window[AT..AT + size_of::<$integer>()].copy_from_slice(&value.to_ne_bytes());
+            }
+        };
+    }
+
+    unaligned!(load16, store16, u16);
+    unaligned!(load32, store32, u32);
 }
 
 /// The two bytes at `AT`, as one integer that is not swapped.
 #[inline(always)]
 pub fn raw16<const AT: usize, const N: usize>(window: &[u8; N]) -> u16 {
-    u16::from_ne_bytes(part::<AT, 2, N>(window))
+    unaligned::load16::<AT, N>(window)
 }
 
 /// The four bytes at `AT`, as one integer that is not swapped.
 #[inline(always)]
 pub fn raw32<const AT: usize, const N: usize>(window: &[u8; N]) -> u32 {
-    u32::from_ne_bytes(part::<AT, 4, N>(window))
+    unaligned::load32::<AT, N>(window)
 }
 
 /// The sixteen bytes at `AT`, as four integers that are not swapped.
 #[inline(always)]
 pub fn raw128<const AT: usize, const N: usize>(window: &[u8; N]) -> [u32; 4] {
     const { assert!(AT + 16 <= N) }
-    let word = |index: usize| {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&window[AT + 4 * index..AT + 4 * index + 4]);
-        u32::from_ne_bytes(bytes)
-    };
-    [word(0), word(1), word(2), word(3)]
+    let words: &[u8; 16] = part::<AT, 16, N>(window);
+    [
+        raw32::<0, 16>(words),
+        raw32::<4, 16>(words),
+        raw32::<8, 16>(words),
+        raw32::<12, 16>(words),
+    ]
 }
 
 /// Writes two bytes at `AT`.
 #[inline(always)]
 pub fn set16<const AT: usize, const N: usize>(window: &mut [u8; N], raw: u16) {
-    set::<AT, 2, N>(window, raw.to_ne_bytes());
+    unaligned::store16::<AT, N>(window, raw);
 }
 
 /// Writes four bytes at `AT`.
 #[inline(always)]
 pub fn set32<const AT: usize, const N: usize>(window: &mut [u8; N], raw: u32) {
-    set::<AT, 4, N>(window, raw.to_ne_bytes());
+    unaligned::store32::<AT, N>(window, raw);
 }
 
 /// Writes sixteen bytes at `AT`.
 #[inline(always)]
 pub fn set128<const AT: usize, const N: usize>(window: &mut [u8; N], raw: [u32; 4]) {
     const { assert!(AT + 16 <= N) }
-    let mut write = |index: usize, word: u32| {
-        window[AT + 4 * index..AT + 4 * index + 4].copy_from_slice(&word.to_ne_bytes());
-    };
-    write(0, raw[0]);
-    write(1, raw[1]);
-    write(2, raw[2]);
-    write(3, raw[3]);
+    let words: &mut [u8; 16] = part_mut::<AT, 16, N>(window);
+    set32::<0, 16>(words, raw[0]);
+    set32::<4, 16>(words, raw[1]);
+    set32::<8, 16>(words, raw[2]);
+    set32::<12, 16>(words, raw[3]);
+}
+
+/// The `SIZE` bytes at `AT` of `N`; whether they are inside is decided when this is compiled.
+#[inline(always)]
+fn part<const AT: usize, const SIZE: usize, const N: usize>(window: &[u8; N]) -> &[u8; SIZE] {
+    const { assert!(AT + SIZE <= N) }
+    // SAFETY: they lie in the window.
+    unsafe { &*window.as_ptr().add(AT).cast() }
+}
+
+#[inline(always)]
+fn part_mut<const AT: usize, const SIZE: usize, const N: usize>(
+    window: &mut [u8; N],
+) -> &mut [u8; SIZE] {
+    const { assert!(AT + SIZE <= N) }
+    // SAFETY: they lie in the window.
+    unsafe { &mut *window.as_mut_ptr().add(AT).cast() }
 }
 
 #[cfg(test)]

@@ -42,6 +42,14 @@ impl Delta {
         Self(self.0 + other.0)
     }
 
+    /// The changes as one sum of 32 bits, which is how helpers of the kernel take them.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is folded to 32 bits")]
+    pub const fn partial(self) -> u32 {
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+    }
+
     /// The checksum after the changes: RFC 1624, equation 3.
     #[inline(always)]
     pub const fn apply(self, check: u16) -> u16 {
@@ -124,6 +132,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_partial_sum_is_the_same_change(changes: Vec<(u32, u32)>, check: u16) {
+            let delta = changes.iter().fold(Delta::new(), |delta, &(old, new)| delta.replace32(old, new));
+            prop_assert_eq!(fold(delta.partial().into()), fold(delta.0));
+            prop_assert_eq!(!fold(u64::from(delta.partial()) + u64::from(!check)), delta.apply(check));
+        }
+
         #[test]
         fn a_sum_of_words_is_a_sum_of_pairs(bytes: [u8; 22]) {
             prop_assert_eq!(u16::from_be(!fold(sum(&bytes))), checksum(&[&bytes]));

@@ -1,0 +1,296 @@
+//! Packets of the stack: of clients on this host whose sockets no hook sees, and of backends on this host that clients
+//! elsewhere reach by the network card.
+//!
+//! Both ways of a flow are translated on one device, so that all else of the stack sees the client and the backend alone.
+
+mod read;
+mod write;
+
+use core::marker::PhantomData;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use lb_common::packet::{Fate, Reply, Way, oddity};
+use lb_ebpf::packet::{Bytes as _, ETHERNET, IPV4, IPV6, Link, link, raw16};
+
+use crate::{
+    count,
+    family::{Ends as _, V4, V6},
+    flow::{Onward, Packet, onward},
+    maps::OWN_ADDRESS,
+    place::{Client, Local, Place},
+    reply::answered,
+    sample,
+};
+use read::{Heads, Read, Seen, memory, pulled};
+use write::{Both, Write, back, rewrite};
+
+/// None of ours: the next program is asked.
+const PASS: i32 = TC_ACT_UNSPEC;
+/// Ours, and on its way.
+const DONE: i32 = TC_ACT_OK as i32;
+const DROP: i32 = TC_ACT_SHOT as i32;
+
+/// From a client on this host.
+#[classifier]
+pub fn tc_client_in(ctx: TcContext) -> i32 {
+    entry::<In<Client>>(&ctx)
+}
+
+/// To a client on this host.
+#[classifier]
+pub fn tc_client_out(ctx: TcContext) -> i32 {
+    entry::<Out<Client>>(&ctx)
+}
+
+/// From the network, on the way up the stack.
+#[classifier]
+pub fn tc_card_in(ctx: TcContext) -> i32 {
+    entry::<In<Local>>(&ctx)
+}
+
+/// To the network.
+#[classifier]
+pub fn tc_card_out(ctx: TcContext) -> i32 {
+    entry::<Out<Local>>(&ctx)
+}
+
+/// What is done with packets that go one way.
+trait Direction {
+    /// A packet whose head of IP begins at `network`. Most are none of ours.
+    fn packet<F: Write>(ctx: &TcContext, network: usize) -> i32;
+}
+
+struct In<P>(PhantomData<P>);
+struct Out<P>(PhantomData<P>);
+
+#[inline(always)]
+fn entry<D: Direction>(ctx: &TcContext) -> i32 {
+    let memory = memory(ctx);
+    let Some(head) = memory.window::<ETHERNET>(0) else {
+        return PASS;
+    };
+    match raw16::<12, ETHERNET>(head) {
+        IPV4 => D::packet::<V4>(ctx, ETHERNET),
+        IPV6 => D::packet::<V6>(ctx, ETHERNET),
+        // A tag that the card or the stack has not taken out.
+        _ => match link(&memory) {
+            Some(Link {
+                kind: IPV4,
+                network,
+            }) => D::packet::<V4>(ctx, network),
+            Some(Link {
+                kind: IPV6,
+                network,
+            }) => D::packet::<V6>(ctx, network),
+            _ => PASS,
+        },
+    }
+}
+
+impl<P: Place + Hairpins> Direction for In<P> {
+    #[inline(always)]
+    fn packet<F: Write>(ctx: &TcContext, network: usize) -> i32 {
+        let memory = memory(ctx);
+        // One whose first part has no head of IP is looked at again.
+        if let Some(destination) = F::destination(&memory, network)
+            && F::is_vip(&destination).is_none()
+            && !(P::HAIRPINS && destination == F::hairpin())
+        {
+            return PASS;
+        }
+        towards::<F, P>(ctx, network)
+    }
+}
+
+/// Whether a client can be its own backend.
+trait Hairpins {
+    const HAIRPINS: bool;
+}
+
+impl Hairpins for Client {
+    const HAIRPINS: bool = true;
+}
+
+impl Hairpins for Local {
+    const HAIRPINS: bool = false;
+}
+
+/// A packet to an address of the pool.
+#[inline(never)]
+fn towards<F: Write, P: Place + Hairpins>(ctx: &TcContext, network: usize) -> i32 {
+    // What was read is not kept beside what it says: the stack is short.
+    let (packet, heads) = {
+        let mut seen = Seen::<F>::new(network);
+        let verdict = read(ctx, &mut seen);
+        let Some(vip) = F::is_vip(&seen.destination) else {
+            return if P::HAIRPINS && seen.destination == F::hairpin() {
+                hairpin(ctx, &seen)
+            } else {
+                PASS
+            };
+        };
+        if vip.raw() == OWN_ADDRESS.load() {
+            return PASS;
+        }
+        if let Err(fate) = verdict {
+            sample::some(ctx, fate);
+            count::fate(fate);
+            return DROP;
+        }
+        if seen.options {
+            count::place(oddity::OPTIONS);
+        }
+        let packet = Packet::<F> {
+            ends: F::Ends::new(
+                seen.source,
+                seen.source_port,
+                vip,
+                seen.destination_port,
+                seen.proto,
+            ),
+            flags: seen.flags,
+        };
+        (packet, seen.heads())
+    };
+    let mut to = Onward::new();
+    onward::<F, P>(&packet, &mut to);
+    let ends = &packet.ends;
+    sample::some_of::<F>(ctx, to.fate, ends, P::SCOPE, to.trace);
+    if to.target.is_null() {
+        return nowhere(&to);
+    }
+    if !redirected::<F>(ctx, &heads, ends, &to) {
+        count::fate(Fate::Resize);
+        count::dropped(to.service);
+        return DROP;
+    }
+    count::fate(to.fate);
+    count::traffic(to.service, to.backend, length(ctx, network));
+    if matches!(to.way, Way::Hairpin) {
+        back(ctx)
+    } else {
+        DONE
+    }
+}
+
+/// Gives a packet the ends by which its backend knows the flow.
+#[inline(never)]
+fn redirected<F: Write>(ctx: &TcContext, heads: &Heads, ends: &F::Ends, to: &Onward) -> bool {
+    let hairpin = F::hairpin();
+    let old = Both::<F> {
+        source: ends.client(),
+        destination: &F::vip(ends.vip()),
+        source_port: ends.client_port(),
+        destination_port: ends.vip_port(),
+    };
+    let new = Both::<F> {
+        source: if matches!(to.way, Way::Hairpin) {
+            &hairpin
+        } else {
+            old.source
+        },
+        destination: F::of(to.target),
+        source_port: to.local_port,
+        // SAFETY: array values live as long as the map.
+        destination_port: unsafe { (*to.target).port },
+    };
+    rewrite(ctx, *heads, &old, &new)
+}
+
+/// Reads a packet.
+#[inline(always)]
+fn read<F: Read>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fate> {
+    if F::plain(&memory(ctx), seen) {
+        Ok(())
+    } else {
+        any(ctx, seen)
+    }
+}
+
+/// The same for one that is not as nearly all are.
+#[inline(never)]
+fn any<F: Read>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fate> {
+    F::any(&pulled(ctx), seen)
+}
+
+/// Bytes of the packet without the link's head.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a link's head is short")]
+fn length(ctx: &TcContext, network: usize) -> u32 {
+    ctx.len().wrapping_sub(network as u32)
+}
+
+/// A packet that no backend gets.
+#[inline(always)]
+fn nowhere(to: &Onward) -> i32 {
+    count::fate(to.fate);
+    // The stack says by its route that nobody is there.
+    if matches!(to.fate, Fate::NoEndpoint) {
+        return PASS;
+    }
+    if to.fate.drops() {
+        count::dropped(to.service);
+    }
+    DROP
+}
+
+impl<P: Place> Direction for Out<P> {
+    #[inline(always)]
+    fn packet<F: Write>(ctx: &TcContext, network: usize) -> i32 {
+        outwards::<F, P>(ctx, network)
+    }
+}
+
+/// A packet that may be an answer.
+#[inline(never)]
+fn outwards<F: Write, P: Place>(ctx: &TcContext, network: usize) -> i32 {
+    let mut seen = Seen::<F>::new(network);
+    if read(ctx, &mut seen).is_err() {
+        return PASS;
+    }
+    let Some(reply) = answered::<F>(&seen.answers(), seen.flags) else {
+        return PASS;
+    };
+    // SAFETY: elements live as long as the map.
+    if unsafe { (*reply).way } != Way::Destination as u8 {
+        return PASS;
+    }
+    answer(ctx, &seen, reply)
+}
+
+/// Gives an answer the VIP that its client knows.
+#[inline(always)]
+fn answer<F: Write>(ctx: &TcContext, seen: &Seen<F>, reply: *const Reply) -> i32 {
+    // SAFETY: elements live as long as the map; any bytes are integers.
+    let reply = unsafe { &*reply };
+    let new = Both::<F> {
+        source: &F::vip(reply.vip),
+        destination: F::narrow(&reply.client),
+        source_port: reply.vip_port,
+        destination_port: reply.client_port,
+    };
+    sample::some(ctx, Fate::Answered);
+    if !rewrite(ctx, seen.heads(), &seen.both(), &new) {
+        count::fate(Fate::Resize);
+        return DROP;
+    }
+    count::fate(Fate::Answered);
+    DONE
+}
+
+/// A packet to the address that a client sees where it is its own backend.
+#[inline(always)]
+fn hairpin<F: Write>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
+    let Some(reply) = answered::<F>(&seen.answers(), seen.flags) else {
+        count::fate(Fate::NoFlow);
+        return DROP;
+    };
+    match answer(ctx, seen, reply) {
+        DONE => back(ctx),
+        other => other,
+    }
+}

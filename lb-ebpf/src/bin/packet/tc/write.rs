@@ -1,0 +1,197 @@
+//! Changing a packet of the stack, whose checksums the card, or nobody, may have to make yet: only helpers know.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::generated::{
+        bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
+        bpf_skb_load_bytes, bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP};
+use lb_ebpf::packet::Delta;
+
+use super::read::{Heads, Read};
+use crate::family::{V4, V6};
+
+/// `BPF_F_IPV6`: the sum of all of the packet, which some cards give, stays as it is. Since Linux 6.16; other kernels
+/// refuse it.
+const SIX: u64 = 1 << 7;
+/// `-EINVAL`.
+const INVALID: i64 = -22;
+/// Where the checksum is in a head of IPv4.
+pub(super) const IPV4_CHECK: usize = 10;
+
+/// Both ends of a packet.
+pub(super) struct Both<'a, F: Read> {
+    pub(super) source: &'a F::Address,
+    pub(super) destination: &'a F::Address,
+    pub(super) source_port: Be16,
+    pub(super) destination_port: Be16,
+}
+
+/// How a family is written.
+pub(super) trait Write: Read {
+    /// Adds to a sum what the change of one address is.
+    fn change(delta: Delta, old: &Self::Address, new: &Self::Address) -> Delta;
+    /// Lets the head of IP at `network`, and the sum of the whole packet, know of a change of addresses that a
+    /// checksum inside makes up for.
+    fn balance(ctx: &TcContext, network: usize, delta: Delta) -> bool;
+    /// Lets the checksum at `at` know of a change of addresses.
+    fn pseudo(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> bool;
+}
+
+impl Write for V4 {
+    #[inline(always)]
+    fn change(delta: Delta, old: &Be32, new: &Be32) -> Delta {
+        delta.replace32(old.raw(), new.raw())
+    }
+
+    #[inline(always)]
+    fn balance(ctx: &TcContext, network: usize, delta: Delta) -> bool {
+        let at = offset(network + IPV4_CHECK);
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_l3_csum_replace(ctx.skb.skb, at, 0, delta.partial().into(), 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn pseudo(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> bool {
+        l4(ctx, at, delta, flags | u64::from(BPF_F_PSEUDO_HDR)) == 0
+    }
+}
+
+impl Write for V6 {
+    #[inline(always)]
+    fn change(delta: Delta, old: &[u32; 4], new: &[u32; 4]) -> Delta {
+        delta.replace128(*old, *new)
+    }
+
+    #[inline(always)]
+    fn balance(_: &TcContext, _: usize, _: Delta) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn pseudo(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> bool {
+        let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+        match l4(ctx, at, delta, flags | SIX) {
+            0 => true,
+            INVALID => {
+                // The kernel takes the change out of the sum of the whole packet, though nothing makes up for that as
+                // the head of IPv4 does: it is put in again.
+                let done = l4(ctx, at, delta, flags) == 0;
+                // SAFETY: the kernel passes a valid context. It fails where there is no such sum.
+                let _ = unsafe { bpf_csum_update(ctx.skb.skb, delta.partial()) };
+                done
+            }
+            _ => false,
+        }
+    }
+}
+
+/// An offset as helpers take it, which check it themselves.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "packets are short")]
+pub(super) const fn offset(at: usize) -> u32 {
+    at as u32
+}
+
+#[inline(always)]
+fn l4(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> i64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { bpf_l4_csum_replace(ctx.skb.skb, offset(at), 0, delta.partial().into(), flags) }
+}
+
+/// Lets the checksum at `at` know of a change of what it covers but addresses.
+#[inline(always)]
+pub(super) fn covered(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> bool {
+    l4(ctx, at, delta, flags) == 0
+}
+
+/// Writes a value over the packet's bytes from `at` on.
+#[inline(always)]
+pub(super) fn put<T>(ctx: &TcContext, at: usize, value: &T) -> bool {
+    // SAFETY: the kernel passes a valid context; the value is there.
+    unsafe {
+        bpf_skb_store_bytes(
+            ctx.skb.skb,
+            offset(at),
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>() as u32,
+            0,
+        ) == 0
+    }
+}
+
+/// Where the checksum is in a head of TCP or UDP, and the flags for it.
+#[inline(always)]
+pub(super) const fn checksum_of(proto: u8) -> (usize, u64) {
+    match proto {
+        PROTO_TCP => (16, 0),
+        // Zero says that there is none.
+        PROTO_UDP => (6, BPF_F_MARK_MANGLED_0 as u64),
+        // ICMP.
+        _ => (2, 0),
+    }
+}
+
+/// Makes `new` of the ends of a TCP or UDP packet, which are `old`; whether that was possible.
+#[inline(always)]
+pub(super) fn rewrite<F: Write>(
+    ctx: &TcContext,
+    heads: Heads,
+    old: &Both<'_, F>,
+    new: &Both<'_, F>,
+) -> bool {
+    let (check, flags) = checksum_of(heads.proto);
+    let check = heads.transport + check;
+    let source = old.source != new.source;
+    let destination = old.destination != new.destination;
+    let mut delta = Delta::new();
+    if source {
+        delta = F::change(delta, old.source, new.source);
+    }
+    if destination {
+        delta = F::change(delta, old.destination, new.destination);
+    }
+    if !F::balance(ctx, heads.network, delta)
+        || !F::pseudo(ctx, check, delta, flags)
+        || source && !put(ctx, heads.network + F::SOURCE_AT, new.source)
+        || destination && !put(ctx, heads.network + F::DESTINATION_AT, new.destination)
+    {
+        return false;
+    }
+    if old.source_port == new.source_port && old.destination_port == new.destination_port {
+        return true;
+    }
+    let delta = Delta::new()
+        .replace16(old.source_port.raw(), new.source_port.raw())
+        .replace16(old.destination_port.raw(), new.destination_port.raw());
+    covered(ctx, check, delta, flags)
+        && put(
+            ctx,
+            heads.transport,
+            &[new.source_port, new.destination_port],
+        )
+}
+
+/// Sends the packet back by the device that it came by.
+#[inline(always)]
+pub(super) fn back(ctx: &TcContext) -> i32 {
+    let mut addresses = [[0_u8; 6]; 2];
+    // SAFETY: the kernel passes a valid context; there is room for both.
+    let loaded =
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, addresses.as_mut_ptr().cast(), 12) };
+    let [destination, source] = addresses;
+    if loaded != 0 || !put(ctx, 0, &[source, destination]) {
+        return super::DROP;
+    }
+    // SAFETY: as above.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a verdict is a small integer"
+    )]
+    unsafe {
+        bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32
+    }
+}
