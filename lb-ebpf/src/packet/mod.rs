@@ -5,26 +5,44 @@
 //! raw and in network order, as they lie in a packet; all else is a plain number. What a packet cannot be is an `Err`
 //! with its [`Fate`](lb_common::packet::Fate).
 
+mod announce;
 mod bytes;
 mod checksum;
 mod hash;
+mod heads;
+mod icmp;
+mod mss;
 mod parse;
 mod ports;
+mod reset;
 mod rewrite;
 #[cfg(test)]
 mod samples;
+mod too_big;
 mod track;
+mod tunnel;
 
+pub use announce::{ADVERTISED, ARP, ArpRequest, advertise, answer_arp, arp_request, solicited};
 pub use bytes::{Bytes, raw16, raw32, raw128, set16, set32, set128};
 pub use checksum::{Delta, fold, sum};
 pub use hash::{FlowHash, flow_hash4, flow_hash6};
+pub use heads::{Head4, Head6, move_link};
+pub use icmp::{
+    ICMP_HEAD, Message, Quoted4, Quoted6, Told4, Told6, TunnelTooBig, answer_echo4, answer_echo6,
+    message4, message6, quoted4, quoted6, rewrite_error4, rewrite_error6, tunnel_too_big4,
+    tunnel_too_big6,
+};
+pub use mss::{GreatestSegment, clamp, greatest_segment};
 pub use parse::{
     ETHERNET, Fragment, IPV4, IPV4_HEAD, IPV6, IPV6_HEAD, Ipv4, Ipv6, Link, PROTO_ICMP,
     PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Plain4, Transport, destination4, ipv4, ipv6, link, plain4,
     tcp, tcp_flag, transport,
 };
 pub use ports::{PROBES, Ports, answers, belongs, mapped};
+pub use reset::{Reset, TCP_HEAD};
 pub use rewrite::{
     Ends4, Ends6, Places, rewrite4, rewrite6, set_link_addresses, swap_link_addresses,
 };
+pub use too_big::{QUOTED, ROOM4, ROOM6, tell_too_big4, tell_too_big6};
 pub use track::{Known, Missed, known, lasts_seconds, missed, seen_of};
+pub use tunnel::{enclose4, enclose6, open4, open6};

@@ -208,38 +208,12 @@ mod tests {
     use super::*;
     use crate::packet::samples::{Sent, any_sent, faults};
 
-    fn places(sent: &Sent) -> Places {
-        Places {
-            network: sent.network(),
-            transport: sent.transport(),
-            proto: sent.proto,
-        }
-    }
-
-    fn ends4(sent: &Sent) -> Ends4 {
-        Ends4 {
-            source: Be32::from_raw(sent.source[3]),
-            destination: Be32::from_raw(sent.destination[3]),
-            source_port: sent.source_port,
-            destination_port: sent.destination_port,
-        }
-    }
-
-    fn ends6(sent: &Sent) -> Ends6 {
-        Ends6 {
-            source: sent.source,
-            destination: sent.destination,
-            source_port: sent.source_port,
-            destination_port: sent.destination_port,
-        }
-    }
-
     /// Makes the ends of `from` those of `to`.
     fn rewrite(frame: &mut [u8], from: &Sent, to: &Sent, hops: u8) -> Option<()> {
         if from.v6() {
-            rewrite6(frame, places(from), &ends6(from), &ends6(to), hops)
+            rewrite6(frame, from.places(), &from.ends6(), &to.ends6(), hops)
         } else {
-            rewrite4(frame, places(from), &ends4(from), &ends4(to), hops)
+            rewrite4(frame, from.places(), &from.ends4(), &to.ends4(), hops)
         }
     }
 

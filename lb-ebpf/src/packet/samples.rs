@@ -1,7 +1,9 @@
 //! Packets for the tests: one that somebody sends, and what is wrong with one.
 
-use lb_common::{Be16, PROTO_TCP, PROTO_UDP};
+use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP};
 use proptest::prelude::*;
+
+use super::{Ends4, Ends6, Places};
 
 /// A packet as its sender means it.
 #[derive(Clone, Debug)]
@@ -15,6 +17,10 @@ pub(crate) struct Sent {
     pub(crate) proto: u8,
     pub(crate) flags: u8,
     pub(crate) hops: u8,
+    /// Of the IP head.
+    pub(crate) class: u8,
+    /// TCP options, a multiple of four bytes.
+    pub(crate) tcp_options: Vec<u8>,
     /// IPv4 options, a multiple of four bytes.
     pub(crate) options: Vec<u8>,
     /// IPv6 extension headers, outermost first: which, and all but its first byte.
@@ -57,6 +63,8 @@ impl Sent {
             proto,
             flags: if proto == PROTO_TCP { 2 } else { 0 },
             hops: 64,
+            class: 0,
+            tcp_options: Vec::new(),
             options: Vec::new(),
             extensions: Vec::new(),
             payload: b"hello".to_vec(),
@@ -108,6 +116,32 @@ impl Sent {
         self.network() + head
     }
 
+    pub(crate) fn places(&self) -> Places {
+        Places {
+            network: self.network(),
+            transport: self.transport(),
+            proto: self.proto,
+        }
+    }
+
+    pub(crate) fn ends4(&self) -> Ends4 {
+        Ends4 {
+            source: Be32::from_raw(self.source[3]),
+            destination: Be32::from_raw(self.destination[3]),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
+    pub(crate) fn ends6(&self) -> Ends6 {
+        Ends6 {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
     /// The frame, with all checksums.
     pub(crate) fn frame(&self) -> Vec<u8> {
         let mut frame = b"\x02to\x00\x00\x01\x02fr\x00\x00\x02".to_vec();
@@ -122,7 +156,7 @@ impl Sent {
         });
         let inner = self.inner();
         if self.v6() {
-            frame.extend([0x60, 0, 0, 0]);
+            frame.extend([0x60 | self.class >> 4, self.class << 4, 0, 0]);
             let extensions: Vec<u8> = self
                 .extensions
                 .iter()
@@ -144,7 +178,7 @@ impl Sent {
             frame.extend(extensions);
         } else {
             let head = 20 + self.options.len();
-            let mut ip = vec![0x40 | u8::try_from(head / 4).unwrap(), 0];
+            let mut ip = vec![0x40 | u8::try_from(head / 4).unwrap(), self.class];
             ip.extend(u16::try_from(head + inner.len()).unwrap().to_be_bytes());
             ip.extend([0x12, 0x34, 0x40, 0x00, self.hops, self.proto, 0, 0]);
             ip.extend(self.source[3].to_ne_bytes());
@@ -162,9 +196,10 @@ impl Sent {
         let mut inner = self.source_port.raw().to_ne_bytes().to_vec();
         inner.extend(self.destination_port.raw().to_ne_bytes());
         let at = if self.proto == PROTO_TCP {
-            inner.extend([
-                1, 2, 3, 4, 5, 6, 7, 8, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0,
-            ]);
+            let words = u8::try_from(5 + self.tcp_options.len() / 4).unwrap();
+            inner.extend([1, 2, 3, 4, 5, 6, 7, 8, words << 4]);
+            inner.extend([self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+            inner.extend(&self.tcp_options);
             16
         } else {
             inner.extend(u16::try_from(8 + self.payload.len()).unwrap().to_be_bytes());

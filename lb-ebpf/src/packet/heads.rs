@@ -1,0 +1,197 @@
+//! New heads, for packets that a program sends itself, and for tunnels.
+
+use lb_common::Be32;
+
+use super::{
+    bytes::{Bytes, set16, set32, set128},
+    checksum::{fold, sum},
+    parse::{ETHERNET, IPV4_HEAD, IPV6_HEAD},
+};
+
+/// Time to live of what a program sends itself: RFC 1700's recommendation.
+pub(crate) const HOPS: u8 = 64;
+
+/// A length as heads have it, of parts that are known when this is compiled.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "heads are short")]
+pub(crate) const fn short(length: usize) -> u16 {
+    length as u16
+}
+
+/// An IPv4 head without options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head4 {
+    /// Whom it is from.
+    pub source: Be32,
+    /// Whom it is for.
+    pub destination: Be32,
+    /// What is inside.
+    pub proto: u8,
+    /// How it is to be treated: six bits of class, two of congestion.
+    pub class: u8,
+    /// Time to live.
+    pub hops: u8,
+    /// Whether nobody may fragment it.
+    pub whole_only: bool,
+    /// Length of the packet.
+    pub total: u16,
+}
+
+impl Head4 {
+    /// Its bytes, with their checksum. The identification is 0: RFC 6864, section 4.1, lets it be anything where nobody
+    /// fragments, and where somebody may, the kernel gives the packet one.
+    #[inline(always)]
+    pub fn bytes(&self) -> [u8; IPV4_HEAD] {
+        let mut head = [0; IPV4_HEAD];
+        head[0] = 0x45;
+        head[1] = self.class;
+        set16::<2, IPV4_HEAD>(&mut head, self.total.to_be());
+        head[6] = if self.whole_only { 0x40 } else { 0 };
+        head[8] = self.hops;
+        head[9] = self.proto;
+        set32::<12, IPV4_HEAD>(&mut head, self.source.raw());
+        set32::<16, IPV4_HEAD>(&mut head, self.destination.raw());
+        let check = !fold(sum(&head));
+        set16::<10, IPV4_HEAD>(&mut head, check);
+        head
+    }
+}
+
+/// An IPv6 head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head6 {
+    /// Whom it is from, as raw integers in network order.
+    pub source: [u32; 4],
+    /// Whom it is for.
+    pub destination: [u32; 4],
+    /// What is inside.
+    pub proto: u8,
+    /// How it is to be treated: six bits of class, two of congestion.
+    pub class: u8,
+    /// What tells flows apart for routers, of which the lower 20 bits count.
+    pub label: u32,
+    /// Hop limit.
+    pub hops: u8,
+    /// Length of what is inside.
+    pub payload: u16,
+}
+
+impl Head6 {
+    /// Its bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> [u8; IPV6_HEAD] {
+        let mut head = [0; IPV6_HEAD];
+        let first = 6 << 28 | u32::from(self.class) << 20 | self.label & 0xf_ffff;
+        set32::<0, IPV6_HEAD>(&mut head, first.to_be());
+        set16::<4, IPV6_HEAD>(&mut head, self.payload.to_be());
+        head[6] = self.proto;
+        head[7] = self.hops;
+        set128::<8, IPV6_HEAD>(&mut head, self.source);
+        set128::<24, IPV6_HEAD>(&mut head, self.destination);
+        head
+    }
+}
+
+/// The sum of the pseudo head of what is inside.
+#[inline(always)]
+pub(crate) fn pseudo4(source: Be32, destination: Be32, proto: u8, length: u16) -> u64 {
+    u64::from(source.raw())
+        + u64::from(destination.raw())
+        + u64::from(u16::from(proto).to_be())
+        + u64::from(length.to_be())
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub(crate) fn pseudo6(source: [u32; 4], destination: [u32; 4], proto: u8, length: u16) -> u64 {
+    let [s0, s1, s2, s3] = source.map(u64::from);
+    let [d0, d1, d2, d3] = destination.map(u64::from);
+    let ends = s0 + s1 + s2 + s3 + d0 + d1 + d2 + d3;
+    ends + u64::from(u16::from(proto).to_be()) + u64::from(length.to_be())
+}
+
+/// Copies the link's head, whose length is `network`, from one place to another.
+#[inline(always)]
+pub fn move_link(
+    bytes: &mut (impl Bytes + ?Sized),
+    network: usize,
+    from: usize,
+    to: usize,
+) -> Option<()> {
+    const TAGGED: usize = ETHERNET + 4;
+    const TWICE: usize = ETHERNET + 8;
+    match network {
+        ETHERNET => {
+            let head = bytes.get::<ETHERNET>(from)?;
+            bytes.put(to, head)
+        }
+        TAGGED => {
+            let head = bytes.get::<TAGGED>(from)?;
+            bytes.put(to, head)
+        }
+        TWICE => {
+            let head = bytes.get::<TWICE>(from)?;
+            bytes.put(to, head)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{
+        ipv4, ipv6,
+        samples::{address, checksum},
+    };
+
+    #[test]
+    fn a_head_says_what_it_was_made_of() {
+        let [.., source] = address("10.0.0.1");
+        let [.., destination] = address("10.0.0.2");
+        let head = Head4 {
+            source: Be32::from_raw(source),
+            destination: Be32::from_raw(destination),
+            proto: 4,
+            class: 0xb9,
+            hops: 64,
+            whole_only: true,
+            total: 1234,
+        };
+        let bytes = head.bytes();
+        assert_eq!(checksum(&[&bytes]), 0);
+        let ip = ipv4(&bytes[..], 0).unwrap();
+        assert_eq!((ip.source, ip.destination), (head.source, head.destination));
+        assert_eq!((ip.proto, ip.total, ip.hops), (4, 1234, 64));
+        assert!(ip.whole_only && bytes[1] == 0xb9);
+
+        let head = Head6 {
+            source: address("2001:db8::1"),
+            destination: address("2001:db8::2"),
+            proto: 41,
+            class: 0xb9,
+            label: 0xfff1_2345,
+            hops: 3,
+            payload: 1000,
+        };
+        let bytes = head.bytes();
+        assert_eq!(bytes[..4], [0x6b, 0x91, 0x23, 0x45]);
+        let ip = ipv6(&bytes[..], 0).unwrap();
+        assert_eq!((ip.source, ip.destination), (head.source, head.destination));
+        assert_eq!((ip.proto, ip.total, ip.hops), (41, 1040, 3));
+    }
+
+    #[test]
+    fn the_head_of_a_link_moves_with_its_tags() {
+        for (network, moved) in [(14, true), (18, true), (22, true), (16, false)] {
+            let mut frame: Vec<u8> = (0..60).collect();
+            assert_eq!(
+                move_link(&mut frame[..], network, 20, 0).is_some(),
+                moved,
+                "{network}"
+            );
+            assert_eq!(frame[0] == 20, moved);
+            assert_eq!(frame[network..], (0..60).collect::<Vec<u8>>()[network..]);
+        }
+    }
+}
