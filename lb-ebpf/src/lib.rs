@@ -6,8 +6,12 @@
 // Reads and writes of a packet that the compiler would take apart.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+#[cfg(all(fuzzing, not(test)))]
+extern crate std;
+
 mod affinity;
-mod clock;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod latency;
 pub mod packet;
 mod select;

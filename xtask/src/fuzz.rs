@@ -92,8 +92,13 @@ fn build(host: &str, targets: &[&String]) -> Result<()> {
     for target in targets {
         build.args(["--bin", target]);
     }
-    // The front needs nothing of the agent, which takes by far the longest.
-    if targets.iter().all(|target| target.starts_with("front_")) {
+    // The front and the programs need nothing of the agent, which takes by far the longest.
+    let without = |target: &&String| {
+        ["front_", "packet_"]
+            .iter()
+            .any(|it| target.starts_with(it))
+    };
+    if targets.iter().all(without) {
         build.arg("--no-default-features");
     }
     run(&mut build)

@@ -43,6 +43,8 @@ pub use reset::{Reset, TCP_HEAD};
 pub use rewrite::{
     Ends4, Ends6, Places, rewrite4, rewrite6, set_link_addresses, swap_link_addresses,
 };
+#[cfg(test)]
+pub(crate) use samples::seeds;
 pub use too_big::{QUOTED, ROOM4, ROOM6, tell_too_big4, tell_too_big6};
 pub use track::{Known, Missed, known, lasts_seconds, missed, seen_of};
 pub use tunnel::{enclose4, enclose6, open4, open6};
