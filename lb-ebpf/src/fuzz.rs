@@ -65,8 +65,8 @@ pub fn packet_rewrite(data: &[u8]) {
                 assert!(network == 14 && !ip.options && ip.fragment == Fragment::Whole);
                 assert_eq!((plain.flags, plain.total), (head.flags, ip.total));
             }
-            rewrite4(&mut bytes[..], places, &old, &NEW4, 1).unwrap();
-            rewrite4(&mut bytes[..], places, &NEW4, &old, 255).unwrap();
+            rewrite4(&mut bytes[..], places, &old, &NEW4, 1).expect("there is room");
+            rewrite4(&mut bytes[..], places, &NEW4, &old, 255).expect("there is room");
             same(&bytes, data);
         }
         if ip.proto == PROTO_ICMP
@@ -94,14 +94,14 @@ pub fn packet_rewrite(data: &[u8]) {
                     hops,
                 )
             };
-            retell(&old, &new, 1).unwrap();
-            retell(&new, &old, 255).unwrap();
+            retell(&old, &new, 1).expect("there is room");
+            retell(&new, &old, 255).expect("there is room");
             same(&bytes, data);
         }
         let mut bytes = [&[0; IPV4_HEAD], data].concat();
         let (from, to) = (NEW4.source, NEW4.destination);
         if enclose4(&mut bytes[..], network, ip.total, from, to, 0).is_some() {
-            open4(&mut bytes[..], network, IPV4_HEAD).unwrap();
+            open4(&mut bytes[..], network, IPV4_HEAD).expect("there is room");
             same(&bytes[IPV4_HEAD..], data);
         }
         let _ = open4(&mut data.to_vec()[..], network, ip.transport - network);
@@ -119,8 +119,8 @@ pub fn packet_rewrite(data: &[u8]) {
                 },
                 places(network, ip.transport, ip.proto),
             );
-            rewrite6(&mut bytes[..], places, &old, &NEW6, 1).unwrap();
-            rewrite6(&mut bytes[..], places, &NEW6, &old, 255).unwrap();
+            rewrite6(&mut bytes[..], places, &old, &NEW6, 1).expect("there is room");
+            rewrite6(&mut bytes[..], places, &NEW6, &old, 255).expect("there is room");
             same(&bytes, data);
         }
         if ip.proto == PROTO_ICMP6
@@ -148,14 +148,14 @@ pub fn packet_rewrite(data: &[u8]) {
                     hops,
                 )
             };
-            retell(&old, &new, 1).unwrap();
-            retell(&new, &old, 255).unwrap();
+            retell(&old, &new, 1).expect("there is room");
+            retell(&new, &old, 255).expect("there is room");
             same(&bytes, data);
         }
         let mut bytes = [&[0; IPV6_HEAD], data].concat();
         let (from, to) = (NEW6.source, NEW6.destination);
         if enclose6(&mut bytes[..], network, 0, from, to, 0, 0).is_some() {
-            open6(&mut bytes[..], network, IPV6_HEAD).unwrap();
+            open6(&mut bytes[..], network, IPV6_HEAD).expect("there is room");
             same(&bytes[IPV6_HEAD..], data);
         }
         let _ = open6(&mut data.to_vec()[..], network, ip.transport - network);
@@ -170,14 +170,14 @@ pub fn packet_answers(data: &[u8]) {
     let network = link.network;
     if let Some(asked) = arp_request(data, network) {
         let mut bytes = data.to_vec();
-        answer_arp(&mut bytes[..], network, &asked, [2; 6]).unwrap();
+        answer_arp(&mut bytes[..], network, &asked, [2; 6]).expect("there is room");
         assert_eq!(arp_request(&bytes[..], network), None);
     }
     if let Ok(ip) = ipv4(data, network) {
         let mut bytes = data.to_vec();
         if message4(data, ip.transport).is_some() {
-            answer_echo4(&mut bytes[..], network, ip.transport).unwrap();
-            let answered = ipv4(&bytes[..], network).unwrap();
+            answer_echo4(&mut bytes[..], network, ip.transport).expect("there is room");
+            let answered = ipv4(&bytes[..], network).expect("there is room");
             assert_eq!(answered.source, ip.destination);
         }
         let _ = tunnel_too_big4(data, &ip);
@@ -196,7 +196,9 @@ pub fn packet_answers(data: &[u8]) {
             let places = places(network, ip.transport, PROTO_TCP);
             let mut bytes = data.to_vec();
             if let Some(reset) = Reset::answering(data, places, ip.total.into()) {
-                reset.write4(&mut bytes[..], network, &ends).unwrap();
+                reset
+                    .write4(&mut bytes[..], network, &ends)
+                    .expect("there is room");
                 assert_eq!(
                     Reset::answering(
                         &bytes[..],
@@ -212,13 +214,13 @@ pub fn packet_answers(data: &[u8]) {
     if let Ok(ip) = ipv6(data, network) {
         let mut bytes = data.to_vec();
         if message6(data, ip.transport).is_some() {
-            answer_echo6(&mut bytes[..], network, &ip).unwrap();
+            answer_echo6(&mut bytes[..], network, &ip).expect("there is room");
         }
         if let Some(target) = solicited(data, &ip) {
             let mut bytes = data.to_vec();
             bytes.resize(data.len() + 8, 0);
-            advertise(&mut bytes[..], network, &ip, target, [2; 6]).unwrap();
-            let ip = ipv6(&bytes[..], network).unwrap();
+            advertise(&mut bytes[..], network, &ip, target, [2; 6]).expect("there is room");
+            let ip = ipv6(&bytes[..], network).expect("there is room");
             assert_eq!(solicited(&bytes[..], &ip), None);
         }
         let _ = tunnel_too_big6(data, &ip);
@@ -237,7 +239,9 @@ pub fn packet_answers(data: &[u8]) {
             let places = places(network, ip.transport, PROTO_TCP);
             let mut bytes = data.to_vec();
             if let Some(reset) = Reset::answering(data, places, ip.total) {
-                reset.write6(&mut bytes[..], network, &ends).unwrap();
+                reset
+                    .write6(&mut bytes[..], network, &ends)
+                    .expect("there is room");
             }
             segment(data, ip.transport);
         }
