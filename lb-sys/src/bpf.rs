@@ -18,6 +18,8 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
+const BPF_LINK_TYPE_XDP: u32 = 6;
+const BPF_LINK_TYPE_TCX: u32 = 11;
 const BPF_MAP_TYPE_SK_STORAGE: u32 = 24;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads (`include/uapi/linux/bpf.h`).
@@ -217,6 +219,35 @@ pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(info.cgroup_id)
 }
 
+/// The head of `struct bpf_link_info` for a link of type XDP or tcx.
+#[repr(C)]
+#[derive(Default)]
+struct DeviceLinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    pad: u32,
+    device: u32,
+    // Of tcx alone.
+    attach_type: u32,
+}
+
+/// The index of the network device that a link of XDP or tcx is attached to; 0 once that device is gone and the
+/// kernel has detached the link.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn link_device(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let info: DeviceLinkInfo = info(link)?;
+    if !matches!(info.kind, BPF_LINK_TYPE_XDP | BPF_LINK_TYPE_TCX) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is no link of a network device",
+        ));
+    }
+    Ok(info.device)
+}
+
 /// What the kernel says of an object.
 fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::default();
@@ -234,4 +265,5 @@ fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
 /// The head of what the kernel says of a kind of object: integers, of which any bits will do.
 trait Info: Default {}
 impl Info for CgroupLinkInfo {}
+impl Info for DeviceLinkInfo {}
 impl Info for MapInfo {}

@@ -2,6 +2,7 @@
 //! `unsafe` of the project.
 
 pub mod bpf;
+pub mod ethtool;
 pub mod handover;
 pub mod inherit;
 pub mod memory;

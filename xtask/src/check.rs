@@ -19,6 +19,7 @@ const GROUPS: [&[&str]; 12] = [
     &["--package", "lb-sys"],
     &["--package", "lb-ebpf-build"],
     &["--package", "lb-testkit"],
+    &["--package", "lb-packet"],
     &["--package", "lb-bench"],
     &["--package", "lb-guest"],
     &["--package", "hello"],

@@ -1,0 +1,57 @@
+//! What the maps should hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use lb_common::packet::{EndpointKey, Settings, scope};
+
+/// All that the programs should know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The virtual endpoints.
+    pub endpoints: BTreeMap<EndpointKey, Wanted>,
+    /// Backends that no endpoint gives new flows, and whose flows go on: those that drain. Who is neither here nor a member
+    /// is gone, and so are the flows to it.
+    pub kept: BTreeSet<SocketAddr>,
+    /// The addresses that are VIPs, and whether this host answers for each on its network.
+    pub vips: BTreeMap<Ipv4Addr, bool>,
+    /// Hosts that may send packets in a tunnel.
+    pub hosts: BTreeSet<IpAddr>,
+    /// What may change while programs run.
+    pub settings: Settings,
+}
+
+/// One virtual endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Who serves it. The same list may stand at the endpoints of both families and both scopes: each takes those of its own.
+    pub members: Arc<[Member]>,
+    /// Whether packets for backends of other hosts go through a tunnel.
+    pub tunnel: bool,
+    /// Whether every packet is sampled.
+    pub trace: bool,
+}
+
+/// A backend of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it listens; also who it is, on every host.
+    pub address: SocketAddr,
+    /// The address of its host, where the end of a tunnel is.
+    pub host: Option<IpAddr>,
+    /// Whether that is this host.
+    pub local: bool,
+    /// Its share of new flows beside the others; 0 gives it none and keeps those that it has.
+    pub weight: u16,
+}
+
+impl Member {
+    /// Whether packets of `key` can be sent to it.
+    pub fn serves(&self, key: &EndpointKey) -> bool {
+        let v6 = key.scope & scope::V6 != 0;
+        self.address.is_ipv6() == v6 && (key.scope & scope::LOCAL == 0 || self.local)
+    }
+}

@@ -1,0 +1,20 @@
+//! The packet path from user space: balances what no socket hook sees.
+//!
+//! [`Programs`] loads the kernel's programs and keeps them attached to devices; [`Publisher`] tells them which endpoints
+//! there are and who serves them. What they write down is read by [`Flows`] (the flows, and which of them are over),
+//! [`Figures`] (packets, and what became of them) and [`Samples`] (the packets themselves). [`Explainer`] says where a packet would go.
+//! Nothing here knows services, names or health: it does what its caller wants, and tells what it did.
+//!
+//! All maps are pinned, and so are the links: the programs go on while nobody is there, and the next [`Programs::load`]
+//! finds everything as it was left.
+
+mod address;
+mod config;
+mod desired;
+mod error;
+mod programs;
+
+pub use config::{Config, HAIRPIN4, HAIRPIN6, Limits};
+pub use desired::{Desired, Member, Wanted};
+pub use error::Error;
+pub use programs::{Attached, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root};

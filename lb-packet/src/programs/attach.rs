@@ -1,0 +1,519 @@
+//! Attaching programs to devices, so that they stay when the agent goes and the next one finds them.
+//!
+//! Links are pinned and get the new program in place: there is no moment without one. Below kernel 6.6 the programs of tc
+//! hang from a qdisc, without a link; then the program itself is pinned, to remember where it hangs.
+//!
+//! The name of a pin is that of the program, the index of the device and the way it is attached: indexes do not come
+//! back, names of devices do, and bpffs takes no dot, which they may have.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    programs::{
+        Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
+        links::{FdLink, LinkOrder},
+        tc::TcAttachOptions,
+    },
+    util::KernelVersion,
+};
+
+use super::{Programs, clsact};
+use crate::Error;
+
+/// What a device is to the packet path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It leads to other hosts.
+    Card {
+        /// Whether and how XDP is used: backends of other hosts are served by it alone.
+        mode: XdpMode,
+    },
+    /// A client is at its other end: the host's side of a veth or a tap.
+    Client,
+}
+
+/// How XDP is to be attached to a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// By the driver, else by the stack.
+    #[default]
+    Auto,
+    /// By the driver.
+    Native,
+    /// By the stack, after it made a buffer of the packet: slower, with any driver.
+    Generic,
+    /// Not at all: only backends of this host are served.
+    Off,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// XDP in the driver.
+    Native,
+    /// XDP in the stack.
+    Generic,
+    /// A link of tc.
+    Tcx,
+    /// From the qdisc clsact, below kernel 6.6.
+    Clsact,
+}
+
+impl How {
+    /// The word in status and JSON, which is also the end of a pin's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// One device and what runs at it.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its name.
+    pub device: String,
+    /// Its interface index.
+    pub index: u32,
+    /// What it is to the packet path.
+    pub role: Role,
+    /// The programs.
+    pub hooks: Vec<Hook>,
+    /// Why XDP is not native where that was to be tried first.
+    pub fallback: Option<String>,
+}
+
+/// One attached program.
+#[derive(Debug)]
+pub struct Hook {
+    /// Its name.
+    pub program: &'static str,
+    /// How it is attached.
+    pub how: How,
+    /// Whether it took the place of an earlier agent's.
+    pub adopted: bool,
+    link: Option<OwnedFd>,
+}
+
+impl Hook {
+    /// Whether it still is in place: the kernel detaches a link when its device goes. `None` where there is no link to ask.
+    pub fn in_place(&self) -> Option<bool> {
+        let link = self.link.as_ref()?;
+        Some(lb_sys::bpf::link_device(link.as_fd()).is_ok_and(|device| device != 0))
+    }
+}
+
+/// Where in tc a program is attached.
+fn direction(program: &str) -> TcAttachType {
+    if program.ends_with("_in") {
+        TcAttachType::Ingress
+    } else {
+        TcAttachType::Egress
+    }
+}
+
+impl Programs {
+    /// Attaches to `device` what its role asks for, in the place of an earlier agent's programs where there are some. To
+    /// be called again when it is there under another index.
+    ///
+    /// # Errors
+    /// When there is no such device, it joins packets, or the kernel refuses; what was attached until then stays.
+    pub fn attach(&mut self, device: &str, role: Role) -> Result<&Attached, Error> {
+        let index = nix::net::if_::if_nametoindex(device).map_err(|source| Error::Device {
+            device: device.to_owned(),
+            source: source.into(),
+        })?;
+        let mut hooks = Vec::new();
+        let mut fallback = None;
+        // What puts the VIP back comes first: nothing begins a flow before that is there.
+        let programs = match role {
+            Role::Card { .. } => ["tc_card_out", "tc_card_in"],
+            Role::Client => ["tc_client_out", "tc_client_in"],
+        };
+        for program in programs {
+            hooks.push(self.attach_tc(program, device, index)?);
+        }
+        if let Role::Card { mode } = role {
+            let (hook, why) = self.attach_xdp("xdp_card", device, index, mode)?;
+            hooks.extend(hook);
+            fallback = why;
+        }
+        self.attached.retain(|it| it.device != device);
+        self.attached.push(Attached {
+            device: device.to_owned(),
+            index,
+            role,
+            hooks,
+            fallback,
+        });
+        let last = self.attached.len() - 1;
+        Ok(&self.attached[last])
+    }
+
+    /// Takes the programs off a device, which ends what they do there; the flows stay in the maps.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed or a filter not be taken away; the call can be repeated.
+    pub fn detach(&mut self, device: &str) -> Result<(), Error> {
+        let Some(at) = self.attached.iter().position(|it| it.device == device) else {
+            return Ok(());
+        };
+        let index = self.attached[at].index;
+        self.remove_pins(|pin| pin.index == index)?;
+        self.attached.remove(at);
+        tracing::info!(device, "the packet path left the device");
+        Ok(())
+    }
+
+    /// Takes away what an earlier agent attached to devices that are not attached now.
+    ///
+    /// # Errors
+    /// As [`Programs::detach`].
+    pub fn detach_others(&mut self) -> Result<(), Error> {
+        let wanted: Vec<_> = self
+            .attached
+            .iter()
+            .flat_map(|it| {
+                it.hooks
+                    .iter()
+                    .map(|hook| (hook.program, it.index, hook.how))
+            })
+            .collect();
+        self.remove_pins(|pin| {
+            !wanted.iter().any(|&(program, index, how)| {
+                (program, index, how) == (&pin.program, pin.index, pin.how)
+            })
+        })
+    }
+
+    /// The devices, and what runs there.
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// Lets programs of tc hang from the qdisc clsact, as below kernel 6.6: for tests.
+    pub fn use_clsact(&mut self) {
+        self.clsact = true;
+    }
+
+    fn attach_tc(&mut self, name: &'static str, device: &str, index: u32) -> Result<Hook, Error> {
+        let tcx = !self.clsact
+            && KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
+        let how = if tcx { How::Tcx } else { How::Clsact };
+        let other = if tcx { How::Clsact } else { How::Tcx };
+        let pin = self.pin(name, index, how);
+        let adopted = if tcx {
+            self.adopt(name, &pin, index)?
+        } else {
+            None
+        };
+        let hook = if let Some(link) = adopted {
+            tracing::info!(
+                device,
+                program = name,
+                "adopted the attached program's link"
+            );
+            Hook {
+                program: name,
+                how,
+                adopted: true,
+                link: Some(link),
+            }
+        } else {
+            let program = self.classifier(name)?;
+            let refused = refused("attach", name, device);
+            if tcx {
+                let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+                let id = program
+                    .attach_with_options(device, direction(name), options)
+                    .map_err(&refused)?;
+                let link: Result<FdLink, _> = program.take_link(id).map_err(&refused)?.try_into();
+                let link = pin_link(
+                    link.map_err(|source| Error::Link {
+                        program: name,
+                        source,
+                    })?,
+                    &pin,
+                )?;
+                tracing::info!(device, program = name, how = how.as_str(), "attached");
+                Hook {
+                    program: name,
+                    how,
+                    adopted: false,
+                    link: Some(link),
+                }
+            } else {
+                let adopted = clsact::attach(program, name, device, direction(name))?;
+                remember(program, &pin)?;
+                tracing::info!(device, program = name, how = how.as_str(), "attached");
+                Hook {
+                    program: name,
+                    how,
+                    adopted,
+                    link: None,
+                }
+            }
+        };
+        // What an agent on another kernel version, or in a test, left beside.
+        self.remove_pins(|it| it.program == name && it.index == index && it.how == other)?;
+        Ok(hook)
+    }
+
+    fn attach_xdp(
+        &mut self,
+        name: &'static str,
+        device: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<(Option<Hook>, Option<String>), Error> {
+        let ways: &[How] = match mode {
+            XdpMode::Auto => &[How::Native, How::Generic],
+            XdpMode::Native => &[How::Native],
+            XdpMode::Generic => &[How::Generic],
+            XdpMode::Off => &[],
+        };
+        // A device runs one of both.
+        self.remove_pins(|it| it.program == name && it.index == index && !ways.contains(&it.how))?;
+        // Where it cannot be read there is none.
+        if !ways.is_empty() && lb_sys::ethtool::joins_received(device).is_ok_and(|joins| joins) {
+            return Err(Error::Lro {
+                device: device.to_owned(),
+            });
+        }
+        for &how in ways {
+            let pin = self.pin(name, index, how);
+            if let Some(link) = self.adopt(name, &pin, index)? {
+                tracing::info!(
+                    device,
+                    program = name,
+                    "adopted the attached program's link"
+                );
+                return Ok((
+                    Some(Hook {
+                        program: name,
+                        how,
+                        adopted: true,
+                        link: Some(link),
+                    }),
+                    None,
+                ));
+            }
+        }
+        let mut fallback = None;
+        for (at, &how) in ways.iter().enumerate() {
+            let pin = self.pin(name, index, how);
+            let program = self.xdp(name)?;
+            let refused = refused("attach", name, device);
+            let asked = if how == How::Native {
+                AyaMode::Driver
+            } else {
+                AyaMode::Skb
+            };
+            match program.attach(device, asked) {
+                Ok(id) => {
+                    let link: Result<FdLink, _> =
+                        program.take_link(id).map_err(refused)?.try_into();
+                    let link = link.map_err(|source| Error::Link {
+                        program: name,
+                        source,
+                    })?;
+                    let link = pin_link(link, &pin)?;
+                    tracing::info!(device, program = name, how = how.as_str(), "attached");
+                    return Ok((
+                        Some(Hook {
+                            program: name,
+                            how,
+                            adopted: false,
+                            link: Some(link),
+                        }),
+                        fallback,
+                    ));
+                }
+                Err(error) if at + 1 == ways.len() => return Err(refused(error)),
+                Err(error) => {
+                    let why = chain(&error);
+                    tracing::warn!(device, why, "the driver does not run XDP; the stack does");
+                    fallback = Some(why);
+                }
+            }
+        }
+        Ok((None, None))
+    }
+
+    /// Puts the program `name` into the link pinned at `path`, if there is one that is attached to the device.
+    fn adopt(
+        &mut self,
+        name: &'static str,
+        path: &PathBuf,
+        index: u32,
+    ) -> Result<Option<OwnedFd>, Error> {
+        let link = match lb_sys::bpf::object_get(path) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::pin("open the pinned link", path)(error)),
+        };
+        let device = lb_sys::bpf::link_device(link.as_fd());
+        if device.map_err(Error::pin("read the pinned link", path))? != index {
+            // Its device is gone, and this is another one.
+            fs::remove_file(path).map_err(Error::pin("remove the outdated link", path))?;
+            return Ok(None);
+        }
+        let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
+        let descriptor = program.fd().map_err(|source| Error::Program {
+            verb: "use",
+            program: name,
+            device: None,
+            source: Box::new(source),
+        })?;
+        lb_sys::bpf::link_update(link.as_fd(), descriptor.as_fd())
+            .map_err(Error::pin("replace the program of the link", path))?;
+        Ok(Some(link))
+    }
+
+    fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::SchedClassifier(program)) => Ok(program),
+            _ => Err(Error::Missing(name)),
+        }
+    }
+
+    fn xdp(&mut self, name: &'static str) -> Result<&mut Xdp, Error> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::Xdp(program)) => Ok(program),
+            _ => Err(Error::Missing(name)),
+        }
+    }
+
+    fn pin(&self, program: &str, index: u32, how: How) -> PathBuf {
+        self.links
+            .join(format!("{program}-{index}-{}", how.as_str()))
+    }
+
+    /// Removes pins, and with them what they keep attached.
+    fn remove_pins(&self, gone: impl Fn(&Pin) -> bool) -> Result<(), Error> {
+        let failed = || Error::pin("list", &self.links);
+        for entry in fs::read_dir(&self.links).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            let Some(pin) = name.to_str().and_then(Pin::parse).filter(&gone) else {
+                continue;
+            };
+            let path = self.links.join(name);
+            if pin.how == How::Clsact {
+                clsact::detach(&pin.program, pin.index, direction(&pin.program))?;
+            }
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::pin("remove the link", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the name of a pin says.
+#[derive(Debug, PartialEq, Eq)]
+struct Pin {
+    program: String,
+    index: u32,
+    how: How,
+}
+
+impl Pin {
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split('-');
+        let (program, index, how) = (parts.next()?, parts.next()?, parts.next()?);
+        let all = [How::Native, How::Generic, How::Tcx, How::Clsact];
+        if parts.next().is_some() {
+            return None;
+        }
+        Some(Self {
+            program: program.to_owned(),
+            index: index.parse().ok()?,
+            how: all.into_iter().find(|it| it.as_str() == how)?,
+        })
+    }
+}
+
+fn refused(
+    verb: &'static str,
+    program: &'static str,
+    device: &str,
+) -> impl Fn(ProgramError) -> Error {
+    let device = Some(device.to_owned());
+    move |source| Error::Program {
+        verb,
+        program,
+        device: device.clone(),
+        source: Box::new(source),
+    }
+}
+
+fn pin_link(link: FdLink, path: &PathBuf) -> Result<OwnedFd, Error> {
+    link.pin(path).map_err(|source| Error::MakePin {
+        path: path.clone(),
+        source,
+    })?;
+    lb_sys::bpf::object_get(path).map_err(Error::pin("open the pinned link", path))
+}
+
+/// Pins the program in the place of the one before it.
+fn remember(program: &mut SchedClassifier, path: &PathBuf) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::pin("remove", path)(error));
+        }
+        _ => {}
+    }
+    program.pin(path).map_err(|source| Error::MakePin {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// An error and what it came from, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_says_what_it_keeps_and_other_names_say_nothing() {
+        for how in [How::Native, How::Generic, How::Tcx, How::Clsact] {
+            let name = format!("xdp_card-17-{}", how.as_str());
+            let pin = Pin {
+                program: "xdp_card".into(),
+                index: 17,
+                how,
+            };
+            assert_eq!(Pin::parse(&name), Some(pin));
+        }
+        for name in [
+            "",
+            "xdp_card",
+            "xdp_card-x-tcx",
+            "xdp_card-1-",
+            "xdp_card-1-tcx-2",
+        ] {
+            assert_eq!(Pin::parse(name), None, "{name}");
+        }
+    }
+}
