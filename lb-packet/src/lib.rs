@@ -9,12 +9,19 @@
 //! finds everything as it was left.
 
 mod address;
+mod book;
 mod config;
 mod desired;
 mod error;
+pub mod free_list;
+pub mod maglev;
+mod plan;
 mod programs;
+mod publisher;
 
 pub use config::{Config, HAIRPIN4, HAIRPIN6, Limits};
 pub use desired::{Desired, Member, Wanted};
 pub use error::Error;
+pub use plan::Refused;
 pub use programs::{Attached, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root};
+pub use publisher::{Publisher, Report};

@@ -1,0 +1,202 @@
+//! What the maps hold, as far as this agent knows: read back from them at the start, then changed by each
+//! step that the kernel has taken, never before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use lb_common::packet::{Endpoint, EndpointKey, Settings, Target};
+
+use crate::{
+    Limits, Member,
+    free_list::{FreeList, REST},
+    plan::Step,
+};
+
+/// What the maps hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book {
+    /// Virtual endpoints.
+    pub(crate) endpoints: BTreeMap<EndpointKey, Placed>,
+    /// Backends, each at its index.
+    pub(crate) targets: BTreeMap<SocketAddr, Home>,
+    /// The same by index.
+    addresses: BTreeMap<u32, SocketAddr>,
+    /// How many live tables name an index, if any do.
+    references: BTreeMap<u32, usize>,
+    /// Indexes with a backend that no table names, and since when: programs that began before may still read one that does.
+    unreferenced: BTreeMap<u32, Instant>,
+    /// Indexes of services and of backends that are not in use.
+    pub(crate) free_services: FreeList,
+    pub(crate) free_targets: FreeList,
+    /// The last generation of each backend index that was ever used.
+    pub(crate) generations: BTreeMap<u32, u32>,
+    /// The last publication's [`Endpoint::generation`].
+    pub(crate) published: u32,
+    pub(crate) vips: BTreeMap<Ipv4Addr, u32>,
+    pub(crate) hosts: BTreeSet<IpAddr>,
+    pub(crate) settings: Settings,
+}
+
+/// A virtual endpoint in the maps.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) endpoint: Endpoint,
+    /// A digest of the live table.
+    pub(crate) digest: u64,
+    /// The indexes that the live table names.
+    pub(crate) named: BTreeSet<u32>,
+    /// What the live table was made of, once it is known.
+    pub(crate) members: Option<Arc<[Member]>>,
+}
+
+/// A backend in the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) index: u32,
+    pub(crate) target: Target,
+}
+
+/// What was found in the maps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) endpoints: BTreeMap<EndpointKey, Placed>,
+    pub(crate) targets: BTreeMap<SocketAddr, Home>,
+    /// Of every index that was ever used.
+    pub(crate) generations: BTreeMap<u32, u32>,
+    pub(crate) vips: BTreeMap<Ipv4Addr, u32>,
+    pub(crate) hosts: BTreeSet<IpAddr>,
+    pub(crate) settings: Settings,
+}
+
+impl Book {
+    /// The book of new maps.
+    pub(crate) fn empty(limits: Limits) -> Self {
+        Self {
+            free_services: (1..=limits.services).collect(),
+            free_targets: (1..=limits.backends).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The book of maps that an earlier agent wrote.
+    pub(crate) fn found(found: Found, limits: Limits, now: Instant) -> Self {
+        let mut book = Self {
+            generations: found.generations,
+            vips: found.vips,
+            hosts: found.hosts,
+            settings: found.settings,
+            ..Self::default()
+        };
+        for (address, home) in found.targets {
+            book.unreferenced.insert(home.index, now);
+            book.addresses.insert(home.index, address);
+            book.targets.insert(address, home);
+        }
+        for (key, placed) in found.endpoints {
+            book.published = book.published.max(placed.endpoint.generation);
+            book.refer(&placed.named);
+            book.endpoints.insert(key, placed);
+        }
+        let used: BTreeSet<u32> = book.targets.values().map(|home| home.index).collect();
+        // A table may name an index although no backend is there: it is not free for all that.
+        let free = (1..=limits.backends)
+            .filter(|index| !used.contains(index) && !book.references.contains_key(index));
+        book.free_targets = FreeList::found(free, &book.generations, now);
+        let used: BTreeSet<u32> = book
+            .endpoints
+            .values()
+            .map(|it| it.endpoint.service)
+            .collect();
+        let free = (1..=limits.services).filter(|index| !used.contains(index));
+        // Nothing in the maps tells which ones were used.
+        let all = (1..=limits.services).map(|index| (index, 0)).collect();
+        book.free_services = FreeList::found(free, &all, now);
+        book
+    }
+
+    /// Backends that no table has named for so long that no program still reads one that does.
+    pub(crate) fn rested(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
+        let rested = move |since: Instant| now.saturating_duration_since(since) >= REST;
+        self.unreferenced
+            .iter()
+            .filter(move |&(_, &since)| rested(since))
+            .filter_map(|(index, _)| self.addresses.get(index).copied())
+    }
+
+    /// Since when no table names the backend, if that is so.
+    pub(crate) fn unreferenced_since(&self, address: &SocketAddr) -> Option<Instant> {
+        let index = self.targets.get(address)?.index;
+        self.unreferenced.get(&index).copied()
+    }
+
+    /// Notes a step that the kernel has taken.
+    pub(crate) fn note(&mut self, step: &Step, now: Instant) {
+        match step {
+            Step::PutSettings(settings) => self.settings = *settings,
+            Step::PutHost(host) => drop(self.hosts.insert(*host)),
+            Step::RemoveHost(host) => drop(self.hosts.remove(host)),
+            Step::PutVip { vip, flags } => drop(self.vips.insert(*vip, *flags)),
+            Step::RemoveVip(vip) => drop(self.vips.remove(vip)),
+            Step::PutTarget { address, home, .. } => {
+                self.free_targets.claim(home.index);
+                self.generations.insert(home.index, home.target.generation);
+                if self.targets.insert(*address, *home).is_none() {
+                    self.addresses.insert(home.index, *address);
+                    self.unreferenced.insert(home.index, now);
+                }
+            }
+            // Nobody reads it before the endpoint says so.
+            Step::PutTable { .. } => {}
+            Step::PutEndpoint { key, placed, .. } => {
+                self.free_services.claim(placed.endpoint.service);
+                self.published = placed.endpoint.generation;
+                self.refer(&placed.named);
+                if let Some(before) = self.endpoints.insert(*key, placed.clone()) {
+                    self.unrefer(&before.named, now);
+                }
+            }
+            Step::Recognise { key, members } => {
+                if let Some(placed) = self.endpoints.get_mut(key) {
+                    placed.members = Some(members.clone());
+                }
+            }
+            Step::RemoveEndpoint(key) => {
+                if let Some(before) = self.endpoints.remove(key) {
+                    self.unrefer(&before.named, now);
+                    self.free_services.give_back(before.endpoint.service, now);
+                }
+            }
+            Step::FreeTarget { address, .. } => {
+                if let Some(home) = self.targets.remove(address) {
+                    self.addresses.remove(&home.index);
+                    self.unreferenced.remove(&home.index);
+                    self.free_targets.give_back(home.index, now);
+                }
+            }
+        }
+    }
+
+    fn refer(&mut self, named: &BTreeSet<u32>) {
+        for &index in named {
+            *self.references.entry(index).or_default() += 1;
+            self.unreferenced.remove(&index);
+        }
+    }
+
+    fn unrefer(&mut self, named: &BTreeSet<u32>, now: Instant) {
+        for &index in named {
+            let references = self.references.entry(index).or_default();
+            *references = references.saturating_sub(1);
+            if *references == 0 {
+                self.references.remove(&index);
+                if self.addresses.contains_key(&index) {
+                    self.unreferenced.insert(index, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! From what the maps hold to what they should hold, as steps in an order in which no packet ever meets less than it should.
+//!
+//! Backends come before tables that name them, a table before the endpoint that makes it the live one, endpoints before
+//! the addresses that this host answers for. What goes does so the other way round, and a backend only when no program can
+//! still read a table with it. A table that a late program reads while it is written anew gives it a backend all the same: one of
+//! before or one of now, and both are there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use lb_common::{
+    Be16,
+    packet::{
+        Endpoint, EndpointKey, MAGLEV_SLOTS, Settings, Target, endpoint_flag, target_flag, vip_flag,
+    },
+};
+
+use crate::{
+    Desired, Member, Wanted,
+    address::words,
+    book::{Book, Home, Placed},
+    free_list::REST,
+    maglev,
+};
+
+/// One change of one map.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    PutSettings(Settings),
+    PutHost(IpAddr),
+    RemoveHost(IpAddr),
+    PutVip {
+        vip: Ipv4Addr,
+        flags: u32,
+    },
+    RemoveVip(Ipv4Addr),
+    /// With `fresh`, the index had another backend before, or none.
+    PutTarget {
+        address: SocketAddr,
+        home: Home,
+        fresh: bool,
+    },
+    /// Into the table that is not live.
+    PutTable {
+        table: u32,
+        slots: Box<[u16]>,
+    },
+    /// With `fresh`, the service's index had another endpoint before, or none.
+    PutEndpoint {
+        key: EndpointKey,
+        placed: Placed,
+        fresh: bool,
+    },
+    /// Nothing to write: the live table of an earlier agent is the one that these members have.
+    Recognise {
+        key: EndpointKey,
+        members: Arc<[Member]>,
+    },
+    RemoveEndpoint(EndpointKey),
+    /// Its generation stays, so that no flow of its meets the next one.
+    FreeTarget {
+        address: SocketAddr,
+        home: Home,
+    },
+}
+
+/// The steps, and what cannot be done.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) refused: Vec<Refused>,
+    /// When a next plan has something to do, if nothing else changes.
+    pub(crate) again: Option<Instant>,
+}
+
+/// What there is no room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// An endpoint: all indexes of services are taken, or rest.
+    Endpoint(EndpointKey),
+    /// A backend: all indexes of backends are taken, or rest. The others of its endpoints serve without it.
+    Backend(SocketAddr),
+}
+
+/// What a plan is made of, while it is made.
+struct Maker<'a> {
+    book: &'a Book,
+    now: Instant,
+    free_services: crate::free_list::FreeList,
+    free_targets: crate::free_list::FreeList,
+    published: u32,
+    /// The index of each backend once the steps so far are taken.
+    homes: BTreeMap<SocketAddr, Home>,
+    plan: Plan,
+}
+
+/// The steps from `book` to `desired` at `now`.
+pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
+    let mut maker = Maker {
+        book,
+        now,
+        free_services: book.free_services.clone(),
+        free_targets: book.free_targets.clone(),
+        published: book.published,
+        homes: book.targets.clone(),
+        plan: Plan::default(),
+    };
+    if book.settings != desired.settings {
+        maker.plan.steps.push(Step::PutSettings(desired.settings));
+    }
+    let new = desired.hosts.difference(&book.hosts).copied();
+    maker.plan.steps.extend(new.map(Step::PutHost));
+    maker.targets(desired);
+    for (key, wanted) in &desired.endpoints {
+        maker.endpoint(*key, wanted);
+    }
+    maker.vips(desired);
+    let gone = book
+        .endpoints
+        .keys()
+        .filter(|key| !desired.endpoints.contains_key(key));
+    maker
+        .plan
+        .steps
+        .extend(gone.copied().map(Step::RemoveEndpoint));
+    maker.free(desired);
+    let gone = book.hosts.difference(&desired.hosts).copied();
+    maker.plan.steps.extend(gone.map(Step::RemoveHost));
+    maker.plan
+}
+
+/// The value of a backend in the maps.
+fn target(member: &Member, generation: u32) -> Target {
+    Target {
+        address: words(member.address.ip()),
+        host: member.host.map_or([0; 4], words),
+        port: Be16::from_host(member.address.port()),
+        flags: if member.local { target_flag::LOCAL } else { 0 },
+        generation,
+    }
+}
+
+impl Maker<'_> {
+    /// Gives everybody who takes new flows an index, and says what changed about those that have one.
+    fn targets(&mut self, desired: &Desired) {
+        let mut seen = BTreeSet::new();
+        for (key, wanted) in &desired.endpoints {
+            for member in wanted.members.iter().filter(|member| member.serves(key)) {
+                // Port 0 is how the maps say that nobody is there.
+                if member.address.port() == 0 || !seen.insert(member.address) {
+                    continue;
+                }
+                match self.homes.get(&member.address).copied() {
+                    Some(home) => {
+                        let target = target(member, home.target.generation);
+                        if target != home.target {
+                            self.put_target(member.address, Home { target, ..home }, false);
+                        }
+                    }
+                    None if member.weight > 0 => match self.free_targets.take(self.now) {
+                        Some(index) => {
+                            let last = self.book.generations.get(&index).copied().unwrap_or(0);
+                            // 0 is of an index that nobody ever had.
+                            let generation = last.wrapping_add(1).max(1);
+                            let target = target(member, generation);
+                            self.put_target(member.address, Home { index, target }, true);
+                        }
+                        None => {
+                            self.plan.refused.push(Refused::Backend(member.address));
+                            self.again(self.free_targets.next_rested());
+                        }
+                    },
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn put_target(&mut self, address: SocketAddr, home: Home, fresh: bool) {
+        self.homes.insert(address, home);
+        self.plan.steps.push(Step::PutTarget {
+            address,
+            home,
+            fresh,
+        });
+    }
+
+    fn endpoint(&mut self, key: EndpointKey, wanted: &Wanted) {
+        let placed = self.book.endpoints.get(&key);
+        let mut flags = 0;
+        for (set, flag) in [
+            (wanted.tunnel, endpoint_flag::TUNNEL),
+            (wanted.trace, endpoint_flag::TRACE),
+        ] {
+            flags |= if set { flag } else { 0 };
+        }
+        // The usual case, for which no table is made: nothing changed. Indexes of members stay while they are named.
+        if let Some(placed) = placed
+            && placed.endpoint.flags & !endpoint_flag::EMPTY == flags
+            && placed.members.as_ref().is_some_and(|before| {
+                Arc::ptr_eq(before, &wanted.members) || **before == *wanted.members
+            })
+            && self.all_placed(&key, wanted, placed)
+        {
+            return;
+        }
+        let slots = self.slots(&key, wanted);
+        if slots.is_empty() {
+            flags |= endpoint_flag::EMPTY;
+        }
+        let digest = digest(&slots);
+        let changed = placed.is_none_or(|placed| placed.digest != digest);
+        let same_flags = placed.is_some_and(|placed| placed.endpoint.flags == flags);
+        let fresh = placed.is_none();
+        let Some(service) = placed
+            .map(|it| it.endpoint.service)
+            .or_else(|| self.free_services.take(self.now))
+        else {
+            self.plan.refused.push(Refused::Endpoint(key));
+            self.again(self.free_services.next_rested());
+            return;
+        };
+        let live = placed.map_or(service * 2 + 1, |it| it.endpoint.table);
+        // An empty endpoint's table is not read: what was there stays.
+        let table = if changed && !slots.is_empty() {
+            live ^ 1
+        } else {
+            live
+        };
+        if table != live {
+            self.plan.steps.push(Step::PutTable {
+                table,
+                slots: slots.clone(),
+            });
+        }
+        if !changed && same_flags {
+            let members = wanted.members.clone();
+            self.plan.steps.push(Step::Recognise { key, members });
+            return;
+        }
+        self.published = self.published.wrapping_add(1).max(1);
+        let endpoint = Endpoint {
+            service,
+            table,
+            flags,
+            generation: self.published,
+        };
+        let named = slots.iter().map(|&slot| u32::from(slot)).collect();
+        let placed = Placed {
+            endpoint,
+            digest,
+            named,
+            members: Some(wanted.members.clone()),
+        };
+        self.plan
+            .steps
+            .push(Step::PutEndpoint { key, placed, fresh });
+    }
+
+    /// Whether everybody who found no room before still finds none.
+    fn all_placed(&self, key: &EndpointKey, wanted: &Wanted, placed: &Placed) -> bool {
+        let serving = wanted
+            .members
+            .iter()
+            .filter(|member| member.weight > 0 && member.serves(key));
+        serving
+            .filter_map(|member| self.homes.get(&member.address))
+            .all(|home| placed.named.contains(&home.index))
+    }
+
+    /// The table of those who have an index; empty when nobody has.
+    fn slots(&self, key: &EndpointKey, wanted: &Wanted) -> Box<[u16]> {
+        let members: Vec<(String, u16, u16)> = wanted
+            .members
+            .iter()
+            .filter(|member| member.serves(key))
+            .filter_map(|member| {
+                let home = self.homes.get(&member.address)?;
+                let index = u16::try_from(home.index).ok()?;
+                Some((member.address.to_string(), member.weight, index))
+            })
+            .collect();
+        let shares: Vec<maglev::Member<'_>> = members
+            .iter()
+            .map(|(identity, weight, _)| maglev::Member {
+                identity: identity.as_bytes(),
+                weight: *weight,
+            })
+            .collect();
+        let table = maglev::table(&shares, maglev::Size::PACKETS);
+        table.into_iter().map(|member| members[member].2).collect()
+    }
+
+    fn vips(&mut self, desired: &Desired) {
+        for (&vip, &announced) in &desired.vips {
+            let flags = if announced { vip_flag::ANNOUNCED } else { 0 };
+            if self.book.vips.get(&vip) != Some(&flags) {
+                self.plan.steps.push(Step::PutVip { vip, flags });
+            }
+        }
+        let gone = self
+            .book
+            .vips
+            .keys()
+            .filter(|vip| !desired.vips.contains_key(vip));
+        self.plan.steps.extend(gone.copied().map(Step::RemoveVip));
+    }
+
+    /// Lets those go whom nobody wants and no program can still read of.
+    fn free(&mut self, desired: &Desired) {
+        let members = desired.endpoints.iter().flat_map(|(key, wanted)| {
+            let serving = wanted.members.iter().filter(|member| member.serves(key));
+            serving.map(|member| member.address)
+        });
+        let wanted: BTreeSet<SocketAddr> = members.chain(desired.kept.iter().copied()).collect();
+        let rested: BTreeSet<SocketAddr> = self.book.rested(self.now).collect();
+        for (&address, &home) in &self.book.targets {
+            if wanted.contains(&address) {
+                continue;
+            }
+            if rested.contains(&address) {
+                self.plan.steps.push(Step::FreeTarget { address, home });
+            } else {
+                // What names it now goes with this plan's steps.
+                let since = self.book.unreferenced_since(&address).unwrap_or(self.now);
+                self.again(Some(since + REST));
+            }
+        }
+    }
+
+    fn again(&mut self, at: Option<Instant>) {
+        self.plan.again = [self.plan.again, at].into_iter().flatten().min();
+    }
+}
+
+/// Tells tables apart.
+pub(crate) fn digest(slots: &[u16]) -> u64 {
+    // Four slots at a time, mixed by an odd number and a turn: 16,385 rounds.
+    slots.chunks(4).fold(slots.len() as u64, |digest, four| {
+        let word = four
+            .iter()
+            .fold(0, |word, &slot| word << 16 | u64::from(slot));
+        (digest ^ word)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
+    })
+}
+
+/// The slots that a live table has.
+pub(crate) const SLOTS: usize = MAGLEV_SLOTS as usize;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,369 @@
+//! Every step of every plan, against what programs may read at that moment, also those that began a while ago.
+
+use std::time::Duration;
+
+use lb_common::Be32;
+use proptest::{collection, prelude::*};
+
+use super::*;
+use crate::{Limits, book::Found};
+
+const LIMITS: Limits = Limits {
+    services: 6,
+    backends: 12,
+    flows: 1,
+};
+
+/// What the kernel's maps hold, and who may still read what they held before.
+#[derive(Default)]
+struct Kernel {
+    endpoints: BTreeMap<EndpointKey, Endpoint>,
+    tables: BTreeMap<u32, Box<[u16]>>,
+    targets: BTreeMap<u32, Target>,
+    vips: BTreeMap<Ipv4Addr, u32>,
+    hosts: BTreeSet<IpAddr>,
+    settings: Settings,
+    /// Endpoints as programs may still have them: read before they were changed, at this time.
+    late: Vec<(Instant, EndpointKey, Endpoint)>,
+    /// Who ever served each endpoint.
+    servers: BTreeMap<EndpointKey, BTreeSet<SocketAddr>>,
+    /// Who was ever behind each id.
+    ids: BTreeMap<(u32, u32), SocketAddr>,
+}
+
+impl Kernel {
+    fn take(&mut self, step: &Step, now: Instant) {
+        match step {
+            Step::PutSettings(settings) => self.settings = *settings,
+            Step::PutHost(host) => drop(self.hosts.insert(*host)),
+            Step::RemoveHost(host) => drop(self.hosts.remove(host)),
+            Step::PutVip { vip, flags } => {
+                self.vips.insert(*vip, *flags);
+            }
+            Step::RemoveVip(vip) => drop(self.vips.remove(vip)),
+            Step::PutTarget { address, home, .. } => {
+                let id = (home.index, home.target.generation);
+                let before = self.ids.insert(id, *address);
+                assert!(before.is_none_or(|it| it == *address), "an id came back");
+                self.targets.insert(home.index, home.target);
+            }
+            Step::PutTable { table, slots } => {
+                let live = self.endpoints.values().any(|it| it.table == *table);
+                assert!(!live, "a live table was written");
+                self.tables.insert(*table, slots.clone());
+            }
+            Step::PutEndpoint { key, placed, .. } => {
+                if let Some(before) = self.endpoints.insert(*key, placed.endpoint) {
+                    self.late.push((now, *key, before));
+                }
+            }
+            Step::Recognise { .. } => {}
+            Step::RemoveEndpoint(key) => {
+                if let Some(before) = self.endpoints.remove(key) {
+                    self.late.push((now, *key, before));
+                }
+            }
+            Step::FreeTarget { home, .. } => {
+                let free = Target {
+                    generation: home.target.generation,
+                    ..Target::default()
+                };
+                self.targets.insert(home.index, free);
+            }
+        }
+    }
+
+    /// What any program may read at `now`, whenever it began.
+    fn check(&mut self, now: Instant) {
+        self.late
+            .retain(|(since, ..)| now.saturating_duration_since(*since) < REST);
+        let today = self.endpoints.iter().map(|(key, it)| (key, it));
+        let late = self.late.iter().map(|(_, key, it)| (key, it));
+        for (key, endpoint) in today.chain(late) {
+            if endpoint.flags & endpoint_flag::EMPTY != 0 {
+                continue;
+            }
+            let slots = &self.tables[&endpoint.table];
+            assert_eq!(slots.len(), SLOTS);
+            // Few tables of many equal slots: look at each index once.
+            for slot in slots.iter().copied().collect::<BTreeSet<_>>() {
+                assert_ne!(slot, 0, "a look-up meets none");
+                let target = self.targets[&u32::from(slot)];
+                assert_ne!(target.port.raw(), 0, "a look-up meets a freed backend");
+                let address = crate::address::socket(target.address, target.port);
+                assert!(self.servers[key].contains(&address), "of another service");
+            }
+        }
+    }
+
+    /// What an agent finds that starts now.
+    fn found(&self, now: Instant) -> Book {
+        let mut found = Found {
+            vips: self.vips.clone(),
+            hosts: self.hosts.clone(),
+            settings: self.settings,
+            ..Found::default()
+        };
+        for (&index, &target) in &self.targets {
+            found.generations.insert(index, target.generation);
+            if target.port.raw() != 0 {
+                let address = crate::address::socket(target.address, target.port);
+                found.targets.insert(address, Home { index, target });
+            }
+        }
+        for (&key, &endpoint) in &self.endpoints {
+            let empty = endpoint.flags & endpoint_flag::EMPTY != 0;
+            let slots: &[u16] = if empty {
+                &[]
+            } else {
+                &self.tables[&endpoint.table]
+            };
+            let placed = Placed {
+                endpoint,
+                digest: digest(slots),
+                named: slots.iter().map(|&slot| slot.into()).collect(),
+                members: None,
+            };
+            found.endpoints.insert(key, placed);
+        }
+        Book::found(found, LIMITS, now)
+    }
+}
+
+fn key(vip: u8, scope: u8) -> EndpointKey {
+    EndpointKey {
+        vip: Be32::from_host(u32::from(Ipv4Addr::new(198, 18, 0, vip))),
+        port: Be16::from_host(80),
+        proto: 6,
+        scope,
+    }
+}
+
+fn member(number: u8, weight: u16) -> Member {
+    let ip = if number % 3 == 0 {
+        IpAddr::V6(format!("fd00::{number}").parse().unwrap())
+    } else {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
+    };
+    Member {
+        address: SocketAddr::new(ip, 8080),
+        host: None,
+        local: number % 2 == 0,
+        weight,
+    }
+}
+
+fn wanted(members: &[(u8, u16)]) -> Wanted {
+    Wanted {
+        members: members
+            .iter()
+            .map(|&(number, weight)| member(number, weight))
+            .collect(),
+        tunnel: false,
+        trace: false,
+    }
+}
+
+/// Some state that one may wish for.
+fn some_desired() -> impl Strategy<Value = Desired> {
+    let members = collection::btree_map(1..16_u8, 0..3_u16, 0..6);
+    let endpoints = collection::btree_map((1..5_u8, 0..4_u8), members, 0..6);
+    let kept = collection::btree_set(1..16_u8, 0..4);
+    (endpoints, kept, 0..2_u32).prop_map(|(endpoints, kept, announcing)| Desired {
+        endpoints: endpoints
+            .iter()
+            .map(|(&(vip, scope), members)| {
+                let members: Vec<_> = members.iter().map(|(&n, &weight)| (n, weight)).collect();
+                (key(vip, scope), wanted(&members))
+            })
+            .collect(),
+        kept: kept.into_iter().map(|it| member(it, 1).address).collect(),
+        vips: endpoints
+            .keys()
+            .map(|&(vip, scope)| (Ipv4Addr::new(198, 18, 0, vip), scope == 0))
+            .collect(),
+        hosts: BTreeSet::from([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))]),
+        settings: Settings {
+            announcing,
+            ..Settings::default()
+        },
+    })
+}
+
+/// What happens between two wishes.
+#[derive(Clone, Debug)]
+struct Turn {
+    desired: Desired,
+    /// The kernel refuses the step of this number.
+    refuses: Option<usize>,
+    /// The agent starts anew before.
+    restart: bool,
+    wait: Duration,
+}
+
+fn some_turn() -> impl Strategy<Value = Turn> {
+    let refuses = proptest::option::weighted(0.3, 0..12_usize);
+    let wait = prop_oneof![Just(0), Just(900), Just(2000), Just(5000)];
+    (some_desired(), refuses, prop::bool::weighted(0.2), wait).prop_map(
+        |(desired, refuses, restart, wait)| Turn {
+            desired,
+            refuses,
+            restart,
+            wait: Duration::from_millis(wait),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn no_look_up_at_any_step_meets_none_a_stranger_or_a_freed_backend(
+        turns in collection::vec(some_turn(), 1..10)
+    ) {
+        let mut now = Instant::now();
+        let mut kernel = Kernel::default();
+        let mut book = Book::empty(LIMITS);
+        for turn in &turns {
+            now += turn.wait;
+            if turn.restart {
+                book = kernel.found(now);
+            }
+            for (key, wanted) in &turn.desired.endpoints {
+                let serving = wanted.members.iter().filter(|it| it.serves(key));
+                kernel.servers.entry(*key).or_default().extend(serving.map(|it| it.address));
+            }
+            let plan = plan(&book, &turn.desired, now);
+            for (at, step) in plan.steps.iter().enumerate() {
+                if turn.refuses == Some(at) {
+                    break;
+                }
+                kernel.take(step, now);
+                book.note(step, now);
+                kernel.check(now);
+            }
+        }
+        // In the end, when nothing else happens, all of it is so and nobody else is there.
+        let last = &turns[turns.len() - 1].desired;
+        for _ in 0..3 {
+            let plan = plan(&book, last, now);
+            for step in &plan.steps {
+                kernel.take(step, now);
+                book.note(step, now);
+                kernel.check(now);
+            }
+            now += REST;
+        }
+        let plan = plan(&book, last, now);
+        prop_assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+        prop_assert_eq!(plan.again, None);
+        let refused: BTreeSet<_> = plan.refused.iter().filter_map(|it| match it {
+            Refused::Endpoint(key) => Some(*key),
+            Refused::Backend(_) => None,
+        }).collect();
+        for (key, wanted) in &last.endpoints {
+            prop_assert_eq!(kernel.endpoints.contains_key(key), !refused.contains(key));
+            if let Some(endpoint) = kernel.endpoints.get(key) {
+                let found = kernel.targets.iter().filter(|(_, it)| it.port.raw() != 0);
+                let placed: BTreeMap<_, _> = found.map(|(&index, it)| (crate::address::socket(it.address, it.port), index)).collect();
+                let serving: BTreeSet<u32> = wanted.members.iter().filter(|it| it.serves(key) && it.weight > 0)
+                    .filter_map(|it| placed.get(&it.address).copied()).collect();
+                prop_assert_eq!(endpoint.flags & endpoint_flag::EMPTY != 0, serving.is_empty());
+                if !serving.is_empty() {
+                    let named: BTreeSet<u32> = kernel.tables[&endpoint.table].iter().map(|&it| it.into()).collect();
+                    prop_assert_eq!(named, serving);
+                }
+            }
+        }
+        prop_assert_eq!(kernel.endpoints.len() + refused.len(), last.endpoints.len());
+        prop_assert_eq!(&kernel.vips.keys().collect::<Vec<_>>(), &last.vips.keys().collect::<Vec<_>>());
+        prop_assert_eq!(&kernel.hosts, &last.hosts);
+        prop_assert_eq!(kernel.settings, last.settings);
+    }
+}
+
+fn carry_out(book: &mut Book, plan: &Plan, now: Instant) {
+    for step in &plan.steps {
+        book.note(step, now);
+    }
+}
+
+fn only(members: &[(u8, u16)]) -> Desired {
+    Desired {
+        endpoints: BTreeMap::from([(key(1, 0), wanted(members))]),
+        ..Desired::default()
+    }
+}
+
+#[test]
+fn a_drained_backend_keeps_its_id_and_one_that_nobody_wants_is_freed_after_a_rest() {
+    let now = Instant::now();
+    let mut book = Book::empty(LIMITS);
+    let first = plan(&book, &only(&[(1, 1), (2, 1)]), now);
+    carry_out(&mut book, &first, now);
+    let drained = member(2, 0).address;
+    let id = book.targets[&drained];
+    // By a weight of 0, then by name alone.
+    let mut kept = only(&[(1, 1)]);
+    kept.kept.insert(drained);
+    for desired in [only(&[(1, 1), (2, 0)]), kept] {
+        let later = now + 10 * REST;
+        let next = plan(&book, &desired, later);
+        assert_eq!(next.again, None);
+        carry_out(&mut book, &next, now);
+        assert_eq!(book.targets[&drained], id);
+        assert!(!book.endpoints[&key(1, 0)].named.contains(&id.index));
+    }
+    let gone = plan(&book, &only(&[(1, 1)]), now + REST / 2);
+    assert!(gone.steps.is_empty(), "{:?}", gone.steps);
+    assert_eq!(gone.again, Some(now + REST));
+    let gone = plan(&book, &only(&[(1, 1)]), now + REST);
+    assert!(matches!(gone.steps[..], [Step::FreeTarget { address, .. }] if address == drained));
+    carry_out(&mut book, &gone, now + REST);
+    // When it comes back it is somebody else, wherever it stands.
+    let back = plan(&book, &only(&[(1, 1), (2, 1)]), now + REST);
+    carry_out(&mut book, &back, now + REST);
+    assert_ne!(book.targets[&drained], id);
+}
+
+#[test]
+fn what_is_so_already_needs_no_step() {
+    let now = Instant::now();
+    let mut book = Book::empty(LIMITS);
+    let desired = only(&[(1, 1), (2, 3)]);
+    let first = plan(&book, &desired, now);
+    assert_eq!(first.steps.len(), 4);
+    carry_out(&mut book, &first, now);
+    assert!(plan(&book, &desired, now).steps.is_empty());
+    // Another list of the same members, in the other order: no other table.
+    let turned = plan(&book, &only(&[(2, 3), (1, 1)]), now);
+    assert!(
+        matches!(turned.steps[..], [Step::Recognise { .. }]),
+        "{:?}",
+        turned.steps
+    );
+}
+
+#[test]
+fn what_finds_no_room_is_told_and_the_others_serve() {
+    let now = Instant::now();
+    let mut book = Book::empty(Limits {
+        services: 1,
+        backends: 2,
+        flows: 1,
+    });
+    let mut desired = only(&[(1, 1), (2, 1), (4, 1)]);
+    desired.endpoints.insert(key(2, 0), wanted(&[(1, 1)]));
+    let first = plan(&book, &desired, now);
+    let refused = [
+        Refused::Backend(member(4, 1).address),
+        Refused::Endpoint(key(2, 0)),
+    ];
+    assert_eq!(first.refused, refused);
+    carry_out(&mut book, &first, now);
+    assert_eq!(book.endpoints[&key(1, 0)].named.len(), 2);
+    // Without any progress it is told again, and nothing is written.
+    let second = plan(&book, &desired, now);
+    assert_eq!(second.refused, refused);
+    assert!(second.steps.is_empty(), "{:?}", second.steps);
+}

@@ -1,0 +1,280 @@
+//! Tells the programs what is desired, and knows what they were told.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Instant,
+};
+
+use aya::{
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use lb_common::{
+    Be32,
+    packet::{
+        Endpoint, EndpointKey, Hop, Maglev, Settings, Target, Traffic, Vip, packet_map as map,
+    },
+};
+
+use crate::{
+    Desired, Error, Limits, Programs,
+    address::{address, address4, be32, socket, words},
+    book::{Book, Found, Home, Placed},
+    plan::{self, Refused, SLOTS, Step},
+};
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Endpoints that came or changed.
+    pub published: usize,
+    /// Endpoints that went.
+    pub removed: usize,
+    /// Backends that came.
+    pub placed: usize,
+    /// Backends that went; their flows are over.
+    pub freed: usize,
+    /// What there is no room for.
+    pub refused: Vec<Refused>,
+    /// When to call again although nothing else changed: backends are freed, or indexes have rested, a while after.
+    pub again: Option<Instant>,
+}
+
+/// The writer of the maps. There is one at a time.
+pub struct Publisher {
+    maps: Maps,
+    book: Book,
+    /// A table on its way into the map: 128 KiB that are not made anew each time.
+    table: Box<Maglev>,
+}
+
+struct Maps {
+    endpoints: HashMap<MapData, EndpointKey, Endpoint>,
+    maglevs: Array<MapData, Maglev>,
+    targets: Array<MapData, Target>,
+    hops: Array<MapData, Hop>,
+    vips: HashMap<MapData, u32, Vip>,
+    hosts: HashMap<MapData, [u32; 4], u32>,
+    settings: Array<MapData, Settings>,
+    service_traffic: PerCpuArray<MapData, Traffic>,
+    target_traffic: PerCpuArray<MapData, Traffic>,
+    cpus: usize,
+}
+
+impl Publisher {
+    /// Opens the maps and reads back what an earlier agent left in them.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn open(programs: &mut Programs) -> Result<Self, Error> {
+        let maps = Maps {
+            endpoints: programs.map(map::ENDPOINTS)?,
+            maglevs: programs.map(map::MAGLEVS)?,
+            targets: programs.map(map::TARGETS)?,
+            hops: programs.map(map::HOPS)?,
+            vips: programs.map(map::VIPS)?,
+            hosts: programs.map(map::HOSTS)?,
+            settings: programs.map(map::SETTINGS)?,
+            service_traffic: programs.map(map::SERVICE_TRAFFIC)?,
+            target_traffic: programs.map(map::TARGET_TRAFFIC)?,
+            cpus: nr_cpus()
+                .map_err(|(_, error)| Error::system("count the CPUs for", map::FATES)(error))?,
+        };
+        let limits = programs.limits();
+        let book = if programs.has_new_maps() {
+            Book::empty(limits)
+        } else {
+            maps.read_back(limits)?
+        };
+        let table = Box::new(Maglev {
+            slots: [0; SLOTS + 3],
+        });
+        Ok(Self { maps, book, table })
+    }
+
+    /// Brings the maps to what is desired. May be called as often as one likes: what is so already costs nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write. What was done until then is known, and the next call does the rest.
+    pub fn apply(&mut self, desired: &Desired) -> Result<Report, Error> {
+        let now = Instant::now();
+        let plan = plan::plan(&self.book, desired, now);
+        let mut report = Report {
+            refused: plan.refused,
+            again: plan.again,
+            ..Report::default()
+        };
+        for step in &plan.steps {
+            self.maps.carry_out(step, &mut self.table)?;
+            // The time when it was done: the rest of an index begins then.
+            self.book.note(step, Instant::now());
+            match step {
+                Step::PutEndpoint { .. } => report.published += 1,
+                Step::RemoveEndpoint(_) => report.removed += 1,
+                Step::PutTarget { fresh: true, .. } => report.placed += 1,
+                Step::FreeTarget { .. } => report.freed += 1,
+                _ => {}
+            }
+        }
+        Ok(report)
+    }
+
+    /// The endpoints that the programs know, each with its index in `SERVICE_TRAFFIC`.
+    pub fn endpoints(&self) -> impl Iterator<Item = (EndpointKey, Endpoint)> {
+        self.book
+            .endpoints
+            .iter()
+            .map(|(key, placed)| (*key, placed.endpoint))
+    }
+
+    /// The backends that flows may name, each with its index and what the programs know of it.
+    pub fn targets(&self) -> impl Iterator<Item = (SocketAddr, u32, Target)> {
+        self.book
+            .targets
+            .iter()
+            .map(|(address, home)| (*address, home.index, home.target))
+    }
+}
+
+impl Maps {
+    fn carry_out(&mut self, step: &Step, room: &mut Maglev) -> Result<(), Error> {
+        match step {
+            Step::PutSettings(settings) => self
+                .settings
+                .set(0, *settings, 0)
+                .map_err(Error::map("write", map::SETTINGS)),
+            Step::PutHost(host) => self
+                .hosts
+                .insert(words(*host), 1, 0)
+                .map_err(Error::map("write", map::HOSTS)),
+            Step::RemoveHost(host) => gone(self.hosts.remove(&words(*host)))
+                .map_err(Error::map("remove from", map::HOSTS)),
+            Step::PutVip { vip, flags } => self
+                .vips
+                .insert(be32(*vip).raw(), Vip { flags: *flags }, 0)
+                .map_err(Error::map("write", map::VIPS)),
+            Step::RemoveVip(vip) => gone(self.vips.remove(&be32(*vip).raw()))
+                .map_err(Error::map("remove from", map::VIPS)),
+            Step::PutTarget { home, fresh, .. } => {
+                if *fresh {
+                    let none = self.nothing(map::TARGET_TRAFFIC)?;
+                    self.target_traffic
+                        .set(home.index, none, 0)
+                        .map_err(Error::map("write", map::TARGET_TRAFFIC))?;
+                }
+                self.targets
+                    .set(home.index, home.target, 0)
+                    .map_err(Error::map("write", map::TARGETS))?;
+                // It leads to the one before, or to its host of before.
+                self.hops
+                    .set(home.index, Hop::default(), 0)
+                    .map_err(Error::map("write", map::HOPS))
+            }
+            Step::PutTable { table, slots } => {
+                room.slots[..SLOTS].copy_from_slice(slots);
+                let value: &Maglev = room;
+                self.maglevs
+                    .set(*table, value, 0)
+                    .map_err(Error::map("write", map::MAGLEVS))
+            }
+            Step::PutEndpoint { key, placed, fresh } => {
+                if *fresh {
+                    let none = self.nothing(map::SERVICE_TRAFFIC)?;
+                    let set = self.service_traffic.set(placed.endpoint.service, none, 0);
+                    set.map_err(Error::map("write", map::SERVICE_TRAFFIC))?;
+                }
+                self.endpoints
+                    .insert(key, placed.endpoint, 0)
+                    .map_err(Error::map("write", map::ENDPOINTS))
+            }
+            Step::Recognise { .. } => Ok(()),
+            Step::RemoveEndpoint(key) => {
+                gone(self.endpoints.remove(key)).map_err(Error::map("remove from", map::ENDPOINTS))
+            }
+            Step::FreeTarget { home, .. } => {
+                let free = Target {
+                    generation: home.target.generation,
+                    ..Target::default()
+                };
+                self.targets
+                    .set(home.index, free, 0)
+                    .map_err(Error::map("write", map::TARGETS))
+            }
+        }
+    }
+
+    fn nothing(&self, map: &'static str) -> Result<PerCpuValues<Traffic>, Error> {
+        PerCpuValues::try_from(vec![Traffic::default(); self.cpus])
+            .map_err(Error::system("write", map))
+    }
+
+    fn read_back(&self, limits: Limits) -> Result<Book, Error> {
+        let mut found = Found {
+            settings: self
+                .settings
+                .get(&0, 0)
+                .map_err(Error::map("read", map::SETTINGS))?,
+            ..Found::default()
+        };
+        for index in 1..=limits.backends {
+            let target = self
+                .targets
+                .get(&index, 0)
+                .map_err(Error::map("read", map::TARGETS))?;
+            if target.generation != 0 {
+                found.generations.insert(index, target.generation);
+            }
+            if target.port.raw() != 0 {
+                found
+                    .targets
+                    .insert(socket(target.address, target.port), Home { index, target });
+            }
+        }
+        for entry in self.endpoints.iter() {
+            let (key, endpoint) = entry.map_err(Error::map("read", map::ENDPOINTS))?;
+            let table = self
+                .maglevs
+                .get(&endpoint.table, 0)
+                .map_err(Error::map("read", map::MAGLEVS))?;
+            let slots = if endpoint.flags & lb_common::packet::endpoint_flag::EMPTY == 0 {
+                &table.slots[..SLOTS]
+            } else {
+                &[]
+            };
+            let placed = Placed {
+                endpoint,
+                digest: plan::digest(slots),
+                named: slots.iter().map(|&slot| u32::from(slot)).collect(),
+                members: None,
+            };
+            found.endpoints.insert(key, placed);
+        }
+        for entry in self.vips.iter() {
+            let (vip, value): (u32, Vip) = entry.map_err(Error::map("read", map::VIPS))?;
+            found.vips.insert(vip_address(vip), value.flags);
+        }
+        for entry in self.hosts.iter() {
+            let (host, _): ([u32; 4], u32) = entry.map_err(Error::map("read", map::HOSTS))?;
+            let host: IpAddr = address(host);
+            found.hosts.insert(host);
+        }
+        Ok(Book::found(found, limits, Instant::now()))
+    }
+}
+
+fn vip_address(raw: u32) -> Ipv4Addr {
+    address4(Be32::from_raw(raw))
+}
+
+/// What is gone already is no fault.
+fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}
