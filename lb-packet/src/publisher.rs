@@ -119,6 +119,11 @@ impl Publisher {
         Ok(report)
     }
 
+    /// What the programs were told last of what may change while they run.
+    pub fn settings(&self) -> Settings {
+        self.book.settings
+    }
+
     /// The endpoints that the programs know, each with its index in `SERVICE_TRAFFIC`.
     pub fn endpoints(&self) -> impl Iterator<Item = (EndpointKey, Endpoint)> {
         self.book

@@ -15,11 +15,14 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const BPF_LINK_TYPE_XDP: u32 = 6;
 const BPF_LINK_TYPE_TCX: u32 = 11;
+const BPF_MAP_TYPE_HASH: u32 = 1;
+const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
 const BPF_MAP_TYPE_SK_STORAGE: u32 = 24;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads (`include/uapi/linux/bpf.h`).
@@ -200,6 +203,114 @@ pub fn stored(map: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Option<
         Ok(_) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The part of `union bpf_attr` that `BPF_MAP_LOOKUP_BATCH` reads and writes.
+#[repr(C)]
+struct LookupBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// A walk through a hash map with many entries for each system call (kernel 5.6). What is added or removed meanwhile may
+/// be met or not; what stays is met once.
+#[derive(Debug)]
+pub struct Batches {
+    map: OwnedFd,
+    key_size: usize,
+    value_size: usize,
+    /// Where the walk is; the kernel's own business. `None` before the first call.
+    cursor: Option<u32>,
+    over: bool,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+/// Entries for each system call: enough that the call itself costs nothing beside them.
+const AT_ONCE: usize = 4096;
+
+impl Batches {
+    /// A walk through `map`, a hash or an LRU hash without values for each CPU.
+    ///
+    /// # Errors
+    /// When it is of another kind, or the kernel does not tell.
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let info: MapInfo = info(map)?;
+        if !matches!(info.kind, BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no hash"));
+        }
+        let size = |size: u32| usize::try_from(size).map_err(io::Error::other);
+        Ok(Self {
+            map: map.try_clone_to_owned()?,
+            key_size: size(info.key_size)?,
+            value_size: size(info.value_size)?,
+            cursor: None,
+            over: false,
+            keys: Vec::new(),
+            values: Vec::new(),
+        })
+    }
+
+    /// The next entries, each a key and a value; `None` when all were told.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn step(&mut self) -> io::Result<Option<impl Iterator<Item = (&[u8], &[u8])>>> {
+        let mut room = AT_ONCE.max(self.keys.len() / self.key_size);
+        let count = loop {
+            if self.over {
+                return Ok(None);
+            }
+            self.keys.resize(room * self.key_size, 0);
+            self.values.resize(room * self.value_size, 0);
+            let (from, mut to) = (self.cursor.unwrap_or(0), 0_u32);
+            let mut attr = LookupBatch {
+                in_batch: if self.cursor.is_some() {
+                    (&raw const from) as u64
+                } else {
+                    0
+                },
+                out_batch: (&raw mut to) as u64,
+                keys: self.keys.as_mut_ptr() as u64,
+                values: self.values.as_mut_ptr() as u64,
+                count: u32::try_from(room).map_err(io::Error::other)?,
+                map_fd: u32::try_from(self.map.as_raw_fd()).map_err(io::Error::other)?,
+                elem_flags: 0,
+                flags: 0,
+            };
+            // SAFETY: `attr` is what the command reads and writes. Both buffers have room for `count` keys and values of the sizes
+            // that the kernel has told of this map, the positions in a hash are integers of four bytes, and all of them live
+            // until the call returns.
+            match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
+                Ok(_) => self.cursor = Some(to),
+                // That was the end.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.over = true,
+                // One bucket of the hash has more than there is room for.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOSPC) && room < AT_ONCE * 1024 =>
+                {
+                    room *= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let count = usize::try_from(attr.count).map_err(io::Error::other)?;
+            if count > 0 || self.over {
+                break count.min(room);
+            }
+        };
+        let keys = self.keys.chunks_exact(self.key_size);
+        Ok(Some(
+            keys.zip(self.values.chunks_exact(self.value_size))
+                .take(count),
+        ))
     }
 }
 

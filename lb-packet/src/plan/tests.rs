@@ -77,7 +77,7 @@ impl Kernel {
     fn check(&mut self, now: Instant) {
         self.late
             .retain(|(since, ..)| now.saturating_duration_since(*since) < REST);
-        let today = self.endpoints.iter().map(|(key, it)| (key, it));
+        let today = self.endpoints.iter();
         let late = self.late.iter().map(|(_, key, it)| (key, it));
         for (key, endpoint) in today.chain(late) {
             if endpoint.flags & endpoint_flag::EMPTY != 0 {
@@ -140,7 +140,7 @@ fn key(vip: u8, scope: u8) -> EndpointKey {
 }
 
 fn member(number: u8, weight: u16) -> Member {
-    let ip = if number % 3 == 0 {
+    let ip = if number.is_multiple_of(3) {
         IpAddr::V6(format!("fd00::{number}").parse().unwrap())
     } else {
         IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
@@ -148,7 +148,7 @@ fn member(number: u8, weight: u16) -> Member {
     Member {
         address: SocketAddr::new(ip, 8080),
         host: None,
-        local: number % 2 == 0,
+        local: number.is_multiple_of(2),
         weight,
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     Config, Error,
     address::{be32, words6},
     config::{HAIRPIN4, HAIRPIN6},
+    flows::Context,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet"));
@@ -42,6 +43,7 @@ pub struct Programs {
     ebpf: Ebpf,
     /// Where links are pinned.
     links: PathBuf,
+    context: Context,
     limits: crate::Limits,
     attached: Vec<Attached>,
     problems: Vec<String>,
@@ -117,6 +119,13 @@ impl Programs {
         Ok(Self {
             ebpf,
             links,
+            context: Context {
+                pool6: config.pool6,
+                source4: config.source4,
+                source6: config.source6,
+                host_mask: u32::from(config.pool.hostmask()),
+                room: limits.flows,
+            },
             limits,
             attached: Vec::new(),
             problems,
@@ -151,6 +160,11 @@ impl Programs {
     /// Whether no earlier agent left anything in the maps.
     pub fn has_new_maps(&self) -> bool {
         self.new
+    }
+
+    /// What flows are told with.
+    pub(crate) fn context(&self) -> Context {
+        self.context
     }
 
     /// One map, as often as somebody wants it.

@@ -1,0 +1,399 @@
+//! Runs rows: one sentence each, a packet in, a verdict, a packet out, and the fate that is counted.
+//!
+//! A row begins with the scene as `scene.rs` has it and without flows. What it needs beyond that it says itself: changes of what is
+//! desired, and packets that came before. Exactly one fate must be counted, or none.
+
+pub(crate) mod frame;
+pub(crate) mod scene;
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use aya::programs::{Program, TestRun as _, TestRunOptions};
+use lb_common::{Be16, FlowHash, packet::Fate};
+use lb_packet::{Desired, Fates, Figures, Filter, Flows, Programs, Publisher};
+
+pub(crate) use frame::{ACK, Body, FIN, Frame, Ip, Mac, RST, SYN};
+pub(crate) use scene::{CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, neighbour, vip};
+
+/// What a program answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// To the stack: `XDP_PASS`, `TC_ACT_OK` or `TC_ACT_UNSPEC`.
+    Pass,
+    /// `XDP_DROP` or `TC_ACT_SHOT`.
+    Drop,
+    /// Out of the device that it came by: `XDP_TX`.
+    Tx,
+    /// Out of some device: `XDP_REDIRECT` or `TC_ACT_REDIRECT`.
+    Redirect,
+}
+
+pub(crate) use Verdict::{Drop, Pass, Redirect, Tx};
+
+/// What the packet has to be then.
+pub(crate) enum Out {
+    /// As it came.
+    Same,
+    /// This one, byte by byte.
+    Is(Vec<u8>),
+    /// One of these: where the choice is by a hash that the row does not foretell.
+    Any(Vec<Vec<u8>>),
+    /// It is gone.
+    Gone,
+}
+
+type Change = Box<dyn Fn(&mut Desired)>;
+type Then = Box<dyn Fn(&mut World)>;
+
+/// One step before the packet of a row.
+enum Given {
+    Desired(Change),
+    Packet(&'static str, Vec<u8>),
+    Do(Then),
+}
+
+/// One row of the table.
+pub(crate) struct Row {
+    pub(crate) says: String,
+    pub(crate) program: &'static str,
+    pub(crate) family: Family,
+    given: Vec<Given>,
+    packet: Vec<u8>,
+    verdict: Verdict,
+    out: Out,
+    fate: Option<Fate>,
+    then: Option<Then>,
+}
+
+/// Begins a row about a program. Its packet follows by [`Row::takes`].
+pub(crate) fn row(program: &'static str, family: Family, says: impl Into<String>) -> Row {
+    Row {
+        says: says.into(),
+        program,
+        family,
+        given: Vec::new(),
+        packet: Vec::new(),
+        verdict: Pass,
+        out: Out::Same,
+        fate: None,
+        then: None,
+    }
+}
+
+impl Row {
+    /// What is desired is changed for this row.
+    pub(crate) fn desired(mut self, change: impl Fn(&mut Desired) + 'static) -> Self {
+        self.given.push(Given::Desired(Box::new(change)));
+        self
+    }
+
+    /// Anything else that is so before the packet comes.
+    pub(crate) fn given(mut self, job: impl Fn(&mut World) + 'static) -> Self {
+        self.given.push(Given::Do(Box::new(job)));
+        self
+    }
+
+    /// A packet that the same program saw before.
+    pub(crate) fn after(self, frame: &Frame) -> Self {
+        let program = self.program;
+        self.after_by(program, frame)
+    }
+
+    /// A packet that another program saw before.
+    pub(crate) fn after_by(mut self, program: &'static str, frame: &Frame) -> Self {
+        self.given.push(Given::Packet(program, frame.bytes()));
+        self
+    }
+
+    /// The packet.
+    pub(crate) fn takes(self, frame: &Frame) -> Self {
+        self.takes_bytes(frame.bytes())
+    }
+
+    /// The packet, if no frame can be meant like this.
+    pub(crate) fn takes_bytes(mut self, bytes: Vec<u8>) -> Self {
+        self.packet = bytes;
+        self
+    }
+
+    /// It is passed as it came, and counts for nothing: none of ours.
+    pub(crate) fn is_not_ours(self) -> Self {
+        self
+    }
+
+    /// It is passed as it came.
+    pub(crate) fn is_passed(mut self, fate: Fate) -> Self {
+        self.fate = Some(fate);
+        self
+    }
+
+    /// It becomes another one.
+    pub(crate) fn becomes(mut self, verdict: Verdict, frame: &Frame, fate: Fate) -> Self {
+        (self.verdict, self.out, self.fate) = (verdict, Out::Is(frame.bytes()), Some(fate));
+        self
+    }
+
+    /// It becomes one of these.
+    pub(crate) fn becomes_one_of(mut self, verdict: Verdict, frames: &[Frame], fate: Fate) -> Self {
+        let frames = frames.iter().map(Frame::bytes).collect();
+        (self.verdict, self.out, self.fate) = (verdict, Out::Any(frames), Some(fate));
+        self
+    }
+
+    /// It becomes these bytes.
+    pub(crate) fn becomes_bytes(mut self, verdict: Verdict, bytes: Vec<u8>, fate: Fate) -> Self {
+        (self.verdict, self.out, self.fate) = (verdict, Out::Is(bytes), Some(fate));
+        self
+    }
+
+    /// It is dropped.
+    pub(crate) fn is_dropped(mut self, fate: Fate) -> Self {
+        (self.verdict, self.out, self.fate) = (Drop, Out::Gone, Some(fate));
+        self
+    }
+
+    /// What else must be so then; panics if it is not.
+    pub(crate) fn then(mut self, check: impl Fn(&mut World) + 'static) -> Self {
+        self.then = Some(Box::new(check));
+        self
+    }
+}
+
+/// The programs, loaded and told the scene. Lives in the host's namespace.
+pub(crate) struct World {
+    pub(crate) programs: Programs,
+    pub(crate) publisher: Publisher,
+    pub(crate) flows: Flows,
+    pub(crate) figures: Figures,
+    pub(crate) devices: BTreeMap<&'static str, u32>,
+    desired: Desired,
+}
+
+/// What a run gave.
+pub(crate) struct Ran {
+    pub(crate) verdict: Result<Verdict, u32>,
+    pub(crate) packet: Vec<u8>,
+}
+
+impl World {
+    /// Loads the programs and tells them the scene.
+    pub(crate) fn new(bpffs: &std::path::Path, devices: BTreeMap<&'static str, u32>) -> Self {
+        let mut programs = Programs::load(&scene::config(bpffs))
+            .unwrap_or_else(|error| panic!("{}", told(&error)));
+        let mut publisher = Publisher::open(&mut programs).unwrap();
+        let desired = scene::desired();
+        let report = publisher.apply(&desired).unwrap();
+        assert_eq!(report.refused, [], "the scene fits");
+        Self {
+            flows: Flows::open(&mut programs).unwrap(),
+            figures: Figures::open(&mut programs).unwrap(),
+            programs,
+            publisher,
+            devices,
+            desired,
+        }
+    }
+
+    /// Runs a program with a packet that came by the device that it is for.
+    pub(crate) fn run(&mut self, program: &'static str, packet: &[u8]) -> Ran {
+        let device = if program.contains("client") {
+            "client"
+        } else {
+            "card"
+        };
+        let device = self.devices[device];
+        let length = u32::try_from(packet.len()).unwrap();
+        let mut out = vec![0; 4096];
+        let (result, tc) = match self.programs.ebpf().program(program) {
+            Some(Program::Xdp(xdp)) => {
+                // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+                let context = words(&[0, length, 0, device, 0, 0]);
+                (xdp.test_run(options(packet, &mut out, &context)), false)
+            }
+            Some(Program::SchedClassifier(classifier)) => {
+                // `struct __sk_buff` up to ifindex, the eleventh word.
+                let context = words(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, device]);
+                (
+                    classifier.test_run(options(packet, &mut out, &context)),
+                    true,
+                )
+            }
+            _ => panic!("the object has no program {program}"),
+        };
+        let result = result.unwrap_or_else(|error| panic!("{program}: {}", told(&error)));
+        out.truncate(usize::try_from(result.data_size_out).unwrap());
+        let verdict = match (tc, result.return_value) {
+            (false, 1) | (true, 2) => Ok(Drop),
+            (false, 2) | (true, 0 | u32::MAX) => Ok(Pass),
+            (false, 3) => Ok(Tx),
+            (false, 4) | (true, 7) => Ok(Redirect),
+            (_, other) => Err(other),
+        };
+        Ran {
+            verdict,
+            packet: out,
+        }
+    }
+
+    /// What is desired now.
+    pub(crate) fn apply(&mut self, change: impl Fn(&mut Desired)) {
+        change(&mut self.desired);
+        self.publisher.apply(&self.desired).unwrap();
+    }
+
+    /// Back to how every row begins.
+    fn reset(&mut self) {
+        let scene = scene::desired();
+        if self.desired != scene {
+            self.desired = scene;
+            self.publisher.apply(&self.desired).unwrap();
+        }
+        self.flows
+            .flush(&self.publisher, &Filter::default())
+            .unwrap();
+    }
+
+    /// Runs one row; says what is wrong, if something is.
+    pub(crate) fn check(&mut self, row: &Row) -> Result<(), String> {
+        self.reset();
+        for given in &row.given {
+            match given {
+                Given::Desired(change) => self.apply(change),
+                Given::Packet(program, packet) => drop(self.run(program, packet)),
+                Given::Do(job) => job(self),
+            }
+        }
+        let before = self.figures.fates().unwrap();
+        let ran = self.run(row.program, &row.packet);
+        let after = self.figures.fates().unwrap();
+        let mut wrong = String::new();
+        if ran.verdict != Ok(row.verdict) {
+            let _ = writeln!(wrong, "  verdict {:?}, not {:?}", ran.verdict, row.verdict);
+        }
+        let expected: &[Vec<u8>] = match &row.out {
+            Out::Same => std::slice::from_ref(&row.packet),
+            Out::Is(packet) => std::slice::from_ref(packet),
+            Out::Any(packets) => packets,
+            Out::Gone => &[],
+        };
+        if !expected.is_empty() && !expected.contains(&ran.packet) {
+            let _ = write!(wrong, "{}", difference(&ran.packet, &expected[0]));
+        }
+        let counted = counted(&before, &after);
+        let expected: BTreeMap<Fate, u64> = row.fate.into_iter().map(|fate| (fate, 1)).collect();
+        if counted != expected {
+            let _ = writeln!(wrong, "  counted {counted:?}, not {expected:?}");
+        }
+        if wrong.is_empty() {
+            if let Some(check) = &row.then {
+                check(self);
+            }
+            return Ok(());
+        }
+        Err(format!(
+            "{}, {}: {}\n{wrong}",
+            row.program,
+            row.family.as_str(),
+            row.says
+        ))
+    }
+}
+
+/// What was counted between two looks.
+fn counted(before: &Fates, after: &Fates) -> BTreeMap<Fate, u64> {
+    let more = after
+        .packets
+        .iter()
+        .map(|(fate, count)| (*fate, count - before.packets[fate]));
+    more.filter(|(_, count)| *count > 0).collect()
+}
+
+fn options<'a>(packet: &'a [u8], out: &'a mut [u8], context: &'a [u8]) -> TestRunOptions<'a> {
+    TestRunOptions {
+        data_in: Some(packet),
+        data_out: Some(out),
+        ctx_in: Some(context),
+        ..TestRunOptions::default()
+    }
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// Where two packets differ, and both in hexadecimal.
+fn difference(is: &[u8], should: &[u8]) -> String {
+    let hex = |bytes: &[u8]| {
+        let lines = bytes.chunks(16).enumerate().map(|(at, line)| {
+            let line: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("    {:04x} {}\n", at * 16, line.join(" "))
+        });
+        lines.collect::<String>()
+    };
+    let at: Vec<usize> = (0..is.len().max(should.len()))
+        .filter(|&at| is.get(at) != should.get(at))
+        .collect();
+    format!(
+        "  {} bytes, not {}; they differ at {at:?}\n   is\n{}   should be\n{}",
+        is.len(),
+        should.len(),
+        hex(is),
+        hex(should)
+    )
+}
+
+/// An error and what it came from.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let _ = write!(text, ": {error}");
+        next = error.source();
+    }
+    text
+}
+
+/// The hash that the programs draw a flow's slot and ports from.
+pub(crate) fn hash(frame: &Frame, number: u8) -> FlowHash {
+    use lb_common::{Be32, flow_hash4, flow_hash6};
+    let vip = Be32::from_host(scene::vip4(number).into());
+    let (client, to, proto) = match &frame.ip.body {
+        Body::Tcp {
+            source,
+            destination,
+            ..
+        } => (*source, *destination, 6),
+        Body::Udp {
+            source,
+            destination,
+            ..
+        } => (*source, *destination, 17),
+        _ => panic!("only TCP and UDP have flows"),
+    };
+    let (client, to) = (Be16::from_host(client), Be16::from_host(to));
+    match frame.ip.source {
+        std::net::IpAddr::V4(address) => {
+            flow_hash4(Be32::from_host(address.into()), client, vip, to, proto)
+        }
+        std::net::IpAddr::V6(address) => {
+            let words = address.octets();
+            let word = |at: usize| u32::from_ne_bytes(words[at..at + 4].try_into().unwrap());
+            flow_hash6(
+                [word(0), word(4), word(8), word(12)],
+                client,
+                vip,
+                to,
+                proto,
+            )
+        }
+    }
+}
+
+/// The port that full NAT gives the flow of this frame to the VIP number `number`, after so many that were taken.
+pub(crate) fn pool_port(frame: &Frame, number: u8, taken: u32) -> u16 {
+    let ports = lb_ebpf::packet::Ports {
+        first: *scene::PORTS.start(),
+        count: u16::try_from(scene::PORTS.len()).unwrap(),
+    };
+    ports.probe(hash(frame, number), taken).host()
+}

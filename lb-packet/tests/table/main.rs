@@ -1,0 +1,83 @@
+//! The table: what each program does with each kind of packet, in both families, by `BPF_PROG_TEST_RUN`.
+//!
+//! `LB_ROW=words` runs the rows alone whose sentence has these words. `kit` runs rows, `kit/scene.rs` says where they take place.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod kit;
+mod strangers;
+mod tc_card;
+mod tc_client;
+mod xdp;
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use kit::{Row, V4, V6, World, scene};
+use lb_testkit::Netns;
+
+/// Every row, of both families.
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for family in [V4, V6] {
+        rows.extend(strangers::rows(family));
+        rows.extend(xdp::rows(family));
+        rows.extend(tc_client::rows(family));
+        rows.extend(tc_card::rows(family));
+    }
+    rows
+}
+
+/// Runs `job` in a world of its own.
+fn world<T: Send>(job: impl FnOnce(&mut World) -> T + Send) -> T {
+    let (host, outside) = (Netns::new("host").unwrap(), Netns::new("outside").unwrap());
+    let folder = tempfile::Builder::new()
+        .prefix("lb-test-")
+        .tempdir()
+        .unwrap();
+    host.mount_bpffs(folder.path()).unwrap();
+    let devices = scene::build(&host, &outside);
+    // Test runs look up routes in the namespace of the thread.
+    host.enter(|| job(&mut World::new(folder.path(), devices)))
+        .unwrap()
+}
+
+#[test]
+fn every_row_holds() {
+    let only = std::env::var("LB_ROW").unwrap_or_default();
+    let (ran, wrong) = world(|world| {
+        let mut ran: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for row in rows().iter().filter(|row| row.says.contains(&only)) {
+            *ran.entry((row.program, row.family.as_str())).or_default() += 1;
+            match catch_unwind(AssertUnwindSafe(|| world.check(row))) {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => wrong.push(why),
+                // Its message stands above.
+                Err(_) => wrong.push(format!("{}: {} panicked", row.program, row.says)),
+            }
+        }
+        (ran, wrong)
+    });
+    for ((program, family), count) in &ran {
+        println!("{program:<14} {family} {count:>4} rows");
+    }
+    println!("{:>24} rows", ran.values().sum::<usize>());
+    assert!(
+        wrong.is_empty(),
+        "{} rows do not hold:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn no_row_is_said_twice() {
+    let mut seen = BTreeMap::new();
+    for row in rows() {
+        let said = (row.program, row.family, row.says);
+        assert_eq!(seen.insert(said.clone(), ()), None, "{said:?}");
+    }
+}

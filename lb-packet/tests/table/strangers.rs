@@ -1,0 +1,60 @@
+//! Packets that are none of ours: every program lets them through as they came, and counts nothing.
+
+use crate::kit::{ACK, Body, Family, Frame, Row, V4, row};
+
+pub(crate) fn rows(family: Family) -> Vec<Row> {
+    let (here, there) = (family.client(), family.ip("192.0.2.100"));
+    let tcp = Frame::tcp((here, 1000), (there, 80));
+    let mut rows = Vec::new();
+    for program in [
+        "xdp_card",
+        "tc_card_in",
+        "tc_card_out",
+        "tc_client_in",
+        "tc_client_out",
+    ] {
+        let of = |says: &str| row(program, family, says);
+        rows.push(
+            of("a SYN to somebody else is not touched")
+                .takes(&tcp)
+                .is_not_ours(),
+        );
+        rows.push(
+            of("data of a flow of somebody else is not touched")
+                .takes(&tcp.clone().flags(ACK).payload(b"data"))
+                .is_not_ours(),
+        );
+        rows.push(
+            of("a datagram to somebody else is not touched")
+                .takes(&Frame::udp((here, 1000), (there, 53)))
+                .is_not_ours(),
+        );
+        rows.push(
+            of("a packet to somebody else in a VLAN is not touched")
+                .takes(&tcp.clone().tag(7))
+                .is_not_ours(),
+        );
+        rows.push(
+            of("a protocol that nobody knows, to somebody else, is not touched")
+                .takes(&Frame::with(here, there, Body::Raw(253, vec![1, 2, 3, 4])))
+                .is_not_ours(),
+        );
+        rows.push(
+            of("the agent's own address is the stack's")
+                .takes(&tcp.clone().to(family.vip(1), 80))
+                .is_not_ours(),
+        );
+    }
+    if family == V4 {
+        for program in ["xdp_card", "tc_card_in", "tc_client_in"] {
+            let mut bytes = tcp.bytes();
+            bytes[12..14].copy_from_slice(&0x88cc_u16.to_be_bytes());
+            rows.push(
+                row(program, family, "a frame that is not of IP is not touched")
+                    .takes_bytes(bytes)
+                    .is_not_ours(),
+            );
+        }
+    }
+    rows
+}
