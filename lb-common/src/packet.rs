@@ -24,6 +24,8 @@ pub mod packet_map {
     pub const TARGETS: &str = "TARGETS";
     /// `ARRAY`: backend index to [`Hop`](super::Hop). Written by the kernel.
     pub const HOPS: &str = "HOPS";
+    /// `HASH`: the interface index of a network card to [`Card`](super::Card).
+    pub const CARDS: &str = "CARDS";
     /// `HASH`: an IPv4 VIP to [`Vip`](super::Vip).
     pub const VIPS: &str = "VIPS";
     /// `LRU_HASH`: [`FlowKey4`](super::FlowKey4) to [`Flow`](super::Flow).
@@ -149,11 +151,39 @@ pub struct Hop {
     pub source: [u8; 6],
     /// Greatest packet that fits, without the link's head.
     pub mtu: u16,
+    /// The [`Way`] that it is for, as its integer: a tunnel leads elsewhere than to the backend.
+    pub way: u16,
+}
+
+const _: () = assert!(size_of::<Hop>() == 24);
+
+/// Value of `CARDS`: a device that runs the program of XDP, and so may be sent frames by it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    /// Its address on the link.
+    pub address: [u8; 6],
     /// Spare, zero.
     pub spare: u16,
 }
 
-const _: () = assert!(size_of::<Hop>() == 24);
+const _: () = assert!(size_of::<Card>() == 8);
+
+/// Before the bytes of a packet that XDP rewrote and hands over to `tc_card_in`, which lets the stack find out who takes its frame.
+/// Nobody can send it: it is the card's metadata.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// [`HAND_OVER`].
+    pub mark: u32,
+    /// Interface index of the device that the packet leaves by.
+    pub device: u32,
+}
+
+const _: () = assert!(size_of::<HandOver>() == 8);
+
+/// What says that it is a [`HandOver`].
+pub const HAND_OVER: u32 = u32::from_be_bytes(*b"lbho");
 
 /// Value of `VIPS`.
 #[repr(C)]

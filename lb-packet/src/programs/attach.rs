@@ -13,6 +13,7 @@ use std::{
 };
 
 use aya::{
+    maps::{HashMap, MapData, MapError},
     programs::{
         Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
         links::{FdLink, LinkOrder},
@@ -20,6 +21,8 @@ use aya::{
     },
     util::KernelVersion,
 };
+
+use lb_common::packet::{Card, packet_map as map};
 
 use super::{Programs, clsact};
 use crate::Error;
@@ -141,6 +144,7 @@ impl Programs {
             hooks.push(self.attach_tc(program, device, index)?);
         }
         if let Role::Card { mode } = role {
+            self.tell_card(device, index)?;
             let (hook, why) = self.attach_xdp("xdp_card", device, index, mode)?;
             hooks.extend(hook);
             fallback = why;
@@ -166,6 +170,7 @@ impl Programs {
             return Ok(());
         };
         let index = self.attached[at].index;
+        self.forget_card(index)?;
         self.remove_pins(|pin| pin.index == index)?;
         self.attached.remove(at);
         tracing::info!(device, "the packet path left the device");
@@ -201,6 +206,36 @@ impl Programs {
     /// Lets programs of tc hang from the qdisc clsact, as below kernel 6.6: for tests.
     pub fn use_clsact(&mut self) {
         self.clsact = true;
+    }
+
+    /// Tells the programs the address that a card has on its link, under its index: they answer for VIPs by it, and send
+    /// frames out of such devices alone. Attaching does that; tests run programs without it.
+    ///
+    /// # Errors
+    /// When the device has no such address, or the kernel refuses.
+    pub fn tell_card(&mut self, device: &str, index: u32) -> Result<(), Error> {
+        let failed = |source: io::Error| Error::Device {
+            device: device.to_owned(),
+            source,
+        };
+        let address = nix::ifaddrs::getifaddrs()
+            .map_err(|error| failed(error.into()))?
+            .filter(|it| it.interface_name == device)
+            .find_map(|it| it.address?.as_link_addr()?.addr())
+            .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+        let card = Card { address, spare: 0 };
+        let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
+        cards
+            .insert(index, card, 0)
+            .map_err(Error::map("write", map::CARDS))
+    }
+
+    fn forget_card(&mut self, index: u32) -> Result<(), Error> {
+        let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
+        match cards.remove(&index) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(Error::map("write", map::CARDS)(error)),
+        }
     }
 
     fn attach_tc(&mut self, name: &'static str, device: &str, index: u32) -> Result<Hook, Error> {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use aya::maps::{MapInfo, MapType};
 use lb_common::packet::{
-    Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
+    Card, Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
     ReplyKey6, Settings, Target, Traffic, Vip, packet_map as map,
 };
 
@@ -42,7 +42,7 @@ impl Limit {
 }
 
 /// Every map, with room for so much.
-pub(super) fn of(limits: Limits) -> [Layout; 16] {
+pub(super) fn of(limits: Limits) -> [Layout; 17] {
     let layout = |name, kind, key, value, limit: Option<Limit>, capacity| Layout {
         name,
         kind,
@@ -99,6 +99,7 @@ pub(super) fn of(limits: Limits) -> [Layout; 16] {
             Some(backends),
             of_backends,
         ),
+        hash(map::CARDS, 4, size_of::<Card>(), None, 0),
         hash(map::VIPS, 4, size_of::<Vip>(), None, 0),
         hash(map::HOSTS, 16, 4, None, 0),
         flows(
