@@ -106,8 +106,6 @@ fn cargo(workspace: &Path, target_dir: &Path, toolchain: &Toolchain, verb: &str)
         OsString::from("-Cdebuginfo=2"),
         // Atomic exchange and fetch-and-add are v3 instructions (kernel 5.12).
         OsString::from("-Ctarget-cpu=v3"),
-        // The heads of a packet lie at odd places, and no machine that this is for minds: an address is one load, not four.
-        OsString::from("-Ctarget-feature=+allows-misaligned-mem-access"),
         // Without BTF, maps defined by BTF do not load.
         OsString::from("-Clink-arg=--btf"),
         [OsString::from("-Clinker="), toolchain.linker.clone().into()]

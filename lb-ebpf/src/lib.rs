@@ -3,7 +3,7 @@
 //! Nothing here names an aya type or touches memory that the kernel shares; [`Slots`] is what the
 //! programs supply from their maps, and the tests from a model.
 #![cfg_attr(not(test), no_std)]
-// Reads and writes of a packet that the compiler would take apart.
+// For words of packets.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(all(fuzzing, not(test)))]

@@ -3,11 +3,11 @@
 use lb_common::Be32;
 
 use super::{
-    bytes::{Bytes, raw16, raw32, raw128, set16, set32, set128},
+    bytes::{Bytes, raw16, raw32, raw128, set16, set32, write16, write128},
     checksum::{fold, sum},
     heads::{Head6, pseudo6, short},
     parse::{IPV4, IPV6_HEAD, Ipv6, PROTO_ICMP6},
-    rewrite::set_link_addresses,
+    rewrite::{link_addresses, set_link_addresses},
 };
 
 /// EtherType of ARP, as it lies in a frame.
@@ -70,7 +70,7 @@ pub fn answer_arp(
     set32::<14, ARP_SIZE>(arp, request.target.raw());
     arp[18..24].copy_from_slice(&request.asker_link);
     set32::<24, ARP_SIZE>(arp, request.asker.raw());
-    set_link_addresses(bytes, request.asker_link, link)
+    set_link_addresses(bytes, link_addresses(request.asker_link, link))
 }
 
 /// Whose address the neighbour solicitation inside of `ip` asks for, if it is one: RFC 4861, section 7.1.1.
@@ -112,14 +112,14 @@ pub fn advertise(
     let mut icmp = [0; ADVERTISEMENT_SIZE];
     icmp[0] = ADVERTISEMENT;
     icmp[4] = flags;
-    set128::<8, ADVERTISEMENT_SIZE>(&mut icmp, target);
+    write128::<8, ADVERTISEMENT_SIZE>(&mut icmp, target);
     icmp[24] = TARGET_LINK_ADDRESS;
     // In units of eight bytes.
     icmp[25] = 1;
     icmp[26..].copy_from_slice(&link);
     let pseudo = pseudo6(target, destination, PROTO_ICMP6, short(ADVERTISEMENT_SIZE));
     let check = !fold(pseudo + sum(&icmp));
-    set16::<2, ADVERTISEMENT_SIZE>(&mut icmp, check);
+    write16::<2, ADVERTISEMENT_SIZE>(&mut icmp, check);
     let head = Head6 {
         source: target,
         destination,
@@ -132,7 +132,7 @@ pub fn advertise(
     let packet = bytes.window_mut::<ADVERTISED>(network)?;
     packet[..IPV6_HEAD].copy_from_slice(&head.bytes());
     packet[IPV6_HEAD..].copy_from_slice(&icmp);
-    set_link_addresses(bytes, to, link)
+    set_link_addresses(bytes, link_addresses(to, link))
 }
 
 #[cfg(test)]

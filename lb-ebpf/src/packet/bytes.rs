@@ -42,144 +42,173 @@ impl Bytes for [u8] {
     }
 }
 
-/// Integers at any place of a window. In a program, the compiler would take them together byte by byte, since it takes no
-/// alignment for granted, and the verifier would follow each; the machines that we run on read and write them at once.
+/// Loads and stores of words. The heads of a packet lie at odd places, which no machine that this is for minds, but the compiler
+/// would take every word apart into bytes.
 #[cfg(target_arch = "bpf")]
-mod unaligned {
+mod word {
     use core::arch::asm;
 
-    macro_rules! unaligned {
-        ($load:ident, $store:ident, $integer:ty, $width:literal) => {
+    macro_rules! word {
+        ($load:ident, $store:ident, $word:ty, $kind:literal) => {
+            /// # Safety
+            /// The word lies inside of a packet.
             #[inline(always)]
-            #[expect(clippy::cast_possible_truncation, reason = "it is as wide as what was read")]
-            pub(super) fn $load<const AT: usize, const N: usize>(window: &[u8; N]) -> $integer {
-                const { assert!(AT + size_of::<$integer>() <= N) }
-                let value: u64;
-                // SAFETY: it lies in the window, and the machine takes any alignment.
+            pub(super) unsafe fn $load<const AT: usize>(window: *const u8) -> $word {
+                let word: $word;
+                // SAFETY: the caller's promise; the machine loads words from any place.
                 unsafe {
                     asm!(
-                        concat!("{value} = *(", $width, " *)({window} + {at})"),
-                        value = lateout(reg) value,
+                        concat!("{word} = *(", $kind, " *)({window} + {at})"),
+                        word = lateout(wreg) word,
                         window = in(reg) window,
                         at = const AT,
-                        options(pure, readonly, nostack),
+                        options(pure, readonly, nostack, preserves_flags)
                     );
                 }
-                value as $integer
+                word
             }
 
+            /// # Safety
+            /// The word lies inside of a packet, which nobody else reads.
             #[inline(always)]
-            pub(super) fn $store<const AT: usize, const N: usize>(window: &mut [u8; N], value: $integer) {
-                const { assert!(AT + size_of::<$integer>() <= N) }
+            pub(super) unsafe fn $store<const AT: usize>(window: *mut u8, word: $word) {
                 // SAFETY: as above.
                 unsafe {
                     asm!(
-                        concat!("*(", $width, " *)({window} + {at}) = {value}"),
-                        value = in(reg) u64::from(value),
+                        concat!("*(", $kind, " *)({window} + {at}) = {word}"),
+                        word = in(wreg) word,
                         window = in(reg) window,
                         at = const AT,
-                        options(nostack),
+                        options(nostack, preserves_flags)
                     );
                 }
             }
         };
     }
 
-    unaligned!(load16, store16, u16, "u16");
-    unaligned!(load32, store32, u32, "u32");
+    word!(load16, store16, u16, "u16");
+    word!(load32, store32, u32, "u32");
 }
 
-/// The same on the host, where the compiler knows that.
+/// The same for tests.
 #[cfg(not(target_arch = "bpf"))]
-mod unaligned {
-    macro_rules! unaligned {
-        ($load:ident, $store:ident, $integer:ty) => {
+mod word {
+    macro_rules! word {
+        ($load:ident, $store:ident, $word:ty) => {
+            /// # Safety
+            /// The word lies inside of a packet.
             #[inline(always)]
-            pub(super) fn $load<const AT: usize, const N: usize>(window: &[u8; N]) -> $integer {
-                const { assert!(AT + size_of::<$integer>() <= N) }
-                let mut bytes = [0; size_of::<$integer>()];
-                bytes.copy_from_slice(&window[AT..AT + size_of::<$integer>()]);
-                <$integer>::from_ne_bytes(bytes)
+            pub(super) unsafe fn $load<const AT: usize>(window: *const u8) -> $word {
+                // SAFETY: the caller's promise.
+                unsafe { window.add(AT).cast::<$word>().read_unaligned() }
             }
 
+            /// # Safety
+            /// The word lies inside of a packet, which nobody else reads.
             #[inline(always)]
-            pub(super) fn $store<const AT: usize, const N: usize>(
-                window: &mut [u8; N],
-                value: $integer,
-            ) {
-                const { assert!(AT + size_of::<$integer>() <= N) }
-                window[AT..AT + size_of::<$integer>()].copy_from_slice(&value.to_ne_bytes());
+            pub(super) unsafe fn $store<const AT: usize>(window: *mut u8, word: $word) {
+                // SAFETY: the caller's promise.
+                unsafe { window.add(AT).cast::<$word>().write_unaligned(word) }
             }
         };
     }
 
-    unaligned!(load16, store16, u16);
-    unaligned!(load32, store32, u32);
+    word!(load16, store16, u16);
+    word!(load32, store32, u32);
 }
 
-/// The two bytes at `AT`, as one integer that is not swapped.
+/// The two bytes at `AT` of a part of a packet, as one integer that is not swapped. Whether they are inside is decided
+/// when this is compiled. Not for what lies on the stack, where the kernel wants words at even places: see [`write16`].
 #[inline(always)]
 pub fn raw16<const AT: usize, const N: usize>(window: &[u8; N]) -> u16 {
-    unaligned::load16::<AT, N>(window)
+    const { assert!(AT + 2 <= N) }
+    // SAFETY: it lies inside.
+    unsafe { word::load16::<AT>(window.as_ptr()) }
 }
 
 /// The four bytes at `AT`, as one integer that is not swapped.
 #[inline(always)]
 pub fn raw32<const AT: usize, const N: usize>(window: &[u8; N]) -> u32 {
-    unaligned::load32::<AT, N>(window)
+    const { assert!(AT + 4 <= N) }
+    // SAFETY: it lies inside.
+    unsafe { word::load32::<AT>(window.as_ptr()) }
 }
 
 /// The sixteen bytes at `AT`, as four integers that are not swapped.
 #[inline(always)]
 pub fn raw128<const AT: usize, const N: usize>(window: &[u8; N]) -> [u32; 4] {
     const { assert!(AT + 16 <= N) }
-    let words: &[u8; 16] = part::<AT, 16, N>(window);
-    [
-        raw32::<0, 16>(words),
-        raw32::<4, 16>(words),
-        raw32::<8, 16>(words),
-        raw32::<12, 16>(words),
-    ]
+    let first = window.as_ptr();
+    // SAFETY: all of them lie inside.
+    unsafe {
+        let second = first.add(4);
+        let (third, last) = (second.add(4), second.add(8));
+        [
+            word::load32::<AT>(first),
+            word::load32::<AT>(second),
+            word::load32::<AT>(third),
+            word::load32::<AT>(last),
+        ]
+    }
 }
 
-/// Writes two bytes at `AT`.
+/// Writes two bytes at `AT` of a part of a packet.
 #[inline(always)]
 pub fn set16<const AT: usize, const N: usize>(window: &mut [u8; N], raw: u16) {
-    unaligned::store16::<AT, N>(window, raw);
+    const { assert!(AT + 2 <= N) }
+    // SAFETY: they lie inside.
+    unsafe { word::store16::<AT>(window.as_mut_ptr(), raw) }
 }
 
 /// Writes four bytes at `AT`.
 #[inline(always)]
 pub fn set32<const AT: usize, const N: usize>(window: &mut [u8; N], raw: u32) {
-    unaligned::store32::<AT, N>(window, raw);
+    const { assert!(AT + 4 <= N) }
+    // SAFETY: they lie inside.
+    unsafe { word::store32::<AT>(window.as_mut_ptr(), raw) }
 }
 
 /// Writes sixteen bytes at `AT`.
 #[inline(always)]
 pub fn set128<const AT: usize, const N: usize>(window: &mut [u8; N], raw: [u32; 4]) {
     const { assert!(AT + 16 <= N) }
-    let words: &mut [u8; 16] = part_mut::<AT, 16, N>(window);
-    set32::<0, 16>(words, raw[0]);
-    set32::<4, 16>(words, raw[1]);
-    set32::<8, 16>(words, raw[2]);
-    set32::<12, 16>(words, raw[3]);
+    let first = window.as_mut_ptr();
+    // SAFETY: all of them lie inside.
+    unsafe {
+        let second = first.add(4);
+        let (third, last) = (second.add(4), second.add(8));
+        word::store32::<AT>(first, raw[0]);
+        word::store32::<AT>(second, raw[1]);
+        word::store32::<AT>(third, raw[2]);
+        word::store32::<AT>(last, raw[3]);
+    }
 }
 
-/// The `SIZE` bytes at `AT` of `N`; whether they are inside is decided when this is compiled.
+/// Writes two bytes at `AT` of what is not yet part of a packet.
 #[inline(always)]
-fn part<const AT: usize, const SIZE: usize, const N: usize>(window: &[u8; N]) -> &[u8; SIZE] {
-    const { assert!(AT + SIZE <= N) }
-    // SAFETY: they lie in the window.
-    unsafe { &*window.as_ptr().add(AT).cast() }
+pub(super) fn write16<const AT: usize, const N: usize>(head: &mut [u8; N], raw: u16) {
+    const { assert!(AT + 2 <= N) }
+    head[AT..AT + 2].copy_from_slice(&raw.to_ne_bytes());
 }
 
+/// Writes four bytes at `AT`.
 #[inline(always)]
-fn part_mut<const AT: usize, const SIZE: usize, const N: usize>(
-    window: &mut [u8; N],
-) -> &mut [u8; SIZE] {
-    const { assert!(AT + SIZE <= N) }
-    // SAFETY: they lie in the window.
-    unsafe { &mut *window.as_mut_ptr().add(AT).cast() }
+pub(super) fn write32<const AT: usize, const N: usize>(head: &mut [u8; N], raw: u32) {
+    const { assert!(AT + 4 <= N) }
+    head[AT..AT + 4].copy_from_slice(&raw.to_ne_bytes());
+}
+
+/// Writes sixteen bytes at `AT`.
+#[inline(always)]
+pub(super) fn write128<const AT: usize, const N: usize>(head: &mut [u8; N], raw: [u32; 4]) {
+    const { assert!(AT + 16 <= N) }
+    let mut write = |index: usize, word: u32| {
+        head[AT + 4 * index..AT + 4 * index + 4].copy_from_slice(&word.to_ne_bytes());
+    };
+    write(0, raw[0]);
+    write(1, raw[1]);
+    write(2, raw[2]);
+    write(3, raw[3]);
 }
 
 #[cfg(test)]
@@ -210,5 +239,11 @@ mod tests {
         let address = [1, 2, 3, u32::MAX];
         set128::<4, 20>(&mut window, address);
         assert_eq!(raw128::<4, 20>(&window), address);
+        let mut head = [0; 20];
+        write16::<0, 20>(&mut head, 0x1234_u16.to_be());
+        write128::<4, 20>(&mut head, address);
+        write32::<4, 20>(&mut head, 0x0102_0304_u32.to_be());
+        assert_eq!(head[..8], [0x12, 0x34, 0, 0, 1, 2, 3, 4]);
+        assert_eq!(head[8..], window[8..]);
     }
 }

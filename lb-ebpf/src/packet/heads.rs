@@ -3,7 +3,7 @@
 use lb_common::Be32;
 
 use super::{
-    bytes::{Bytes, set16, set32, set128},
+    bytes::{Bytes, raw16, raw32, set16, set32, write16, write32, write128},
     checksum::{fold, sum},
     parse::{ETHERNET, IPV4_HEAD, IPV6_HEAD},
 };
@@ -45,14 +45,14 @@ impl Head4 {
         let mut head = [0; IPV4_HEAD];
         head[0] = 0x45;
         head[1] = self.class;
-        set16::<2, IPV4_HEAD>(&mut head, self.total.to_be());
+        write16::<2, IPV4_HEAD>(&mut head, self.total.to_be());
         head[6] = if self.whole_only { 0x40 } else { 0 };
         head[8] = self.hops;
         head[9] = self.proto;
-        set32::<12, IPV4_HEAD>(&mut head, self.source.raw());
-        set32::<16, IPV4_HEAD>(&mut head, self.destination.raw());
+        write32::<12, IPV4_HEAD>(&mut head, self.source.raw());
+        write32::<16, IPV4_HEAD>(&mut head, self.destination.raw());
         let check = !fold(sum(&head));
-        set16::<10, IPV4_HEAD>(&mut head, check);
+        write16::<10, IPV4_HEAD>(&mut head, check);
         head
     }
 }
@@ -82,12 +82,12 @@ impl Head6 {
     pub fn bytes(&self) -> [u8; IPV6_HEAD] {
         let mut head = [0; IPV6_HEAD];
         let first = 6 << 28 | u32::from(self.class) << 20 | self.label & 0xf_ffff;
-        set32::<0, IPV6_HEAD>(&mut head, first.to_be());
-        set16::<4, IPV6_HEAD>(&mut head, self.payload.to_be());
+        write32::<0, IPV6_HEAD>(&mut head, first.to_be());
+        write16::<4, IPV6_HEAD>(&mut head, self.payload.to_be());
         head[6] = self.proto;
         head[7] = self.hops;
-        set128::<8, IPV6_HEAD>(&mut head, self.source);
-        set128::<24, IPV6_HEAD>(&mut head, self.destination);
+        write128::<8, IPV6_HEAD>(&mut head, self.source);
+        write128::<24, IPV6_HEAD>(&mut head, self.destination);
         head
     }
 }
@@ -110,7 +110,8 @@ pub(crate) fn pseudo6(source: [u32; 4], destination: [u32; 4], proto: u8, length
     ends + u64::from(u16::from(proto).to_be()) + u64::from(length.to_be())
 }
 
-/// Copies the link's head, whose length is `network`, from one place to another.
+/// Copies the link's head, whose length is `network`, from one place to another. By words and without a copy on the stack: both places
+/// may overlap.
 #[inline(always)]
 pub fn move_link(
     bytes: &mut (impl Bytes + ?Sized),
@@ -120,21 +121,35 @@ pub fn move_link(
 ) -> Option<()> {
     const TAGGED: usize = ETHERNET + 4;
     const TWICE: usize = ETHERNET + 8;
-    match network {
-        ETHERNET => {
-            let head = bytes.get::<ETHERNET>(from)?;
-            bytes.put(to, head)
-        }
-        TAGGED => {
-            let head = bytes.get::<TAGGED>(from)?;
-            bytes.put(to, head)
-        }
-        TWICE => {
-            let head = bytes.get::<TWICE>(from)?;
-            bytes.put(to, head)
-        }
-        _ => None,
+    let (mut first, mut second) = (0, 0);
+    if network == TWICE {
+        let tags = bytes.window::<8>(from + ETHERNET)?;
+        (first, second) = (raw32::<0, 8>(tags), raw32::<4, 8>(tags));
+    } else if network == TAGGED {
+        first = raw32::<0, 4>(bytes.window::<4>(from + ETHERNET)?);
+    } else if network != ETHERNET {
+        return None;
     }
+    let head = bytes.window::<ETHERNET>(from)?;
+    let words = [
+        raw32::<0, ETHERNET>(head),
+        raw32::<4, ETHERNET>(head),
+        raw32::<8, ETHERNET>(head),
+    ];
+    let kind = raw16::<12, ETHERNET>(head);
+    let head = bytes.window_mut::<ETHERNET>(to)?;
+    set32::<0, ETHERNET>(head, words[0]);
+    set32::<4, ETHERNET>(head, words[1]);
+    set32::<8, ETHERNET>(head, words[2]);
+    set16::<12, ETHERNET>(head, kind);
+    if network == TWICE {
+        let tags = bytes.window_mut::<8>(to + ETHERNET)?;
+        set32::<0, 8>(tags, first);
+        set32::<4, 8>(tags, second);
+    } else if network == TAGGED {
+        set32::<0, 4>(bytes.window_mut::<4>(to + ETHERNET)?, first);
+    }
+    Some(())
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub use parse::{
 pub use ports::{PROBES, Ports, answers, belongs, mapped};
 pub use reset::{Reset, TCP_HEAD};
 pub use rewrite::{
-    Ends4, Ends6, Places, rewrite4, rewrite6, set_link_addresses, swap_link_addresses,
+    Ends4, Ends6, Places, link_addresses, rewrite4, rewrite6, set_link_addresses,
+    swap_link_addresses,
 };
 #[cfg(test)]
 pub(crate) use samples::seeds;

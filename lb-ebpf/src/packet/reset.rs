@@ -3,7 +3,7 @@
 use lb_common::{Be16, PROTO_TCP};
 
 use super::{
-    bytes::{Bytes, raw32, set16, set32},
+    bytes::{Bytes, raw32, write16, write32},
     checksum::{fold, sum},
     heads::{HOPS, Head4, Head6, pseudo4, pseudo6, short},
     parse::{
@@ -56,10 +56,10 @@ impl Reset {
     #[inline(always)]
     fn bytes(&self, source: Be16, destination: Be16) -> [u8; TCP_HEAD] {
         let mut head = [0; TCP_HEAD];
-        set16::<0, TCP_HEAD>(&mut head, source.raw());
-        set16::<2, TCP_HEAD>(&mut head, destination.raw());
-        set32::<4, TCP_HEAD>(&mut head, self.sequence.to_be());
-        set32::<8, TCP_HEAD>(&mut head, self.acknowledgement.to_be());
+        write16::<0, TCP_HEAD>(&mut head, source.raw());
+        write16::<2, TCP_HEAD>(&mut head, destination.raw());
+        write32::<4, TCP_HEAD>(&mut head, self.sequence.to_be());
+        write32::<8, TCP_HEAD>(&mut head, self.acknowledgement.to_be());
         head[12] = 0x50;
         head[13] = self.flags;
         head
@@ -78,7 +78,7 @@ impl Reset {
         let mut tcp = self.bytes(ends.source_port, ends.destination_port);
         let pseudo = pseudo4(ends.source, ends.destination, PROTO_TCP, short(TCP_HEAD));
         let check = !fold(pseudo + sum(&tcp));
-        set16::<16, TCP_HEAD>(&mut tcp, check);
+        write16::<16, TCP_HEAD>(&mut tcp, check);
         let head = Head4 {
             source: ends.source,
             destination: ends.destination,
@@ -106,7 +106,7 @@ impl Reset {
         let mut tcp = self.bytes(ends.source_port, ends.destination_port);
         let pseudo = pseudo6(ends.source, ends.destination, PROTO_TCP, short(TCP_HEAD));
         let check = !fold(pseudo + sum(&tcp));
-        set16::<16, TCP_HEAD>(&mut tcp, check);
+        write16::<16, TCP_HEAD>(&mut tcp, check);
         let head = Head6 {
             source: ends.source,
             destination: ends.destination,

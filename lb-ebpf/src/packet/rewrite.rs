@@ -3,7 +3,7 @@
 use lb_common::{Be16, Be32, PROTO_TCP};
 
 use super::{
-    bytes::{Bytes, raw16, set16, set32, set128},
+    bytes::{Bytes, raw16, raw32, set16, set32, set128},
     checksum::Delta,
     parse::{IPV4_HEAD, IPV6_HEAD},
 };
@@ -179,26 +179,39 @@ fn rewrite_transport(
     Some(())
 }
 
-/// Writes whom a frame is for and whom it is from.
+/// Writes whom a frame is for and whom it is from, which are one after the other: as three integers that are not swapped.
 #[inline(always)]
-pub fn set_link_addresses(
-    bytes: &mut (impl Bytes + ?Sized),
-    destination: [u8; 6],
-    source: [u8; 6],
-) -> Option<()> {
+pub fn set_link_addresses(bytes: &mut (impl Bytes + ?Sized), both: [u32; 3]) -> Option<()> {
     let head = bytes.window_mut::<12>(0)?;
-    let [to, from] = [&destination, &source];
-    head[..6].copy_from_slice(to);
-    head[6..].copy_from_slice(from);
+    set32::<0, 12>(head, both[0]);
+    set32::<4, 12>(head, both[1]);
+    set32::<8, 12>(head, both[2]);
     Some(())
+}
+
+/// The addresses of a frame in that form.
+#[inline(always)]
+pub const fn link_addresses(destination: [u8; 6], source: [u8; 6]) -> [u32; 3] {
+    let [d0, d1, d2, d3, d4, d5] = destination;
+    let [s0, s1, s2, s3, s4, s5] = source;
+    [
+        u32::from_ne_bytes([d0, d1, d2, d3]),
+        u32::from_ne_bytes([d4, d5, s0, s1]),
+        u32::from_ne_bytes([s2, s3, s4, s5]),
+    ]
 }
 
 /// Sends a frame back to whom it is from.
 #[inline(always)]
 pub fn swap_link_addresses(bytes: &mut (impl Bytes + ?Sized)) -> Option<()> {
-    let head = bytes.get::<12>(0)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = head;
-    bytes.put(0, [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])
+    let head = bytes.window_mut::<12>(0)?;
+    let (to, to_end) = (raw32::<0, 12>(head), raw16::<4, 12>(head));
+    let (from, from_end) = (raw32::<6, 12>(head), raw16::<10, 12>(head));
+    set32::<0, 12>(head, from);
+    set16::<4, 12>(head, from_end);
+    set32::<6, 12>(head, to);
+    set16::<10, 12>(head, to_end);
+    Some(())
 }
 
 #[cfg(test)]
@@ -245,11 +258,12 @@ mod tests {
     #[test]
     fn the_addresses_of_a_frame_are_written_and_swapped() {
         let mut frame = Sent::tcp4().frame();
-        set_link_addresses(&mut frame[..], *b"toTOto", *b"frFRfr").unwrap();
+        let both = link_addresses(*b"toTOto", *b"frFRfr");
+        set_link_addresses(&mut frame[..], both).unwrap();
         assert_eq!(&frame[..12], b"toTOtofrFRfr");
         swap_link_addresses(&mut frame[..]).unwrap();
         assert_eq!(&frame[..12], b"frFRfrtoTOto");
-        assert_eq!(set_link_addresses(&mut frame[..11], [0; 6], [0; 6]), None);
+        assert_eq!(set_link_addresses(&mut frame[..11], both), None);
         assert_eq!(swap_link_addresses(&mut frame[..11]), None);
     }
 

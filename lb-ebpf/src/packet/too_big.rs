@@ -3,8 +3,8 @@
 use lb_common::Be32;
 
 use super::{
-    bytes::{Bytes, set16, set32},
-    checksum::{fold, sum},
+    bytes::{Bytes, write16, write32},
+    checksum::{fold, sum, sum_of_part},
     heads::{HOPS, Head4, Head6, move_link, pseudo6, short},
     icmp::ICMP_HEAD,
     parse::{IPV4_HEAD, IPV6_HEAD, PROTO_ICMP, PROTO_ICMP6},
@@ -34,9 +34,9 @@ pub fn tell_too_big4(
     let mut message = [0; ICMP_HEAD];
     // Destination unreachable, fragmentation needed.
     (message[0], message[1]) = (3, 4);
-    set16::<6, ICMP_HEAD>(&mut message, mtu.to_be());
-    let check = !fold(sum(&message) + sum(quoted));
-    set16::<2, ICMP_HEAD>(&mut message, check);
+    write16::<6, ICMP_HEAD>(&mut message, mtu.to_be());
+    let check = !fold(sum(&message) + sum_of_part(quoted));
+    write16::<2, ICMP_HEAD>(&mut message, check);
     let head = Head4 {
         source,
         destination: asker,
@@ -64,11 +64,11 @@ pub fn tell_too_big6(
     let mut message = [0; ICMP_HEAD];
     // Packet too big.
     message[0] = 2;
-    set32::<4, ICMP_HEAD>(&mut message, u32::from(mtu).to_be());
+    write32::<4, ICMP_HEAD>(&mut message, u32::from(mtu).to_be());
     let payload = short(ICMP_HEAD + QUOTED);
     let pseudo = pseudo6(source, asker, PROTO_ICMP6, payload);
-    let check = !fold(pseudo + sum(&message) + sum(quoted));
-    set16::<2, ICMP_HEAD>(&mut message, check);
+    let check = !fold(pseudo + sum(&message) + sum_of_part(quoted));
+    write16::<2, ICMP_HEAD>(&mut message, check);
     let head = Head6 {
         source,
         destination: asker,

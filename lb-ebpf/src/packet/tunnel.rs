@@ -28,7 +28,7 @@ pub fn enclose4(
     hops: u8,
 ) -> Option<()> {
     let inner = bytes.window_mut::<IPV4_HEAD>(network + IPV4_HEAD)?;
-    let (class, whole_only) = (inner[1], inner[6] & 0x40 != 0);
+    let class = inner[1];
     age4(inner, hops);
     move_link(bytes, network, IPV4_HEAD, 0)?;
     let head = Head4 {
@@ -37,7 +37,8 @@ pub fn enclose4(
         proto: PROTO_IPV4,
         class,
         hops: HOPS,
-        whole_only,
+        // A fragment of it could not be opened at the other end.
+        whole_only: true,
         total: length.checked_add(short(IPV4_HEAD))?,
     };
     bytes.put(network, head.bytes())
@@ -243,28 +244,15 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_may_be_fragmented_may_be_so_in_its_tunnel() {
+    fn a_packet_in_a_tunnel_is_never_fragmented_nor_too_long_for_its_head() {
         let mut frame = [vec![0; 20], Sent::udp4().frame()].concat();
         frame[20 + 20] = 0;
-        enclose4(
-            &mut frame[..],
-            14,
-            33,
-            four("192.0.2.1"),
-            four("192.0.2.2"),
-            0,
-        )
-        .unwrap();
-        assert!(!ipv4(&frame[..], 14).unwrap().whole_only);
-        let full = enclose4(
-            &mut frame[..],
-            14,
-            65_530,
-            four("0.0.0.0"),
-            four("0.0.0.0"),
-            0,
-        );
-        assert_eq!(full, None);
+        let mut enclose = |length| {
+            let (from, to) = (four("192.0.2.1"), four("192.0.2.2"));
+            enclose4(&mut frame[..], 14, length, from, to, 0).map(|()| ipv4(&frame[..], 14))
+        };
+        assert!(enclose(33).unwrap().unwrap().whole_only);
+        assert_eq!(enclose(65_530), None);
     }
 
     proptest! {

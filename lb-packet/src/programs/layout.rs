@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use aya::maps::{MapInfo, MapType};
 use lb_common::packet::{
-    Card, Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
-    ReplyKey6, Settings, Target, Traffic, Vip, packet_map as map,
+    Card, Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply,
+    ReplyKey4, ReplyKey6, Settings, Target, Traffic, Vip, packet_map as map,
 };
 
 use crate::{Error, Limits};

@@ -180,6 +180,9 @@ impl World {
     pub(crate) fn new(bpffs: &std::path::Path, devices: BTreeMap<&'static str, u32>) -> Self {
         let mut programs = Programs::load(&scene::config(bpffs))
             .unwrap_or_else(|error| panic!("{}", told(&error)));
+        for card in ["card", "card2"] {
+            programs.tell_card(card, devices[card]).unwrap();
+        }
         let mut publisher = Publisher::open(&mut programs).unwrap();
         let desired = scene::desired();
         let report = publisher.apply(&desired).unwrap();
