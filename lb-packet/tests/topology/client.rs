@@ -1,0 +1,328 @@
+//! A client behind a device of this host, whose connects no hook of ours sees: a virtual machine, or a sandbox with a
+//! network stack of its own. Offloads are on.
+
+use std::{net::SocketAddr, time::Duration};
+
+use lb_common::packet::{Fate, Way};
+use lb_packet::{Answer, Filter, How, Question, Role};
+use lb_testkit::{Netns, eventually};
+
+use crate::{
+    agent::{Agent, Pins, member},
+    load::{Held, Server, Talk, load},
+    net::{Family, Lan, V4, V6, ip, route, router, vip},
+};
+
+/// The host, the client in network 77, and two backends in network 1.
+struct Scene {
+    host: Netns,
+    client: Netns,
+    backends: [Netns; 2],
+    _networks: [Lan; 2],
+    pins: Pins,
+}
+
+const DEVICES: [(&str, Role); 1] = [("vm0", Role::Client)];
+
+impl Scene {
+    fn new() -> Self {
+        let (host, client) = (router("host"), Netns::new("client").unwrap());
+        let backends = [(); 2].map(|()| Netns::new("backend").unwrap());
+        let networks = [Lan::new(77), Lan::new(1)];
+        networks[0].plug(&host, "vm0", 1);
+        networks[0].plug(&client, "eth0", 2);
+        networks[1].plug(&host, "eth0", 1);
+        for (backend, number) in backends.iter().zip(10..) {
+            networks[1].plug(backend, "eth0", number);
+            route(backend, 77, 1, 1);
+        }
+        client
+            .ip(&format!(
+                "route add default via {}\nroute add default via {}\n",
+                ip(V4, 77, 1),
+                ip(V6, 77, 1)
+            ))
+            .unwrap();
+        let pins = Pins::new(&host);
+        Self {
+            host,
+            client,
+            backends,
+            _networks: networks,
+            pins,
+        }
+    }
+
+    fn agent(&self) -> Agent {
+        let mut agent = Agent::start(&self.host, &self.pins, None, &DEVICES);
+        let members: Vec<_> = [V4, V6]
+            .into_iter()
+            .flat_map(|family| [10, 11].map(|host| member(ip(family, 1, host))))
+            .collect();
+        agent.serve(10, &members, false);
+        agent
+    }
+
+    fn servers(&self, family: Family) -> Vec<Server> {
+        let numbered = self.backends.iter().zip(10..);
+        numbered
+            .map(|(backend, number)| {
+                Server::start(
+                    backend,
+                    SocketAddr::new(ip(family, 1, number), 8080),
+                    number,
+                )
+            })
+            .collect()
+    }
+}
+
+fn to(family: Family) -> SocketAddr {
+    SocketAddr::new(vip(family, 10), 80)
+}
+
+fn is_balanced(family: Family) {
+    let scene = Scene::new();
+    let agent = scene.agent();
+    let servers = scene.servers(family);
+    assert!(
+        agent.ways().values().all(|how| *how == How::Tcx),
+        "{:?}",
+        agent.ways()
+    );
+    let counts = load(&scene.client, to(family), 4, 50, 100_000);
+    assert_eq!(counts[10] + counts[11], 200);
+    assert!(
+        counts[10] > 50 && counts[11] > 50,
+        "both serve: {} and {}",
+        counts[10],
+        counts[11]
+    );
+    let client = ip(family, 77, 2);
+    for server in &servers {
+        assert!(
+            server.peers().iter().all(|peer| *peer == client),
+            "the client stays who it is"
+        );
+    }
+    agent.dropped_nothing();
+}
+
+#[test]
+fn a_client_behind_a_device_is_balanced() {
+    is_balanced(V4);
+}
+
+#[test]
+fn a_client_behind_a_device_is_balanced_by_ipv6() {
+    is_balanced(V6);
+}
+
+#[test]
+fn much_at_once_goes_through_with_offloads_on() {
+    for family in [V4, V6] {
+        let scene = Scene::new();
+        let _agent = scene.agent();
+        let _servers = scene.servers(family);
+        let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
+        talk.say(50_000_000).unwrap();
+        talk.end().unwrap();
+    }
+}
+
+#[test]
+fn flows_are_listed_explained_and_flushed() {
+    for family in [V4, V6] {
+        let scene = Scene::new();
+        let mut agent = scene.agent();
+        let _servers = scene.servers(family);
+        let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
+        talk.say(1000).unwrap();
+        let (found, more) = agent
+            .flows
+            .list(&agent.publisher, &Filter::default(), 10)
+            .unwrap();
+        assert_eq!((found.len(), more), (1, 0), "{found:?}");
+        let flow = &found[0];
+        assert_eq!(
+            (flow.client.ip(), flow.vip),
+            (ip(family, 77, 2), to(family))
+        );
+        assert_eq!(flow.way, Some(Way::Destination));
+        let backend = SocketAddr::new(ip(family, 1, talk.server), 8080);
+        assert_eq!(flow.backend, Some(backend));
+        assert!(flow.from_client.is_some() && flow.from_backend.is_some());
+        let mut question = Question {
+            proto: 6,
+            client: flow.client,
+            vip: std::net::Ipv4Addr::new(198, 18, 0, 10),
+            vip_port: 80,
+            local: false,
+        };
+        let answer = agent.explainer.explain(&agent.flows, &question).unwrap();
+        assert!(
+            matches!(answer, Answer::Flow { backend: it, .. } if it == backend),
+            "{answer:?}"
+        );
+        // What is foretold of a flow that is still to come comes true.
+        let nothing = Filter {
+            client: Some(ip(family, 9, 9)),
+            ..Filter::default()
+        };
+        assert_eq!(agent.flows.flush(&agent.publisher, &nothing).unwrap(), 0);
+        let all = Filter {
+            vip: Some(vip(family, 10)),
+            ..Filter::default()
+        };
+        assert_eq!(agent.flows.flush(&agent.publisher, &all).unwrap(), 1);
+        assert_eq!(
+            agent
+                .flows
+                .list(&agent.publisher, &Filter::default(), 10)
+                .unwrap()
+                .0,
+            []
+        );
+        let answer = agent.explainer.explain(&agent.flows, &question).unwrap();
+        assert!(
+            matches!(answer, Answer::Table { backend: it, .. } if it == backend),
+            "{answer:?}"
+        );
+        question.vip_port = 81;
+        assert_eq!(
+            agent.explainer.explain(&agent.flows, &question).unwrap(),
+            Answer::NoEndpoint
+        );
+    }
+}
+
+#[test]
+fn flows_outlive_the_agent_and_go_on_with_the_next_one() {
+    for family in [V4, V6] {
+        let scene = Scene::new();
+        let agent = scene.agent();
+        let _servers = scene.servers(family);
+        let held = Held::begin(&scene.client, to(family), 20);
+        // One goes without any notice, and while nobody is there, everything is as before.
+        drop(agent);
+        load(&scene.client, to(family), 2, 10, 1000);
+        let mut agent = scene.agent();
+        for attached in agent.programs.attached() {
+            assert!(
+                attached
+                    .hooks
+                    .iter()
+                    .all(|hook| hook.adopted && hook.in_place() == Some(true)),
+                "{attached:?}"
+            );
+        }
+        assert_eq!(
+            agent.publisher.apply(&agent.desired).unwrap(),
+            lb_packet::Report::default()
+        );
+        load(&scene.client, to(family), 2, 10, 1000);
+        assert!(held.end() >= 20);
+        agent.dropped_nothing();
+        assert_eq!(agent.fate(Fate::Reset), 0);
+    }
+}
+
+#[test]
+fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones() {
+    for family in [V4, V6] {
+        let scene = Scene::new();
+        let mut agent = scene.agent();
+        let _servers = scene.servers(family);
+        let held = Held::begin(&scene.client, to(family), 20);
+        let members: Vec<_> = [V4, V6]
+            .into_iter()
+            .flat_map(|family| {
+                [(10, 1), (11, 0)].map(|(host, weight)| lb_packet::Member {
+                    weight,
+                    ..member(ip(family, 1, host))
+                })
+            })
+            .collect();
+        agent.serve(10, &members, false);
+        let counts = load(&scene.client, to(family), 2, 30, 1000);
+        assert_eq!((counts[10], counts[11]), (60, 0));
+        assert!(held.end() >= 20);
+        agent.dropped_nothing();
+    }
+}
+
+#[test]
+fn flows_of_a_backend_that_is_gone_are_reset_and_others_go_on() {
+    for family in [V4, V6] {
+        let scene = Scene::new();
+        let mut agent = scene.agent();
+        let _servers = scene.servers(family);
+        let mut talks: Vec<Talk> = (0..20)
+            .map(|_| Talk::begin(&scene.client, to(family)).unwrap())
+            .collect();
+        let gone: Vec<_> = [V4, V6].map(|family| member(ip(family, 1, 10))).into();
+        agent.serve(10, &gone, false);
+        // Once no program can still read the table before, they are freed.
+        let freed = eventually(Duration::from_secs(10), || {
+            let report = agent.publisher.apply(&agent.desired).unwrap();
+            assert_eq!(report.again.is_none(), report.freed > 0, "{report:?}");
+            if report.freed > 0 {
+                Ok(report.freed)
+            } else {
+                Err("still kept")
+            }
+        });
+        assert_eq!(freed.unwrap(), 2);
+        for talk in &mut talks {
+            match (talk.server, talk.say(1000)) {
+                (10, told) => told.unwrap(),
+                (_, told) => assert_eq!(
+                    told.unwrap_err().kind(),
+                    std::io::ErrorKind::ConnectionReset
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn below_kernel_6_6_the_qdisc_does_the_same() {
+    let scene = Scene::new();
+    let members: Vec<_> = [V4, V6]
+        .into_iter()
+        .flat_map(|family| [10, 11].map(|host| member(ip(family, 1, host))))
+        .collect();
+    for adopted in [false, true] {
+        let mut agent = Agent::start(&scene.host, &scene.pins, None, &[]);
+        agent.programs.use_clsact();
+        scene
+            .host
+            .enter(|| agent.programs.attach("vm0", Role::Client).map(drop))
+            .unwrap()
+            .unwrap();
+        let hooks = &agent.programs.attached()[0].hooks;
+        assert!(
+            hooks
+                .iter()
+                .all(|hook| hook.how == How::Clsact && hook.adopted == adopted),
+            "{hooks:?}"
+        );
+        agent.serve(10, &members, false);
+        for family in [V4, V6] {
+            let _servers = scene.servers(family);
+            load(&scene.client, to(family), 2, 10, 100_000);
+        }
+    }
+    // Who comes to a newer kernel takes them away, and they are not run twice.
+    let agent = scene.agent();
+    assert!(agent.ways().values().all(|how| *how == How::Tcx));
+    let filters = scene.host.enter(|| {
+        std::process::Command::new("tc")
+            .args(["filter", "show", "dev", "vm0", "ingress"])
+            .output()
+            .unwrap()
+    });
+    assert_eq!(String::from_utf8_lossy(&filters.unwrap().stdout), "");
+    let _servers = scene.servers(V4);
+    load(&scene.client, to(V4), 2, 10, 1000);
+}

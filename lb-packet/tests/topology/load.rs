@@ -1,0 +1,192 @@
+//! Real TCP: servers that say who they are and then repeat what they hear, and clients that count on it.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use lb_testkit::Netns;
+
+/// No exchange takes this long unless something is broken.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A server in a namespace. Dropping it lets it take no more connections; those that are open go on.
+pub(crate) struct Server {
+    listener: TcpListener,
+    /// Who connected.
+    peers: Arc<Mutex<Vec<SocketAddr>>>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts one that calls itself `name`.
+    pub(crate) fn start(host: &Netns, address: SocketAddr, name: u8) -> Self {
+        let listener = host.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+        let peers = Arc::new(Mutex::new(Vec::new()));
+        let (ears, seen) = (listener.try_clone().unwrap(), peers.clone());
+        let acceptor = thread::spawn(move || {
+            while let Ok((stream, peer)) = ears.accept() {
+                seen.lock().unwrap().push(peer);
+                thread::spawn(move || repeat(stream, name));
+            }
+        });
+        Self {
+            listener,
+            peers,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    /// The addresses of those who connected.
+    pub(crate) fn peers(&self) -> Vec<IpAddr> {
+        let peers = self.peers.lock().unwrap();
+        peers.iter().map(SocketAddr::ip).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Wakes who accepts, without another connection.
+        let shut = nix::sys::socket::shutdown(
+            std::os::fd::AsRawFd::as_raw_fd(&self.listener),
+            nix::sys::socket::Shutdown::Both,
+        );
+        if let (Ok(()), Some(acceptor)) = (shut, self.acceptor.take()) {
+            drop(acceptor.join());
+        }
+    }
+}
+
+fn repeat(mut stream: TcpStream, name: u8) {
+    if stream.write_all(&[name]).is_err() {
+        return;
+    }
+    let mut buffer = vec![0; 65_536];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// A connection to some server.
+pub(crate) struct Talk {
+    stream: TcpStream,
+    /// What it calls itself.
+    pub(crate) server: u8,
+}
+
+impl Talk {
+    /// Connects from a namespace.
+    pub(crate) fn begin(host: &Netns, to: SocketAddr) -> io::Result<Self> {
+        let mut stream = host
+            .enter(|| TcpStream::connect_timeout(&to, PATIENCE))
+            .unwrap()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        assert_eq!(stream.peer_addr()?, to);
+        let mut name = [0];
+        stream.read_exact(&mut name)?;
+        Ok(Self {
+            stream,
+            server: name[0],
+        })
+    }
+
+    /// Says `count` bytes and hears them again.
+    pub(crate) fn say(&mut self, count: usize) -> io::Result<()> {
+        let said: Vec<u8> = (0..=250).cycle().take(count).collect();
+        let mut writer = self.stream.try_clone()?;
+        let heard = thread::scope(|scope| {
+            let sender = scope.spawn(|| writer.write_all(&said));
+            let mut heard = vec![0; count];
+            self.stream.read_exact(&mut heard)?;
+            sender.join().unwrap()?;
+            Ok::<_, io::Error>(heard)
+        })?;
+        assert!(heard == said, "the server repeats what it heard");
+        Ok(())
+    }
+
+    /// Ends it in good order.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        assert!(rest.is_empty());
+        Ok(())
+    }
+}
+
+/// So many connections by each of so many threads, one after the other, each with so many bytes. Answers how many each
+/// server had; fails if one of them fails.
+pub(crate) fn load(
+    host: &Netns,
+    to: SocketAddr,
+    threads: usize,
+    each: usize,
+    bytes: usize,
+) -> Vec<usize> {
+    let counts: Vec<AtomicUsize> = (0..256).map(|_| AtomicUsize::new(0)).collect();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for turn in 0..each {
+                    let done = Talk::begin(host, to).and_then(|mut talk| {
+                        counts[usize::from(talk.server)].fetch_add(1, Ordering::Relaxed);
+                        talk.say(bytes)?;
+                        talk.end()
+                    });
+                    done.unwrap_or_else(|error| panic!("connection {turn} to {to}: {error}"));
+                }
+            });
+        }
+    });
+    counts.into_iter().map(AtomicUsize::into_inner).collect()
+}
+
+/// Open connections that are talked on all the time, until [`Held::end`].
+pub(crate) struct Held {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<io::Result<usize>>>,
+}
+
+impl Held {
+    /// Opens so many.
+    pub(crate) fn begin(host: &Netns, to: SocketAddr, count: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let talks: Vec<Talk> = (0..count).map(|_| Talk::begin(host, to).unwrap()).collect();
+        let threads = talks.into_iter().map(|mut talk| {
+            let over = over.clone();
+            thread::spawn(move || {
+                let mut turns = 0;
+                while !over.load(Ordering::Relaxed) {
+                    talk.say(1000)?;
+                    turns += 1;
+                }
+                talk.end()?;
+                Ok(turns)
+            })
+        });
+        Self {
+            threads: threads.collect(),
+            over,
+        }
+    }
+
+    /// Ends all; answers how many exchanges there were. Fails if a connection broke.
+    pub(crate) fn end(self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        let turns = self
+            .threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap().unwrap());
+        turns.sum()
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole networks in namespaces, with real TCP.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod agent;
+mod client;
+mod load;
+mod net;
