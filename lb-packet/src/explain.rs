@@ -6,8 +6,7 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use lb_common::{
     ANY_PORT, Be16,
     packet::{
-        Endpoint, EndpointKey, Maglev, Target, Way, endpoint_flag, packet_map as map, scope,
-        target_flag,
+        Endpoint, EndpointKey, Target, Way, endpoint_flag, packet_map as map, scope, target_flag,
     },
 };
 
@@ -15,6 +14,7 @@ use crate::{
     Error, Flows, Programs,
     address::{address, be32},
     flows::{Ends, backend_of, now_seconds},
+    publisher::Tables,
 };
 
 /// Whose packet it is.
@@ -80,7 +80,7 @@ pub enum Answer {
 /// The maps that are asked.
 pub struct Explainer {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
-    maglevs: Array<MapData, Maglev>,
+    tables: Tables,
     targets: Array<MapData, Target>,
 }
 
@@ -92,7 +92,7 @@ impl Explainer {
     pub fn open(programs: &mut Programs) -> Result<Self, Error> {
         Ok(Self {
             endpoints: programs.map(map::ENDPOINTS)?,
-            maglevs: programs.map(map::MAGLEVS)?,
+            tables: Tables::open(programs)?,
             targets: programs.map(map::TARGETS)?,
         })
     }
@@ -150,14 +150,9 @@ impl Explainer {
             if endpoint.flags & endpoint_flag::EMPTY != 0 {
                 return Ok(Answer::NoBackend { key });
             }
-            let table = self
-                .maglevs
-                .get(&endpoint.table, 0)
-                .map_err(Error::map("read", map::MAGLEVS))?;
+            let slots = self.tables.read(endpoint.table)?;
             let slot = ends.hash().slot();
-            let place = usize::try_from(slot)
-                .ok()
-                .and_then(|slot| table.slots.get(slot));
+            let place = usize::try_from(slot).ok().and_then(|slot| slots.get(slot));
             let index = place.copied().unwrap_or(0);
             let target = self.target(index.into())?;
             if target.port.raw() == 0 {

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::{AsFd as _, OwnedFd},
     time::Instant,
 };
 
@@ -12,7 +13,8 @@ use aya::{
 use lb_common::{
     Be32,
     packet::{
-        Endpoint, EndpointKey, Hop, Maglev, Settings, Target, Traffic, Vip, packet_map as map,
+        Endpoint, EndpointKey, Hop, Maglev, Settings, Target, Traffic, Vip, endpoint_flag,
+        packet_map as map,
     },
 };
 
@@ -51,6 +53,7 @@ pub struct Publisher {
 struct Maps {
     endpoints: HashMap<MapData, EndpointKey, Endpoint>,
     maglevs: Array<MapData, Maglev>,
+    tables: Tables,
     targets: Array<MapData, Target>,
     hops: Array<MapData, Hop>,
     vips: HashMap<MapData, u32, Vip>,
@@ -70,6 +73,7 @@ impl Publisher {
         let maps = Maps {
             endpoints: programs.map(map::ENDPOINTS)?,
             maglevs: programs.map(map::MAGLEVS)?,
+            tables: Tables::open(programs)?,
             targets: programs.map(map::TARGETS)?,
             hops: programs.map(map::HOPS)?,
             vips: programs.map(map::VIPS)?,
@@ -237,18 +241,14 @@ impl Maps {
         }
         for entry in self.endpoints.iter() {
             let (key, endpoint) = entry.map_err(Error::map("read", map::ENDPOINTS))?;
-            let table = self
-                .maglevs
-                .get(&endpoint.table, 0)
-                .map_err(Error::map("read", map::MAGLEVS))?;
-            let slots = if endpoint.flags & lb_common::packet::endpoint_flag::EMPTY == 0 {
-                &table.slots[..SLOTS]
+            let slots = if endpoint.flags & endpoint_flag::EMPTY == 0 {
+                self.tables.read(endpoint.table)?
             } else {
-                &[]
+                Vec::new()
             };
             let placed = Placed {
                 endpoint,
-                digest: plan::digest(slots),
+                digest: plan::digest(&slots),
                 named: slots.iter().map(|&slot| u32::from(slot)).collect(),
                 members: None,
             };
@@ -264,6 +264,25 @@ impl Maps {
             found.hosts.insert(host);
         }
         Ok(Book::found(found, limits, Instant::now()))
+    }
+}
+
+/// Reads tables, by way of the heap: a value is larger than what a stack should hold several copies of.
+pub(crate) struct Tables(OwnedFd);
+
+impl Tables {
+    pub(crate) fn open(programs: &Programs) -> Result<Self, Error> {
+        programs.descriptor(map::MAGLEVS).map(Self)
+    }
+
+    /// The slots of the table at an index of `MAGLEVS`.
+    pub(crate) fn read(&self, table: u32) -> Result<Vec<u16>, Error> {
+        let value = lb_sys::bpf::array_value(self.0.as_fd(), table);
+        let value = value.map_err(Error::system("read", map::MAGLEVS))?;
+        let slots = value.chunks_exact(2).take(SLOTS);
+        Ok(slots
+            .map(|slot| u16::from_ne_bytes([slot[0], slot[1]]))
+            .collect())
     }
 }
 

@@ -22,6 +22,7 @@ const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const BPF_LINK_TYPE_XDP: u32 = 6;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 const BPF_MAP_TYPE_HASH: u32 = 1;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
 const BPF_MAP_TYPE_SK_STORAGE: u32 = 24;
 
@@ -204,6 +205,29 @@ pub fn stored(map: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Option<
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The value at `index` of `map`, an array without values for each CPU: for values that are too large for the stack.
+///
+/// # Errors
+/// What the kernel answers, for example when the index is beyond the map, or the map is of another kind.
+pub fn array_value(map: BorrowedFd<'_>, index: u32) -> io::Result<Vec<u8>> {
+    let info: MapInfo = info(map)?;
+    if info.kind != BPF_MAP_TYPE_ARRAY {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no array"));
+    }
+    let mut value = vec![0_u8; usize::try_from(info.value_size).map_err(io::Error::other)?];
+    let mut attr = Lookup {
+        map_fd: u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?,
+        pad: 0,
+        key: (&raw const index) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: `attr` is what the command reads. The key of an array is an integer of four bytes, its values have as many bytes
+    // as the kernel just said, and both live until the call returns.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
 }
 
 /// The part of `union bpf_attr` that `BPF_MAP_LOOKUP_BATCH` reads and writes.

@@ -78,6 +78,10 @@ pub(crate) fn lasts(sides: &Sides, pressure: Pressure, udp_seconds: u32) -> u32 
     if evidence & seen::ACK != 0 {
         return ESTABLISHED;
     }
+    opening(pressure)
+}
+
+const fn opening(pressure: Pressure) -> u32 {
     match pressure {
         Pressure::Low => OPENING,
         Pressure::High => OPENING_HALF,
@@ -85,19 +89,31 @@ pub(crate) fn lasts(sides: &Sides, pressure: Pressure, udp_seconds: u32) -> u32 
     }
 }
 
-/// Whether the flow is over at `now`, in coarse monotonic seconds.
-pub(crate) fn is_over(sides: &Sides, now: u32, pressure: Pressure, udp_seconds: u32) -> bool {
+/// Seconds since the last packet of either side.
+fn youngest(sides: &Sides, now: u32) -> Option<u32> {
     let age = |side: Side| {
         // A packet may have come since `now` was asked for.
         let age = now.wrapping_sub(side.last_seconds);
         if age > u32::MAX / 2 { 0 } else { age }
     };
-    let youngest = [sides.client, sides.backend]
-        .into_iter()
-        .flatten()
-        .map(age)
-        .min();
-    youngest.is_none_or(|age| age > lasts(sides, pressure, udp_seconds))
+    let sides = [sides.client, sides.backend].into_iter().flatten();
+    sides.map(age).min()
+}
+
+/// Whether the flow goes on at `now`, whatever the side shows that is not known yet.
+pub(crate) fn goes_on(sides: &Sides, now: u32, pressure: Pressure, udp_seconds: u32) -> bool {
+    let ends = CLOSING.min(opening(pressure));
+    let shortest = if sides.proto == PROTO_TCP {
+        ends
+    } else {
+        udp_seconds
+    };
+    youngest(sides, now).is_some_and(|age| age <= shortest)
+}
+
+/// Whether the flow is over at `now`, in coarse monotonic seconds.
+pub(crate) fn is_over(sides: &Sides, now: u32, pressure: Pressure, udp_seconds: u32) -> bool {
+    youngest(sides, now).is_none_or(|age| age > lasts(sides, pressure, udp_seconds))
 }
 
 #[cfg(test)]
@@ -219,6 +235,22 @@ mod tests {
     }
 
     proptest! {
+        /// What one side alone decides holds, whatever the other one shows.
+        #[test]
+        fn what_goes_on_by_one_side_is_not_over_by_both(
+            client: u8, backend: u8, proto in prop_oneof![Just(6_u8), Just(17)], way in 0..4_u8,
+            ages in (0..9000_u32, 0..9000_u32), pressure in 0..3_usize,
+        ) {
+            let pressure = [Pressure::Low, Pressure::High, Pressure::Full][pressure];
+            let side = |seen, age| Some(Side { seen, last_seconds: 10_000 - age });
+            let both = Sides { proto, way, client: side(client, ages.0), backend: side(backend, ages.1) };
+            for one in [Sides { client: None, ..both }, Sides { backend: None, ..both }] {
+                if goes_on(&one, 10_000, pressure, 30) {
+                    prop_assert!(!is_over(&both, 10_000, pressure, 30));
+                }
+            }
+        }
+
         /// The programs judge entries that they meet by the same times.
         #[test]
         fn the_programs_and_the_agent_agree(client: u8, backend: u8, proto in prop_oneof![Just(6_u8), Just(17)]) {

@@ -24,7 +24,7 @@ use lb_sys::bpf::Batches;
 pub use self::age::Pressure;
 pub(crate) use self::entry::{Ends, Family, Peer, V4, V6};
 use self::{
-    age::{Side, Sides, is_over},
+    age::{Side, Sides, goes_on, is_over},
     entry::{flow, reply},
 };
 use crate::{
@@ -463,7 +463,7 @@ impl<F: Family> Maps<F> {
                 .get(reply.backend, reply.generation)
                 .is_none();
             // The other side is asked only where this one alone does not keep it.
-            if !gone && !collection.is_over(&sides) {
+            if !gone && collection.goes_on(&sides) {
                 fill.replies += 1;
                 return Ok(());
             }
@@ -473,10 +473,10 @@ impl<F: Family> Maps<F> {
                     seen: flow.seen,
                     last_seconds: flow.last_seconds,
                 });
-                if !gone && !collection.is_over(&sides) {
-                    fill.replies += 1;
-                    return Ok(());
-                }
+            }
+            if !gone && !collection.is_over(&sides) {
+                fill.replies += 1;
+                return Ok(());
             }
             // Nobody may have begun anew at this moment: what changed since is looked at the next time.
             if self
@@ -549,6 +549,10 @@ impl<F: Family> Maps<F> {
 }
 
 impl Collection {
+    fn goes_on(&self, sides: &Sides) -> bool {
+        goes_on(sides, self.now, self.pressure, self.udp_seconds)
+    }
+
     fn is_over(&self, sides: &Sides) -> bool {
         is_over(sides, self.now, self.pressure, self.udp_seconds)
     }

@@ -63,8 +63,16 @@ pub(super) fn of(limits: Limits) -> [Layout; 17] {
     let each_cpu = |name, value, limit, capacity| {
         layout(name, MapType::PerCpuArray, 4, value, limit, capacity)
     };
-    let flows =
-        |name, kind, key, value| layout(name, kind, key, value, Some(Limit::Flows), limits.flows);
+    // An LRU hash evicts before it is full: which entry is the oldest is only roughly known to the kernel.
+    let evicting = limits.flows.saturating_add(limits.flows.div_ceil(2));
+    let flows = |name, kind, key, value| {
+        let capacity = if kind == MapType::LruHash {
+            evicting
+        } else {
+            limits.flows
+        };
+        layout(name, kind, key, value, Some(Limit::Flows), capacity)
+    };
     [
         hash(
             map::ENDPOINTS,
@@ -137,6 +145,9 @@ impl Layout {
     /// What a map with so many entries has room for, in the terms of its limit.
     pub(super) fn room(&self, entries: u32) -> u32 {
         match (self.limit, self.name) {
+            (Some(Limit::Flows), map::FLOWS4 | map::FLOWS6) => {
+                u32::try_from(u64::from(entries) * 2 / 3).unwrap_or(entries)
+            }
             (Some(Limit::Flows) | None, _) => entries,
             (_, map::MAGLEVS) => (entries / 2).saturating_sub(1),
             _ => entries.saturating_sub(1),
