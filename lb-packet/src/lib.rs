@@ -31,5 +31,5 @@ pub use figures::{Fates, Figures};
 pub use flows::{Collected, Fill, Filter, FlowEntry, Flows, Pressure, Sight};
 pub use plan::Refused;
 pub use programs::{Attached, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root};
-pub use publisher::{Publisher, Report};
+pub use publisher::{Publisher, Report, Times};
 pub use samples::{Packet, Pcap, Samples};

@@ -249,7 +249,7 @@ impl Maker<'_> {
             flags,
             generation: self.published,
         };
-        let named = slots.iter().map(|&slot| u32::from(slot)).collect();
+        let named = named(&slots);
         let placed = Placed {
             endpoint,
             digest,
@@ -335,6 +335,18 @@ impl Maker<'_> {
     fn again(&mut self, at: Option<Instant>) {
         self.plan.again = [self.plan.again, at].into_iter().flatten().min();
     }
+}
+
+/// The indexes in a table. There are as many slots as can be indexes: a mark for each is faster than a set that grows.
+pub(crate) fn named(slots: &[u16]) -> BTreeSet<u32> {
+    let mut marks = vec![false; usize::from(u16::MAX) + 1];
+    for &slot in slots {
+        marks[usize::from(slot)] = true;
+    }
+    (0..)
+        .zip(marks)
+        .filter_map(|(index, marked)| marked.then_some(index))
+        .collect()
 }
 
 /// Tells tables apart.

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -42,10 +42,20 @@ pub struct Report {
     pub again: Option<Instant>,
 }
 
+/// How long it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// To find out what is to be done, and to make the tables.
+    pub planning: Duration,
+    /// To write it into the maps.
+    pub writing: Duration,
+}
+
 /// The writer of the maps. There is one at a time.
 pub struct Publisher {
     maps: Maps,
     book: Book,
+    times: Times,
     /// A table on its way into the map: 128 KiB that are not made anew each time.
     table: Box<Maglev>,
 }
@@ -93,7 +103,12 @@ impl Publisher {
         let table = Box::new(Maglev {
             slots: [0; SLOTS + 3],
         });
-        Ok(Self { maps, book, table })
+        Ok(Self {
+            maps,
+            book,
+            times: Times::default(),
+            table,
+        })
     }
 
     /// Brings the maps to what is desired. May be called as often as one likes: what is so already costs nothing.
@@ -103,6 +118,7 @@ impl Publisher {
     pub fn apply(&mut self, desired: &Desired) -> Result<Report, Error> {
         let now = Instant::now();
         let plan = plan::plan(&self.book, desired, now);
+        let planned = Instant::now();
         let mut report = Report {
             refused: plan.refused,
             again: plan.again,
@@ -120,7 +136,16 @@ impl Publisher {
                 _ => {}
             }
         }
+        self.times = Times {
+            planning: planned - now,
+            writing: planned.elapsed(),
+        };
         Ok(report)
+    }
+
+    /// How long the last [`Publisher::apply`] took.
+    pub fn times(&self) -> Times {
+        self.times
     }
 
     /// What the programs were told last of what may change while they run.
@@ -249,7 +274,7 @@ impl Maps {
             let placed = Placed {
                 endpoint,
                 digest: plan::digest(&slots),
-                named: slots.iter().map(|&slot| u32::from(slot)).collect(),
+                named: plan::named(&slots),
                 members: None,
             };
             found.endpoints.insert(key, placed);
