@@ -30,6 +30,8 @@ pub use explain::{Answer, Explainer, Question};
 pub use figures::{Fates, Figures};
 pub use flows::{Collected, Fill, Filter, FlowEntry, Flows, Pressure, Sight};
 pub use plan::Refused;
-pub use programs::{Attached, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root};
-pub use publisher::{Publisher, Report, Times};
+pub use programs::{
+    Attached, Gone, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root, remove,
+};
+pub use publisher::{Publisher, Report};
 pub use samples::{Packet, Pcap, Samples};

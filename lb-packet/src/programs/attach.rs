@@ -114,7 +114,7 @@ impl Hook {
 }
 
 /// Where in tc a program is attached.
-fn direction(program: &str) -> TcAttachType {
+pub(super) fn direction(program: &str) -> TcAttachType {
     if program.ends_with("_in") {
         TcAttachType::Ingress
     } else {
@@ -456,14 +456,14 @@ impl Programs {
 
 /// What the name of a pin says.
 #[derive(Debug, PartialEq, Eq)]
-struct Pin {
-    program: String,
-    index: u32,
-    how: How,
+pub(super) struct Pin {
+    pub(super) program: String,
+    pub(super) index: u32,
+    pub(super) how: How,
 }
 
 impl Pin {
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
         let (program, index, how) = (parts.next()?, parts.next()?, parts.next()?);
         let all = [How::Native, How::Generic, How::Tcx, How::Clsact];

@@ -3,6 +3,7 @@
 mod attach;
 mod clsact;
 mod layout;
+mod remove;
 
 use std::{
     fs,
@@ -19,7 +20,10 @@ use aya::{
 use ipnet::Ipv6Net;
 use lb_common::packet::PACKET_VERSION;
 
-pub use self::attach::{Attached, Hook, How, Role, XdpMode};
+pub use self::{
+    attach::{Attached, Hook, How, Role, XdpMode},
+    remove::{Gone, remove},
+};
 use crate::{
     Config, Error,
     address::{be32, words6},

@@ -1,0 +1,135 @@
+//! Taking the packet path off a host.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    attach::{Pin, direction},
+    clsact, pin_root,
+};
+use crate::{Error, How};
+
+/// What was taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// A program from a device: by the name of its pin.
+    Link(String),
+    /// A pinned map.
+    Map(PathBuf),
+}
+
+/// Takes away whatever an agent attached and pinned below `bpffs`, programs first, and tells what that was; with `dry`, only
+/// tells it. The open flows are forgotten. Not while an agent runs.
+///
+/// # Errors
+/// When a pin or a filter cannot be removed; the call can be repeated.
+pub fn remove(bpffs: &Path, dry: bool) -> Result<Vec<Gone>, Error> {
+    let root = pin_root(bpffs);
+    let mut gone = Vec::new();
+    let links = root.join("links");
+    // What puts the VIP back goes last of a device's.
+    let mut pins = entries(&links)?;
+    pins.sort_by_key(|path| name(path).contains("_out-"));
+    for path in pins {
+        let name = name(&path);
+        let Some(pin) = Pin::parse(&name) else {
+            continue;
+        };
+        if !dry {
+            if pin.how == How::Clsact {
+                clsact::detach(&pin.program, pin.index, direction(&pin.program))?;
+            }
+            unlink(&path)?;
+        }
+        gone.push(Gone::Link(name));
+    }
+    let mut folders = vec![links];
+    for folder in entries(&root)? {
+        let version = name(&folder)
+            .strip_prefix('v')
+            .and_then(|it| it.parse::<u32>().ok());
+        if version.is_none() {
+            continue;
+        }
+        for path in entries(&folder)? {
+            if !dry {
+                unlink(&path)?;
+            }
+            gone.push(Gone::Map(path));
+        }
+        folders.push(folder);
+    }
+    folders.push(root);
+    if !dry {
+        for folder in folders {
+            match fs::remove_dir(&folder) {
+                // Somebody else put something into it, which is his.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::pin("remove", &folder))?,
+            }
+        }
+    }
+    Ok(gone)
+}
+
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Nothing, if there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = || Error::pin("list", folder);
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .map_err(failed())?
+            .map(|entry| entry.map(|it| it.path()).map_err(failed()))
+            .collect(),
+    }
+}
+
+fn unlink(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::pin("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_goes_and_what_is_not_stays() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let root = pin_root(bpffs.path());
+        assert_eq!(remove(bpffs.path(), false).unwrap(), []);
+        let plant = |path: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            path
+        };
+        let map = plant("v1/ENDPOINTS");
+        for link in ["tc_card_out-3-tcx", "xdp_card-3-native", "tc_card_in-3-tcx"] {
+            plant(&format!("links/{link}"));
+        }
+        let foreign = plant("mine");
+        let told = remove(bpffs.path(), true).unwrap();
+        assert!(map.exists());
+        assert_eq!(remove(bpffs.path(), false).unwrap(), told);
+        assert_eq!(told.len(), 4);
+        assert_eq!(told[2], Gone::Link("tc_card_out-3-tcx".to_owned()));
+        assert_eq!(told[3], Gone::Map(map));
+        assert!(foreign.exists() && !root.join("links").exists() && !root.join("v1").exists());
+        fs::remove_file(foreign).unwrap();
+        remove(bpffs.path(), false).unwrap();
+        assert!(!root.exists());
+    }
+}
