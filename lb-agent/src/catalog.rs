@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
     time::SystemTime,
 };
@@ -53,13 +53,16 @@ pub struct Instance {
     pub registered: u64,
 }
 
-/// The addresses of an instance that runs in a container.
+/// The other addresses that an instance is reached by: of its container, and of its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
     /// Its own address on each Docker network of its host, by the network's name.
     pub networks: BTreeMap<String, SocketAddr>,
     /// Where its host publishes it.
     pub published: Option<SocketAddr>,
+    /// Its host, where the source says that it has another address than the instance.
+    #[serde(default)]
+    pub host: Option<IpAddr>,
 }
 
 impl Reach {

@@ -33,6 +33,7 @@ pub mod maps;
 pub mod network;
 pub mod options;
 pub mod order;
+pub mod packet;
 pub mod plan;
 pub mod programs;
 pub mod reconcile;

@@ -50,6 +50,8 @@ pub struct Options {
     pub udp_by_tag: bool,
     /// `lb_slow_start`: how long a backend that came late takes to get its whole share; zero means no time.
     pub slow_start: Duration,
+    /// `lb_packet`: how packets reach its instances on other hosts.
+    pub packet: Packet,
     /// What only the front acts on; `None` where nothing of that is stated.
     pub front: Option<Arc<Rules>>,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             proto: Proto::Tcp,
             udp_by_tag: false,
             slow_start: Duration::ZERO,
+            packet: Packet::Nat,
             front: None,
         }
     }
@@ -140,6 +143,19 @@ pub enum Balance {
     Random,
     /// By a hash of the client's address.
     Maglev,
+}
+
+/// How packets reach backends of other hosts, where the packet path balances them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packet {
+    /// From this host's own address: the backend answers this host.
+    #[default]
+    Nat,
+    /// In a tunnel to the backend's host, whose agent does the rest: the backend answers the client.
+    Tunnel,
+    /// Not at all: the VIP is one of sockets alone.
+    Off,
 }
 
 /// How our own probe asks.
@@ -326,6 +342,7 @@ enum Setting {
     Deny(Vec<Rule>),
     Proto(Proto),
     SlowStart(Duration),
+    Packet(Packet),
     Front(FrontSetting),
     Weight(u16),
 }
@@ -365,6 +382,7 @@ impl Setting {
             Self::Deny(rules) => options.access.deny = rules,
             Self::Proto(proto) => options.proto = proto,
             Self::SlowStart(time) => options.slow_start = time,
+            Self::Packet(packet) => options.packet = packet,
             Self::Front(setting) => setting.apply(options),
             // A weight belongs to its instance.
             Self::Weight(_) => {}

@@ -16,7 +16,7 @@ use lb_agent::{
     front, host_dns,
     last_lines::LastLines,
     maps::Maps,
-    network,
+    network, packet,
     programs::{self, Programs},
     reconcile, vip,
 };
@@ -88,8 +88,7 @@ struct Started {
     consul: Option<consul::Config>,
     reload: watch::Sender<()>,
     plane: reconcile::Plane,
-    /// Where VIPs are announced.
-    devices: announce::Devices,
+    packet: Option<packet::Start>,
 }
 
 /// Takes what the agent needs of this host. Everything that can be refused comes before the first change.
@@ -119,6 +118,13 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
         services: config.limits.services,
         backends: config.limits.backends,
     })?;
+    let packet = match &config.packet {
+        Some(packet) => Some(packet::start(config, packet, pools).await?),
+        None => {
+            packet::leave(&config.bpffs);
+            None
+        }
+    };
     let (maps, events, traces) = Maps::open(&mut programs)?;
     programs.attach()?;
     let plane = reconcile::Plane {
@@ -133,7 +139,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
         consul,
         reload,
         plane,
-        devices,
+        packet,
     })
 }
 
@@ -149,7 +155,7 @@ async fn agent(
         consul,
         reload,
         plane,
-        devices,
+        packet,
     } = started;
     let host_dns = config.dns.host.then(|| host_dns::Wanted {
         own: plane.pools.v4.own(),
@@ -178,7 +184,7 @@ async fn agent(
         devices,
     };
     let mut stages = spawn(
-        config, consul, listeners, plane, privileges, &readiness, signals,
+        config, consul, listeners, plane, packet, privileges, &readiness, signals,
     )?;
     readiness.set(BOUND);
     if let Some(wanted) = host_dns {

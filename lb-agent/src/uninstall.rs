@@ -113,6 +113,7 @@ impl Work {
         self.host_resolver(&args.root)?;
         if preflight::is_bpffs(&places.bpffs) {
             self.links(&root.join("links"))?;
+            self.packet_path(&places.bpffs)?;
             self.maps(root)?;
         } else {
             self.left.push(format!(
@@ -182,6 +183,17 @@ impl Work {
             }
         }
         self.remove_folder(folder)
+    }
+
+    /// The programs of the packet path and what they know.
+    fn packet_path(&mut self, bpffs: &Path) -> Result<()> {
+        let gone =
+            lb_packet::remove(bpffs, self.dry).context("cannot take the packet path away")?;
+        self.done.extend(gone.into_iter().map(|it| match it {
+            lb_packet::Gone::Link(name) => (Verb::Detach, name),
+            lb_packet::Gone::Map(path) => (Verb::Remove, path.display().to_string()),
+        }));
+        Ok(())
     }
 
     /// The pins of maps, of all versions.

@@ -12,13 +12,14 @@ use serde_json::Value;
 use super::{
     components,
     report::{
-        API, Backend, Cut, DataPlane, Ejection, Flows, Http, Leaving, MapFill, OnFront, Probe,
-        Report, Service, ServiceState, Source, SourceLevel,
+        API, Backend, Cut, DataPlane, Ejection, Flows, Http, Leaving, MapFill, OnFront, PacketPath,
+        Probe, Report, Service, ServiceState, Source, SourceLevel,
     },
 };
 use crate::{
     catalog::InstanceKey,
     options::{Balance, CheckKind, Options},
+    packet,
     removal::{self, Whose},
     snapshot::{self, ServiceName, Snapshot, State},
     sockets::Target,
@@ -41,6 +42,8 @@ pub(crate) struct Material<'a> {
     pub(crate) removal: &'a removal::Status,
     /// The front's own figures; `None` while there is none.
     pub(crate) front: Option<&'a FrontStats>,
+    /// The packet path; `None` where there is none.
+    pub(crate) packet: Option<&'a packet::Seen>,
     /// Host names by service label.
     pub(crate) hosts: BTreeMap<String, Vec<String>>,
     /// Where VIPs and their twins are.
@@ -70,6 +73,7 @@ pub(crate) fn compose(mut material: Material<'_>) -> Report {
             .filter(|snapshot| snapshot.is_known())
             .map(|snapshot| services(snapshot, &material)),
         data_plane: material.stats.map(data_plane),
+        packet: material.packet.map(packet_path),
         cuts: cuts(&material),
     };
     report.components = components::of(&report);
@@ -162,6 +166,24 @@ fn data_plane(stats: &Stats) -> DataPlane {
     }
 }
 
+fn packet_path(seen: &packet::Seen) -> PacketPath {
+    let fates = |fates: &BTreeMap<&'static str, u64>| {
+        let all = fates.iter();
+        all.map(|(fate, count)| ((*fate).to_owned(), *count))
+            .collect()
+    };
+    PacketPath {
+        error: seen.error.clone(),
+        devices: seen.devices.clone(),
+        fates: seen.fates.as_ref().map(fates),
+        maps: seen
+            .maps
+            .iter()
+            .map(|(map, &(entries, capacity))| ((*map).to_owned(), MapFill { entries, capacity }))
+            .collect(),
+    }
+}
+
 fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
     let front = material.front.into_iter();
     let seen = front.clone().flat_map(|front| &front.backends);
@@ -184,7 +206,20 @@ fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Service> {
             .front
             .map(|_| requests.get(service.label.as_str()).copied())
             .map(Option::unwrap_or_default);
-        for backend in &mut service.backends {
+        service.packets = material
+            .packet
+            .and_then(|it| it.services.get(name))
+            .copied();
+        for (backend, known) in service.backends.iter_mut().zip(value.backends.values()) {
+            backend.packets = material.packet.and_then(|it| {
+                let mut sent = None;
+                for address in known.addresses() {
+                    if let Some(traffic) = it.backends.get(&address) {
+                        *sent.get_or_insert_with(packet::Traffic::default) += *traffic;
+                    }
+                }
+                sent
+            });
             backend.front = seen.get(&backend.address).map(|stats| OnFront {
                 in_flight: stats.in_flight,
                 connections: stats.open,
@@ -302,6 +337,7 @@ fn service(
             active: stats.active,
         }),
         connects: stats.map(|stats| stats.handshakes.into()),
+        packets: None,
         http: None,
         options: stated(&value.options),
         leaving: gone
@@ -346,6 +382,7 @@ fn one_backend(
         active: figures.map(|figures| figures.active),
         failed: figures.map(|figures| figures.failed),
         connects: figures.map(|figures| figures.handshakes.into()),
+        packets: None,
         front: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -13,19 +13,23 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
+use lb_common::PROTO_UDP;
+use lb_packet::FlowEntry;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
     action::{Failed, nothing_known, refused},
     guard::Access,
-    report::{Flow, FlowList},
+    report::{Flow, FlowList, PacketFlow},
     router::Desk,
 };
 use crate::{
+    packet,
     reconcile::error_chain,
     snapshot::{Service, ServiceName, Snapshot},
     sockets::{self, Flows},
+    vip::Pools,
 };
 
 /// What may be asked.
@@ -74,22 +78,83 @@ impl Desk {
                 }
             },
         };
-        let listed = timeout(PATIENCE, self.sockets.list(vips)).await;
+        let listed = timeout(PATIENCE, self.sockets.list(vips.clone())).await;
         let listed = listed.map_err(|_| Failed::Silent.answer())?;
         let flows = listed.map_err(|error| {
             let why = format!("{}: see the agent's log", error_chain(&error));
             refused(StatusCode::SERVICE_UNAVAILABLE, why)
         })?;
         let mut list = told(flows, &snapshot);
+        if let Some(packet) = &self.packet
+            && packet.seen.borrow().error.is_none()
+        {
+            let meant = packet::Meant {
+                vips,
+                ..packet::Meant::default()
+            };
+            let listed = packet.flows(meant).await;
+            let listed = listed.ok_or_else(|| Failed::Silent.answer())?;
+            let listed = listed.map_err(|why| refused(StatusCode::SERVICE_UNAVAILABLE, why))?;
+            list.packets_left_out = listed.left_out;
+            list.packets = packets(listed.flows, &snapshot, self.pools);
+        }
         if let Some(client) = &wish.client {
             list.flows.retain(|flow| flow.is_of(client));
+            list.packets.retain(|flow| flow.is_of(client));
         }
         Ok(list)
     }
 }
 
+/// The youngest first.
+fn packets(mut flows: Vec<FlowEntry>, snapshot: &Snapshot, pools: Pools) -> Vec<PacketFlow> {
+    flows.sort_by_key(|flow| flow.age_seconds.unwrap_or(u32::MAX));
+    let services = snapshot.services.iter();
+    let by_vip: BTreeMap<IpAddr, (&ServiceName, &Service)> = services
+        .filter_map(|(name, service)| Some((service.vip?, (name, &**service))))
+        .flat_map(|(vip, it)| {
+            let twin = pools.twin(vip).map(IpAddr::V6);
+            [Some(IpAddr::V4(vip)), twin]
+                .into_iter()
+                .flatten()
+                .map(move |vip| (vip, it))
+        })
+        .collect();
+    let one = |flow: FlowEntry| {
+        let owner = by_vip.get(&flow.vip.ip());
+        let backend = flow.backend.and_then(|address| {
+            let mut backends = owner?.1.backends.iter();
+            let found = backends.find(|(_, backend)| backend.addresses().any(|it| it == address));
+            found.map(|(key, _)| key.to_string())
+        });
+        let sides = [flow.from_client, flow.from_backend];
+        let idle = sides.iter().flatten().map(|it| it.idle_seconds).min();
+        PacketFlow {
+            service: owner.map(|(name, _)| name.to_string()),
+            vip: flow.vip,
+            backend,
+            address: flow.backend,
+            protocol: protocol(flow.proto).to_owned(),
+            way: flow.way.map(|way| packet::way(way).to_owned()),
+            state: packet::state(&flow).to_owned(),
+            client: flow.client,
+            local_port: flow.local_port,
+            age_seconds: flow.age_seconds.map(u64::from),
+            idle_seconds: idle.unwrap_or(0).into(),
+        }
+    };
+    flows.into_iter().map(one).collect()
+}
+
+fn protocol(proto: u8) -> &'static str {
+    match proto {
+        PROTO_UDP => "udp",
+        _ => "tcp",
+    }
+}
+
 /// The VIPs that `name` means: by the name shown, by label, or a service with its parts. `None` if it means nothing.
-fn vips_of(snapshot: &Snapshot, name: &str) -> Option<BTreeSet<Ipv4Addr>> {
+pub(super) fn vips_of(snapshot: &Snapshot, name: &str) -> Option<BTreeSet<Ipv4Addr>> {
     let services = &snapshot.services;
     let vips = |means: &dyn Fn(&ServiceName) -> bool| {
         let mut meant = services.iter().filter(|(name, _)| means(name)).peekable();
@@ -134,6 +199,8 @@ fn told(mut flows: Flows, snapshot: &Snapshot) -> FlowList {
         }
     };
     FlowList {
+        packets: Vec::new(),
+        packets_left_out: 0,
         left_out: flows.left_out,
         unseen: flows.sight.limits(),
         flows: flows.listed.into_iter().map(one).collect(),
@@ -201,6 +268,57 @@ mod tests {
         assert_eq!((told.left_out, told.unseen), (3, None));
         assert_eq!(told.flows[0].age_seconds, 2);
         assert_eq!(told.flows[0].command.as_deref(), Some("curl"));
+    }
+
+    #[test]
+    fn a_flow_of_packets_is_told_with_its_service_and_state_the_youngest_first() {
+        use lb_common::packet::{Way, seen};
+        let sight = |seen, idle_seconds| Some(lb_packet::Sight { seen, idle_seconds });
+        let up = seen::SYN | seen::ACK;
+        let flow = |vip: &str, backend: Option<&str>, age| FlowEntry {
+            proto: 6,
+            client: "192.0.2.9:4000".parse().unwrap(),
+            vip: vip.parse().unwrap(),
+            backend: backend.map(|it| it.parse().unwrap()),
+            index: 3,
+            way: Some(Way::Full),
+            local_port: 61_000,
+            from_client: sight(up, 7),
+            from_backend: sight(up, 5),
+            age_seconds: age,
+        };
+        let pools = Pools {
+            v6: Some(Default::default()),
+            ..Pools::default()
+        };
+        let listed = vec![
+            flow("198.18.12.7:80", None, None),
+            flow("198.18.12.7:80", Some("10.0.0.3:80"), Some(60)),
+            flow("[fd62:6c62:76:1::c07]:80", Some("10.0.0.77:80"), Some(9)),
+            flow("198.18.99.99:80", Some("10.0.0.3:80"), Some(70)),
+        ];
+        let told = packets(listed, &sample::snapshot(), pools);
+        let named: Vec<_> = told
+            .iter()
+            .map(|it| (it.service.as_deref(), it.backend.as_deref()))
+            .collect();
+        let hello = Some("www_hello");
+        assert_eq!(
+            named,
+            [
+                (hello, None),
+                (hello, Some("file/c")),
+                (None, None),
+                (hello, None)
+            ]
+        );
+        let first = &told[0];
+        assert_eq!(first.age_seconds, Some(9));
+        assert_eq!((first.idle_seconds, first.local_port), (5, 61_000));
+        assert_eq!((&*first.protocol, &*first.state), ("tcp", "established"));
+        assert_eq!(first.way.as_deref(), Some("full"));
+        assert!(first.is_of("192.0.2.9") && first.is_of("192.0.2.9:4000"));
+        assert!(!first.is_of("192.0.2") && !first.is_of("4000"));
     }
 
     #[test]

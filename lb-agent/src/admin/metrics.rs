@@ -1,5 +1,6 @@
 //! The report as metrics. Pure but for the final text.
 
+mod packets;
 mod per_backend;
 
 use std::collections::BTreeSet;
@@ -102,6 +103,7 @@ fn figures(report: &Report) -> Vec<Figure> {
             .flat_map(|all| about_flows(all, unknown)),
     );
     figures.extend(about_the_data_plane(report));
+    figures.extend(packets::figures(report));
     figures
 }
 

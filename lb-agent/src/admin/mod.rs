@@ -22,6 +22,7 @@ mod log;
 mod metrics;
 mod openapi;
 pub mod otlp;
+pub(crate) mod packets;
 mod page;
 mod places;
 mod process;
@@ -86,7 +87,7 @@ use crate::{
     config::Setting,
     last_lines::LastLines,
     order::OrderRequest,
-    registrar, removal,
+    packet, registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{KeptRequest, StatsRequest},
@@ -144,6 +145,8 @@ pub struct Inputs {
     pub clients: watch::Receiver<Option<Arc<Clients>>>,
     /// How registration is; `None` where this agent registers nothing.
     pub registrar: Option<watch::Receiver<registrar::Status>>,
+    /// The packet path; `None` where there is none.
+    pub packet: Option<packet::Handle>,
     /// The configuration as it is shown, without secrets.
     pub settings: Vec<Setting>,
     /// Where the virtual addresses and their IPv6 twins are.
@@ -180,6 +183,7 @@ impl Inputs {
             vips: mpsc::channel(1).0,
             clients: watch::channel(None).1,
             registrar: None,
+            packet: None,
             settings: Vec::new(),
             pools: vip::Pools::default(),
             events: Events::default(),
@@ -350,6 +354,7 @@ fn desk(
         vips: inputs.vips,
         clients: inputs.clients,
         registrar: inputs.registrar,
+        packet: inputs.packet,
         settings: inputs.settings.into(),
         pools: inputs.pools,
         events: inputs.events,

@@ -22,6 +22,7 @@ pub use asked::{
 use crate::{
     catalog::{Check, InstanceKey, Problem, SourceHealth},
     order::Mode,
+    packet,
     snapshot::{FULL, ProbeState, State},
     stats::{Handshakes, Refusals},
 };
@@ -62,6 +63,9 @@ pub struct Report {
     pub services: Option<Vec<Service>>,
     /// The data plane; `null` when it did not answer.
     pub data_plane: Option<DataPlane>,
+    /// The packet path; `null` where there is none.
+    #[serde(default)]
+    pub packet: Option<PacketPath>,
     /// Backends whose flows will be cut because they were taken out.
     #[serde(default)]
     pub cuts: Vec<Cut>,
@@ -226,6 +230,9 @@ pub struct Service {
     /// Flows that were established at its backends over TCP, and how long that took; `null` when not known.
     #[serde(default)]
     pub connects: Option<Connects>,
+    /// What the packet path sent to its backends; `null` when it does not serve it.
+    #[serde(default)]
+    pub packets: Option<packet::Traffic>,
     /// What the front did for it; `null` when it has not said, or there is no front.
     #[serde(default)]
     pub http: Option<Http>,
@@ -330,6 +337,9 @@ pub struct Backend {
     /// Flows that were established there over TCP, and how long that took; `null` when not known.
     #[serde(default)]
     pub connects: Option<Connects>,
+    /// What the packet path sent there, for all services that share its address; `null` when it sends nothing there.
+    #[serde(default)]
+    pub packets: Option<packet::Traffic>,
     /// What the front's workers say of it; `null` when none has sent a request there, or there is no front.
     #[serde(default)]
     pub front: Option<OnFront>,
@@ -467,6 +477,20 @@ pub struct DataPlane {
     pub views: usize,
 }
 
+/// The packet path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PacketPath {
+    /// Why it does not run; `null` if it does.
+    pub error: Option<String>,
+    /// The devices at which packets are balanced.
+    pub devices: Vec<packet::Device>,
+    /// How many packets that concern VIPs had which fate; `null` if the programs did not tell.
+    pub fates: Option<BTreeMap<String, u64>>,
+    /// How full its maps are.
+    pub maps: BTreeMap<String, MapFill>,
+}
+
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -492,6 +516,12 @@ pub struct FlowList {
     pub flows: Vec<Flow>,
     /// How many more there are.
     pub left_out: u64,
+    /// Flows of the packet path.
+    #[serde(default)]
+    pub packets: Vec<PacketFlow>,
+    /// How many more of these there are.
+    #[serde(default)]
+    pub packets_left_out: u64,
     /// Whose flows cannot be seen, and why; `null` if all are.
     pub unseen: Option<String>,
 }
@@ -526,6 +556,41 @@ pub struct Flow {
     pub command: Option<String>,
     /// Its container, by the first digits of the id; `null` if it runs in none.
     pub container: Option<String>,
+}
+
+/// A flow that the packet path balances: its client is on another host, or one that no socket of this host is seen of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PacketFlow {
+    /// The service; `null` if it is gone.
+    pub service: Option<String>,
+    /// What the client sends to.
+    pub vip: SocketAddr,
+    /// The backend as `node/id`; `null` if it is gone.
+    pub backend: Option<String>,
+    /// Where the packets go; `null` if the backend is gone.
+    pub address: Option<SocketAddr>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// How they get there: `destination` with the VIP replaced, `full` with both ends, `tunnel`, `hairpin` to the client itself.
+    pub way: Option<String>,
+    /// `opening`, `established`, `closing`, `reset`; `open` for UDP.
+    pub state: String,
+    /// The client's end.
+    pub client: SocketAddr,
+    /// The client's port as the backend sees it.
+    pub local_port: u16,
+    /// Since the first packet; `null` if that is not known any more.
+    pub age_seconds: Option<u64>,
+    /// Since the last packet of either side.
+    pub idle_seconds: u64,
+}
+
+impl PacketFlow {
+    /// Whether it is of `client`, an address.
+    pub fn is_of(&self, client: &str) -> bool {
+        self.client.to_string() == client || self.client.ip().to_string() == client
+    }
 }
 
 impl Flow {

@@ -93,6 +93,7 @@ impl Desk {
         let components: Vec<Component> = self.components.iter().map(|line| line()).collect();
         let removal = self.removal.borrow().clone();
         let front = self.front.borrow().clone();
+        let packet = self.packet.as_ref().map(|it| it.seen.borrow().clone());
         compose(Material {
             host: &self.host,
             now: SystemTime::now(),
@@ -102,6 +103,7 @@ impl Desk {
             stats,
             removal: &removal,
             front: front.as_ref(),
+            packet: packet.as_deref(),
             hosts: match hosts {
                 Hosts::Named => (self.hosts)(),
                 Hosts::LeftOut => BTreeMap::new(),

@@ -34,6 +34,7 @@ use super::{
     log,
     metrics::Texts,
     openapi::{OPENAPI, OPENAPI_PATH},
+    packets::{self, FLUSH_PATH, PACKET_EXPLAIN_PATH, PACKET_TRACE_PATH},
     page::{
         self, ACTIONS, ACTIONS_PATH, ICON, ICON_PATH, SCRIPT, SCRIPT_PATH, STYLE, STYLE_PATH,
         wrong::{self, WRONG_PATH},
@@ -56,7 +57,7 @@ use crate::{
     config::Setting,
     last_lines::LastLines,
     order::OrderRequest,
-    registrar, removal,
+    packet, registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Kept, KeptRequest, StatsRequest},
@@ -80,6 +81,7 @@ pub(super) struct Desk {
     pub(super) vips: mpsc::Sender<vip::Request>,
     pub(super) clients: watch::Receiver<Option<Arc<Clients>>>,
     pub(super) registrar: Option<watch::Receiver<registrar::Status>>,
+    pub(super) packet: Option<packet::Handle>,
     pub(super) settings: Arc<[Setting]>,
     pub(super) pools: vip::Pools,
     pub(super) events: Events,
@@ -162,6 +164,9 @@ pub(super) fn paths() -> Paths {
             get(session::tell).post(session::open).delete(session::end),
         )
         .route(PIN_PATH, post(vips::pin))
+        .route(FLUSH_PATH, post(packets::flush))
+        .route(PACKET_EXPLAIN_PATH, get(packets::explain))
+        .route(PACKET_TRACE_PATH, get(packets::trace))
         .route(RELEASE_PATH, post(vips::release))
         .route(HISTORY_PATH, get(history::tell))
         .route(WRONG_PATH, get(wrong::tell))

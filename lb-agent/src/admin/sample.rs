@@ -41,6 +41,7 @@ pub(crate) fn material<'a>(
         stats,
         removal: &NO_REMOVAL,
         front: None,
+        packet: None,
         hosts: BTreeMap::from([(
             "www_hello".to_owned(),
             vec![

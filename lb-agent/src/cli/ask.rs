@@ -153,7 +153,7 @@ pub enum Ask {
     },
     /// List the open flows through VIPs: who has them, and where they go
     #[command(
-        after_help = "Examples:\n  lb-agent flows\n  lb-agent flows www_hello --client 172.17.0.2\n  lb-agent flows --count-by backend\n\nAt most 10000 are listed."
+        after_help = "Examples:\n  lb-agent flows\n  lb-agent flows www_hello --client 172.17.0.2\n  lb-agent flows --count-by backend\n  lb-agent flows --flush --backend 10.0.0.1:8080\n\nAt most 10000 are listed of sockets, and as many of the packet path."
     )]
     Flows(Wish),
     /// Follow the busiest services and what goes wrong on the whole terminal
@@ -164,10 +164,11 @@ pub enum Ask {
     Top,
     /// Tell what a connect of one client to a service would do now, and why
     #[command(
-        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 198.18.12.7:80\n  lb-agent explain 4711 db\n  lb-agent explain --host www.hello.localhost/api"
+        after_help = "Examples:\n  lb-agent explain host www_hello\n  lb-agent explain web-1 198.18.12.7:80\n  lb-agent explain 4711 db\n  lb-agent explain --host www.hello.localhost/api\n  lb-agent explain 192.0.2.9:40000 198.18.12.7:80"
     )]
     Explain {
-        /// `host`, the name or id of a container, or the number of a process
+        /// `host`, the name or id of a container, or the number of a process; or an address with a port, whose packets
+        /// the packet path balances
         #[arg(required_unless_present = "host")]
         client: Option<String>,
         /// The service, or its VIP with or without a port
@@ -176,10 +177,13 @@ pub enum Ask {
         /// Tell where the front sends requests for this host instead
         #[arg(long, value_name = "NAME[/PATH]", conflicts_with_all = ["client", "service"])]
         host: Option<String>,
+        /// The packets of an address are of UDP
+        #[arg(long, conflicts_with = "host")]
+        udp: bool,
     },
     /// Show each decision for a service as the kernel takes it, until interrupted
     #[command(after_help = "Exit status: 130 when it was interrupted.\n\n\
-                      Examples:\n  lb-agent trace www_hello --drops\n  lb-agent trace www_hello --count 10 -o json\n\nJSON is one object a line.")]
+                      Examples:\n  lb-agent trace www_hello --drops\n  lb-agent trace www_hello --count 10 -o json\n  lb-agent trace --packets www_hello --pcap www.pcap\n  lb-agent trace --packets --sample 100 --drops\n\nJSON is one object a line.")]
     Trace(Watch),
     /// Take backends out of service: no new flows once it returns, established ones are cut after `lb_drain` (30 s)
     #[command(
@@ -232,6 +236,7 @@ pub struct Outage {
 
 /// Which flows to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(group(clap::ArgGroup::new("meant").args(["service", "named", "client", "backend"]).multiple(true)))]
 pub struct Wish {
     /// Only those of this service
     pub service: Option<String>,
@@ -252,6 +257,10 @@ pub struct Wish {
     /// Count them instead, the most first
     #[arg(long, value_enum, value_name = "WHAT")]
     pub count_by: Option<CountBy>,
+    /// Forget those of the packet path instead: the next packet of each is one of no flow; the client and the backend are
+    /// addresses then
+    #[arg(long, requires = "meant", conflicts_with = "count_by")]
+    pub flush: bool,
 }
 
 /// What to count flows by.
@@ -268,22 +277,33 @@ pub enum CountBy {
 }
 
 /// Which decisions to show.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Watch {
     /// The service, or its VIP
-    pub service: String,
-    /// Only those of this client: `host`, the name of a container, or the number or name of a process
+    #[arg(required_unless_present = "packets")]
+    pub service: Option<String>,
+    /// Only those of this client: `host`, the name of a container, or the number or name of a process; of packets, an
+    /// address
     #[arg(long)]
     pub client: Option<String>,
     /// Only those for this backend: its id, `node/id`, or its address
     #[arg(long)]
     pub backend: Option<String>,
-    /// Only refusals
+    /// Only refusals; of packets, only those that were dropped
     #[arg(long)]
     pub drops: bool,
     /// End after so many decisions
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Show packets of the packet path instead: all of the service, or of all of them
+    #[arg(long)]
+    pub packets: bool,
+    /// Only one of so many packets
+    #[arg(long, value_name = "N", requires = "packets", conflicts_with = "service", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Write the packets to this file as well, for tcpdump and Wireshark
+    #[arg(long, value_name = "FILE", requires = "packets")]
+    pub pcap: Option<PathBuf>,
 }
 
 /// Which events to show.

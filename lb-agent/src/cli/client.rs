@@ -16,6 +16,7 @@ use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 use crate::admin::{
     events::{EVENTS_PATH, EventList},
     explain::{EXPLAIN_PATH, Told},
+    packets::{FLUSH_PATH, FlushOrder, Flushed, PACKET_EXPLAIN_PATH, PACKET_TRACE_PATH, Way},
     report::{
         ACTION_HEADER, API, CLIENTS_PATH, FLOWS_PATH, FlowList, PIN_PATH, PinOrder, RELEASE_PATH,
         Refused, ReleaseOrder, Report, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, StateAnswer,
@@ -185,6 +186,42 @@ impl Client {
         self.change(RELEASE_PATH, order, patience).await
     }
 
+    /// Forgets flows of the packet path.
+    pub(super) async fn flush(
+        &self,
+        order: &FlushOrder,
+        patience: Duration,
+    ) -> Result<Flushed, ClientError> {
+        self.change(FLUSH_PATH, order, patience).await
+    }
+
+    /// Where a packet would go.
+    pub(super) async fn packet(
+        &self,
+        (client, vip): (&str, &str),
+        protocol: &str,
+        patience: Duration,
+    ) -> Result<Way, ClientError> {
+        let (client, vip) = (escaped(client), escaped(vip));
+        let path = format!("{PACKET_EXPLAIN_PATH}?client={client}&vip={vip}&protocol={protocol}");
+        let answer = self.ask(Method::GET, &path, None, patience).await?;
+        let body = self.success(answer)?;
+        self.parse(&body)
+    }
+
+    /// Packets of the packet path, as they come.
+    pub(super) async fn packets(
+        &self,
+        service: Option<&str>,
+        sample: u32,
+        patience: Duration,
+    ) -> Result<Lines, ClientError> {
+        let service = service.map(|it| format!("&service={}", escaped(it)));
+        let service = service.unwrap_or_default();
+        let path = format!("{PACKET_TRACE_PATH}?sample={sample}{service}");
+        self.lines(&path, patience).await
+    }
+
     /// The decisions for a service, as they come.
     pub(super) async fn trace(
         &self,
@@ -192,7 +229,11 @@ impl Client {
         patience: Duration,
     ) -> Result<Lines, ClientError> {
         let path = format!("{TRACE_PATH}?service={}", escaped(service));
-        let opened = timeout(patience, self.open(Method::GET, &path, None)).await;
+        self.lines(&path, patience).await
+    }
+
+    async fn lines(&self, path: &str, patience: Duration) -> Result<Lines, ClientError> {
+        let opened = timeout(patience, self.open(Method::GET, path, None)).await;
         let (answer, connection) = opened.unwrap_or_else(|_| Err(self.silent(patience)))?;
         let lines = Lines {
             body: answer,

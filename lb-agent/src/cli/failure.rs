@@ -1,6 +1,6 @@
 //! Why a command failed, and what to do about it.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use serde::Serialize;
 
@@ -28,6 +28,13 @@ pub(super) enum Failure {
     NoTerminal,
     #[error("the agent has ended, and the trace with it")]
     Ended,
+    #[error("{what} takes an address here: use one such as {example}")]
+    Address {
+        what: &'static str,
+        example: &'static str,
+    },
+    #[error("cannot write {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
     #[error("cannot print: {0}")]
     Print(io::Error),
     #[error("cannot write JSON: {0}")]

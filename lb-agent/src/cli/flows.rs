@@ -11,7 +11,7 @@ use super::{
     table::{Rows, figures, words},
 };
 use crate::admin::{
-    report::{Flow, FlowList},
+    report::{Flow, FlowList, PacketFlow},
     text::{self, visible},
 };
 
@@ -22,6 +22,7 @@ pub(super) async fn flows(client: &Client, output: Output, wish: &Wish) -> Answe
     let mut list = client.flows(service, PATIENCE).await?;
     drop(looking);
     list.flows.retain(|flow| wished(flow, wish));
+    list.packets.retain(|flow| packets_wished(flow, wish));
     let text = match wish.count_by {
         None => print(&list, output)?,
         Some(by) => print_counts(&list, by, output)?,
@@ -40,6 +41,15 @@ fn wished(flow: &Flow, wish: &Wish) -> bool {
         .backend
         .as_deref()
         .is_none_or(|backend| is_backend(backend, flow.backend.as_deref(), Some(flow.address)));
+    client && backend
+}
+
+fn packets_wished(flow: &PacketFlow, wish: &Wish) -> bool {
+    let client = wish.client.as_deref().is_none_or(|it| flow.is_of(it));
+    let backend = wish
+        .backend
+        .as_deref()
+        .is_none_or(|backend| is_backend(backend, flow.backend.as_deref(), flow.address));
     client && backend
 }
 
@@ -72,6 +82,16 @@ fn print_counts(list: &FlowList, by: CountBy, output: Output) -> Result<String, 
         };
         *counts.entry(name).or_default() += 1;
     }
+    for flow in &list.packets {
+        let at = flow.address.map(|it| format!(" at {it}"));
+        let name = match by {
+            CountBy::Backend => known(&flow.backend, "gone") + &at.unwrap_or_default(),
+            CountBy::Service => known(&flow.service, "gone"),
+            CountBy::Client => flow.client.ip().to_string(),
+            CountBy::Command => NO_PROCESS.to_owned(),
+        };
+        *counts.entry(name).or_default() += 1;
+    }
     let counts = counts.into_iter();
     let mut counts: Vec<Count> = counts.map(|(name, flows)| Count { name, flows }).collect();
     counts.sort_by_key(|it| Reverse(it.flows));
@@ -88,7 +108,7 @@ fn print_counts(list: &FlowList, by: CountBy, output: Output) -> Result<String, 
     Ok(rows.print(output, &counts)? + &left_out(list, output))
 }
 
-fn rows(list: &FlowList) -> Rows<14> {
+fn rows(list: &FlowList) -> Rows<16> {
     let mut rows = Rows::new([
         words("CLIENT"),
         words("VIP"),
@@ -96,6 +116,7 @@ fn rows(list: &FlowList) -> Rows<14> {
         words("BACKEND"),
         words("ADDRESS").wide(),
         words("PROTO"),
+        words("PATH"),
         words("STATE"),
         words("AGE"),
         figures("PID"),
@@ -104,6 +125,7 @@ fn rows(list: &FlowList) -> Rows<14> {
         figures("UID").wide(),
         figures("NETNS").wide(),
         figures("SECONDS").wide(),
+        figures("IDLE").wide(),
     ]);
     let known = |text: Option<&str>, unknown: &str| text.unwrap_or(unknown).to_owned();
     for flow in &list.flows {
@@ -114,6 +136,7 @@ fn rows(list: &FlowList) -> Rows<14> {
             known(flow.backend.as_deref(), "gone"),
             flow.address.to_string(),
             flow.protocol.clone(),
+            "socket".to_owned(),
             flow.state.clone(),
             text::duration(Duration::from_secs(flow.age_seconds)),
             flow.pid
@@ -123,10 +146,38 @@ fn rows(list: &FlowList) -> Rows<14> {
             flow.uid.to_string(),
             flow.netns.to_string(),
             flow.age_seconds.to_string(),
+            "?".to_owned(),
+        ]);
+    }
+    for flow in &list.packets {
+        let age = flow.age_seconds.map(Duration::from_secs);
+        let path = flow.way.as_deref().unwrap_or("?");
+        let seconds = flow.age_seconds.map(|age| age.to_string());
+        rows.push([
+            flow.client.to_string(),
+            flow.vip.to_string(),
+            known(flow.service.as_deref(), "gone"),
+            known(flow.backend.as_deref(), "gone"),
+            flow.address
+                .map_or_else(|| "gone".to_owned(), |it| it.to_string()),
+            flow.protocol.clone(),
+            format!("packet: {path}"),
+            flow.state.clone(),
+            age.map_or_else(|| "?".to_owned(), text::duration),
+            NO_PROCESS.to_owned(),
+            NO_PROCESS.to_owned(),
+            NO_PROCESS.to_owned(),
+            NO_PROCESS.to_owned(),
+            NO_PROCESS.to_owned(),
+            seconds.unwrap_or_else(|| "?".to_owned()),
+            flow.idle_seconds.to_string(),
         ]);
     }
     rows
 }
+
+/// A flow of packets has no socket on this host.
+const NO_PROCESS: &str = "-";
 
 /// What is not in the list; nothing if all is.
 fn left_out(list: &FlowList, output: Output) -> String {
@@ -134,8 +185,9 @@ fn left_out(list: &FlowList, output: Output) -> String {
     if !matches!(output, Output::Table | Output::Wide) {
         return text;
     }
-    if list.left_out > 0 {
-        text += &format!("{} more flows are not listed\n", list.left_out);
+    let left_out = list.left_out + list.packets_left_out;
+    if left_out > 0 {
+        text += &format!("{left_out} more flows are not listed\n");
     }
     if let Some(unseen) = &list.unseen {
         text += &format!("some flows may not be seen: {}\n", visible(unseen));
@@ -206,6 +258,8 @@ mod tests {
                 flow("10.0.0.8:4001", Some("n1/a"), 18),
             ],
             left_out: 2,
+            packets: Vec::new(),
+            packets_left_out: 0,
             unseen: None,
         };
         let print = |by, output| print_counts(&list, by, output).unwrap();

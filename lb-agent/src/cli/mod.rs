@@ -15,6 +15,7 @@ mod host;
 pub mod markdown;
 mod options;
 mod order;
+mod packets;
 pub mod pages;
 mod progress;
 mod services;
@@ -27,6 +28,7 @@ mod vip;
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -101,12 +103,24 @@ pub async fn perform(
 ) -> Exit {
     let client = client(options);
     let answered = match ask {
+        Ask::Trace(watch) if watch.packets => {
+            packets::follow(&client, watch, options.output, out).await
+        }
         Ask::Trace(watch) => trace::follow(&client, watch, options.output, out).await,
         Ask::Events(look) => events::events(&client, look, options.output, out).await,
         Ask::Top => Err(Failure::NoTerminal),
         Ask::Healthcheck => healthcheck(&client).await,
         Ask::Clients => clients::clients(&client, options.output).await,
+        Ask::Flows(wish) if wish.flush => packets::flush(&client, options.output, wish).await,
         Ask::Flows(wish) => flows::flows(&client, options.output, wish).await,
+        Ask::Explain {
+            client: Some(who),
+            service: Some(service),
+            udp,
+            ..
+        } if who.parse::<SocketAddr>().is_ok() => {
+            packets::explain(&client, options.output, (who, service), *udp).await
+        }
         Ask::Explain {
             client: Some(who),
             service: Some(service),

@@ -11,7 +11,7 @@ use super::{backends::backends, order::ordered, services::choose, *};
 use crate::{
     admin::{
         compose::compose,
-        report::{Flow, FlowList, Mark, StateAnswer},
+        report::{Flow, FlowList, Mark, PacketFlow, StateAnswer},
         sample,
     },
     catalog::Problem,
@@ -165,9 +165,24 @@ fn flow_list() -> FlowList {
         container: None,
         ..known.clone()
     };
+    let packets = PacketFlow {
+        service: Some("www_hello".to_owned()),
+        vip: "198.18.12.7:80".parse().unwrap(),
+        backend: None,
+        address: None,
+        protocol: "tcp".to_owned(),
+        way: Some("full".to_owned()),
+        state: "established".to_owned(),
+        client: "192.0.2.9:40000".parse().unwrap(),
+        local_port: 61_000,
+        age_seconds: Some(75),
+        idle_seconds: 3,
+    };
     FlowList {
         flows: vec![known, unknown],
         left_out: 5,
+        packets: vec![packets],
+        packets_left_out: 2,
         unseen: Some("no right".to_owned()),
     }
 }
@@ -178,7 +193,7 @@ fn flows_are_a_table_and_what_is_not_in_it_is_said() {
     let text = flows::print(&list, Output::Wide).unwrap();
     let lines: Vec<Vec<&str>> = text
         .lines()
-        .take(3)
+        .take(4)
         .map(|line| {
             line.split("  ")
                 .map(str::trim)
@@ -195,21 +210,41 @@ fn flows_are_a_table_and_what_is_not_in_it_is_said() {
             backend,
             to,
             "tcp",
+            "socket",
             "established",
             "1 min 15 s",
         ];
-        let rest = [pid, command, container, "0", "4026532178", "75"];
+        let rest = [pid, command, container, "0", "4026532178", "75", "?"];
         [&flow[..], &rest].concat()
     };
     assert_eq!(lines[0].len(), lines[1].len());
     assert_eq!(lines[2], line("gone", "gone", "?", "?", "-"));
     assert_eq!(
-        lines[1][..9],
-        line("www_hello", "file/a", "4711", "", "")[..9]
+        lines[1][..10],
+        line("www_hello", "file/a", "4711", "", "")[..10]
     );
+    let packets = [
+        "192.0.2.9:40000",
+        "198.18.12.7:80",
+        "www_hello",
+        "gone",
+        "gone",
+        "tcp",
+        "packet: full",
+        "established",
+        "1 min 15 s",
+        "-",
+        "-",
+        "-",
+        "-",
+        "-",
+        "75",
+        "3",
+    ];
+    assert_eq!(lines[3], packets);
     assert!(!text.contains('\u{1b}'), "{text:?}");
     assert!(
-        text.ends_with("5 more flows are not listed\nsome flows may not be seen: no right\n"),
+        text.ends_with("7 more flows are not listed\nsome flows may not be seen: no right\n"),
         "{text}"
     );
 }

@@ -21,7 +21,8 @@ pub(super) async fn follow(
     output: Output,
     out: &mut dyn Write,
 ) -> Answer {
-    let mut lines = client.trace(&watch.service, PATIENCE).await?;
+    let service = watch.service.as_deref().unwrap_or_default();
+    let mut lines = client.trace(service, PATIENCE).await?;
     let fine = Ok((String::new(), Exit::Fine));
     // Before the head, by which the reader knows that decisions are told from now on and that it can interrupt them.
     let mut interrupted = signal(SignalKind::interrupt()).map_err(Failure::Print)?;
@@ -182,7 +183,7 @@ fn view(view: Option<u32>) -> String {
 }
 
 /// The time of day, in UTC.
-fn time(milliseconds: u64) -> String {
+pub(super) fn time(milliseconds: u64) -> String {
     let (seconds, milliseconds) = (milliseconds / 1000, milliseconds % 1000);
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
     format!(
@@ -245,11 +246,11 @@ TIME              PID  COMMAND          CONTAINER         VIEW        VIP       
         let line = |it: Decided| Line::Decision(Box::new(it));
         let by = |client: Option<&str>, backend: Option<&str>, drops| {
             let watch = Watch {
-                service: "www_hello".to_owned(),
+                service: Some("www_hello".to_owned()),
                 client: client.map(str::to_owned),
                 backend: backend.map(str::to_owned),
                 drops,
-                count: None,
+                ..Watch::default()
             };
             let refused = Decided {
                 refused: Some("denied".to_owned()),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The process whose namespace a client has; `None` if it is the host's or there is none.
-pub(super) fn process(container: &Container) -> Option<Process> {
+pub(crate) fn process(container: &Container) -> Option<Process> {
     let lives = matches!(
         container.state,
         State::Running | State::Ending | State::Paused

@@ -15,7 +15,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use namespaces::cookie_here;
+pub(crate) use compose::process;
+pub(crate) use namespaces::{Fault, Wanted, cookie_here, peers};
 pub use process::{NoProcess, cookie_of};
 pub use stage::{Config, Error, Outputs, run};
 

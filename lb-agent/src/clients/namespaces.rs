@@ -5,6 +5,7 @@
 //! every engine has the container's id in that path, on hybrid and on unified hosts.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read as _},
     os::{
@@ -15,25 +16,33 @@ use std::{
     thread,
 };
 
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open, openat},
     sched::{CloneFlags, setns},
     sys::stat::Mode,
 };
+use rtnetlink::{
+    packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// The first process of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// The container's full id.
-    pub(super) container: String,
-    pub(super) pid: u32,
+    pub(crate) container: String,
+    pub(crate) pid: u32,
 }
 
 /// Why a namespace is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// No such process, or it is not one of this container: it has ended, or its number means another process here.
     NotThere,
     /// We may not look at it.
@@ -121,6 +130,65 @@ fn cookie_of(proc: &Path, wanted: &Wanted, away: &mut bool) -> Result<u64, Fault
     Ok(cookie_here()?)
 }
 
+/// The devices of the host whose other ends are the veths of each container's namespace: their indexes. Only to be called
+/// on a thread of its own, which ends then: it stays in the last namespace.
+pub(crate) fn peers(proc: &Path, wanted: &[Wanted]) -> Vec<Result<BTreeSet<u32>, Fault>> {
+    let mut away = false;
+    let one = |wanted| {
+        cookie_of(proc, wanted, &mut away)?;
+        Ok(links()?)
+    };
+    wanted.iter().map(one).collect()
+}
+
+/// The other ends of the veths in the namespace that this thread is in.
+fn links() -> io::Result<BTreeSet<u32>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+    question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut found = BTreeSet::new();
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = &answer[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest);
+            let message = message.map_err(io::Error::other)?;
+            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                    found.extend(peer(&link));
+                }
+                _ => {}
+            }
+            // Messages begin at multiples of four bytes.
+            rest = rest
+                .get(length.next_multiple_of(4).max(4)..)
+                .unwrap_or_default();
+        }
+    }
+}
+
+/// The index of a veth's other end; that of another device's means the device that it stands on.
+fn peer(link: &LinkMessage) -> Option<u32> {
+    let is_veth = link.attributes.iter().any(|it| match it {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    });
+    let mut all = link.attributes.iter().filter(|_| is_veth);
+    all.find_map(|it| match it {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    })
+}
+
 fn read(folder: BorrowedFd<'_>, name: &str) -> nix::Result<OwnedFd> {
     let how = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     openat(folder, name, how, Mode::empty())
@@ -152,6 +220,23 @@ mod tests {
         let all = vec![wanted("no such container", own), wanted("", u32::MAX)];
         let found = namespaces.cookies(all).await.unwrap();
         assert_eq!(found, [Err(Fault::NotThere), Err(Fault::NotThere)]);
+    }
+
+    #[test]
+    fn the_other_ends_of_veths_are_told_and_no_other_devices() {
+        let ours = lb_testkit::Netns::new("peers").unwrap();
+        let theirs = lb_testkit::Netns::new("peers-client").unwrap();
+        let there = theirs.path().display().to_string();
+        ours.ip(&format!(
+            "link add lb-a type veth peer name eth0 netns {there}\nlink add lb-b type veth peer name eth1 netns {there}\n"
+        ))
+        .unwrap();
+        let index = |name: &str| {
+            let index = || nix::net::if_::if_nametoindex(name).unwrap();
+            ours.enter(index).unwrap()
+        };
+        let found = theirs.enter(links).unwrap().unwrap();
+        assert_eq!(found, [index("lb-a"), index("lb-b")].into());
     }
 
     #[tokio::test]

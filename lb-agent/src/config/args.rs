@@ -82,6 +82,22 @@ pub struct RunArgs {
     /// Domain below which every service has a host name; may be repeated
     #[arg(long, env = "LB_DOMAIN", value_name = "NAME", value_delimiter = ',')]
     pub domain: Vec<String>,
+    /// Network device at which packets for VIPs are balanced, such as eth0; may be repeated
+    #[arg(
+        long,
+        env = "LB_PACKET_CARDS",
+        value_name = "DEVICE",
+        value_delimiter = ','
+    )]
+    pub packet_card: Vec<String>,
+    /// Device of this host behind which clients are that the socket hooks cannot see, such as tap0 or veth*; may be repeated
+    #[arg(
+        long,
+        env = "LB_PACKET_CLIENTS",
+        value_name = "DEVICE",
+        value_delimiter = ','
+    )]
+    pub packet_client: Vec<String>,
     /// Register the containers of this host in Consul
     #[arg(long, env = "LB_REGISTRAR", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub registrar: Option<bool>,

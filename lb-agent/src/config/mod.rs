@@ -12,6 +12,7 @@ mod engine;
 mod front_limits;
 mod front_tls;
 mod metrics;
+mod packet;
 mod raw;
 mod register;
 mod registrar;
@@ -33,6 +34,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 pub use args::RunArgs;
+pub use packet::{Packet, Pattern, Xdp};
 pub use raw::{Given, Origin, RawConfig};
 pub use register::{RegisterArgs, RegisterConfig, with_long_flags};
 pub use resolve::resolve;
@@ -83,6 +85,8 @@ pub struct Config {
     pub health: health::Config,
     /// Capacities of the maps.
     pub limits: Limits,
+    /// The packet path; `None` has none.
+    pub packet: Option<Packet>,
     /// How containers are registered; `None` does not register them.
     pub registrar: Option<crate::registrar::Config>,
 }
@@ -271,6 +275,10 @@ pub struct Limits {
     pub services: u32,
     /// Backends.
     pub backends: u32,
+    /// Endpoints of the packet path.
+    pub packet_services: u32,
+    /// Flows of each family on the packet path.
+    pub packet_flows: u32,
 }
 
 /// Everything that is wrong with the configuration.

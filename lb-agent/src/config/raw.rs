@@ -192,6 +192,16 @@ raw_config! {
     health_fall: i64,
     limits_services: i64,
     limits_backends: i64,
+    limits_packet_services: i64,
+    limits_packet_flows: i64,
+    packet: (),
+    packet_cards: Vec<String>,
+    packet_clients: Vec<String>,
+    packet_xdp: String,
+    packet_source: String,
+    packet_source6: String,
+    packet_ports: String,
+    packet_hosts: Vec<String>,
     registrar_enabled: bool,
     registrar_host: String,
     registrar_internal: bool,
@@ -395,6 +405,18 @@ impl RawConfig {
         keys.table(&mut root, "limits", |keys, limits| {
             raw.limits_services = keys.integer(limits, "services");
             raw.limits_backends = keys.integer(limits, "backends");
+            raw.limits_packet_services = keys.integer(limits, "packet_services");
+            raw.limits_packet_flows = keys.integer(limits, "packet_flows");
+        });
+        keys.table(&mut root, "packet", |keys, packet| {
+            raw.packet = Some(keys.given(packet.line, ()));
+            raw.packet_cards = keys.strings(packet, "cards");
+            raw.packet_clients = keys.strings(packet, "clients");
+            raw.packet_xdp = keys.string(packet, "xdp");
+            raw.packet_source = keys.string(packet, "source");
+            raw.packet_source6 = keys.string(packet, "source6");
+            raw.packet_ports = keys.string(packet, "ports");
+            raw.packet_hosts = keys.strings(packet, "hosts");
         });
         keys.table(&mut root, "registrar", |keys, registrar| {
             raw.registrar_enabled = keys.boolean(registrar, "enabled");
@@ -459,6 +481,8 @@ impl RawConfig {
             admin_names: list("--admin-name", &args.admin_name),
             admin_published: text("--admin-published", &args.admin_published),
             dns_listen: list("--dns", &args.dns),
+            packet_cards: list("--packet-card", &args.packet_card),
+            packet_clients: list("--packet-client", &args.packet_client),
             registrar_enabled: args.registrar.map(|value| Given {
                 origin: Origin::Flag("--registrar"),
                 value,

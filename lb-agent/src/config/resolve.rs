@@ -12,8 +12,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, Published,
-    RawConfig, Sources, Vip, access_log, announce, cgroup, consul, engine, front_limits, front_tls,
-    metrics, registrar,
+    RawConfig, Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, metrics,
+    packet, registrar,
 };
 use crate::{
     front::pages::{For, is_html},
@@ -60,7 +60,10 @@ pub fn resolve(raw: &RawConfig, outside: Outside<'_>) -> Result<Config, Error> {
         limits: Limits {
             services: judge.number(&raw.limits_services, 4_096, 1..=65_536),
             backends: judge.number(&raw.limits_backends, 16_384, 1..=1_048_576),
+            packet_services: judge.number(&raw.limits_packet_services, 256, 1..=4_096),
+            packet_flows: judge.number(&raw.limits_packet_flows, 131_072, 1_024..=16_777_216),
         },
+        packet: packet::resolve(raw, &mut judge),
         registrar,
     };
     judge.finish(config)

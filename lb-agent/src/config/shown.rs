@@ -17,7 +17,7 @@ use self::{
     sources::{consul, docker, registrar},
     value::{optional, path, text, texts, time},
 };
-use super::{Config, LogFormat, Metrics, Origin, RawConfig, RunArgs};
+use super::{Config, LogFormat, Metrics, Origin, Packet, RawConfig, RunArgs};
 
 /// One key of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,7 +138,18 @@ impl Config {
                 &["limits_backends"],
                 json!(self.limits.backends),
             ),
+            row(
+                "limits.packet_services",
+                &["limits_packet_services"],
+                json!(self.limits.packet_services),
+            ),
+            row(
+                "limits.packet_flows",
+                &["limits_packet_flows"],
+                json!(self.limits.packet_flows),
+            ),
         ]);
+        rows.extend(self.packet.iter().flat_map(packet));
         rows.extend(registrar(self.registrar.as_ref(), raw));
         rows
     }
@@ -186,6 +197,32 @@ fn metrics(metrics: &Metrics) -> Vec<Row> {
         ]
     }));
     rows
+}
+
+fn packet(packet: &Packet) -> [Row; 7] {
+    let (first, last) = (packet.ports.start(), packet.ports.end());
+    let hosts: Vec<_> = packet.hosts.iter().collect();
+    [
+        row("packet.cards", &["packet_cards"], json!(packet.cards)),
+        row(
+            "packet.clients",
+            &["packet_clients"],
+            texts(&packet.clients),
+        ),
+        row("packet.xdp", &["packet_xdp"], json!(packet.xdp.as_str())),
+        row("packet.source", &["packet_source"], optional(packet.source)),
+        row(
+            "packet.source6",
+            &["packet_source6"],
+            optional(packet.source6),
+        ),
+        row(
+            "packet.ports",
+            &["packet_ports"],
+            text(format!("{first}-{last}")),
+        ),
+        row("packet.hosts", &["packet_hosts"], texts(&hosts)),
+    ]
 }
 
 struct Row {

@@ -199,6 +199,17 @@ pub const SECTIONS: &[Section] = &[
     Section { table: "limits", settings: &[
         setting("services", "1 to 65,536", Value("4096"), "endpoints that the maps have room for"),
         setting("backends", "1 to 1,048,576", Value("16384"), "backends that they have room for"),
+        setting("packet_services", "1 to 4,096", Value("256"), "endpoints that the [packet path](packet-path.md#what-it-takes) has room for; each takes 256 KiB of the kernel's memory"),
+        setting("packet_flows", "1,024 to 16,777,216", Value("131072"), "flows of each family that it has room for"),
+    ] },
+    Section { table: "packet", settings: &[
+        setting("cards", "names of devices", Value("[]"), "network cards at which packets for VIPs are [balanced](packet-path.md); without the table and both flags there is no packet path").flag("--packet-card DEVICE").variables(&["LB_PACKET_CARDS"]),
+        setting("clients", "names of devices, or how they begin, such as `veth*`", Value("[]"), "the host's side of devices whose clients the socket hooks cannot see").flag("--packet-client DEVICE").variables(&["LB_PACKET_CLIENTS"]),
+        setting("xdp", "`auto`, `native`, `generic`, `off`", Value("\"auto\""), "where the programs of the cards run; with `off` only backends of this host are reached there"),
+        setting("source", "an IPv4 address of this host", Words("the first global one of the first card"), "what it sends from in its own name: full NAT and tunnels"),
+        setting("source6", "an IPv6 address of this host", Words("the first global one of the first card"), "the same for IPv6"),
+        setting("ports", "the first and the last of at least 64 ports", Value("\"61000-65535\""), "the ports that full NAT uses; nobody on this host may"),
+        setting("hosts", "addresses", Value("[]"), "whose tunnels are taken, beside those of the hosts that instances run on"),
     ] },
 ];
 

@@ -4,6 +4,11 @@ use std::net::SocketAddr;
 
 use crate::{snapshot::Backend, views::View};
 
+/// The address of `backend` that this host reaches, and so whoever it sends packets on for.
+pub(crate) fn from_host(backend: &Backend) -> SocketAddr {
+    reach(backend, Viewpoint::Host).unwrap_or(backend.address)
+}
+
 /// Where a client stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Viewpoint<'a> {
@@ -73,6 +78,7 @@ mod tests {
                     ("web".to_owned(), at("172.18.0.2:80")),
                 ]),
                 published: published.map(at),
+                ..Reach::default()
             }
             .shared(),
             ..Backend::usable(at("172.18.0.2:80"))

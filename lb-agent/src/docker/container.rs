@@ -34,6 +34,8 @@ pub struct Container {
     pub process: Option<Process>,
     /// What its HEALTHCHECK says; `None` without one.
     pub health: Option<Health>,
+    /// What runs it: `runc`, `kata-runtime`, `io.containerd.kata.v2`, `runsc`; empty if the engine does not say.
+    pub runtime: String,
 }
 
 /// The first process of a container.

@@ -65,6 +65,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Inspected, serde_json::Error> {
             started,
         }),
         health: raw.state.health.and_then(RawHealth::health),
+        runtime: raw.host_config.runtime.unwrap_or_default(),
         id: raw.id,
     };
     Ok(Inspected {
@@ -231,6 +232,7 @@ struct RawConfig {
 struct HostConfig {
     #[serde(default)]
     network_mode: String,
+    runtime: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -281,7 +283,7 @@ mod tests {
                                "Log":[{"Output":"first"},{"ExitCode":1,"Output":"no answer\n"}]}},
             "Config":{"Image":"web:1","Env":["A=1=2","odd"],"Labels":{"l":"v"},
                       "ExposedPorts":{"80/tcp":{},"53/udp":{}},"StopSignal":"SIGQUIT","StopTimeout":3},
-            "HostConfig":{"NetworkMode":"default"},
+            "HostConfig":{"NetworkMode":"default","Runtime":"runc"},
             "NetworkSettings":{"IPAddress":"172.17.0.9",
                 "Ports":{"53/udp":null,"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},
                                                   {"HostIp":"::","HostPort":"8080"}]},
@@ -329,6 +331,7 @@ mod tests {
                 started: 3_000_000_000,
             }),
             health: Some(Health::Unhealthy("no answer".into())),
+            runtime: "runc".to_owned(),
         };
         assert_eq!(read.container, expected);
     }

@@ -64,6 +64,7 @@ pub(super) fn container(text: &str) -> (Container, Vec<&str>) {
         state: State::Running,
         process: None,
         health: Some(Health::Starting),
+        runtime: String::new(),
     };
     let mut tags = Vec::new();
     for line in text.lines() {

@@ -93,6 +93,14 @@ const OPTIONS: &[Entry] = &[
         read: Read::Value(value::local),
     },
     Entry {
+        name: "lb_packet",
+        values: "`nat`, `tunnel`, `off`",
+        default: "`nat`",
+        does: "how the [packet path](packet-path.md) reaches instances on other hosts, where there is one: from this host's own address; in a tunnel to their host, whose agent does the rest; not at all",
+        since: "0.1.0",
+        read: Read::Value(value::packet),
+    },
+    Entry {
         name: "lb_port",
         values: "ports from 1 to 65535, separated by commas or colons",
         default: "every port",

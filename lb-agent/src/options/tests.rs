@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use proptest::{collection, prelude::*};
 
 use super::{
-    Access, Balance, CheckKind, Local, Options, Proto, Resolved, Rule, UDP, is_dns_name,
+    Access, Balance, CheckKind, Local, Options, Packet, Proto, Resolved, Rule, UDP, is_dns_name,
     parse_duration, resolve,
 };
 use crate::catalog::{Instance, InstanceKey, Reach, SourceHealth};
@@ -101,6 +101,14 @@ fn every_option_takes_its_values() {
     ] {
         let options = default();
         check(tag, Options { local, ..options });
+    }
+    for (tag, packet) in [
+        ("lb_packet=nat", Packet::Nat),
+        ("lb_packet=tunnel", Packet::Tunnel),
+        ("lb_packet=off", Packet::Off),
+    ] {
+        let options = default();
+        check(tag, Options { packet, ..options });
     }
     for (tag, exposed) in [
         ("lb_expose", true),

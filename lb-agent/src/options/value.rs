@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    Balance, CheckKind, Local, Proto, Rule, Setting, Wrong, access,
+    Balance, CheckKind, Local, Packet, Proto, Rule, Setting, Wrong, access,
     table::{self, Read},
 };
 
@@ -124,6 +124,15 @@ pub(super) fn local(text: &str) -> Result<Setting, Wrong> {
         "prefer" => Ok(Setting::Local(Local::Prefer)),
         "only" => Ok(Setting::Local(Local::Only)),
         _ => Err("write any, prefer or only".into()),
+    }
+}
+
+pub(super) fn packet(text: &str) -> Result<Setting, Wrong> {
+    match text {
+        "nat" => Ok(Setting::Packet(Packet::Nat)),
+        "tunnel" => Ok(Setting::Packet(Packet::Tunnel)),
+        "off" => Ok(Setting::Packet(Packet::Off)),
+        _ => Err("write nat, tunnel or off".into()),
     }
 }
 

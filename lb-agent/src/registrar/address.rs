@@ -79,6 +79,7 @@ pub(super) fn reach(place: Place<'_>, port: Port, settings: &Settings) -> Reach 
             published: settings
                 .published_address()
                 .map(|ip| SocketAddr::new(ip, port.number)),
+            host: None,
         },
         Place::Networks(owner) => Reach {
             networks: owner
@@ -90,6 +91,7 @@ pub(super) fn reach(place: Place<'_>, port: Port, settings: &Settings) -> Reach 
                 })
                 .collect(),
             published: published(owner, port, None, settings).and_then(Result::ok),
+            host: None,
         },
     }
 }

@@ -250,6 +250,7 @@ mod tests {
                 state: State::Running,
                 process: None,
                 health: None,
+                runtime: String::new(),
             };
             Containers::from([("x".to_owned(), Arc::new(container))])
         };

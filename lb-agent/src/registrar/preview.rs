@@ -232,6 +232,7 @@ mod tests {
             state: State::Running,
             process: None,
             health: None,
+            runtime: String::new(),
         };
         let settings = Settings {
             addressing: Addressing::Internal,

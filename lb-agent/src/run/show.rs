@@ -21,7 +21,7 @@ pub(super) use figures::{
     removal_figures, routes_figures,
 };
 pub(super) use lines::{
-    certificates_line, clients_line, dns_line, docker_line, front_line, registrar_line,
+    certificates_line, clients_line, dns_line, docker_line, front_line, packet_line, registrar_line,
 };
 
 pub(super) fn host_names(

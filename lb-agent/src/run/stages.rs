@@ -17,7 +17,7 @@ use lb_agent::{
     discover::{self, consul, file},
     dns, docker, front, health,
     last_lines::LastLines,
-    reconcile, registrar, removal,
+    packet, reconcile, registrar, removal,
     routes::RouteConfig,
     sockets::Sockets,
     vip,
@@ -35,10 +35,9 @@ use super::{
     IN_MAPS, ROUTED, Stages, hosts,
     listeners::Listeners,
     show::{
-        Changes, announce_figures, announce_line, certificates_figures, certificates_line,
-        clients_figures, clients_line, dns_line, docker_figures, docker_line, follow,
-        front_figures, front_line, reconcile_figures, registrar_line, removal_figures,
-        routes_figures,
+        Changes, certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
+        docker_figures, docker_line, follow, front_figures, front_line, packet_line,
+        reconcile_figures, registrar_line, removal_figures, routes_figures,
     },
 };
 
@@ -62,6 +61,7 @@ pub(super) fn spawn(
     consul: Option<consul::Config>,
     listeners: Listeners,
     plane: reconcile::Plane,
+    packet: Option<packet::Start>,
     privileges: Privileges,
     readiness: &Readiness,
     Signals {
@@ -145,6 +145,8 @@ pub(super) fn spawn(
     let mut registrar_problems = None;
     let mut registered = None;
     let mut client_problems = None;
+    // Without an engine no container's device is served on the packet path.
+    let (labelled_in, labelled) = watch::channel(Arc::default());
     // Without an engine everybody stands on the host.
     let (_, mut clients) = watch::channel(Some(Arc::new(Clients::default())));
     if let Some(docker) = config.sources.docker.clone() {
@@ -174,6 +176,21 @@ pub(super) fn spawn(
             clients_line(shown.0.borrow().as_deref(), &shown.1.borrow())
         }));
         registry.register_collector(Box::new(clients_figures(clients.clone())));
+        if config.packet.is_some() {
+            let run = packet::follow_containers(
+                docker.proc.clone(),
+                engine.clone(),
+                labelled_in,
+                stop.clone(),
+            );
+            stage(
+                "containers' devices",
+                Box::pin(async {
+                    run.await;
+                    Ok(())
+                }),
+            );
+        }
         let run = clients::run(
             clients::Config { proc: docker.proc },
             engine.clone(),
@@ -196,6 +213,40 @@ pub(super) fn spawn(
         let follow = docker::Config::new(docker.address);
         let run = docker::run(follow, engine_in, departed_in, stop.clone());
         stage("docker", Box::pin(async { run.await.map_err(Into::into) }));
+    }
+
+    let mut packet_problems = None;
+    let mut packet_path = None;
+    if let (Some(start), Some(configured)) = (packet, config.packet.clone()) {
+        let (seen_in, seen) = watch::channel(Arc::default());
+        let (requests_in, requests) = mpsc::channel(16);
+        let (problems_in, problems) = watch::channel(Vec::new());
+        packet_problems = Some(problems);
+        let shown = seen.clone();
+        components.push(Box::new(move || packet_line(&shown.borrow())));
+        packet_path = Some(packet::Handle {
+            seen,
+            requests: requests_in,
+        });
+        let channels = packet::Channels {
+            snapshots: snapshots.clone(),
+            labelled,
+            seen: seen_in,
+            problems: problems_in,
+            requests,
+        };
+        let config = packet::Config {
+            packet: configured,
+            pools,
+        };
+        // On a thread of its own: reading the flows takes a while.
+        let run = packet::run(config, start, channels, stop.clone());
+        let run = move || tokio::runtime::Handle::current().block_on(run);
+        let run = tokio::task::spawn_blocking(run);
+        stage(
+            "packet path",
+            Box::pin(async { run.await?.map_err(Into::into) }),
+        );
     }
 
     // What the agent adds.
@@ -238,6 +289,7 @@ pub(super) fn spawn(
     problems.extend(consul_problems);
     problems.extend(registrar_problems);
     problems.extend(client_problems);
+    problems.extend(packet_problems);
     let inputs = assemble::Inputs {
         sources,
         vips,
@@ -485,6 +537,7 @@ pub(super) fn spawn(
         vips: orders_in,
         clients,
         registrar: registered,
+        packet: packet_path,
         settings,
         pools,
         events,

@@ -55,11 +55,9 @@ async fn the_commands_ask_the_live_agent() {
 async fn a_trace_prints_what_is_told_and_how_much_is_missing() {
     let mut agent = Agent::start().await;
     let ask = Ask::Trace(Watch {
-        service: "www_hello".to_owned(),
-        client: None,
-        backend: None,
-        drops: false,
+        service: Some("www_hello".to_owned()),
         count: Some(2),
+        ..Watch::default()
     });
     let asking = ask_at(agent.socket.clone(), Output::Json, ask);
     let telling = async {

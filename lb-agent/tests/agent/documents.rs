@@ -134,6 +134,8 @@ fn every_option_has_an_example_that_is_run() {
         };
         let shown = match option {
             "lb_expose" | "lb_proto" => stated(include_str!("../../../docs/http.md")),
+            // What it does is seen from other hosts.
+            "lb_packet" => stated(include_str!("../../../docs/packet-path.md")),
             _ => examples().any(|(services, _)| stated(services)),
         };
         assert!(shown, "there is no example of {option}");

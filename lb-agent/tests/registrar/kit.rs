@@ -66,6 +66,7 @@ pub(crate) fn container(name: &str, words: &[(&str, &str)]) -> Container {
         state: State::Running,
         process: None,
         health: None,
+        runtime: String::new(),
     }
 }
 

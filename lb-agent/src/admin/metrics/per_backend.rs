@@ -42,6 +42,21 @@ impl<'r> Chosen<'r> {
                 "Connects that failed at a backend.",
                 |it| it.failed,
             ),
+            self.counter(
+                "lb_packet_backend_packets",
+                "Packets that the packet path sent to a backend's address.",
+                |it| Some(it.packets?.packets),
+            ),
+            self.counter(
+                "lb_packet_backend_bytes",
+                "Their bytes, without the link's head.",
+                |it| Some(it.packets?.bytes),
+            ),
+            self.counter(
+                "lb_packet_backend_flows",
+                "Flows that the packet path began at a backend's address.",
+                |it| Some(it.packets?.flows),
+            ),
             Figure::gauge(
                 "lb_backends_left_out",
                 "Backends without series of their own, because there are too many.",
@@ -138,7 +153,9 @@ mod tests {
         assert!(values(&flows[1]).contains(&("www_hello", "file/a", 1.0)));
         assert!(values(&requests[0]).contains(&("www_hello", "file/a", 10.0)));
         assert!(values(&requests[1]).contains(&("www_hello", "file/a", 1.0)));
-        assert_eq!(flows[2].samples, [Sample::plain(0.0)]);
+        assert_eq!(flows.last().unwrap().samples, [Sample::plain(0.0)]);
+        // The packet path sends nothing anywhere.
+        assert!(flows[2].samples.is_empty());
     }
 
     #[test]
@@ -162,7 +179,7 @@ mod tests {
         let chosen = Chosen::of(&report);
         let flows = chosen.flows();
         assert_eq!(flows[1].samples.len(), BACKENDS);
-        assert_eq!(flows[2].samples, [Sample::plain(1_000.0)]);
+        assert_eq!(flows.last().unwrap().samples, [Sample::plain(1_000.0)]);
         // What nobody told has none, and is not zero.
         assert!(chosen.requests()[0].samples.is_empty());
     }

@@ -13,6 +13,7 @@ use crate::{
         events::{EVENTS_PATH, EventList, MOST, USUAL},
         explain::{EXPLAIN_PATH, Told},
         history::{HISTORY_PATH, Past},
+        packets::{self, FLUSH_PATH, FlushOrder, Flushed, PACKET_EXPLAIN_PATH, PACKET_TRACE_PATH},
         page::wrong::{WRONG_PATH, Wrong},
         registered::{REGISTRAR_PATH, Registrations},
         report::{
@@ -178,6 +179,48 @@ fn operations(all: &mut Operations) {
         .refuses(403, "Neither is shown, or the page is published there.")
         .refuses(404, "There is no such service.")
         .refuses(503, "They cannot be listed.");
+    all.get(
+        PACKET_EXPLAIN_PATH,
+        "Where a packet would go on the packet path.",
+    )
+    .query("client", true, "Its source: address and port.")
+    .query("vip", true, "The VIP and port that it is for.")
+    .query("protocol", false, "`tcp` or `udp`; `tcp` without it.")
+    .tells::<packets::Way>(
+        200,
+        "From a client's device or by XDP, and at a card behind that.",
+    )
+    .refuses(404, "Nobody has the address.")
+    .refuses(409, "There is no packet path.")
+    .refuses(503, "Services are not known, or the maps cannot be read.");
+    let packets = json!({ "application/x-ndjson": { "schema": all.schema::<packets::Line>() } });
+    all.get(
+        PACKET_TRACE_PATH,
+        "Packets of the packet path as they come; on the unix socket only.",
+    )
+    .query("service", false, "All packets of this one.")
+    .query(
+        "sample",
+        false,
+        "One of so many of all that concern VIPs; all of them with neither.",
+    )
+    .answers(
+        200,
+        "A line for each packet, until who asks goes away.",
+        packets,
+    )
+    .refuses(403, "It was not asked for on the unix socket.")
+    .refuses(404, "There is no such service.")
+    .refuses(409, "There is no packet path.")
+    .refuses(503, "Services are not known, or the stage does not answer.");
+    all.change::<FlushOrder>(
+        FLUSH_PATH,
+        "Forgets flows of the packet path: the next packet of each is one of no flow.",
+    )
+    .tells::<Flushed>(200, "They are forgotten.")
+    .refuses(404, "There is no such service.")
+    .refuses(409, "There is no packet path.")
+    .refuses(503, "Services are not known, or the stage does not answer.");
     all.get(
         LOG_PATH,
         "The last lines of the log; on the unix socket only.",

@@ -16,7 +16,7 @@ use super::{frame, number::thousands, place::Place};
 use crate::admin::{
     flows::Wish,
     guard::Access,
-    report::{Flow, FlowList, Refused, Report},
+    report::{Flow, FlowList, PacketFlow, Refused, Report},
     reports::apart,
     router::Desk,
     text,
@@ -160,6 +160,50 @@ fn list_of(list: &FlowList) -> Markup {
         } @else {
             @if list.flows.len() > NEWEST { p { (NEWEST) " of " (list.flows.len()) "." } }
             (newest(&list.flows))
+        }
+        @if !list.packets.is_empty() {
+            h3 id="packets-title" { "On the packet path" }
+            @if list.packets.len() > NEWEST || list.packets_left_out > 0 {
+                p { "Some of " (thousands(list.packets.len() as u64 + list.packets_left_out)) "." }
+            }
+            (of_packets(&list.packets))
+        }
+    }
+}
+
+/// Flows of clients that no socket of this host is seen of.
+fn of_packets(flows: &[PacketFlow]) -> Markup {
+    let heads = [
+        "client",
+        "age",
+        "silent for",
+        "service",
+        "VIP",
+        "goes to",
+        "state",
+    ];
+    let time = |seconds| text::duration(Duration::from_secs(seconds));
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Flows on the packet path" {
+            table.rows aria-labelledby="packets-title" {
+                thead { tr { @for head in heads { th scope="col" { (head) } } } }
+                tbody {
+                    @for flow in flows.iter().take(NEWEST) {
+                        tr {
+                            th scope="row" { (flow.client) }
+                            td.w data-label="age" { (flow.age_seconds.map_or_else(|| "not known".to_owned(), time)) }
+                            td.w data-label="silent for" { (time(flow.idle_seconds)) }
+                            td data-label="service" { (flow.service.as_deref().unwrap_or("gone")) }
+                            td data-label="VIP" { (flow.vip) }
+                            td data-label="goes to" {
+                                (flow.backend.as_deref().unwrap_or("gone"))
+                                @if let Some(address) = flow.address { br; span.address { (address) } }
+                            }
+                            td data-label="state" { (flow.protocol) ", " (flow.state) ", " (flow.way.as_deref().unwrap_or("?")) }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::{
     graph, hosts,
     live::Live,
+    number::thousands,
     overview::since,
     picture::{self, Limits},
     vips, word,
@@ -80,6 +81,12 @@ fn facts(service: &Service, rings: &Rings) -> Markup {
                 ", " (live.text("failed")) " failed, " (live.text("failure-rate")) "/s"
                 " " (graph::spark(&live, "failure-line", "failures", "refused and failed connects"))
             } }
+            @if let Some(packets) = service.packets {
+                div { dt { "packets" } dd {
+                    (thousands(packets.packets)) " to instances, in " (thousands(packets.flows)) " flows, "
+                    (thousands(packets.bytes)) " bytes, " (thousands(packets.dropped)) " dropped, so far"
+                } }
+            }
             div { dt { "connect" } dd { "p50 " (live.text("p50")) ", p99 " (live.text("p99")) } }
             @if http {
                 div { dt { "HTTP" } dd {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::admin::{
     explain::Told,
+    packets::{Line as PacketLine, Way},
     text::obeyed,
     trace::{Decided, Line},
 };
@@ -19,6 +20,8 @@ struct Spoiled {
     vips: Vec<Entry>,
     told: Told,
     lines: Vec<Line>,
+    packets: Vec<PacketLine>,
+    way: Way,
     ordered: StateAnswer,
 }
 
@@ -84,6 +87,11 @@ impl Spoiled {
                 .iter()
                 .map(|it| spoil(it, text))
                 .collect(),
+            packets: vec![spoil(
+                &PacketLine::Packet(packets::tests::traced().into()),
+                text,
+            )],
+            way: spoil(&packets::tests::way(), text),
             ordered: spoil(&answer, text),
         }
     }
@@ -103,6 +111,7 @@ impl Spoiled {
                 .print(output, &self.vips)
                 .unwrap(),
             explain::print(&self.told, output).unwrap(),
+            packets::print_way(&self.way, output).unwrap(),
             text(ordered(&self.ordered, None, output)),
         ];
         let name = &report.services.as_ref().unwrap()[0].name;
@@ -111,6 +120,11 @@ impl Spoiled {
             self.lines
                 .iter()
                 .map(|it| trace::print_line(it, output).unwrap()),
+        );
+        all.extend(
+            self.packets
+                .iter()
+                .map(|it| packets::print_line(it, output).unwrap()),
         );
         all
     }

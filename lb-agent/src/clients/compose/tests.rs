@@ -29,6 +29,7 @@ fn container(id: &str, network: NetworkMode, networks: &[&str], last: u8) -> Con
         state: State::Running,
         process: Some(Process { pid: 7, started: 7 }),
         health: None,
+        runtime: String::new(),
     }
 }
 

@@ -18,6 +18,7 @@ fn container(id: &str, pid: u32, started: u64) -> Container {
         state: State::Running,
         process: Some(Process { pid, started }),
         health: None,
+        runtime: String::new(),
     }
 }
 

@@ -32,6 +32,8 @@ head = "10s"
 [metrics.otlp]
 endpoint = "https://collector.example"
 headers_file = "/headers"
+[packet]
+cards = ["eth0"]
 [registrar]
 enabled = true
 "#,
@@ -92,7 +94,7 @@ fn no_key_is_forgotten() {
     let shown: BTreeSet<_> = rows.iter().flat_map(|it| it.fields).copied().collect();
     let all: BTreeSet<_> = RawConfig::default().origins().into_keys().collect();
     // Tables, whose keys are shown.
-    let tables = ["consul", "tls", "acme", "otlp"];
+    let tables = ["consul", "tls", "acme", "otlp", "packet"];
     let all: BTreeSet<_> = all.into_iter().filter(|it| !tables.contains(it)).collect();
     assert_eq!(shown, all);
     let keys: BTreeSet<_> = rows.iter().map(|it| it.key).collect();

@@ -19,6 +19,7 @@ fn container(n: u8, networks: &[(&str, u8)], published: Option<&str>) -> Backend
     let reach = Reach {
         networks: networks.collect(),
         published: published.map(at),
+        ..Reach::default()
     };
     let own = reach.networks.values().next().copied();
     Backend {

@@ -19,6 +19,7 @@ fn container(last: u8, published: bool) -> Backend {
         reach: Reach {
             networks: [("web".to_owned(), address)].into(),
             published: published.then(|| SocketAddr::from(([10, 1, 1, 1], 8000 + u16::from(last)))),
+            ..Reach::default()
         }
         .shared(),
         ..Backend::usable(address)

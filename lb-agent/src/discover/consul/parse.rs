@@ -269,6 +269,12 @@ impl Listing {
         let (health, weight) = usable(&checks, service.weights.as_ref(), standpoint.warning);
         let local = standpoint.node.as_deref() == Some(&*key.node)
             || marks.registrar.is_some() && marks.registrar == standpoint.host;
+        let mut reach = marks.reach;
+        // That of another datacenter leads elsewhere from here.
+        reach.host = Some(&node)
+            .filter(|_| !standpoint.foreign)
+            .and_then(|node| server_address(node.address.as_deref()?.parse().ok()?))
+            .filter(|host| !matches!(place, Place::At(address) if address.ip() == *host));
         let (address, host) = match place {
             Place::At(address) => (address, None),
             Place::Named(host, port) => {
@@ -279,7 +285,7 @@ impl Listing {
         let instance = Arc::new(Instance {
             key,
             address,
-            reach: marks.reach.shared(),
+            reach: reach.shared(),
             local,
             container: marks.container,
             tags: service.tags.unwrap_or_default().into(),

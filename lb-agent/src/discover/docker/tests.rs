@@ -27,6 +27,7 @@ fn web(id: &str) -> Container {
         state: State::Running,
         process: None,
         health: None,
+        runtime: String::new(),
     }
 }
 

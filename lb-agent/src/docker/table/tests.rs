@@ -24,6 +24,7 @@ fn inspected(id: &str, state: State, started: u64) -> Inspected {
             state,
             process: None,
             health: None,
+            runtime: String::new(),
         },
         started,
         stop_signal: 3,

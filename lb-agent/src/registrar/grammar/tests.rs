@@ -42,6 +42,7 @@ fn container(ports: &[u16], words: &[(&str, &str)]) -> Container {
         state: State::Running,
         process: None,
         health: None,
+        runtime: String::new(),
     }
 }
 

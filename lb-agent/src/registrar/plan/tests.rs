@@ -41,6 +41,7 @@ fn container(id: &str, state: State) -> Container {
         state,
         process: None,
         health: None,
+        runtime: String::new(),
     }
 }
 

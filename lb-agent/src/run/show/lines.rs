@@ -6,7 +6,7 @@ use lb_agent::{
     admin::{self, Component, Mark},
     catalog::Problem,
     clients::Clients,
-    docker, front, registrar,
+    docker, front, packet, registrar,
 };
 use lb_front::FrontStats;
 use tokio::sync::watch;
@@ -142,3 +142,67 @@ pub(crate) fn clients_line(clients: Option<&Clients>, problems: &[Problem]) -> C
     };
     Component::new("clients", mark, detail)
 }
+
+pub(crate) fn packet_line(seen: &packet::Seen) -> Component {
+    const NAME: &str = "packet path";
+    if let Some(error) = &seen.error {
+        return Component::new(NAME, Mark::Error, error.clone());
+    }
+    let mut parts: Vec<String> = Vec::new();
+    let mut mark = Mark::Ok;
+    for device in &seen.devices {
+        if let Some(error) = &device.error {
+            mark = mark.min(Mark::Warning);
+            parts.push(format!("{} {}: {error}", device.role, device.name));
+        }
+        let loose = device.hooks.iter().filter(|it| it.in_place == Some(false));
+        let loose: Vec<_> = loose.map(|it| it.program.as_str()).collect();
+        if !loose.is_empty() {
+            mark = Mark::Error;
+            parts.push(format!(
+                "{} is not attached to {}",
+                loose.join(", "),
+                device.name
+            ));
+        }
+    }
+    let served = seen.devices.iter().filter(|it| !it.hooks.is_empty());
+    let (cards, clients): (Vec<_>, Vec<_>) = served.partition(|it| it.role == "card");
+    parts.extend(cards.into_iter().map(|it| {
+        let fallback = it.fallback.as_deref();
+        let fallback = fallback.map(|why| format!(" (its driver does not run XDP: {why})"));
+        format!(
+            "card {}: {}{}",
+            it.name,
+            ways(it),
+            fallback.unwrap_or_default()
+        )
+    }));
+    if let Some(first) = clients.first() {
+        let many = admin::text::count(clients.len(), "client's device");
+        parts.push(format!("{many}: {}", ways(first)));
+    }
+    if parts.is_empty() {
+        parts.push("none of its devices is there".to_owned());
+    }
+    let percent = |(entries, room): (u64, u64)| entries.saturating_mul(100) / room.max(1);
+    let fullest = seen.maps.iter().map(|(map, fill)| (percent(*fill), map));
+    if let Some((percent, map)) = fullest.max() {
+        parts.push(format!("fullest map {map} at {percent} %"));
+        if percent >= FULL_PERCENT {
+            mark = mark.min(Mark::Warning);
+        }
+    }
+    Component::new(NAME, mark, parts.join("; "))
+}
+
+/// How the programs of a device are attached, each way once.
+fn ways(device: &packet::Device) -> String {
+    let mut ways: Vec<_> = device.hooks.iter().map(|it| it.how.as_str()).collect();
+    ways.sort_unstable();
+    ways.dedup();
+    ways.join(", ")
+}
+
+/// From here on a map wants attention.
+const FULL_PERCENT: u64 = 90;

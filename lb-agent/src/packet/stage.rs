@@ -1,0 +1,580 @@
+//! The stage: keeps the programs attached to the devices, and tells them the newest that is known.
+//!
+//! It never takes away what it has not been told is gone: before the first complete snapshot what an earlier agent left
+//! serves on. What the kernel refuses is tried again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{Stream, StreamExt as _};
+use lb_common::packet::{EndpointKey, Settings, packet_map as map};
+use lb_packet::{Collected, Explainer, Figures, Fill, Flows, Publisher, Refused, Role, Samples};
+use rtnetlink::{Handle, MulticastGroup};
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Channels, Config, Seen, Sources, Start,
+    answers::Desk,
+    deadlines::Out,
+    desired::{Standpoint, Wish},
+    devices,
+    neighbours::{Neighbours, towards},
+    place::Place,
+    seen::{Device, Hook, Traffic},
+};
+use crate::{
+    catalog::Problem,
+    config,
+    reconcile::error_chain,
+    removal::deadlines::Now,
+    snapshot::{ProbeState, Snapshot},
+};
+
+/// What the programs count.
+#[derive(Clone, Debug, Default)]
+struct Counted {
+    fates: Option<BTreeMap<&'static str, u64>>,
+    endpoints: BTreeMap<EndpointKey, Traffic>,
+    backends: BTreeMap<SocketAddr, Traffic>,
+}
+
+/// Why the stage ended.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The maps cannot be read at the start.
+    #[error("cannot read back the maps of the packet path")]
+    ReadBack(#[source] lb_packet::Error),
+    /// Changes of devices cannot be followed.
+    #[error("cannot follow the network devices of this host")]
+    Follow(#[from] io::Error),
+    /// A fault of the program.
+    #[error("the connection to the kernel that tells of network devices has ended")]
+    Ended,
+}
+
+struct Stage {
+    config: Config,
+    programs: lb_packet::Programs,
+    publisher: Publisher,
+    desk: Desk,
+    figures: Figures,
+    /// What the last collection found.
+    collected: Collected,
+    /// What was counted last.
+    counted: Counted,
+    handle: Handle,
+    neighbours: Neighbours,
+    /// What the programs were loaded for.
+    sources: Sources,
+    place: Place,
+    /// Devices of containers that are to be served.
+    labelled: Arc<BTreeSet<u32>>,
+    /// Whether the devices of an earlier agent that are served no more were left.
+    settled: bool,
+    /// Why devices are not served, by their names.
+    faults: BTreeMap<String, String>,
+    /// The newest one that was acted on.
+    snapshot: Option<Arc<Snapshot>>,
+    out: Out,
+    wish: Wish,
+    /// What the maps have no room for, or the kernel does not take.
+    refused: Vec<Problem>,
+    /// When to try again, or to go on.
+    again: Option<Instant>,
+}
+
+/// Runs until `stop`. The programs and their maps stay as they are.
+///
+/// # Errors
+/// When the maps cannot be read at the start, or devices cannot be followed.
+pub async fn run(
+    config: Config,
+    Start { loaded, sources }: Start,
+    mut channels: Channels,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut programs = match loaded {
+        Ok(programs) => programs,
+        // The rest of the agent does without.
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::error!(error, "there is no packet path");
+            let problem = Problem::new(SUBJECT, error.clone());
+            channels.problems.send_replace(vec![problem]);
+            channels.seen.send_replace(Arc::new(Seen {
+                error: Some(error),
+                ..Seen::default()
+            }));
+            stop.cancelled().await;
+            return Ok(());
+        }
+    };
+    let publisher = Publisher::open(&mut programs).map_err(Error::ReadBack)?;
+    let desk = Desk {
+        flows: Flows::open(&mut programs).map_err(Error::ReadBack)?,
+        explainer: Explainer::open(&mut programs).map_err(Error::ReadBack)?,
+        samples: Samples::open(&mut programs).map_err(Error::ReadBack)?,
+        tracers: Vec::new(),
+    };
+    let figures = Figures::open(&mut programs).map_err(Error::ReadBack)?;
+    let (handle, mut changes) = follow_devices()?;
+    let mut stage = Stage {
+        config,
+        programs,
+        publisher,
+        desk,
+        figures,
+        collected: Collected::default(),
+        counted: Counted::default(),
+        handle,
+        neighbours: Neighbours::default(),
+        sources,
+        place: Place::default(),
+        labelled: channels.labelled.borrow_and_update().clone(),
+        settled: false,
+        faults: BTreeMap::new(),
+        snapshot: None,
+        out: Out::default(),
+        wish: Wish::default(),
+        refused: Vec::new(),
+        again: None,
+    };
+    stage.look_around().await;
+    // It may be there already.
+    channels.snapshots.mark_changed();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let again = stage.again;
+        let due = async {
+            match again {
+                Some(again) => sleep_until(again.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = channels.snapshots.changed() => {
+                if changed.is_err() {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+                let newest = channels.snapshots.borrow_and_update().clone();
+                if let Some(newest) = newest {
+                    stage.follow(newest);
+                }
+            }
+            change = changes.next() => {
+                change.ok_or(Error::Ended)?;
+                // One change comes with others.
+                tokio::time::sleep(TOGETHER).await;
+                while futures_util::FutureExt::now_or_never(changes.next()).flatten().is_some() {}
+                stage.look_around().await;
+                stage.apply();
+            }
+            () = due => stage.apply(),
+            // Without an engine there is nobody who would say so.
+            Ok(()) = channels.labelled.changed() => {
+                stage.labelled = channels.labelled.borrow_and_update().clone();
+                stage.look_around().await;
+            }
+            Some(request) = channels.requests.recv() => {
+                if stage.desk.answer(request, &stage.publisher) {
+                    stage.apply();
+                }
+                continue;
+            }
+            () = tokio::time::sleep(SAMPLED), if !stage.desk.tracers.is_empty() => {
+                let devices = &stage.place.devices;
+                let name = |index| devices.get(&index).map(|it| Arc::from(it.name.as_str()));
+                if stage.desk.tell(name) {
+                    stage.apply();
+                }
+                continue;
+            }
+            _ = tick.tick() => {
+                stage.attach();
+                stage.collect();
+                stage.count();
+            }
+        }
+        stage.know_neighbours().await;
+        stage.tell(&channels);
+    }
+}
+
+/// Something is sent for each change of a device or an address.
+fn follow_devices() -> io::Result<(Handle, impl Stream<Item = ()> + Unpin)> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+    tokio::spawn(connection);
+    Ok((handle, messages.map(|_| ())))
+}
+
+impl Stage {
+    /// Reads what this host's network is now, and attaches what is to be attached.
+    async fn look_around(&mut self) {
+        match Place::read(&self.handle).await {
+            Ok(place) => self.place = place,
+            // What is known stays.
+            Err(error) => tracing::warn!(
+                error = error_chain(&error),
+                "cannot list the network devices"
+            ),
+        }
+        self.attach();
+    }
+
+    /// Has the kernel keep the link addresses known that programs at cards send to.
+    async fn know_neighbours(&mut self) {
+        let packet = &self.config.packet;
+        if !packet.cards.is_empty() && packet.xdp != config::Xdp::Off {
+            let towards = towards(&self.wish.desired);
+            self.neighbours.follow(&self.handle, towards).await;
+        }
+    }
+
+    /// Attaches the programs to devices that have come, and takes them off those that are no more to be served.
+    fn attach(&mut self) {
+        let packet = &self.config.packet;
+        let (wanted, missing) = devices::wanted(&self.place, packet, &self.labelled);
+        let is_wanted = |index: u32, name: &str| {
+            let found = wanted.get(&index);
+            found.is_some_and(|(wanted, _)| wanted == name)
+        };
+        let attached = self.programs.attached();
+        let gone = attached
+            .iter()
+            .filter(|it| !is_wanted(it.index, &it.device));
+        let gone: Vec<_> = gone.map(|it| it.device.clone()).collect();
+        for device in gone {
+            if let Err(error) = self.programs.detach(&device) {
+                tracing::warn!(
+                    device,
+                    error = error_chain(&error),
+                    "cannot leave the device"
+                );
+            }
+        }
+        let mut faults: BTreeMap<String, String> = missing
+            .into_iter()
+            .map(|name| (name, "there is no such device yet".to_owned()))
+            .collect();
+        for (index, (name, role)) in wanted {
+            let attached = self.programs.attached().iter();
+            let mut attached = attached.filter(|it| it.index == index && it.device == name);
+            let is_whole = attached
+                .next()
+                .is_some_and(|it| it.hooks.iter().all(|hook| hook.in_place() != Some(false)));
+            if is_whole {
+                continue;
+            }
+            if let Err(error) = self.programs.attach(&name, role) {
+                let error = error_chain(&error);
+                if self.faults.get(&name) != Some(&error) {
+                    tracing::warn!(device = name, error, "the device is not served");
+                }
+                faults.insert(name, error);
+            }
+        }
+        self.faults = faults;
+        // A device that cannot be attached anew keeps what an earlier agent attached.
+        if !self.settled && self.faults.is_empty() {
+            match self.programs.detach_others() {
+                Ok(()) => self.settled = true,
+                Err(error) => tracing::warn!(
+                    error = error_chain(&error),
+                    "cannot leave the devices of an earlier agent"
+                ),
+            }
+        }
+    }
+
+    fn follow(&mut self, snapshot: Arc<Snapshot>) {
+        if snapshot.complete {
+            let held = self.publisher.targets().map(|(address, ..)| address);
+            let held = held.collect();
+            self.out.follow(&snapshot, &held, Now::read());
+        }
+        self.snapshot = Some(snapshot);
+        self.apply();
+    }
+
+    /// Tells the programs what is known now.
+    fn apply(&mut self) {
+        self.again = None;
+        let Some(snapshot) = self.snapshot.clone() else {
+            return;
+        };
+        let now = Instant::now();
+        let mut wish = Wish::new(&snapshot, &self.standpoint(now));
+        wish.desired.kept.extend(self.out.orphans(now));
+        if !(snapshot.complete || self.may_begin(&snapshot, &wish)) {
+            return;
+        }
+        let mut refused = Vec::new();
+        match self.publisher.apply(&wish.desired) {
+            Ok(report) => {
+                self.out.done(now);
+                let names = report.refused.iter().map(|it| self.no_room(&wish, it));
+                refused.extend(names);
+                self.again = report.again;
+                if report.published + report.removed + report.placed + report.freed > 0 {
+                    tracing::debug!(?report, "told the packet path");
+                }
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "the packet path was not told all and will be again");
+                refused.push(Problem::new(SUBJECT, format!("{error}; trying again")));
+                self.again = Some(now + RETRY);
+            }
+        }
+        // Services are called by their names once they are there.
+        self.wish = wish;
+        self.refused = refused;
+        let next = self.out.next();
+        self.again = self.again.into_iter().chain(next).min();
+    }
+
+    /// Whether what is known while a source is away can be served: it is all that there was, and nothing is taken away.
+    fn may_begin(&self, snapshot: &Snapshot, wish: &Wish) -> bool {
+        let mut backends = snapshot
+            .services
+            .values()
+            .flat_map(|it| it.backends.values());
+        let desired = &wish.desired;
+        let members = desired.endpoints.values().flat_map(|it| it.members.iter());
+        let mut named: BTreeSet<_> = members.map(|it| it.address).collect();
+        named.extend(&desired.kept);
+        snapshot.stopgap
+            && backends.all(|it| it.probe.state != ProbeState::Starting)
+            && self
+                .publisher
+                .endpoints()
+                .all(|(key, _)| desired.endpoints.contains_key(&key))
+            && self
+                .publisher
+                .targets()
+                .all(|(address, ..)| named.contains(&address))
+    }
+
+    fn standpoint(&self, now: Instant) -> Standpoint {
+        let packet = &self.config.packet;
+        let (traced, sample) = self.desk.wanted();
+        Standpoint {
+            pools: self.config.pools,
+            own: self.place.own(),
+            inside: self.place.inside(&packet.cards),
+            cards: !packet.cards.is_empty(),
+            hosts: packet.hosts.clone(),
+            announces: false,
+            out: self.out.targets(now),
+            traced,
+            settings: Settings {
+                sample,
+                flood: FLOOD,
+                announcing: 0,
+                udp_seconds: UDP_SECONDS,
+            },
+        }
+    }
+
+    fn no_room(&self, wish: &Wish, refused: &Refused) -> Problem {
+        let limits = self.programs.limits();
+        match refused {
+            Refused::Endpoint(key) => {
+                let owner = wish.owners.get(key);
+                let owner = owner.map_or_else(String::new, |name| format!("service {name}"));
+                let room = limits.services;
+                Problem::new(
+                    owner,
+                    format!(
+                        "the packet path has room for {room} endpoints and does not serve it; raise [limits] packet_services"
+                    ),
+                )
+            }
+            Refused::Backend(address) => Problem::new(
+                SUBJECT,
+                format!(
+                    "there is room for {} backends and {address} is none of them; raise [limits] backends",
+                    limits.backends
+                ),
+            ),
+        }
+    }
+
+    /// Forgets the flows that are over.
+    fn collect(&mut self) {
+        match self.desk.flows.collect(&self.publisher, &self.collected) {
+            Ok(collected) => self.collected = collected,
+            Err(error) => tracing::warn!(
+                error = error_chain(&error),
+                "cannot look for the flows of the packet path that are over"
+            ),
+        }
+    }
+
+    /// Reads what the programs count.
+    fn count(&mut self) {
+        let read = || -> Result<Counted, lb_packet::Error> {
+            let fates = self.figures.fates()?;
+            let mut by_name: BTreeMap<_, _> = fates
+                .packets
+                .into_iter()
+                .map(|(fate, packets)| (fate.as_str(), packets))
+                .collect();
+            by_name.insert(OPTIONS, fates.options);
+            by_name.insert(UNTOLD, fates.untold);
+            let endpoints = self.figures.endpoints(&self.publisher)?.into_iter();
+            let backends = self.figures.backends(&self.publisher)?.into_iter();
+            Ok(Counted {
+                fates: Some(by_name),
+                endpoints: endpoints.map(|(key, it)| (key, it.into())).collect(),
+                backends: backends.map(|(address, it)| (address, it.into())).collect(),
+            })
+        };
+        self.counted = read().unwrap_or_else(|error| {
+            tracing::warn!(
+                error = error_chain(&error),
+                "cannot read the figures of the packet path"
+            );
+            Counted::default()
+        });
+    }
+
+    fn maps(&self) -> BTreeMap<&'static str, (u64, u64)> {
+        let limits = self.programs.limits();
+        let (v4, v6) = (self.collected.v4, self.collected.v6);
+        let room = |fill: Fill| u64::from(fill.room);
+        let mut maps = BTreeMap::from([
+            (map::FLOWS4, (v4.flows, room(v4))),
+            (map::REPLIES4, (v4.replies, room(v4))),
+            (map::FLOWS6, (v6.flows, room(v6))),
+            (map::REPLIES6, (v6.replies, room(v6))),
+        ]);
+        // Before the first collection.
+        maps.retain(|_, (_, room)| *room > 0);
+        let endpoints = self.publisher.endpoints().count() as u64;
+        maps.insert(map::ENDPOINTS, (endpoints, limits.services.into()));
+        let targets = self.publisher.targets().count() as u64;
+        maps.insert(map::TARGETS, (targets, limits.backends.into()));
+        maps
+    }
+
+    /// Shows how it is.
+    fn tell(&self, channels: &Channels) {
+        let mut problems = self.wish.problems.clone();
+        problems.extend_from_slice(&self.refused);
+        let configured = self.programs.problems().iter();
+        problems.extend(configured.map(|it| Problem::new(SUBJECT, it.clone())));
+        problems.extend(self.moved());
+        channels.problems.send_if_modified(|old| {
+            let changed = *old != problems;
+            *old = problems;
+            changed
+        });
+        let mut services: BTreeMap<_, Traffic> = BTreeMap::new();
+        for (key, traffic) in &self.counted.endpoints {
+            if let Some(name) = self.wish.owners.get(key) {
+                *services.entry(name.clone()).or_default() += *traffic;
+            }
+        }
+        let seen = Seen {
+            error: None,
+            devices: self.devices(),
+            fates: self.counted.fates.clone(),
+            services,
+            backends: self.counted.backends.clone(),
+            maps: self.maps(),
+        };
+        channels.seen.send_replace(Arc::new(seen));
+    }
+
+    /// The addresses that the programs were loaded for are not those that would be taken now.
+    fn moved(&self) -> Option<Problem> {
+        let packet = &self.config.packet;
+        let card = packet.cards.first()?;
+        let now = self.place.sources(card);
+        let v4 = packet.source.or(now.v4);
+        let v6 = packet.source6.or(now.v6);
+        let moved = v4.is_some() && v4 != self.sources.v4 || v6.is_some() && v6 != self.sources.v6;
+        moved.then(|| {
+            let message = format!("the address of {card} has changed since the agent started, and backends of other hosts are sent packets from the old one; restart the agent, or name the address with [packet] source");
+            Problem::new(SUBJECT, message)
+        })
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let attached = self.programs.attached().iter();
+        let mut devices: Vec<_> = attached
+            .map(|it| Device {
+                name: it.device.clone(),
+                role: role(it.role).to_owned(),
+                hooks: it
+                    .hooks
+                    .iter()
+                    .map(|hook| Hook {
+                        program: hook.program.to_owned(),
+                        how: hook.how.as_str().to_owned(),
+                        in_place: hook.in_place(),
+                    })
+                    .collect(),
+                fallback: it.fallback.clone(),
+                error: self.faults.get(&it.device).cloned(),
+            })
+            .collect();
+        for (name, error) in &self.faults {
+            if devices.iter().all(|it| it.name != *name) {
+                let is_card = self.config.packet.cards.contains(name);
+                devices.push(Device {
+                    name: name.clone(),
+                    role: if is_card { CARD } else { CLIENT }.to_owned(),
+                    hooks: Vec::new(),
+                    fallback: None,
+                    error: Some(error.clone()),
+                });
+            }
+        }
+        devices.sort_by(|a, b| (&a.role, &a.name).cmp(&(&b.role, &b.name)));
+        devices
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Card { .. } => CARD,
+        Role::Client => CLIENT,
+    }
+}
+
+/// Beside the fates: packets with IPv4 options or IPv6 extension headers, and samples that found no room.
+const OPTIONS: &str = "options";
+const UNTOLD: &str = "untold-samples";
+const CARD: &str = "card";
+const CLIENT: &str = "client";
+/// What problems of this stage are about.
+const SUBJECT: &str = "packet path";
+/// Between two looks at what programs count, and two tries to attach.
+const TICK: Duration = Duration::from_secs(2);
+/// Between two tries to tell the programs what they should know.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks at what was sampled, while somebody follows packets.
+const SAMPLED: Duration = Duration::from_millis(50);
+/// For the rest of what changes with a device.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// New flows for each CPU and second above which none is written down: what a flood of SYNs has and clients have not.
+const FLOOD: u32 = 125_000;
+/// As long as most resolvers and games are silent at most.
+const UDP_SECONDS: u32 = 60;
