@@ -1,6 +1,10 @@
 //! What there is to know about a host before an agent runs on it, and while one does. `None` means not known.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+};
 
 use ipnet::IpNet;
 
@@ -57,8 +61,23 @@ pub(super) struct Host {
     pub(super) open_files: Option<u64>,
     /// Bytes of a packet by device.
     pub(super) mtu: BTreeMap<String, u32>,
-    /// The devices of this network namespace.
-    pub(super) links: Option<BTreeMap<String, Link>>,
+    /// What packets for VIPs meet; `None` where none are balanced.
+    pub(super) paths: Option<Paths>,
+}
+
+/// What packets meet that this host balances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Paths {
+    /// The names of all network devices.
+    pub(super) devices: BTreeSet<String>,
+    /// Whether a card joins received packets, where it tells.
+    pub(super) joins: BTreeMap<String, bool>,
+    /// `net.ipv4.ip_forward`.
+    pub(super) forwards: Option<u32>,
+    /// `net.ipv4.ip_local_port_range`.
+    pub(super) local_ports: Option<RangeInclusive<u16>>,
+    /// The addresses of all devices.
+    pub(super) addresses: Option<Vec<(String, IpAddr)>>,
 }
 
 /// A mounted file system.

@@ -4,15 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use super::facts::{Host, Listener, Mount};
+use super::facts::{Host, Listener, Mount, Paths};
 use crate::{
-    announce,
-    config::Config,
+    config::{Config, Packet},
     programs::{DATAGRAM_HOOKS, HOOKS, pin_root},
 };
 
@@ -58,8 +58,50 @@ pub(super) fn read(root: &Path, config: Option<&Config>, agent: Option<u32>) -> 
             .text(&format!("proc/{process}/limits"))
             .and_then(|it| open_files(&it)),
         mtu: of_devices(&files, "sys/class/net", "mtu"),
-        links: announce::links().ok(),
+        paths: config
+            .and_then(|it| it.packet.as_ref())
+            .map(|it| paths(&files, it, is_here)),
     }
+}
+
+fn paths(files: &Files<'_>, config: &Packet, is_here: bool) -> Paths {
+    let cards = config.cards.iter().filter(|_| is_here);
+    let joins = cards.filter_map(|card| {
+        let joins = lb_sys::ethtool::joins_received(card).ok()?;
+        Some((card.clone(), joins))
+    });
+    Paths {
+        devices: names(&files.at("sys/class/net"))
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        joins: joins.collect(),
+        forwards: files.number("proc/sys/net/ipv4/ip_forward"),
+        local_ports: files
+            .text("proc/sys/net/ipv4/ip_local_port_range")
+            .and_then(|it| local_ports(&it)),
+        addresses: is_here.then(addresses).flatten(),
+    }
+}
+
+/// The first and the last, with blanks between.
+pub(crate) fn local_ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ports = text.split_ascii_whitespace().map(str::parse);
+    match (ports.next()?, ports.next()?) {
+        (Ok(first), Ok(last)) => Some(first..=last),
+        _ => None,
+    }
+}
+
+fn addresses() -> Option<Vec<(String, IpAddr)>> {
+    let all = nix::ifaddrs::getifaddrs().ok()?;
+    let all = all.filter_map(|it| {
+        let address = it.address?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        let v6 = || address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
+        Some((it.interface_name, v4.or_else(v6)?))
+    });
+    Some(all.collect())
 }
 
 /// The files below a root.
@@ -285,6 +327,8 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
                       Max open files            1024                 524288               files\n";
         assert_eq!(open_files(limits), Some(524_288));
+        assert_eq!(local_ports("32768\t60999"), Some(32_768..=60_999));
+        assert_eq!(local_ports("32768"), None);
         let mounts = mounts("35 22 0:30 / /a\\040b rw shared:9 - cgroup2 none rw\nodd\n");
         assert_eq!(mounts.len(), 1);
         assert_eq!((&*mounts[0].point, &*mounts[0].kind), ("/a b", "cgroup2"));

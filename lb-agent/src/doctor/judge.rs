@@ -312,7 +312,7 @@ fn bpffs(host: &Host, config: &Config) -> Option<Finding> {
 }
 
 /// What lies beside the folders of versions.
-const OF_ALL_VERSIONS: [&str; 3] = ["links", map::ACTIVE, map::RECORDS];
+const OF_ALL_VERSIONS: [&str; 4] = ["links", "packet", map::ACTIVE, map::RECORDS];
 
 fn pins(host: &Host, config: &Config) -> Finding {
     let check = "pins";

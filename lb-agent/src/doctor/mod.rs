@@ -5,10 +5,11 @@
 
 mod ask;
 mod facts;
-mod host;
+pub(crate) mod host;
 mod judge;
 mod judge_announce;
 mod judge_network;
+mod judge_packet;
 mod judge_services;
 
 use std::path::{Path, PathBuf};
@@ -137,6 +138,9 @@ fn judge(facts: &Facts, config: Option<&Config>) -> Findings {
         found.extend(judge_network::network(&facts.network));
     }
     found.extend(judge::host(&facts.host, config));
+    if let Some(packet) = config.and_then(|it| it.packet.as_ref()) {
+        found.extend(judge_packet::packet(&facts.host, packet));
+    }
     found.extend(judge_services::services(facts, config));
     found.sort_by_key(|it| it.mark);
     Findings(found)

@@ -299,6 +299,121 @@ fn strict_reverse_paths_are_told_and_no_fault() {
     );
 }
 
+/// A host where packets are balanced at `eth0`, and nothing is wrong.
+fn with_card() -> (Tree, Config) {
+    let tree = Tree::clean();
+    for (path, text) in [
+        ("proc/sys/net/ipv4/ip_forward", "1\n"),
+        ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+        ("proc/sys/net/ipv4/conf/eth0/rp_filter", "2\n"),
+    ] {
+        tree.plant(path, text);
+    }
+    let args = RunArgs {
+        services: Some("/s.toml".into()),
+        packet_card: vec!["eth0".to_owned()],
+        ..RunArgs::default()
+    };
+    let outside = Outside {
+        variable: &|_| None,
+        read: &|path| match path == Path::new("/proc/self/mountinfo") {
+            true => Ok(MOUNTS.to_owned()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        },
+    };
+    let config = Config::load_from(&args, outside).unwrap();
+    (tree, config)
+}
+
+/// What is wrong where `eth0` has this address.
+fn packet_faults(tree: &Tree, config: &Config, plant: fn(&mut Facts)) -> Vec<Finding> {
+    let mut facts = tree.facts(config);
+    let paths = facts.host.paths.as_mut().unwrap();
+    paths.addresses = Some(vec![("eth0".to_owned(), [192, 0, 2, 7].into())]);
+    plant(&mut facts);
+    faults(judge(&facts, Some(config)))
+}
+
+#[test]
+fn each_fault_of_the_packet_path_is_found_alone() {
+    let (tree, config) = with_card();
+    assert_eq!(packet_faults(&tree, &config, |_| ()), []);
+    let plants: [(fn(&mut Facts), Expected); 6] = [
+        (
+            |it| it.host.paths.as_mut().unwrap().devices.clear(),
+            ("cards", Mark::Error, "no network device eth0", "ip link"),
+        ),
+        (
+            |it| {
+                let paths = it.host.paths.as_mut().unwrap();
+                paths.joins = [("eth0".to_owned(), true)].into();
+            },
+            ("cards", Mark::Error, "(LRO)", "ethtool -K eth0 lro off"),
+        ),
+        (
+            |it| it.host.paths.as_mut().unwrap().forwards = Some(0),
+            (
+                "forwarding",
+                Mark::Warning,
+                "sends no packets on",
+                "net.ipv4.ip_forward=1",
+            ),
+        ),
+        (
+            |it| {
+                it.host.rp_filter.insert("all".to_owned(), 1);
+            },
+            // The stricter one of both is that with the greater number, and eth0 has 2.
+            ("", Mark::Ok, "", ""),
+        ),
+        (
+            |it| it.host.paths.as_mut().unwrap().local_ports = Some(1024..=65_535),
+            (
+                "ports of full NAT",
+                Mark::Warning,
+                "61000-65535 overlaps the ports 1024-65535",
+                "[packet] ports",
+            ),
+        ),
+        (
+            |it| it.host.paths.as_mut().unwrap().addresses = Some(Vec::new()),
+            (
+                "source",
+                Mark::Error,
+                "eth0 has no address",
+                "[packet] source",
+            ),
+        ),
+    ];
+    for (plant, expected) in plants {
+        let found = packet_faults(&tree, &config, plant);
+        match expected.0 {
+            "" => assert_eq!(found, []),
+            _ => expect(&found, &[expected]),
+        }
+    }
+    tree.plant("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n");
+    let found = packet_faults(&tree, &config, |_| ());
+    let strict = (
+        "reverse paths",
+        Mark::Warning,
+        "strict on eth0",
+        "conf.eth0.rp_filter=2",
+    );
+    expect(&found, &[strict]);
+    let mut strange = config.clone();
+    strange.packet.as_mut().unwrap().source = Some([192, 0, 2, 8].into());
+    tree.plant("proc/sys/net/ipv4/conf/eth0/rp_filter", "0\n");
+    let found = packet_faults(&tree, &strange, |_| ());
+    let source = (
+        "source",
+        Mark::Error,
+        "no device of this host has the address 192.0.2.8",
+        "ip addr",
+    );
+    expect(&found, &[source]);
+}
+
 fn listener(protocol: &'static str, place: &str) -> Listener {
     let place: std::net::SocketAddr = place.parse().unwrap();
     Listener {

@@ -1,0 +1,136 @@
+//! What the facts mean for the packet path. Pure.
+
+use std::{fmt::Display, net::IpAddr, ops::RangeInclusive};
+
+use super::{
+    Finding,
+    facts::{Host, Paths},
+};
+use crate::config::Packet;
+
+/// The findings where packets are to be balanced.
+pub(super) fn packet(host: &Host, config: &Packet) -> Vec<Finding> {
+    let Some(paths) = &host.paths else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    found.extend(config.cards.iter().map(|card| self::card(card, paths)));
+    found.extend(forwarding(paths));
+    found.extend(reverse_paths(host, config));
+    found.extend(ports(paths, &config.ports));
+    found.extend(source(paths, config));
+    found
+}
+
+fn card(card: &str, paths: &Paths) -> Finding {
+    let check = "cards";
+    if !paths.devices.contains(card) {
+        return Finding::error(
+            check,
+            format!("there is no network device {card}: no packet comes by it"),
+            "correct [packet] cards; `ip link` lists the devices",
+        );
+    }
+    match paths.joins.get(card) {
+        Some(true) => Finding::error(
+            check,
+            format!(
+                "{card} joins received packets into larger ones (LRO), which cannot be sent on"
+            ),
+            format!("ethtool -K {card} lro off"),
+        ),
+        _ => Finding::ok(check, format!("{card} is there")),
+    }
+}
+
+/// Packets for containers, and those of clients on this host, are sent on by the stack.
+fn forwarding(paths: &Paths) -> Option<Finding> {
+    let check = "forwarding";
+    Some(match paths.forwards? {
+        0 => Finding::warning(
+            check,
+            "this host sends no packets on, so its containers and its clients' devices are cut off from the packet path",
+            "sysctl -w net.ipv4.ip_forward=1, and net.ipv6.conf.all.forwarding=1 for IPv6",
+        ),
+        _ => Finding::ok(check, "this host sends packets on"),
+    })
+}
+
+/// The kernel takes the stricter one of the device's and that of `all`.
+fn reverse_paths(host: &Host, config: &Packet) -> Option<Finding> {
+    let check = "reverse paths";
+    let value = |device: &str| host.rp_filter.get(device).copied().unwrap_or(0);
+    let strict = |device: &&String| value("all").max(value(device)) == 1;
+    let strict: Vec<_> = config.cards.iter().filter(strict).cloned().collect();
+    let (first, names) = (strict.first(), strict.join(", "));
+    (!config.cards.is_empty()).then(|| match first {
+        None => Finding::ok(check, "packets from tunnels may come by any card"),
+        Some(first) => Finding::warning(
+            check,
+            format!("rp_filter is strict on {names}: packets out of tunnels are dropped whose answers would leave by another device"),
+            format!("sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{first}.rp_filter=2"),
+        ),
+    })
+}
+
+fn ports(paths: &Paths, ours: &RangeInclusive<u16>) -> Option<Finding> {
+    let check = "ports of full NAT";
+    let theirs = paths.local_ports.as_ref()?;
+    let (first, last) = (theirs.start(), theirs.end());
+    let range = format!("{}-{}", ours.start(), ours.end());
+    Some(match overlap(ours, theirs) {
+        false => Finding::ok(check, format!("{range}, which no socket is given")),
+        true => Finding::warning(
+            check,
+            format!(
+                "{range} overlaps the ports {first}-{last} that sockets of this host are given: some of their answers get lost"
+            ),
+            "choose others with [packet] ports, or narrow net.ipv4.ip_local_port_range",
+        ),
+    })
+}
+
+/// Whether two ranges have a port in common.
+pub(crate) fn overlap(one: &RangeInclusive<u16>, other: &RangeInclusive<u16>) -> bool {
+    one.start() <= other.end() && other.start() <= one.end()
+}
+
+fn source(paths: &Paths, config: &Packet) -> Option<Finding> {
+    let check = "source";
+    let addresses = paths.addresses.as_ref()?;
+    let first = config.cards.first()?;
+    let given = [
+        config.source.map(IpAddr::V4),
+        config.source6.map(IpAddr::V6),
+    ];
+    let mut strange = given.iter().flatten();
+    let strange = strange.find(|given| !addresses.iter().any(|(_, it)| it == *given));
+    if let Some(strange) = strange {
+        return Some(Finding::error(
+            check,
+            format!(
+                "no device of this host has the address {strange}: answers to it come to nobody"
+            ),
+            "correct [packet] source and source6; `ip addr` lists the addresses",
+        ));
+    }
+    let of_card = addresses.iter().filter(|(device, _)| device == first);
+    let mut own = of_card.map(|(_, it)| *it).filter(is_global);
+    let found = given.into_iter().flatten().next().or_else(|| own.next());
+    let text = |it: &dyn Display| format!("{it} is what backends of other hosts see");
+    Some(match found {
+        Some(found) => Finding::ok(check, text(&found)),
+        None => Finding::error(
+            check,
+            format!("{first} has no address: backends of other hosts cannot be reached from it"),
+            "name an address of this host with [packet] source",
+        ),
+    })
+}
+
+fn is_global(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(it) => !it.is_link_local() && !it.is_loopback(),
+        IpAddr::V6(it) => !it.is_unicast_link_local() && !it.is_loopback(),
+    }
+}
