@@ -370,10 +370,24 @@ pub(super) async fn trace(
     let Some(path) = desk.packet.clone() else {
         return no_path();
     };
-    let trace = match wanted(&desk, &watch) {
-        Ok(trace) => trace,
-        Err(refusal) => return refusal,
+    let service = match watch.service.as_deref() {
+        None => None,
+        Some(name) => {
+            let Some(snapshot) = desk.snapshots.borrow().clone() else {
+                return nothing_known();
+            };
+            let Some((name, _)) = meant(&snapshot, desk.pools, name) else {
+                return no_service(name);
+            };
+            Some(name.clone())
+        }
     };
+    // Without a word all of them are meant.
+    let sample = match (watch.sample, &service) {
+        (0, None) => 1,
+        (sample, _) => sample,
+    };
+    let trace = packet::Trace { service, sample };
     let Some(hears) = path.trace(trace).await else {
         return Failed::Silent.answer();
     };
@@ -384,25 +398,6 @@ pub(super) async fn trace(
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (kind, Body::from_stream(lines)).into_response()
-}
-
-fn wanted(desk: &Desk, watch: &Watch) -> Result<packet::Trace, Response> {
-    let service = match watch.service.as_deref() {
-        None => None,
-        Some(name) => {
-            let snapshot = desk.snapshots.borrow().clone();
-            let snapshot = snapshot.ok_or_else(nothing_known)?;
-            let found = meant(&snapshot, desk.pools, name);
-            let (name, _) = found.ok_or_else(|| no_service(name))?;
-            Some(name.clone())
-        }
-    };
-    // Without a word all of them are meant.
-    let sample = match (watch.sample, &service) {
-        (0, None) => 1,
-        (sample, _) => sample,
-    };
-    Ok(packet::Trace { service, sample })
 }
 
 fn line(told: Told) -> Line {

@@ -325,6 +325,9 @@ fn with_card() -> (Tree, Config) {
     (tree, config)
 }
 
+/// What is planted, and what must be found of it.
+type PacketFault = (fn(&mut Facts), Expected);
+
 /// What is wrong where `eth0` has this address.
 fn packet_faults(tree: &Tree, config: &Config, plant: fn(&mut Facts)) -> Vec<Finding> {
     let mut facts = tree.facts(config);
@@ -338,7 +341,7 @@ fn packet_faults(tree: &Tree, config: &Config, plant: fn(&mut Facts)) -> Vec<Fin
 fn each_fault_of_the_packet_path_is_found_alone() {
     let (tree, config) = with_card();
     assert_eq!(packet_faults(&tree, &config, |_| ()), []);
-    let plants: [(fn(&mut Facts), Expected); 6] = [
+    let plants: [PacketFault; 6] = [
         (
             |it| it.host.paths.as_mut().unwrap().devices.clear(),
             ("cards", Mark::Error, "no network device eth0", "ip link"),

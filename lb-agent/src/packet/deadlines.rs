@@ -10,7 +10,7 @@ use std::{
 use crate::{
     options::Options,
     removal::deadlines::{Deadlines, Now},
-    snapshot::Snapshot,
+    snapshot::{Backend, Snapshot},
     sockets::Target,
 };
 
@@ -39,7 +39,7 @@ impl Out {
                 .services
                 .values()
                 .flat_map(|it| it.backends.values())
-                .flat_map(|it| it.addresses())
+                .flat_map(Backend::addresses)
                 .collect();
             // Their service's own time left with them.
             let until = now.instant + Options::default().drain;
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::{
         catalog::{InstanceKey, SourceHealth},
-        snapshot::{Backend, Service, ServiceName},
+        snapshot::{Service, ServiceName},
     };
 
     fn snapshot(backends: &[(u8, SourceHealth)]) -> Arc<Snapshot> {

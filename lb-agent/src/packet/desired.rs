@@ -74,9 +74,9 @@ impl Wish {
     fn take(&mut self, name: &ServiceName, service: &Service, standpoint: &Standpoint) {
         let Some(vip) = service.vip else { return };
         if let Some(why) = not_served(service) {
-            let told = matches!(why, Unserved::Access);
-            self.problems
-                .extend(told.then(|| why.problem(name)).into_iter());
+            if why == Unserved::Access {
+                self.problems.push(why.problem(name));
+            }
             return;
         }
         let (tcp, udp) = service.options.speaks();

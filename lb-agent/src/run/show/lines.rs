@@ -179,8 +179,8 @@ pub(crate) fn packet_line(seen: &packet::Seen) -> Component {
         )
     }));
     if let Some(first) = clients.first() {
-        let many = admin::text::count(clients.len(), "client's device");
-        parts.push(format!("{many}: {}", ways(first)));
+        let many = admin::text::count(clients.len(), "device");
+        parts.push(format!("{many} of clients: {}", ways(first)));
     }
     if parts.is_empty() {
         parts.push("none of its devices is there".to_owned());

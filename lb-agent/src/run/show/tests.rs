@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use lb_front::{BackendStats, Ejected, Reason, RequestCount, TerminationCount};
 use prometheus_client::{encoding::text, registry::Registry};
 
-use lb_agent::admin::Mark;
+use lb_agent::{admin::Mark, packet};
 use lb_front::{FrontStats, ServiceStats, ServiceTraffic};
 use tokio::sync::watch;
 
-use super::{front_figures, front_line};
+use super::{front_figures, front_line, packet_line};
 
 fn backend(port: u16, open: u64, idle: u64) -> BackendStats {
     BackendStats {
@@ -174,4 +174,60 @@ fn no_two_samples_of_the_front_have_one_name_and_the_same_labels() {
             r#"lb_http_ejections_total{service="web"} 9.0"#,
         ]
     );
+}
+
+#[test]
+fn the_line_of_the_packet_path_says_how_its_devices_are_served() {
+    let device = |name: &str, role: &str, hooks: &[(&str, Option<bool>)]| packet::Device {
+        name: name.to_owned(),
+        role: role.to_owned(),
+        hooks: hooks
+            .iter()
+            .map(|(how, in_place)| packet::Hook {
+                program: format!("on_{how}"),
+                how: (*how).to_owned(),
+                in_place: *in_place,
+            })
+            .collect(),
+        fallback: None,
+        error: None,
+    };
+    let line = |seen: &packet::Seen| {
+        let line = packet_line(seen);
+        (line.mark, line.detail)
+    };
+    let ok = |detail: &str| (Mark::Ok, detail.to_owned());
+    let mut seen = packet::Seen::default();
+    assert_eq!(line(&seen), ok("none of its devices is there"));
+    let card = device(
+        "eth0",
+        "card",
+        &[("native", Some(true)), ("tcx", Some(true))],
+    );
+    let client = device("tap0", "client", &[("tcx", Some(true)), ("tcx", None)]);
+    seen.devices = vec![card.clone(), client.clone(), client.clone()];
+    seen.maps = [("FLOWS4", (1, 9)), ("TARGETS", (1, 100))].into();
+    let all = "card eth0: native, tcx; 2 devices of clients: tcx; fullest map FLOWS4 at 11 %";
+    assert_eq!(line(&seen), ok(all));
+
+    seen.maps = [("FLOWS4", (90, 100))].into();
+    assert_eq!(line(&seen).0, Mark::Warning);
+    seen.maps.clear();
+    let fallback = packet::Device {
+        fallback: Some("not supported".to_owned()),
+        ..device("eth1", "card", &[("generic", Some(true))])
+    };
+    let missing = packet::Device {
+        error: Some("there is no such device yet".to_owned()),
+        ..device("eth2", "card", &[])
+    };
+    seen.devices = vec![fallback, missing];
+    let detail = "card eth2: there is no such device yet; card eth1: generic (its driver does not run XDP: not supported)";
+    assert_eq!(line(&seen), (Mark::Warning, detail.to_owned()));
+    seen.devices = vec![device("tap0", "client", &[("tcx", Some(false))])];
+    let detail = "on_tcx is not attached to tap0; 1 device of clients: tcx";
+    assert_eq!(line(&seen), (Mark::Error, detail.to_owned()));
+    seen.error = Some("the kernel does not take the programs".to_owned());
+    let detail = "the kernel does not take the programs".to_owned();
+    assert_eq!(line(&seen), (Mark::Error, detail));
 }
