@@ -34,8 +34,6 @@ pub(super) struct Standpoint {
     pub(super) cards: bool,
     /// Hosts whose tunnels are taken, beside those of instances.
     pub(super) hosts: BTreeSet<IpAddr>,
-    /// Whether this host may answer for the VIPs on its network.
-    pub(super) announces: bool,
     /// Backends that were taken out, and whether their flows may go on.
     pub(super) out: BTreeMap<Target, bool>,
     /// Services of which each packet is told.
@@ -92,7 +90,9 @@ impl Wish {
         if !reached && !service.backends.is_empty() {
             self.problems.push(Unserved::Unreachable.problem(name));
         }
-        self.desired.vips.insert(vip, standpoint.announces);
+        // Programs outlive an agent that is killed, and would answer on when another host has taken the VIPs over: who answers
+        // for them is in `announce`.
+        self.desired.vips.insert(vip, false);
     }
 
     fn endpoints(

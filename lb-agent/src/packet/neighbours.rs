@@ -181,6 +181,49 @@ mod tests {
         assert_eq!(asked(true), [ip("192.0.2.8")].into());
     }
 
+    /// The kernel asks for such a neighbour by itself, again and again.
+    #[test]
+    fn the_kernel_keeps_the_next_hops_known_and_forgets_those_that_are_no_more_needed() {
+        let host = lb_testkit::Netns::new("neighbours").unwrap();
+        let other = lb_testkit::Netns::new("neighbours-other").unwrap();
+        let there = other.path().display().to_string();
+        host.ip(&format!(
+            "link add lb-n0 type veth peer name eth0 netns {there}\naddr add 10.1.0.1/24 dev lb-n0\nlink set lb-n0 up\n\
+             route add 10.9.0.0/16 via 10.1.0.2\n"
+        ))
+        .unwrap();
+        other
+            .ip("addr add 10.1.0.2/24 dev eth0\nlink set eth0 up\n")
+            .unwrap();
+        let follow = |neighbours: &mut Neighbours, towards: &[&str]| {
+            let towards = towards.iter().map(|it| it.parse().unwrap()).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let followed = async {
+                let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                neighbours.follow(&handle, towards).await;
+            };
+            host.enter(|| runtime.block_on(followed)).unwrap();
+        };
+        let told = || host.ip("neigh show dev lb-n0\n").unwrap();
+        let mut neighbours = Neighbours::default();
+        follow(&mut neighbours, &["10.9.0.7", "10.9.0.8", "10.1.0.1"]);
+        let known = lb_testkit::eventually(Duration::from_secs(10), || match told() {
+            it if it.starts_with("10.1.0.2 ") && it.contains("lladdr") => Ok(it),
+            it => Err(it),
+        });
+        let known = known.unwrap();
+        assert!(
+            known.contains("managed") && known.lines().count() == 1,
+            "{known}"
+        );
+        follow(&mut neighbours, &[]);
+        assert!(!told().contains("managed"), "{}", told());
+    }
+
     #[test]
     fn the_next_hop_is_the_gateway_or_the_address_itself() {
         let to = "10.0.0.1".parse().unwrap();

@@ -271,6 +271,7 @@ impl Stage {
             .into_iter()
             .map(|name| (name, "there is no such device yet".to_owned()))
             .collect();
+        let mut refused = false;
         for (index, (name, role)) in wanted {
             let attached = self.programs.attached().iter();
             let mut attached = attached.filter(|it| it.index == index && it.device == name);
@@ -286,11 +287,12 @@ impl Stage {
                     tracing::warn!(device = name, error, "the device is not served");
                 }
                 faults.insert(name, error);
+                refused = true;
             }
         }
         self.faults = faults;
         // A device that cannot be attached anew keeps what an earlier agent attached.
-        if !self.settled && self.faults.is_empty() {
+        if !self.settled && !refused {
             match self.programs.detach_others() {
                 Ok(()) => self.settled = true,
                 Err(error) => tracing::warn!(
@@ -379,12 +381,12 @@ impl Stage {
             inside: self.place.inside(&packet.cards),
             cards: !packet.cards.is_empty(),
             hosts: packet.hosts.clone(),
-            announces: false,
             out: self.out.targets(now),
             traced,
             settings: Settings {
                 sample,
                 flood: FLOOD,
+                // See `Wish::new`.
                 announcing: 0,
                 udp_seconds: UDP_SECONDS,
             },

@@ -250,11 +250,10 @@ fn what_cannot_be_served_as_it_is_meant_is_refused_and_told() {
 }
 
 #[test]
-fn tunnels_traces_and_announcements_are_those_that_are_asked_for() {
+fn tunnels_and_traces_are_those_that_are_asked_for() {
     let mut far = service([remote("10.0.0.1:80")]);
     far.options.packet = Packet::Tunnel;
     let asked = Standpoint {
-        announces: true,
         traced: [ServiceName::whole("s")].into(),
         hosts: ["192.0.2.77".parse().unwrap()].into(),
         ..standpoint()
@@ -262,7 +261,6 @@ fn tunnels_traces_and_announcements_are_those_that_are_asked_for() {
     let found = wish(far, &asked);
     let wanted = &found.desired.endpoints[&key(0)];
     assert!(wanted.tunnel && wanted.trace);
-    assert_eq!(found.desired.vips, [(VIP, true)].into());
     assert_eq!(found.desired.hosts.len(), 2);
     let found = wish(service([remote("10.0.0.1:80")]), &standpoint());
     let wanted = &found.desired.endpoints[&key(0)];
