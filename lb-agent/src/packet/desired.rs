@@ -59,6 +59,8 @@ impl Wish {
         for (name, service) in &snapshot.services {
             wish.take(name, service, standpoint);
         }
+        let is_traced = wish.desired.endpoints.values().any(|it| it.trace);
+        wish.desired.settings.traced = is_traced.into();
         let members = wish.desired.endpoints.values();
         let members = members.flat_map(|it| it.members.iter());
         let hosts = members.filter(|it| !it.local).filter_map(|it| it.host);

@@ -386,9 +386,8 @@ impl Stage {
             settings: Settings {
                 sample,
                 flood: FLOOD,
-                // See `Wish::new`.
-                announcing: 0,
                 udp_seconds: UDP_SECONDS,
+                ..Settings::default()
             },
         }
     }

@@ -261,10 +261,12 @@ fn tunnels_and_traces_are_those_that_are_asked_for() {
     let found = wish(far, &asked);
     let wanted = &found.desired.endpoints[&key(0)];
     assert!(wanted.tunnel && wanted.trace);
+    assert_eq!(found.desired.settings.traced, 1);
     assert_eq!(found.desired.hosts.len(), 2);
     let found = wish(service([remote("10.0.0.1:80")]), &standpoint());
     let wanted = &found.desired.endpoints[&key(0)];
     assert!(!wanted.tunnel && !wanted.trace);
+    assert_eq!(found.desired.settings.traced, 0);
     assert_eq!(found.desired.vips, [(VIP, false)].into());
 }
 
