@@ -2,16 +2,13 @@
 //! step that the kernel has taken, never before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_common::{BackendId, Balance, ServiceKey};
-
-/// How long an index rests before it is given out again. No program run lasts this long, so none that still
-/// reads an old table can meet a stranger behind the index.
-const REST: Duration = Duration::from_secs(2);
+use lb_packet::free_list::{FreeList, REST};
 
 /// What the maps hold.
 #[derive(Clone, Debug, Default)]
@@ -207,109 +204,9 @@ pub struct Room {
     pub backends: u32,
 }
 
-/// Indexes that are not in use; the one that has rested longest is given out first.
-#[derive(Clone, Debug, Default)]
-pub struct FreeList {
-    rested: VecDeque<u32>,
-    resting: VecDeque<(Instant, u32)>,
-}
-
-impl FromIterator<u32> for FreeList {
-    fn from_iter<T: IntoIterator<Item = u32>>(indexes: T) -> Self {
-        Self {
-            rested: indexes.into_iter().collect(),
-            resting: VecDeque::new(),
-        }
-    }
-}
-
-impl FreeList {
-    /// The free `indexes` of maps that an earlier agent wrote. Those that were ever `used` begin to rest now: nobody knows
-    /// since when they are free.
-    fn found(indexes: impl Iterator<Item = u32>, used: &BTreeMap<u32, u32>, now: Instant) -> Self {
-        let (resting, rested): (Vec<_>, _) = indexes.partition(|index| used.contains_key(index));
-        Self {
-            rested: VecDeque::from(rested),
-            resting: resting.into_iter().map(|index| (now, index)).collect(),
-        }
-    }
-
-    /// Takes an index that has rested, if there is one at `now`.
-    pub fn take(&mut self, now: Instant) -> Option<u32> {
-        while let Some(&(since, index)) = self.resting.front() {
-            if now.saturating_duration_since(since) < REST {
-                break;
-            }
-            self.resting.pop_front();
-            self.rested.push_back(index);
-        }
-        self.rested.pop_front()
-    }
-
-    /// Takes the first rested index that `fits`; those before it go to the end.
-    pub fn take_if(&mut self, now: Instant, fits: impl Fn(u32) -> bool) -> Option<u32> {
-        for _ in 0..self.len() {
-            let index = self.take(now)?;
-            if fits(index) {
-                return Some(index);
-            }
-            self.rested.push_back(index);
-        }
-        None
-    }
-
-    /// Gives an index back that was taken but not used.
-    pub fn untake(&mut self, index: u32) {
-        self.rested.push_front(index);
-    }
-
-    /// Takes `index` in particular, which is in use already.
-    pub fn claim(&mut self, index: u32) {
-        // Mostly the one at the front: it has just been taken in a plan.
-        if self.rested.front() == Some(&index) {
-            self.rested.pop_front();
-        } else if self
-            .resting
-            .front()
-            .is_some_and(|&(_, resting)| resting == index)
-        {
-            self.resting.pop_front();
-        } else {
-            self.rested.retain(|&free| free != index);
-            self.resting.retain(|&(_, resting)| resting != index);
-        }
-    }
-
-    /// Gives back an index that was in use until `now`.
-    pub fn give_back(&mut self, index: u32, now: Instant) {
-        self.resting.push_back((now, index));
-    }
-
-    /// How many are free, resting ones included.
-    pub fn len(&self) -> usize {
-        self.rested.len() + self.resting.len()
-    }
-
-    /// Whether none is free.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_index_rests_before_it_is_given_out_again_and_the_oldest_goes_first() {
-        let start = Instant::now();
-        let mut free: FreeList = (1..=2).collect();
-        assert_eq!(free.take(start), Some(1));
-        free.give_back(1, start);
-        assert_eq!(free.take(start), Some(2));
-        assert_eq!(free.take(start), None);
-        assert_eq!(free.take(start + REST), Some(1));
-    }
 
     #[test]
     fn what_an_earlier_agent_used_rests_and_what_nobody_used_does_not() {
@@ -334,13 +231,5 @@ mod tests {
         }
         // No later publication shares the generation of one that is gone.
         assert_eq!(found.published, 7);
-    }
-
-    #[test]
-    fn a_claimed_index_is_not_given_out() {
-        let mut free: FreeList = (1..=2).collect();
-        free.claim(1);
-        assert_eq!(free.take(Instant::now()), Some(2));
-        assert!(free.is_empty());
     }
 }

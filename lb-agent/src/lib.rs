@@ -28,7 +28,6 @@ pub mod health;
 pub mod host_dns;
 pub mod installed;
 pub mod last_lines;
-pub mod maglev;
 pub mod maps;
 pub mod network;
 pub mod options;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lb_common::SLOTS;
 
-use crate::maglev::{Member, Size, table};
+use lb_packet::maglev::{Member, Size, table};
 
 /// The slots of Maglev's table. A member is its address, which is the same on every host.
 pub(crate) fn by_hash(members: &[(SocketAddr, u16)]) -> Vec<SocketAddr> {
