@@ -20,7 +20,7 @@ pub struct Desired {
     pub vips: BTreeMap<Ipv4Addr, bool>,
     /// Hosts that may send packets in a tunnel.
     pub hosts: BTreeSet<IpAddr>,
-    /// What may change while programs run.
+    /// What may change while programs run. Whether anything is traced follows from the endpoints.
     pub settings: Settings,
 }
 

@@ -109,8 +109,13 @@ pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
         homes: book.targets.clone(),
         plan: Plan::default(),
     };
-    if book.settings != desired.settings {
-        maker.plan.steps.push(Step::PutSettings(desired.settings));
+    let traced = desired.endpoints.values().any(|wanted| wanted.trace);
+    let settings = Settings {
+        traced: traced.into(),
+        ..desired.settings
+    };
+    if book.settings != settings {
+        maker.plan.steps.push(Step::PutSettings(settings));
     }
     let new = desired.hosts.difference(&book.hosts).copied();
     maker.plan.steps.extend(new.map(Step::PutHost));

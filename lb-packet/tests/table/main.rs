@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod flood;
 mod kit;
 mod strangers;
 mod tc_card;
@@ -71,6 +72,11 @@ fn every_row_holds() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+#[test]
+fn the_table_is_long_enough() {
+    assert!(rows().len() >= 200, "{} rows", rows().len());
 }
 
 #[test]

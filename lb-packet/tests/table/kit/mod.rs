@@ -13,7 +13,7 @@ use lb_common::{Be16, FlowHash, packet::Fate};
 use lb_packet::{Desired, Fates, Figures, Filter, Flows, Programs, Publisher};
 
 pub(crate) use frame::{ACK, Body, FIN, Frame, Ip, Mac, RST, SYN};
-pub(crate) use scene::{CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, neighbour, vip};
+pub(crate) use scene::{CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, key, neighbour, vip};
 
 /// What a program answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +194,42 @@ impl World {
             publisher,
             devices,
             desired,
+        }
+    }
+
+    /// Runs a program with very many packets, one after the other, of which `next` makes each from the one before. What becomes of
+    /// them is only counted.
+    pub(crate) fn pour(
+        &mut self,
+        program: &'static str,
+        frame: &Frame,
+        count: usize,
+        mut next: impl FnMut(&mut [u8]),
+    ) {
+        let device = if program.contains("client") {
+            "client"
+        } else {
+            "card"
+        };
+        let device = self.devices[device];
+        let mut packet = frame.bytes();
+        let length = u32::try_from(packet.len()).unwrap();
+        for _ in 0..count {
+            next(&mut packet);
+            let ran = match self.programs.ebpf().program(program) {
+                Some(Program::Xdp(xdp)) => xdp.test_run(TestRunOptions {
+                    data_in: Some(&packet),
+                    ctx_in: Some(&words(&[0, length, 0, device, 0, 0])),
+                    ..TestRunOptions::default()
+                }),
+                Some(Program::SchedClassifier(classifier)) => classifier.test_run(TestRunOptions {
+                    data_in: Some(&packet),
+                    ctx_in: Some(&words(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, device])),
+                    ..TestRunOptions::default()
+                }),
+                _ => panic!("the object has no program {program}"),
+            };
+            ran.unwrap();
         }
     }
 

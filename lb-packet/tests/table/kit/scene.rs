@@ -236,7 +236,7 @@ pub(crate) fn config(bpffs: &std::path::Path) -> Config {
         limits: Limits {
             services: 100,
             backends: 100,
-            flows: 1000,
+            flows: 2000,
         },
     }
 }
