@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -189,4 +189,78 @@ impl Held {
             .map(|thread| thread.join().unwrap().unwrap());
         turns.sum()
     }
+}
+
+/// A server of datagrams: it answers each with its name and what it was sent, until it is dropped.
+pub(crate) struct Datagrams {
+    socket: UdpSocket,
+    over: Arc<AtomicBool>,
+    answerer: Option<JoinHandle<()>>,
+}
+
+impl Datagrams {
+    /// Starts one that calls itself `name`.
+    pub(crate) fn start(host: &Netns, address: SocketAddr, name: u8) -> Self {
+        let socket = host.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let (ears, ends) = (socket.try_clone().unwrap(), over.clone());
+        let answerer = thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !ends.load(Ordering::Relaxed) {
+                let Ok((count, from)) = ears.recv_from(&mut buffer) else {
+                    continue;
+                };
+                let answer = [&[name], &buffer[..count]].concat();
+                // Who asked may be gone.
+                drop(ears.send_to(&answer, from));
+            }
+        });
+        Self {
+            socket,
+            over,
+            answerer: Some(answerer),
+        }
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(answerer) = self.answerer.take() {
+            drop(answerer.join());
+        }
+    }
+}
+
+/// Asks by one datagram from a port of its own, and again where it was lost. Answers who answered.
+pub(crate) fn ask(host: &Netns, to: SocketAddr, question: &[u8]) -> io::Result<u8> {
+    let any: SocketAddr = if to.is_ipv4() {
+        ([0; 4], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
+    let socket = host.enter(|| UdpSocket::bind(any)).unwrap()?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut last = Err(io::ErrorKind::TimedOut.into());
+    for _ in 0..5 {
+        socket.send_to(question, to)?;
+        let mut buffer = [0; 2048];
+        match socket.recv_from(&mut buffer) {
+            Ok((count, from)) => {
+                assert_eq!(from, to, "the VIP answers");
+                assert_eq!(&buffer[1..count], question);
+                return Ok(buffer[0]);
+            }
+            Err(error) => last = Err(error),
+        }
+    }
+    last
 }
