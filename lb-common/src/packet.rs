@@ -48,6 +48,8 @@ pub mod packet_map {
     pub const TARGET_TRAFFIC: &str = "TARGET_TRAFFIC";
     /// `PERCPU_ARRAY`: a [`Fate`](super::Fate) as its integer to how many packets had it (`u64`).
     pub const FATES: &str = "FATES";
+    /// `PROG_ARRAY`: a [`step`](super::step) to the program that is named beside it.
+    pub const STEPS: &str = "STEPS";
     /// `RINGBUF` of [`Sample`](super::Sample).
     pub const SAMPLES: &str = "SAMPLES";
 }
@@ -666,6 +668,19 @@ impl Fate {
     pub const fn drops(self) -> bool {
         self as u32 >= Self::Malformed as u32
     }
+}
+
+/// Elements of `STEPS`.
+pub const STEPS: u32 = 2;
+
+/// Index in `STEPS` of what `xdp_card` goes on with.
+pub mod step {
+    /// `xdp_card_any`: packets that are not as nearly all are.
+    pub const ANY: u32 = 0;
+    /// `xdp_card_message`: messages, tunnels and questions of neighbours.
+    pub const MESSAGE: u32 = 1;
+    /// The programs, by these.
+    pub const PROGRAMS: [&str; super::STEPS as usize] = ["xdp_card_any", "xdp_card_message"];
 }
 
 /// Bytes of a packet that a [`Sample`] holds.

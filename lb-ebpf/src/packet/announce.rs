@@ -3,8 +3,8 @@
 use lb_common::Be32;
 
 use super::{
-    bytes::{Bytes, raw16, raw32, raw128, set16, set32, write16, write128},
-    checksum::{fold, sum},
+    bytes::{Bytes, raw16, raw32, raw128, set16, set32, set128},
+    checksum::{fold, sum_of_part},
     heads::{Head6, pseudo6, short},
     parse::{IPV4, IPV6_HEAD, Ipv6, PROTO_ICMP6},
     rewrite::{link_addresses, set_link_addresses},
@@ -109,17 +109,19 @@ pub fn advertise(
     } else {
         (ip.source, [f0, f1, f2, f3, f4, f5], SOLICITED | OVERRIDE)
     };
-    let mut icmp = [0; ADVERTISEMENT_SIZE];
-    icmp[0] = ADVERTISEMENT;
-    icmp[4] = flags;
-    write128::<8, ADVERTISEMENT_SIZE>(&mut icmp, target);
-    icmp[24] = TARGET_LINK_ADDRESS;
-    // In units of eight bytes.
-    icmp[25] = 1;
-    icmp[26..].copy_from_slice(&link);
+    let [l0, l1, l2, l3, l4, l5] = link;
     let pseudo = pseudo6(target, destination, PROTO_ICMP6, short(ADVERTISEMENT_SIZE));
-    let check = !fold(pseudo + sum(&icmp));
-    write16::<2, ADVERTISEMENT_SIZE>(&mut icmp, check);
+    let icmp = bytes.window_mut::<ADVERTISEMENT_SIZE>(network + IPV6_HEAD)?;
+    (icmp[0], icmp[1]) = (ADVERTISEMENT, 0);
+    set16::<2, ADVERTISEMENT_SIZE>(icmp, 0);
+    set32::<4, ADVERTISEMENT_SIZE>(icmp, (u32::from(flags) << 24).to_be());
+    set128::<8, ADVERTISEMENT_SIZE>(icmp, target);
+    // Its length is in units of eight bytes.
+    (icmp[24], icmp[25]) = (TARGET_LINK_ADDRESS, 1);
+    set16::<26, ADVERTISEMENT_SIZE>(icmp, u16::from_ne_bytes([l0, l1]));
+    set32::<28, ADVERTISEMENT_SIZE>(icmp, u32::from_ne_bytes([l2, l3, l4, l5]));
+    let check = !fold(pseudo + sum_of_part(icmp));
+    set16::<2, ADVERTISEMENT_SIZE>(icmp, check);
     let head = Head6 {
         source: target,
         destination,
@@ -129,9 +131,7 @@ pub fn advertise(
         hops: ON_LINK_HOPS,
         payload: short(ADVERTISEMENT_SIZE),
     };
-    let packet = bytes.window_mut::<ADVERTISED>(network)?;
-    packet[..IPV6_HEAD].copy_from_slice(&head.bytes());
-    packet[IPV6_HEAD..].copy_from_slice(&icmp);
+    head.write(bytes.window_mut::<IPV6_HEAD>(network)?);
     set_link_addresses(bytes, link_addresses(to, link))
 }
 

@@ -53,19 +53,24 @@ mod word {
             /// # Safety
             /// The word lies inside of a packet.
             #[inline(always)]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "it is as wide as what was read"
+            )]
             pub(super) unsafe fn $load<const AT: usize>(window: *const u8) -> $word {
-                let word: $word;
+                // As wide as the register: LLVM loses its way with narrower ones.
+                let word: u64;
                 // SAFETY: the caller's promise; the machine loads words from any place.
                 unsafe {
                     asm!(
                         concat!("{word} = *(", $kind, " *)({window} + {at})"),
-                        word = lateout(wreg) word,
+                        word = lateout(reg) word,
                         window = in(reg) window,
                         at = const AT,
                         options(pure, readonly, nostack, preserves_flags)
                     );
                 }
-                word
+                word as $word
             }
 
             /// # Safety
@@ -76,7 +81,7 @@ mod word {
                 unsafe {
                     asm!(
                         concat!("*(", $kind, " *)({window} + {at}) = {word}"),
-                        word = in(wreg) word,
+                        word = in(reg) u64::from(word),
                         window = in(reg) window,
                         at = const AT,
                         options(nostack, preserves_flags)
@@ -88,6 +93,26 @@ mod word {
 
     word!(load16, store16, u16, "u16");
     word!(load32, store32, u32, "u32");
+
+    /// # Safety
+    /// The word lies inside of a packet.
+    #[inline(always)]
+    pub(super) unsafe fn add32<const AT: usize>(window: *const u8, sum: u64) -> u64 {
+        let mut sum = sum;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "{word} = *(u32 *)({window} + {at})",
+                "{sum} += {word}",
+                word = out(reg) _,
+                sum = inout(reg) sum,
+                window = in(reg) window,
+                at = const AT,
+                options(pure, readonly, nostack)
+            );
+        }
+        sum
+    }
 }
 
 /// The same for tests.
@@ -115,10 +140,19 @@ mod word {
 
     word!(load16, store16, u16);
     word!(load32, store32, u32);
+
+    /// # Safety
+    /// The word lies inside of a packet.
+    #[inline(always)]
+    pub(super) unsafe fn add32<const AT: usize>(window: *const u8, sum: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        sum + u64::from(unsafe { load32::<AT>(window) })
+    }
 }
 
 /// The two bytes at `AT` of a part of a packet, as one integer that is not swapped. Whether they are inside is decided
-/// when this is compiled. Not for what lies on the stack, where the kernel wants words at even places: see [`write16`].
+/// when this is compiled. Not for what lies on the stack, where the kernel
+/// wants words at even places.
 #[inline(always)]
 pub fn raw16<const AT: usize, const N: usize>(window: &[u8; N]) -> u16 {
     const { assert!(AT + 2 <= N) }
@@ -184,31 +218,13 @@ pub fn set128<const AT: usize, const N: usize>(window: &mut [u8; N], raw: [u32; 
     }
 }
 
-/// Writes two bytes at `AT` of what is not yet part of a packet.
+/// Adds the four bytes at `AT`, as one integer that is not swapped, to a sum. Many such sums stand one after the other: they are
+/// not to be loaded all at once, for which the stack has no room.
 #[inline(always)]
-pub(super) fn write16<const AT: usize, const N: usize>(head: &mut [u8; N], raw: u16) {
-    const { assert!(AT + 2 <= N) }
-    head[AT..AT + 2].copy_from_slice(&raw.to_ne_bytes());
-}
-
-/// Writes four bytes at `AT`.
-#[inline(always)]
-pub(super) fn write32<const AT: usize, const N: usize>(head: &mut [u8; N], raw: u32) {
+pub(super) fn add32<const AT: usize, const N: usize>(window: &[u8; N], sum: u64) -> u64 {
     const { assert!(AT + 4 <= N) }
-    head[AT..AT + 4].copy_from_slice(&raw.to_ne_bytes());
-}
-
-/// Writes sixteen bytes at `AT`.
-#[inline(always)]
-pub(super) fn write128<const AT: usize, const N: usize>(head: &mut [u8; N], raw: [u32; 4]) {
-    const { assert!(AT + 16 <= N) }
-    let mut write = |index: usize, word: u32| {
-        head[AT + 4 * index..AT + 4 * index + 4].copy_from_slice(&word.to_ne_bytes());
-    };
-    write(0, raw[0]);
-    write(1, raw[1]);
-    write(2, raw[2]);
-    write(3, raw[3]);
+    // SAFETY: it lies inside.
+    unsafe { word::add32::<AT>(window.as_ptr(), sum) }
 }
 
 #[cfg(test)]
@@ -239,11 +255,6 @@ mod tests {
         let address = [1, 2, 3, u32::MAX];
         set128::<4, 20>(&mut window, address);
         assert_eq!(raw128::<4, 20>(&window), address);
-        let mut head = [0; 20];
-        write16::<0, 20>(&mut head, 0x1234_u16.to_be());
-        write128::<4, 20>(&mut head, address);
-        write32::<4, 20>(&mut head, 0x0102_0304_u32.to_be());
-        assert_eq!(head[..8], [0x12, 0x34, 0, 0, 1, 2, 3, 4]);
-        assert_eq!(head[8..], window[8..]);
+        assert_eq!(add32::<4, 20>(&window, 5), u64::from(address[0]) + 5);
     }
 }

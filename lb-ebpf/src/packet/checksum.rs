@@ -3,7 +3,7 @@
 //! Nothing is swapped: one's complement addition gives the same bytes in either order. Sums are of four bytes at once,
 //! which comes to the same after folding, and 64 bits hold more of them than a packet has.
 
-use super::bytes::raw32;
+use super::bytes::add32;
 
 /// What changes in the bytes that a checksum covers. Every part lies at an even place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,11 +100,11 @@ pub fn sum<const N: usize>(window: &[u8; N]) -> u64 {
 
 /// The same for `N` bytes of a packet, a multiple of four.
 #[inline(always)]
-pub fn sum_of_part<const N: usize>(window: &[u8; N]) -> u64 {
+pub(super) fn sum_of_part<const N: usize>(window: &[u8; N]) -> u64 {
     const { assert!(N.is_multiple_of(4)) }
     let mut sum = 0;
     for word in window.as_chunks::<4>().0 {
-        sum += u64::from(raw32::<0, 4>(word));
+        sum = add32::<0, 4>(word, sum);
     }
     sum
 }

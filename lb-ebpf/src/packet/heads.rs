@@ -3,8 +3,8 @@
 use lb_common::Be32;
 
 use super::{
-    bytes::{Bytes, raw16, raw32, set16, set32, write16, write32, write128},
-    checksum::{fold, sum},
+    bytes::{Bytes, raw16, raw32, set16, set32, set128},
+    checksum::{fold, sum_of_part},
     parse::{ETHERNET, IPV4_HEAD, IPV6_HEAD},
 };
 
@@ -38,22 +38,23 @@ pub struct Head4 {
 }
 
 impl Head4 {
-    /// Its bytes, with their checksum. The identification is 0: RFC 6864, section 4.1, lets it be anything where nobody
+    /// Writes it into a packet, with its checksum. The identification is 0: RFC 6864, section 4.1, lets it be anything where nobody
     /// fragments, and where somebody may, the kernel gives the packet one.
     #[inline(always)]
-    pub fn bytes(&self) -> [u8; IPV4_HEAD] {
-        let mut head = [0; IPV4_HEAD];
+    pub fn write(&self, head: &mut [u8; IPV4_HEAD]) {
         head[0] = 0x45;
         head[1] = self.class;
-        write16::<2, IPV4_HEAD>(&mut head, self.total.to_be());
-        head[6] = if self.whole_only { 0x40 } else { 0 };
+        set16::<2, IPV4_HEAD>(head, self.total.to_be());
+        set16::<4, IPV4_HEAD>(head, 0);
+        let whole_only = if self.whole_only { 0x4000_u16 } else { 0 };
+        set16::<6, IPV4_HEAD>(head, whole_only.to_be());
         head[8] = self.hops;
         head[9] = self.proto;
-        write32::<12, IPV4_HEAD>(&mut head, self.source.raw());
-        write32::<16, IPV4_HEAD>(&mut head, self.destination.raw());
-        let check = !fold(sum(&head));
-        write16::<10, IPV4_HEAD>(&mut head, check);
-        head
+        set16::<10, IPV4_HEAD>(head, 0);
+        set32::<12, IPV4_HEAD>(head, self.source.raw());
+        set32::<16, IPV4_HEAD>(head, self.destination.raw());
+        let check = !fold(sum_of_part(head));
+        set16::<10, IPV4_HEAD>(head, check);
     }
 }
 
@@ -77,18 +78,16 @@ pub struct Head6 {
 }
 
 impl Head6 {
-    /// Its bytes.
+    /// Writes it into a packet.
     #[inline(always)]
-    pub fn bytes(&self) -> [u8; IPV6_HEAD] {
-        let mut head = [0; IPV6_HEAD];
+    pub fn write(&self, head: &mut [u8; IPV6_HEAD]) {
         let first = 6 << 28 | u32::from(self.class) << 20 | self.label & 0xf_ffff;
-        write32::<0, IPV6_HEAD>(&mut head, first.to_be());
-        write16::<4, IPV6_HEAD>(&mut head, self.payload.to_be());
+        set32::<0, IPV6_HEAD>(head, first.to_be());
+        set16::<4, IPV6_HEAD>(head, self.payload.to_be());
         head[6] = self.proto;
         head[7] = self.hops;
-        write128::<8, IPV6_HEAD>(&mut head, self.source);
-        write128::<24, IPV6_HEAD>(&mut head, self.destination);
-        head
+        set128::<8, IPV6_HEAD>(head, self.source);
+        set128::<24, IPV6_HEAD>(head, self.destination);
     }
 }
 
@@ -173,7 +172,8 @@ mod tests {
             whole_only: true,
             total: 1234,
         };
-        let bytes = head.bytes();
+        let mut bytes = [0xee; IPV4_HEAD];
+        head.write(&mut bytes);
         assert_eq!(checksum(&[&bytes]), 0);
         let ip = ipv4(&bytes[..], 0).unwrap();
         assert_eq!((ip.source, ip.destination), (head.source, head.destination));
@@ -189,7 +189,8 @@ mod tests {
             hops: 3,
             payload: 1000,
         };
-        let bytes = head.bytes();
+        let mut bytes = [0xee; IPV6_HEAD];
+        head.write(&mut bytes);
         assert_eq!(bytes[..4], [0x6b, 0x91, 0x23, 0x45]);
         let ip = ipv6(&bytes[..], 0).unwrap();
         assert_eq!((ip.source, ip.destination), (head.source, head.destination));

@@ -183,6 +183,7 @@ fn ports(
 
 /// An ICMP error about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Told4 {
     /// Who tells.
     pub source: Be32,
@@ -194,6 +195,7 @@ pub struct Told4 {
 
 /// An ICMPv6 error about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Told6 {
     /// Who tells.
     pub source: [u32; 4],

@@ -35,8 +35,8 @@ pub use icmp::{
 pub use mss::{GreatestSegment, clamp, greatest_segment};
 pub use parse::{
     ETHERNET, Fragment, IPV4, IPV4_HEAD, IPV6, IPV6_HEAD, Ipv4, Ipv6, Link, PROTO_ICMP,
-    PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Plain4, Transport, destination4, ipv4, ipv6, link, plain4,
-    tcp, tcp_flag, transport,
+    PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Plain4, Transport, destination4, ipv4, ipv6, is_tag, link,
+    plain4, tcp, tcp_flag, transport,
 };
 pub use ports::{PROBES, Ports, answers, belongs, mapped};
 pub use reset::{Reset, TCP_HEAD};

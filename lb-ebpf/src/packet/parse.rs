@@ -64,7 +64,7 @@ pub struct Link {
 pub fn link(bytes: &(impl Bytes + ?Sized)) -> Option<Link> {
     let head = bytes.window::<ETHERNET>(0)?;
     let kind = raw16::<12, ETHERNET>(head);
-    if kind != VLAN && kind != SERVICE_VLAN {
+    if !is_tag(kind) {
         return Some(Link {
             kind,
             network: ETHERNET,
@@ -83,6 +83,12 @@ pub fn link(bytes: &(impl Bytes + ?Sized)) -> Option<Link> {
         kind: raw16::<2, 4>(tag),
         network: ETHERNET + 8,
     })
+}
+
+/// Whether an EtherType says that a VLAN tag follows.
+#[inline(always)]
+pub const fn is_tag(kind: u16) -> bool {
+    kind == VLAN || kind == SERVICE_VLAN
 }
 
 /// Which part of a datagram a packet is.

@@ -3,8 +3,8 @@
 use lb_common::{Be16, PROTO_TCP};
 
 use super::{
-    bytes::{Bytes, raw32, write16, write32},
-    checksum::{fold, sum},
+    bytes::{Bytes, raw32, set16, set32},
+    checksum::{fold, sum_of_part},
     heads::{HOPS, Head4, Head6, pseudo4, pseudo6, short},
     parse::{
         IPV4_HEAD, IPV6_HEAD,
@@ -52,17 +52,20 @@ impl Reset {
         })
     }
 
-    /// Its TCP head, but for the checksum.
+    /// Writes its TCP head; `pseudo` is the sum of its pseudo head.
     #[inline(always)]
-    fn bytes(&self, source: Be16, destination: Be16) -> [u8; TCP_HEAD] {
-        let mut head = [0; TCP_HEAD];
-        write16::<0, TCP_HEAD>(&mut head, source.raw());
-        write16::<2, TCP_HEAD>(&mut head, destination.raw());
-        write32::<4, TCP_HEAD>(&mut head, self.sequence.to_be());
-        write32::<8, TCP_HEAD>(&mut head, self.acknowledgement.to_be());
+    fn write(&self, head: &mut [u8; TCP_HEAD], source: Be16, destination: Be16, pseudo: u64) {
+        set16::<0, TCP_HEAD>(head, source.raw());
+        set16::<2, TCP_HEAD>(head, destination.raw());
+        set32::<4, TCP_HEAD>(head, self.sequence.to_be());
+        set32::<8, TCP_HEAD>(head, self.acknowledgement.to_be());
         head[12] = 0x50;
         head[13] = self.flags;
-        head
+        // The window, the checksum and the urgent pointer.
+        set16::<14, TCP_HEAD>(head, 0);
+        set32::<16, TCP_HEAD>(head, 0);
+        let check = !fold(pseudo + sum_of_part(head));
+        set16::<16, TCP_HEAD>(head, check);
     }
 
     /// Writes it over the IPv4 packet at `network` that it answers, whose ends are `asked`. The frame then ends at
@@ -75,10 +78,9 @@ impl Reset {
         asked: &Ends4,
     ) -> Option<()> {
         let ends = asked.reversed();
-        let mut tcp = self.bytes(ends.source_port, ends.destination_port);
         let pseudo = pseudo4(ends.source, ends.destination, PROTO_TCP, short(TCP_HEAD));
-        let check = !fold(pseudo + sum(&tcp));
-        write16::<16, TCP_HEAD>(&mut tcp, check);
+        let head = bytes.window_mut::<TCP_HEAD>(network + IPV4_HEAD)?;
+        self.write(head, ends.source_port, ends.destination_port, pseudo);
         let head = Head4 {
             source: ends.source,
             destination: ends.destination,
@@ -88,9 +90,7 @@ impl Reset {
             whole_only: true,
             total: short(Self::END4),
         };
-        let packet = bytes.window_mut::<{ Self::END4 }>(network)?;
-        packet[..IPV4_HEAD].copy_from_slice(&head.bytes());
-        packet[IPV4_HEAD..].copy_from_slice(&tcp);
+        head.write(bytes.window_mut::<IPV4_HEAD>(network)?);
         Some(())
     }
 
@@ -103,10 +103,9 @@ impl Reset {
         asked: &Ends6,
     ) -> Option<()> {
         let ends = asked.reversed();
-        let mut tcp = self.bytes(ends.source_port, ends.destination_port);
         let pseudo = pseudo6(ends.source, ends.destination, PROTO_TCP, short(TCP_HEAD));
-        let check = !fold(pseudo + sum(&tcp));
-        write16::<16, TCP_HEAD>(&mut tcp, check);
+        let head = bytes.window_mut::<TCP_HEAD>(network + IPV6_HEAD)?;
+        self.write(head, ends.source_port, ends.destination_port, pseudo);
         let head = Head6 {
             source: ends.source,
             destination: ends.destination,
@@ -116,9 +115,7 @@ impl Reset {
             hops: HOPS,
             payload: short(TCP_HEAD),
         };
-        let packet = bytes.window_mut::<{ Self::END6 }>(network)?;
-        packet[..IPV6_HEAD].copy_from_slice(&head.bytes());
-        packet[IPV6_HEAD..].copy_from_slice(&tcp);
+        head.write(bytes.window_mut::<IPV6_HEAD>(network)?);
         Some(())
     }
 

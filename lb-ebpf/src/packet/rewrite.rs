@@ -10,6 +10,7 @@ use super::{
 
 /// Both ends of an IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Ends4 {
     /// Whom it is from.
     pub source: Be32,
@@ -44,6 +45,7 @@ impl Ends4 {
 
 /// Both ends of an IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Ends6 {
     /// Whom it is from, as raw integers in network order.
     pub source: [u32; 4],

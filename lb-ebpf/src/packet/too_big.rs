@@ -3,8 +3,8 @@
 use lb_common::Be32;
 
 use super::{
-    bytes::{Bytes, write16, write32},
-    checksum::{fold, sum, sum_of_part},
+    bytes::{Bytes, set16, set32},
+    checksum::{fold, sum_of_part},
     heads::{HOPS, Head4, Head6, move_link, pseudo6, short},
     icmp::ICMP_HEAD,
     parse::{IPV4_HEAD, IPV6_HEAD, PROTO_ICMP, PROTO_ICMP6},
@@ -30,13 +30,15 @@ pub fn tell_too_big4(
     asker: Be32,
     mtu: u16,
 ) -> Option<()> {
-    let quoted = bytes.window::<QUOTED>(network + ROOM4)?;
-    let mut message = [0; ICMP_HEAD];
+    let quoted = sum_of_part(bytes.window::<QUOTED>(network + ROOM4)?);
+    move_link(bytes, network, ROOM4, 0)?;
+    let message = bytes.window_mut::<ICMP_HEAD>(network + IPV4_HEAD)?;
     // Destination unreachable, fragmentation needed.
     (message[0], message[1]) = (3, 4);
-    write16::<6, ICMP_HEAD>(&mut message, mtu.to_be());
-    let check = !fold(sum(&message) + sum_of_part(quoted));
-    write16::<2, ICMP_HEAD>(&mut message, check);
+    set32::<2, ICMP_HEAD>(message, 0);
+    set16::<6, ICMP_HEAD>(message, mtu.to_be());
+    let check = !fold(quoted + sum_of_part(message));
+    set16::<2, ICMP_HEAD>(message, check);
     let head = Head4 {
         source,
         destination: asker,
@@ -46,9 +48,8 @@ pub fn tell_too_big4(
         whole_only: true,
         total: short(ROOM4 + QUOTED),
     };
-    move_link(bytes, network, ROOM4, 0)?;
-    bytes.put(network, head.bytes())?;
-    bytes.put(network + IPV4_HEAD, message)
+    head.write(bytes.window_mut::<IPV4_HEAD>(network)?);
+    Some(())
 }
 
 /// The same for IPv6, with [`ROOM6`].
@@ -60,15 +61,17 @@ pub fn tell_too_big6(
     asker: [u32; 4],
     mtu: u16,
 ) -> Option<()> {
-    let quoted = bytes.window::<QUOTED>(network + ROOM6)?;
-    let mut message = [0; ICMP_HEAD];
-    // Packet too big.
-    message[0] = 2;
-    write32::<4, ICMP_HEAD>(&mut message, u32::from(mtu).to_be());
+    let quoted = sum_of_part(bytes.window::<QUOTED>(network + ROOM6)?);
+    move_link(bytes, network, ROOM6, 0)?;
     let payload = short(ICMP_HEAD + QUOTED);
     let pseudo = pseudo6(source, asker, PROTO_ICMP6, payload);
-    let check = !fold(pseudo + sum(&message) + sum_of_part(quoted));
-    write16::<2, ICMP_HEAD>(&mut message, check);
+    let message = bytes.window_mut::<ICMP_HEAD>(network + IPV6_HEAD)?;
+    // Packet too big.
+    (message[0], message[1]) = (2, 0);
+    set16::<2, ICMP_HEAD>(message, 0);
+    set32::<4, ICMP_HEAD>(message, u32::from(mtu).to_be());
+    let check = !fold(pseudo + quoted + sum_of_part(message));
+    set16::<2, ICMP_HEAD>(message, check);
     let head = Head6 {
         source,
         destination: asker,
@@ -78,9 +81,8 @@ pub fn tell_too_big6(
         hops: HOPS,
         payload,
     };
-    move_link(bytes, network, ROOM6, 0)?;
-    bytes.put(network, head.bytes())?;
-    bytes.put(network + IPV6_HEAD, message)
+    head.write(bytes.window_mut::<IPV6_HEAD>(network)?);
+    Some(())
 }
 
 #[cfg(test)]

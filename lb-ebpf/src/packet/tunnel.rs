@@ -41,7 +41,8 @@ pub fn enclose4(
         whole_only: true,
         total: length.checked_add(short(IPV4_HEAD))?,
     };
-    bytes.put(network, head.bytes())
+    head.write(bytes.window_mut::<IPV4_HEAD>(network)?);
+    Some(())
 }
 
 /// Puts an IPv6 head around an IPv6 packet whose frame has [`IPV6_HEAD`] bytes to spare before it, and takes `hops` from the
@@ -69,7 +70,8 @@ pub fn enclose6(
         hops: HOPS,
         payload: length,
     };
-    bytes.put(network, head.bytes())
+    head.write(bytes.window_mut::<IPV6_HEAD>(network)?);
+    Some(())
 }
 
 /// Prepares an IPv4 packet in an IPv4 packet to lose its outer head, which takes up `outer` bytes from `network` on: that many bytes

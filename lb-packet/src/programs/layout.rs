@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use aya::maps::{MapInfo, MapType};
 use lb_common::packet::{
     Card, Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply,
-    ReplyKey4, ReplyKey6, Settings, Target, Traffic, Vip, packet_map as map,
+    ReplyKey4, ReplyKey6, STEPS, Settings, Target, Traffic, Vip, packet_map as map,
 };
 
 use crate::{Error, Limits};
@@ -42,7 +42,7 @@ impl Limit {
 }
 
 /// Every map, with room for so much.
-pub(super) fn of(limits: Limits) -> [Layout; 17] {
+pub(super) fn of(limits: Limits) -> [Layout; 18] {
     let layout = |name, kind, key, value, limit: Option<Limit>, capacity| Layout {
         name,
         kind,
@@ -137,6 +137,7 @@ pub(super) fn of(limits: Limits) -> [Layout; 17] {
         array(map::SETTINGS, size_of::<Settings>(), None, 1),
         each_cpu(map::RATES, size_of::<Rate>(), None, 1),
         each_cpu(map::FATES, size_of::<u64>(), None, FATES),
+        layout(map::STEPS, MapType::ProgramArray, 4, 4, None, STEPS),
         layout(map::SAMPLES, MapType::RingBuf, 0, 0, None, 0),
     ]
 }

@@ -14,11 +14,11 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Map, MapData, MapError},
+    maps::{Map, MapData, MapError, ProgramArray},
     programs::Program,
 };
 use ipnet::Ipv6Net;
-use lb_common::packet::PACKET_VERSION;
+use lb_common::packet::{PACKET_VERSION, packet_map as map, step};
 
 pub use self::{
     attach::{Attached, Hook, How, Role, XdpMode},
@@ -34,13 +34,7 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet"));
 
 /// The programs that devices run. The object has one more, `xdp_pass`, for the other end of a veth in tests.
-pub const PROGRAMS: [&str; 5] = [
-    "xdp_card",
-    "tc_card_in",
-    "tc_card_out",
-    "tc_client_in",
-    "tc_client_out",
-];
+pub const PROGRAMS: [&str; 1] = ["xdp_card"];
 
 /// The loaded programs, their maps, and where they are attached. Dropping it leaves all of that in the kernel.
 pub struct Programs {
@@ -120,6 +114,7 @@ impl Programs {
         for program in PROGRAMS {
             load(&mut ebpf, program)?;
         }
+        set_steps(&mut ebpf)?;
         Ok(Self {
             ebpf,
             links,
@@ -272,6 +267,29 @@ fn check_versions(root: &Path) -> Result<(), Error> {
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Loads what `xdp_card` goes on with, and puts it in the place of what was there: an attached program of an earlier agent goes on with
+/// ours from now on, as all of it will as soon as the link is replaced.
+fn set_steps(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let failed = |error| Error::map("write", map::STEPS)(error);
+    for (step, name) in (0..).zip(step::PROGRAMS) {
+        load(ebpf, name)?;
+        let program = ebpf.program(name).ok_or(Error::Missing(name))?;
+        let program = program.fd().map_err(|source| Error::Program {
+            verb: "use",
+            program: name,
+            device: None,
+            source: Box::new(source),
+        })?;
+        let program = program
+            .try_clone()
+            .map_err(Error::system("open", map::STEPS))?;
+        let steps = ebpf.map_mut(map::STEPS).ok_or(Error::Missing(map::STEPS))?;
+        let mut steps = ProgramArray::try_from(steps).map_err(failed)?;
+        steps.set(step, &program, 0).map_err(failed)?;
     }
     Ok(())
 }
