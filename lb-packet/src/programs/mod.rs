@@ -34,7 +34,13 @@ use crate::{
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet"));
 
 /// The programs that devices run. The object has one more, `xdp_pass`, for the other end of a veth in tests.
-pub const PROGRAMS: [&str; 1] = ["xdp_card"];
+pub const PROGRAMS: [&str; 5] = [
+    "xdp_card",
+    "tc_card_in",
+    "tc_card_out",
+    "tc_client_in",
+    "tc_client_out",
+];
 
 /// The loaded programs, their maps, and where they are attached. Dropping it leaves all of that in the kernel.
 pub struct Programs {
