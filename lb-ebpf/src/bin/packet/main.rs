@@ -1,7 +1,7 @@
 //! The packet path: flows that no socket hook sees are balanced packet by packet.
 //!
 //! `tc_client_in` and `tc_client_out` stand at the devices of clients on this host, `tc_card_in` and `tc_card_out` at the
-//! network card for backends of this host. A packet that is none of ours costs a read and a compare.
+//! network card for backends of this host, and `xdp_card` before it for backends elsewhere. A packet that is none of ours costs a read and a compare.
 #![no_std]
 #![no_main]
 // The entry points are found by section, and their macros lose the doc comments.
@@ -16,10 +16,12 @@
 )]
 #![expect(internal_features, reason = "see above")]
 
+mod context;
 mod count;
 mod endpoint;
 mod family;
 mod flow;
+mod hop;
 #[path = "../../kernel/mod.rs"]
 #[expect(dead_code, reason = "shared with the objects that use all of it")]
 mod kernel;
@@ -29,3 +31,4 @@ mod place;
 mod reply;
 mod sample;
 mod tc;
+mod xdp;

@@ -2,14 +2,15 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
     Be32,
     packet::{
-        Endpoint, EndpointKey, FATES as FATE_COUNT, Flow, FlowKey4, FlowKey6, Hop, MAGLEV_SLOTS,
-        Maglev, Rate, Reply, ReplyKey4, ReplyKey6, Sample, Settings, Target, Traffic, Vip,
+        Card, Endpoint, EndpointKey, FATES as FATE_COUNT, Flow, FlowKey4, FlowKey6, Hop,
+        MAGLEV_SLOTS, Maglev, Rate, Reply, ReplyKey4, ReplyKey6, STEPS as STEP_COUNT, Sample,
+        Settings, Target, Traffic, Vip,
     },
 };
 use lb_ebpf::Pools;
@@ -108,6 +109,9 @@ pub(crate) static TARGETS: Array<Target, 4096> = Array::new();
 /// Shared by all CPUs: each field is written as a whole.
 #[btf_map]
 pub(crate) static HOPS: Array<Hop, 4096> = Array::new();
+/// Devices that XDP may send frames out of.
+#[btf_map]
+pub(crate) static CARDS: HashMap<u32, Card, 64> = HashMap::new();
 #[btf_map]
 pub(crate) static VIPS: HashMap<Be32, Vip, 4096> = HashMap::new();
 /// Values are written in place: a second insertion costs as much as the first.
@@ -135,3 +139,10 @@ pub(crate) static TARGET_TRAFFIC: PerCpuArray<Traffic, 4096> = PerCpuArray::new(
 pub(crate) static FATES: PerCpuArray<u64, { FATE_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, 1_048_576> = RingBuf::new();
+/// What is known of a packet that is not as nearly all are. The verifier forgets what it knew of a value that lay in a map: what
+/// follows is looked at once, not for each way in which a packet may be read. And the stack has no room for it.
+#[btf_map]
+pub(crate) static KNOWN: PerCpuArray<[u64; 48], 1> = PerCpuArray::new();
+/// What `xdp_card` goes on with: each [`step`](lb_common::packet::step) has a stack and a look of the verifier of its own.
+#[btf_map]
+pub(crate) static STEPS: ProgramArray<{ STEP_COUNT as usize }> = ProgramArray::new();

@@ -1,6 +1,6 @@
 //! Packets that are told as they came, with what became of them.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_prandom_u32, bpf_skb_load_bytes},
@@ -92,7 +92,7 @@ fn is_traced<F: Family>(ends: &F::Ends, scope: u8) -> bool {
     find::<F>(ends, scope, &mut endpoint) && endpoint.flags & endpoint_flag::TRACE != 0
 }
 
-#[inline(always)]
+#[inline(never)]
 fn tell(source: &impl Source, fate: Fate) {
     let Some(mut entry) = SAMPLES.reserve(0) else {
         // Whoever reads too slowly misses some, and is told how many.
@@ -101,17 +101,22 @@ fn tell(source: &impl Source, fate: Fate) {
     };
     let sample: *mut Sample = entry.as_mut_ptr();
     let length = source.length();
-    let kept = length.min(SAMPLE_BYTES as u32);
+    let mut kept = u64::from(length.min(SAMPLE_BYTES as u32));
+    // What is compared must be what is passed.
+    // SAFETY: it changes nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) kept, options(pure, nomem, nostack)) };
     // SAFETY: the ring buffer gave as many bytes as a sample has; each is written before the sample is submitted.
     let copied = unsafe {
         (*sample).time_ns = now();
         (*sample).device = source.device();
         (*sample).length = length;
-        (*sample).kept = kept;
+        (*sample).kept = kept as u32;
         (*sample).fate = fate as u32;
-        (*sample).bytes = [0; SAMPLE_BYTES];
-        let bytes = (&raw mut (*sample).bytes).cast();
-        kept != 0 && kept <= SAMPLE_BYTES as u32 && source.copy(bytes, kept)
+        // By words, and not by a loop that the verifier would follow.
+        let bytes: *mut [u64; SAMPLE_BYTES / 8] = (&raw mut (*sample).bytes).cast();
+        *bytes = [0; SAMPLE_BYTES / 8];
+        let bytes = bytes.cast();
+        kept != 0 && kept <= SAMPLE_BYTES as u64 && source.copy(bytes, kept as u32)
     };
     if copied {
         entry.submit(0);

@@ -3,6 +3,7 @@
 //!
 //! Both ways of a flow are translated on one device, so that all else of the stack sees the client and the backend alone.
 
+mod hand_over;
 mod read;
 mod write;
 
@@ -49,6 +50,9 @@ pub fn tc_client_out(ctx: TcContext) -> i32 {
 /// From the network, on the way up the stack.
 #[classifier]
 pub fn tc_card_in(ctx: TcContext) -> i32 {
+    if let Some(verdict) = hand_over::handed_over(&ctx) {
+        return verdict;
+    }
     entry::<In<Local>>(&ctx)
 }
 

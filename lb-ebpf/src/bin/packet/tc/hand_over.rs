@@ -1,0 +1,53 @@
+//! Packets that XDP rewrote and cannot send: the stack finds out who takes their frames.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_redirect_neigh, bpf_skb_vlan_pop},
+    programs::TcContext,
+};
+use lb_common::packet::{HAND_OVER, HandOver};
+use lb_ebpf::packet::{Bytes as _, raw32};
+
+use super::DROP;
+use crate::memory::Memory;
+
+const SIZE: usize = size_of::<HandOver>();
+
+/// Sends such a packet. All others, which are nearly all, have nothing before them.
+#[inline(always)]
+pub(super) fn handed_over(ctx: &TcContext) -> Option<i32> {
+    let before = Memory::new(word::<META>(ctx), word::<DATA>(ctx));
+    let told = before.window::<SIZE>(0)?;
+    if raw32::<0, SIZE>(told) != HAND_OVER {
+        return None;
+    }
+    let device = raw32::<4, SIZE>(told);
+    // The tag that it came with; a device of another VLAN puts its own on.
+    // SAFETY: the kernel passes a valid context.
+    if unsafe { (*ctx.skb.skb).vlan_present != 0 && bpf_skb_vlan_pop(ctx.skb.skb) != 0 } {
+        return Some(DROP);
+    }
+    // SAFETY: a plain helper call; without parameters the kernel asks its routes.
+    Some(unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) } as i32)
+}
+
+const META: usize = core::mem::offset_of!(aya_ebpf::bindings::__sk_buff, data_meta);
+const DATA: usize = core::mem::offset_of!(aya_ebpf::bindings::__sk_buff, data);
+
+/// One of the pointers of the context, which are four bytes there and eight for who reads them.
+#[inline(always)]
+fn word<const AT: usize>(ctx: &TcContext) -> usize {
+    let word: usize;
+    // SAFETY: the kernel passes a valid context.
+    unsafe {
+        asm!(
+            "{word} = *(u32 *)({context} + {at})",
+            word = lateout(reg) word,
+            context = in(reg) ctx.skb.skb,
+            at = const AT,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    word
+}
