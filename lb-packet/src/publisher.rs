@@ -316,7 +316,7 @@ fn vip_address(raw: u32) -> Ipv4Addr {
 }
 
 /// What is gone already is no fault.
-fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(crate) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error))
             if error.io_error.kind() == std::io::ErrorKind::NotFound =>

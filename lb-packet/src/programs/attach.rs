@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya::{
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData},
     programs::{
         Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaMode,
         links::{FdLink, LinkOrder},
@@ -25,7 +25,7 @@ use aya::{
 use lb_common::packet::{Card, packet_map as map};
 
 use super::{Programs, clsact};
-use crate::Error;
+use crate::{Error, publisher::gone};
 
 /// What a device is to the packet path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,10 +232,7 @@ impl Programs {
 
     fn forget_card(&mut self, index: u32) -> Result<(), Error> {
         let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
-        match cards.remove(&index) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(Error::map("write", map::CARDS)(error)),
-        }
+        gone(cards.remove(&index)).map_err(Error::map("remove from", map::CARDS))
     }
 
     fn attach_tc(&mut self, name: &'static str, device: &str, index: u32) -> Result<Hook, Error> {
