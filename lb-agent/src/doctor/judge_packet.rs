@@ -43,13 +43,14 @@ fn card(card: &str, paths: &Paths) -> Finding {
     }
 }
 
-/// Packets for containers, and those of clients on this host, are sent on by the stack.
+/// Packets for containers, and those of clients on this host, are sent on by the stack; and where it sends none on, the kernel
+/// tells programs at a card no way either.
 fn forwarding(paths: &Paths) -> Option<Finding> {
     let check = "forwarding";
     Some(match paths.forwards? {
         0 => Finding::warning(
             check,
-            "this host sends no packets on, so its containers and its clients' devices are cut off from the packet path",
+            "this host sends no packets on, so that the packet path reaches nothing but its own addresses",
             "sysctl -w net.ipv4.ip_forward=1, and net.ipv6.conf.all.forwarding=1 for IPv6",
         ),
         _ => Finding::ok(check, "this host sends packets on"),

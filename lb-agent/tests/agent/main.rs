@@ -41,6 +41,7 @@ mod maintenance;
 mod names;
 mod orders;
 mod otlp;
+mod packets;
 mod privileges;
 mod prometheus;
 mod published;
