@@ -79,6 +79,9 @@ async fn forget(desk: Desk, access: Access, order: FlushOrder) -> Response {
     let Some(path) = desk.packet.clone() else {
         return no_path();
     };
+    if let Some(why) = path.seen.borrow().error.clone() {
+        return refused(StatusCode::CONFLICT, why);
+    }
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
         return nothing_known();
     };
@@ -198,6 +201,9 @@ pub(super) async fn explain(
     let Some(path) = desk.packet.clone() else {
         return no_path();
     };
+    if let Some(why) = path.seen.borrow().error.clone() {
+        return refused(StatusCode::CONFLICT, why);
+    }
     let Some(snapshot) = desk.snapshots.borrow().clone() else {
         return nothing_known();
     };
@@ -370,6 +376,9 @@ pub(super) async fn trace(
     let Some(path) = desk.packet.clone() else {
         return no_path();
     };
+    if let Some(why) = path.seen.borrow().error.clone() {
+        return refused(StatusCode::CONFLICT, why);
+    }
     let service = match watch.service.as_deref() {
         None => None,
         Some(name) => {

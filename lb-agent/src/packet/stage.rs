@@ -112,6 +112,7 @@ pub async fn run(
                 error: Some(error),
                 ..Seen::default()
             }));
+            drop(channels.requests);
             stop.cancelled().await;
             return Ok(());
         }

@@ -11,7 +11,7 @@ use lb_agent::{
     clients::Clients,
     config::Setting,
     order::OrderRequest,
-    registrar, removal,
+    packet, registrar, removal,
     snapshot::Snapshot,
     sockets::Sockets,
     stats::{Stats, StatsRequest},
@@ -30,6 +30,62 @@ use tokio_util::sync::CancellationToken;
 
 use crate::values::{figures, snapshot};
 
+/// A packet path that is played: one flow goes to `10.0.0.1:80`, whatever is asked.
+fn packet_path() -> (packet::Handle, JoinHandle<()>) {
+    let (requests, mut asked) = mpsc::channel(4);
+    let (_, seen) = watch::channel(Arc::default());
+    let backend = SocketAddr::from(([10, 0, 0, 1], 80));
+    let played = async move {
+        while let Some(request) = asked.recv().await {
+            match request {
+                packet::Request::Flows(_, reply) => {
+                    let flow = lb_packet::FlowEntry {
+                        proto: 6,
+                        client: ([192, 0, 2, 9], 40_000).into(),
+                        vip: ([198, 18, 12, 7], 80).into(),
+                        backend: Some(backend),
+                        index: 1,
+                        way: Some(lb_common::packet::Way::Full),
+                        local_port: 61_000,
+                        from_client: None,
+                        from_backend: None,
+                        age_seconds: Some(7),
+                    };
+                    let _ = reply.send(Ok(packet::List {
+                        flows: vec![flow],
+                        left_out: 0,
+                    }));
+                }
+                packet::Request::Flush(_, reply) => drop(reply.send(Ok(1))),
+                packet::Request::Explain(_, reply) => {
+                    let all = lb_packet::Answer::Flow {
+                        backend,
+                        way: Some(lb_common::packet::Way::Full),
+                        local_port: 61_000,
+                        idle_seconds: 3,
+                    };
+                    let local = lb_packet::Answer::NoEndpoint;
+                    let _ = reply.send(Ok(packet::Explained { all, local }));
+                }
+                packet::Request::Trace(_, reply) => {
+                    let (tells, hears) = mpsc::channel(4);
+                    let packet = lb_packet::Packet {
+                        time: Duration::from_secs(1),
+                        device: 3,
+                        length: 74,
+                        fate: Some(lb_common::packet::Fate::Full),
+                        bytes: vec![0; 14],
+                    };
+                    let packet = packet::Told::Packet(packet, Some("eth0".into()));
+                    tells.send(packet).await.unwrap();
+                    let _ = reply.send(hears);
+                }
+            }
+        }
+    };
+    (packet::Handle { seen, requests }, tokio::spawn(played))
+}
+
 /// A live admin stage with everything that it asks played by the test.
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
@@ -46,6 +102,8 @@ pub(crate) struct Agent {
     pub(crate) registrar: watch::Sender<registrar::Status>,
     pub(crate) events: Events,
     pub(crate) front: watch::Sender<Option<lb_front::FrontStats>>,
+    /// Who answers for the packet path, if there is one.
+    pub(crate) packets: Option<JoinHandle<()>>,
     pub(crate) stop: CancellationToken,
     stage: JoinHandle<Result<(), admin::Error>>,
     _dir: tempfile::TempDir,
@@ -63,6 +121,7 @@ impl Agent {
         let around = Around {
             sockets: no_sockets(),
             registers: true,
+            packets: false,
             otlp: Some(otlp),
         };
         Self::start_among(around, tcp, snapshot(), admin::STEP, figures).await
@@ -79,6 +138,7 @@ impl Agent {
         let around = Around {
             sockets: no_sockets(),
             registers: true,
+            packets: false,
             otlp: None,
         };
         Self::start_among(around, tcp, snapshot, step, figures).await
@@ -89,6 +149,7 @@ impl Agent {
         Around {
             sockets,
             registers,
+            packets,
             otlp,
         }: Around,
         tcp: std::net::TcpListener,
@@ -110,6 +171,7 @@ impl Agent {
                 let _ = reply.send(Arc::new(figures()));
             }
         });
+        let (packet, packets) = packets.then(packet_path).unzip();
         let (traces_out, traces) = mpsc::channel(4);
         let (orders_out, orders) = mpsc::channel(4);
         let (removal, removal_in) = watch::channel(removal::Status::default());
@@ -137,6 +199,7 @@ impl Agent {
             vips: vips_out,
             clients: clients_in,
             registrar: registers.then_some(registrar_in),
+            packet,
             settings: settings(),
             events: events.clone(),
             readiness: readiness.clone(),
@@ -180,6 +243,7 @@ impl Agent {
             clients,
             registrar,
             front,
+            packets,
             events,
             stop,
             stage,
@@ -277,6 +341,8 @@ pub(crate) struct Around {
     pub(crate) sockets: Sockets,
     /// Whether containers are registered.
     pub(crate) registers: bool,
+    /// Whether there is a packet path.
+    pub(crate) packets: bool,
     /// Where metrics are pushed to.
     pub(crate) otlp: Option<admin::otlp::Config>,
 }

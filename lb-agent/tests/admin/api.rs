@@ -158,6 +158,7 @@ async fn start(registers: bool) -> Agent {
     let around = Around {
         sockets: sockets(),
         registers,
+        packets: registers,
         otlp: None,
     };
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -174,12 +175,20 @@ async fn every_documented_answer_is_given_and_is_as_documented() {
     // The wrong tokens that are shown here make those that crowd wait for seconds.
     sessions(&mut api, &agent).await;
     streams(&mut api, &agent).await;
+    packets(&mut api, &mut agent).await;
     nothing_known(&mut api, &agent).await;
     crowded(&mut api, &agent).await;
     agent.end().await;
     let none = start(false).await;
     let path = "/api/v1/registrar";
     api.holds(path, "get", 404, &none.get(path).await);
+    let path = "/api/v1/packet/explain";
+    let asked = format!("{path}?client=192.0.2.9:40000&vip=198.18.12.7:80");
+    api.holds(path, "get", 409, &none.get(&asked).await);
+    let path = "/api/v1/packet/trace";
+    api.holds(path, "get", 409, &none.get_there(path).await);
+    let path = "/api/v1/packet/flush";
+    api.holds(path, "post", 409, &flush(&none, "{}").await);
     none.end().await;
     let missing: Vec<_> = api.documented().difference(&api.seen).cloned().collect();
     assert!(missing.is_empty(), "documented and not seen: {missing:?}");
@@ -366,6 +375,45 @@ async fn reads(api: &mut Api, agent: &mut Agent) {
     api.holds(path, "get", 403, &agent.get(path).await);
 
     trace(api, agent).await;
+}
+
+async fn flush(agent: &Agent, order: &str) -> String {
+    let headers = format!("{}{RULES}", bearer(agent));
+    let line = "POST /api/v1/packet/flush HTTP/1.1";
+    agent.send(line, &agent.host(), &headers, order).await
+}
+
+/// What is asked of the packet path, and of one that does not answer any more.
+async fn packets(api: &mut Api, agent: &mut Agent) {
+    let explain = "/api/v1/packet/explain";
+    let ask = |client: &str, vip: &str| format!("{explain}?client={client}&vip={vip}");
+    let good = ask("192.0.2.9:40000", "198.18.12.7:80&protocol=udp");
+    api.holds(explain, "get", 200, &agent.get(&good).await);
+    let nobody = ask("[2001:db8::9]:40000", "[fd00::9]:80");
+    api.holds(explain, "get", 404, &agent.get(&nobody).await);
+    let two = ask("192.0.2.9:40000", "[fd00::9]:80");
+    status(&agent.get(&two).await, 422);
+    api.holds(explain, "get", 400, &agent.get(&ask("x", "y")).await);
+
+    let trace = "/api/v1/packet/trace";
+    let all = format!("{trace}?service=www_hello");
+    let nobody = format!("{trace}?service=nobody");
+    api.holds(trace, "get", 403, &agent.get(&all).await);
+    api.holds(trace, "get", 404, &agent.get_there(&nobody).await);
+    let mut stream = UnixStream::connect(&agent.socket).await.unwrap();
+    let head = format!("GET {all} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, "}\n").await;
+    api.holds(trace, "get", 200, &answer);
+
+    let path = "/api/v1/packet/flush";
+    let of = |service: &str| json!({ "service": service }).to_string();
+    api.holds(path, "post", 200, &flush(agent, &of("www_hello")).await);
+    api.holds(path, "post", 404, &flush(agent, &of("nobody")).await);
+    agent.packets.take().unwrap().abort();
+    api.holds(path, "post", 503, &flush(agent, "{}").await);
+    api.holds(explain, "get", 503, &agent.get(&good).await);
+    api.holds(trace, "get", 503, &agent.get_there(&all).await);
 }
 
 fn front() -> lb_front::FrontStats {
@@ -736,6 +784,7 @@ async fn flows_are_told_to_who_has_the_token_newest_first_and_to_no_published_pa
     let around = Around {
         sockets: no_sockets(),
         registers: false,
+        packets: false,
         otlp: None,
     };
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

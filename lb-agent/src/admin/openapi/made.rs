@@ -191,7 +191,7 @@ fn operations(all: &mut Operations) {
         "From a client's device or by XDP, and at a card behind that.",
     )
     .refuses(404, "Nobody has the address.")
-    .refuses(409, "There is no packet path.")
+    .refuses(409, "There is no packet path, or it does not run.")
     .refuses(503, "Services are not known, or the maps cannot be read.");
     let packets = json!({ "application/x-ndjson": { "schema": all.schema::<packets::Line>() } });
     all.get(
@@ -211,7 +211,7 @@ fn operations(all: &mut Operations) {
     )
     .refuses(403, "It was not asked for on the unix socket.")
     .refuses(404, "There is no such service.")
-    .refuses(409, "There is no packet path.")
+    .refuses(409, "There is no packet path, or it does not run.")
     .refuses(503, "Services are not known, or the stage does not answer.");
     all.change::<FlushOrder>(
         FLUSH_PATH,
@@ -219,7 +219,7 @@ fn operations(all: &mut Operations) {
     )
     .tells::<Flushed>(200, "They are forgotten.")
     .refuses(404, "There is no such service.")
-    .refuses(409, "There is no packet path.")
+    .refuses(409, "There is no packet path, or it does not run.")
     .refuses(503, "Services are not known, or the stage does not answer.");
     all.get(
         LOG_PATH,

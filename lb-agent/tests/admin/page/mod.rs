@@ -134,6 +134,7 @@ fn agent(
     let around = Around {
         sockets,
         registers: true,
+        packets: false,
         otlp: None,
     };
     let agent = Agent::start_among(around, tcp.unwrap(), snapshot, STEP, figures);
