@@ -8,7 +8,6 @@ use std::{
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 const ETHTOOL_STXCSUM: u32 = 0x17;
-const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
@@ -40,19 +39,6 @@ pub fn offload_checksums(device: &str, offload: bool) -> io::Result<()> {
     let mut value = Value {
         command: ETHTOOL_STXCSUM,
         data: offload.into(),
-    };
-    ask(device, &mut value)
-}
-
-/// Says whether received packets may be joined after the driver (GRO). A veth takes frames that a program of XDP sends to it only
-/// with this, or with such a program of its own.
-///
-/// # Errors
-/// When there is no such device in the caller's network namespace, or the caller may not.
-pub fn join_after_driver(device: &str, join: bool) -> io::Result<()> {
-    let mut value = Value {
-        command: ETHTOOL_SGRO,
-        data: join.into(),
     };
     ask(device, &mut value)
 }

@@ -144,14 +144,6 @@ impl Programs {
         &mut self.ebpf
     }
 
-    /// Loads a program that is for tests alone: `xdp_pass`.
-    ///
-    /// # Errors
-    /// When the kernel refuses, or the object has none of that name.
-    pub fn load_also(&mut self, program: &'static str) -> Result<(), Error> {
-        load(&mut self.ebpf, program)
-    }
-
     /// What of the configuration cannot take effect, each with its remedy.
     pub fn problems(&self) -> &[String] {
         &self.problems

@@ -438,3 +438,47 @@ fn flows_go_on_when_another_balancer_takes_over() {
         }
     }
 }
+
+#[test]
+fn zz_debug() {
+    let scene = Nat::one_arm();
+    let agent = scene.agent();
+    let _servers = servers(&scene.backends, V4, 1);
+    let dump = std::env::var("LB_DUMP").is_ok();
+    let mut child = dump.then(|| {
+        scene._networks[0]
+            .switch
+            .enter(|| {
+                std::process::Command::new("tcpdump")
+                    .args(["-eni", "br0", "-c", "30"])
+                    .spawn()
+                    .unwrap()
+            })
+            .unwrap()
+    });
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let told = Talk::begin(&scene.client, to(V4)).map(|_| ());
+    println!("{told:?}");
+    let fates = agent.figures.fates().unwrap();
+    println!(
+        "{:?}",
+        fates
+            .packets
+            .iter()
+            .filter(|it| *it.1 > 0)
+            .collect::<Vec<_>>()
+    );
+    println!(
+        "{:?}",
+        agent
+            .flows
+            .list(&agent.publisher, &lb_packet::Filter::default(), 5)
+            .unwrap()
+    );
+    println!("{}", scene.balancer.ip("neigh show\nroute show\n").unwrap());
+    println!("{}", scene.client.ip("neigh show\nroute show\n").unwrap());
+    if let Some(c) = &mut child {
+        let _ = c.kill();
+    }
+    let _ = scene.balancer.enter(|| { let o = std::process::Command::new("sh").args(["-c", "cat /proc/net/snmp | grep -A1 '^Ip:'; cat /proc/net/netstat | grep -A0 IpExt; ip -s link"]).output().unwrap(); println!("{}", String::from_utf8_lossy(&o.stdout)); });
+}

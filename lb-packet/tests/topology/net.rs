@@ -1,7 +1,15 @@
 //! Networks of namespaces: each a switch that hosts are plugged into, in both families.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{Xdp, XdpMode},
+};
+use lb_common::packet::packet_map as map;
 use lb_testkit::{Netns, eventually};
 
 /// IPv4 or IPv6.
@@ -36,6 +44,36 @@ pub(crate) const POOL6: &str = "fd00:c612::/112";
 pub(crate) struct Lan {
     pub(crate) switch: Netns,
     number: u8,
+    /// What its ports run: a veth takes frames that a program of XDP sends to it only if it runs one, too.
+    pass: RefCell<Ebpf>,
+}
+
+/// The object of the kernel programs once more, with maps of no size, for `xdp_pass` alone.
+fn pass() -> Ebpf {
+    let mut loader = EbpfLoader::new();
+    for map in [
+        map::ENDPOINTS,
+        map::MAGLEVS,
+        map::TARGETS,
+        map::HOPS,
+        map::FLOWS4,
+        map::FLOWS6,
+        map::REPLIES4,
+        map::REPLIES6,
+        map::SERVICE_TRAFFIC,
+        map::TARGET_TRAFFIC,
+    ] {
+        loader.map_max_entries(map, 1);
+    }
+    let object = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet"));
+    let mut ebpf = loader.load(object).unwrap();
+    of(&mut ebpf).load().unwrap();
+    ebpf
+}
+
+fn of(ebpf: &mut Ebpf) -> &mut Xdp {
+    let program = ebpf.program_mut("xdp_pass").unwrap();
+    program.try_into().unwrap()
 }
 
 impl Lan {
@@ -44,7 +82,11 @@ impl Lan {
         switch
             .ip("link add br0 address 02:6c:62:00:00:01 type bridge\nlink set br0 up\n")
             .unwrap();
-        Self { switch, number }
+        Self {
+            switch,
+            number,
+            pass: RefCell::new(pass()),
+        }
     }
 
     /// Plugs `host` in: its device `device` has the address `host_number` of this network. Returns when it is forwarded.
@@ -63,11 +105,10 @@ impl Lan {
             ip(V6, self.number, host_number),
         ))
         .unwrap();
-        // What programs of XDP send there is taken only like this.
-        self.switch
-            .enter(|| lb_sys::ethtool::join_after_driver(&port, true))
-            .unwrap()
-            .unwrap();
+        let mut pass = self.pass.borrow_mut();
+        let program = of(&mut pass);
+        let attach = || program.attach(&port, XdpMode::Driver).map(drop);
+        self.switch.enter(attach).unwrap().unwrap();
         eventually(std::time::Duration::from_secs(10), || {
             let said = self.switch.ip(&format!("link show dev {port}\n")).unwrap();
             if said.contains("state forwarding") {

@@ -127,6 +127,35 @@ impl Frame {
         Self::with(source, destination, body)
     }
 
+    /// The reset that answers a packet of TCP: it goes back to the sender, and says nothing but that.
+    pub(crate) fn reset(&self, sequence: u32, acknowledged: u32, flags: u8) -> Self {
+        let Body::Tcp {
+            source,
+            destination,
+            ..
+        } = &self.ip.body
+        else {
+            panic!("only TCP has resets");
+        };
+        let (from, to) = (self.ip.destination, self.ip.source);
+        let mut bytes = [destination.to_be_bytes(), source.to_be_bytes()].concat();
+        bytes.extend(sequence.to_be_bytes());
+        bytes.extend(acknowledged.to_be_bytes());
+        bytes.extend([0x50, flags, 0, 0, 0, 0, 0, 0]);
+        let check = with_ends(from, to, 6, &bytes);
+        bytes[16..18].copy_from_slice(&check.to_be_bytes());
+        let mut frame = Self::with(from, to, Body::Raw(6, bytes)).made_here();
+        frame.tags.clone_from(&self.tags);
+        frame.macs(self.from, self.to)
+    }
+
+    /// As a program makes packets: not one of many.
+    #[must_use]
+    pub(crate) fn made_here(mut self) -> Self {
+        self.ip.id = 0;
+        self
+    }
+
     /// Anything.
     pub(crate) fn with(source: IpAddr, destination: IpAddr, body: Body) -> Self {
         Self {

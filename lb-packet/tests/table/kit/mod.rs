@@ -6,11 +6,19 @@
 pub(crate) mod frame;
 pub(crate) mod scene;
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use aya::programs::{Program, TestRun as _, TestRunOptions};
-use lb_common::{Be16, FlowHash, packet::Fate};
-use lb_packet::{Desired, Fates, Figures, Filter, Flows, Programs, Publisher};
+use lb_common::{
+    Be16, FlowHash,
+    packet::{Fate, HAND_OVER},
+};
+pub(crate) use lb_packet::Desired;
+use lb_packet::{Fates, Figures, Filter, Flows, Programs, Publisher};
 
 pub(crate) use frame::{ACK, Body, FIN, Frame, Ip, Mac, RST, SYN};
 pub(crate) use scene::{CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, key, neighbour, vip};
@@ -38,6 +46,8 @@ pub(crate) enum Out {
     Is(Vec<u8>),
     /// One of these: where the choice is by a hash that the row does not foretell.
     Any(Vec<Vec<u8>>),
+    /// This one, handed over to `tc_card_in` to leave by a device.
+    HandedOver(&'static str, Vec<u8>),
     /// It is gone.
     Gone,
 }
@@ -143,6 +153,13 @@ impl Row {
     /// It becomes these bytes.
     pub(crate) fn becomes_bytes(mut self, verdict: Verdict, bytes: Vec<u8>, fate: Fate) -> Self {
         (self.verdict, self.out, self.fate) = (verdict, Out::Is(bytes), Some(fate));
+        self
+    }
+
+    /// It becomes another one, which the stack is to send by a device.
+    pub(crate) fn is_handed_over(mut self, device: &'static str, frame: &Frame) -> Self {
+        (self.verdict, self.out) = (Pass, Out::HandedOver(device, frame.bytes()));
+        self.fate = Some(Fate::Stack);
         self
     }
 
@@ -280,6 +297,15 @@ impl World {
         self.publisher.apply(&self.desired).unwrap();
     }
 
+    /// Publishes until nothing is left to be done: backends that nobody names any more are taken out a while later.
+    pub(crate) fn settle(&mut self) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while let Some(again) = self.publisher.apply(&self.desired).unwrap().again {
+            assert!(again < limit, "backends are not taken out");
+            std::thread::sleep(again.saturating_duration_since(Instant::now()));
+        }
+    }
+
     /// Back to how every row begins.
     fn reset(&mut self) {
         let scene = scene::desired();
@@ -309,10 +335,17 @@ impl World {
         if ran.verdict != Ok(row.verdict) {
             let _ = writeln!(wrong, "  verdict {:?}, not {:?}", ran.verdict, row.verdict);
         }
+        // The metadata of a packet comes before it.
+        let handed_over;
         let expected: &[Vec<u8>] = match &row.out {
             Out::Same => std::slice::from_ref(&row.packet),
             Out::Is(packet) => std::slice::from_ref(packet),
             Out::Any(packets) => packets,
+            Out::HandedOver(device, packet) => {
+                let told = [HAND_OVER, self.devices[device]].map(u32::to_ne_bytes);
+                handed_over = [told.as_flattened(), packet].concat();
+                std::slice::from_ref(&handed_over)
+            }
             Out::Gone => &[],
         };
         if !expected.is_empty() && !expected.contains(&ran.packet) {

@@ -301,7 +301,7 @@ pub(crate) fn build(host: &Netns, outside: &Netns) -> BTreeMap<&'static str, u32
             lines.push_str(&match by {
                 Some(by) => {
                     let narrow = if network == "10.5.0.0" {
-                        " mtu 1000"
+                        " mtu lock 1000"
                     } else {
                         ""
                     };

@@ -1,0 +1,263 @@
+//! Packets that go nowhere, each for a reason.
+
+use lb_common::packet::Fate;
+
+use super::{datagram, forwarded_to, of, syn};
+use crate::kit::{
+    ACK, Body, Desired, FIN, Family, Frame, RST, Row, SYN, Tx, V4, World, neighbour, scene, vip,
+};
+
+pub(super) fn rows(family: Family) -> Vec<Row> {
+    let of = |says: &str| of(family, says);
+    let full = syn(family, vip::FULL);
+    let ack = full.clone().flags(ACK).payload(b"data");
+    let empty = syn(family, vip::EMPTY);
+    let local = syn(family, vip::LOCAL);
+    let mut rows = vec![
+        of("a SYN to a VIP with a backend of this host is left to the stack")
+            .takes(&local)
+            .is_passed(Fate::Local),
+        of("a datagram to a VIP with a backend of this host is left to the stack")
+            .takes(&datagram(family, vip::LOCAL))
+            .is_passed(Fate::Local),
+        of("an address of the pool that nobody has is left to the stack, which says so")
+            .takes(&syn(family, vip::NONE))
+            .is_passed(Fate::NoEndpoint),
+        of("a port of a VIP that nobody serves is left to the stack, which says so")
+            .takes(&full.clone().to(family.vip(vip::FULL), 81))
+            .is_passed(Fate::NoEndpoint),
+        of("a datagram to a port that is served by TCP alone is left to the stack")
+            .takes(&Frame::udp(
+                (family.client(), 1000),
+                (family.vip(vip::FULL), 80),
+            ))
+            .is_passed(Fate::NoEndpoint),
+        of("a SYN to a VIP without a usable backend is refused")
+            .takes(&empty)
+            .becomes(Tx, &empty.reset(0, 1001, RST | ACK), Fate::NoBackend),
+        of("a SYN in a VLAN is refused in the VLAN")
+            .takes(&empty.clone().tag(7))
+            .becomes(
+                Tx,
+                &empty.clone().tag(7).reset(0, 1001, RST | ACK),
+                Fate::NoBackend,
+            ),
+        of("a SYN with data is refused with all of it acknowledged")
+            .takes(&empty.clone().payload(b"early"))
+            .becomes(Tx, &empty.reset(0, 1006, RST | ACK), Fate::NoBackend),
+        of("a datagram to a VIP without a usable backend is dropped")
+            .takes(&datagram(family, vip::EMPTY))
+            .is_dropped(Fate::NoBackend),
+        of("a RST to a VIP without a usable backend is dropped")
+            .takes(&empty.clone().flags(RST))
+            .is_dropped(Fate::NoBackend),
+        of("data of a flow that nobody knows is refused")
+            .takes(&ack)
+            .becomes(Tx, &ack.reset(7000, 0, RST), Fate::NoFlow),
+        of("a FIN of a flow that nobody knows is refused")
+            .takes(&full.clone().flags(FIN | ACK))
+            .becomes(Tx, &ack.reset(7000, 0, RST), Fate::NoFlow),
+        of("an acknowledged SYN that nobody asked for is refused")
+            .takes(&full.clone().flags(SYN | ACK))
+            .becomes(Tx, &ack.reset(7000, 0, RST), Fate::NoFlow),
+        of("a packet of TCP without any flag is refused")
+            .takes(&full.clone().flags(0))
+            .becomes(Tx, &ack.reset(0, 1000, RST | ACK), Fate::NoFlow),
+        of("a RST of a flow that nobody knows is dropped")
+            .takes(&full.clone().flags(RST))
+            .is_dropped(Fate::NoFlow),
+        of("after the RST of an opening flow nothing is known of it")
+            .after(&full)
+            .after(&full.clone().flags(RST))
+            .takes(&ack)
+            .becomes(Tx, &ack.reset(7000, 0, RST), Fate::NoFlow),
+        of("a packet that has been under way for too long is dropped")
+            .takes(&full.clone().hops(1))
+            .is_dropped(Fate::Expired),
+        of("a packet to a backend that no way leads to is dropped")
+            .takes(&syn(family, vip::NO_ROUTE))
+            .is_dropped(Fate::NoRoute),
+        of("the first part of a packet is dropped")
+            .takes(
+                &full
+                    .clone()
+                    .change(|frame| frame.ip.fragment = Some((0, true))),
+            )
+            .is_dropped(Fate::Fragment),
+        of("another part of a packet is dropped")
+            .takes(
+                &full
+                    .clone()
+                    .change(|frame| frame.ip.fragment = Some((8, false))),
+            )
+            .is_dropped(Fate::Fragment),
+        of("a part of a datagram is dropped")
+            .takes(&datagram(family, vip::FULL).change(|frame| frame.ip.fragment = Some((0, true))))
+            .is_dropped(Fate::Fragment),
+        of("a protocol that VIPs do not speak is dropped")
+            .takes(&Frame::with(
+                family.client(),
+                family.vip(vip::FULL),
+                Body::Raw(132, vec![0; 20]),
+            ))
+            .is_dropped(Fate::Protocol),
+    ];
+    rows.extend(gone(family, &full, &ack));
+    rows.extend(malformed(family, &full));
+    rows.extend(too_big(family));
+    rows
+}
+
+/// Flows whose backend was taken out.
+fn gone(family: Family, syn: &Frame, ack: &Frame) -> Vec<Row> {
+    let other = |desired: &mut Desired| scene::serve(desired, vip::FULL, &["10.1.0.33"]);
+    let to_other = |frame: &Frame| forwarded_to(frame, vip::FULL, "10.1.0.33", 0);
+    let known = |says: &str| {
+        // Only this endpoint has the backend.
+        let alone = |desired: &mut Desired| scene::serve(desired, vip::FULL_TOO, &["10.1.0.15"]);
+        of(family, says).desired(alone)
+    };
+    let established = |says: &str| known(says).after(syn).after(ack);
+    let asked = datagram(family, vip::FULL);
+    vec![
+        established("data of a flow whose backend is gone is refused")
+            .desired(other)
+            .given(World::settle)
+            .takes(ack)
+            .becomes(Tx, &ack.reset(7000, 0, RST), Fate::Reset),
+        established("a RST of a flow whose backend is gone is dropped")
+            .desired(other)
+            .given(World::settle)
+            .takes(&ack.clone().flags(RST))
+            .is_dropped(Fate::BackendGone),
+        established("a SYN of a flow whose backend is gone goes to another one")
+            .desired(other)
+            .given(World::settle)
+            .takes(syn)
+            .becomes(Tx, &to_other(syn), Fate::Full),
+        known("a datagram of a flow whose backend is gone goes to another one")
+            .after(&asked)
+            .desired(other)
+            .given(World::settle)
+            .takes(&asked)
+            .becomes(Tx, &to_other(&asked), Fate::Full),
+    ]
+}
+
+/// Packets that are not as the protocols are.
+fn malformed(family: Family, syn: &Frame) -> Vec<Row> {
+    let (ip, tcp) = if family == V4 { (14, 34) } else { (14, 54) };
+    let with = |says: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = syn.bytes();
+        change(&mut bytes);
+        of(family, says)
+            .takes_bytes(bytes)
+            .is_dropped(Fate::Malformed)
+    };
+    let length = if family == V4 { ip + 2 } else { ip + 4 };
+    let mut rows = vec![
+        with(
+            "a head of TCP that says that it is shorter than one is dropped",
+            &|bytes| {
+                bytes[tcp + 12] = 0x40;
+            },
+        ),
+        with("a head of TCP that is cut off is dropped", &|bytes| {
+            bytes.truncate(tcp + 19);
+            let total = bytes.len() - if family == V4 { ip } else { ip + 40 };
+            bytes[length + 1] = u8::try_from(total).unwrap();
+        }),
+        with(
+            "a packet that is longer by its head than it is is dropped",
+            &|bytes| {
+                bytes.truncate(tcp + 19);
+            },
+        ),
+    ];
+    if family == V4 {
+        rows.push(with(
+            "a head of IPv4 that says that it is shorter than one is dropped",
+            &|bytes| {
+                bytes[ip] = 0x44;
+            },
+        ));
+        rows.push(with(
+            "a packet of another version than its frame says is dropped",
+            &|bytes| {
+                bytes[ip] = 0x65;
+            },
+        ));
+    } else {
+        let longer = syn.clone().change(|frame| {
+            frame.ip.extensions = vec![(60, vec![0, 1, 4, 0, 0, 0, 0]); 5];
+        });
+        rows.push(
+            of(
+                family,
+                "more extension headers than anybody sends are dropped",
+            )
+            .takes(&longer)
+            .is_dropped(Fate::Malformed),
+        );
+        rows.push(with(
+            "a packet of another version than its frame says is dropped",
+            &|bytes| {
+                bytes[ip] = 0x45;
+            },
+        ));
+    }
+    rows
+}
+
+/// Packets that are too big for the way to their backend.
+fn too_big(family: Family) -> Vec<Row> {
+    let narrow = syn(family, vip::NARROW);
+    let big = |tag: Option<u16>| {
+        let frame = narrow.clone().payload(&[7; 1300]);
+        tag.map_or(frame.clone(), |tag| frame.tag(tag))
+    };
+    let small = narrow.clone().payload(&[7; 900]);
+    let told = |asked: &Frame, mtu: u32| told_too_big(family, asked, vip::NARROW, mtu);
+    let mtu = if family == V4 { 1000 } else { 1280 };
+    let may = big(None).change(|frame| frame.ip.whole = false);
+    let mut rows = vec![
+        of(
+            family,
+            "the sender of a packet that is too big for the way is told how big it may be",
+        )
+        .takes(&big(None))
+        .becomes(Tx, &told(&big(None), mtu), Fate::TooBig),
+        of(family, "the sender in a VLAN is told in the VLAN")
+            .takes(&big(Some(7)))
+            .becomes(Tx, &told(&big(Some(7)), mtu), Fate::TooBig),
+        of(family, "a packet that fits goes by the narrow way")
+            .takes(&small)
+            .becomes(
+                Tx,
+                &forwarded_to(&small, vip::NARROW, "10.5.0.20", 0),
+                Fate::Full,
+            ),
+    ];
+    if family == V4 {
+        rows.push(
+            of(
+                family,
+                "the sender is told even if its packet may be fragmented: parts have no ports",
+            )
+            .takes(&may)
+            .becomes(Tx, &told(&may, mtu), Fate::TooBig),
+        );
+    }
+    rows
+}
+
+/// What the sender of a packet to a VIP is told, with the packet's first bytes.
+pub(super) fn told_too_big(family: Family, asked: &Frame, number: u8, mtu: u32) -> Frame {
+    let (kind, code) = if family == V4 { (3, 4) } else { (2, 0) };
+    let mut quoted = asked.ip.bytes();
+    quoted.truncate(lb_ebpf::packet::QUOTED);
+    let vip = family.vip(number);
+    let mut frame = Frame::icmp(vip, asked.ip.source, kind, code, mtu, quoted).made_here();
+    frame.tags.clone_from(&asked.tags);
+    frame.macs(neighbour(254), scene::CARD)
+}
