@@ -30,7 +30,6 @@ pub const PROTO_ICMP6: u8 = 58;
 const PROTO_HOP_BY_HOP: u8 = 0;
 const PROTO_ROUTING: u8 = 43;
 const PROTO_FRAGMENT: u8 = 44;
-const PROTO_AUTHENTICATION: u8 = 51;
 const PROTO_DESTINATION_OPTIONS: u8 = 60;
 
 /// Most extension headers that are read. RFC 8200, section 4.1, has each but one at most once, and nobody sends so many.
@@ -181,7 +180,9 @@ pub struct Ipv6 {
     pub transport: usize,
 }
 
-/// What the IPv6 head at `network` says. After a fragment header of a later fragment nothing is read.
+/// What the IPv6 head at `network` says. After a fragment header of a later fragment nothing is read, nor from a header on that
+/// nobody between both ends may change the packet under: an authentication header, or a route that it has not come to the end of.
+/// What is inside is that header then.
 ///
 /// # Errors
 /// [`Fate::Malformed`]: it is cut off, it is none, or it has more extension headers than anybody sends.
@@ -204,23 +205,26 @@ pub fn ipv6(bytes: &(impl Bytes + ?Sized), network: usize) -> Result<Ipv6, Fate>
     };
     // Of what comes before the fixed head's end nothing is variable.
     let mut more = 0_usize;
+    let mut routed = false;
     for _ in 0..EXTENSIONS {
         let units = match proto {
             PROTO_HOP_BY_HOP | PROTO_ROUTING | PROTO_DESTINATION_OPTIONS => 8,
-            PROTO_AUTHENTICATION => 4,
             PROTO_FRAGMENT => 0,
             _ => break,
         };
         let extension = bytes
             .window::<8>(network + IPV6_HEAD + more)
             .ok_or(Fate::Malformed)?;
+        // The segments that are left.
+        if proto == PROTO_ROUTING && extension[3] != 0 {
+            routed = true;
+            break;
+        }
         let length = usize::from(extension[1]);
         proto = extension[0];
         more += match units {
             // Eight bytes without those of the length.
             8 => (length + 1) * 8,
-            // Units of four bytes, less two of them.
-            4 => (length + 2) * 4,
             _ => {
                 let cut = u16::from_be(raw16::<2, 8>(extension));
                 ip.fragment = fragment(cut & 0xfff8 != 0, cut & 1 != 0);
@@ -235,7 +239,7 @@ pub fn ipv6(bytes: &(impl Bytes + ?Sized), network: usize) -> Result<Ipv6, Fate>
         }
     }
     if more != 0 {
-        if !matches!(ip.fragment, Fragment::Later) && extends(proto) {
+        if !routed && !matches!(ip.fragment, Fragment::Later) && extends(proto) {
             return Err(Fate::Malformed);
         }
         ip.options = true;
@@ -250,11 +254,7 @@ pub fn ipv6(bytes: &(impl Bytes + ?Sized), network: usize) -> Result<Ipv6, Fate>
 const fn extends(proto: u8) -> bool {
     matches!(
         proto,
-        PROTO_HOP_BY_HOP
-            | PROTO_ROUTING
-            | PROTO_FRAGMENT
-            | PROTO_AUTHENTICATION
-            | PROTO_DESTINATION_OPTIONS
+        PROTO_HOP_BY_HOP | PROTO_ROUTING | PROTO_FRAGMENT | PROTO_DESTINATION_OPTIONS
     )
 }
 
@@ -464,6 +464,8 @@ mod tests {
         }
     }
 
+    const PROTO_AUTHENTICATION: u8 = 51;
+
     #[test]
     fn extension_headers_are_skipped_up_to_a_limit() {
         let long = |units: u8| {
@@ -478,12 +480,23 @@ mod tests {
             .frame();
         let ip = ipv6(&frame[..], 14).unwrap();
         assert_eq!((ip.proto, ip.transport), (6, 14 + 40 + 16 + 24 + 8));
-        // Its length counts four bytes, and two of them less.
+        // Nothing is read from what nobody may change.
         let mut rest = vec![0; 15];
         rest[0] = 2;
         let frame = Sent::tcp6().extended(PROTO_AUTHENTICATION, &rest).frame();
         let ip = ipv6(&frame[..], 14).unwrap();
-        assert_eq!((ip.proto, ip.transport), (6, 14 + 40 + 16));
+        assert_eq!((ip.proto, ip.transport), (PROTO_AUTHENTICATION, 14 + 40));
+        let mut route = long(2);
+        route[2] = 1;
+        for (before, at) in [(None, 14 + 40), (Some(long(1)), 14 + 40 + 16)] {
+            let sent = Sent::tcp6().extended(PROTO_ROUTING, &route);
+            let sent = before.into_iter().fold(sent, |sent, rest| {
+                sent.extended(PROTO_DESTINATION_OPTIONS, &rest)
+            });
+            let frame = sent.frame();
+            let ip = ipv6(&frame[..], 14).unwrap();
+            assert_eq!((ip.proto, ip.transport), (PROTO_ROUTING, at));
+        }
         let mut many = Sent::tcp6();
         for _ in 0..5 {
             many = many.extended(PROTO_DESTINATION_OPTIONS, &long(0));
