@@ -9,13 +9,16 @@ use lb_common::{
     packet::{Fate, Hop, Way},
 };
 
-use crate::{context::Ctx, family::Family};
+use crate::{context::Ctx, family::Family, flow::seconds};
 
 /// Seconds that an answer holds, rounded up: a route or a neighbour may have changed by then.
 const HOLDS_SECONDS: u32 = 2;
 
 /// Nobody knows yet who takes frames there: `BPF_FIB_LKUP_RET_NO_NEIGH`.
 const NO_NEIGHBOUR: i64 = 7;
+
+/// The flow went while its hop was asked for: the packet has no way, and none of the kernel's answers is this.
+const NOBODYS: i64 = -1;
 
 /// The kernel's `struct bpf_fib_lookup`.
 #[repr(C)]
@@ -63,7 +66,8 @@ impl Routed for crate::family::V6 {
     }
 }
 
-/// Makes `hop` hold for packets to an address.
+/// Makes `hop` hold for packets to an address. `whose` is null, or where it says whose hop it is: `to`, until whoever takes out
+/// what is over has given its element to another flow.
 ///
 /// # Errors
 /// [`Fate::Stack`]: who takes the frames is not known, and `hop` says where they leave; [`Fate::NoRoute`]: there is no way.
@@ -73,15 +77,15 @@ pub(crate) fn hold<F: Routed>(
     hop: *mut Hop,
     to: &F::Address,
     way: Way,
-    now: u32,
+    whose: *const [u32; 4],
 ) -> Result<(), Fate> {
     // SAFETY: values live as long as the map; aligned words are not torn.
-    let holds = unsafe { (*hop).until_seconds > now && (*hop).way == way as u16 };
+    let holds = unsafe { (*hop).until_seconds > seconds() && (*hop).way == way as u16 };
     if holds {
         return Ok(());
     }
     cold_path();
-    match ask::<F>(ctx, hop, to, way as u16, now) {
+    match ask::<F>(ctx, hop, to, way as u16, whose) {
         0 => Ok(()),
         NO_NEIGHBOUR => Err(Fate::Stack),
         _ => Err(Fate::NoRoute),
@@ -90,7 +94,13 @@ pub(crate) fn hold<F: Routed>(
 
 /// Asks, and answers what the kernel does. Not part of the caller, whose stack has no room for it.
 #[inline(never)]
-fn ask<F: Routed>(ctx: Ctx, hop: *mut Hop, to: &F::Address, way: u16, now: u32) -> i64 {
+fn ask<F: Routed>(
+    ctx: Ctx,
+    hop: *mut Hop,
+    to: &F::Address,
+    way: u16,
+    whose: *const [u32; 4],
+) -> i64 {
     let mut lookup = Lookup {
         family: F::NUMBER,
         proto: 0,
@@ -105,7 +115,7 @@ fn ask<F: Routed>(ctx: Ctx, hop: *mut Hop, to: &F::Address, way: u16, now: u32) 
         to: [0; 6],
     };
     // SAFETY: the kernel passes a valid context, and the question is as it knows it.
-    let answer = unsafe {
+    let mut answer = unsafe {
         bpf_fib_lookup(
             ctx.raw().cast(),
             (&raw mut lookup).cast(),
@@ -113,6 +123,14 @@ fn ask<F: Routed>(ctx: Ctx, hop: *mut Hop, to: &F::Address, way: u16, now: u32) 
             0,
         )
     };
+    // Before Linux 6.3 a neighbour that was asked for in vain is an answer, too.
+    if answer == 0 && lookup.to == [0; 6] {
+        answer = NO_NEIGHBOUR;
+    }
+    // SAFETY: elements live as long as the map; any bytes are integers.
+    if !whose.is_null() && *F::narrow(unsafe { &*whose }) != *to {
+        return NOBODYS;
+    }
     // SAFETY: values live as long as the map; who reads one while it changes sends one frame to nobody.
     unsafe {
         (*hop).until_seconds = 0;
@@ -122,7 +140,7 @@ fn ask<F: Routed>(ctx: Ctx, hop: *mut Hop, to: &F::Address, way: u16, now: u32) 
             (*hop).destination = lookup.to;
             (*hop).source = lookup.from;
             (*hop).mtu = lookup.size;
-            (*hop).until_seconds = now.wrapping_add(HOLDS_SECONDS);
+            (*hop).until_seconds = seconds().wrapping_add(HOLDS_SECONDS);
         } else {
             (*hop).mtu = 0;
         }

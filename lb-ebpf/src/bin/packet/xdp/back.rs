@@ -1,5 +1,7 @@
 //! From a backend back to its client.
 
+use core::mem::offset_of;
+
 use lb_common::packet::{Fate, Reply, Way};
 
 use super::{
@@ -16,6 +18,8 @@ use crate::{
     reply::{answered, ports},
     sample,
 };
+
+const _: () = assert!(offset_of!(Reply, client) == 0);
 
 /// A packet of TCP or UDP to this host, which is an answer if somebody waits for it. All else is the stack's.
 #[inline(always)]
@@ -56,6 +60,7 @@ pub(super) fn back<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
         Way::Full,
         0,
         Fate::Answered,
+        reply.cast::<[u32; 4]>(),
     );
     sample::some(&ctx, fate);
     let Some(departs) = departs else {

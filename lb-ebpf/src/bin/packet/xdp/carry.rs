@@ -1,5 +1,7 @@
 //! From a client to a backend.
 
+use core::ptr;
+
 use lb_common::{
     Be32, PROTO_TCP,
     packet::{Fate, Hop, Way},
@@ -15,7 +17,7 @@ use crate::{
     context::Ctx,
     count,
     family::Ends as _,
-    flow::{Onward, Packet, onward, seconds},
+    flow::{Onward, Packet, onward},
     hop::hold,
     maps::HOPS,
     place::Card,
@@ -49,7 +51,8 @@ pub(super) fn carry<F: Wire>(ctx: Ctx, seen: &Seen<F>, vip: Be32) -> u32 {
         return through::<F>(ctx, seen, &packet, &to, hop);
     }
     let address = F::of(to.target);
-    let (departs, fate) = departure::<F>(ctx, seen, hop, address, Way::Full, 0, to.fate);
+    let (departs, fate) =
+        departure::<F>(ctx, seen, hop, address, Way::Full, 0, to.fate, ptr::null());
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {
         return stays(ctx, seen, hop, 0, fate, to.service);
@@ -81,7 +84,16 @@ fn through<F: Wire>(
         return dropped(ctx, Fate::NoHost, to.service);
     };
     let more = F::HEAD as u32;
-    let (departs, fate) = departure::<F>(ctx, seen, hop, host, Way::Tunnel, more, to.fate);
+    let (departs, fate) = departure::<F>(
+        ctx,
+        seen,
+        hop,
+        host,
+        Way::Tunnel,
+        more,
+        to.fate,
+        ptr::null(),
+    );
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {
         return stays(ctx, seen, hop, more, fate, to.service);
@@ -106,7 +118,8 @@ fn left<F: Wire>(verdict: Result<u32, Fate>, seen: &Seen<F>, fate: Fate, to: &On
     }
 }
 
-/// How a packet departs that grows by `more` bytes before that, and what becomes of it: `fate` if nothing is in the way.
+/// How a packet departs that grows by `more` bytes before that, and what becomes of it: `fate` if nothing is in the way. As for
+/// `whose`, see [`hold`].
 #[inline(always)]
 pub(super) fn departure<F: Wire>(
     ctx: Ctx,
@@ -116,11 +129,12 @@ pub(super) fn departure<F: Wire>(
     way: Way,
     more: u32,
     fate: Fate,
+    whose: *const [u32; 4],
 ) -> (Option<Out>, Fate) {
     if seen.hops <= 1 {
         return (None, Fate::Expired);
     }
-    match hold::<F>(ctx, hop, to, way, seconds()) {
+    match hold::<F>(ctx, hop, to, way, whose) {
         Ok(()) => {}
         Err(Fate::Stack) => return (Some(Out::Stack), Fate::Stack),
         Err(fate) => return (None, fate),

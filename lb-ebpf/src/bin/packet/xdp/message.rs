@@ -1,5 +1,7 @@
 //! Messages of ICMP: echoes for VIPs, and errors about packets of flows, which are for the other end of the flow.
 
+use core::ptr;
+
 use lb_common::{
     Be32,
     packet::{Fate, Hop, Reply, Way, target_flag},
@@ -20,7 +22,6 @@ use crate::{
     count,
     endpoint::target,
     family::{Ends as _, Peer as _},
-    flow::seconds,
     hop::hold,
     maps::{HOPS, VIPS},
     reply::{local, ports},
@@ -123,7 +124,7 @@ fn about_answer<F: Wire>(ctx: Ctx, known: &mut Known<F>, vip: Be32) -> u32 {
             destination_port: local_port,
         },
     };
-    retell(ctx, known, hop, service)
+    retell(ctx, known, hop, service, ptr::null())
 }
 
 /// Makes the error the one that it is to be; not 0 if its heads are not all there.
@@ -151,7 +152,16 @@ fn through<F: Wire>(
     service: u32,
 ) -> u32 {
     let more = F::HEAD as u32;
-    let (departs, fate) = departure::<F>(ctx, seen, hop, host, Way::Tunnel, more, Fate::Error);
+    let (departs, fate) = departure::<F>(
+        ctx,
+        seen,
+        hop,
+        host,
+        Way::Tunnel,
+        more,
+        Fate::Error,
+        ptr::null(),
+    );
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
         return drop_told(fate, service);
@@ -227,20 +237,34 @@ pub(super) fn to_own<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     if way != Way::Full as u8 {
         return PASS;
     }
-    retell(ctx, known, hop, service)
+    retell(ctx, known, hop, service, reply.cast::<[u32; 4]>())
 }
 
 /// Tells the other end of a flow what was told of it.
 #[inline(never)]
-fn retell<F: Wire>(ctx: Ctx, known: &mut Known<F>, hop: *mut Hop, service: u32) -> u32 {
+fn retell<F: Wire>(
+    ctx: Ctx,
+    known: &mut Known<F>,
+    hop: *mut Hop,
+    service: u32,
+    whose: *const [u32; 4],
+) -> u32 {
     known.old = Told {
         source: known.seen.ends.source,
         destination: known.seen.ends.destination,
         quoted: known.quoted,
     };
     let (seen, new) = (&known.seen, &known.new);
-    let (departs, fate) =
-        departure::<F>(ctx, seen, hop, &new.destination, Way::Full, 0, Fate::Error);
+    let (departs, fate) = departure::<F>(
+        ctx,
+        seen,
+        hop,
+        &new.destination,
+        Way::Full,
+        0,
+        Fate::Error,
+        whose,
+    );
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
         // Nobody is told of what was told.
@@ -281,7 +305,7 @@ fn about_tunnel<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     let hop = &raw mut known.hop;
     // SAFETY: it is a value of ours.
     unsafe { (*hop).until_seconds = 0 };
-    let held = hold::<F>(ctx, hop, &quoted.source, Way::Full, seconds());
+    let held = hold::<F>(ctx, hop, &quoted.source, Way::Full, ptr::null());
     let fate = held.err().unwrap_or(Fate::Error);
     sample::some(&ctx, fate);
     if held.is_err() {
