@@ -3,7 +3,7 @@
 use core::{
     ffi::c_void,
     hint::cold_path,
-    intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
     ptr,
 };
 
@@ -52,6 +52,21 @@ pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
 pub unsafe fn exchange(target: *mut u64, value: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::AcqRel }>(target, value) }
+}
+
+/// Puts `value` at `target`, across CPUs, if `before` is there; whether it was.
+///
+/// # Safety
+/// `target` is aligned and in a map value that lives.
+#[inline(always)]
+pub unsafe fn replaced(target: *mut u32, before: u32, value: u32) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::AcqRel }, { AtomicOrdering::Acquire }>(
+            target, before, value,
+        )
+        .1
+    }
 }
 
 /// The value that `map` holds for the socket `sk`, which may be null; null when there is none.

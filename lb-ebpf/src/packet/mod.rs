@@ -38,7 +38,7 @@ pub use parse::{
     PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Plain4, Transport, destination4, ipv4, ipv6, is_tag, link,
     plain4, tcp, tcp_flag, transport,
 };
-pub use ports::{PROBES, Ports, answers, belongs, mapped};
+pub use ports::{PROBES, Ports, answers, mapped};
 pub use reset::{Reset, TCP_HEAD};
 pub use rewrite::{
     Ends4, Ends6, Places, link_addresses, rewrite4, rewrite6, set_link_addresses,
@@ -47,5 +47,5 @@ pub use rewrite::{
 #[cfg(test)]
 pub(crate) use samples::seeds;
 pub use too_big::{QUOTED, ROOM4, ROOM6, tell_too_big4, tell_too_big6};
-pub use track::{Known, Missed, known, lasts_seconds, missed, seen_of};
+pub use track::{Known, Missed, known, missed, seen_of, seen_with};
 pub use tunnel::{enclose4, enclose6, open4, open6};

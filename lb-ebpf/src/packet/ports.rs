@@ -1,9 +1,6 @@
 //! The port that a backend sees, and whose it is.
 
-use lb_common::{
-    Be16, Be32, FlowHash,
-    packet::{Flow, Reply},
-};
+use lb_common::{Be16, Be32, FlowHash, packet::Reply};
 
 /// Most ports that are tried for one flow.
 pub const PROBES: u32 = 8;
@@ -53,12 +50,6 @@ pub fn answers(
         && reply.client_port == client_port
         && reply.vip == vip
         && reply.vip_port == vip_port
-}
-
-/// Whether a flow was given this backend, and it has not gone since.
-#[inline(always)]
-pub const fn belongs(flow: &Flow, backend: u32, generation: u32) -> bool {
-    flow.backend == backend && flow.generation == generation
 }
 
 #[cfg(test)]
@@ -142,17 +133,5 @@ mod tests {
         assert!(!answers(&reply, client, http, vip, http));
         assert!(!answers(&reply, client, port, Be32::from_host(1), http));
         assert!(!answers(&reply, client, port, vip, port));
-    }
-
-    #[test]
-    fn a_flow_belongs_to_a_backend_of_its_generation() {
-        let flow = Flow {
-            backend: 3,
-            generation: 7,
-            ..Flow::default()
-        };
-        assert!(belongs(&flow, 3, 7));
-        assert!(!belongs(&flow, 3, 8));
-        assert!(!belongs(&flow, 4, 7));
     }
 }

@@ -1,13 +1,11 @@
-//! What a packet's flags mean for its flow, known or not, and how long a flow is kept without a packet.
+//! What a packet's flags mean for its flow, known or not.
 
-use lb_common::{PROTO_TCP, packet::seen};
+use lb_common::packet::seen;
 
 use super::parse::tcp_flag::{ACK, FIN, RST, SYN};
 
-/// Seconds that TCP entries last: without a handshake, with one, and after the end.
-const OPENING_SECONDS: u32 = 60;
-const ESTABLISHED_SECONDS: u32 = 8000;
-const CLOSING_SECONDS: u32 = 10;
+/// Seconds in which a SYN that is sent once more is of the handshake that the backend has answered.
+const HANDSHAKE_SECONDS: u32 = 3;
 
 /// The [`seen`] bits of a packet.
 #[inline(always)]
@@ -17,6 +15,16 @@ pub const fn seen_of(flags: u8) -> u8 {
     let (fin, syn) = (flags & 1, (flags >> 1) & 1);
     let (rst, ack) = ((flags >> 2) & 1, (flags >> 4) & 1 & !syn);
     (syn * seen::SYN) | (ack * seen::ACK) | (fin * seen::FIN) | (rst * seen::RST)
+}
+
+/// What has been seen from one side, after another packet of it. A side that acknowledges after a RST has not ended: the
+/// RST was somebody else's, whom both ends ignore (RFC 5961, section 3).
+#[inline(always)]
+pub const fn seen_with(before: u8, flags: u8) -> u8 {
+    const _: () = assert!(seen::ACK << 2 == seen::RST);
+    let bits = seen_of(flags);
+    // Without a branch, as above.
+    before & !((bits & seen::ACK) << 2) | bits
 }
 
 /// Whether a packet asks for a new flow.
@@ -36,16 +44,22 @@ pub enum Known {
     Remove,
 }
 
-/// What becomes of a client's TCP packet whose flow has an entry; `client` and `backend` are what has been seen from each side.
+/// What becomes of a client's TCP packet whose flow has an entry that was made `age` seconds ago; `client` and `backend` are
+/// what has been seen from each side.
 ///
 /// A SYN never trusts an entry, so that a backend which drains gets nothing new at once: but for one that is
-/// established, which an attacker could otherwise move. RFC 5961, section 4, has its backend answer that.
+/// established, which an attacker could otherwise move. RFC 5961, section 4, has its backend answer that. And for one whose
+/// backend has just answered the same SYN, for the client may be about to acknowledge that answer.
 #[inline(always)]
-pub const fn known(flags: u8, client: u8, backend: u8) -> Known {
+pub const fn known(flags: u8, client: u8, backend: u8, age: u32) -> Known {
     if opens(flags) {
         let over = (client | backend) & (seen::FIN | seen::RST) != 0;
-        return if client & seen::ACK != 0 && !over {
+        return if over {
+            Known::Select
+        } else if client & seen::ACK != 0 {
             Known::Keep(client | seen::SYN_AGAIN)
+        } else if backend & seen::SYN != 0 && age <= HANDSHAKE_SECONDS {
+            Known::Keep(client)
         } else {
             Known::Select
         };
@@ -53,7 +67,7 @@ pub const fn known(flags: u8, client: u8, backend: u8) -> Known {
     if flags & RST != 0 && client & seen::ACK == 0 {
         return Known::Remove;
     }
-    Known::Keep(client | seen_of(flags))
+    Known::Keep(seen_with(client, flags))
 }
 
 /// What a client's TCP packet is whose flow has no entry.
@@ -79,25 +93,8 @@ pub const fn missed(flags: u8) -> Missed {
     }
 }
 
-/// How many seconds a flow is kept without a packet; `client` and `backend` are what has been seen from each side.
-/// A flow with one FIN may go on the other way for as long as any.
-#[inline(always)]
-pub const fn lasts_seconds(proto: u8, client: u8, backend: u8, udp_seconds: u32) -> u32 {
-    if proto != PROTO_TCP {
-        udp_seconds
-    } else if (client | backend) & seen::RST != 0 || client & backend & seen::FIN != 0 {
-        CLOSING_SECONDS
-    } else if client & seen::ACK != 0 {
-        ESTABLISHED_SECONDS
-    } else {
-        OPENING_SECONDS
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use lb_common::PROTO_UDP;
-
     use super::*;
 
     #[test]
@@ -123,6 +120,7 @@ mod tests {
         for (client, backend, expect) in [
             (seen::SYN, 0, Known::Select),
             (seen::SYN, seen::SYN, Known::Select),
+            (seen::SYN, seen::RST, Known::Select),
             (
                 established,
                 seen::SYN,
@@ -136,23 +134,65 @@ mod tests {
             // With and without the bits of RFC 3168.
             for flags in [SYN, SYN | 64 | 128] {
                 assert_eq!(
-                    known(flags, client, backend),
+                    known(flags, client, backend, 60),
                     expect,
                     "{client:#x} {backend:#x}"
                 );
             }
         }
         let again = established | seen::SYN_AGAIN;
-        assert_eq!(known(SYN, again, 0), Known::Keep(again));
+        assert_eq!(known(SYN, again, 0, 60), Known::Keep(again));
+    }
+
+    #[test]
+    fn a_syn_that_was_just_answered_goes_the_same_way() {
+        for (client, backend, age, expect) in [
+            (seen::SYN, seen::SYN, 0, Known::Keep(seen::SYN)),
+            (seen::SYN, seen::SYN, 3, Known::Keep(seen::SYN)),
+            (seen::SYN, seen::SYN, 4, Known::Select),
+            (seen::SYN, 0, 0, Known::Select),
+            (seen::SYN, seen::SYN | seen::RST, 0, Known::Select),
+            (seen::SYN, seen::SYN | seen::FIN, 0, Known::Select),
+            (seen::SYN | seen::RST, seen::SYN, 0, Known::Select),
+        ] {
+            assert_eq!(
+                known(SYN, client, backend, age),
+                expect,
+                "{client:#x} {backend:#x} {age}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_side_that_goes_on_after_a_rst_has_not_ended() {
+        let established = seen::SYN | seen::ACK;
+        let reset = established | seen::RST;
+        for (before, flags, expect) in [
+            (established, RST, reset),
+            (established, RST | ACK, reset),
+            (reset, ACK, established),
+            (reset, FIN | ACK, established | seen::FIN),
+            (reset, RST | ACK, reset),
+            (reset, RST, reset),
+            // A SYN acknowledges nothing yet, and neither does what has no ACK.
+            (reset, SYN | ACK, reset),
+            (reset, SYN, reset),
+            (reset, 0, reset),
+            (established | seen::FIN, ACK, established | seen::FIN),
+            (0, ACK, seen::ACK),
+        ] {
+            assert_eq!(seen_with(before, flags), expect, "{before:#x} {flags:#x}");
+        }
+        assert_eq!(known(ACK, reset, seen::SYN, 60), Known::Keep(established));
     }
 
     #[test]
     fn a_rst_removes_what_has_no_handshake_and_ends_what_has() {
-        assert_eq!(known(RST, seen::SYN, 0), Known::Remove);
-        assert_eq!(known(RST | ACK, seen::SYN, seen::SYN), Known::Remove);
+        assert_eq!(known(RST, seen::SYN, 0, 0), Known::Remove);
+        assert_eq!(known(RST | ACK, seen::SYN, seen::SYN, 0), Known::Remove);
         let established = seen::SYN | seen::ACK;
         assert_eq!(
-            known(RST, established, 0),
+            known(RST, established, 0, 0),
             Known::Keep(established | seen::RST)
         );
     }
@@ -160,18 +200,21 @@ mod tests {
     #[test]
     fn anything_else_goes_by_the_entry_and_leaves_its_mark() {
         assert_eq!(
-            known(ACK, seen::SYN, seen::SYN),
+            known(ACK, seen::SYN, seen::SYN, 0),
             Known::Keep(seen::SYN | seen::ACK)
         );
         let established = seen::SYN | seen::ACK;
         assert_eq!(
-            known(FIN | ACK, established, 0),
+            known(FIN | ACK, established, 0, 0),
             Known::Keep(established | seen::FIN)
         );
         // No request: a client that answers a SYN, or one that wants everything at once.
-        assert_eq!(known(SYN | ACK, established, 0), Known::Keep(established));
         assert_eq!(
-            known(SYN | FIN, established, 0),
+            known(SYN | ACK, established, 0, 0),
+            Known::Keep(established)
+        );
+        assert_eq!(
+            known(SYN | FIN, established, 0, 0),
             Known::Keep(established | seen::FIN)
         );
     }
@@ -192,23 +235,5 @@ mod tests {
         ] {
             assert_eq!(missed(flags), expect, "{flags:#x}");
         }
-    }
-
-    #[test]
-    fn a_flow_lasts_as_long_as_its_state_says() {
-        let established = seen::SYN | seen::ACK;
-        for (client, backend, expect) in [
-            (seen::SYN, 0, 60),
-            (seen::SYN, seen::SYN, 60),
-            (established, seen::SYN, 8000),
-            (established | seen::FIN, seen::SYN, 8000),
-            (established, seen::FIN, 8000),
-            (established | seen::FIN, seen::FIN, 10),
-            (established | seen::RST, 0, 10),
-            (seen::SYN, seen::RST, 10),
-        ] {
-            assert_eq!(lasts_seconds(PROTO_TCP, client, backend, 30), expect);
-        }
-        assert_eq!(lasts_seconds(PROTO_UDP, 0, 0, 30), 30);
     }
 }

@@ -250,15 +250,5 @@ mod tests {
                 }
             }
         }
-
-        /// The programs judge entries that they meet by the same times.
-        #[test]
-        fn the_programs_and_the_agent_agree(client: u8, backend: u8, proto in prop_oneof![Just(6_u8), Just(17)]) {
-            let sides = Sides { proto, ..sides(Some(client), Some(backend)) };
-            prop_assert_eq!(
-                lasts(&sides, Pressure::Low, 30),
-                lb_ebpf::packet::lasts_seconds(proto, client, backend, 30)
-            );
-        }
     }
 }

@@ -4,12 +4,13 @@ use lb_common::{
     Be16,
     packet::{Fate, Hop, Reply, Target, Way},
 };
-use lb_ebpf::packet::{PROBES, Ports, answers, seen_of};
+use lb_ebpf::packet::{PROBES, Ports, answers, seen_with};
 
 use crate::{
     endpoint::target,
     family::{Ends as _, Family, Peer as _},
     flow::{Onward, seconds},
+    kernel::replaced,
     maps::{PORT_COUNT, PORT_FIRST},
 };
 
@@ -45,15 +46,10 @@ pub(crate) fn peer<F: Family>(
     )
 }
 
-/// Writes down whom the answers of a flow are for, and so finds the port that its backend is to see: whether there is one, else
-/// the fate says why. A port is free if nobody has it, if this very flow does, or one whose backend is gone.
-///
-/// Not part of the caller, whose stack has no room for it.
-#[inline(never)]
-pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
-    // SAFETY: array values live as long as the map.
-    let generation = unsafe { (*to.target).generation };
-    let new = Reply {
+/// Whom the answers of a flow are for, before there is one.
+#[inline(always)]
+fn new<F: Family>(ends: &F::Ends, to: &Onward, generation: u32, now: u32) -> Reply {
+    Reply {
         client: F::wide(ends.client()),
         vip: ends.vip(),
         vip_port: ends.vip_port(),
@@ -67,23 +63,48 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
         clamp: to.clamp.into(),
         spare: 0,
         hop: Hop::default(),
-    };
+    }
+}
+
+/// Whether the answers of a known flow find its client. Whoever takes out what is over may have met a flow that has just gone on:
+/// then it is written down again whom they are for, unless the port is another flow's by now.
+#[inline(never)]
+pub(crate) fn held<F: Family>(ends: &F::Ends, to: &Onward, now: u32) -> bool {
+    let peer = peer::<F>(ends, to.way, to.target, to.local_port);
+    if let Some(reply) = F::reply(&peer) {
+        // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
+        return is_of::<F>(unsafe { &*reply }, ends);
+    }
+    // SAFETY: array values live as long as the map.
+    let generation = unsafe { (*to.target).generation };
+    // Without room, the next second may have some; whose it is that was there first is found then.
+    let _ = F::add_reply(&peer, &new::<F>(ends, to, generation, now));
+    true
+}
+
+/// Writes down whom the answers of a flow are for, and so finds the port that its backend is to see: whether there is one, else
+/// the fate says why. A port is free if nobody has it, if this very flow does, or one whose backend is gone.
+///
+/// Not part of the caller, whose stack has no room for it.
+#[inline(never)]
+pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
+    // SAFETY: array values live as long as the map.
+    let generation = unsafe { (*to.target).generation };
+    let new = new::<F>(ends, to, generation, now);
     let (ports, hash) = (ports(), F::hash(ends));
     let full = matches!(to.way, Way::Full);
-    // What was not seen to begin has the port that it had: its own, or the one that its answers are written down for.
-    let adds = to.begins || !full;
     to.local_port = ends.client_port();
     let mut peer = peer::<F>(ends, to.way, to.target, to.local_port);
     for probe in 0..PROBES {
         // Who keeps its address keeps its port, too, if it can.
         if full || probe != 0 {
-            if ports.count == 0 || !to.begins && !full {
+            if ports.count == 0 {
                 break;
             }
             to.local_port = ports.probe(hash, probe);
             peer.set_local_port(to.local_port);
         }
-        if adds {
+        if to.begins {
             match F::add_reply(&peer, &new) {
                 Ok(()) => return true,
                 Err(EXISTS) => {}
@@ -97,18 +118,77 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
             continue;
         };
         // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
-        let known = unsafe { &mut *reply };
-        let own = answers(known, new.client, new.client_port, new.vip, new.vip_port);
+        let known = unsafe { &*reply };
+        let own = is_of::<F>(known, ends);
         if own && !to.begins {
             return true;
         }
-        if to.begins && (own || target(known.backend, known.generation).is_none()) {
-            *known = new;
-            return true;
+        // Not written over: whoever took it out meanwhile may have given its element to another flow.
+        if to.begins && (own || claimed(reply, generation)) {
+            F::remove_reply(&peer);
+            match F::add_reply(&peer, &new) {
+                Ok(()) => return true,
+                // Another CPU has another packet of the flow.
+                Err(EXISTS) if own => return true,
+                Err(_) => {}
+            }
         }
     }
-    to.fate = if adds { Fate::NoPort } else { Fate::NoFlow };
+    // What was not seen to begin has the port that it had: if none is written down, its own, where its address is kept.
+    if !to.begins && !full {
+        to.local_port = ends.client_port();
+        peer.set_local_port(to.local_port);
+        match F::add_reply(&peer, &new) {
+            Ok(()) => return true,
+            Err(EXISTS) => {}
+            Err(_) => {
+                to.fate = Fate::TableFull;
+                return false;
+            }
+        }
+    }
+    to.fate = if to.begins || !full {
+        Fate::NoPort
+    } else {
+        Fate::NoFlow
+    };
     false
+}
+
+/// Whether a reply is of a flow whose backend is gone, and this is the only CPU that gives its port to another one, whose backend
+/// has the generation.
+#[inline(always)]
+fn claimed(reply: *mut Reply, generation: u32) -> bool {
+    // SAFETY: elements live as long as the map; aligned words are not torn.
+    let (backend, before) = unsafe { ((*reply).backend, (*reply).generation) };
+    // SAFETY: it is aligned. What else is written to it is a new element.
+    target(backend, before).is_none()
+        && unsafe { replaced(&raw mut (*reply).generation, before, generation) }
+}
+
+/// Whether the answers that a reply is for are those of the flow.
+#[inline(always)]
+fn is_of<F: Family>(reply: &Reply, ends: &F::Ends) -> bool {
+    answers(
+        reply,
+        F::wide(ends.client()),
+        ends.client_port(),
+        ends.vip(),
+        ends.vip_port(),
+    )
+}
+
+/// The value of a flow's answers, if they are still its own.
+#[inline(always)]
+pub(crate) fn reply_of<F: Family>(
+    ends: &F::Ends,
+    way: Way,
+    target: *const Target,
+    port: Be16,
+) -> Option<*mut Reply> {
+    let reply = F::reply(&peer::<F>(ends, way, target, port))?;
+    // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
+    is_of::<F>(unsafe { &*reply }, ends).then_some(reply)
 }
 
 /// The ports that this host gives out.
@@ -124,10 +204,12 @@ pub(crate) fn ports() -> Ports {
     }
 }
 
-/// Forgets whom the answers of a flow are for.
+/// Forgets whom the answers of a flow are for, unless that is another flow's by now.
 #[inline(always)]
 pub(crate) fn release<F: Family>(ends: &F::Ends, way: Way, target: *const Target, port: Be16) {
-    F::remove_reply(&peer::<F>(ends, way, target, port));
+    if reply_of::<F>(ends, way, target, port).is_some() {
+        F::remove_reply(&peer::<F>(ends, way, target, port));
+    }
 }
 
 /// What an answer of a backend belongs to, if to anything, and that it came. TCP's flags are 0 for UDP.
@@ -138,7 +220,7 @@ pub(crate) fn answered<F: Family>(peer: &F::Peer, flags: u8) -> Option<*mut Repl
     // SAFETY: elements live as long as the map; aligned words are not torn.
     unsafe {
         let known = (*reply).seen;
-        let seen = known | seen_of(flags);
+        let seen = seen_with(known, flags);
         // A line that many CPUs share is written to as rarely as possible.
         if seen != known {
             (*reply).seen = seen;
