@@ -39,6 +39,9 @@ pub(crate) trait Family: Sized {
     fn remove_reply(peer: &Self::Peer);
     /// The hash of a flow.
     fn hash(ends: &Self::Ends) -> FlowHash;
+    /// Whether flows may begin at such an address: who is in the pool, is this host, or has an address of one link or of a
+    /// group alone can never be answered.
+    fn may_begin(client: &Self::Address) -> bool;
     /// This host's own address, if it has one.
     fn own() -> Option<Self::Address>;
     /// What a client that is its own backend sees as its peer.
@@ -225,6 +228,17 @@ family! {
     scope: 0, flows: FLOWS4, replies: REPLIES4, hash: flow_hash4,
 
     #[inline(always)]
+    fn may_begin(client: &Be32) -> bool {
+        let network = client.host() >> 24;
+        network != 0
+            && network != 127
+            && network < 224
+            && !pools().holds(client.raw())
+            && client.raw() != SOURCE4.load()
+            && client.raw() != HAIRPIN4.load()
+    }
+
+    #[inline(always)]
     fn own() -> Option<Be32> {
         let own = SOURCE4.load();
         (own != 0).then_some(Be32::from_raw(own))
@@ -260,6 +274,17 @@ family! {
 family! {
     V6, [u32; 4], FlowKey6, ReplyKey6,
     scope: scope::V6, flows: FLOWS6, replies: REPLIES6, hash: flow_hash6,
+
+    #[inline(always)]
+    fn may_begin(client: &[u32; 4]) -> bool {
+        let first = u32::from_be(client[0]);
+        first >> 24 != 0xff
+            && first >> 22 != 0xfe80 >> 6
+            && client[0] | client[1] | client[2] != 0
+            && !pools().holds_v6(*client)
+            && *client != source6()
+            && *client != hairpin6()
+    }
 
     #[inline(always)]
     fn own() -> Option<[u32; 4]> {

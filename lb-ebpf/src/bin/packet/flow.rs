@@ -7,7 +7,7 @@ use lb_common::{
     packet::{Endpoint, Fate, Flow, Target, Way, endpoint_flag, seen},
 };
 use lb_ebpf::{
-    packet::{Known, Missed, known, missed, seen_of, tcp_flag},
+    packet::{Known, Missed, known, missed, seen_of, seen_with, tcp_flag},
     whole_seconds,
 };
 
@@ -17,8 +17,8 @@ use crate::{
     family::{Ends as _, Family},
     kernel::now,
     maps::{RATES, SETTINGS},
-    place::Place,
-    reply::{peer, release, reserve},
+    place::{Place, is_local},
+    reply::{held, release, reply_of, reserve},
 };
 
 /// A packet from a client to a VIP.
@@ -113,36 +113,38 @@ fn along<F: Family, P: Place>(
     to.service = service;
     let Some(target) = target(backend, generation) else {
         cold_path();
-        return gone(packet, to);
+        return gone(packet, way, to);
     };
+    to.target = target;
+    to.backend = backend;
+    to.local_port = local_port;
     let way = match P::known_way(way, target) {
         Ok(Some(way)) => way,
         Ok(None) => {
             cold_path();
             return false;
         }
-        // Another place writes it on.
         Err(fate) => {
+            let goes_on = elsewhere(packet, to, flow, now);
             to.fate = fate;
-            return !opens(packet);
+            to.target = ptr::null();
+            return goes_on;
         }
     };
-    to.target = target;
-    to.backend = backend;
-    to.local_port = local_port;
     to.way = way;
     to.fate = fate_of(way);
     let mut seen = before;
     if packet.ends.proto() == PROTO_TCP {
         // Nearly all packets are neither, and have been acknowledged before.
         if packet.flags & (tcp_flag::SYN | tcp_flag::RST) == 0 {
-            seen |= seen_of(packet.flags);
+            seen = seen_with(before, packet.flags);
         } else {
             cold_path();
-            match turn(packet, to, before) {
+            match turn(packet, to, flow, now) {
                 Known::Keep(bits) => seen = bits,
                 Known::Select => return false,
-                Known::Remove => {}
+                // Its element may be another flow's already.
+                Known::Remove => return true,
             }
         }
     } else if now.wrapping_sub(last) > udp_seconds() {
@@ -153,6 +155,10 @@ fn along<F: Family, P: Place>(
     // SAFETY: as above.
     unsafe {
         if last != now {
+            cold_path();
+            if !matches!(way, Way::Tunnel) && !held::<F>(&packet.ends, to, now) {
+                return false;
+            }
             (*flow).last_seconds = now;
         }
         if seen != before {
@@ -160,6 +166,16 @@ fn along<F: Family, P: Place>(
         }
     }
     true
+}
+
+/// Whether a flow that another place carries and writes on does go on, or begins anew.
+#[inline(always)]
+fn elsewhere<F: Family>(packet: &Packet<F>, to: &Onward, flow: *mut Flow, now: u32) -> bool {
+    if packet.ends.proto() != PROTO_TCP {
+        // SAFETY: elements live as long as the map; aligned words are not torn.
+        return now.wrapping_sub(unsafe { (*flow).last_seconds }) <= udp_seconds();
+    }
+    !opens(packet) || matches!(turn(packet, to, flow, now), Known::Keep(_))
 }
 
 /// What becomes of a packet by a way.
@@ -179,10 +195,11 @@ fn opens<F: Family>(packet: &Packet<F>) -> bool {
     packet.ends.proto() != PROTO_TCP || matches!(missed(packet.flags), Missed::Opens)
 }
 
-/// The backend of a flow is gone. What begins has another one; the end of the rest is told, unless the packet is that itself.
+/// The backend of a flow is gone. What begins has another one; the end of the rest is told, unless the packet is that itself. At
+/// the end of a tunnel another backend may have the flow: that goes by the table.
 #[inline(always)]
-fn gone<F: Family>(packet: &Packet<F>, to: &mut Onward) -> bool {
-    if opens(packet) {
+fn gone<F: Family>(packet: &Packet<F>, way: u8, to: &mut Onward) -> bool {
+    if opens(packet) || way == Way::Tunnel as u8 {
         return false;
     }
     to.fate = if packet.flags & tcp_flag::RST == 0 {
@@ -195,15 +212,17 @@ fn gone<F: Family>(packet: &Packet<F>, to: &mut Onward) -> bool {
 
 /// What a SYN or a RST does to its flow.
 #[inline(never)]
-fn turn<F: Family>(packet: &Packet<F>, to: &Onward, seen: u8) -> Known {
-    let answers = peer::<F>(&packet.ends, to.way, to.target, to.local_port);
-    let answered = F::reply(&answers).map_or(0, |reply| {
-        // SAFETY: elements live as long as the map.
+fn turn<F: Family>(packet: &Packet<F>, to: &Onward, flow: *const Flow, now: u32) -> Known {
+    // SAFETY: elements live as long as the map; aligned words are not torn.
+    let (seen, start) = unsafe { ((*flow).seen, (*flow).start_seconds) };
+    let answered = reply_of::<F>(&packet.ends, to.way, to.target, to.local_port);
+    let answered = answered.map_or(0, |reply| {
+        // SAFETY: as above.
         unsafe { (*reply).seen }
     });
-    let known = known(packet.flags, seen, answered);
+    let known = known(packet.flags, seen, answered, now.wrapping_sub(start));
     if matches!(known, Known::Remove) {
-        F::remove_reply(&answers);
+        release::<F>(&packet.ends, to.way, to.target, to.local_port);
         F::remove_flow(&packet.ends);
     }
     known
@@ -287,13 +306,14 @@ fn chosen<F: Family, P: Place>(
     to: &mut Onward,
 ) -> Result<Step, Fate> {
     let ends = &packet.ends;
-    let mut endpoint = Endpoint::default();
-    if !find::<F>(ends, F::SCOPE | P::SCOPE, &mut endpoint) {
-        return Err(Fate::NoEndpoint);
+    if !F::may_begin(ends.client()) {
+        return Err(Fate::Malformed);
     }
+    let mut endpoint = Endpoint::default();
+    let found = given::<F, P>(ends, &mut endpoint);
     to.service = endpoint.service;
     to.trace = endpoint.flags & endpoint_flag::TRACE != 0;
-    let (backend, target) = pick(&endpoint, F::hash(ends))?;
+    let (backend, target) = found?;
     let way = P::way::<F>(ends, &endpoint, target)?;
     to.target = target;
     to.backend = backend;
@@ -326,6 +346,29 @@ fn chosen<F: Family, P: Place>(
     Ok(Step::Write)
 }
 
+/// The backend of a flow by the tables, and its target; `endpoint` is the one that it has it from, if there is one.
+///
+/// Where only backends of this host may have it, the table of all goes first: so a flow that another host has sent here is at the
+/// backend that it is at by that host's books.
+#[inline(always)]
+fn given<F: Family, P: Place>(
+    ends: &F::Ends,
+    endpoint: &mut Endpoint,
+) -> Result<(u32, *const Target), Fate> {
+    let hash = F::hash(ends);
+    if P::SCOPE != 0
+        && find::<F>(ends, F::SCOPE, endpoint)
+        && let Ok((backend, target)) = pick(endpoint, hash)
+        && is_local(target)
+    {
+        return Ok((backend, target));
+    }
+    if !find::<F>(ends, F::SCOPE | P::SCOPE, endpoint) {
+        return Err(Fate::NoEndpoint);
+    }
+    pick(endpoint, hash)
+}
+
 /// Writes the flow down; whether there was room.
 #[inline(never)]
 fn write_down<F: Family>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut Onward) -> bool {
@@ -341,6 +384,12 @@ fn write_down<F: Family>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut
         seen: seen_of(packet.flags),
         start_seconds: now,
     };
+    // Whoever took it out meanwhile may have given its element to another flow.
+    let flow = if flow.is_null() {
+        flow
+    } else {
+        F::flow(&packet.ends).unwrap_or(ptr::null_mut())
+    };
     if flow.is_null() {
         if F::add_flow(&packet.ends, &new).is_err() {
             if !matches!(to.way, Way::Tunnel) {
@@ -354,7 +403,10 @@ fn write_down<F: Family>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut
     }
     // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
     let old = unsafe { *flow };
-    let same = old.backend == new.backend && old.generation == generation && old.way == new.way;
+    let same = old.backend == new.backend
+        && old.generation == generation
+        && old.way == new.way
+        && old.local_port == new.local_port;
     // A SYN may be sent more than once.
     let again = same && old.seen == seen::SYN;
     if again {

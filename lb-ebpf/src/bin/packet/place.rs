@@ -16,7 +16,7 @@ pub(crate) trait Place {
         target: *const Target,
     ) -> Result<Way, Fate>;
 
-    /// The same for one that was chosen before; none if the flow was another place's.
+    /// The same for one that was chosen before; none if the flow was another place's. The error says where it goes on.
     fn known_way(way: u8, target: *const Target) -> Result<Option<Way>, Fate>;
 }
 
@@ -74,13 +74,12 @@ impl Place for Card {
 
     #[inline(always)]
     fn known_way(way: u8, target: *const Target) -> Result<Option<Way>, Fate> {
-        if is_local(target) {
-            return Err(Fate::Local);
+        // A backend whose host turns out to be this one keeps the flows that it has another way.
+        match Way::try_from(way) {
+            Ok(way @ (Way::Full | Way::Tunnel)) => Ok(Some(way)),
+            Ok(Way::Destination) if is_local(target) => Err(Fate::Local),
+            _ => Ok(None),
         }
-        Ok(match Way::try_from(way) {
-            Ok(way @ (Way::Full | Way::Tunnel)) => Some(way),
-            _ => None,
-        })
     }
 }
 
@@ -101,8 +100,9 @@ impl Place for Local {
     }
 }
 
+/// Whether it is on this host.
 #[inline(always)]
-fn is_local(target: *const Target) -> bool {
+pub(crate) fn is_local(target: *const Target) -> bool {
     // SAFETY: array values live as long as the map.
     unsafe { (*target).flags & target_flag::LOCAL != 0 }
 }
