@@ -2,10 +2,6 @@
 
 /// `nanos` in whole seconds that wrap after 136 years. It is 17 ms behind at most in the first year, and never goes back.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "136 years fit, and differences are taken modulo"
-)]
 pub const fn whole_seconds(nanos: u64) -> u32 {
     // 2^56 / 10^9, which leaves room for 146 years.
     const SCALE: u64 = 72_057_594;

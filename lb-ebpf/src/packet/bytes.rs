@@ -172,18 +172,16 @@ pub fn raw32<const AT: usize, const N: usize>(window: &[u8; N]) -> u32 {
 #[inline(always)]
 pub fn raw128<const AT: usize, const N: usize>(window: &[u8; N]) -> [u32; 4] {
     const { assert!(AT + 16 <= N) }
-    let first = window.as_ptr();
-    // SAFETY: all of them lie inside.
-    unsafe {
-        let second = first.add(4);
-        let (third, last) = (second.add(4), second.add(8));
-        [
-            word::load32::<AT>(first),
-            word::load32::<AT>(second),
-            word::load32::<AT>(third),
-            word::load32::<AT>(last),
-        ]
-    }
+    // There always is one: both are known when this is compiled.
+    let Some(part) = window[AT..].first_chunk::<16>() else {
+        return [0; 4];
+    };
+    [
+        raw32::<0, 16>(part),
+        raw32::<4, 16>(part),
+        raw32::<8, 16>(part),
+        raw32::<12, 16>(part),
+    ]
 }
 
 /// Writes two bytes at `AT` of a part of a packet.
@@ -206,16 +204,13 @@ pub fn set32<const AT: usize, const N: usize>(window: &mut [u8; N], raw: u32) {
 #[inline(always)]
 pub fn set128<const AT: usize, const N: usize>(window: &mut [u8; N], raw: [u32; 4]) {
     const { assert!(AT + 16 <= N) }
-    let first = window.as_mut_ptr();
-    // SAFETY: all of them lie inside.
-    unsafe {
-        let second = first.add(4);
-        let (third, last) = (second.add(4), second.add(8));
-        word::store32::<AT>(first, raw[0]);
-        word::store32::<AT>(second, raw[1]);
-        word::store32::<AT>(third, raw[2]);
-        word::store32::<AT>(last, raw[3]);
-    }
+    let Some(part) = window[AT..].first_chunk_mut::<16>() else {
+        return;
+    };
+    set32::<0, 16>(part, raw[0]);
+    set32::<4, 16>(part, raw[1]);
+    set32::<8, 16>(part, raw[2]);
+    set32::<12, 16>(part, raw[3]);
 }
 
 /// Adds the four bytes at `AT`, as one integer that is not swapped, to a sum. Many such sums stand one after the other: they are

@@ -74,24 +74,31 @@ impl Ctx {
 
     /// Gives the frame `bytes` more at its beginning, or takes some; whether that was possible.
     #[inline(always)]
-    pub(crate) fn grow_head(self, bytes: i32) -> bool {
+    pub(crate) fn grow_head(self, bytes: isize) -> bool {
         // SAFETY: the kernel passes a valid context.
-        unsafe { bpf_xdp_adjust_head(self.0, -bytes) == 0 }
+        unsafe { bpf_xdp_adjust_head(self.0, short(-bytes)) == 0 }
     }
 
     /// Gives the frame `bytes` more at its end, or takes some; whether that was possible.
     #[inline(always)]
-    pub(crate) fn grow_tail(self, bytes: i32) -> bool {
+    pub(crate) fn grow_tail(self, bytes: isize) -> bool {
         // SAFETY: the kernel passes a valid context.
-        unsafe { bpf_xdp_adjust_tail(self.0, bytes) == 0 }
+        unsafe { bpf_xdp_adjust_tail(self.0, short(bytes)) == 0 }
     }
 
     /// Makes room for `bytes` bytes before the packet; whether that was possible.
     #[inline(always)]
-    pub(crate) fn grow_metadata(self, bytes: i32) -> bool {
+    pub(crate) fn grow_metadata(self, bytes: isize) -> bool {
         // SAFETY: the kernel passes a valid context.
-        unsafe { bpf_xdp_adjust_meta(self.0, -bytes) == 0 }
+        unsafe { bpf_xdp_adjust_meta(self.0, short(-bytes)) == 0 }
     }
+}
+
+/// A length as helpers of the kernel take it.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "frames are short")]
+const fn short(bytes: isize) -> i32 {
+    bytes as i32
 }
 
 impl Source for Ctx {

@@ -38,7 +38,9 @@ pub(crate) struct Lookup {
     to: [u8; 6],
 }
 
-const _: () = assert!(size_of::<Lookup>() == 64);
+const SIZE: i32 = 64;
+
+const _: () = assert!(size_of::<Lookup>() == SIZE as usize);
 
 /// How a family asks.
 pub(crate) trait Routed: Family {
@@ -115,22 +117,7 @@ fn ask<F: Routed>(
         to: [0; 6],
     };
     // SAFETY: the kernel passes a valid context, and the question is as it knows it.
-    let mut answer = unsafe {
-        bpf_fib_lookup(
-            ctx.raw().cast(),
-            (&raw mut lookup).cast(),
-            size_of::<Lookup>() as i32,
-            0,
-        )
-    };
-    // Before Linux 6.3 a neighbour that was asked for in vain is an answer, too.
-    if answer == 0 && lookup.to == [0; 6] {
-        answer = NO_NEIGHBOUR;
-    }
-    // SAFETY: elements live as long as the map; any bytes are integers.
-    if !whose.is_null() && *F::narrow(unsafe { &*whose }) != *to {
-        return NOBODYS;
-    }
+    let answer = unsafe { bpf_fib_lookup(ctx.raw().cast(), (&raw mut lookup).cast(), SIZE, 0) };
     // SAFETY: values live as long as the map; who reads one while it changes sends one frame to nobody.
     unsafe {
         (*hop).until_seconds = 0;

@@ -93,6 +93,7 @@ fn is_traced<F: Family>(ends: &F::Ends, scope: u8) -> bool {
 }
 
 #[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "no sample holds as much")]
 fn tell(source: &impl Source, fate: Fate) {
     let Some(mut entry) = SAMPLES.reserve(0) else {
         // Whoever reads too slowly misses some, and is told how many.

@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{
+    bindings::TC_ACT_REDIRECT,
     helpers::generated::{bpf_redirect_neigh, bpf_skb_vlan_pop},
     programs::TcContext,
 };
@@ -29,7 +30,12 @@ pub(super) fn handed_over(ctx: &TcContext) -> Option<i32> {
         return Some(DROP);
     }
     // SAFETY: a plain helper call; without parameters the kernel asks its routes.
-    Some(unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) } as i32)
+    let answer = unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) };
+    Some(if answer == i64::from(TC_ACT_REDIRECT) {
+        TC_ACT_REDIRECT
+    } else {
+        DROP
+    })
 }
 
 const META: usize = core::mem::offset_of!(aya_ebpf::bindings::__sk_buff, data_meta);

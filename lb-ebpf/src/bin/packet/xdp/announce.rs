@@ -41,11 +41,6 @@ pub(super) fn arp(ctx: Ctx, network: usize) -> u32 {
 
 /// A message of IPv6 that may ask neighbours for an address: answered if that is a VIP, and this host does.
 #[inline(never)]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "frames are short"
-)]
 pub(super) fn solicited<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
     let Some(target) = F::solicited(&ctx.memory(), seen) else {
         return PASS;
@@ -58,7 +53,7 @@ pub(super) fn solicited<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
     };
     sample::some(&ctx, Fate::Announced);
     let length = seen.network() + ADVERTISEMENT;
-    let more = length as i32 - ctx.memory().length() as i32;
+    let more = length as isize - ctx.memory().length() as isize;
     if more != 0 && !ctx.grow_tail(more) {
         return drop_told(Fate::Resize, 0);
     }

@@ -83,17 +83,8 @@ fn through<F: Wire>(
     let Some(host) = F::host(unsafe { &(*to.target).host }) else {
         return dropped(ctx, Fate::NoHost, to.service);
     };
-    let more = F::HEAD as u32;
-    let (departs, fate) = departure::<F>(
-        ctx,
-        seen,
-        hop,
-        host,
-        Way::Tunnel,
-        more,
-        to.fate,
-        ptr::null(),
-    );
+    let more = F::HEAD;
+    let (departs, fate) = departure::<F>(ctx, seen, hop, host, Way::Tunnel, more, to.fate);
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {
         return stays(ctx, seen, hop, more, fate, to.service);
@@ -127,7 +118,7 @@ pub(super) fn departure<F: Wire>(
     hop: *mut Hop,
     to: &F::Address,
     way: Way,
-    more: u32,
+    more: usize,
     fate: Fate,
     whose: *const [u32; 4],
 ) -> (Option<Out>, Fate) {
@@ -140,9 +131,9 @@ pub(super) fn departure<F: Wire>(
         Err(fate) => return (None, fate),
     }
     // SAFETY: values live as long as the map.
-    let mtu = u32::from(unsafe { (*hop).mtu });
+    let mtu = usize::from(unsafe { (*hop).mtu });
     // One that nobody knows is none.
-    if mtu != 0 && seen.total + more > mtu {
+    if mtu != 0 && seen.total as usize + more > mtu {
         return (None, Fate::TooBig);
     }
     match out(ctx, hop, seen.is_tagged()) {
@@ -157,7 +148,7 @@ pub(super) fn stays<F: Wire>(
     ctx: Ctx,
     seen: &Seen<F>,
     hop: *const Hop,
-    more: u32,
+    more: usize,
     fate: Fate,
     service: u32,
 ) -> u32 {
@@ -165,7 +156,7 @@ pub(super) fn stays<F: Wire>(
         return drop_told(fate, service);
     }
     // SAFETY: values live as long as the map.
-    let mtu = u32::from(unsafe { (*hop).mtu });
+    let mtu = usize::from(unsafe { (*hop).mtu });
     refuse::too_big(ctx, seen, mtu.saturating_sub(more), service)
 }
 

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_PASS, XDP_TX},
+    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
     helpers::generated::bpf_redirect,
 };
 use lb_common::packet::{Fate, HAND_OVER, HandOver, Hop};
@@ -60,7 +60,12 @@ pub(super) fn leave(ctx: Ctx, hop: *const Hop, out: Out) -> Result<u32, Fate> {
         return Ok(XDP_TX);
     }
     // SAFETY: a plain helper call.
-    Ok(unsafe { bpf_redirect(device, 0) } as u32)
+    let answer = unsafe { bpf_redirect(device, 0) };
+    if answer == i64::from(XDP_REDIRECT) {
+        Ok(XDP_REDIRECT)
+    } else {
+        Err(Fate::NoRoute)
+    }
 }
 
 /// Lets `tc_card_in` send it by a device, when the stack knows who takes its frame.
@@ -70,7 +75,7 @@ fn hand_over(ctx: Ctx, device: u32) -> Result<u32, Fate> {
         mark: HAND_OVER,
         device,
     };
-    if !ctx.grow_metadata(size_of::<HandOver>() as i32) {
+    if !ctx.grow_metadata(size_of::<HandOver>() as isize) {
         return Err(Fate::Resize);
     }
     let [m0, m1, m2, m3] = told.mark.to_ne_bytes();

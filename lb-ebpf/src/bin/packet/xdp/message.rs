@@ -151,17 +151,8 @@ fn through<F: Wire>(
     label: u32,
     service: u32,
 ) -> u32 {
-    let more = F::HEAD as u32;
-    let (departs, fate) = departure::<F>(
-        ctx,
-        seen,
-        hop,
-        host,
-        Way::Tunnel,
-        more,
-        Fate::Error,
-        ptr::null(),
-    );
+    let more = F::HEAD;
+    let (departs, fate) = departure::<F>(ctx, seen, hop, host, Way::Tunnel, more, Fate::Error);
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
         return drop_told(fate, service);
@@ -278,11 +269,6 @@ fn retell<F: Wire>(
 
 /// An error about a tunnel that is too narrow for a packet in it: for the client. It is made anew from what is quoted of that packet.
 #[inline(never)]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "heads are short"
-)]
 fn about_tunnel<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     let seen = &known.seen;
     let network = seen.network();
@@ -314,7 +300,7 @@ fn about_tunnel<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     let departs = out(ctx, hop, seen.is_tagged());
     if !cut(ctx, network + skipped + QUOTED)
         || move_link(&mut ctx.memory(), network, 0, skipped).is_none()
-        || !ctx.grow_head(F::ROOM as i32 - skipped as i32)
+        || !ctx.grow_head(F::ROOM as isize - skipped as isize)
     {
         return drop_told(Fate::Resize, service);
     }

@@ -29,9 +29,9 @@ pub(super) fn reset<F: Wire>(ctx: Ctx, seen: &Seen<F>, fate: Fate, service: u32)
     clippy::cast_possible_wrap,
     reason = "sizes of packets"
 )]
-pub(super) fn too_big<F: Wire>(ctx: Ctx, seen: &Seen<F>, mtu: u32, service: u32) -> u32 {
+pub(super) fn too_big<F: Wire>(ctx: Ctx, seen: &Seen<F>, mtu: usize, service: u32) -> u32 {
     let network = seen.network();
-    if !cut(ctx, network + QUOTED) || !ctx.grow_head(F::ROOM as i32) {
+    if !cut(ctx, network + QUOTED) || !ctx.grow_head(F::ROOM as isize) {
         return drop_told(Fate::Resize, service);
     }
     let (source, asker) = (seen.ends.destination, seen.ends.source);
@@ -43,14 +43,9 @@ pub(super) fn too_big<F: Wire>(ctx: Ctx, seen: &Seen<F>, mtu: u32, service: u32)
 
 /// Cuts a frame off after `length` bytes, if it is longer; whether that was possible.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "frames are short"
-)]
 pub(super) fn cut(ctx: Ctx, length: usize) -> bool {
     let now = ctx.memory().length();
-    now <= length || ctx.grow_tail(length as i32 - now as i32)
+    now <= length || ctx.grow_tail(length as isize - now as isize)
 }
 
 /// Sends what the frame has become to whom it came from, for a packet of the service.

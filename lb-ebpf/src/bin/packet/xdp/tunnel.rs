@@ -14,7 +14,7 @@ pub(super) fn enclose<F: Wire>(ctx: Ctx, seen: &Seen<F>, host: &F::Address, labe
     let Some(own) = F::own() else {
         return Fate::NoHost;
     };
-    if !ctx.grow_head(F::HEAD as i32) {
+    if !ctx.grow_head(F::HEAD as isize) {
         return Fate::Resize;
     }
     match F::enclose(&mut ctx.memory(), seen, own, *host, label) {
@@ -44,7 +44,7 @@ pub(super) fn open<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
     if let Err(fate) = F::open(&mut ctx.memory(), network, F::HEAD) {
         return drop_told(fate, 0);
     }
-    if !ctx.grow_head(-(F::HEAD as i32)) {
+    if !ctx.grow_head(-(F::HEAD as isize)) {
         return drop_told(Fate::Resize, 0);
     }
     count::fate(Fate::Untunnelled);
