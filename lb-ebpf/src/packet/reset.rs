@@ -52,7 +52,13 @@ impl Reset {
         })
     }
 
-    /// Writes its TCP head; `pseudo` is the sum of its pseudo head.
+    /// Its sequence number, its acknowledgement and its flags.
+    #[inline(always)]
+    pub const fn says(&self) -> (u32, u32, u8) {
+        (self.sequence, self.acknowledgement, self.flags)
+    }
+
+    /// Its TCP head, but for the checksum.
     #[inline(always)]
     fn write(&self, head: &mut [u8; TCP_HEAD], source: Be16, destination: Be16, pseudo: u64) {
         set16::<0, TCP_HEAD>(head, source.raw());

@@ -49,7 +49,9 @@ pub(crate) trait Family: Sized {
     /// An address of those that maps hold for both families.
     fn narrow(wide: &[u32; 4]) -> &Self::Address;
     /// The inverse of [`Family::narrow`].
-    fn wide(address: &Self::Address) -> [u32; 4];
+    fn widen(address: &Self::Address, wide: &mut [u32; 4]);
+    /// Whether that gives these.
+    fn is_wide(address: &Self::Address, wide: &[u32; 4]) -> bool;
     /// A VIP as packets of this family bear it.
     fn vip(vip: Be32) -> Self::Address;
     /// The VIP that an address stands for, if it is one of the pool.
@@ -256,8 +258,13 @@ family! {
     }
 
     #[inline(always)]
-    fn wide(address: &Be32) -> [u32; 4] {
-        mapped(*address)
+    fn widen(address: &Be32, wide: &mut [u32; 4]) {
+        *wide = mapped(*address);
+    }
+
+    #[inline(always)]
+    fn is_wide(address: &Be32, wide: &[u32; 4]) -> bool {
+        wide[3] == address.raw() && mapped(*address) == *wide
     }
 
     #[inline(always)]
@@ -303,8 +310,13 @@ family! {
     }
 
     #[inline(always)]
-    fn wide(address: &[u32; 4]) -> [u32; 4] {
-        *address
+    fn widen(address: &[u32; 4], wide: &mut [u32; 4]) {
+        *wide = *address;
+    }
+
+    #[inline(always)]
+    fn is_wide(address: &[u32; 4], wide: &[u32; 4]) -> bool {
+        address == wide
     }
 
     #[inline(always)]

@@ -131,6 +131,9 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 // atomics.
 #[btf_map]
 pub(crate) static RATES: PerCpuArray<Rate, 1> = PerCpuArray::new();
+/// Where an answer's value is put together, which the stack has no room for. No pin: nothing in it lasts.
+#[btf_map]
+pub(crate) static DRAFTS: PerCpuArray<Reply, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SERVICE_TRAFFIC: PerCpuArray<Traffic, 64> = PerCpuArray::new();
 #[btf_map]

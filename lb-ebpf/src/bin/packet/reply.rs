@@ -4,14 +4,13 @@ use lb_common::{
     Be16,
     packet::{Fate, Hop, Reply, Target, Way},
 };
-use lb_ebpf::packet::{PROBES, Ports, answers, seen_with};
+use lb_ebpf::packet::{PROBES, Ports, seen_of};
 
 use crate::{
     endpoint::target,
     family::{Ends as _, Family, Peer as _},
     flow::{Onward, seconds},
-    kernel::replaced,
-    maps::{PORT_COUNT, PORT_FIRST},
+    maps::{DRAFTS, PORT_COUNT, PORT_FIRST},
 };
 
 /// `-EEXIST`.
@@ -46,51 +45,33 @@ pub(crate) fn peer<F: Family>(
     )
 }
 
-/// Whom the answers of a flow are for, before there is one.
-#[inline(always)]
-fn new<F: Family>(ends: &F::Ends, to: &Onward, generation: u32, now: u32) -> Reply {
-    Reply {
-        client: F::wide(ends.client()),
-        vip: ends.vip(),
-        vip_port: ends.vip_port(),
-        client_port: ends.client_port(),
-        backend: to.backend,
-        generation,
-        service: to.service,
-        last_seconds: now,
-        way: to.way as u8,
-        seen: 0,
-        clamp: to.clamp.into(),
-        spare: 0,
-        hop: Hop::default(),
-    }
-}
-
-/// Whether the answers of a known flow find its client. Whoever takes out what is over may have met a flow that has just gone on:
-/// then it is written down again whom they are for, unless the port is another flow's by now.
-#[inline(never)]
-pub(crate) fn held<F: Family>(ends: &F::Ends, to: &Onward, now: u32) -> bool {
-    let peer = peer::<F>(ends, to.way, to.target, to.local_port);
-    if let Some(reply) = F::reply(&peer) {
-        // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
-        return is_of::<F>(unsafe { &*reply }, ends);
-    }
-    // SAFETY: array values live as long as the map.
-    let generation = unsafe { (*to.target).generation };
-    // Without room, the next second may have some; whose it is that was there first is found then.
-    let _ = F::add_reply(&peer, &new::<F>(ends, to, generation, now));
-    true
-}
-
 /// Writes down whom the answers of a flow are for, and so finds the port that its backend is to see: whether there is one, else
 /// the fate says why. A port is free if nobody has it, if this very flow does, or one whose backend is gone.
 ///
 /// Not part of the caller, whose stack has no room for it.
 #[inline(never)]
 pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
+    let Some(draft) = DRAFTS.get_ptr_mut(0) else {
+        to.fate = Fate::TableFull;
+        return false;
+    };
+    // SAFETY: array values live as long as the map, and nobody else on this CPU uses it before this program ends.
+    let new = unsafe { &mut *draft };
+    F::widen(ends.client(), &mut new.client);
+    new.vip = ends.vip();
+    new.vip_port = ends.vip_port();
+    new.client_port = ends.client_port();
+    new.backend = to.backend;
     // SAFETY: array values live as long as the map.
-    let generation = unsafe { (*to.target).generation };
-    let new = new::<F>(ends, to, generation, now);
+    new.generation = unsafe { (*to.target).generation };
+    new.service = to.service;
+    new.last_seconds = now;
+    new.way = to.way as u8;
+    new.seen = 0;
+    new.clamp = to.clamp.into();
+    new.spare = 0;
+    new.hop = Hop::default();
+    let new = &*new;
     let (ports, hash) = (ports(), F::hash(ends));
     let full = matches!(to.way, Way::Full);
     to.local_port = ends.client_port();
@@ -104,8 +85,8 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
             to.local_port = ports.probe(hash, probe);
             peer.set_local_port(to.local_port);
         }
-        if to.begins {
-            match F::add_reply(&peer, &new) {
+        if adds {
+            match F::add_reply(&peer, new) {
                 Ok(()) => return true,
                 Err(EXISTS) => {}
                 Err(_) => {
@@ -118,20 +99,17 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
             continue;
         };
         // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
-        let known = unsafe { &*reply };
-        let own = is_of::<F>(known, ends);
+        let known = unsafe { &mut *reply };
+        let own = F::is_wide(ends.client(), &known.client)
+            && known.client_port == ends.client_port()
+            && known.vip == ends.vip()
+            && known.vip_port == ends.vip_port();
         if own && !to.begins {
             return true;
         }
-        // Not written over: whoever took it out meanwhile may have given its element to another flow.
-        if to.begins && (own || claimed(reply, generation)) {
-            F::remove_reply(&peer);
-            match F::add_reply(&peer, &new) {
-                Ok(()) => return true,
-                // Another CPU has another packet of the flow.
-                Err(EXISTS) if own => return true,
-                Err(_) => {}
-            }
+        if to.begins && (own || target(known.backend, known.generation).is_none()) {
+            *known = *new;
+            return true;
         }
     }
     // What was not seen to begin has the port that it had: if none is written down, its own, where its address is kept.

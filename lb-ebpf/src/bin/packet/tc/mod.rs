@@ -3,8 +3,11 @@
 //!
 //! Both ways of a flow are translated on one device, so that all else of the stack sees the client and the backend alone.
 
-mod hand_over;
+mod message;
+mod rare;
 mod read;
+mod reset;
+mod segment;
 mod write;
 
 use core::marker::PhantomData;
@@ -14,8 +17,11 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lb_common::packet::{Fate, Reply, Way, oddity};
-use lb_ebpf::packet::{Bytes as _, ETHERNET, IPV4, IPV6, Link, link, raw16};
+use lb_common::{
+    PROTO_TCP,
+    packet::{Fate, Reply, Way, oddity},
+};
+use lb_ebpf::packet::{Bytes as _, ETHERNET, IPV4, IPV6, Link, link, raw16, tcp_flag};
 
 use crate::{
     count,
@@ -26,8 +32,9 @@ use crate::{
     reply::answered,
     sample,
 };
-use read::{Heads, Read, Seen, memory, pulled};
-use write::{Both, Write, back, rewrite};
+use rare::{Rare, any};
+use read::{Heads, Seen, memory, pulled};
+use write::{Both, back, rewrite};
 
 /// None of ours: the next program is asked.
 const PASS: i32 = TC_ACT_UNSPEC;
@@ -65,7 +72,7 @@ pub fn tc_card_out(ctx: TcContext) -> i32 {
 /// What is done with packets that go one way.
 trait Direction {
     /// A packet whose head of IP begins at `network`. Most are none of ours.
-    fn packet<F: Write>(ctx: &TcContext, network: usize) -> i32;
+    fn packet<F: Rare>(ctx: &TcContext, network: usize) -> i32;
 }
 
 struct In<P>(PhantomData<P>);
@@ -97,18 +104,37 @@ fn entry<D: Direction>(ctx: &TcContext) -> i32 {
 
 impl<P: Place + Hairpins> Direction for In<P> {
     #[inline(always)]
-    fn packet<F: Write>(ctx: &TcContext, network: usize) -> i32 {
-        let memory = memory(ctx);
-        // One whose first part has no head of IP is looked at again.
-        if let Some(destination) = F::destination(&memory, network)
-            && F::is_vip(&destination).is_none()
-            && !(P::HAIRPINS && destination == F::hairpin())
-        {
-            return PASS;
+    fn packet<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
+        // Nearly always its first part has its head of IP.
+        let mut memory = memory(ctx);
+        if F::destination(&memory, network).is_none() {
+            memory = pulled(ctx);
         }
-        towards::<F, P>(ctx, network)
+        let Some(destination) = F::destination(&memory, network) else {
+            return PASS;
+        };
+        if F::is_vip(&destination).is_none() {
+            return if P::HAIRPINS && destination == F::hairpin() {
+                hairpin::<F>(ctx, network)
+            } else {
+                PASS
+            };
+        }
+        if F::is_message(&memory, network) {
+            return F::message_in(ctx, network as u32);
+        }
+        match towards::<F, P>(ctx, network) {
+            // The stack is too short to do that from there.
+            refused if refused >= REFUSED => {
+                F::refuse(ctx, network as u32, (refused - REFUSED) as u32)
+            }
+            verdict => verdict,
+        }
     }
 }
+
+/// What [`towards`] adds to where the head of TCP begins, for a packet whose sender is to be told that nobody takes it.
+const REFUSED: i32 = 1 << 16;
 
 /// Whether a client can be its own backend.
 trait Hairpins {
@@ -125,17 +151,13 @@ impl Hairpins for Local {
 
 /// A packet to an address of the pool.
 #[inline(never)]
-fn towards<F: Write, P: Place + Hairpins>(ctx: &TcContext, network: usize) -> i32 {
+fn towards<F: Rare, P: Place>(ctx: &TcContext, network: usize) -> i32 {
     // What was read is not kept beside what it says: the stack is short.
     let (packet, heads) = {
         let mut seen = Seen::<F>::new(network);
         let verdict = read(ctx, &mut seen);
         let Some(vip) = F::is_vip(&seen.destination) else {
-            return if P::HAIRPINS && seen.destination == F::hairpin() {
-                hairpin(ctx, &seen)
-            } else {
-                PASS
-            };
+            return PASS;
         };
         if vip.raw() == OWN_ADDRESS.load() {
             return PASS;
@@ -147,6 +169,11 @@ fn towards<F: Write, P: Place + Hairpins>(ctx: &TcContext, network: usize) -> i3
         }
         if seen.options {
             count::place(oddity::OPTIONS);
+        }
+        // A message behind extension headers.
+        if seen.proto == F::ICMP {
+            count::fate(Fate::Protocol);
+            return DROP;
         }
         let packet = Packet::<F> {
             ends: F::Ends::new(
@@ -165,7 +192,7 @@ fn towards<F: Write, P: Place + Hairpins>(ctx: &TcContext, network: usize) -> i3
     let ends = &packet.ends;
     sample::some_of::<F>(ctx, to.fate, ends, P::SCOPE, to.trace);
     if to.target.is_null() {
-        return nowhere(&to);
+        return nowhere::<F>(&heads, &packet, &to);
     }
     if !redirected::<F>(ctx, &heads, ends, &to) {
         count::fate(Fate::Resize);
@@ -183,7 +210,7 @@ fn towards<F: Write, P: Place + Hairpins>(ctx: &TcContext, network: usize) -> i3
 
 /// Gives a packet the ends by which its backend knows the flow.
 #[inline(never)]
-fn redirected<F: Write>(ctx: &TcContext, heads: &Heads, ends: &F::Ends, to: &Onward) -> bool {
+fn redirected<F: Rare>(ctx: &TcContext, heads: &Heads, ends: &F::Ends, to: &Onward) -> bool {
     let hairpin = F::hairpin();
     let old = Both::<F> {
         source: ends.client(),
@@ -207,18 +234,12 @@ fn redirected<F: Write>(ctx: &TcContext, heads: &Heads, ends: &F::Ends, to: &Onw
 
 /// Reads a packet.
 #[inline(always)]
-fn read<F: Read>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fate> {
+fn read<F: Rare>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fate> {
     if F::plain(&memory(ctx), seen) {
         Ok(())
     } else {
         any(ctx, seen)
     }
-}
-
-/// The same for one that is not as nearly all are.
-#[inline(never)]
-fn any<F: Read>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fate> {
-    F::any(&pulled(ctx), seen)
 }
 
 /// Bytes of the packet without the link's head.
@@ -230,7 +251,7 @@ fn length(ctx: &TcContext, network: usize) -> u32 {
 
 /// A packet that no backend gets.
 #[inline(always)]
-fn nowhere(to: &Onward) -> i32 {
+fn nowhere<F: Rare>(heads: &Heads, packet: &Packet<F>, to: &Onward) -> i32 {
     count::fate(to.fate);
     // The stack says by its route that nobody is there.
     if matches!(to.fate, Fate::NoEndpoint) {
@@ -239,19 +260,27 @@ fn nowhere(to: &Onward) -> i32 {
     if to.fate.drops() {
         count::dropped(to.service);
     }
-    DROP
+    match to.fate {
+        Fate::Reset | Fate::NoBackend | Fate::NoFlow if packet.ends.proto() == PROTO_TCP => {
+            REFUSED + heads.transport as i32
+        }
+        _ => DROP,
+    }
 }
 
 impl<P: Place> Direction for Out<P> {
     #[inline(always)]
-    fn packet<F: Write>(ctx: &TcContext, network: usize) -> i32 {
-        outwards::<F, P>(ctx, network)
+    fn packet<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
+        if F::is_message(&memory(ctx), network) {
+            return F::message_out(ctx, network as u32);
+        }
+        outwards::<F>(ctx, network)
     }
 }
 
 /// A packet that may be an answer.
 #[inline(never)]
-fn outwards<F: Write, P: Place>(ctx: &TcContext, network: usize) -> i32 {
+fn outwards<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
     let mut seen = Seen::<F>::new(network);
     if read(ctx, &mut seen).is_err() {
         return PASS;
@@ -268,7 +297,7 @@ fn outwards<F: Write, P: Place>(ctx: &TcContext, network: usize) -> i32 {
 
 /// Gives an answer the VIP that its client knows.
 #[inline(always)]
-fn answer<F: Write>(ctx: &TcContext, seen: &Seen<F>, reply: *const Reply) -> i32 {
+fn answer<F: Rare>(ctx: &TcContext, seen: &Seen<F>, reply: *const Reply) -> i32 {
     // SAFETY: elements live as long as the map; any bytes are integers.
     let reply = unsafe { &*reply };
     let new = Both::<F> {
@@ -283,17 +312,24 @@ fn answer<F: Write>(ctx: &TcContext, seen: &Seen<F>, reply: *const Reply) -> i32
         return DROP;
     }
     count::fate(Fate::Answered);
+    if reply.clamp != 0 && seen.proto == PROTO_TCP && seen.flags & tcp_flag::SYN != 0 {
+        F::lower(ctx, seen.transport as u32);
+    }
     DONE
 }
 
 /// A packet to the address that a client sees where it is its own backend.
-#[inline(always)]
-fn hairpin<F: Write>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
+#[inline(never)]
+fn hairpin<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
+    let mut seen = Seen::<F>::new(network);
+    if read(ctx, &mut seen).is_err() {
+        return PASS;
+    }
     let Some(reply) = answered::<F>(&seen.answers(), seen.flags) else {
         count::fate(Fate::NoFlow);
         return DROP;
     };
-    match answer(ctx, seen, reply) {
+    match answer(ctx, &seen, reply) {
         DONE => back(ctx),
         other => other,
     }

@@ -3,8 +3,8 @@
 use aya_ebpf::{helpers::generated::bpf_skb_pull_data, programs::TcContext};
 use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP, packet::Fate};
 use lb_ebpf::packet::{
-    Bytes as _, Fragment, IPV4_HEAD, IPV6_HEAD, PROTO_ICMP, PROTO_ICMP6, ipv4, ipv6, raw16, raw32,
-    raw128, transport,
+    Bytes as _, Fragment, IPV4_HEAD, IPV6_HEAD, Message, PROTO_ICMP, PROTO_ICMP6, ipv4, ipv6,
+    message4, message6, quoted4, quoted6, raw16, raw32, raw128, transport,
 };
 
 use super::write::Both;
@@ -100,6 +100,10 @@ pub(super) struct Heads {
 pub(super) trait Read: Family {
     /// Protocol number of its ICMP.
     const ICMP: u8;
+    /// Type of an echo request.
+    const ECHO: u8;
+    /// Type of its answer.
+    const ECHO_ANSWER: u8;
     /// No address.
     const NOBODY: Self::Address;
     /// Where the sender's address is in its head.
@@ -109,14 +113,26 @@ pub(super) trait Read: Family {
 
     /// The receiver of the packet whose head begins at `network`.
     fn destination(memory: &Memory, network: usize) -> Option<Self::Address>;
+    /// Both, the sender first.
+    fn addresses(memory: &Memory, network: usize) -> Option<(Self::Address, Self::Address)>;
     /// A TCP or UDP packet as nearly all are: whole, without options or extension headers. No is no verdict.
     fn plain(memory: &Memory, seen: &mut Seen<Self>) -> bool;
+    /// Whether what is inside of the head at `network` is ICMP.
+    fn is_message(memory: &Memory, network: usize) -> bool;
+    /// Where a whole message begins.
+    fn message_at(memory: &Memory, network: usize) -> Option<usize>;
+    /// What a message is.
+    fn message(memory: &Memory, icmp: usize) -> Option<Message>;
+    /// A packet that an error quotes, whose head begins at the `network` of `seen`.
+    fn quoted(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate>;
     /// Any packet. Its addresses are there even if it is none that has a way.
     fn any(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate>;
 }
 
 impl Read for V4 {
     const ICMP: u8 = PROTO_ICMP;
+    const ECHO: u8 = 8;
+    const ECHO_ANSWER: u8 = 0;
     const NOBODY: Be32 = Be32::from_raw(0);
     const SOURCE_AT: usize = 12;
     const DESTINATION_AT: usize = 16;
@@ -126,6 +142,16 @@ impl Read for V4 {
         Some(Be32::from_raw(raw32::<16, IPV4_HEAD>(
             memory.window(network)?,
         )))
+    }
+
+    #[inline(always)]
+    fn addresses(memory: &Memory, network: usize) -> Option<(Be32, Be32)> {
+        let head = memory.window::<IPV4_HEAD>(network)?;
+        let address = Be32::from_raw;
+        Some((
+            address(raw32::<12, IPV4_HEAD>(head)),
+            address(raw32::<16, IPV4_HEAD>(head)),
+        ))
     }
 
     #[inline(always)]
@@ -144,6 +170,36 @@ impl Read for V4 {
     }
 
     #[inline(always)]
+    fn is_message(memory: &Memory, network: usize) -> bool {
+        memory
+            .window::<IPV4_HEAD>(network)
+            .is_some_and(|head| head[9] == PROTO_ICMP)
+    }
+
+    #[inline(always)]
+    fn message_at(memory: &Memory, network: usize) -> Option<usize> {
+        let ip = ipv4(memory, network).ok()?;
+        matches!(ip.fragment, Fragment::Whole).then_some(ip.transport)
+    }
+
+    #[inline(always)]
+    fn message(memory: &Memory, icmp: usize) -> Option<Message> {
+        message4(memory, icmp)
+    }
+
+    #[inline(always)]
+    fn quoted(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate> {
+        let quoted = quoted4(memory, seen.network)?;
+        seen.source = quoted.ends.source;
+        seen.destination = quoted.ends.destination;
+        seen.source_port = quoted.ends.source_port;
+        seen.destination_port = quoted.ends.destination_port;
+        seen.proto = quoted.places.proto;
+        seen.transport = quoted.places.transport;
+        Ok(())
+    }
+
+    #[inline(always)]
     fn any(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate> {
         seen.destination = Self::destination(memory, seen.network).ok_or(Fate::Malformed)?;
         let ip = ipv4(memory, seen.network)?;
@@ -157,6 +213,8 @@ impl Read for V4 {
 
 impl Read for V6 {
     const ICMP: u8 = PROTO_ICMP6;
+    const ECHO: u8 = 128;
+    const ECHO_ANSWER: u8 = 129;
     const NOBODY: [u32; 4] = [0; 4];
     const SOURCE_AT: usize = 8;
     const DESTINATION_AT: usize = 24;
@@ -164,6 +222,12 @@ impl Read for V6 {
     #[inline(always)]
     fn destination(memory: &Memory, network: usize) -> Option<[u32; 4]> {
         Some(raw128::<24, IPV6_HEAD>(memory.window(network)?))
+    }
+
+    #[inline(always)]
+    fn addresses(memory: &Memory, network: usize) -> Option<([u32; 4], [u32; 4])> {
+        let head = memory.window::<IPV6_HEAD>(network)?;
+        Some((raw128::<8, IPV6_HEAD>(head), raw128::<24, IPV6_HEAD>(head)))
     }
 
     #[inline(always)]
@@ -176,6 +240,35 @@ impl Read for V6 {
         seen.proto = head[6];
         seen.transport = seen.network + IPV6_HEAD;
         head[0] >> 4 == 6 && plain(memory, seen)
+    }
+
+    #[inline(always)]
+    fn is_message(memory: &Memory, network: usize) -> bool {
+        memory
+            .window::<IPV6_HEAD>(network)
+            .is_some_and(|head| head[6] == PROTO_ICMP6)
+    }
+
+    #[inline(always)]
+    fn message_at(_: &Memory, network: usize) -> Option<usize> {
+        Some(network + IPV6_HEAD)
+    }
+
+    #[inline(always)]
+    fn message(memory: &Memory, icmp: usize) -> Option<Message> {
+        message6(memory, icmp)
+    }
+
+    #[inline(always)]
+    fn quoted(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate> {
+        let quoted = quoted6(memory, seen.network)?;
+        seen.source = quoted.ends.source;
+        seen.destination = quoted.ends.destination;
+        seen.source_port = quoted.ends.source_port;
+        seen.destination_port = quoted.ends.destination_port;
+        seen.proto = quoted.places.proto;
+        seen.transport = quoted.places.transport;
+        Ok(())
     }
 
     #[inline(always)]
@@ -225,8 +318,13 @@ pub(super) fn memory(ctx: &TcContext) -> Memory {
 /// The same, after the heads were put into one part.
 #[inline(always)]
 pub(super) fn pulled(ctx: &TcContext) -> Memory {
+    pull(ctx);
+    memory(ctx)
+}
+
+#[inline(never)]
+fn pull(ctx: &TcContext) {
     // It fails for want of memory only; then the packet ends where its first part does.
     // SAFETY: the kernel passes a valid context.
     let _ = unsafe { bpf_skb_pull_data(ctx.skb.skb, ctx.len().min(HEADS)) };
-    memory(ctx)
 }

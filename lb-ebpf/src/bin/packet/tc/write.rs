@@ -9,9 +9,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP};
-use lb_ebpf::packet::Delta;
+use lb_ebpf::packet::{Bytes as _, Delta, IPV4_HEAD, raw16};
 
-use super::read::{Heads, Read};
+use super::read::{Heads, Read, memory};
 use crate::family::{V4, V6};
 
 /// `BPF_F_IPV6`: the sum of all of the packet, which some cards give, stays as it is. Since Linux 6.16; other kernels
@@ -39,6 +39,12 @@ pub(super) trait Write: Read {
     fn balance(ctx: &TcContext, network: usize, delta: Delta) -> bool;
     /// Lets the checksum at `at` know of a change of addresses.
     fn pseudo(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> bool;
+    /// The same for the checksum of a message, which covers addresses in one of the families alone.
+    fn message_pseudo(ctx: &TcContext, at: usize, delta: Delta) -> bool;
+    /// What of a change of the addresses of a quoted packet nothing in its own head makes up for.
+    fn uncompensated(delta: Delta) -> Delta;
+    /// Sets the time to live.
+    fn set_hops(ctx: &TcContext, network: usize, hops: u8) -> bool;
 }
 
 impl Write for V4 {
@@ -57,6 +63,28 @@ impl Write for V4 {
     #[inline(always)]
     fn pseudo(ctx: &TcContext, at: usize, delta: Delta, flags: u64) -> bool {
         l4(ctx, at, delta, flags | u64::from(BPF_F_PSEUDO_HDR)) == 0
+    }
+
+    #[inline(always)]
+    fn message_pseudo(_: &TcContext, _: usize, _: Delta) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn uncompensated(_: Delta) -> Delta {
+        Delta::new()
+    }
+
+    #[inline(always)]
+    fn set_hops(ctx: &TcContext, network: usize, hops: u8) -> bool {
+        let memory = memory(ctx);
+        let Some(head) = memory.window::<IPV4_HEAD>(network) else {
+            return false;
+        };
+        let before = raw16::<8, IPV4_HEAD>(head);
+        let after = u16::from_ne_bytes([hops, before.to_ne_bytes()[1]]);
+        let delta = Delta::new().replace16(before, after);
+        Self::balance(ctx, network, delta) && put(ctx, network + 8, &hops)
     }
 }
 
@@ -86,6 +114,21 @@ impl Write for V6 {
             }
             _ => false,
         }
+    }
+
+    #[inline(always)]
+    fn message_pseudo(ctx: &TcContext, at: usize, delta: Delta) -> bool {
+        Self::pseudo(ctx, at, delta, 0)
+    }
+
+    #[inline(always)]
+    fn uncompensated(delta: Delta) -> Delta {
+        delta
+    }
+
+    #[inline(always)]
+    fn set_hops(ctx: &TcContext, network: usize, hops: u8) -> bool {
+        put(ctx, network + 7, &hops)
     }
 }
 
