@@ -104,3 +104,13 @@ fn a_thousand_flows_of_local_clients_outlive_a_million_handshakes() {
         });
     }
 }
+
+#[test]
+fn a_thousand_flows_of_other_hosts_outlive_a_million_handshakes() {
+    for family in [V4, V6] {
+        world(|world| {
+            let syn = Frame::tcp((family.client(), 1), (family.vip(vip::THREE), 80));
+            open_flows_outlive_a_flood(world, "xdp_card", family, &syn);
+        });
+    }
+}

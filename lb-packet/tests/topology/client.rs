@@ -10,7 +10,7 @@ use lb_testkit::{Netns, eventually};
 use crate::{
     agent::{Agent, Pins, member},
     load::{Datagrams, Held, Server, Talk, ask, load},
-    net::{Family, Lan, V4, V6, ip, route, router, vip},
+    net::{Family, Lan, V4, V6, ip, narrow, route, router, vip},
 };
 
 /// The host, the client in network 77, and two backends in network 1.
@@ -191,7 +191,7 @@ fn a_client_learns_of_a_narrow_link_to_the_backend() {
         let scene = Scene::new();
         let agent = scene.agent();
         let _servers = scene.servers(family);
-        scene.host.ip("link set eth0 mtu 1300\n").unwrap();
+        narrow(&scene.host, "eth0");
         // Larger packets than the link takes are sent until the client is told; it would not get on otherwise.
         let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
         talk.say(5_000_000).unwrap();

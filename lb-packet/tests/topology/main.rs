@@ -5,5 +5,7 @@
 mod agent;
 mod card;
 mod client;
+mod direct;
 mod load;
+mod nat;
 mod net;

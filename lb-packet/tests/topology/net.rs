@@ -160,3 +160,11 @@ pub(crate) fn route_vips(host: &Netns, near: u8, by: u8) {
     ))
     .unwrap();
 }
+
+/// The way from a router to the backends of network 1 takes packets of 1300 bytes, whatever their paths; the way back takes all.
+pub(crate) fn narrow(host: &Netns, device: &str) {
+    host.ip(&format!(
+        "route add 10.1.0.8/29 dev {device} mtu lock 1300\nroute add fd10:1::8/125 dev {device} mtu lock 1300\n"
+    ))
+    .unwrap();
+}
