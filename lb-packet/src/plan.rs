@@ -155,18 +155,22 @@ impl Maker<'_> {
         let mut seen = BTreeSet::new();
         for (key, wanted) in &desired.endpoints {
             for member in wanted.members.iter().filter(|member| member.serves(key)) {
-                // Port 0 is how the maps say that nobody is there.
-                if member.address.port() == 0 || !seen.insert(member.address) {
+                let home = self.homes.get(&member.address).copied();
+                // Port 0 is how the maps say that nobody is there. Who takes no flows of one service may take those of the next.
+                if member.address.port() == 0
+                    || home.is_none() && member.weight == 0
+                    || !seen.insert(member.address)
+                {
                     continue;
                 }
-                match self.homes.get(&member.address).copied() {
+                match home {
                     Some(home) => {
                         let target = target(member, home.target.generation);
                         if target != home.target {
                             self.put_target(member.address, Home { target, ..home }, false);
                         }
                     }
-                    None if member.weight > 0 => match self.free_targets.take(self.now) {
+                    None => match self.free_targets.take(self.now) {
                         Some(index) => {
                             let last = self.book.generations.get(&index).copied().unwrap_or(0);
                             // 0 is of an index that nobody ever had.
@@ -179,7 +183,6 @@ impl Maker<'_> {
                             self.again(self.free_targets.next_rested());
                         }
                     },
-                    None => {}
                 }
             }
         }

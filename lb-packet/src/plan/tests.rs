@@ -265,8 +265,16 @@ proptest! {
             Refused::Endpoint(key) => Some(*key),
             Refused::Backend(_) => None,
         }).collect();
+        let without: BTreeSet<_> = plan.refused.iter().filter_map(|it| match it {
+            Refused::Endpoint(_) => None,
+            Refused::Backend(address) => Some(*address),
+        }).collect();
         for (key, wanted) in &last.endpoints {
             prop_assert_eq!(kernel.endpoints.contains_key(key), !refused.contains(key));
+            for member in wanted.members.iter().filter(|it| it.serves(key) && it.weight > 0) {
+                let placed = book.targets.contains_key(&member.address);
+                prop_assert_ne!(placed, without.contains(&member.address), "{} is placed, or that is told", member.address);
+            }
             if let Some(endpoint) = kernel.endpoints.get(key) {
                 let found = kernel.targets.iter().filter(|(_, it)| it.port.raw() != 0);
                 let placed: BTreeMap<_, _> = found.map(|(&index, it)| (crate::address::socket(it.address, it.port), index)).collect();
