@@ -9,6 +9,7 @@ mod kit;
 mod strangers;
 mod tc_card;
 mod tc_client;
+mod written;
 mod xdp;
 
 use std::{
@@ -25,6 +26,7 @@ fn rows() -> Vec<Row> {
     for family in [V4, V6] {
         rows.extend(strangers::rows(family));
         rows.extend(xdp::rows(family));
+        rows.extend(written::rows(family));
         rows.extend(tc_client::rows(family));
         rows.extend(tc_card::rows(family));
     }

@@ -55,11 +55,7 @@ impl Scene {
 
     fn agent(&self) -> Agent {
         let mut agent = Agent::start(&self.host, &self.pins, None, &DEVICES);
-        let members: Vec<_> = [V4, V6]
-            .into_iter()
-            .flat_map(|family| [10, 11].map(|host| member(ip(family, 1, host))))
-            .collect();
-        agent.serve(10, &members, false);
+        agent.serve(10, &both(), false);
         agent
     }
 
@@ -75,6 +71,12 @@ impl Scene {
             })
             .collect()
     }
+}
+
+/// Both backends, in both families.
+fn both() -> Vec<lb_packet::Member> {
+    let of = |family| [10, 11].map(|host| member(ip(family, 1, host)));
+    [V4, V6].into_iter().flat_map(of).collect()
 }
 
 fn to(family: Family) -> SocketAddr {
@@ -120,9 +122,9 @@ fn a_client_behind_a_device_is_balanced_by_ipv6() {
 
 #[test]
 fn much_at_once_goes_through_with_offloads_on() {
+    let scene = Scene::new();
+    let _agent = scene.agent();
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let _agent = scene.agent();
         let _servers = scene.servers(family);
         let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
         talk.say(50_000_000).unwrap();
@@ -132,9 +134,9 @@ fn much_at_once_goes_through_with_offloads_on() {
 
 #[test]
 fn a_client_that_is_its_own_backend_reaches_itself() {
+    let scene = Scene::new();
+    let mut agent = scene.agent();
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let mut agent = scene.agent();
         let own = ip(family, 77, 2);
         agent.serve(16, &[member(own)], false);
         let server = Server::start(&scene.client, SocketAddr::new(own, 8080), 77);
@@ -156,9 +158,9 @@ fn a_client_that_is_its_own_backend_reaches_itself() {
 
 #[test]
 fn datagrams_are_balanced_and_those_of_one_socket_stay_together() {
+    let scene = Scene::new();
+    let agent = scene.agent();
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let agent = scene.agent();
         let numbered = scene.backends.iter().zip(10..);
         let servers: Vec<Datagrams> = numbered
             .map(|(backend, number)| {
@@ -187,17 +189,18 @@ fn datagrams_are_balanced_and_those_of_one_socket_stay_together() {
 
 #[test]
 fn a_client_learns_of_a_narrow_link_to_the_backend() {
+    let scene = Scene::new();
+    let agent = scene.agent();
+    narrow(&scene.host, "eth0");
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let agent = scene.agent();
+        let before = agent.fate(Fate::Error);
         let _servers = scene.servers(family);
-        narrow(&scene.host, "eth0");
         // Larger packets than the link takes are sent until the client is told; it would not get on otherwise.
         let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
         talk.say(5_000_000).unwrap();
         talk.end().unwrap();
         assert!(
-            agent.fate(Fate::Error) > 0,
+            agent.fate(Fate::Error) > before,
             "{:?}",
             agent.figures.fates().unwrap()
         );
@@ -207,9 +210,9 @@ fn a_client_learns_of_a_narrow_link_to_the_backend() {
 
 #[test]
 fn flows_are_listed_explained_and_flushed() {
+    let scene = Scene::new();
+    let mut agent = scene.agent();
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let mut agent = scene.agent();
         let _servers = scene.servers(family);
         let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
         talk.say(1000).unwrap();
@@ -286,8 +289,8 @@ fn flows_are_listed_explained_and_flushed() {
 
 #[test]
 fn flows_outlive_the_agent_and_go_on_with_the_next_one() {
+    let scene = Scene::new();
     for family in [V4, V6] {
-        let scene = Scene::new();
         let agent = scene.agent();
         let _servers = scene.servers(family);
         let held = Held::begin(&scene.client, to(family), 20);
@@ -317,9 +320,10 @@ fn flows_outlive_the_agent_and_go_on_with_the_next_one() {
 
 #[test]
 fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones() {
+    let scene = Scene::new();
+    let mut agent = scene.agent();
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let mut agent = scene.agent();
+        agent.serve(10, &both(), false);
         let _servers = scene.servers(family);
         let held = Held::begin(&scene.client, to(family), 20);
         let members: Vec<_> = [V4, V6]
@@ -341,9 +345,10 @@ fn a_drained_backend_keeps_its_flows_and_gets_no_new_ones() {
 
 #[test]
 fn flows_of_a_backend_that_is_gone_are_reset_and_others_go_on() {
+    let scene = Scene::new();
+    let mut agent = scene.agent();
     for family in [V4, V6] {
-        let scene = Scene::new();
-        let mut agent = scene.agent();
+        agent.serve(10, &both(), false);
         let _servers = scene.servers(family);
         let mut talks: Vec<Talk> = (0..20)
             .map(|_| Talk::begin(&scene.client, to(family)).unwrap())
@@ -376,10 +381,6 @@ fn flows_of_a_backend_that_is_gone_are_reset_and_others_go_on() {
 #[test]
 fn below_kernel_6_6_the_qdisc_does_the_same() {
     let scene = Scene::new();
-    let members: Vec<_> = [V4, V6]
-        .into_iter()
-        .flat_map(|family| [10, 11].map(|host| member(ip(family, 1, host))))
-        .collect();
     for adopted in [false, true] {
         let mut agent = Agent::start(&scene.host, &scene.pins, None, &[]);
         agent.programs.use_clsact();
@@ -395,7 +396,7 @@ fn below_kernel_6_6_the_qdisc_does_the_same() {
                 .all(|hook| hook.how == How::Clsact && hook.adopted == adopted),
             "{hooks:?}"
         );
-        agent.serve(10, &members, false);
+        agent.serve(10, &both(), false);
         for family in [V4, V6] {
             let _servers = scene.servers(family);
             load(&scene.client, to(family), 2, 10, 100_000);

@@ -166,9 +166,9 @@ impl Direct {
 
 #[test]
 fn answers_go_straight_to_the_client() {
+    let scene = Direct::new();
+    let agents = scene.agents();
     for family in [V4, V6] {
-        let scene = Direct::new();
-        let agents = scene.agents();
         let servers = servers(&scene.host.backends, family, 9);
         let counts = load(&scene.client, to(family), 4, 50, 100_000);
         assert_eq!(counts[10] + counts[11], 200);
@@ -217,9 +217,9 @@ fn flows_go_on_when_another_balancer_takes_over() {
 
 #[test]
 fn large_packets_fit_into_the_tunnel() {
+    let scene = Direct::new();
+    let agents = scene.agents();
     for family in [V4, V6] {
-        let scene = Direct::new();
-        let agents = scene.agents();
         let _servers = servers(&scene.host.backends, family, 9);
         let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
         talk.say(5_000_000).unwrap();

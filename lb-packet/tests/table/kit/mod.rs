@@ -20,7 +20,7 @@ use lb_common::{
 pub(crate) use lb_packet::Desired;
 use lb_packet::{Fates, Figures, Filter, Flows, Programs, Publisher};
 
-pub(crate) use frame::{ACK, Body, FIN, Frame, Ip, Mac, RST, SYN};
+pub(crate) use frame::{ACK, Body, FIN, Frame, Mac, RST, SYN};
 pub(crate) use scene::{CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, key, neighbour, vip};
 
 /// What a program answers.
@@ -90,6 +90,7 @@ pub(crate) fn row(program: &'static str, family: Family, says: impl Into<String>
     }
 }
 
+#[expect(clippy::wrong_self_convention, reason = "a row reads as a sentence")]
 impl Row {
     /// What is desired is changed for this row.
     pub(crate) fn desired(mut self, change: impl Fn(&mut Desired) + 'static) -> Self {
