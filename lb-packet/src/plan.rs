@@ -1,7 +1,7 @@
 //! From what the maps hold to what they should hold, as steps in an order in which no packet ever meets less than it should.
 //!
-//! Backends come before tables that name them, a table before the endpoint that makes it the live one, endpoints before
-//! the addresses that this host answers for. What goes does so the other way round, and a backend only when no program can
+//! Backends come before tables that name them, a table before the endpoint that makes it the live one, endpoints of this host
+//! before those that lead packets to them, and endpoints before the addresses that this host answers for. What goes does so the other way round, and a backend only when no program can
 //! still read a table with it. A table that a late program reads while it is written anew gives it a backend all the same: one of
 //! before or one of now, and both are there.
 
@@ -15,7 +15,8 @@ use std::{
 use lb_common::{
     Be16,
     packet::{
-        Endpoint, EndpointKey, MAGLEV_SLOTS, Settings, Target, endpoint_flag, target_flag, vip_flag,
+        Endpoint, EndpointKey, MAGLEV_SLOTS, Settings, Target, endpoint_flag, scope, target_flag,
+        vip_flag,
     },
 };
 
@@ -95,6 +96,8 @@ struct Maker<'a> {
     published: u32,
     /// The index of each backend once the steps so far are taken.
     homes: BTreeMap<SocketAddr, Home>,
+    /// Backends that are found to be of this host: packets are left to the stack once it knows where to.
+    come_home: Vec<Step>,
     plan: Plan,
 }
 
@@ -107,6 +110,7 @@ pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
         free_targets: book.free_targets.clone(),
         published: book.published,
         homes: book.targets.clone(),
+        come_home: Vec::new(),
         plan: Plan::default(),
     };
     let traced = desired.endpoints.values().any(|wanted| wanted.trace);
@@ -120,18 +124,8 @@ pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
     let new = desired.hosts.difference(&book.hosts).copied();
     maker.plan.steps.extend(new.map(Step::PutHost));
     maker.targets(desired);
-    for (key, wanted) in &desired.endpoints {
-        maker.endpoint(*key, wanted);
-    }
+    maker.endpoints(desired);
     maker.vips(desired);
-    let gone = book
-        .endpoints
-        .keys()
-        .filter(|key| !desired.endpoints.contains_key(key));
-    maker
-        .plan
-        .steps
-        .extend(gone.copied().map(Step::RemoveEndpoint));
     maker.free(desired);
     let gone = book.hosts.difference(&desired.hosts).copied();
     maker.plan.steps.extend(gone.map(Step::RemoveHost));
@@ -189,12 +183,52 @@ impl Maker<'_> {
     }
 
     fn put_target(&mut self, address: SocketAddr, home: Home, fresh: bool) {
-        self.homes.insert(address, home);
-        self.plan.steps.push(Step::PutTarget {
+        let before = self.homes.insert(address, home);
+        let step = Step::PutTarget {
             address,
             home,
             fresh,
-        });
+        };
+        let is_local = |home: Home| home.target.flags & target_flag::LOCAL != 0;
+        if before.is_some_and(|before| is_local(home) && !is_local(before)) {
+            self.come_home.push(step);
+        } else {
+            self.plan.steps.push(step);
+        }
+    }
+
+    /// Where the card leaves a packet to the stack, somebody there takes it: endpoints of this host come before those that lead
+    /// to them, and end after them.
+    fn endpoints(&mut self, desired: &Desired) {
+        let (local, all): (Vec<_>, Vec<_>) = desired
+            .endpoints
+            .iter()
+            .partition(|(key, _)| key.scope & scope::LOCAL != 0);
+        let mut ends = Vec::new();
+        for (key, wanted) in local {
+            let steps = self.plan.steps.len();
+            self.endpoint(*key, wanted);
+            let empty = |step: &Step| match step {
+                Step::PutEndpoint { placed, .. } => {
+                    placed.endpoint.flags & endpoint_flag::EMPTY != 0
+                }
+                _ => false,
+            };
+            if self.plan.steps.last().is_some_and(empty) {
+                ends.extend(self.plan.steps.drain(steps..));
+            }
+        }
+        for (key, wanted) in all {
+            self.endpoint(*key, wanted);
+        }
+        let gone = self.book.endpoints.keys();
+        let gone = gone.filter(|key| !desired.endpoints.contains_key(key));
+        let (local, all): (Vec<_>, Vec<_>) = gone.partition(|key| key.scope & scope::LOCAL != 0);
+        let steps = &mut self.plan.steps;
+        steps.extend(all.into_iter().copied().map(Step::RemoveEndpoint));
+        steps.append(&mut self.come_home);
+        steps.append(&mut ends);
+        steps.extend(local.into_iter().copied().map(Step::RemoveEndpoint));
     }
 
     fn endpoint(&mut self, key: EndpointKey, wanted: &Wanted) {

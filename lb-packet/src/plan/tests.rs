@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_common::Be32;
+use lb_common::{Be32, packet::scope};
 use proptest::{collection, prelude::*};
 
 use super::*;
@@ -291,6 +291,46 @@ proptest! {
         prop_assert_eq!(&kernel.vips.keys().collect::<Vec<_>>(), &last.vips.keys().collect::<Vec<_>>());
         prop_assert_eq!(&kernel.hosts, &last.hosts);
         prop_assert_eq!(kernel.settings, last.settings);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    /// The card leaves packets for backends of this host to the stack, where an endpoint of its own leads on.
+    #[test]
+    fn at_no_step_a_packet_is_left_to_a_stack_that_knows_nobody(
+        turns in collection::vec(collection::btree_map(1..3_u8, collection::btree_map(1..6_u8, (0..2_u16, any::<bool>()), 0..4), 0..3), 1..8)
+    ) {
+        let limits = Limits { services: 20, backends: 20, flows: 1 };
+        let mut now = Instant::now();
+        let (mut kernel, mut book) = (Kernel::default(), Book::empty(limits));
+        for turn in &turns {
+            now += REST;
+            let mut desired = Desired::default();
+            for (&vip, members) in turn {
+                let members: Arc<[Member]> = members.iter()
+                    .map(|(&n, &(weight, local))| Member { local, ..member(n, weight) }).collect();
+                for scope in [0, scope::V6, scope::LOCAL, scope::LOCAL | scope::V6] {
+                    let wanted = Wanted { members: members.clone(), tunnel: false, trace: false };
+                    desired.endpoints.insert(key(vip, scope), wanted);
+                }
+            }
+            for step in &plan(&book, &desired, now).steps {
+                kernel.take(step, now);
+                book.note(step, now);
+                for (key, endpoint) in &kernel.endpoints {
+                    if key.scope & scope::LOCAL != 0 || endpoint.flags & endpoint_flag::EMPTY != 0 {
+                        continue;
+                    }
+                    let named: BTreeSet<_> = kernel.tables[&endpoint.table].iter().copied().collect();
+                    let local = named.iter().any(|&slot| kernel.targets[&slot.into()].flags & target_flag::LOCAL != 0);
+                    let takes = kernel.endpoints.get(&EndpointKey { scope: key.scope | scope::LOCAL, ..*key })
+                        .is_some_and(|it| it.flags & endpoint_flag::EMPTY == 0);
+                    prop_assert!(!local || takes, "{:?} leads to nobody", key);
+                }
+            }
+        }
     }
 }
 
