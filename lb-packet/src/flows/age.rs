@@ -22,6 +22,8 @@ pub(crate) struct Sides {
     pub(crate) way: u8,
     pub(crate) client: Option<Side>,
     pub(crate) backend: Option<Side>,
+    /// When the first packet came, if that is known.
+    pub(crate) start_seconds: Option<u32>,
 }
 
 /// What came from one side.
@@ -58,7 +60,7 @@ impl Pressure {
 /// How many seconds the flow lasts without a packet.
 pub(crate) fn lasts(sides: &Sides, pressure: Pressure, udp_seconds: u32) -> u32 {
     if sides.proto != PROTO_TCP {
-        return udp_seconds;
+        return udp(sides, pressure, udp_seconds);
     }
     let bits = |side: Option<Side>| side.map_or(0, |side| side.seen);
     let (client, backend) = (bits(sides.client), bits(sides.backend));
@@ -67,6 +69,15 @@ pub(crate) fn lasts(sides: &Sides, pressure: Pressure, udp_seconds: u32) -> u32 
     }
     // Of a flow in a tunnel nobody sees the other side: its client still acknowledges what it receives.
     if sides.way == Way::Tunnel as u8 && client & seen::FIN != 0 {
+        return OPENING;
+    }
+    // An ACK that nobody answers may be anybody's: a backend behind a filter is silent. And of a flow whose entry is another's by
+    // now only the backend's end can tell.
+    let unanswered = sides.way != Way::Tunnel as u8 && sides.backend.is_some_and(|it| it.seen == 0);
+    if unanswered {
+        return opening(pressure);
+    }
+    if sides.client.is_none() && backend & seen::FIN != 0 {
         return OPENING;
     }
     // The side of the client may have been evicted: then the backend's tells as much.
@@ -79,6 +90,22 @@ pub(crate) fn lasts(sides: &Sides, pressure: Pressure, udp_seconds: u32) -> u32 
         return ESTABLISHED;
     }
     opening(pressure)
+}
+
+/// A datagram is sent by whoever likes to: under pressure those that nobody answers make room first.
+fn udp(sides: &Sides, pressure: Pressure, udp_seconds: u32) -> u32 {
+    let answered = match (sides.client, sides.backend, sides.start_seconds) {
+        // What has an answer later than its beginning.
+        (Some(_), Some(backend), Some(start)) => backend.last_seconds != start,
+        _ => true,
+    };
+    let limit = match (pressure, answered) {
+        (Pressure::Low, _) => u32::MAX,
+        (Pressure::High, true) => OPENING,
+        (Pressure::High, false) | (Pressure::Full, true) => OPENING_HALF,
+        (Pressure::Full, false) => OPENING_FULL,
+    };
+    udp_seconds.min(limit)
 }
 
 const fn opening(pressure: Pressure) -> u32 {
@@ -106,7 +133,7 @@ pub(crate) fn goes_on(sides: &Sides, now: u32, pressure: Pressure, udp_seconds: 
     let shortest = if sides.proto == PROTO_TCP {
         ends
     } else {
-        udp_seconds
+        udp_seconds.min(opening(pressure))
     };
     youngest(sides, now).is_some_and(|age| age <= shortest)
 }
@@ -138,6 +165,7 @@ mod tests {
             way: Way::Full as u8,
             client: client.map(side),
             backend: backend.map(side),
+            start_seconds: Some(100),
         }
     }
 
@@ -160,6 +188,13 @@ mod tests {
             ("the client broke off", Some(RST), Some(UP), 10),
             ("the backend broke off", Some(UP), Some(RST), 10),
             ("the backend refused", Some(SYN), Some(seen::RST), 10),
+            ("an ACK that nobody answered", Some(UP), Some(0), 60),
+            (
+                "the entry is of another flow by now, and the backend ended",
+                None,
+                Some(FIN),
+                60,
+            ),
             (
                 "the client's side was evicted in the midst",
                 None,
@@ -184,7 +219,19 @@ mod tests {
             proto: PROTO_UDP,
             ..sides(Some(0), Some(0))
         };
-        assert_eq!(lasts(&udp, Pressure::Full, 45), 45);
+        for (pressure, start, expect) in [
+            (Pressure::Low, 100, 45),
+            (Pressure::High, 100, 20),
+            (Pressure::Full, 100, 5),
+            (Pressure::High, 90, 45),
+            (Pressure::Full, 90, 20),
+        ] {
+            let udp = Sides {
+                start_seconds: Some(start),
+                ..udp
+            };
+            assert_eq!(lasts(&udp, pressure, 45), expect, "{pressure:?}, {start}");
+        }
         let way = Way::Tunnel as u8;
         let tunnel = |client| Sides {
             way,
@@ -243,7 +290,7 @@ mod tests {
         ) {
             let pressure = [Pressure::Low, Pressure::High, Pressure::Full][pressure];
             let side = |seen, age| Some(Side { seen, last_seconds: 10_000 - age });
-            let both = Sides { proto, way, client: side(client, ages.0), backend: side(backend, ages.1) };
+            let both = Sides { proto, way, client: side(client, ages.0), backend: side(backend, ages.1), start_seconds: Some(1000) };
             for one in [Sides { client: None, ..both }, Sides { backend: None, ..both }] {
                 if goes_on(&one, 10_000, pressure, 30) {
                     prop_assert!(!is_over(&both, 10_000, pressure, 30));

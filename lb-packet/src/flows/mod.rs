@@ -433,6 +433,10 @@ impl<F: Family> Maps<F> {
                 forgotten += removed;
             }
         }
+        // A packet may have written one down anew while its answers were known.
+        for ends in &flows {
+            self.remove_flow(ends)?;
+        }
         Ok(forgotten)
     }
 
@@ -457,6 +461,7 @@ impl<F: Family> Maps<F> {
                 way: reply.way,
                 client: None,
                 backend: Some(side),
+                start_seconds: None,
             };
             let gone = collection
                 .backends
@@ -473,24 +478,22 @@ impl<F: Family> Maps<F> {
                     seen: flow.seen,
                     last_seconds: flow.last_seconds,
                 });
+                sides.start_seconds = Some(flow.start_seconds);
             }
             if !gone && !collection.is_over(&sides) {
                 fill.replies += 1;
                 return Ok(());
             }
-            // Nobody may have begun anew at this moment: what changed since is looked at the next time.
-            if self
-                .answers(&peer)?
-                .is_some_and(|now| now.last_seconds != reply.last_seconds)
-            {
+            // What has changed since goes on, or is another flow's by now: it is looked at the next time.
+            if self.answers(&peer)? != Some(reply) {
                 fill.replies += 1;
                 return Ok(());
             }
-            if let Some(flow) = flow
-                && self
-                    .find(&ends)?
-                    .is_some_and(|now| now.last_seconds == flow.last_seconds)
-            {
+            if let Some(flow) = flow {
+                if self.find(&ends)? != Some(flow) {
+                    fill.replies += 1;
+                    return Ok(());
+                }
                 fill.removed += self.remove_flow(&ends)?;
             }
             fill.removed += self.remove_reply(&peer)?;
@@ -523,28 +526,27 @@ impl<F: Family> Maps<F> {
             way: flow.way,
             client: Some(side),
             backend: None,
+            start_seconds: Some(flow.start_seconds),
         };
-        let Some(backend) = collection.backends.get(flow.backend, flow.generation) else {
-            return Ok(false);
-        };
-        let mut is_over = collection.is_over(&sides);
-        // The other side is asked only where it may matter.
-        if is_over && let Some(peer) = collection.context.peer(ends, flow, backend) {
-            let reply = self
-                .answers(&peer)?
-                .filter(|reply| belong(flow, &peer, reply));
-            sides.backend = reply.map(|it| Side {
-                seen: it.seen,
-                last_seconds: it.last_seconds,
-            });
-            is_over = collection.is_over(&sides);
+        if let Some(backend) = collection.backends.get(flow.backend, flow.generation) {
+            let mut is_over = collection.is_over(&sides);
+            // The other side is asked only where it may matter.
+            if is_over && let Some(peer) = collection.context.peer(ends, flow, backend) {
+                let reply = self
+                    .answers(&peer)?
+                    .filter(|reply| belong(flow, &peer, reply));
+                sides.backend = reply.map(|it| Side {
+                    seen: it.seen,
+                    last_seconds: it.last_seconds,
+                });
+                is_over = collection.is_over(&sides);
+            }
+            if !is_over {
+                return Ok(true);
+            }
         }
-        if !is_over {
-            return Ok(true);
-        }
-        Ok(self
-            .find(ends)?
-            .is_some_and(|now| now.last_seconds != flow.last_seconds))
+        // It may have begun anew, or go on, since it was read.
+        Ok(self.find(ends)?.is_some_and(|now| now != *flow))
     }
 }
 
