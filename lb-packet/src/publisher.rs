@@ -124,8 +124,17 @@ impl Publisher {
             again: plan.again,
             ..Report::default()
         };
+        let mut refused = None;
         for step in &plan.steps {
-            self.maps.carry_out(step, &mut self.table)?;
+            match (self.maps.carry_out(step, &mut self.table), step) {
+                (Ok(()), _) => {}
+                // A map that is full of these keeps nothing else from being told.
+                (Err(error), Step::PutHost(_) | Step::PutVip { .. }) => {
+                    refused = refused.or(Some(error));
+                    continue;
+                }
+                (Err(error), _) => return Err(error),
+            }
             // The time when it was done: the rest of an index begins then.
             self.book.note(step, Instant::now());
             match step {

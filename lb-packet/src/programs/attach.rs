@@ -93,6 +93,14 @@ pub struct Attached {
     pub fallback: Option<String>,
 }
 
+impl Attached {
+    /// Whether the card's program of XDP is there, so that frames of other cards may leave by it.
+    fn takes_frames(&self) -> bool {
+        let xdp = |hook: &Hook| matches!(hook.how, How::Native | How::Generic);
+        self.hooks.iter().any(xdp)
+    }
+}
+
 /// One attached program.
 #[derive(Debug)]
 pub struct Hook {
@@ -144,8 +152,14 @@ impl Programs {
             hooks.push(self.attach_tc(program, device, index)?);
         }
         if let Role::Card { mode } = role {
+            // Before: the program answers by the card's address.
             self.tell_card(device, index)?;
-            let (hook, why) = self.attach_xdp("xdp_card", device, index, mode)?;
+            let attached = self.attach_xdp("xdp_card", device, index, mode);
+            if !matches!(attached, Ok((Some(_), _))) {
+                // A device without the program may take no frames either.
+                self.forget_card(index)?;
+            }
+            let (hook, why) = attached?;
             hooks.extend(hook);
             fallback = why;
         }
@@ -191,6 +205,15 @@ impl Programs {
                     .map(|hook| (hook.program, it.index, hook.how))
             })
             .collect();
+        let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
+        let known: Result<Vec<u32>, _> = cards.keys().collect();
+        for index in known.map_err(Error::map("read", map::CARDS))? {
+            if !(self.attached.iter()).any(|it| it.index == index && it.takes_frames()) {
+                cards
+                    .remove(&index)
+                    .map_err(Error::map("write", map::CARDS))?;
+            }
+        }
         self.remove_pins(|pin| {
             !wanted.iter().any(|&(program, index, how)| {
                 (program, index, how) == (&pin.program, pin.index, pin.how)
@@ -431,12 +454,16 @@ impl Programs {
     /// Removes pins, and with them what they keep attached.
     fn remove_pins(&self, gone: impl Fn(&Pin) -> bool) -> Result<(), Error> {
         let failed = || Error::pin("list", &self.links);
+        let mut pins = Vec::new();
         for entry in fs::read_dir(&self.links).map_err(failed())? {
             let name = entry.map_err(failed())?.file_name();
-            let Some(pin) = name.to_str().and_then(Pin::parse).filter(&gone) else {
-                continue;
-            };
-            let path = self.links.join(name);
+            if let Some(pin) = name.to_str().and_then(Pin::parse).filter(&gone) {
+                pins.push((pin, self.links.join(name)));
+            }
+        }
+        // What puts the VIP back goes last: no flow begins whose answers nobody translates.
+        pins.sort_by_key(|(pin, _)| pin.program.ends_with("_out"));
+        for (pin, path) in pins {
             if pin.how == How::Clsact {
                 clsact::detach(&pin.program, pin.index, direction(&pin.program))?;
             }
