@@ -11,6 +11,7 @@ mod failover;
 mod front;
 mod hooks;
 mod kill;
+mod packet;
 mod ratios;
 mod report;
 mod rivals;
@@ -91,6 +92,8 @@ enum Command {
     Discovery(discovery::Discovery),
     /// What the front costs, against HAProxy and nginx.
     Front(front::Front),
+    /// What the packet path costs, against the bare primitives, the direct way and nftables.
+    Packet(packet::Packet),
     /// What clients notice when a backend refuses, falls silent or is drained.
     Failover {
         /// Half a minute: shows that it works, proves little.
@@ -155,6 +158,7 @@ fn main() -> Result<()> {
         Command::Socket { rivals, quick } => socket(&rivals, if quick { &QUICK } else { &FULL }),
         Command::Discovery(what) => discovery::run(&what),
         Command::Front(what) => front::run(&what),
+        Command::Packet(what) => packet::run(&what),
         Command::Failover { quick } => failover::run(quick),
         Command::Seeing { quick } => seeing::run(quick),
         Command::Answer { number } => failover::answer(number),

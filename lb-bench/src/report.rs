@@ -157,14 +157,7 @@ impl Report {
     /// # Errors
     /// When the object cannot be written.
     pub(crate) fn print(&self, cpu: usize) -> Result<()> {
-        let system = uname().context("cannot read the kernel's version")?;
-        let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).context("cannot count the CPUs")?;
-        println!(
-            "Linux {} {}, {} CPUs, everything on CPU {cpu}",
-            system.release().to_string_lossy(),
-            system.machine().to_string_lossy(),
-            cpus.unwrap_or(1),
-        );
+        println!("{}", system(cpu)?);
         println!("{}", self.ratios());
         println!("{}", self.costs());
         println!("{}", self.costs_among_many());
@@ -301,6 +294,21 @@ fn judged(heading: &str, [hook, record, miss, bystander]: [f64; 4], runs: u64) -
         verdict(Some(runs == 0)).to_owned(),
     ]);
     table
+}
+
+/// What everything was measured on; `cpu` is where it ran.
+///
+/// # Errors
+/// When the system does not say.
+pub(crate) fn system(cpu: usize) -> Result<String> {
+    let system = uname().context("cannot read the kernel's version")?;
+    let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).context("cannot count the CPUs")?;
+    Ok(format!(
+        "Linux {} {}, {} CPUs, everything on CPU {cpu}",
+        system.release().to_string_lossy(),
+        system.machine().to_string_lossy(),
+        cpus.unwrap_or(1),
+    ))
 }
 
 pub(crate) fn table<const COLUMNS: usize>(heading: [&str; COLUMNS]) -> Table {

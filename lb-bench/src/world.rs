@@ -29,11 +29,11 @@ use crate::{
 /// In the namespace's own mounts: a bpf file system of ours covers the machine's.
 const BPFFS: &str = "/sys/fs/bpf";
 
-const POOL: &str = "198.18.0.0/16";
+pub(crate) const POOL: &str = "198.18.0.0/16";
 const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// Of the IPv6 VIPs; each has the host part of an IPv4 one.
-const POOL6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 0);
+pub(crate) const POOL6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6c62, 0x76, 1, 0, 0, 0, 0);
 
 /// How many services there are beside the others, where there are many.
 pub(crate) const FILLERS: u16 = 10_000;

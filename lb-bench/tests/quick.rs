@@ -135,3 +135,69 @@ fn the_last_line_has_every_figure_and_no_program_runs_while_data_flows() {
     assert_eq!(figures["runs_during_transfer_at_10000_services"], 0);
     assert_eq!(figures.len(), 37, "{last}");
 }
+
+#[test]
+fn the_packet_paths_last_line_has_every_figure_of_packets_that_went_where_they_should() {
+    let (said, figures) = bench("packet");
+    let last = said.lines().last().unwrap();
+    let intervals = [
+        "tcx_rr_ratio",
+        "tcx_crr_ratio",
+        "tcx_throughput_ratio",
+        "tcx_over_nft",
+        "tcx_over_nft_rr",
+        "tcx_over_nft_crr",
+        "tcx_over_nft_throughput",
+        "xdp_rr_ratio",
+        "xdp_crr_ratio",
+        "xdp_throughput_ratio",
+        "xdp_over_nft",
+        "xdp_over_nft_rr",
+        "xdp_over_nft_crr",
+        "xdp_over_nft_throughput",
+        "control_rr_ratio",
+        "control_crr_ratio",
+        "control_throughput_ratio",
+    ];
+    for name in intervals {
+        let of = |part: &str| figures[name][part].as_f64().unwrap();
+        let (low, median, high) = (of("low"), of("median"), of("high"));
+        assert!(
+            0.0 < low && low <= median && median <= high,
+            "{name}: {last}"
+        );
+    }
+    let numbers = [
+        "established_ns",
+        "established6_ns",
+        "established_tunnel_ns",
+        "established_many_flows_ns",
+        "primitives_ns",
+        "vip_hash_ns",
+        "lru_hit_ns",
+        "array_ns",
+        "percpu_adds_ns",
+        "established_over_primitives",
+        "new_ns",
+        "new_tunnel_ns",
+        "insert_ns",
+        "new_over_insert",
+        "new_tunnel_over_insert",
+        "non_vip_ns",
+        "maglev_build_ms",
+        "publish_ms",
+        "publish_p99_ms",
+        "disruption",
+        "disruption_of_10",
+        "disruption_of_100",
+    ];
+    for name in numbers {
+        assert!(
+            figures[name].as_f64().unwrap().is_finite(),
+            "{name}: {last}"
+        );
+    }
+    // What no noise changes.
+    assert!(figures["disruption"].as_f64().unwrap() <= 0.01, "{last}");
+    assert_eq!(figures.len(), intervals.len() + numbers.len(), "{last}");
+}

@@ -51,6 +51,13 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// The packet path against the bare primitives, the direct way and nftables; the last line is one JSON object. Needs root, and up
+    /// to ten minutes.
+    Packet {
+        /// A short run: shows that it works, proves nothing.
+        #[arg(long)]
+        quick: bool,
+    },
     /// What clients notice when a backend refuses, falls silent or is drained; the last line is one JSON object. Needs
     /// root, and about a minute.
     Failover {
@@ -94,6 +101,11 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
             arguments.push("seeing".into());
             quick
         }
+        Subject::Packet { quick } => {
+            let rivals = packages::rivals(&tools())?;
+            arguments.extend(["packet".into(), "--rivals".into(), rivals.into()]);
+            quick
+        }
         Subject::Failover { quick } => {
             arguments.push("failover".into());
             quick
@@ -102,8 +114,11 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     if *quick {
         arguments.push("--quick".into());
     }
-    // The very program that users run.
-    let agent = image::static_programs(image::Build::Small, &[])?.join("lb-agent");
+    // The very program that users run, where it takes part.
+    let agent = match &bench.subject {
+        Subject::Packet { .. } => None,
+        _ => Some(image::static_programs(image::Build::Small)?.join("lb-agent")),
+    };
     say("building the bench");
     let release = ["--release", "--quiet", "--locked", "--package", "lb-bench"];
     run(cargo().arg("build").args(release))?;
@@ -114,6 +129,8 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     });
     let mut measure = cargo();
     measure.arg("run").args(release).arg("--").args(arguments);
-    measure.env("LB_BENCH_AGENT", agent);
+    if let Some(agent) = agent {
+        measure.env("LB_BENCH_AGENT", agent);
+    }
     run(&mut measure)
 }

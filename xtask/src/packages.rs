@@ -95,7 +95,7 @@ fn folder_of(tools: &Path, packages: &[(&str, &str)]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folder with the packages of what `bench socket` and `bench front` hold the agent against, each in a folder of its
+/// The folder with the packages of what `bench socket`, `bench packet` and `bench front` hold the agent against, each in a folder of its
 /// name: HAProxy, nftables and nginx, and strace, which counts their system calls, with the libraries that not every Debian
 /// has.
 ///
