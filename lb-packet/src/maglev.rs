@@ -50,18 +50,15 @@ pub fn table(members: &[Member<'_>], size: Size) -> Vec<usize> {
     for walk in &mut walks {
         walk.credit = heaviest;
     }
-    let mut slots = vec![FREE; size.0];
-    let mut free = size.0;
+    let mut slots = vec![NOBODY; size.0];
+    let mut free = Free::all(size);
     loop {
         for walk in &mut walks {
             if walk.credit >= heaviest {
                 walk.credit -= heaviest;
-                while slots[walk.next] != FREE {
-                    walk.step(size);
-                }
-                slots[walk.next] = walk.member;
-                free -= 1;
-                if free == 0 {
+                let slot = walk.claim(&mut free, size);
+                slots[slot] = walk.member;
+                if free.count == 0 {
                     return slots;
                 }
             }
@@ -95,16 +92,49 @@ impl Walk {
         }
     }
 
-    fn step(&mut self, size: Size) {
-        self.next += self.skip;
-        if self.next >= size.0 {
-            self.next -= size.0;
+    /// Takes the next free slot on the way. There is one.
+    fn claim(&mut self, free: &mut Free, size: Size) -> usize {
+        while !free.has(self.next) {
+            self.step(size);
         }
+        free.take(self.next);
+        self.next
+    }
+
+    fn step(&mut self, size: Size) {
+        let next = self.next + self.skip;
+        // The lesser of both, for what is below zero wraps around: a branch could not be foretold.
+        self.next = next.min(next.wrapping_sub(size.0));
     }
 }
 
-/// A slot without a member: no list is that long.
-const FREE: usize = usize::MAX;
+/// The slots that nobody has, a bit for each: they are asked for ten times as often as there are slots, and so few bytes stay in
+/// the nearest cache.
+struct Free {
+    bits: Vec<u64>,
+    count: usize,
+}
+
+impl Free {
+    fn all(size: Size) -> Self {
+        Self {
+            bits: vec![u64::MAX; size.0.div_ceil(64)],
+            count: size.0,
+        }
+    }
+
+    fn has(&self, slot: usize) -> bool {
+        self.bits[slot / 64] >> (slot % 64) & 1 != 0
+    }
+
+    fn take(&mut self, slot: usize) {
+        self.bits[slot / 64] &= !(1 << (slot % 64));
+        self.count -= 1;
+    }
+}
+
+/// In a slot without a member: no list is that long.
+const NOBODY: usize = usize::MAX;
 
 /// Another value would move every client to another backend.
 const SEED: u64 = 0;
@@ -228,6 +258,50 @@ mod tests {
         let counts = counts(&equal(&identities), Size::SOCKETS);
         assert!(counts[..1021].iter().all(|&count| count == 1));
         assert!(counts[1021..].iter().all(|&count| count == 0));
+    }
+
+    /// As the paper has it: each looks at one slot after the other.
+    fn plain(members: &[Member<'_>], size: Size) -> Vec<usize> {
+        let all = members.iter().enumerate();
+        let mut walks: Vec<Walk> = all
+            .filter(|(_, member)| member.weight > 0)
+            .map(|(index, member)| Walk::new(index, member, size))
+            .collect();
+        walks.sort_by_key(|walk| members[walk.member].identity);
+        let heaviest = walks.iter().map(|walk| walk.weight).max().unwrap();
+        for walk in &mut walks {
+            walk.credit = heaviest;
+        }
+        let mut slots = vec![NOBODY; size.0];
+        loop {
+            for walk in &mut walks {
+                if walk.credit >= heaviest {
+                    walk.credit -= heaviest;
+                    while slots[walk.next] != NOBODY {
+                        walk.next = (walk.next + walk.skip) % size.0;
+                    }
+                    slots[walk.next] = walk.member;
+                    if !slots.contains(&NOBODY) {
+                        return slots;
+                    }
+                }
+                walk.credit += walk.weight;
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_as_the_paper_has_it() {
+        for count in [1, 2, 3, 10, 40, 300] {
+            let identities = identities(count);
+            let mut weights = vec![1; count.into()];
+            for uneven in [1, 7] {
+                weights[usize::from(count) / 2] = uneven;
+                let members = weighted(&identities, &weights);
+                let size = Size::SOCKETS;
+                assert_eq!(table(&members, size), plain(&members, size), "{count}");
+            }
+        }
     }
 
     /// The share of the slots that one leaves to others and that changed hands all the same, when it goes; the same

@@ -1,5 +1,5 @@
-//! The programs of the packet path where nothing but the bench sends packets: in a namespace with one device, whose
-//! neighbours are known, so that every packet has somewhere to go. None of them leaves: what is run is a test run.
+//! The programs of the packet path where nothing but the bench sends packets: in a namespace with a device for each instance
+//! of them, whose neighbours are known, so that every packet has somewhere to go. None leaves: what is run is a test run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,15 +28,52 @@ use crate::world::{self, POOL, POOL6};
 /// In the namespace's own mounts.
 pub(super) const BPFFS: &str = "/sys/fs/bpf";
 
-/// The one device, and its other end.
-const DEVICE: &str = "lb-card";
+/// Two instances of the programs, each with a device, an address there from which full NAT and tunnels go out, a host where
+/// tunnels lead, and backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instance {
+    /// Its flows stay.
+    Steady = 1,
+    /// Its map of flows is full.
+    Fresh = 2,
+}
 
-/// Its address, from which full NAT and tunnels go out.
-const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 1);
-const SOURCE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x6c62, 0x91, 0, 0, 0, 0, 1);
+impl Instance {
+    const BOTH: [Self; 2] = [Self::Steady, Self::Fresh];
 
-/// Where tunnels lead.
-const HOST: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 2);
+    fn device(self) -> &'static str {
+        match self {
+            Self::Steady => "lb-steady",
+            Self::Fresh => "lb-fresh",
+        }
+    }
+
+    fn address(self, third: u8, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 90 + self as u8, third, last)
+    }
+
+    fn address6(self, last: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x6c62, 0x90 + self as u16, 0, 0, 0, 0, last)
+    }
+
+    fn source(self) -> Ipv4Addr {
+        self.address(0, 1)
+    }
+
+    fn source6(self) -> Ipv6Addr {
+        self.address6(1)
+    }
+
+    fn host(self) -> Ipv4Addr {
+        self.address(0, 2)
+    }
+
+    fn backends(self) -> impl Iterator<Item = IpAddr> {
+        let v4 = (1..=BACKENDS).map(move |last| self.address(1, last).into());
+        let v6 = (1..=BACKENDS).map(move |last| self.address6(0x100 + u16::from(last)).into());
+        v4.chain(v6)
+    }
+}
 
 /// The VIPs. The IPv6 one is the twin of the first.
 pub(super) const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2)), 80);
@@ -47,7 +84,7 @@ pub(super) const VIP6: SocketAddr = SocketAddr::new(
 );
 /// Neither a VIP nor this host.
 pub(super) const STRANGER: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 91, 7, 7)), 80);
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 99, 7, 7)), 80);
 
 /// So many flows have room, as in the bench's own map.
 pub(super) const ROOM: u32 = 262_144;
@@ -58,7 +95,7 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 /// Behind each VIP: so many that the ports of full NAT suffice for all flows at once.
 const BACKENDS: u8 = 100;
 
-/// A namespace with the device.
+/// A namespace with the devices.
 pub(super) struct Card {
     netns: Netns,
     _wire: Netns,
@@ -73,17 +110,21 @@ impl Card {
         let (netns, wire) = (Netns::new("bench-card")?, Netns::new("bench-wire")?);
         netns.mount_bpffs(Path::new(BPFFS))?;
         let there = wire.path().display().to_string();
-        let mut lines = format!(
-            "link add {DEVICE} type veth peer name eth0 netns {there}\n\
-             addr add {SOURCE}/16 dev {DEVICE}\naddr add {SOURCE6}/64 dev {DEVICE} nodad\nlink set {DEVICE} up\n"
-        );
-        let hosts = backends().chain(backends6()).chain([HOST.into()]);
-        for host in hosts {
-            lines +=
-                &format!("neigh add {host} lladdr 02:6c:62:91:00:02 dev {DEVICE} nud permanent\n");
+        for instance in Instance::BOTH {
+            let (device, source, source6) =
+                (instance.device(), instance.source(), instance.source6());
+            let mut lines = format!(
+                "link add {device} type veth peer name {device} netns {there}\n\
+                 addr add {source}/16 dev {device}\naddr add {source6}/64 dev {device} nodad\nlink set {device} up\n"
+            );
+            for neighbour in instance.backends().chain([instance.host().into()]) {
+                lines += &format!(
+                    "neigh add {neighbour} lladdr 02:6c:62:00:00:02 dev {device} nud permanent\n"
+                );
+            }
+            netns.ip(&lines)?;
+            wire.ip(&format!("link set {device} up\n"))?;
         }
-        netns.ip(&lines)?;
-        wire.ip("link set eth0 up\n")?;
         world::set(&netns, "ipv4/ip_forward", "1")?;
         world::set(&netns, "ipv6/conf/all/forwarding", "1")?;
         Ok(Self { netns, _wire: wire })
@@ -107,28 +148,22 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Loads the programs and publishes the VIPs. `name` is for its pins.
+    /// Loads the programs, publishes the VIPs, and attaches them to the device: without anything there, the kernel has no queue that
+    /// test runs could come by.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn new(name: &str) -> Result<Self> {
-        let mut programs = programs(name, 64)?;
-        Publisher::open(&mut programs)?.apply(&desired())?;
+    pub(super) fn new(instance: Instance) -> Result<Self> {
+        let device = instance.device();
+        let mut programs = programs(instance, 64)?;
+        Publisher::open(&mut programs)?.apply(&desired(instance))?;
+        let mode = XdpMode::Native;
+        programs.attach(device, Role::Card { mode })?;
         Ok(Self {
             figures: Figures::open(&mut programs)?,
             programs,
-            device: nix::net::if_::if_nametoindex(DEVICE)?,
+            device: nix::net::if_::if_nametoindex(device)?,
         })
-    }
-
-    /// Attaches it to the device. Without anything there, the kernel has no queue that test runs could come by.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub(super) fn attach(&mut self) -> Result<()> {
-        let mode = XdpMode::Native;
-        self.programs.attach(DEVICE, Role::Card { mode })?;
-        Ok(())
     }
 
     /// The program that packets are fed to.
@@ -175,19 +210,18 @@ impl Balancer {
     }
 }
 
-/// The programs, with maps of their own and room for so many services. `name` is for their pins. Within the namespace of a
-/// [`Card`].
+/// The programs, with maps of their own and room for so many services. Within the namespace of a [`Card`].
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn programs(name: &str, services: u32) -> Result<Programs> {
+pub(super) fn programs(instance: Instance, services: u32) -> Result<Programs> {
     let programs = Programs::load(&Config {
-        bpffs: Path::new(BPFFS).join(name),
+        bpffs: Path::new(BPFFS).join(instance.device()),
         pool: POOL.parse::<Ipv4Net>()?,
         pool6: Some(Ipv6Net::new(POOL6, 64)?),
         own: Ipv4Addr::new(198, 18, 0, 1),
-        source4: Some(SOURCE),
-        source6: Some(SOURCE6),
+        source4: Some(instance.source()),
+        source6: Some(instance.source6()),
         ports: PORTS,
         limits: Limits {
             services,
@@ -222,14 +256,6 @@ pub(super) fn ensure_fate(
     Ok(())
 }
 
-fn backends() -> impl Iterator<Item = IpAddr> {
-    (1..=BACKENDS).map(|last| Ipv4Addr::new(10, 91, 1, last).into())
-}
-
-fn backends6() -> impl Iterator<Item = IpAddr> {
-    (1..=BACKENDS).map(|last| Ipv6Addr::new(0xfd00, 0x6c62, 0x91, 0, 0, 0, 1, last.into()).into())
-}
-
 /// The key of a VIP's packets that come by the card. A twin stands at the VIP whose twin it is.
 pub(super) fn key(vip: SocketAddr) -> EndpointKey {
     let (address, scope) = match vip.ip() {
@@ -247,12 +273,13 @@ pub(super) fn key(vip: SocketAddr) -> EndpointKey {
     }
 }
 
-fn desired() -> Desired {
-    let members: Arc<[Member]> = backends()
-        .chain(backends6())
+fn desired(instance: Instance) -> Desired {
+    let host = instance.host().into();
+    let members: Arc<[Member]> = instance
+        .backends()
         .map(|address| Member {
             address: (address, 8080).into(),
-            host: address.is_ipv4().then_some(HOST.into()),
+            host: address.is_ipv4().then_some(host),
             local: false,
             weight: 1,
         })
@@ -268,7 +295,7 @@ fn desired() -> Desired {
     Desired {
         endpoints: BTreeMap::from(endpoints),
         vips: BTreeMap::from([2, 3].map(|last| (Ipv4Addr::new(198, 18, 0, last), false))),
-        hosts: BTreeSet::from([HOST.into()]),
+        hosts: BTreeSet::from([host]),
         ..Desired::default()
     }
 }

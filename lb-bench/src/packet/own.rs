@@ -4,12 +4,14 @@
 //! program that is run in the same way in the same round, and is the median over the rounds. What is measured is made sure of:
 //! each packet has to be counted under the fate that it should have, and the last verdict has to be right.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use lb_common::packet::Fate;
 
 use super::{
     Effort,
-    card::{Balancer, Card, ROOM, STRANGER, TUNNEL, VIP, VIP6, ensure_fate},
+    card::{Balancer, Card, Instance, ROOM, STRANGER, TUNNEL, VIP, VIP6, ensure_fate},
     feeder::{Feeder, PASS, TX, run},
     frame::{Segment, frame},
 };
@@ -136,9 +138,7 @@ struct Bench {
     /// Its map of flows is full.
     inserts: Feeder,
     feeder: Feeder,
-    /// Its flows stay.
     steady: Balancer,
-    /// Its map of flows is full.
     fresh: Balancer,
     /// Clients that had their first packet.
     began: u32,
@@ -146,14 +146,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Result<Self> {
-        let mut steady = Balancer::new("steady")?;
-        steady.attach()?;
         let mut bench = Self {
             hits: Feeder::load()?,
             inserts: Feeder::load()?,
             feeder: Feeder::load()?,
-            steady,
-            fresh: Balancer::new("fresh")?,
+            steady: Balancer::new(Instance::Steady)?,
+            fresh: Balancer::new(Instance::Fresh)?,
             began: 0,
         };
         for vip in [VIP, VIP6, TUNNEL] {
@@ -232,7 +230,7 @@ impl Bench {
     /// Packets of so many flows in turn, whose fate has to be this one.
     fn packets(
         &mut self,
-        vip: std::net::SocketAddr,
+        vip: SocketAddr,
         segment: Segment,
         flows: u32,
         repeat: u32,
@@ -245,7 +243,7 @@ impl Bench {
     }
 
     /// First packets, each of another client.
-    fn begin(&mut self, vip: std::net::SocketAddr, repeat: u32) -> Result<f64> {
+    fn begin(&mut self, vip: SocketAddr, repeat: u32) -> Result<f64> {
         let balancer = &mut self.fresh;
         let frame = frame(vip, Segment::Syn);
         self.feeder

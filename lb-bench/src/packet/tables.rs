@@ -9,7 +9,10 @@ use lb_packet::{
     maglev::{self, Size, table},
 };
 
-use super::{Effort, card, card::Card};
+use super::{
+    Effort,
+    card::{self, Card, Instance},
+};
 use crate::statistics::{median, percentile};
 
 /// What was found.
@@ -64,7 +67,7 @@ fn build(times: usize) -> f64 {
 /// The median and the 99th percentile of so many changes.
 fn publish(changes: usize) -> Result<(f64, f64)> {
     Card::new()?.enter(|| {
-        let mut programs = card::programs("tables", u32::from(SERVICES))?;
+        let mut programs = card::programs(Instance::Steady, u32::from(SERVICES))?;
         let mut publisher = Publisher::open(&mut programs)?;
         let mut desired = Desired::default();
         for service in 0..SERVICES {
