@@ -48,10 +48,10 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    cost_rounds: 31,
-    // Two slices in each round make a million.
-    runs: 500_000,
-    inserts: 100_000,
+    // Slices are so short that others seldom come between those of one round. All together are 30 million runs.
+    cost_rounds: 151,
+    runs: 100_000,
+    inserts: 20_000,
     // Two slices in each round make 250 of each way.
     rounds: 125,
     slice: Duration::from_millis(50),

@@ -95,6 +95,14 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 /// Behind each VIP: so many that the ports of full NAT suffice for all flows at once.
 const BACKENDS: u8 = 100;
 
+/// Devices that are down.
+const IDLE: usize = 8;
+
+/// The name of one of [`IDLE`] devices.
+pub(super) fn idle(number: usize) -> String {
+    format!("lb-idle{number}")
+}
+
 /// A namespace with the devices.
 pub(super) struct Card {
     netns: Netns,
@@ -124,6 +132,10 @@ impl Card {
             }
             netns.ip(&lines)?;
             wire.ip(&format!("link set {device} up\n"))?;
+        }
+        for number in 0..IDLE {
+            let (device, peer) = (idle(number), format!("lb-other{number}"));
+            netns.ip(&format!("link add {device} type veth peer name {peer}\n"))?;
         }
         world::set(&netns, "ipv4/ip_forward", "1")?;
         world::set(&netns, "ipv6/conf/all/forwarding", "1")?;

@@ -11,7 +11,7 @@ use lb_common::packet::Fate;
 
 use super::{
     Effort,
-    card::{Balancer, Card, Instance, ROOM, STRANGER, TUNNEL, VIP, VIP6, ensure_fate},
+    card::{Balancer, Card, Instance, ROOM, STRANGER, TUNNEL, VIP, VIP6, ensure_fate, idle},
     feeder::{Feeder, PASS, TX, run},
     frame::{Segment, frame},
 };
@@ -122,7 +122,7 @@ pub(super) fn measure(effort: &Effort) -> Result<Costs> {
         let mut bench = Bench::new()?;
         let mut rounds = Vec::new();
         for number in 0..effort.cost_rounds {
-            if number % 10 == 0 {
+            if number % 50 == 0 {
                 eprintln!("    own times: round {number} of {}", effort.cost_rounds);
             }
             rounds.push(bench.round(number, effort)?);
@@ -154,6 +154,19 @@ impl Bench {
             fresh: Balancer::new(Instance::Fresh)?,
             began: 0,
         };
+        let looking = [
+            "empty",
+            "vip_hash",
+            "lru_hit",
+            "array",
+            "percpu_adds",
+            "primitives",
+        ];
+        for (number, name) in looking.into_iter().enumerate() {
+            bench.hits.keep_at(name, &idle(number))?;
+        }
+        bench.inserts.keep_at("insert", &idle(looking.len()))?;
+        bench.feeder.keep_at("feed", &idle(looking.len() + 1))?;
         for vip in [VIP, VIP6, TUNNEL] {
             let fate = match vip {
                 TUNNEL => Fate::Tunnelled,
