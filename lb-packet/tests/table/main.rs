@@ -7,9 +7,7 @@
 mod flood;
 mod kit;
 mod strangers;
-mod tc_card;
-mod tc_client;
-mod written;
+mod tc;
 mod xdp;
 
 use std::{
@@ -26,9 +24,7 @@ fn rows() -> Vec<Row> {
     for family in [V4, V6] {
         rows.extend(strangers::rows(family));
         rows.extend(xdp::rows(family));
-        rows.extend(written::rows(family));
-        rows.extend(tc_client::rows(family));
-        rows.extend(tc_card::rows(family));
+        rows.extend(tc::rows(family));
     }
     rows
 }

@@ -35,14 +35,17 @@ pub(super) fn inwards<F: Write>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
         Some(Message::Error) => about_answer(ctx, seen),
         Some(Message::Echo) if VIPS.get_ptr(vip).is_some() => echo(ctx, seen),
         // The stack says that nobody is there.
-        Some(Message::Echo) => PASS,
+        Some(Message::Echo) => {
+            count::fate(Fate::NoEndpoint);
+            PASS
+        }
         Some(Message::Other) => drop(ctx, Fate::Protocol),
         None => drop(ctx, Fate::Malformed),
     }
 }
 
 #[inline(always)]
-fn drop(ctx: &TcContext, fate: Fate) -> i32 {
+pub(super) fn drop(ctx: &TcContext, fate: Fate) -> i32 {
     sample::some(ctx, fate);
     count::fate(fate);
     DROP

@@ -99,13 +99,13 @@ fn again<F: Read>(ctx: &TcContext, network: u32, transport: u32, proto: u8) -> O
 
 /// What a message's own heads say.
 #[inline(always)]
-fn message<F: Read>(ctx: &TcContext, network: u32) -> Option<Seen<F>> {
+fn message<F: Read>(ctx: &TcContext, network: u32) -> Result<Seen<F>, Fate> {
     let mut seen = Seen::<F>::new((network & NETWORK) as usize);
     let memory = pulled(ctx);
-    (seen.source, seen.destination) = F::addresses(&memory, seen.network)?;
+    (seen.source, seen.destination) = F::addresses(&memory, seen.network).ok_or(Fate::Malformed)?;
     seen.transport = F::message_at(&memory, seen.network)?;
     seen.proto = F::ICMP;
-    Some(seen)
+    Ok(seen)
 }
 
 macro_rules! rare {
@@ -121,8 +121,8 @@ macro_rules! rare {
         extern "C" fn $message_in(ctx: *mut __sk_buff, network: u32) -> i32 {
             let ctx = TcContext::new(ctx);
             match message::<$family>(&ctx, network) {
-                Some(seen) => message::inwards(&ctx, &seen),
-                None => DROP,
+                Ok(seen) => message::inwards(&ctx, &seen),
+                Err(fate) => message::drop(&ctx, fate),
             }
         }
 
@@ -131,8 +131,8 @@ macro_rules! rare {
         extern "C" fn $message_out(ctx: *mut __sk_buff, network: u32) -> i32 {
             let ctx = TcContext::new(ctx);
             match message::<$family>(&ctx, network) {
-                Some(seen) => message::outwards(&ctx, &seen),
-                None => super::PASS,
+                Ok(seen) => message::outwards(&ctx, &seen),
+                Err(_) => super::PASS,
             }
         }
 

@@ -120,7 +120,7 @@ pub(super) trait Read: Family {
     /// Whether what is inside of the head at `network` is ICMP.
     fn is_message(memory: &Memory, network: usize) -> bool;
     /// Where a whole message begins.
-    fn message_at(memory: &Memory, network: usize) -> Option<usize>;
+    fn message_at(memory: &Memory, network: usize) -> Result<usize, Fate>;
     /// What a message is.
     fn message(memory: &Memory, icmp: usize) -> Option<Message>;
     /// A packet that an error quotes, whose head begins at the `network` of `seen`.
@@ -177,9 +177,13 @@ impl Read for V4 {
     }
 
     #[inline(always)]
-    fn message_at(memory: &Memory, network: usize) -> Option<usize> {
-        let ip = ipv4(memory, network).ok()?;
-        matches!(ip.fragment, Fragment::Whole).then_some(ip.transport)
+    fn message_at(memory: &Memory, network: usize) -> Result<usize, Fate> {
+        let ip = ipv4(memory, network)?;
+        if matches!(ip.fragment, Fragment::Whole) {
+            Ok(ip.transport)
+        } else {
+            Err(Fate::Fragment)
+        }
     }
 
     #[inline(always)]
@@ -250,8 +254,8 @@ impl Read for V6 {
     }
 
     #[inline(always)]
-    fn message_at(_: &Memory, network: usize) -> Option<usize> {
-        Some(network + IPV6_HEAD)
+    fn message_at(_: &Memory, network: usize) -> Result<usize, Fate> {
+        Ok(network + IPV6_HEAD)
     }
 
     #[inline(always)]

@@ -1,0 +1,157 @@
+//! Packets that no backend gets.
+
+use lb_common::packet::Fate;
+
+use super::{At, Place};
+use crate::kit::{ACK, Body, FIN, Frame, RST, Redirect, Row, SYN, V4, vip};
+
+pub(super) fn rows(at: At) -> Vec<Row> {
+    let of = |says: &str| at.inwards(says);
+    let (syn, datagram) = (at.syn(), at.datagram());
+    let nobody = || at.nobody();
+    let gone = |says: &str| of(says).after(&syn).desired(nobody());
+    let mut rows = vec![
+        of("a packet to an address that is no VIP is none of ours")
+            .takes(&syn.clone().to(at.family.ip("10.9.0.1"), 80))
+            .is_not_ours(),
+        of("a packet to the agent's own address is the stack's")
+            .takes(&syn.clone().to(at.family.vip(1), 80))
+            .is_not_ours(),
+        of("a SYN to an address that nobody has is left to the stack, which says so")
+            .takes(&syn.clone().to(at.family.vip(vip::NONE), 80))
+            .is_passed(Fate::NoEndpoint),
+        of("a datagram to a port that nobody has is left to the stack, which says so")
+            .takes(&datagram.clone().to(at.vip(), 54))
+            .is_passed(Fate::NoEndpoint),
+        of("a SYN to a VIP without a usable backend is answered with a reset")
+            .desired(nobody())
+            .takes(&syn)
+            .becomes(
+                Redirect,
+                &syn.reset(0, 1001, RST | ACK),
+                Fate::NoBackend,
+            ),
+        of("a SYN with data to a VIP without a usable backend is answered with a reset that counts it")
+            .desired(nobody())
+            .takes(&syn.clone().payload(b"early"))
+            .becomes(
+                Redirect,
+                &syn.reset(0, 1006, RST | ACK),
+                Fate::NoBackend,
+            ),
+        of("a SYN in a VLAN is answered in the VLAN with a reset")
+            .desired(nobody())
+            .takes(&syn.clone().tag(7))
+            .becomes(
+                Redirect,
+                &syn.clone().tag(7).reset(0, 1001, RST | ACK),
+                Fate::NoBackend,
+            ),
+        of("an ACK to a VIP without a usable backend is answered with a reset")
+            .desired(nobody())
+            .takes(&syn.clone().flags(ACK))
+            .becomes(Redirect, &syn.reset(7000, 0, RST), Fate::NoBackend),
+        of("a RST to a VIP without a usable backend is dropped")
+            .desired(nobody())
+            .takes(&syn.clone().flags(RST))
+            .is_dropped(Fate::NoBackend),
+        of("a datagram to a VIP without a usable backend is dropped")
+            .desired(nobody())
+            .takes(&datagram)
+            .is_dropped(Fate::NoBackend),
+        gone("data of a flow whose backend is gone is answered with a reset")
+            .takes(&syn.clone().flags(ACK).payload(b"more"))
+            .becomes(Redirect, &syn.reset(7000, 0, RST), Fate::Reset),
+        gone("a FIN of a flow whose backend is gone is answered with a reset")
+            .takes(&syn.clone().flags(FIN | ACK))
+            .becomes(Redirect, &syn.reset(7000, 0, RST), Fate::Reset),
+        gone("a RST of a flow whose backend is gone is dropped")
+            .takes(&syn.clone().flags(RST))
+            .is_dropped(Fate::BackendGone),
+        gone("a SYN of a flow whose backend is gone finds out that there is no other")
+            .takes(&syn)
+            .becomes(
+                Redirect,
+                &syn.reset(0, 1001, RST | ACK),
+                Fate::NoBackend,
+            ),
+        of("the first part of a datagram is dropped, since the rest has no ports")
+            .takes(&datagram.clone().change(|frame| frame.ip.fragment = Some((0, true))))
+            .is_dropped(Fate::Fragment),
+        of("a later part of a datagram is dropped")
+            .takes(&datagram.clone().change(|frame| frame.ip.fragment = Some((9, true))))
+            .is_dropped(Fate::Fragment),
+        of("the last part of a datagram is dropped")
+            .takes(&datagram.clone().change(|frame| frame.ip.fragment = Some((9, false))))
+            .is_dropped(Fate::Fragment),
+        of("the first part of a SYN is dropped")
+            .takes(&syn.clone().change(|frame| frame.ip.fragment = Some((0, true))))
+            .is_dropped(Fate::Fragment),
+        of("a head of TCP that says that it is too short is dropped")
+            .takes_bytes(short(at, &syn))
+            .is_dropped(Fate::Malformed),
+        of("a packet that ends in its ports is dropped")
+            .takes(&body(&syn, 17, &[0, 80, 0]))
+            .is_dropped(Fate::Malformed),
+        of("a protocol that VIPs do not speak is dropped")
+            .takes(&body(&syn, 47, &[0; 20]))
+            .is_dropped(Fate::Protocol),
+        of("more new flows than are written down are dropped")
+            .desired(|desired| desired.settings.flood = 1)
+            .after(&syn)
+            .after(&syn.clone().from(at.client(), 1001))
+            .takes(&syn.clone().from(at.client(), 1002))
+            .is_dropped(Fate::Flood),
+        of("known flows go on in a flood")
+            .after(&syn)
+            .desired(|desired| desired.settings.flood = 1)
+            .after(&syn.clone().from(at.client(), 1001))
+            .after(&syn.clone().from(at.client(), 1002))
+            .takes(&syn.clone().flags(ACK))
+            .becomes(
+                crate::kit::Pass,
+                &at.sent(&syn.clone().flags(ACK)),
+                Fate::Destination,
+            ),
+        of("a SYN with options that begins nothing new is still read whole")
+            .desired(nobody())
+            .takes(&syn.clone().tcp_options(&[2, 4, 5, 0xb4]))
+            .becomes(
+                Redirect,
+                &syn.reset(0, 1001, RST | ACK),
+                Fate::NoBackend,
+            ),
+    ];
+    if at.place == Place::Card {
+        rows.push(
+            of("a SYN to a VIP whose backends are elsewhere is left to the stack")
+                .takes(&syn.clone().to(at.family.vip(vip::FULL), 80))
+                .is_passed(Fate::NoEndpoint),
+        );
+    }
+    if at.family == V4 {
+        let mut bytes = syn.bytes();
+        bytes[14] = 0x44;
+        rows.push(
+            of("a head that says that it is too short is dropped")
+                .takes_bytes(bytes)
+                .is_dropped(Fate::Malformed),
+        );
+    }
+    rows
+}
+
+/// A SYN whose head of TCP says that it has sixteen bytes.
+fn short(at: At, syn: &Frame) -> Vec<u8> {
+    let mut bytes = syn.clone().flags(SYN).bytes();
+    let tcp = if at.family == V4 { 34 } else { 54 };
+    bytes[tcp + 12] = 0x40;
+    bytes
+}
+
+/// The same packet with something else in it.
+fn body(frame: &Frame, proto: u8, bytes: &[u8]) -> Frame {
+    let mut frame = frame.clone();
+    frame.ip.body = Body::Raw(proto, bytes.to_vec());
+    frame
+}
