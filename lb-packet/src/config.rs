@@ -49,6 +49,17 @@ pub struct Limits {
     pub flows: u32,
 }
 
+/// Seconds that a flow which nobody goes on with stays when the maps are nearly full, and until it is looked at.
+const SHORTEST: u32 = 7;
+
+impl Limits {
+    /// New flows for each of so many CPUs and second that the maps take without an end: more of them only keep others out.
+    pub fn new_flows(&self, cpus: usize) -> u32 {
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+        (self.flows / SHORTEST / cpus).max(1)
+    }
+}
+
 /// The most virtual endpoints: their tables are 1 GiB.
 const MOST_SERVICES: u32 = 4096;
 

@@ -65,6 +65,8 @@ struct Stage {
     publisher: Publisher,
     desk: Desk,
     figures: Figures,
+    /// CPUs that packets may come by.
+    cpus: usize,
     /// What the last collection found.
     collected: Collected,
     /// What was counted last.
@@ -132,6 +134,7 @@ pub async fn run(
         publisher,
         desk,
         figures,
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
         collected: Collected::default(),
         counted: Counted::default(),
         handle,
@@ -386,7 +389,7 @@ impl Stage {
             traced,
             settings: Settings {
                 sample,
-                flood: FLOOD,
+                flood: self.programs.limits().new_flows(self.cpus),
                 udp_seconds: UDP_SECONDS,
                 ..Settings::default()
             },
@@ -576,7 +579,5 @@ const RETRY: Duration = Duration::from_secs(1);
 const SAMPLED: Duration = Duration::from_millis(50);
 /// For the rest of what changes with a device.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// New flows for each CPU and second above which none is written down: what a flood of SYNs has and clients have not.
-const FLOOD: u32 = 125_000;
 /// As long as most resolvers and games are silent at most.
 const UDP_SECONDS: u32 = 60;
