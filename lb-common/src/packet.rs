@@ -544,7 +544,7 @@ pub enum Fate {
     Announced = 8,
     /// For a backend of this host: up the stack.
     Local = 9,
-    /// To a backend, by the stack: the next hop was not known.
+    /// By the stack: the next hop was not known, or it leaves by a device that XDP cannot send to.
     Stack = 10,
     /// Too big for the way to the backend: the client was told.
     TooBig = 11,
@@ -556,13 +556,13 @@ pub enum Fate {
     Malformed = 14,
     /// Dropped: a fragment, which has no ports.
     Fragment = 15,
-    /// Dropped: nobody has the address, or not on this port.
+    /// Nobody has the address, or not on this port: the stack's route of the pool says so.
     NoEndpoint = 16,
-    /// Dropped: no backend is usable.
+    /// Dropped: no backend is usable. A client of TCP is told.
     NoBackend = 17,
     /// Dropped: the backend of the flow is gone.
     BackendGone = 18,
-    /// Dropped: an answer of no flow.
+    /// Dropped: of no flow that is known. A client of TCP is told.
     NoFlow = 19,
     /// Dropped: all ports to the backend are in use.
     NoPort = 20,
