@@ -23,11 +23,11 @@ pub(crate) fn find<F: Family>(ends: &F::Ends, scope: u8, endpoint: &mut Endpoint
         proto: ends.proto(),
         scope,
     };
-    if settled(|| ENDPOINTS.get_ptr(&key), endpoint) {
+    if settled(|| ENDPOINTS.get_ptr(key), endpoint) {
         return true;
     }
     key.port = ends.vip_port();
-    settled(|| ENDPOINTS.get_ptr(&key), endpoint)
+    settled(|| ENDPOINTS.get_ptr(key), endpoint)
 }
 
 /// The backend that has the slot of the hash, and its target.

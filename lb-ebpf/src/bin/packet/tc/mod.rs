@@ -34,13 +34,13 @@ use crate::{
 };
 use rare::{Rare, any};
 use read::{Heads, Seen, memory, pulled};
-use write::{Both, back, rewrite};
+use write::{Both, back, offset, rewrite};
 
 /// None of ours: the next program is asked.
 const PASS: i32 = TC_ACT_UNSPEC;
 /// Ours, and on its way.
-const DONE: i32 = TC_ACT_OK as i32;
-const DROP: i32 = TC_ACT_SHOT as i32;
+const DONE: i32 = TC_ACT_OK;
+const DROP: i32 = TC_ACT_SHOT;
 
 /// From a client on this host.
 #[classifier]
@@ -121,12 +121,12 @@ impl<P: Place + Hairpins> Direction for In<P> {
             };
         }
         if F::is_message(&memory, network) {
-            return F::message_in(ctx, network as u32);
+            return F::message_in(ctx, offset(network));
         }
         match towards::<F, P>(ctx, network) {
             // The stack is too short to do that from there.
             refused if refused >= REFUSED => {
-                F::refuse(ctx, network as u32, (refused - REFUSED) as u32)
+                F::refuse(ctx, offset(network), (refused - REFUSED) as u32)
             }
             verdict => verdict,
         }
@@ -262,7 +262,7 @@ fn nowhere<F: Rare>(heads: &Heads, packet: &Packet<F>, to: &Onward) -> i32 {
     }
     match to.fate {
         Fate::Reset | Fate::NoBackend | Fate::NoFlow if packet.ends.proto() == PROTO_TCP => {
-            REFUSED + heads.transport as i32
+            REFUSED + offset(heads.transport) as i32
         }
         _ => DROP,
     }
@@ -272,7 +272,7 @@ impl<P: Place> Direction for Out<P> {
     #[inline(always)]
     fn packet<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
         if F::is_message(&memory(ctx), network) {
-            return F::message_out(ctx, network as u32);
+            return F::message_out(ctx, offset(network));
         }
         outwards::<F>(ctx, network)
     }
@@ -313,7 +313,7 @@ fn answer<F: Rare>(ctx: &TcContext, seen: &Seen<F>, reply: *const Reply) -> i32 
     }
     count::fate(Fate::Answered);
     if reply.clamp != 0 && seen.proto == PROTO_TCP && seen.flags & tcp_flag::SYN != 0 {
-        F::lower(ctx, seen.transport as u32);
+        F::lower(ctx, offset(seen.transport));
     }
     DONE
 }

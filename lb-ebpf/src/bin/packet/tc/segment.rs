@@ -6,7 +6,7 @@ use lb_ebpf::packet::greatest_segment;
 use super::{
     read::pulled,
     reset::Answer,
-    write::{checksum_of, covered, put},
+    write::{checksum_of, covered, offset, put},
 };
 
 /// Length of a head of TCP.
@@ -19,7 +19,7 @@ pub(super) fn lower<F: Answer>(ctx: &TcContext, transport: usize) -> bool {
     let mut fits = 0_u32;
     // SAFETY: the kernel passes a valid context. What fits is written whatever is answered, if the device is there.
     unsafe { bpf_check_mtu(ctx.skb.skb.cast(), 0, &raw mut fits, 0, 0) };
-    let heads = 2 * F::HEAD as u32 + TCP;
+    let heads = 2 * offset(F::HEAD) + TCP;
     let (Some(most), Some(found)) = (
         fits.checked_sub(heads)
             .and_then(|most| u16::try_from(most).ok()),

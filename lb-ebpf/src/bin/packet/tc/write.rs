@@ -1,7 +1,7 @@
 //! Changing a packet of the stack, whose checksums the card, or nobody, may have to make yet: only helpers know.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT},
     helpers::generated::{
         bpf_csum_update, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
         bpf_skb_load_bytes, bpf_skb_store_bytes,
@@ -160,7 +160,7 @@ pub(super) fn put<T>(ctx: &TcContext, at: usize, value: &T) -> bool {
             ctx.skb.skb,
             offset(at),
             core::ptr::from_ref(value).cast(),
-            size_of::<T>() as u32,
+            offset(size_of::<T>()),
             0,
         ) == 0
     }
@@ -230,11 +230,10 @@ pub(super) fn back(ctx: &TcContext) -> i32 {
         return super::DROP;
     }
     // SAFETY: as above.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a verdict is a small integer"
-    )]
-    unsafe {
-        bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32
+    let answer = unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) };
+    if answer == i64::from(TC_ACT_REDIRECT) {
+        TC_ACT_REDIRECT
+    } else {
+        super::DROP
     }
 }
