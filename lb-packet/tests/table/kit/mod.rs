@@ -12,10 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::{Program, TestRun as _, TestRunOptions};
+use aya::{
+    Pod,
+    maps::HashMap,
+    programs::{Program, TestRun as _, TestRunOptions},
+};
 use lb_common::{
     Be16, FlowHash,
-    packet::{Fate, HAND_OVER},
+    packet::{Fate, Flow, FlowKey4, FlowKey6, HAND_OVER, Reply, ReplyKey4, ReplyKey6, packet_map},
 };
 pub(crate) use lb_packet::Desired;
 use lb_packet::{Fates, Figures, Filter, Flows, Programs, Publisher};
@@ -292,6 +296,28 @@ impl World {
         }
     }
 
+    /// Takes all flows out, and leaves their answers.
+    pub(crate) fn forget_flows(&mut self) {
+        empty::<FlowKey4, Flow>(self.map(packet_map::FLOWS4));
+        empty::<FlowKey6, Flow>(self.map(packet_map::FLOWS6));
+    }
+
+    /// Takes the answers of all flows out, and answers how many there were.
+    pub(crate) fn forget_answers(&mut self) -> usize {
+        empty::<ReplyKey4, Reply>(self.map(packet_map::REPLIES4))
+            + empty::<ReplyKey6, Reply>(self.map(packet_map::REPLIES6))
+    }
+
+    /// How many flows have answers.
+    pub(crate) fn answers(&mut self) -> usize {
+        keys::<ReplyKey4, Reply>(self.map(packet_map::REPLIES4)).len()
+            + keys::<ReplyKey6, Reply>(self.map(packet_map::REPLIES6)).len()
+    }
+
+    fn map(&mut self, name: &str) -> &mut aya::maps::Map {
+        self.programs.ebpf().map_mut(name).unwrap()
+    }
+
     /// What is desired now.
     pub(crate) fn apply(&mut self, change: impl Fn(&mut Desired)) {
         change(&mut self.desired);
@@ -370,6 +396,21 @@ impl World {
             row.says
         ))
     }
+}
+
+fn keys<K: Pod, V: Pod>(map: &mut aya::maps::Map) -> Vec<K> {
+    let map = HashMap::<_, K, V>::try_from(map).unwrap();
+    map.keys().map(Result::unwrap).collect()
+}
+
+/// Takes all out of a map, and answers how many there were.
+fn empty<K: Pod, V: Pod>(map: &mut aya::maps::Map) -> usize {
+    let all = keys::<K, V>(map);
+    let mut map = HashMap::<_, K, V>::try_from(map).unwrap();
+    for key in &all {
+        map.remove(key).unwrap();
+    }
+    all.len()
 }
 
 /// What was counted between two looks.

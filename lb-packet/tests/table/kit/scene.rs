@@ -11,6 +11,7 @@
 //! | 10.2.0.0/16 | backends by 192.0.3.40 at `card2` |
 //! | 10.3.0.0/16 | backends by 192.0.2.41, whom nobody has found |
 //! | 10.4.0.0/16 | cannot be reached |
+//! | 10.6.0.0/16 | backends by 192.0.2.42, whose address on the link is none |
 //! | 10.77.0.2, .20 | the client at the device `client`, and a backend of this host |
 
 use std::{
@@ -131,6 +132,8 @@ pub(crate) mod vip {
     /// The same backend as [`FULL`] and as [`LOCAL`]: other VIPs of theirs.
     pub(crate) const FULL_TOO: u8 = 21;
     pub(crate) const LOCAL_TOO: u8 = 22;
+    /// A backend whose router has an address of zeroes: 10.6.0.23.
+    pub(crate) const NOBODYS_ADDRESS: u8 = 23;
     /// Nobody has it, and it is no VIP.
     pub(crate) const NONE: u8 = 99;
 }
@@ -161,6 +164,7 @@ pub(crate) fn desired() -> Desired {
         (vip::NO_NEIGHBOUR, &["10.3.0.18"]),
         (vip::NO_ROUTE, &["10.4.0.19"]),
         (vip::NARROW, &["10.5.0.20"]),
+        (vip::NOBODYS_ADDRESS, &["10.6.0.23"]),
     ] {
         serve(&mut desired, number, addresses);
     }
@@ -272,6 +276,7 @@ pub(crate) fn build(host: &Netns, outside: &Netns) -> BTreeMap<&'static str, u32
             ("192.0.2.40", "card", neighbour(40)),
             ("192.0.2.30", "card", neighbour(30)),
             ("192.0.2.100", "card", neighbour(100)),
+            ("192.0.2.42", "card", [0; 6]),
             ("192.0.3.40", "card2", neighbour(40)),
             ("10.77.0.2", "client", CLIENT),
         ] {
@@ -295,6 +300,7 @@ pub(crate) fn build(host: &Netns, outside: &Netns) -> BTreeMap<&'static str, u32
             ("10.3.0.0", Some("192.0.2.41")),
             ("10.4.0.0", None),
             ("10.5.0.0", Some("192.0.2.40")),
+            ("10.6.0.0", Some("192.0.2.42")),
         ] {
             let to = family.ip(network);
             // The gateway of an IPv6 route has to be on the way already, and its own network is.

@@ -3,6 +3,7 @@
 mod announce;
 mod answers;
 mod full;
+mod kept;
 mod messages;
 mod refused;
 mod tunnel;
@@ -16,6 +17,7 @@ pub(crate) fn rows(family: Family) -> Vec<Row> {
         announce::rows(family),
         answers::rows(family),
         full::rows(family),
+        kept::rows(family),
         messages::rows(family),
         refused::rows(family),
         tunnel::rows(family),

@@ -22,16 +22,16 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
             .is_passed(Fate::Local),
         of("an address of the pool that nobody has is left to the stack, which says so")
             .takes(&syn(family, vip::NONE))
-            .is_passed(Fate::NoEndpoint),
+            .is_not_ours(),
         of("a port of a VIP that nobody serves is left to the stack, which says so")
             .takes(&full.clone().to(family.vip(vip::FULL), 81))
-            .is_passed(Fate::NoEndpoint),
+            .is_not_ours(),
         of("a datagram to a port that is served by TCP alone is left to the stack")
             .takes(&Frame::udp(
                 (family.client(), 1000),
                 (family.vip(vip::FULL), 80),
             ))
-            .is_passed(Fate::NoEndpoint),
+            .is_not_ours(),
         of("a SYN to a VIP without a usable backend is refused")
             .takes(&empty)
             .becomes(Tx, &empty.reset(0, 1001, RST | ACK), Fate::NoBackend),

@@ -6,7 +6,8 @@ use lb_common::packet::Fate;
 
 use super::{datagram, of, refused::told_too_big, syn};
 use crate::kit::{
-    ACK, Body, CARD, Desired, Family, Frame, Pass, RST, Row, Tx, V4, hash, neighbour, scene, vip,
+    ACK, Body, CARD, Desired, Family, Frame, Pass, RST, Row, Tx, V4, World, hash, neighbour, scene,
+    vip,
 };
 
 pub(super) fn rows(family: Family) -> Vec<Row> {
@@ -84,6 +85,16 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
         of("a packet that just fits into the tunnel goes"),
         &fits,
         Fate::Tunnelled,
+    ));
+    let moved = |desired: &mut Desired| scene::serve(desired, vip::TUNNEL, &["10.1.0.12"]);
+    rows.push(goes(
+        of("data of a flow whose backend is gone goes by the table: its end may know it")
+            .after(&syn)
+            .after(&ack)
+            .desired(moved)
+            .given(World::settle),
+        &ack,
+        Fate::Unknown,
     ));
     rows.extend(opened(family));
     rows.extend(told(family, &syn));

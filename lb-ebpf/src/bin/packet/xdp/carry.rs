@@ -165,10 +165,12 @@ pub(super) fn stays<F: Wire>(
 fn nowhere<F: Wire>(ctx: Ctx, seen: &Seen<F>, to: &Onward) -> u32 {
     match to.fate {
         // The stack's, with what `tc_card_in` makes of it.
-        Fate::Local | Fate::NoEndpoint => {
+        Fate::Local => {
             count::fate(to.fate);
             PASS
         }
+        // Which counts this: the packet comes to its end there.
+        Fate::NoEndpoint => PASS,
         Fate::NoBackend | Fate::NoFlow | Fate::Reset if seen.proto == PROTO_TCP => {
             refuse::reset(ctx, seen, to.fate, to.service)
         }
