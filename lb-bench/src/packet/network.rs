@@ -340,13 +340,12 @@ impl Balancer {
                 let mode = XdpMode::Native;
                 balancer.programs.attach(device, Role::Card { mode })?;
             }
-            balancer.programs.load_also("xdp_pass")?;
+            balancer.pass()?.load()?;
             anyhow::Ok(balancer)
         })??;
         let to_servers = format!("eth{}", Way::Xdp.host());
         for (end, device) in ends.into_iter().zip(["eth0", &to_servers]) {
-            let pass = balancer.programs.ebpf().program_mut("xdp_pass");
-            let pass: &mut Xdp = pass.context("there is no program xdp_pass")?.try_into()?;
+            let pass = balancer.pass()?;
             end.enter(|| {
                 lb_sys::ethtool::offload_checksums(device, false)
                     .with_context(|| format!("cannot let {device} send whole checksums"))?;
@@ -355,6 +354,14 @@ impl Balancer {
             })??;
         }
         Ok(balancer)
+    }
+
+    /// The program that passes everything, for the other end of a veth.
+    fn pass(&mut self) -> Result<&mut Xdp> {
+        let program = self.programs.ebpf().program_mut("xdp_pass");
+        Ok(program
+            .context("there is no program xdp_pass")?
+            .try_into()?)
     }
 }
 
