@@ -83,7 +83,14 @@ fn every_file_of_the_code_map_is_there() {
             .flat_map(|(_, it)| alternatives(it));
         let mut first: Option<String> = None;
         for name in names {
-            let crates = ["lb-agent/src", "lb-front/src", "lb-ebpf/src/bin/socket", ""];
+            let crates = [
+                "lb-agent/src",
+                "lb-front/src",
+                "lb-ebpf/src/bin/socket",
+                "lb-packet/src",
+                "lb-packet",
+                "",
+            ];
             let folders = crates.map(|folder| workspace().join(folder));
             let beside = first.as_deref().and_then(|it| Path::new(it).parent());
             let beside = beside.map(|it| folders[0].join(it));
