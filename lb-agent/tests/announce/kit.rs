@@ -20,11 +20,11 @@ use tempfile::TempDir;
 use crate::wire::{Mac, Wire};
 
 /// How long a test waits for what must come.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-/// Of a session here. Consul takes so little because it is told to.
-pub(crate) const TTL: Duration = Duration::from_secs(2);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+/// Of a session here. Consul takes so little because it is told to; with less, a busy machine loses sessions that nobody took.
+pub(crate) const TTL: Duration = Duration::from_secs(4);
 /// Consul ends a session within twice its time, and gives its lock to nobody for a second; the rest is for a busy machine.
-pub(crate) const FOLLOWS: Duration = Duration::from_secs(2 * 2 + 1 + 4);
+pub(crate) const FOLLOWS: Duration = Duration::from_secs(2 * 4 + 1 + 6);
 
 /// The segment. Processes go before what they live in.
 pub(crate) struct Segment {
