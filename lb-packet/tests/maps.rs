@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use aya::maps::{HashMap, MapData};
@@ -21,7 +22,7 @@ use lb_packet::{
     Answer, Collected, Config, Desired, Error, Explainer, Filter, Flows, Limits, Member, Pressure,
     Programs, Publisher, Question, Wanted,
 };
-use lb_testkit::Netns;
+use lb_testkit::{Netns, eventually};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
 const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
@@ -558,13 +559,14 @@ fn what_is_over_is_collected_and_nothing_else() {
         assert_eq!(collected.removed, 9);
         assert_eq!(collected.pressure(), Pressure::Low);
         // Whoever served them is gone: so are they.
-        for _ in 0..2 {
-            let report = world.publisher.apply(&desired(&[])).unwrap();
-            if let Some(again) = report.again {
-                std::thread::sleep(again.saturating_duration_since(std::time::Instant::now()));
+        eventually(Duration::from_secs(10), || {
+            world.publisher.apply(&desired(&[])).unwrap();
+            match world.publisher.targets().count() {
+                0 => Ok(()),
+                left => Err(format!("{left} are still kept")),
             }
-        }
-        assert_eq!(world.publisher.targets().count(), 0);
+        })
+        .unwrap();
         assert_eq!(world.collect().v4.removed, 11);
         assert_eq!(
             world.flows4.keys().count() + world.replies4.keys().count(),

@@ -210,9 +210,9 @@ fn a_client_learns_of_a_narrow_link_to_the_backend() {
 
 #[test]
 fn flows_are_listed_explained_and_flushed() {
-    let scene = Scene::new();
-    let mut agent = scene.agent();
     for family in [V4, V6] {
+        let scene = Scene::new();
+        let mut agent = scene.agent();
         let _servers = scene.servers(family);
         let mut talk = Talk::begin(&scene.client, to(family)).unwrap();
         talk.say(1000).unwrap();
