@@ -20,6 +20,7 @@ mod count;
 mod datagram;
 mod flow;
 #[path = "../../kernel/mod.rs"]
+#[expect(dead_code, reason = "shared with the objects that use all of it")]
 mod kernel;
 mod maps;
 mod trace;
