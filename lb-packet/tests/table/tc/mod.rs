@@ -101,6 +101,7 @@ impl At {
     }
 
     /// Devices of a packet to a VIP.
+    #[expect(clippy::wrong_self_convention, reason = "where the frame is from")]
     fn from_client(self, frame: Frame) -> Frame {
         match self.place {
             Place::Client => frame.macs(CLIENT_DEVICE, CLIENT),
