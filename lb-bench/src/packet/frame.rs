@@ -23,7 +23,7 @@ pub(super) enum Segment {
 
 /// A frame from a client to `destination`.
 pub(super) fn frame(destination: SocketAddr, segment: Segment) -> Vec<u8> {
-    let mut tcp = Vec::with_capacity(TCP_BYTES);
+    let mut tcp = Vec::with_capacity(TCP_BYTES.into());
     tcp.extend(CLIENT_PORT.to_be_bytes());
     tcp.extend(destination.port().to_be_bytes());
     // Sequence and acknowledgement, the length of the head in words and the flags, the window.
@@ -48,7 +48,7 @@ pub(super) fn frame(destination: SocketAddr, segment: Segment) -> Vec<u8> {
     let sum = checksum([
         &head[addresses],
         &[0, PROTO_TCP],
-        &(TCP_BYTES as u16).to_be_bytes(),
+        &TCP_BYTES.to_be_bytes(),
         &tcp,
     ]);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -56,7 +56,7 @@ pub(super) fn frame(destination: SocketAddr, segment: Segment) -> Vec<u8> {
         let sum = checksum([&head]);
         head[10..12].copy_from_slice(&sum.to_be_bytes());
     }
-    let mut frame = Vec::with_capacity(ETHER_BYTES + head.len() + TCP_BYTES);
+    let mut frame = Vec::with_capacity(SHORTEST);
     // The program is handed what the card has taken, so whose address this is does not matter.
     frame.extend([2, 0x6c, 0x62, 0x91, 0, 1]);
     frame.extend([2, 0x6c, 0x62, 0x91, 0, 2]);
@@ -70,7 +70,7 @@ pub(super) fn frame(destination: SocketAddr, segment: Segment) -> Vec<u8> {
 
 fn head4(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let mut head = vec![0x45, 0];
-    head.extend((20 + TCP_BYTES as u16).to_be_bytes());
+    head.extend((20 + TCP_BYTES).to_be_bytes());
     // Identification; not to be fragmented; hops, protocol, and the checksum that is filled in later.
     head.extend([0, 1, 0x40, 0, 64, PROTO_TCP, 0, 0]);
     head.extend(source.octets());
@@ -80,7 +80,7 @@ fn head4(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
 
 fn head6(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
     let mut head = vec![0x60, 0, 0, 0];
-    head.extend((TCP_BYTES as u16).to_be_bytes());
+    head.extend(TCP_BYTES.to_be_bytes());
     head.extend([PROTO_TCP, 64]);
     head.extend(source.octets());
     head.extend(destination.octets());
@@ -97,8 +97,7 @@ fn checksum<const PARTS: usize>(parts: [&[u8]; PARTS]) -> u16 {
     !((sum & 0xffff) as u16 + (sum >> 16) as u16)
 }
 
-const ETHER_BYTES: usize = 14;
-const TCP_BYTES: usize = 20;
+const TCP_BYTES: u16 = 20;
 const SHORTEST: usize = 74;
 const ETHER_IPV4: u16 = 0x0800;
 const ETHER_IPV6: u16 = 0x86dd;

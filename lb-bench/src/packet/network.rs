@@ -57,7 +57,7 @@ impl Way {
     }
 
     /// Which host it leads through.
-    fn host(self) -> usize {
+    fn host(self) -> u8 {
         match self {
             Self::Direct | Self::Again | Self::Tcx => 0,
             Self::Xdp => 1,
@@ -133,12 +133,12 @@ impl Lines {
             Netns::new("bench-cards")?,
             Netns::new("bench-rule")?,
         ];
-        for (number, host) in hosts.iter().enumerate() {
+        for (number, host) in (0..).zip(&hosts) {
             connect_servers(host, &servers, number)?;
         }
         let clients = Way::ALL.map(|way| {
             let client = Netns::new("bench-client")?;
-            connect_client(&hosts[way.host()], &client, &servers, way)?;
+            connect_client(&hosts[usize::from(way.host())], &client, &servers, way)?;
             Ok::<_, anyhow::Error>(client)
         });
         let clients = clients.into_iter().collect::<Result<Vec<_>>>()?;
@@ -150,12 +150,12 @@ impl Lines {
             .netns(&servers)
             .cgroup(&group)
             .start()?;
-        let tcx = Balancer::for_client(&hosts[Way::Tcx.host()])?;
+        let tcx = Balancer::for_client(&hosts[usize::from(Way::Tcx.host())])?;
         let xdp = Balancer::at_cards(
-            &hosts[Way::Xdp.host()],
+            &hosts[usize::from(Way::Xdp.host())],
             [&clients[Way::Xdp as usize], &servers],
         )?;
-        translate(packages, &hosts[Way::Nft.host()])?;
+        translate(packages, &hosts[usize::from(Way::Nft.host())])?;
         let mut lines = Self {
             clients,
             balancers: [tcx, xdp],
@@ -219,12 +219,12 @@ fn addresses() -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// The network between host number `number` and the servers: its address and theirs.
-fn between(number: usize) -> (Ipv4Addr, Ipv4Addr) {
-    let address = |last| Ipv4Addr::new(10, 82, number as u8, last);
+fn between(number: u8) -> (Ipv4Addr, Ipv4Addr) {
+    let address = |last| Ipv4Addr::new(10, 82, number, last);
     (address(1), address(2))
 }
 
-fn connect_servers(host: &Netns, servers: &Netns, number: usize) -> Result<()> {
+fn connect_servers(host: &Netns, servers: &Netns, number: u8) -> Result<()> {
     let there = servers.path().display().to_string();
     let (own, gateway) = between(number);
     host.ip(&format!(
