@@ -1,7 +1,7 @@
 //! Next hops: which device a packet leaves by, and who takes its frame. Asked of the kernel's routes and neighbours, and kept
 //! for a second or two.
 
-use core::{hint::cold_path, mem::size_of};
+use core::{ffi::c_void, hint::cold_path, mem::size_of, ptr};
 
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use lb_common::{
@@ -42,6 +42,26 @@ const SIZE: i32 = 64;
 
 const _: () = assert!(size_of::<Lookup>() == SIZE as usize);
 
+impl Lookup {
+    /// How a packet gets to an address that came by a device.
+    #[inline(always)]
+    fn new<F: Routed>(device: u32, to: &F::Address) -> Self {
+        Self {
+            family: F::NUMBER,
+            proto: 0,
+            ports: [0; 2],
+            size: 0,
+            device,
+            class: 0,
+            source: [0; 4],
+            destination: F::asked(*to),
+            vlan: [0; 2],
+            from: [0; 6],
+            to: [0; 6],
+        }
+    }
+}
+
 /// How a family asks.
 pub(crate) trait Routed: Family {
     /// `AF_INET` or `AF_INET6`.
@@ -68,8 +88,55 @@ impl Routed for crate::family::V6 {
     }
 }
 
-/// Makes `hop` hold for packets to an address. `whose` is null, or where it says whose hop it is: `to`, until whoever takes out
-/// what is over has given its element to another flow.
+/// Where a packet leaves, as the maps keep it.
+#[derive(Clone, Copy)]
+pub(crate) struct Leg {
+    hop: *mut Hop,
+    way: Way,
+    /// Null, or where it says whose hop it is: whoever takes out what is over may give its element to another flow.
+    whose: *const [u32; 4],
+}
+
+impl Leg {
+    /// To a backend or its host.
+    #[inline(always)]
+    pub(crate) const fn to_backend(hop: *mut Hop, way: Way) -> Self {
+        Self {
+            hop,
+            way,
+            whose: ptr::null(),
+        }
+    }
+
+    /// To the client of a flow.
+    #[inline(always)]
+    pub(crate) fn to_client(reply: *mut Reply) -> Self {
+        // SAFETY: elements live as long as the map.
+        let (hop, whose) = unsafe { (&raw mut (*reply).hop, &raw const (*reply).client) };
+        Self {
+            hop,
+            way: Way::Full,
+            whose,
+        }
+    }
+
+    /// How frames get there, once it holds.
+    #[inline(always)]
+    pub(crate) const fn hop(self) -> *mut Hop {
+        self.hop
+    }
+}
+
+/// The device that a packet leaves by that came by `device`, if there is a way. `ctx` is a program's context.
+#[inline(always)]
+pub(crate) fn device_to<F: Routed>(ctx: *mut c_void, device: u32, to: &F::Address) -> Option<u32> {
+    let mut lookup = Lookup::new::<F>(device, to);
+    // SAFETY: the kernel passes a valid context, and the question is as it knows it.
+    let answer = unsafe { bpf_fib_lookup(ctx, (&raw mut lookup).cast(), SIZE, 0) };
+    matches!(answer, 0 | NO_NEIGHBOUR).then_some(lookup.device)
+}
+
+/// Makes a next hop hold for packets to an address.
 ///
 /// # Errors
 /// [`Fate::Stack`]: who takes the frames is not known, and `hop` says where they leave; [`Fate::NoRoute`]: there is no way.
@@ -103,19 +170,7 @@ fn ask<F: Routed>(
     way: u16,
     whose: *const [u32; 4],
 ) -> i64 {
-    let mut lookup = Lookup {
-        family: F::NUMBER,
-        proto: 0,
-        ports: [0; 2],
-        size: 0,
-        device: ctx.device(),
-        class: 0,
-        source: [0; 4],
-        destination: F::asked(*to),
-        vlan: [0; 2],
-        from: [0; 6],
-        to: [0; 6],
-    };
+    let mut lookup = Lookup::new::<F>(ctx.device(), to);
     // SAFETY: the kernel passes a valid context, and the question is as it knows it.
     let answer = unsafe { bpf_fib_lookup(ctx.raw().cast(), (&raw mut lookup).cast(), SIZE, 0) };
     // SAFETY: values live as long as the map; who reads one while it changes sends one frame to nobody.

@@ -50,17 +50,17 @@ pub(crate) static PORT_FIRST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static PORT_COUNT: Global<u32> = Global::new(0);
 
-/// What a client that is its own backend sees as its peer: 169.254.255.77 and `fe80::6c62:4d` unless the loader says otherwise.
+/// What a client that is its own backend sees as its peer.
 #[unsafe(no_mangle)]
-pub(crate) static HAIRPIN4: Global<u32> = Global::new(0xa9fe_ff4d_u32.to_be());
+pub(crate) static HAIRPIN4: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-static HAIRPIN6_0: Global<u32> = Global::new(0xfe80_0000_u32.to_be());
+static HAIRPIN6_0: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static HAIRPIN6_1: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static HAIRPIN6_2: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
-static HAIRPIN6_3: Global<u32> = Global::new(0x6c62_004d_u32.to_be());
+static HAIRPIN6_3: Global<u32> = Global::new(0);
 
 /// [`MAGLEV_SLOTS`], in a form that the compiler cannot see through: it would drop a comparison that the verifier needs.
 #[unsafe(no_mangle)]

@@ -68,7 +68,24 @@ pub(super) fn rows(at: At) -> Vec<Row> {
         known("a datagram of a backend is no answer of TCP")
             .takes(&said)
             .is_not_ours(),
-        known("a part of a packet of a backend is none of ours")
+        at.known(
+            of("the first part of an answer is dropped: what follows could not be told"),
+            &datagram,
+        )
+        .takes(
+            &said
+                .clone()
+                .change(|frame| frame.ip.fragment = Some((0, true))),
+        )
+        .is_dropped(Fate::Fragment),
+        of("the first part of a packet that answers nothing is none of ours")
+            .takes(
+                &said
+                    .clone()
+                    .change(|frame| frame.ip.fragment = Some((0, true))),
+            )
+            .is_not_ours(),
+        known("a later part of a packet of a backend is none of ours")
             .takes(
                 &at.answer(ACK)
                     .change(|frame| frame.ip.fragment = Some((9, false))),

@@ -127,6 +127,15 @@ impl At {
         self.from_client(Frame::udp((self.client(), 1000), (self.vip(), 53)))
     }
 
+    /// What a client is told without a backend. At the card, the stack finds out who takes the frame: the packet may have come out of a
+    /// tunnel.
+    fn told(self, frame: Frame) -> Frame {
+        match self.place {
+            Place::Client => frame,
+            Place::Card => frame.macs(CARD, neighbour(254)),
+        }
+    }
+
     /// The same packet as the backend gets it.
     fn sent(self, frame: &Frame) -> Frame {
         frame.clone().to(self.backend(), 8080)

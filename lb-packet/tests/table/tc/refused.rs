@@ -28,7 +28,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
             .takes(&syn)
             .becomes(
                 Redirect,
-                &syn.reset(0, 1001, RST | ACK),
+                &at.told(syn.reset(0, 1001, RST | ACK)),
                 Fate::NoBackend,
             ),
         of("a SYN with data to a VIP without a usable backend is answered with a reset that counts it")
@@ -36,7 +36,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
             .takes(&syn.clone().payload(b"early"))
             .becomes(
                 Redirect,
-                &syn.reset(0, 1006, RST | ACK),
+                &at.told(syn.reset(0, 1006, RST | ACK)),
                 Fate::NoBackend,
             ),
         of("a SYN in a VLAN is answered in the VLAN with a reset")
@@ -50,7 +50,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
         of("an ACK to a VIP without a usable backend is answered with a reset")
             .desired(nobody())
             .takes(&syn.clone().flags(ACK))
-            .becomes(Redirect, &syn.reset(7000, 0, RST), Fate::NoBackend),
+            .becomes(Redirect, &at.told(syn.reset(7000, 0, RST)), Fate::NoBackend),
         of("a RST to a VIP without a usable backend is dropped")
             .desired(nobody())
             .takes(&syn.clone().flags(RST))
@@ -61,10 +61,10 @@ pub(super) fn rows(at: At) -> Vec<Row> {
             .is_dropped(Fate::NoBackend),
         gone("data of a flow whose backend is gone is answered with a reset")
             .takes(&syn.clone().flags(ACK).payload(b"more"))
-            .becomes(Redirect, &syn.reset(7000, 0, RST), Fate::Reset),
+            .becomes(Redirect, &at.told(syn.reset(7000, 0, RST)), Fate::Reset),
         gone("a FIN of a flow whose backend is gone is answered with a reset")
             .takes(&syn.clone().flags(FIN | ACK))
-            .becomes(Redirect, &syn.reset(7000, 0, RST), Fate::Reset),
+            .becomes(Redirect, &at.told(syn.reset(7000, 0, RST)), Fate::Reset),
         gone("a RST of a flow whose backend is gone is dropped")
             .takes(&syn.clone().flags(RST))
             .is_dropped(Fate::BackendGone),
@@ -72,7 +72,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
             .takes(&syn)
             .becomes(
                 Redirect,
-                &syn.reset(0, 1001, RST | ACK),
+                &at.told(syn.reset(0, 1001, RST | ACK)),
                 Fate::NoBackend,
             ),
         of("the first part of a datagram is dropped, since the rest has no ports")
@@ -118,7 +118,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
             .takes(&syn.clone().tcp_options(&[2, 4, 5, 0xb4]))
             .becomes(
                 Redirect,
-                &syn.reset(0, 1001, RST | ACK),
+                &at.told(syn.reset(0, 1001, RST | ACK)),
                 Fate::NoBackend,
             ),
     ];

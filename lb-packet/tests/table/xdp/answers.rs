@@ -82,10 +82,25 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
             .after(&syn)
             .takes(&elsewhere)
             .is_not_ours(),
-        of("a part of a packet to this host is the stack's")
-            .after(&syn)
+        of("the first part of an answer is dropped: what follows could not be told")
+            .after(&datagram)
             .takes(
-                &accepts
+                &said
+                    .clone()
+                    .change(|frame| frame.ip.fragment = Some((0, true))),
+            )
+            .is_dropped(Fate::Fragment),
+        of("a later part of a packet to this host is the stack's")
+            .after(&datagram)
+            .takes(
+                &said
+                    .clone()
+                    .change(|frame| frame.ip.fragment = Some((9, false))),
+            )
+            .is_not_ours(),
+        of("the first part of a packet that nobody waits for is the stack's")
+            .takes(
+                &said
                     .clone()
                     .change(|frame| frame.ip.fragment = Some((0, true))),
             )

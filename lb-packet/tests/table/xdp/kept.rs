@@ -95,8 +95,10 @@ fn agree(world: &mut World, family: Family) {
             &["10.77.0.20", "10.77.0.21", "10.1.0.31"],
         );
     });
+    // Tables agree for nearly all flows anyway.
+    let explainer = Explainer::open(&mut world.programs).unwrap();
     let mut here = 0;
-    for port in 2000..2064 {
+    for port in 2000..6000 {
         let syn = Frame::tcp((family.client(), port), (family.vip(vip::LOCAL), 80));
         let question = Question {
             proto: 6,
@@ -105,7 +107,6 @@ fn agree(world: &mut World, family: Family) {
             vip_port: 80,
             local: false,
         };
-        let explainer = Explainer::open(&mut world.programs).unwrap();
         let answer = explainer.explain(&world.flows, &question).unwrap();
         let Answer::Table { backend, local, .. } = answer else {
             panic!("a new flow goes by the table, not {answer:?}")
@@ -114,9 +115,12 @@ fn agree(world: &mut World, family: Family) {
             here += 1;
             let sent = syn.clone().to(backend.ip(), 8080).bytes();
             assert_eq!(world.run("tc_card_in", &syn.bytes()).packet, sent, "{port}");
+            if here % 1000 == 0 {
+                world.forget_answers();
+            }
         }
     }
-    assert!(here > 20, "{here} of 64");
+    assert!(here > 2000, "{here} of 4000");
     world.apply(|desired| *desired = scene::desired());
     world.forget_flows();
     world.forget_answers();

@@ -23,19 +23,24 @@ pub(super) fn handed_over(ctx: &TcContext) -> Option<i32> {
     if raw32::<0, SIZE>(told) != HAND_OVER {
         return None;
     }
-    let device = raw32::<4, SIZE>(told);
+    Some(send(ctx, raw32::<4, SIZE>(told)))
+}
+
+/// Sends a packet out of a device, when the stack knows who takes its frame.
+#[inline(always)]
+pub(super) fn send(ctx: &TcContext, device: u32) -> i32 {
     // The tag that it came with; a device of another VLAN puts its own on.
     // SAFETY: the kernel passes a valid context.
     if unsafe { (*ctx.skb.skb).vlan_present != 0 && bpf_skb_vlan_pop(ctx.skb.skb) != 0 } {
-        return Some(DROP);
+        return DROP;
     }
     // SAFETY: a plain helper call; without parameters the kernel asks its routes.
     let answer = unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) };
-    Some(if answer == i64::from(TC_ACT_REDIRECT) {
+    if answer == i64::from(TC_ACT_REDIRECT) {
         TC_ACT_REDIRECT
     } else {
         DROP
-    })
+    }
 }
 
 const META: usize = core::mem::offset_of!(aya_ebpf::bindings::__sk_buff, data_meta);

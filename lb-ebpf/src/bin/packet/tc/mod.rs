@@ -18,7 +18,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::{
-    PROTO_TCP,
+    Be16, PROTO_TCP,
     packet::{Fate, Reply, Way, oddity},
 };
 use lb_ebpf::packet::{Bytes as _, ETHERNET, IPV4, IPV6, Link, link, raw16, tcp_flag};
@@ -126,7 +126,8 @@ impl<P: Place + Hairpins> Direction for In<P> {
         match towards::<F, P>(ctx, network) {
             // The stack is too short to do that from there.
             refused if refused >= REFUSED => {
-                F::refuse(ctx, offset(network), (refused - REFUSED) as u32)
+                let transport = (refused - REFUSED) as u32;
+                F::refuse(ctx, network as u32, transport, !P::HAIRPINS)
             }
             verdict => verdict,
         }
@@ -282,8 +283,8 @@ impl<P: Place> Direction for Out<P> {
 #[inline(never)]
 fn outwards<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
     let mut seen = Seen::<F>::new(network);
-    if read(ctx, &mut seen).is_err() {
-        return PASS;
+    if let Err(fate) = read(ctx, &mut seen) {
+        return part(ctx, seen, fate);
     }
     let Some(reply) = answered::<F>(&seen.answers(), seen.flags) else {
         return PASS;
@@ -293,6 +294,33 @@ fn outwards<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
         return PASS;
     }
     answer(ctx, &seen, reply)
+}
+
+/// The first part of an answer is dropped: the rest, which has no ports, cannot be told from what is none of ours, and the client
+/// would get all of it from an address that it does not know.
+#[inline(always)]
+fn part<F: Rare>(ctx: &TcContext, mut seen: Seen<F>, fate: Fate) -> i32 {
+    if !matches!(fate, Fate::Fragment) || seen.proto == 0 {
+        return PASS;
+    }
+    let memory = memory(ctx);
+    let Some(ports) = memory.window::<4>(seen.transport) else {
+        return PASS;
+    };
+    seen.source_port = Be16::from_raw(raw16::<0, 4>(ports));
+    seen.destination_port = Be16::from_raw(raw16::<2, 4>(ports));
+    let Some(reply) = F::reply(&seen.answers()) else {
+        return PASS;
+    };
+    // SAFETY: elements live as long as the map.
+    let (way, service) = unsafe { ((*reply).way, (*reply).service) };
+    if way != Way::Destination as u8 {
+        return PASS;
+    }
+    sample::some(ctx, fate);
+    count::fate(fate);
+    count::dropped(service);
+    DROP
 }
 
 /// Gives an answer the VIP that its client knows.

@@ -28,7 +28,7 @@ pub(super) trait Rare: Answer {
     /// A message to a client.
     fn message_out(ctx: &TcContext, network: u32) -> i32;
     /// A TCP packet that nobody takes.
-    fn refuse(ctx: &TcContext, network: u32, transport: u32) -> i32;
+    fn refuse(ctx: &TcContext, network: u32, transport: u32, routed: bool) -> i32;
     /// The SYN of an answer that a tunnel leads to.
     fn lower(ctx: &TcContext, transport: u32) -> i32;
 }
@@ -48,6 +48,8 @@ pub(super) fn any<F: Rare>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fa
     seen.source = source;
     seen.destination = destination;
     if found >> FATE != 0 {
+        seen.proto = (found >> 16) as u8;
+        seen.transport = (found as u32 & TRANSPORT) as usize;
         return Err(match (found >> FATE) as u32 - 1 {
             fate if fate == Fate::Fragment as u32 => Fate::Fragment,
             fate if fate == Fate::Protocol as u32 => Fate::Protocol,
@@ -78,6 +80,10 @@ fn found<F: Read>(ctx: &TcContext, network: u32) -> u64 {
                 | u64::from(seen.proto) << 16
                 | u64::from(seen.flags) << 24
                 | u64::from(seen.options) << 32
+        }
+        // Of a first part, where its ports are.
+        Err(fate) if seen.first => {
+            (fate as u64 + 1) << FATE | u64::from(seen.proto) << 16 | seen.transport as u64
         }
         Err(fate) => (fate as u64 + 1) << FATE,
     }
@@ -138,10 +144,15 @@ macro_rules! rare {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $refuse(ctx: *mut __sk_buff, network: u32, transport: u32) -> i32 {
+        extern "C" fn $refuse(
+            ctx: *mut __sk_buff,
+            network: u32,
+            transport: u32,
+            routed: u32,
+        ) -> i32 {
             let ctx = TcContext::new(ctx);
             match again::<$family>(&ctx, network, transport, PROTO_TCP) {
-                Some(seen) => reset::refuse(&ctx, &seen),
+                Some(seen) => reset::refuse(&ctx, &seen, routed != 0),
                 None => DROP,
             }
         }
@@ -170,8 +181,8 @@ macro_rules! rare {
             }
 
             #[inline(always)]
-            fn refuse(ctx: &TcContext, network: u32, transport: u32) -> i32 {
-                $refuse(ctx.skb.skb, network, transport)
+            fn refuse(ctx: &TcContext, network: u32, transport: u32, routed: bool) -> i32 {
+                $refuse(ctx.skb.skb, network, transport, routed.into())
             }
 
             #[inline(always)]

@@ -28,6 +28,8 @@ pub(super) struct Seen<F: Family> {
     pub(super) flags: u8,
     /// Whether there are options or extension headers.
     pub(super) options: bool,
+    /// Whether it is the first part of a packet that has ports.
+    pub(super) first: bool,
     /// Where the head of IP begins.
     pub(super) network: usize,
     /// Where what is inside begins.
@@ -46,6 +48,7 @@ impl<F: Read> Seen<F> {
             proto: 0,
             flags: 0,
             options: false,
+            first: false,
             network,
             transport: 0,
         }
@@ -296,6 +299,8 @@ fn plain<F: Read>(memory: &Memory, seen: &mut Seen<F>) -> bool {
 #[inline(always)]
 fn inside<F: Read>(memory: &Memory, fragment: Fragment, seen: &mut Seen<F>) -> Result<(), Fate> {
     if !matches!(fragment, Fragment::Whole) {
+        seen.first = matches!(fragment, Fragment::First)
+            && (seen.proto == PROTO_TCP || seen.proto == PROTO_UDP);
         return Err(Fate::Fragment);
     }
     if seen.proto == F::ICMP {

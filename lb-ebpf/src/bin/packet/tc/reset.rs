@@ -8,25 +8,30 @@ use lb_common::{
     Be16, Be32, PROTO_TCP,
     packet::{FlowKey4, FlowKey6},
 };
-use lb_ebpf::packet::{Bytes as _, Delta, IPV4_HEAD, IPV6_HEAD, Places, Reset, fold, raw16};
+use lb_ebpf::packet::{
+    Bytes as _, Delta, ETHERNET, IPV4_HEAD, IPV6_HEAD, Places, Reset, fold, raw16,
+};
 
 use super::{
     DROP,
+    hand_over::send,
     message::HOPS,
     read::{Heads, Seen, memory},
     write::{Write, back, covered, offset, put},
 };
 use crate::{
     family::{Ends as _, Family as _, V4, V6},
+    hop::{Routed, device_to},
     memory::Memory,
 };
 
 /// Where the checksum is in a head of TCP.
 const CHECK: usize = 16;
 
-/// Sends a TCP packet back as its reset, unless it is one.
+/// Sends a TCP packet back as its reset, unless it is one. `routed` says that the frame may have come from another than the
+/// packet did: out of a tunnel.
 #[inline(always)]
-pub(super) fn refuse<F: Answer>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
+pub(super) fn refuse<F: Answer + Routed>(ctx: &TcContext, seen: &Seen<F>, routed: bool) -> i32 {
     let Some(vip) = F::is_vip(&seen.destination) else {
         return DROP;
     };
@@ -37,11 +42,17 @@ pub(super) fn refuse<F: Answer>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
         seen.destination_port,
         PROTO_TCP,
     );
-    if reset::<F>(ctx, seen.heads(), &ends) {
-        back(ctx)
-    } else {
-        DROP
+    if !reset::<F>(ctx, seen.heads(), &ends) {
+        return DROP;
     }
+    if routed && seen.network == ETHERNET {
+        // SAFETY: the kernel passes a valid context.
+        let device = unsafe { (*ctx.skb.skb).ifindex };
+        if let Some(device) = device_to::<F>(ctx.skb.skb.cast(), device, ends.client()) {
+            return send(ctx, device);
+        }
+    }
+    back(ctx)
 }
 
 #[inline(always)]

@@ -1,13 +1,15 @@
 //! From a backend back to its client.
 
-use core::mem::offset_of;
-
-use lb_common::packet::{Fate, Reply, Way};
+use lb_common::{
+    Be16,
+    packet::{Fate, Way},
+};
+use lb_ebpf::packet::{Bytes as _, Fragment, raw16};
 
 use super::{
     PASS,
     carry::{departure, stays},
-    drop_told,
+    drop_told, dropped,
     leave::leave,
     wire::{Both, Seen, Wire},
 };
@@ -19,7 +21,31 @@ use crate::{
     sample,
 };
 
-const _: () = assert!(offset_of!(Reply, client) == 0);
+/// A part of a packet to this host. The first one of an answer is dropped: the rest has no ports, and the stack would tell the backend
+/// that nobody is there.
+#[inline(never)]
+pub(super) fn part<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
+    if !matches!(seen.fragment, Fragment::First) || !seen.has_ports() {
+        return PASS;
+    }
+    let memory = ctx.memory();
+    let Some(head) = memory.window::<4>(seen.transport()) else {
+        return PASS;
+    };
+    let peer = F::Peer::new(
+        seen.ends.source,
+        Be16::from_raw(raw16::<0, 4>(head)),
+        seen.ends.destination,
+        Be16::from_raw(raw16::<2, 4>(head)),
+        seen.proto,
+    );
+    let Some(reply) = F::reply(&peer) else {
+        return PASS;
+    };
+    // SAFETY: elements live as long as the map.
+    let service = unsafe { (*reply).service };
+    dropped(ctx, Fate::Fragment, service)
+}
 
 /// A packet of TCP or UDP to this host, which is an answer if somebody waits for it. All else is the stack's.
 #[inline(always)]

@@ -224,7 +224,7 @@ fn read<F: Wire>(ctx: Ctx, network: usize, seen: &mut Seen<F>) -> u32 {
 fn to_own<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     let seen = &known.seen;
     if !matches!(seen.fragment, Fragment::Whole) {
-        PASS
+        back::part(ctx, seen)
     } else if seen.proto == F::ICMP {
         message::to_own(ctx, known)
     } else if seen.proto == F::TUNNEL {
