@@ -298,7 +298,7 @@ pub struct Flow {
     pub service: u32,
     /// Coarse monotonic seconds of the last packet from the client.
     pub last_seconds: u32,
-    /// The port that the backend sees; the client's own where its address is kept.
+    /// The port that the backend sees; the client's own where its address is kept and nobody else has it there.
     pub local_port: Be16,
     /// A [`Way`] as its integer.
     pub way: u8,
@@ -526,13 +526,13 @@ const _: () = assert!(size_of::<Traffic>() == 32);
 pub enum Fate {
     /// None of ours, or the stack's to answer.
     Passed = 0,
-    /// To a backend, with both ends replaced.
+    /// To a backend, with both ends replaced; also to a client that is its own backend.
     Full = 1,
     /// To a backend, with the VIP replaced.
     Destination = 2,
     /// To a backend's host, in a tunnel.
     Tunnelled = 3,
-    /// Out of a tunnel.
+    /// Out of a tunnel: counted once more with what becomes of what was in it.
     Untunnelled = 4,
     /// An answer of a backend to its client.
     Answered = 5,
@@ -542,7 +542,7 @@ pub enum Fate {
     Echo = 7,
     /// ARP or neighbour discovery, answered for the VIP.
     Announced = 8,
-    /// For a backend of this host: up the stack.
+    /// For a backend of this host: up the stack, where it is counted once more with what becomes of it.
     Local = 9,
     /// By the stack: the next hop was not known, or it leaves by a device that XDP cannot send to.
     Stack = 10,
@@ -550,7 +550,8 @@ pub enum Fate {
     TooBig = 11,
     /// A TCP packet that nobody takes: the client was told.
     Reset = 12,
-    /// A packet in the midst of a flow that was not known: sent by the table alone.
+    /// A packet in the midst of a flow that was not known: sent by the table. Where its backend sees the client's address, the flow is
+    /// known from then on.
     Unknown = 13,
     /// Dropped: not as the protocols are.
     Malformed = 14,
