@@ -6,6 +6,9 @@
 //! VIPs, so it does nothing anywhere else.
 
 mod agent;
+mod figures;
+mod lan;
+mod packet;
 mod socket;
 mod system;
 mod table;
@@ -42,7 +45,10 @@ fn examine() -> Result<()> {
     system::prepare_network()?;
     let mut tried = Tried::default();
     // One line for each object.
-    let programs = [socket::examine(&mut tried, &cgroup)];
+    let programs = [
+        socket::examine(&mut tried, &cgroup),
+        packet::examine(&mut tried),
+    ];
     agent::examine(&mut tried, &cgroup);
     let report = Report {
         release: system::release()?,

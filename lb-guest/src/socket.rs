@@ -8,10 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use lb_agent::programs::{DATAGRAM_HOOKS, HOOKS};
 use lb_common::{PROTO_TCP, PROTO_UDP, flag};
 use lb_testkit::{eventually, guest::Figures};
 
 use crate::{
+    figures,
     system::Pins,
     table::{BPFFS, Table, Vip},
     tried::Tried,
@@ -47,26 +49,14 @@ pub(crate) fn examine(tried: &mut Tried, cgroup: &Path) -> Vec<Figures> {
             return Vec::new();
         }
     };
-    let loaded = programs.ebpf().programs().map(|(name, program)| {
-        let info = program.info()?;
-        Ok(Figures {
-            object: "socket".to_owned(),
-            program: name.to_owned(),
-            verified: info.verified_instruction_count(),
-            translated_bytes: info.size_translated().unwrap_or_default(),
-            jited_bytes: info.size_jitted(),
-            attached: None,
-        })
-    });
-    let figures: Result<Vec<_>> = loaded.collect();
-    let mut figures = match figures {
+    let hooks = [&HOOKS[..], &DATAGRAM_HOOKS].concat();
+    let mut figures = match figures::of(programs.ebpf(), "socket", &hooks) {
         Ok(figures) => figures,
         Err(error) => {
             tried.note(LOAD, Err(error));
             return Vec::new();
         }
     };
-    figures.sort_by(|a, b| a.program.cmp(&b.program));
     tried.note(LOAD, Ok(String::new()));
     match Table::attach(programs) {
         Ok(table) => {

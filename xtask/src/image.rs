@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+pub(crate) use consul::libraries;
 use serde_json::{Value, json};
 
 use crate::{

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -42,8 +43,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Whether a program of this name is on the PATH.
 pub(crate) fn on_path(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    find(program).is_some()
+}
+
+/// The program of this name that is found by the PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let mut files = env::split_paths(&path).map(|folder| folder.join(program));
+    files.find(|file| file.is_file())
 }
 
 fn show(command: &Command) -> String {

@@ -34,7 +34,7 @@ pub(super) fn image(consul: &Path) -> Result<Image> {
 }
 
 /// The files that the kernel and the loader map before `program` begins.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd")
         .arg(program)
         .output()
@@ -64,7 +64,7 @@ fn parse(said: &str) -> Result<Vec<PathBuf>> {
             .trim();
         if place.starts_with("not found") {
             bail!(
-                "this machine does not have a library that Consul needs: {}",
+                "this machine does not have a library that a program needs: {}",
                 line.trim()
             );
         }

@@ -1,13 +1,18 @@
 //! The initial file system of a machine: an archive of the form that the kernel unpacks (cpio, "newc";
 //! Documentation/driver-api/early-userspace/buffer-format.rst).
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 /// An archive in the making.
 pub(super) struct Archive<W> {
     to: W,
     /// Of the next file; the kernel takes files with one number for one file.
     number: u32,
+    /// What is there.
+    folders: BTreeSet<String>,
 }
 
 const FOLDER: u32 = 0o040_755;
@@ -15,16 +20,29 @@ const PROGRAM: u32 = 0o100_755;
 
 impl<W: Write> Archive<W> {
     pub(super) fn new(to: W) -> Self {
-        Self { to, number: 1 }
+        Self {
+            to,
+            number: 1,
+            folders: BTreeSet::new(),
+        }
     }
 
-    /// Adds an empty folder, whose parents are there.
+    /// Adds a folder, and those that it lies in, unless they are there.
     pub(super) fn folder(&mut self, path: &str) -> io::Result<()> {
-        self.entry(path, FOLDER, &[])
+        let ends = path.match_indices('/').map(|(at, _)| at);
+        for end in ends.chain([path.len()]) {
+            if self.folders.insert(path[..end].to_owned()) {
+                self.entry(&path[..end], FOLDER, &[])?;
+            }
+        }
+        Ok(())
     }
 
-    /// Adds a file that may be run, whose folder is there.
+    /// Adds a file that may be run, and its folder.
     pub(super) fn program(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            self.folder(folder)?;
+        }
         self.entry(path, PROGRAM, content)
     }
 
@@ -65,6 +83,22 @@ impl<W: Write> Archive<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_there_once_and_before_what_lies_in_them() {
+        let mut bytes = Vec::new();
+        let mut archive = Archive::new(&mut bytes);
+        archive.program("a/b/one", &[]).unwrap();
+        archive.program("a/b/two", &[]).unwrap();
+        archive.end().unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let names: Vec<_> = text
+            .split("070701")
+            .skip(1)
+            .map(|it| it[104..].trim_end_matches('\0'))
+            .collect();
+        assert_eq!(names, ["a", "a/b", "a/b/one", "a/b/two", "TRAILER!!!"]);
+    }
 
     #[test]
     fn every_entry_has_a_head_of_110_bytes_and_begins_at_a_multiple_of_four() {

@@ -17,6 +17,7 @@ use lb_testkit::{
 };
 
 use super::{archive::Archive, modules};
+use crate::{image, shell};
 
 /// Far more than it takes on a quiet machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -72,15 +73,23 @@ impl Machine {
         let to =
             fs::File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
         let mut archive = Archive::new(std::io::BufWriter::new(to));
-        for folder in ["dev", "bin", "modules"] {
-            archive.folder(folder)?;
-        }
+        archive.folder("dev")?;
         for (path, program) in [("init", "lb-guest"), ("bin/lb-agent", "lb-agent")] {
             let program = self.programs.join(program);
             let content =
                 fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
             archive.program(path, &content)?;
         }
+        // What makes network namespaces, of this machine, with what it loads.
+        let ip =
+            shell::find("ip").context("there is no program ip, of Debian's package iproute2")?;
+        for library in image::libraries(&ip)? {
+            let content =
+                fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;
+            let path = library.to_string_lossy();
+            archive.program(path.trim_start_matches('/'), &content)?;
+        }
+        archive.program("bin/ip", &fs::read(&ip)?)?;
         for (at, module) in modules::needed(&self.modules()?)?.iter().enumerate() {
             let path = format!("modules/{at:02}-{}.ko", module.name);
             archive.program(&path, &module.content)?;
