@@ -27,7 +27,7 @@ fn open_flows_outlive_a_flood(
     syn: &Frame,
 ) {
     let of = |port: u16, flags| {
-        let frame = syn.clone().from(syn.ip.source, 10_000 + port);
+        let frame = syn.clone().from(syn.ip.source, 30_000 + port);
         frame.flags(flags)
     };
     let mut went = Vec::new();
