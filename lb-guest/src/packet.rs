@@ -51,7 +51,6 @@ pub(crate) fn examine(tried: &mut Tried) -> Vec<Figures> {
     let ways = [
         ("a client's device", &[(TO_CLIENT, Role::Client)][..]),
         ("cards with generic XDP", &card(XdpMode::Generic)),
-        ("cards with native XDP", &card(XdpMode::Native)),
     ];
     for (name, devices) in ways {
         let went = flows(&mut programs, devices, &mut figures);
