@@ -72,6 +72,13 @@ impl Ctx {
         unsafe { (*self.0).ingress_ifindex }
     }
 
+    /// Whether the frame is for several hosts.
+    #[inline(always)]
+    pub(crate) fn is_for_group(self) -> bool {
+        let memory = self.memory();
+        memory.window::<1>(0).is_some_and(|first| first[0] & 1 != 0)
+    }
+
     /// Gives the frame `bytes` more at its beginning, or takes some; whether that was possible.
     #[inline(always)]
     pub(crate) fn grow_head(self, bytes: isize) -> bool {

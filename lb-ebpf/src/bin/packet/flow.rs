@@ -68,9 +68,14 @@ impl Onward {
     }
 }
 
-/// Finds where a packet goes; its flow is written down, or written on, as the protocols want it.
+/// Finds where a packet goes; its flow is written down, or written on, as the protocols want it. No flow begins with a frame that is
+/// for a group of hosts, each of which would begin one of its own.
 #[inline(always)]
-pub(crate) fn onward<F: Family, P: Place>(packet: &Packet<F>, to: &mut Onward) {
+pub(crate) fn onward<F: Family, P: Place>(
+    packet: &Packet<F>,
+    to: &mut Onward,
+    is_for_group: impl Fn() -> bool,
+) {
     let now = seconds();
     let mut flow = ptr::null_mut();
     if let Some(found) = F::flow(&packet.ends) {
@@ -80,7 +85,11 @@ pub(crate) fn onward<F: Family, P: Place>(packet: &Packet<F>, to: &mut Onward) {
         flow = found;
     }
     cold_path();
-    begin::<F, P>(packet, now, flow, to);
+    if is_for_group() {
+        to.fate = Fate::Passed;
+        return;
+    }
+    begin::<F, P>(packet, now, known, to);
 }
 
 /// Coarse monotonic seconds.

@@ -314,6 +314,20 @@ fn strangers(family: Family) -> Vec<Row> {
                 .is_dropped(Fate::Malformed)
         })
         .collect();
+    for (program, number) in [("xdp_card", vip::FULL), ("tc_card_in", vip::LOCAL)] {
+        let syn = super::syn(family, number);
+        for (whose, to) in [("all", [0xff; 6]), ("a group", [1, 0, 0x5e, 0, 0, 1])] {
+            rows.push(
+                row(
+                    program,
+                    family,
+                    format!("no flow begins with a frame for {whose}"),
+                )
+                .takes(&syn.clone().macs(to, neighbour(254)))
+                .is_not_ours(),
+            );
+        }
+    }
     let unanswered = super::syn(family, vip::NOBODYS_ADDRESS);
     let sent = forwarded_to(&unanswered, vip::NOBODYS_ADDRESS, "10.6.0.23", 0);
     rows.push(

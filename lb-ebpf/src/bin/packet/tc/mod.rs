@@ -36,6 +36,11 @@ use rare::{Rare, any};
 use read::{Heads, Seen, memory, pulled};
 use write::{Both, back, offset, rewrite};
 
+/// The kernel's `PACKET_BROADCAST`: the frame is for all hosts.
+const PACKET_BROADCAST: u32 = 1;
+/// The kernel's `PACKET_MULTICAST`: the frame is for a group of hosts.
+const PACKET_MULTICAST: u32 = 2;
+
 /// None of ours: the next program is asked.
 const PASS: i32 = TC_ACT_UNSPEC;
 /// Ours, and on its way.
@@ -189,7 +194,7 @@ fn towards<F: Rare, P: Place>(ctx: &TcContext, network: usize) -> i32 {
         (packet, seen.heads())
     };
     let mut to = Onward::new();
-    onward::<F, P>(&packet, &mut to);
+    onward::<F, P>(&packet, &mut to, || is_for_group(ctx));
     let ends = &packet.ends;
     sample::some_of::<F>(ctx, to.fate, ends, P::SCOPE, to.trace);
     if to.target.is_null() {
@@ -243,6 +248,14 @@ fn read<F: Rare>(ctx: &TcContext, seen: &mut Seen<F>) -> Result<(), Fate> {
     }
 }
 
+/// Whether the frame is for several hosts.
+#[inline(always)]
+fn is_for_group(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel passes a valid context.
+    let kind = unsafe { (*ctx.skb.skb).pkt_type };
+    kind == PACKET_BROADCAST || kind == PACKET_MULTICAST
+}
+
 /// Bytes of the packet without the link's head.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a link's head is short")]
@@ -253,6 +266,9 @@ fn length(ctx: &TcContext, network: usize) -> u32 {
 /// A packet that no backend gets.
 #[inline(always)]
 fn nowhere<F: Rare>(heads: &Heads, packet: &Packet<F>, to: &Onward) -> i32 {
+    if matches!(to.fate, Fate::Passed) {
+        return PASS;
+    }
     count::fate(to.fate);
     // The stack says by its route that nobody is there.
     if matches!(to.fate, Fate::NoEndpoint) {

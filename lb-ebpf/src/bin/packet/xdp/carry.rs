@@ -39,7 +39,7 @@ pub(super) fn carry<F: Wire>(ctx: Ctx, seen: &Seen<F>, vip: Be32) -> u32 {
         flags: seen.flags,
     };
     let mut to = Onward::new();
-    onward::<F, Card>(&packet, &mut to);
+    onward::<F, Card>(&packet, &mut to, || ctx.is_for_group());
     if to.target.is_null() {
         sample::some_of::<F>(&ctx, to.fate, &packet.ends, 0, to.trace);
         return nowhere(ctx, seen, &to);
@@ -170,7 +170,7 @@ fn nowhere<F: Wire>(ctx: Ctx, seen: &Seen<F>, to: &Onward) -> u32 {
             PASS
         }
         // Which counts this: the packet comes to its end there.
-        Fate::NoEndpoint => PASS,
+        Fate::NoEndpoint | Fate::Passed => PASS,
         Fate::NoBackend | Fate::NoFlow | Fate::Reset if seen.proto == PROTO_TCP => {
             refuse::reset(ctx, seen, to.fate, to.service)
         }
