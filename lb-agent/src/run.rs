@@ -88,7 +88,10 @@ struct Started {
     consul: Option<consul::Config>,
     reload: watch::Sender<()>,
     plane: reconcile::Plane,
+    /// The packet path, if there is one.
     packet: Option<packet::Start>,
+    /// Where VIPs are announced.
+    devices: announce::Devices,
 }
 
 /// Takes what the agent needs of this host. Everything that can be refused comes before the first change.
@@ -140,6 +143,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
         reload,
         plane,
         packet,
+        devices,
     })
 }
 
@@ -156,6 +160,7 @@ async fn agent(
         reload,
         plane,
         packet,
+        devices,
     } = started;
     let host_dns = config.dns.host.then(|| host_dns::Wanted {
         own: plane.pools.v4.own(),
@@ -182,9 +187,10 @@ async fn agent(
         settings,
         log,
         devices,
+        packet,
     };
     let mut stages = spawn(
-        config, consul, listeners, plane, packet, privileges, &readiness, signals,
+        config, consul, listeners, plane, privileges, &readiness, signals,
     )?;
     readiness.set(BOUND);
     if let Some(wanted) = host_dns {

@@ -10,6 +10,7 @@
 extern crate std;
 
 mod affinity;
+mod clock;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod latency;

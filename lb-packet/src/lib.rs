@@ -33,5 +33,5 @@ pub use plan::Refused;
 pub use programs::{
     Attached, Gone, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root, remove,
 };
-pub use publisher::{Publisher, Report};
+pub use publisher::{Publisher, Report, Times};
 pub use samples::{Packet, Pcap, Samples};

@@ -291,10 +291,11 @@ impl Maker<'_> {
             flags,
             generation: self.published,
         };
+        let named = named(&slots);
         let placed = Placed {
             endpoint,
             digest,
-            named: named(&slots),
+            named,
             members: Some(wanted.members.clone()),
         };
         self.plan
@@ -401,19 +402,6 @@ pub(crate) fn digest(slots: &[u16]) -> u64 {
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .rotate_left(29)
     })
-}
-
-/// The backends that a table names. Marked first: to sort as many numbers as there are slots would take longer than to make
-/// the table.
-pub(crate) fn named(slots: &[u16]) -> BTreeSet<u32> {
-    let mut marks = vec![false; usize::from(u16::MAX) + 1];
-    for &slot in slots {
-        marks[usize::from(slot)] = true;
-    }
-    let all = (0..).zip(marks);
-    all.filter(|(_, marked)| *marked)
-        .map(|(index, _)| index)
-        .collect()
 }
 
 /// The slots that a live table has.

@@ -282,8 +282,8 @@ impl Maps {
             };
             let placed = Placed {
                 endpoint,
-                digest: plan::digest(slots),
-                named: plan::named(slots),
+                digest: plan::digest(&slots),
+                named: plan::named(&slots),
                 members: None,
             };
             found.endpoints.insert(key, placed);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Arguments that name each group, linted, documented and tested by itself.
-const GROUPS: [&[&str]; 12] = [
+const GROUPS: [&[&str]; 13] = [
     &["--package", "lb-common"],
     &["--package", "lb-common", "--features", "user"],
     &["--package", "lb-ebpf", "--lib"],

@@ -12,8 +12,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, Published,
-    RawConfig, Sources, Vip, access_log, cgroup, consul, engine, front_limits, front_tls, metrics,
-    packet, registrar,
+    RawConfig, Sources, Vip, access_log, announce, cgroup, consul, engine, front_limits, front_tls,
+    metrics, packet, registrar,
 };
 use crate::{
     front::pages::{For, is_html},

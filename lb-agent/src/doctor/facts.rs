@@ -61,6 +61,8 @@ pub(super) struct Host {
     pub(super) open_files: Option<u64>,
     /// Bytes of a packet by device.
     pub(super) mtu: BTreeMap<String, u32>,
+    /// The devices of this network namespace.
+    pub(super) links: Option<BTreeMap<String, Link>>,
     /// What packets for VIPs meet; `None` where none are balanced.
     pub(super) paths: Option<Paths>,
 }

@@ -12,6 +12,7 @@ use std::{
 
 use super::facts::{Host, Listener, Mount, Paths};
 use crate::{
+    announce,
     config::{Config, Packet},
     programs::{DATAGRAM_HOOKS, HOOKS, pin_root},
 };
@@ -58,6 +59,7 @@ pub(super) fn read(root: &Path, config: Option<&Config>, agent: Option<u32>) -> 
             .text(&format!("proc/{process}/limits"))
             .and_then(|it| open_files(&it)),
         mtu: of_devices(&files, "sys/class/net", "mtu"),
+        links: announce::links().ok(),
         paths: config
             .and_then(|it| it.packet.as_ref())
             .map(|it| paths(&files, it, is_here)),

@@ -1,7 +1,7 @@
 //! The packet path: packets for VIPs that no socket hook of this host sees are balanced at network devices.
 //!
 //! [`run`] follows the snapshots, the devices of the host and its addresses, keeps the programs of [`lb_packet`] attached and
-//! tells them what [`desired`] makes of all that. It owns the programs, their maps, and what is known of flows on them. What
+//! tells them what `desired` makes of all that. It owns the programs, their maps, and what is known of flows on them. What
 //! it does not do is decide about health or names: that is in the snapshot.
 
 mod answers;

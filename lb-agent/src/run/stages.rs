@@ -35,9 +35,10 @@ use super::{
     IN_MAPS, ROUTED, Stages, hosts,
     listeners::Listeners,
     show::{
-        Changes, certificates_figures, certificates_line, clients_figures, clients_line, dns_line,
-        docker_figures, docker_line, follow, front_figures, front_line, packet_line,
-        reconcile_figures, registrar_line, removal_figures, routes_figures,
+        Changes, announce_figures, announce_line, certificates_figures, certificates_line,
+        clients_figures, clients_line, dns_line, docker_figures, docker_line, follow,
+        front_figures, front_line, packet_line, reconcile_figures, registrar_line, removal_figures,
+        routes_figures,
     },
 };
 
@@ -54,6 +55,8 @@ pub(super) struct Signals<'s> {
     pub(super) log: LastLines,
     /// Where VIPs are announced.
     pub(super) devices: announce::Devices,
+    /// The packet path, if there is one.
+    pub(super) packet: Option<packet::Start>,
 }
 
 pub(super) fn spawn(
@@ -61,7 +64,6 @@ pub(super) fn spawn(
     consul: Option<consul::Config>,
     listeners: Listeners,
     plane: reconcile::Plane,
-    packet: Option<packet::Start>,
     privileges: Privileges,
     readiness: &Readiness,
     Signals {
@@ -71,6 +73,7 @@ pub(super) fn spawn(
         settings,
         log,
         devices,
+        packet,
     }: Signals<'_>,
 ) -> Result<Stages> {
     let (stop, pools) = (&end.stop, plane.pools);

@@ -38,7 +38,7 @@ pub use parse::{
     PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Plain4, Transport, destination4, ipv4, ipv6, is_tag, link,
     plain4, tcp, tcp_flag, transport,
 };
-pub use ports::{PROBES, Ports, answers, mapped};
+pub use ports::{PROBES, Ports, mapped};
 pub use reset::{Reset, TCP_HEAD};
 pub use rewrite::{
     Ends4, Ends6, Places, link_addresses, rewrite4, rewrite6, set_link_addresses,

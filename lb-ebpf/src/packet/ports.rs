@@ -1,6 +1,6 @@
 //! The port that a backend sees, and whose it is.
 
-use lb_common::{Be16, Be32, FlowHash, packet::Reply};
+use lb_common::{Be16, Be32, FlowHash};
 
 /// Most ports that are tried for one flow.
 pub const PROBES: u32 = 8;
@@ -30,26 +30,11 @@ impl Ports {
     }
 }
 
-/// An IPv4 address in the form of [`Reply::client`]: `::ffff:a.b.c.d`.
+/// An IPv4 address in the form of [`lb_common::packet::Reply::client`]: `::ffff:a.b.c.d`.
 #[inline(always)]
 pub const fn mapped(address: Be32) -> [u32; 4] {
     let [first, second, third] = crate::MAPPED_HIGH;
     [first, second, third, address.raw()]
-}
-
-/// Whether the answers that `reply` is for are those of this flow of a client.
-#[inline(always)]
-pub fn answers(
-    reply: &Reply,
-    client: [u32; 4],
-    client_port: Be16,
-    vip: Be32,
-    vip_port: Be16,
-) -> bool {
-    reply.client == client
-        && reply.client_port == client_port
-        && reply.vip == vip
-        && reply.vip_port == vip_port
 }
 
 #[cfg(test)]
@@ -114,24 +99,5 @@ mod tests {
         }
         // At the end it is 1 in 256.
         assert!(refused <= 8, "{refused}");
-    }
-
-    #[test]
-    fn answers_are_of_one_flow_alone() {
-        let client = mapped(Be32::from_host(0x0a00_0001));
-        let (port, vip) = (Be16::from_host(4000), Be32::from_host(0xc612_0102));
-        let reply = Reply {
-            client,
-            client_port: port,
-            vip,
-            vip_port: Be16::from_host(80),
-            ..Reply::default()
-        };
-        let http = Be16::from_host(80);
-        assert!(answers(&reply, client, port, vip, http));
-        assert!(!answers(&reply, mapped(vip), port, vip, http));
-        assert!(!answers(&reply, client, http, vip, http));
-        assert!(!answers(&reply, client, port, Be32::from_host(1), http));
-        assert!(!answers(&reply, client, port, vip, port));
     }
 }

@@ -58,7 +58,7 @@ impl Reset {
         (self.sequence, self.acknowledgement, self.flags)
     }
 
-    /// Its TCP head, but for the checksum.
+    /// Writes its TCP head; `pseudo` is the sum of its pseudo head.
     #[inline(always)]
     fn write(&self, head: &mut [u8; TCP_HEAD], source: Be16, destination: Be16, pseudo: u64) {
         set16::<0, TCP_HEAD>(head, source.raw());

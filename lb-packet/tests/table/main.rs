@@ -8,6 +8,7 @@ mod flood;
 mod kit;
 mod strangers;
 mod tc;
+mod written;
 mod xdp;
 
 use std::{
@@ -25,6 +26,7 @@ fn rows() -> Vec<Row> {
         rows.extend(strangers::rows(family));
         rows.extend(xdp::rows(family));
         rows.extend(tc::rows(family));
+        rows.extend(written::rows(family));
     }
     rows
 }

@@ -50,8 +50,15 @@ pub(crate) trait Family: Sized {
     fn narrow(wide: &[u32; 4]) -> &Self::Address;
     /// The inverse of [`Family::narrow`].
     fn widen(address: &Self::Address, wide: &mut [u32; 4]);
-    /// Whether that gives these.
-    fn is_wide(address: &Self::Address, wide: &[u32; 4]) -> bool;
+    /// The same as a value.
+    #[inline(always)]
+    fn wide(address: &Self::Address) -> [u32; 4] {
+        let mut wide = [0; 4];
+        Self::widen(address, &mut wide);
+        wide
+    }
+    /// 0 if that gives these, of what maps hold for this family.
+    fn differs(address: &Self::Address, wide: &[u32; 4]) -> u32;
     /// A VIP as packets of this family bear it.
     fn vip(vip: Be32) -> Self::Address;
     /// The VIP that an address stands for, if it is one of the pool.
@@ -263,8 +270,8 @@ family! {
     }
 
     #[inline(always)]
-    fn is_wide(address: &Be32, wide: &[u32; 4]) -> bool {
-        wide[3] == address.raw() && mapped(*address) == *wide
+    fn differs(address: &Be32, wide: &[u32; 4]) -> u32 {
+        wide[3] ^ address.raw()
     }
 
     #[inline(always)]
@@ -315,8 +322,11 @@ family! {
     }
 
     #[inline(always)]
-    fn is_wide(address: &[u32; 4], wide: &[u32; 4]) -> bool {
-        address == wide
+    fn differs(address: &[u32; 4], wide: &[u32; 4]) -> u32 {
+        (address[0] ^ wide[0])
+            | (address[1] ^ wide[1])
+            | (address[2] ^ wide[2])
+            | (address[3] ^ wide[3])
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use crate::{
     kernel::now,
     maps::{RATES, SETTINGS},
     place::{Place, is_local},
-    reply::{held, release, reply_of, reserve},
+    reply::{held, recall, release, reply_of, reserve},
 };
 
 /// A packet from a client to a VIP.
@@ -77,12 +77,14 @@ pub(crate) fn onward<F: Family, P: Place>(
     is_for_group: impl Fn() -> bool,
 ) {
     let now = seconds();
-    let mut flow = ptr::null_mut();
-    if let Some(found) = F::flow(&packet.ends) {
-        if along::<F, P>(packet, found, now, to) {
+    let mut known = false;
+    if let Some(flow) = F::flow(&packet.ends) {
+        if along::<F, P>(packet, flow, now, to) {
             return;
         }
-        flow = found;
+        known = true;
+        // Nothing stays of what is over: the verifier would walk on with each state of it.
+        *to = Onward::new();
     }
     cold_path();
     if is_for_group() {
@@ -261,17 +263,21 @@ fn flooded(now: u32) -> bool {
     settings.flood != 0 && flows > settings.flood
 }
 
-/// Goes by the table. `flow` is the value of what is written down and over, or null.
+/// Goes by the table. `known` says that a flow is written down, and over.
 ///
 /// Its steps are no part of it, one after the other and not one in the other: the stack has room for one at a time.
 #[inline(always)]
-fn begin<F: Family, P: Place>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut Onward) {
-    let goes = match choose::<F, P>(packet, now, flow, to) {
+fn begin<F: Family, P: Place>(packet: &Packet<F>, now: u32, known: bool, to: &mut Onward) {
+    let goes = match choose::<F, P>(packet, now, known, to) {
         Step::Stop => false,
         Step::Go => true,
         Step::Write => {
-            (matches!(to.way, Way::Tunnel) || reserve::<F>(&packet.ends, to, now))
-                && (packet.flags & tcp_flag::RST != 0 || write_down(packet, now, flow, to))
+            let held = match to.way {
+                Way::Tunnel => true,
+                _ if to.begins => reserve::<F>(&packet.ends, to, now),
+                _ => recall::<F>(&packet.ends, to, now),
+            };
+            held && (packet.flags & tcp_flag::RST != 0 || write_down(packet, now, known, to))
         }
     };
     if !goes {
@@ -292,13 +298,8 @@ enum Step {
 
 /// Finds the endpoint, a backend and the way to it.
 #[inline(never)]
-fn choose<F: Family, P: Place>(
-    packet: &Packet<F>,
-    now: u32,
-    flow: *mut Flow,
-    to: &mut Onward,
-) -> Step {
-    match chosen::<F, P>(packet, now, flow, to) {
+fn choose<F: Family, P: Place>(packet: &Packet<F>, now: u32, known: bool, to: &mut Onward) -> Step {
+    match chosen::<F, P>(packet, now, known, to) {
         Ok(step) => step,
         Err(fate) => {
             to.fate = fate;
@@ -311,7 +312,7 @@ fn choose<F: Family, P: Place>(
 fn chosen<F: Family, P: Place>(
     packet: &Packet<F>,
     now: u32,
-    flow: *mut Flow,
+    known: bool,
     to: &mut Onward,
 ) -> Result<Step, Fate> {
     let ends = &packet.ends;
@@ -345,7 +346,7 @@ fn chosen<F: Family, P: Place>(
         }
     }
     // What is written over another takes no room.
-    if flow.is_null() && flooded(now) {
+    if !known && flooded(now) {
         return if tunnel {
             Ok(Step::Go)
         } else {
@@ -380,7 +381,7 @@ fn given<F: Family, P: Place>(
 
 /// Writes the flow down; whether there was room.
 #[inline(never)]
-fn write_down<F: Family>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut Onward) -> bool {
+fn write_down<F: Family>(packet: &Packet<F>, now: u32, known: bool, to: &mut Onward) -> bool {
     // SAFETY: array values live as long as the map.
     let generation = unsafe { (*to.target).generation };
     let mut new = Flow {
@@ -394,12 +395,8 @@ fn write_down<F: Family>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut
         start_seconds: now,
     };
     // Whoever took it out meanwhile may have given its element to another flow.
-    let flow = if flow.is_null() {
-        flow
-    } else {
-        F::flow(&packet.ends).unwrap_or(ptr::null_mut())
-    };
-    if flow.is_null() {
+    let found = if known { F::flow(&packet.ends) } else { None };
+    let Some(flow) = found else {
         if F::add_flow(&packet.ends, &new).is_err() {
             if !matches!(to.way, Way::Tunnel) {
                 release::<F>(&packet.ends, to.way, to.target, to.local_port);
@@ -409,7 +406,7 @@ fn write_down<F: Family>(packet: &Packet<F>, now: u32, flow: *mut Flow, to: &mut
         }
         began(to.service, to.backend);
         return true;
-    }
+    };
     // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
     let old = unsafe { *flow };
     let same = old.backend == new.backend

@@ -6,7 +6,7 @@ use core::{ffi::c_void, hint::cold_path, mem::size_of, ptr};
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use lb_common::{
     Be32,
-    packet::{Fate, Hop, Way},
+    packet::{Fate, Hop, Reply, Way},
 };
 
 use crate::{context::Ctx, family::Family, flow::seconds};
@@ -139,15 +139,10 @@ pub(crate) fn device_to<F: Routed>(ctx: *mut c_void, device: u32, to: &F::Addres
 /// Makes a next hop hold for packets to an address.
 ///
 /// # Errors
-/// [`Fate::Stack`]: who takes the frames is not known, and `hop` says where they leave; [`Fate::NoRoute`]: there is no way.
+/// [`Fate::Stack`]: who takes the frames is not known, and the hop says where they leave; [`Fate::NoRoute`]: there is no way.
 #[inline(always)]
-pub(crate) fn hold<F: Routed>(
-    ctx: Ctx,
-    hop: *mut Hop,
-    to: &F::Address,
-    way: Way,
-    whose: *const [u32; 4],
-) -> Result<(), Fate> {
+pub(crate) fn hold<F: Routed>(ctx: Ctx, leg: Leg, to: &F::Address) -> Result<(), Fate> {
+    let Leg { hop, way, whose } = leg;
     // SAFETY: values live as long as the map; aligned words are not torn.
     let holds = unsafe { (*hop).until_seconds > seconds() && (*hop).way == way as u16 };
     if holds {
@@ -172,7 +167,15 @@ fn ask<F: Routed>(
 ) -> i64 {
     let mut lookup = Lookup::new::<F>(ctx.device(), to);
     // SAFETY: the kernel passes a valid context, and the question is as it knows it.
-    let answer = unsafe { bpf_fib_lookup(ctx.raw().cast(), (&raw mut lookup).cast(), SIZE, 0) };
+    let mut answer = unsafe { bpf_fib_lookup(ctx.raw().cast(), (&raw mut lookup).cast(), SIZE, 0) };
+    // Before Linux 6.3 a neighbour that was asked for in vain is an answer, too.
+    if answer == 0 && lookup.to == [0; 6] {
+        answer = NO_NEIGHBOUR;
+    }
+    // SAFETY: elements live as long as the map; any bytes are integers.
+    if !whose.is_null() && *F::narrow(unsafe { &*whose }) != *to {
+        return NOBODYS;
+    }
     // SAFETY: values live as long as the map; who reads one while it changes sends one frame to nobody.
     unsafe {
         (*hop).until_seconds = 0;

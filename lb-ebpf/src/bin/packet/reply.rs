@@ -1,15 +1,18 @@
 //! Answers: whom a backend sees, so that what it says finds the client.
 
+use core::{arch::asm, ptr};
+
 use lb_common::{
     Be16,
     packet::{Fate, Hop, Reply, Target, Way},
 };
-use lb_ebpf::packet::{PROBES, Ports, seen_of};
+use lb_ebpf::packet::{PROBES, Ports, seen_with};
 
 use crate::{
     endpoint::target,
     family::{Ends as _, Family, Peer as _},
     flow::{Onward, seconds},
+    kernel::replaced,
     maps::{DRAFTS, PORT_COUNT, PORT_FIRST},
 };
 
@@ -45,15 +48,11 @@ pub(crate) fn peer<F: Family>(
     )
 }
 
-/// Writes down whom the answers of a flow are for, and so finds the port that its backend is to see: whether there is one, else
-/// the fate says why. A port is free if nobody has it, if this very flow does, or one whose backend is gone.
-///
-/// Not part of the caller, whose stack has no room for it.
-#[inline(never)]
-pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
+/// Whom the answers of a flow are for, before there is one. Null if there is no room to say it.
+#[inline(always)]
+fn draft<F: Family>(ends: &F::Ends, to: &Onward, now: u32) -> *const Reply {
     let Some(draft) = DRAFTS.get_ptr_mut(0) else {
-        to.fate = Fate::TableFull;
-        return false;
+        return ptr::null();
     };
     // SAFETY: array values live as long as the map, and nobody else on this CPU uses it before this program ends.
     let new = unsafe { &mut *draft };
@@ -71,7 +70,40 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
     new.clamp = to.clamp.into();
     new.spare = 0;
     new.hop = Hop::default();
-    let new = &*new;
+    draft
+}
+
+/// Whether the answers of a known flow find its client. Whoever takes out what is over may have met a flow that has just gone on:
+/// then it is written down again whom they are for, unless the port is another flow's by now.
+#[inline(never)]
+pub(crate) fn held<F: Family>(ends: &F::Ends, to: &Onward, now: u32) -> bool {
+    let peer = peer::<F>(ends, to.way, to.target, to.local_port);
+    if let Some(reply) = F::reply(&peer) {
+        // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
+        return is_of::<F>(unsafe { &*reply }, ends);
+    }
+    let new = draft::<F>(ends, to, now);
+    if !new.is_null() {
+        // Without room, the next second may have some; whose it is that was there first is found then.
+        // SAFETY: as above.
+        let _ = F::add_reply(&peer, unsafe { &*new });
+    }
+    true
+}
+
+/// Writes down whom the answers of a flow are for, and so finds the port that its backend is to see: whether there is one, else
+/// the fate says why. A port is free if nobody has it, if this very flow does, or one whose backend is gone.
+///
+/// Not part of the caller, whose stack has no room for it.
+#[inline(never)]
+pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
+    let new = draft::<F>(ends, to, now);
+    if new.is_null() {
+        to.fate = Fate::TableFull;
+        return false;
+    }
+    // SAFETY: array values live as long as the map.
+    let new = unsafe { &*new };
     let (ports, hash) = (ports(), F::hash(ends));
     let full = matches!(to.way, Way::Full);
     to.local_port = ends.client_port();
@@ -85,38 +117,7 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
             to.local_port = ports.probe(hash, probe);
             peer.set_local_port(to.local_port);
         }
-        if adds {
-            match F::add_reply(&peer, new) {
-                Ok(()) => return true,
-                Err(EXISTS) => {}
-                Err(_) => {
-                    to.fate = Fate::TableFull;
-                    return false;
-                }
-            }
-        }
-        let Some(reply) = F::reply(&peer) else {
-            continue;
-        };
-        // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
-        let known = unsafe { &mut *reply };
-        let own = F::is_wide(ends.client(), &known.client)
-            && known.client_port == ends.client_port()
-            && known.vip == ends.vip()
-            && known.vip_port == ends.vip_port();
-        if own && !to.begins {
-            return true;
-        }
-        if to.begins && (own || target(known.backend, known.generation).is_none()) {
-            *known = *new;
-            return true;
-        }
-    }
-    // What was not seen to begin has the port that it had: if none is written down, its own, where its address is kept.
-    if !to.begins && !full {
-        to.local_port = ends.client_port();
-        peer.set_local_port(to.local_port);
-        match F::add_reply(&peer, &new) {
+        match F::add_reply(&peer, new) {
             Ok(()) => return true,
             Err(EXISTS) => {}
             Err(_) => {
@@ -124,12 +125,68 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
                 return false;
             }
         }
+        let Some(reply) = F::reply(&peer) else {
+            continue;
+        };
+        // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
+        let own = is_of::<F>(unsafe { &*reply }, ends);
+        // Not written over: whoever took it out meanwhile may have given its element to another flow.
+        if own || claimed(reply, new.generation) {
+            F::remove_reply(&peer);
+            // If there is one again, another CPU has another packet of the flow.
+            return match F::add_reply(&peer, new) {
+                Ok(()) | Err(EXISTS) => true,
+                Err(_) => {
+                    to.fate = Fate::TableFull;
+                    false
+                }
+            };
+        }
     }
-    to.fate = if to.begins || !full {
-        Fate::NoPort
-    } else {
-        Fate::NoFlow
-    };
+    to.fate = Fate::NoPort;
+    false
+}
+
+/// The same for a packet that was not seen to begin: its flow has the port that its answers are written down for, or its own, where
+/// its address is kept.
+#[inline(never)]
+pub(crate) fn recall<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
+    let (ports, hash) = (ports(), F::hash(ends));
+    let full = matches!(to.way, Way::Full);
+    to.local_port = ends.client_port();
+    let mut peer = peer::<F>(ends, to.way, to.target, to.local_port);
+    for probe in 0..PROBES {
+        if full || probe != 0 {
+            if ports.count == 0 {
+                break;
+            }
+            to.local_port = ports.probe(hash, probe);
+            peer.set_local_port(to.local_port);
+        }
+        if let Some(reply) = F::reply(&peer) {
+            // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
+            if is_of::<F>(unsafe { &*reply }, ends) {
+                return true;
+            }
+        }
+    }
+    if full {
+        to.fate = Fate::NoFlow;
+        return false;
+    }
+    let new = draft::<F>(ends, to, now);
+    if new.is_null() {
+        to.fate = Fate::TableFull;
+        return false;
+    }
+    to.local_port = ends.client_port();
+    peer.set_local_port(to.local_port);
+    // SAFETY: array values live as long as the map.
+    match F::add_reply(&peer, unsafe { &*new }) {
+        Ok(()) => return true,
+        Err(EXISTS) => to.fate = Fate::NoPort,
+        Err(_) => to.fate = Fate::TableFull,
+    }
     false
 }
 
@@ -147,13 +204,14 @@ fn claimed(reply: *mut Reply, generation: u32) -> bool {
 /// Whether the answers that a reply is for are those of the flow.
 #[inline(always)]
 fn is_of<F: Family>(reply: &Reply, ends: &F::Ends) -> bool {
-    answers(
-        reply,
-        F::wide(ends.client()),
-        ends.client_port(),
-        ends.vip(),
-        ends.vip_port(),
-    )
+    let mut differs = F::differs(ends.client(), &reply.client)
+        | (reply.vip.raw() ^ ends.vip().raw())
+        | u32::from(reply.client_port.raw() ^ ends.client_port().raw())
+        | u32::from(reply.vip_port.raw() ^ ends.vip_port().raw());
+    // One branch, and not one for each field, which the verifier would all walk through.
+    // SAFETY: it changes nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) differs, options(pure, nomem, nostack)) };
+    differs == 0
 }
 
 /// The value of a flow's answers, if they are still its own.

@@ -3,13 +3,16 @@
 use lb_common::packet::Fate;
 
 use super::{At, Place};
-use crate::kit::{ACK, Body, FIN, Frame, RST, Redirect, Row, SYN, V4, vip};
+use crate::kit::{ACK, Body, FIN, Frame, RST, Redirect, Row, SYN, V4, World, vip};
 
 pub(super) fn rows(at: At) -> Vec<Row> {
     let of = |says: &str| at.inwards(says);
     let (syn, datagram) = (at.syn(), at.datagram());
     let nobody = || at.nobody();
-    let gone = |says: &str| of(says).after(&syn).desired(nobody());
+    let gone = |says: &str| {
+        let row = of(says).after(&syn).desired(nobody());
+        row.given(World::settle)
+    };
     let mut rows = vec![
         of("a packet to an address that is no VIP is none of ours")
             .takes(&syn.clone().to(at.family.ip("10.9.0.1"), 80))

@@ -3,6 +3,7 @@
 //!
 //! Both ways of a flow are translated on one device, so that all else of the stack sees the client and the backend alone.
 
+mod hand_over;
 mod message;
 mod rare;
 mod read;
@@ -132,7 +133,7 @@ impl<P: Place + Hairpins> Direction for In<P> {
             // The stack is too short to do that from there.
             refused if refused >= REFUSED => {
                 let transport = (refused - REFUSED) as u32;
-                F::refuse(ctx, network as u32, transport, !P::HAIRPINS)
+                F::refuse(ctx, offset(network), transport, !P::HAIRPINS)
             }
             verdict => verdict,
         }

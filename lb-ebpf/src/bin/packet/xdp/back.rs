@@ -17,6 +17,7 @@ use crate::{
     context::Ctx,
     count,
     family::Peer as _,
+    hop::Leg,
     reply::{answered, ports},
     sample,
 };
@@ -76,26 +77,16 @@ pub(super) fn back<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
     if way != Way::Full as u8 {
         return PASS;
     }
-    // SAFETY: as above.
-    let hop = unsafe { &raw mut (*reply.cast::<Reply>()).hop };
-    let (departs, fate) = departure::<F>(
-        ctx,
-        seen,
-        hop,
-        &new.destination,
-        Way::Full,
-        0,
-        Fate::Answered,
-        reply.cast::<[u32; 4]>(),
-    );
+    let leg = Leg::to_client(reply);
+    let (departs, fate) = departure::<F>(ctx, seen, leg, &new.destination, 0, Fate::Answered);
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
-        return stays(ctx, seen, hop, 0, fate, service);
+        return stays(ctx, seen, leg.hop(), 0, fate, service);
     };
     if F::rewrite(&mut ctx.memory(), seen, &new, 1).is_none() {
         return drop_told(Fate::Malformed, service);
     }
-    match leave(ctx, hop, departs) {
+    match leave(ctx, leg.hop(), departs) {
         Ok(verdict) => {
             count::fate(fate);
             verdict

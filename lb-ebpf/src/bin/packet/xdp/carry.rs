@@ -1,7 +1,5 @@
 //! From a client to a backend.
 
-use core::ptr;
-
 use lb_common::{
     Be32, PROTO_TCP,
     packet::{Fate, Hop, Way},
@@ -18,7 +16,7 @@ use crate::{
     count,
     family::Ends as _,
     flow::{Onward, Packet, onward},
-    hop::hold,
+    hop::{Leg, hold},
     maps::HOPS,
     place::Card,
     reply::local,
@@ -51,8 +49,8 @@ pub(super) fn carry<F: Wire>(ctx: Ctx, seen: &Seen<F>, vip: Be32) -> u32 {
         return through::<F>(ctx, seen, &packet, &to, hop);
     }
     let address = F::of(to.target);
-    let (departs, fate) =
-        departure::<F>(ctx, seen, hop, address, Way::Full, 0, to.fate, ptr::null());
+    let leg = Leg::to_backend(hop, Way::Full);
+    let (departs, fate) = departure::<F>(ctx, seen, leg, address, 0, to.fate);
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {
         return stays(ctx, seen, hop, 0, fate, to.service);
@@ -84,7 +82,8 @@ fn through<F: Wire>(
         return dropped(ctx, Fate::NoHost, to.service);
     };
     let more = F::HEAD;
-    let (departs, fate) = departure::<F>(ctx, seen, hop, host, Way::Tunnel, more, to.fate);
+    let leg = Leg::to_backend(hop, Way::Tunnel);
+    let (departs, fate) = departure::<F>(ctx, seen, leg, host, more, to.fate);
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {
         return stays(ctx, seen, hop, more, fate, to.service);
@@ -109,27 +108,25 @@ fn left<F: Wire>(verdict: Result<u32, Fate>, seen: &Seen<F>, fate: Fate, to: &On
     }
 }
 
-/// How a packet departs that grows by `more` bytes before that, and what becomes of it: `fate` if nothing is in the way. As for
-/// `whose`, see [`hold`].
+/// How a packet departs that grows by `more` bytes before that, and what becomes of it: `fate` if nothing is in the way.
 #[inline(always)]
 pub(super) fn departure<F: Wire>(
     ctx: Ctx,
     seen: &Seen<F>,
-    hop: *mut Hop,
+    leg: Leg,
     to: &F::Address,
-    way: Way,
     more: usize,
     fate: Fate,
-    whose: *const [u32; 4],
 ) -> (Option<Out>, Fate) {
     if seen.hops <= 1 {
         return (None, Fate::Expired);
     }
-    match hold::<F>(ctx, hop, to, way, whose) {
+    match hold::<F>(ctx, leg, to) {
         Ok(()) => {}
         Err(Fate::Stack) => return (Some(Out::Stack), Fate::Stack),
         Err(fate) => return (None, fate),
     }
+    let hop = leg.hop();
     // SAFETY: values live as long as the map.
     let mtu = usize::from(unsafe { (*hop).mtu });
     // One that nobody knows is none.

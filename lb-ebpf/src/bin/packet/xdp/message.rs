@@ -1,7 +1,5 @@
 //! Messages of ICMP: echoes for VIPs, and errors about packets of flows, which are for the other end of the flow.
 
-use core::ptr;
-
 use lb_common::{
     Be32,
     packet::{Fate, Hop, Reply, Way, target_flag},
@@ -22,7 +20,7 @@ use crate::{
     count,
     endpoint::target,
     family::{Ends as _, Peer as _},
-    hop::hold,
+    hop::{Leg, hold},
     maps::{HOPS, VIPS},
     reply::{local, ports},
     sample,
@@ -124,7 +122,7 @@ fn about_answer<F: Wire>(ctx: Ctx, known: &mut Known<F>, vip: Be32) -> u32 {
             destination_port: local_port,
         },
     };
-    retell(ctx, known, hop, service, ptr::null())
+    retell(ctx, known, Leg::to_backend(hop, Way::Full), service)
 }
 
 /// Makes the error the one that it is to be; not 0 if its heads are not all there.
@@ -152,7 +150,8 @@ fn through<F: Wire>(
     service: u32,
 ) -> u32 {
     let more = F::HEAD;
-    let (departs, fate) = departure::<F>(ctx, seen, hop, host, Way::Tunnel, more, Fate::Error);
+    let leg = Leg::to_backend(hop, Way::Tunnel);
+    let (departs, fate) = departure::<F>(ctx, seen, leg, host, more, Fate::Error);
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
         return drop_told(fate, service);
@@ -211,7 +210,7 @@ pub(super) fn to_own<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     };
     let reply: *mut Reply = reply;
     // SAFETY: elements live as long as the map; any bytes are integers.
-    let (way, service, hop) = unsafe {
+    let (way, service) = unsafe {
         let (vip, client) = (F::vip((*reply).vip), *F::narrow(&(*reply).client));
         known.new = Told {
             source: vip,
@@ -223,39 +222,24 @@ pub(super) fn to_own<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
                 destination_port: (*reply).vip_port,
             },
         };
-        ((*reply).way, (*reply).service, &raw mut (*reply).hop)
+        ((*reply).way, (*reply).service)
     };
     if way != Way::Full as u8 {
         return PASS;
     }
-    retell(ctx, known, hop, service, reply.cast::<[u32; 4]>())
+    retell(ctx, known, Leg::to_client(reply), service)
 }
 
 /// Tells the other end of a flow what was told of it.
 #[inline(never)]
-fn retell<F: Wire>(
-    ctx: Ctx,
-    known: &mut Known<F>,
-    hop: *mut Hop,
-    service: u32,
-    whose: *const [u32; 4],
-) -> u32 {
+fn retell<F: Wire>(ctx: Ctx, known: &mut Known<F>, leg: Leg, service: u32) -> u32 {
     known.old = Told {
         source: known.seen.ends.source,
         destination: known.seen.ends.destination,
         quoted: known.quoted,
     };
     let (seen, new) = (&known.seen, &known.new);
-    let (departs, fate) = departure::<F>(
-        ctx,
-        seen,
-        hop,
-        &new.destination,
-        Way::Full,
-        0,
-        Fate::Error,
-        whose,
-    );
+    let (departs, fate) = departure::<F>(ctx, seen, leg, &new.destination, 0, Fate::Error);
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
         // Nobody is told of what was told.
@@ -264,7 +248,7 @@ fn retell<F: Wire>(
     if rewritten(ctx, known) != 0 {
         return drop_told(Fate::Malformed, service);
     }
-    counted(leave(ctx, hop, departs), fate, service)
+    counted(leave(ctx, leg.hop(), departs), fate, service)
 }
 
 /// An error about a tunnel that is too narrow for a packet in it: for the client. It is made anew from what is quoted of that packet.
@@ -291,7 +275,7 @@ fn about_tunnel<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     let hop = &raw mut known.hop;
     // SAFETY: it is a value of ours.
     unsafe { (*hop).until_seconds = 0 };
-    let held = hold::<F>(ctx, hop, &quoted.source, Way::Full, ptr::null());
+    let held = hold::<F>(ctx, Leg::to_backend(hop, Way::Full), &quoted.source);
     let fate = held.err().unwrap_or(Fate::Error);
     sample::some(&ctx, fate);
     if held.is_err() {
