@@ -11,6 +11,10 @@
     reason = "the words of one packet are written together, under one bounds check"
 )]
 #![expect(internal_features, reason = "see above")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "packets are short, and of a number the lower half is wanted"
+)]
 
 #[path = "../kernel/mod.rs"]
 #[expect(dead_code, reason = "shared with the objects that use all of it")]
@@ -139,7 +143,7 @@ pub fn percpu_adds(ctx: XdpContext) -> u32 {
 pub fn insert(ctx: XdpContext) -> u32 {
     verdict(number(&ctx).and_then(|number| {
         let key = flow_key(number.wrapping_add(turn()?));
-        BENCH_FLOWS.insert(&key, &Flow::default(), 0).ok()
+        BENCH_FLOWS.insert(key, Flow::default(), 0).ok()
     }))
 }
 
@@ -232,7 +236,7 @@ fn find_endpoint(number: u32) -> Option<u32> {
         port: Be16::from_raw(KEY.port.raw() ^ number as u16),
         ..KEY
     };
-    let endpoint = BENCH_ENDPOINTS.get_ptr(&key)?;
+    let endpoint = BENCH_ENDPOINTS.get_ptr(key)?;
     // SAFETY: map values live as long as their map.
     Some(unsafe { (*endpoint).service })
 }
@@ -240,7 +244,7 @@ fn find_endpoint(number: u32) -> Option<u32> {
 /// The backend of the flow.
 #[inline(always)]
 fn hit_flow(number: u32) -> Option<u32> {
-    let flow = BENCH_FLOWS.get_ptr(&flow_key(number))?;
+    let flow = BENCH_FLOWS.get_ptr(flow_key(number))?;
     // SAFETY: map values live as long as their map.
     Some(unsafe { (*flow).backend })
 }
