@@ -110,7 +110,7 @@ impl Explainer {
             proto: question.proto,
         };
         let Some(flow) = flows.find(&ends)? else {
-            return self.by_table(&ends, question.local);
+            return self.anew(&ends, question.local);
         };
         let target = self.target(flow.backend)?;
         if target.generation == flow.generation && target.port.raw() != 0 {
@@ -122,7 +122,7 @@ impl Explainer {
                 idle_seconds: if idle > u32::MAX / 2 { 0 } else { idle },
             });
         }
-        let otherwise = match self.by_table(&ends, question.local)? {
+        let otherwise = match self.anew(&ends, question.local)? {
             Answer::Table { backend, .. } => Some(backend),
             _ => None,
         };
@@ -130,6 +130,16 @@ impl Explainer {
             index: flow.backend,
             otherwise,
         })
+    }
+
+    /// As the programs choose: on the way up the stack, too, whom all hosts mean, if it is here.
+    fn anew(&self, ends: &Ends, local: bool) -> Result<Answer, Error> {
+        let answer = self.by_table(ends, false)?;
+        match answer {
+            Answer::Table { local: true, .. } => Ok(answer),
+            _ if local => self.by_table(ends, true),
+            _ => Ok(answer),
+        }
     }
 
     fn by_table(&self, ends: &Ends, local: bool) -> Result<Answer, Error> {
