@@ -87,6 +87,7 @@ fn every_file_of_the_code_map_is_there() {
                 "lb-agent/src",
                 "lb-front/src",
                 "lb-ebpf/src/bin/socket",
+                "lb-ebpf/src/bin/packet",
                 "lb-packet/src",
                 "lb-packet",
                 "",
