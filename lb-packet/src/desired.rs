@@ -13,6 +13,8 @@ use lb_common::packet::{EndpointKey, Settings, scope};
 pub struct Desired {
     /// The virtual endpoints.
     pub endpoints: BTreeMap<EndpointKey, Wanted>,
+    /// Where the members of endpoints are. It is a fact of the backend and not of who names it: the maps have it once.
+    pub places: BTreeMap<SocketAddr, Place>,
     /// Backends that no endpoint gives new flows, and whose flows go on: those that drain. Who is neither here nor a member
     /// is gone, and so are the flows to it.
     pub kept: BTreeSet<SocketAddr>,
@@ -40,18 +42,28 @@ pub struct Wanted {
 pub struct Member {
     /// Where it listens; also who it is, on every host.
     pub address: SocketAddr,
-    /// The address of its host, where the end of a tunnel is.
-    pub host: Option<IpAddr>,
-    /// Whether that is this host.
-    pub local: bool,
     /// Its share of new flows beside the others; 0 gives it none and keeps those that it has.
     pub weight: u16,
 }
 
-impl Member {
-    /// Whether packets of `key` can be sent to it.
-    pub fn serves(&self, key: &EndpointKey) -> bool {
+/// Where a backend is. The default is somewhere else, on a host that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The address of its host, where the end of a tunnel is.
+    pub host: Option<IpAddr>,
+    /// Whether that is this host.
+    pub local: bool,
+}
+
+impl Desired {
+    /// Where a backend is.
+    pub fn place(&self, backend: SocketAddr) -> Place {
+        self.places.get(&backend).copied().unwrap_or_default()
+    }
+
+    /// Whether packets of `key` can be sent to a backend.
+    pub fn serves(&self, key: &EndpointKey, backend: SocketAddr) -> bool {
         let v6 = key.scope & scope::V6 != 0;
-        self.address.is_ipv6() == v6 && (key.scope & scope::LOCAL == 0 || self.local)
+        backend.is_ipv6() == v6 && (key.scope & scope::LOCAL == 0 || self.place(backend).local)
     }
 }

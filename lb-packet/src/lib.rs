@@ -24,7 +24,7 @@ mod publisher;
 mod samples;
 
 pub use config::{Config, HAIRPIN4, HAIRPIN6, Limits};
-pub use desired::{Desired, Member, Wanted};
+pub use desired::{Desired, Member, Place, Wanted};
 pub use error::Error;
 pub use explain::{Answer, Explainer, Question};
 pub use figures::{Fates, Figures};

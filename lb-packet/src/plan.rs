@@ -21,7 +21,7 @@ use lb_common::{
 };
 
 use crate::{
-    Desired, Member, Wanted,
+    Desired, Member, Place, Wanted,
     address::words,
     book::{Book, Home, Placed},
     free_list::REST,
@@ -90,6 +90,7 @@ pub enum Refused {
 /// What a plan is made of, while it is made.
 struct Maker<'a> {
     book: &'a Book,
+    desired: &'a Desired,
     now: Instant,
     free_services: crate::free_list::FreeList,
     free_targets: crate::free_list::FreeList,
@@ -105,6 +106,7 @@ struct Maker<'a> {
 pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
     let mut maker = Maker {
         book,
+        desired,
         now,
         free_services: book.free_services.clone(),
         free_targets: book.free_targets.clone(),
@@ -123,32 +125,33 @@ pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
     }
     let new = desired.hosts.difference(&book.hosts).copied();
     maker.plan.steps.extend(new.map(Step::PutHost));
-    maker.targets(desired);
-    maker.endpoints(desired);
-    maker.vips(desired);
-    maker.free(desired);
+    maker.targets();
+    maker.endpoints();
+    maker.vips();
+    maker.free();
     let gone = book.hosts.difference(&desired.hosts).copied();
     maker.plan.steps.extend(gone.map(Step::RemoveHost));
     maker.plan
 }
 
 /// The value of a backend in the maps.
-fn target(member: &Member, generation: u32) -> Target {
+fn target(address: SocketAddr, place: Place, generation: u32) -> Target {
     Target {
-        address: words(member.address.ip()),
-        host: member.host.map_or([0; 4], words),
-        port: Be16::from_host(member.address.port()),
-        flags: if member.local { target_flag::LOCAL } else { 0 },
+        address: words(address.ip()),
+        host: place.host.map_or([0; 4], words),
+        port: Be16::from_host(address.port()),
+        flags: if place.local { target_flag::LOCAL } else { 0 },
         generation,
     }
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
     /// Gives everybody who takes new flows an index, and says what changed about those that have one.
-    fn targets(&mut self, desired: &Desired) {
+    fn targets(&mut self) {
         let mut seen = BTreeSet::new();
-        for (key, wanted) in &desired.endpoints {
-            for member in wanted.members.iter().filter(|member| member.serves(key)) {
+        for (key, wanted) in &self.desired.endpoints {
+            for member in self.serving(key, wanted) {
+                let place = self.desired.place(member.address);
                 let home = self.homes.get(&member.address).copied();
                 // Port 0 is how the maps say that nobody is there. Who takes no flows of one service may take those of the next.
                 if member.address.port() == 0
@@ -159,7 +162,7 @@ impl Maker<'_> {
                 }
                 match home {
                     Some(home) => {
-                        let target = target(member, home.target.generation);
+                        let target = target(member.address, place, home.target.generation);
                         if target != home.target {
                             self.put_target(member.address, Home { target, ..home }, false);
                         }
@@ -169,7 +172,7 @@ impl Maker<'_> {
                             let last = self.book.generations.get(&index).copied().unwrap_or(0);
                             // 0 is of an index that nobody ever had.
                             let generation = last.wrapping_add(1).max(1);
-                            let target = target(member, generation);
+                            let target = target(member.address, place, generation);
                             self.put_target(member.address, Home { index, target }, true);
                         }
                         None => {
@@ -199,7 +202,8 @@ impl Maker<'_> {
 
     /// Where the card leaves a packet to the stack, somebody there takes it: endpoints of this host come before those that lead
     /// to them, and end after them.
-    fn endpoints(&mut self, desired: &Desired) {
+    fn endpoints(&mut self) {
+        let desired = self.desired;
         let (local, all): (Vec<_>, Vec<_>) = desired
             .endpoints
             .iter()
@@ -231,7 +235,7 @@ impl Maker<'_> {
         steps.extend(local.into_iter().copied().map(Step::RemoveEndpoint));
     }
 
-    fn endpoint(&mut self, key: EndpointKey, wanted: &Wanted) {
+    fn endpoint(&mut self, key: EndpointKey, wanted: &'a Wanted) {
         let placed = self.book.endpoints.get(&key);
         let mut flags = 0;
         for (set, flag) in [
@@ -240,13 +244,14 @@ impl Maker<'_> {
         ] {
             flags |= if set { flag } else { 0 };
         }
-        // The usual case, for which no table is made: nothing changed. Indexes of members stay while they are named.
+        // The usual case, for which no table is made: nothing changed. Indexes of members stay while they
+        // are named.
         if let Some(placed) = placed
             && placed.endpoint.flags & !endpoint_flag::EMPTY == flags
             && placed.members.as_ref().is_some_and(|before| {
                 Arc::ptr_eq(before, &wanted.members) || **before == *wanted.members
             })
-            && self.all_placed(&key, wanted, placed)
+            && self.names_all(&key, wanted, placed)
         {
             return;
         }
@@ -303,23 +308,33 @@ impl Maker<'_> {
             .push(Step::PutEndpoint { key, placed, fresh });
     }
 
-    /// Whether everybody who found no room before still finds none.
-    fn all_placed(&self, key: &EndpointKey, wanted: &Wanted, placed: &Placed) -> bool {
-        let serving = wanted
-            .members
-            .iter()
-            .filter(|member| member.weight > 0 && member.serves(key));
-        serving
-            .filter_map(|member| self.homes.get(&member.address))
-            .all(|home| placed.named.contains(&home.index))
+    /// Those of an endpoint's members whom packets of it can be sent to.
+    fn serving(
+        &self,
+        key: &EndpointKey,
+        wanted: &'a Wanted,
+    ) -> impl Iterator<Item = &'a Member> + use<'a> {
+        let (key, desired) = (*key, self.desired);
+        let members = wanted.members.iter();
+        members.filter(move |member| desired.serves(&key, member.address))
+    }
+
+    /// Whether its table names those who take new flows and have an index, and nobody else: nobody moved to this host or away,
+    /// and who found no room before still finds none.
+    fn names_all(&self, key: &EndpointKey, wanted: &'a Wanted, placed: &Placed) -> bool {
+        let mut left = placed.named.len();
+        let takers = self.serving(key, wanted).filter(|it| it.weight > 0);
+        let mut homes = takers.filter_map(|member| self.homes.get(&member.address));
+        homes.all(|home| {
+            left = left.wrapping_sub(1);
+            placed.named.contains(&home.index)
+        }) && left == 0
     }
 
     /// The table of those who have an index; empty when nobody has.
-    fn slots(&self, key: &EndpointKey, wanted: &Wanted) -> Box<[u16]> {
-        let members: Vec<(String, u16, u16)> = wanted
-            .members
-            .iter()
-            .filter(|member| member.serves(key))
+    fn slots(&self, key: &EndpointKey, wanted: &'a Wanted) -> Box<[u16]> {
+        let members: Vec<(String, u16, u16)> = self
+            .serving(key, wanted)
             .filter_map(|member| {
                 let home = self.homes.get(&member.address)?;
                 let index = u16::try_from(home.index).ok()?;
@@ -337,8 +352,8 @@ impl Maker<'_> {
         table.into_iter().map(|member| members[member].2).collect()
     }
 
-    fn vips(&mut self, desired: &Desired) {
-        for (&vip, &announced) in &desired.vips {
+    fn vips(&mut self) {
+        for (&vip, &announced) in &self.desired.vips {
             let flags = if announced { vip_flag::ANNOUNCED } else { 0 };
             if self.book.vips.get(&vip) != Some(&flags) {
                 self.plan.steps.push(Step::PutVip { vip, flags });
@@ -348,17 +363,17 @@ impl Maker<'_> {
             .book
             .vips
             .keys()
-            .filter(|vip| !desired.vips.contains_key(vip));
+            .filter(|vip| !self.desired.vips.contains_key(vip));
         self.plan.steps.extend(gone.copied().map(Step::RemoveVip));
     }
 
     /// Lets those go whom nobody wants and no program can still read of.
-    fn free(&mut self, desired: &Desired) {
-        let members = desired.endpoints.iter().flat_map(|(key, wanted)| {
-            let serving = wanted.members.iter().filter(|member| member.serves(key));
-            serving.map(|member| member.address)
-        });
-        let wanted: BTreeSet<SocketAddr> = members.chain(desired.kept.iter().copied()).collect();
+    fn free(&mut self) {
+        let endpoints = self.desired.endpoints.iter();
+        let members = endpoints.flat_map(|(key, wanted)| self.serving(key, wanted));
+        let members = members.map(|member| member.address);
+        let kept = self.desired.kept.iter().copied();
+        let wanted: BTreeSet<SocketAddr> = members.chain(kept).collect();
         let rested: BTreeSet<SocketAddr> = self.book.rested(self.now).collect();
         for (&address, &home) in &self.book.targets {
             if wanted.contains(&address) {

@@ -72,8 +72,6 @@ fn desired(backends: &[IpAddr]) -> Desired {
         .iter()
         .map(|&ip| Member {
             address: SocketAddr::new(ip, 8080),
-            host: None,
-            local: false,
             weight: 1,
         })
         .collect();

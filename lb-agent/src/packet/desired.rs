@@ -51,19 +51,33 @@ pub(super) struct Wish {
     pub(super) problems: Vec<Problem>,
 }
 
+/// A service, its VIP, and who is behind each protocol.
+type Served<'a> = (
+    &'a ServiceName,
+    &'a Service,
+    Ipv4Addr,
+    Vec<(u8, Arc<[Member]>)>,
+);
+
 impl Wish {
     pub(super) fn new(snapshot: &Snapshot, standpoint: &Standpoint) -> Self {
         let mut wish = Self::default();
         wish.desired.settings = standpoint.settings;
         wish.desired.hosts.clone_from(&standpoint.hosts);
+        let mut served = Vec::new();
         for (name, service) in &snapshot.services {
-            wish.take(name, service, standpoint);
+            served.extend(wish.served(name, service, standpoint));
+        }
+        // Only now it is known where each backend is: what one registration does not say another may.
+        for (name, service, vip, behind) in served {
+            for (proto, members) in behind {
+                wish.endpoints(name, service, (vip, proto), members, standpoint);
+            }
         }
         let is_traced = wish.desired.endpoints.values().any(|it| it.trace);
         wish.desired.settings.traced = is_traced.into();
-        let members = wish.desired.endpoints.values();
-        let members = members.flat_map(|it| it.members.iter());
-        let hosts = members.filter(|it| !it.local).filter_map(|it| it.host);
+        let places = wish.desired.places.values();
+        let hosts = places.filter(|it| !it.local).filter_map(|it| it.host);
         let hosts: Vec<_> = hosts.filter(|it| !standpoint.own.contains(it)).collect();
         wish.desired.hosts.extend(hosts);
         let left = standpoint.out.iter().filter(|(_, lives)| **lives);
@@ -71,30 +85,62 @@ impl Wish {
         wish
     }
 
-    fn take(&mut self, name: &ServiceName, service: &Service, standpoint: &Standpoint) {
-        let Some(vip) = service.vip else { return };
+    /// A service if it is served, with who is behind each protocol.
+    fn served<'a>(
+        &mut self,
+        name: &'a ServiceName,
+        service: &'a Service,
+        standpoint: &Standpoint,
+    ) -> Option<Served<'a>> {
+        let vip = service.vip?;
         if let Some(why) = not_served(service) {
             if why == Unserved::Access {
                 self.problems.push(why.problem(name));
             }
-            return;
+            return None;
         }
         let (tcp, udp) = service.options.speaks();
-        let mut reached = false;
-        for (proto, _) in [(PROTO_TCP, tcp), (PROTO_UDP, udp)]
+        let behind: Vec<_> = [(PROTO_TCP, tcp), (PROTO_UDP, udp)]
             .into_iter()
             .filter(|(_, speaks)| *speaks)
-        {
-            let members = members(service, vip, proto, standpoint);
-            reached |= !members.is_empty();
-            self.endpoints(name, service, (vip, proto), members, standpoint);
-        }
-        if !reached && !service.backends.is_empty() {
+            .map(|(proto, _)| (proto, self.members(service, vip, proto, standpoint)))
+            .collect();
+        if !service.backends.is_empty() && behind.iter().all(|(_, members)| members.is_empty()) {
             self.problems.push(Unserved::Unreachable.problem(name));
         }
         // Programs outlive an agent that is killed, and would answer on when another host has taken the VIPs over: who answers
         // for them is in `announce`.
         self.desired.vips.insert(vip, false);
+        Some((name, service, vip, behind))
+    }
+
+    /// The backends behind one protocol that packets can be sent to. Those that are not usable have no share, and keep their
+    /// flows as long as these may go on.
+    fn members(
+        &mut self,
+        service: &Service,
+        vip: Ipv4Addr,
+        proto: u8,
+        standpoint: &Standpoint,
+    ) -> Arc<[Member]> {
+        let speaks = |it: &Backend| service.options.is_udp(&it.tags) == (proto == PROTO_UDP);
+        let mut members: BTreeMap<SocketAddr, Member> = BTreeMap::new();
+        for (_, backend, share) in service.shares().filter(|(_, it, _)| speaks(it)) {
+            let address = canonical(from_host(backend));
+            let usable = backend.state().usable();
+            let target = Target { vip, address };
+            let over = !usable && standpoint.out.get(&target) == Some(&false);
+            if over || address.ip().is_loopback() || fit(address, standpoint.pools).is_err() {
+                continue;
+            }
+            let weight = if usable { share } else { 0 };
+            let known = members.entry(address).or_insert(Member { address, weight });
+            known.weight = known.weight.max(weight);
+            let place = self.desired.places.entry(address).or_default();
+            place.host = place.host.or(host(backend, address));
+            place.local |= standpoint.has(backend, address);
+        }
+        members.into_values().collect()
     }
 
     fn endpoints(
@@ -111,8 +157,8 @@ impl Wish {
             trace: standpoint.traced.contains(name),
         };
         let has = |v6: bool, local: bool| {
-            let mut members = wanted.members.iter();
-            members.any(|it| it.address.is_ipv6() == v6 && (it.local || !local))
+            let mut members = wanted.members.iter().map(|it| it.address);
+            members.any(|it| it.is_ipv6() == v6 && (!local || self.desired.place(it).local))
         };
         // Who may not be reached is refused by IPv4; what has no endpoint is the stack's, which refuses it, too.
         let mut scopes = vec![0];
@@ -179,31 +225,6 @@ pub(super) fn not_served(service: &Service) -> Option<Unserved> {
     } else {
         None
     }
-}
-
-/// The backends behind one protocol that packets can be sent to. Those that are not usable have no share, and keep their
-/// flows as long as these may go on.
-fn members(service: &Service, vip: Ipv4Addr, proto: u8, standpoint: &Standpoint) -> Arc<[Member]> {
-    let speaks = |it: &Backend| service.options.is_udp(&it.tags) == (proto == PROTO_UDP);
-    let mut members: BTreeMap<SocketAddr, Member> = BTreeMap::new();
-    for (_, backend, share) in service.shares().filter(|(_, it, _)| speaks(it)) {
-        let address = canonical(from_host(backend));
-        let usable = backend.state().usable();
-        let target = Target { vip, address };
-        let over = !usable && standpoint.out.get(&target) == Some(&false);
-        if over || address.ip().is_loopback() || fit(address, standpoint.pools).is_err() {
-            continue;
-        }
-        let member = Member {
-            address,
-            host: host(backend, address),
-            local: standpoint.has(backend, address),
-            weight: if usable { share } else { 0 },
-        };
-        let known = members.entry(address).or_insert(member);
-        known.weight = known.weight.max(member.weight);
-    }
-    members.into_values().collect()
 }
 
 impl Standpoint {

@@ -62,10 +62,13 @@ impl Neighbours {
 pub(super) fn towards(desired: &Desired) -> BTreeSet<IpAddr> {
     let endpoints = desired.endpoints.values();
     let all = endpoints.flat_map(|wanted| {
-        let members = wanted.members.iter().filter(|it| !it.local);
-        members.filter_map(move |it| match wanted.tunnel {
-            true => it.host,
-            false => Some(it.address.ip()),
+        wanted.members.iter().filter_map(|it| {
+            let place = desired.place(it.address);
+            match (place.local, wanted.tunnel) {
+                (true, _) => None,
+                (false, true) => place.host,
+                (false, false) => Some(it.address.ip()),
+            }
         })
     });
     all.collect()
@@ -140,24 +143,23 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use lb_common::{Be16, Be32, packet::EndpointKey};
-    use lb_packet::{Member, Wanted};
+    use lb_packet::{Member, Place, Wanted};
 
     use super::*;
 
     #[test]
     fn ways_lead_to_backends_of_other_hosts_and_in_tunnels_to_their_hosts() {
-        let member = |address: &str, local| Member {
-            address: address.parse().unwrap(),
-            host: "192.0.2.8".parse().ok(),
-            local,
-            weight: 1,
-        };
-        let members: Arc<[Member]> = [
-            member("10.0.0.1:80", false),
-            member("10.0.0.2:80", true),
-            member("10.0.0.1:81", false),
-        ]
-        .into();
+        let places = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.1:81"].map(|address| {
+            let place = Place {
+                host: "192.0.2.8".parse().ok(),
+                local: address == "10.0.0.2:80",
+            };
+            (address.parse().unwrap(), place)
+        });
+        let members: Arc<[Member]> = places
+            .iter()
+            .map(|&(address, _)| Member { address, weight: 1 })
+            .collect();
         let asked = |tunnel| {
             let key = EndpointKey {
                 vip: Be32::from_host(1),
@@ -172,6 +174,7 @@ mod tests {
             };
             let desired = Desired {
                 endpoints: BTreeMap::from([(key, wanted)]),
+                places: places.into(),
                 ..Desired::default()
             };
             towards(&desired)

@@ -19,7 +19,8 @@ use lb_common::{
     packet::{EndpointKey, Fate, Reply, ReplyKey4, packet_map, scope},
 };
 use lb_packet::{
-    Config, Desired, Fates, Figures, Limits, Member, Programs, Publisher, Role, Wanted, XdpMode,
+    Config, Desired, Fates, Figures, Limits, Member, Place, Programs, Publisher, Role, Wanted,
+    XdpMode,
 };
 use lb_testkit::Netns;
 
@@ -291,11 +292,16 @@ fn desired(instance: Instance) -> Desired {
         .backends()
         .map(|address| Member {
             address: (address, 8080).into(),
-            host: address.is_ipv4().then_some(host),
-            local: false,
             weight: 1,
         })
         .collect();
+    let places = members.iter().map(|it| {
+        let place = Place {
+            host: it.address.is_ipv4().then_some(host),
+            local: false,
+        };
+        (it.address, place)
+    });
     let endpoints = [(VIP, false), (VIP6, false), (TUNNEL, true)].map(|(vip, tunnel)| {
         let wanted = Wanted {
             members: members.clone(),
@@ -306,6 +312,7 @@ fn desired(instance: Instance) -> Desired {
     });
     Desired {
         endpoints: BTreeMap::from(endpoints),
+        places: places.collect(),
         vips: BTreeMap::from([2, 3].map(|last| (Ipv4Addr::new(198, 18, 0, last), false))),
         hosts: BTreeSet::from([host]),
         ..Desired::default()

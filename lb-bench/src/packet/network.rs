@@ -261,12 +261,7 @@ fn connect_client(host: &Netns, client: &Netns, servers: &Netns, way: Way) -> Re
 fn desired() -> Desired {
     let endpoints = KINDS.map(|kind| {
         let members: Arc<[Member]> = backends(Network::Bridge, kind, Place::Bare)
-            .map(|address| Member {
-                address,
-                host: None,
-                local: false,
-                weight: 1,
-            })
+            .map(|address| Member { address, weight: 1 })
             .into();
         let wanted = Wanted {
             members,

@@ -105,8 +105,6 @@ fn wanted(service: u8, backends: u8) -> Wanted {
     let members: Arc<[Member]> = (0..backends)
         .map(|backend| Member {
             address: (Ipv4Addr::new(10, 91, service, backend), 8080).into(),
-            host: None,
-            local: false,
             weight: 1,
         })
         .collect();

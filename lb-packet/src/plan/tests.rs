@@ -151,10 +151,18 @@ fn member(number: u8, weight: u16) -> Member {
     };
     Member {
         address: SocketAddr::new(ip, 8080),
-        host: None,
-        local: number.is_multiple_of(2),
         weight,
     }
+}
+
+/// Some are on this host.
+fn places(local: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, Place> {
+    let here = Place {
+        host: None,
+        local: true,
+    };
+    let places = local.into_iter().map(|it| (member(it, 1).address, here));
+    places.collect()
 }
 
 fn wanted(members: &[(u8, u16)]) -> Wanted {
@@ -173,7 +181,10 @@ fn some_desired() -> impl Strategy<Value = Desired> {
     let members = collection::btree_map(1..16_u8, 0..3_u16, 0..6);
     let endpoints = collection::btree_map((1..5_u8, 0..4_u8), members, 0..6);
     let kept = collection::btree_set(1..16_u8, 0..4);
-    (endpoints, kept, 0..2_u32).prop_map(|(endpoints, kept, announcing)| Desired {
+    let local = collection::btree_set(1..16_u8, 0..16);
+    let all = (endpoints, kept, local, 0..2_u32);
+    all.prop_map(|(endpoints, kept, local, announcing)| Desired {
+        places: places(local),
         endpoints: endpoints
             .iter()
             .map(|(&(vip, scope), members)| {
@@ -234,7 +245,7 @@ proptest! {
                 book = kernel.found(now);
             }
             for (key, wanted) in &turn.desired.endpoints {
-                let serving = wanted.members.iter().filter(|it| it.serves(key));
+                let serving = wanted.members.iter().filter(|it| turn.desired.serves(key, it.address));
                 kernel.servers.entry(*key).or_default().extend(serving.map(|it| it.address));
             }
             let plan = plan(&book, &turn.desired, now);
@@ -271,14 +282,14 @@ proptest! {
         }).collect();
         for (key, wanted) in &last.endpoints {
             prop_assert_eq!(kernel.endpoints.contains_key(key), !refused.contains(key));
-            for member in wanted.members.iter().filter(|it| it.serves(key) && it.weight > 0) {
+            for member in wanted.members.iter().filter(|it| it.weight > 0 && last.serves(key, it.address)) {
                 let placed = book.targets.contains_key(&member.address);
                 prop_assert_ne!(placed, without.contains(&member.address), "{} is placed, or that is told", member.address);
             }
             if let Some(endpoint) = kernel.endpoints.get(key) {
                 let found = kernel.targets.iter().filter(|(_, it)| it.port.raw() != 0);
                 let placed: BTreeMap<_, _> = found.map(|(&index, it)| (crate::address::socket(it.address, it.port), index)).collect();
-                let serving: BTreeSet<u32> = wanted.members.iter().filter(|it| it.serves(key) && it.weight > 0)
+                let serving: BTreeSet<u32> = wanted.members.iter().filter(|it| it.weight > 0 && last.serves(key, it.address))
                     .filter_map(|it| placed.get(&it.address).copied()).collect();
                 prop_assert_eq!(endpoint.flags & endpoint_flag::EMPTY != 0, serving.is_empty());
                 if !serving.is_empty() {
@@ -300,17 +311,19 @@ proptest! {
     /// The card leaves packets for backends of this host to the stack, where an endpoint of its own leads on.
     #[test]
     fn at_no_step_a_packet_is_left_to_a_stack_that_knows_nobody(
-        turns in collection::vec(collection::btree_map(1..3_u8, collection::btree_map(1..6_u8, (0..2_u16, any::<bool>()), 0..4), 0..3), 1..8)
+        turns in collection::vec((
+            collection::btree_map(1..3_u8, collection::btree_map(1..6_u8, 0..2_u16, 0..4), 0..3),
+            collection::btree_set(1..6_u8, 0..5),
+        ), 1..8)
     ) {
         let limits = Limits { services: 20, backends: 20, flows: 1 };
         let mut now = Instant::now();
         let (mut kernel, mut book) = (Kernel::default(), Book::empty(limits));
-        for turn in &turns {
+        for (endpoints, local) in &turns {
             now += REST;
-            let mut desired = Desired::default();
-            for (&vip, members) in turn {
-                let members: Arc<[Member]> = members.iter()
-                    .map(|(&n, &(weight, local))| Member { local, ..member(n, weight) }).collect();
+            let mut desired = Desired { places: places(local.iter().copied()), ..Desired::default() };
+            for (&vip, members) in endpoints {
+                let members: Arc<[Member]> = members.iter().map(|(&n, &weight)| member(n, weight)).collect();
                 for scope in [0, scope::V6, scope::LOCAL, scope::LOCAL | scope::V6] {
                     let wanted = Wanted { members: members.clone(), tunnel: false, trace: false };
                     desired.endpoints.insert(key(vip, scope), wanted);

@@ -81,7 +81,8 @@ impl Agent {
         let members: Arc<[Member]> = members.into();
         for (proto, port) in [(6, 80), (17, 53)] {
             for scope in [0, scope::V6, scope::LOCAL, scope::V6 | scope::LOCAL] {
-                if scope & scope::LOCAL != 0 && !members.iter().any(|it| it.local) {
+                let local = |it: &Member| self.desired.place(it.address).local;
+                if scope & scope::LOCAL != 0 && !members.iter().any(local) {
                     continue;
                 }
                 let key = EndpointKey {
@@ -140,8 +141,6 @@ impl Agent {
 pub(crate) fn member(ip: IpAddr) -> Member {
     Member {
         address: SocketAddr::new(ip, 8080),
-        host: None,
-        local: false,
         weight: 1,
     }
 }

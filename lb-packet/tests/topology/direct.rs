@@ -1,7 +1,9 @@
 //! Backends of this host, and of hosts with an agent: nothing comes back by a balancer.
 
+use std::{collections::BTreeMap, net::SocketAddr};
+
 use lb_common::packet::Fate;
-use lb_packet::{Member, Role};
+use lb_packet::{Place, Role};
 use lb_testkit::Netns;
 
 use crate::{
@@ -40,12 +42,16 @@ impl Host {
         }
     }
 
-    fn members(&self) -> Vec<Member> {
-        let local = |it: Member| Member { local: true, ..it };
-        members(9, &[(10, 1), (11, 1)])
-            .into_iter()
-            .map(local)
-            .collect()
+    /// Has an agent of this host serve the VIP.
+    fn serve(&self, agent: &mut Agent, tunnel: bool) {
+        let members = members(9, &[(10, 1), (11, 1)]);
+        let here = Place {
+            host: None,
+            local: true,
+        };
+        let places = members.iter().map(|it| (it.address, here));
+        agent.desired.places = places.collect();
+        agent.serve(VIP, &members, tunnel);
     }
 }
 
@@ -60,7 +66,7 @@ fn local_backends_are_balanced(role: Role) {
             without_offloads(&client, "eth0");
         }
         let mut agent = Agent::start(&host.host, &host.pins, None, &[("eth0", role)]);
-        agent.serve(VIP, &host.members(), false);
+        host.serve(&mut agent, false);
         let servers = servers(&host.backends, family, 9);
         let counts = load(&client, to(family), 4, 50, 100_000);
         assert_eq!(counts[10] + counts[11], 200);
@@ -122,21 +128,19 @@ impl Direct {
     /// The agents of the two balancers and of the host.
     fn agents(&self) -> [Agent; 3] {
         let devices = [("eth0", CARD)];
-        let remote: Vec<Member> = members(9, &[(10, 1), (11, 1)])
-            .into_iter()
-            .map(|it| {
-                let family = if it.address.is_ipv4() { V4 } else { V6 };
-                Member {
-                    host: Some(ip(family, 1, 3)),
-                    ..it
-                }
-            })
-            .collect();
+        let members = members(9, &[(10, 1), (11, 1)]);
+        let there = |address: SocketAddr| Place {
+            host: Some(ip(if address.is_ipv4() { V4 } else { V6 }, 1, 3)),
+            local: false,
+        };
+        let places = members.iter().map(|it| (it.address, there(it.address)));
+        let places: BTreeMap<_, _> = places.collect();
         let balancer = |at: usize, number| {
             let (host, pins) = &self.balancers[at];
             let sources = Some((ip(V4, 1, number), ip(V6, 1, number)));
             let mut agent = Agent::start(host, pins, sources, &devices);
-            agent.serve(VIP, &remote, true);
+            agent.desired.places.clone_from(&places);
+            agent.serve(VIP, &members, true);
             agent
         };
         let sources = Some((ip(V4, 1, 3), ip(V6, 1, 3)));
@@ -146,7 +150,7 @@ impl Direct {
                 .hosts
                 .extend([1, 4].map(|number| ip(family, 1, number)));
         }
-        host.serve(VIP, &self.host.members(), true);
+        self.host.serve(&mut host, true);
         [balancer(0, 1), balancer(1, 4), host]
     }
 

@@ -1,4 +1,5 @@
 use lb_front::rules::Rules;
+use lb_packet::Place;
 
 use super::*;
 use crate::{
@@ -153,13 +154,13 @@ fn a_backend_is_reached_where_this_host_reaches_it() {
         ),
     ] {
         let found = wish(service([backend]), &standpoint());
-        let expect = Member {
-            address: at(address),
+        let (address, weight) = (at(address), 1);
+        assert_eq!(only(&found), [Member { address, weight }]);
+        let place = Place {
             host: host.parse().ok(),
             local,
-            weight: 1,
         };
-        assert_eq!(only(&found), [expect]);
+        assert_eq!(found.desired.places, [(address, place)].into());
         let hosts = if local {
             vec![]
         } else {
@@ -180,8 +181,45 @@ fn the_host_of_another_family_is_no_end_of_a_tunnel() {
         ..remote("[2001:db8::9]:80")
     };
     let found = wish(service([backend]), &standpoint());
-    let members = &found.desired.endpoints[&key(scope::V6)].members;
-    assert_eq!(members[0].host, "2001:db8::9".parse().ok());
+    let place = found.desired.place(at("[2001:db8::9]:80"));
+    assert_eq!(place.host, "2001:db8::9".parse().ok());
+}
+
+/// The map of backends has each once: who leads packets of one service to the stack needs an endpoint there for all.
+#[test]
+fn where_a_backend_is_one_registration_tells_for_all() {
+    let address = at("172.18.0.2:80");
+    let container = Backend {
+        local: true,
+        reach: Reach {
+            networks: [("web".to_owned(), address)].into(),
+            ..Reach::default()
+        }
+        .shared(),
+        ..Backend::usable(address)
+    };
+    let mut snapshot = Snapshot::default();
+    let second = VIP.to_bits() + 1;
+    for (name, backend, vip) in [
+        ("a", remote("172.18.0.2:80"), VIP),
+        ("b", container, second.into()),
+    ] {
+        let service = Service {
+            vip: Some(vip),
+            ..service([backend])
+        };
+        let name = ServiceName::whole(name);
+        snapshot.services.insert(name, service.into());
+    }
+    let found = Wish::new(&snapshot, &standpoint());
+    let both = [VIP.to_bits(), second].map(|vip| EndpointKey {
+        vip: Be32::from_host(vip),
+        ..key(scope::LOCAL)
+    });
+    for key in both {
+        assert!(found.desired.serves(&key, address));
+        assert!(found.desired.endpoints.contains_key(&key), "{key:?}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use lb_common::{
     Be16, Be32,
     packet::{EndpointKey, Settings, scope},
 };
-use lb_packet::{Config, Desired, Limits, Member, Wanted};
+use lb_packet::{Config, Desired, Limits, Member, Place, Wanted};
 use lb_testkit::Netns;
 
 use super::frame::Mac;
@@ -178,15 +178,21 @@ pub(crate) fn desired() -> Desired {
 pub(crate) fn serve(desired: &mut Desired, number: u8, addresses: &[&str]) {
     let members: Arc<[Member]> = [V4, V6]
         .into_iter()
-        .flat_map(|family| {
-            addresses
-                .iter()
-                .map(move |address| member(family, number, address))
-        })
+        .flat_map(|family| addresses.iter().map(move |address| member(family, address)))
         .collect();
+    for family in [V4, V6] {
+        for address in addresses {
+            let backend = member(family, address).address;
+            let place = Place {
+                host: (number == vip::TUNNEL).then(|| family.ip("192.0.2.30")),
+                local: address.starts_with("10.77."),
+            };
+            desired.places.insert(backend, place);
+        }
+    }
     for (proto, port) in [(6, 80), (17, 53)] {
         for scope in [0, scope::V6, scope::LOCAL, scope::V6 | scope::LOCAL] {
-            let local = members.iter().any(|it| it.local);
+            let local = members.iter().any(|it| desired.place(it.address).local);
             if scope & scope::LOCAL != 0 && !local {
                 continue;
             }
@@ -205,11 +211,9 @@ pub(crate) fn serve(desired: &mut Desired, number: u8, addresses: &[&str]) {
 }
 
 /// A backend as the scene has it.
-pub(crate) fn member(family: Family, number: u8, address: &str) -> Member {
+pub(crate) fn member(family: Family, address: &str) -> Member {
     Member {
         address: SocketAddr::new(family.ip(address), 8080),
-        host: (number == vip::TUNNEL).then(|| family.ip("192.0.2.30")),
-        local: address.starts_with("10.77."),
         weight: 1,
     }
 }

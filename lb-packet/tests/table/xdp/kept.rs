@@ -137,12 +137,8 @@ fn moved(family: Family) -> Vec<Row> {
     let stays =
         |row: Row, frame: &Frame| row.takes(frame).becomes(Tx, &forwarded(frame), Fate::Full);
     let becomes_local = |desired: &mut Desired| {
-        for wanted in desired.endpoints.values_mut() {
-            let members = wanted
-                .members
-                .iter()
-                .map(|it| lb_packet::Member { local: true, ..*it });
-            wanted.members = members.collect();
+        for place in desired.places.values_mut() {
+            place.local = true;
         }
     };
     vec![

@@ -122,12 +122,8 @@ fn host(family: Family) -> IpAddr {
 
 /// Takes the hosts of all backends away.
 fn forget_hosts(desired: &mut Desired) {
-    for wanted in desired.endpoints.values_mut() {
-        let members = wanted.members.iter().cloned().map(|mut member| {
-            member.host = None;
-            member
-        });
-        wanted.members = members.collect();
+    for place in desired.places.values_mut() {
+        place.host = None;
     }
 }
 
