@@ -17,31 +17,43 @@ pub struct Member<'m> {
 
 /// The number of slots in a table: a prime, so that every step through it reaches every slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(usize);
+pub enum Size {
+    /// For connects: the greatest prime that one half of a table in the maps holds.
+    Sockets,
+    /// For packets.
+    Packets,
+}
 
 impl Size {
-    /// For connects: the greatest prime that one half of a table in the maps holds.
-    pub const SOCKETS: Self = Self(1021);
-    /// For packets.
-    pub const PACKETS: Self = Self(65_537);
-
     /// How many slots that are.
     pub const fn slots(self) -> usize {
-        self.0
+        match self {
+            Self::Sockets => SOCKETS,
+            Self::Packets => PACKETS,
+        }
     }
 }
 
+const SOCKETS: usize = 1021;
+const PACKETS: usize = 65_537;
+
 /// For each slot the index of its member; empty without a member of any weight. Every member of some weight has a
 /// slot, unless there are more of them than slots: then those with the lowest identities have them.
-pub fn table(members: &[Member<'_>], size: Size) -> Vec<usize> {
-    let mut walks: Vec<Walk> = members
-        .iter()
-        .enumerate()
+pub fn table(members: &[Member<'_>], size: Size) -> Vec<u32> {
+    match size {
+        Size::Sockets => fill::<SOCKETS>(members),
+        Size::Packets => fill::<PACKETS>(members),
+    }
+}
+
+fn fill<const SLOTS: usize>(members: &[Member<'_>]) -> Vec<u32> {
+    let mut walks: Vec<Walk<SLOTS>> = (0..)
+        .zip(members)
         .filter(|(_, member)| member.weight > 0)
-        .map(|(index, member)| Walk::new(index, member, size))
+        .map(|(index, member)| Walk::new(index, member))
         .collect();
     // The turns go by identity: the order of the list differs from host to host.
-    walks.sort_by_key(|walk| members[walk.member].identity);
+    walks.sort_by_key(|walk| members[walk.member as usize].identity);
     // In each round the heaviest take a slot, the others in proportion to them.
     let Some(heaviest) = walks.iter().map(|walk| walk.weight).max() else {
         return Vec::new();
@@ -50,14 +62,14 @@ pub fn table(members: &[Member<'_>], size: Size) -> Vec<usize> {
     for walk in &mut walks {
         walk.credit = heaviest;
     }
-    let mut slots = vec![NOBODY; size.0];
-    let mut free = Free::all(size);
+    let mut slots = vec![NOBODY; SLOTS];
+    let mut free = Free::all();
     loop {
         for walk in &mut walks {
             if walk.credit >= heaviest {
                 walk.credit -= heaviest;
-                let slot = walk.claim(&mut free, size);
-                slots[slot] = walk.member;
+                free.claim(walk);
+                slots[walk.at] = walk.member;
                 if free.count == 0 {
                     return slots;
                 }
@@ -68,16 +80,16 @@ pub fn table(members: &[Member<'_>], size: Size) -> Vec<usize> {
 }
 
 /// A member's way through the slots: all of them once, in an order of its own.
-struct Walk {
-    member: usize,
+struct Walk<const SLOTS: usize> {
+    member: u32,
     weight: u32,
     credit: u32,
-    next: usize,
+    at: usize,
     skip: usize,
 }
 
-impl Walk {
-    fn new(member: usize, it: &Member<'_>, size: Size) -> Self {
+impl<const SLOTS: usize> Walk<SLOTS> {
+    fn new(member: u32, it: &Member<'_>) -> Self {
         // Two hashes, so that members that begin at one slot go on to different ones.
         let offset = XxHash64::oneshot(SEED, it.identity);
         let skip = XxHash3_64::oneshot_with_seed(SEED, it.identity);
@@ -87,54 +99,105 @@ impl Walk {
             member,
             weight: it.weight.into(),
             credit: 0,
-            next: below(offset, size.0),
-            skip: below(skip, size.0 - 1) + 1,
+            at: below(offset, SLOTS),
+            skip: below(skip, SLOTS - 1) + 1,
         }
     }
 
-    /// Takes the next free slot on the way. There is one.
-    fn claim(&mut self, free: &mut Free, size: Size) -> usize {
-        while !free.has(self.next) {
-            self.step(size);
-        }
-        free.take(self.next);
-        self.next
-    }
-
-    fn step(&mut self, size: Size) {
-        let next = self.next + self.skip;
+    /// The slot that is so far from another: both less than the size.
+    fn onward(from: usize, by: usize) -> usize {
+        let sum = from + by;
         // The lesser of both, for what is below zero wraps around: a branch could not be foretold.
-        self.next = next.min(next.wrapping_sub(size.0));
+        sum.min(sum.wrapping_sub(SLOTS))
+    }
+
+    /// By what a distance is to be multiplied to have the number of steps that cover it: the inverse of one step (Fermat).
+    fn steps(&self) -> usize {
+        let (mut power, mut base, mut exponent) = (1, self.skip, SLOTS - 2);
+        while exponent > 0 {
+            if exponent % 2 == 1 {
+                power = power * base % SLOTS;
+            }
+            base = base * base % SLOTS;
+            exponent /= 2;
+        }
+        power
     }
 }
 
-/// The slots that nobody has, a bit for each: they are asked for ten times as often as there are slots, and so few bytes stay in
-/// the nearest cache.
-struct Free {
+/// The slots that nobody has.
+struct Free<const SLOTS: usize> {
+    /// A bit for each: they are asked for ten times as often as there are slots, and so few bytes stay in the nearest cache.
     bits: Vec<u64>,
     count: usize,
+    /// The last of them by number, once they are few: who walked would pass hundreds of taken ones to find one.
+    last: Vec<usize>,
 }
 
-impl Free {
-    fn all(size: Size) -> Self {
+impl<const SLOTS: usize> Free<SLOTS> {
+    /// As many as can be looked through in the time of an average walk to one of them.
+    const FEW: usize = SLOTS.isqrt() / 2;
+
+    fn all() -> Self {
         Self {
-            bits: vec![u64::MAX; size.0.div_ceil(64)],
-            count: size.0,
+            bits: vec![u64::MAX; SLOTS.div_ceil(64)],
+            count: SLOTS,
+            last: Vec::new(),
         }
     }
 
-    fn has(&self, slot: usize) -> bool {
-        self.bits[slot / 64] >> (slot % 64) & 1 != 0
+    /// Leads a member to the next of them on its way, and takes it. There is one.
+    fn claim(&mut self, walk: &mut Walk<SLOTS>) {
+        if self.count > Self::FEW {
+            self.walk(walk);
+        } else {
+            if self.last.is_empty() {
+                self.last = (0..SLOTS).filter(|&slot| self.has(slot) == 1).collect();
+            }
+            self.jump(walk);
+        }
+        self.count -= 1;
     }
 
-    fn take(&mut self, slot: usize) {
-        self.bits[slot / 64] &= !(1 << (slot % 64));
-        self.count -= 1;
+    fn walk(&mut self, walk: &mut Walk<SLOTS>) {
+        let onward = Walk::<SLOTS>::onward;
+        let two = onward(walk.skip, walk.skip);
+        let (three, four) = (onward(two, walk.skip), onward(two, two));
+        // Four at a time: none of the look-ups waits for another, and there are fewer branches that cannot be foretold.
+        loop {
+            let at = walk.at;
+            let next = [
+                at,
+                onward(at, walk.skip),
+                onward(at, two),
+                onward(at, three),
+            ];
+            let [a, b, c, d] = next.map(|slot| self.has(slot));
+            let free = a | b << 1 | c << 2 | d << 3;
+            if free != 0 {
+                walk.at = next[free.trailing_zeros() as usize % 4];
+                break;
+            }
+            walk.at = onward(at, four);
+        }
+        self.bits[walk.at / 64] &= !(1 << (walk.at % 64));
+    }
+
+    fn jump(&mut self, walk: &mut Walk<SLOTS>) {
+        let steps = walk.steps();
+        let away = |slot: usize| (slot + SLOTS - walk.at) * steps % SLOTS;
+        let nearest = (0..self.last.len()).min_by_key(|&it| away(self.last[it]));
+        walk.at = self.last.swap_remove(nearest.unwrap_or(0));
+    }
+
+    /// 1 if nobody has it, 0 otherwise.
+    fn has(&self, slot: usize) -> u64 {
+        self.bits[slot / 64] >> (slot % 64) & 1
     }
 }
 
 /// In a slot without a member: no list is that long.
-const NOBODY: usize = usize::MAX;
+const NOBODY: u32 = u32::MAX;
 
 /// Another value would move every client to another backend.
 const SEED: u64 = 0;
@@ -170,25 +233,28 @@ mod tests {
     /// The identity in each slot.
     fn owners<'m>(members: &[Member<'m>], size: Size) -> Vec<&'m [u8]> {
         let table = table(members, size);
-        table.iter().map(|&it| members[it].identity).collect()
+        table
+            .iter()
+            .map(|&it| members[it as usize].identity)
+            .collect()
     }
 
     /// Slots by member.
     fn counts(members: &[Member<'_>], size: Size) -> Vec<usize> {
         let mut counts = vec![0; members.len()];
         for member in table(members, size) {
-            counts[member] += 1;
+            counts[member as usize] += 1;
         }
         counts
     }
 
     #[test]
     fn the_sizes_are_prime_and_the_small_one_fits_the_maps() {
-        for size in [Size::SOCKETS, Size::PACKETS] {
+        for size in [Size::Sockets, Size::Packets] {
             let slots = size.slots();
             assert!((2..slots).all(|divisor| slots % divisor != 0), "{slots}");
         }
-        assert!(Size::SOCKETS.slots() <= lb_common::SLOTS as usize);
+        assert!(Size::Sockets.slots() <= lb_common::SLOTS as usize);
     }
 
     /// Agents of all versions must agree: if this fails, clients change their backends at an upgrade.
@@ -201,25 +267,25 @@ mod tests {
             let bytes: Vec<u8> = slots.iter().map(|&it| it.try_into().unwrap()).collect();
             XxHash64::oneshot(0, &bytes)
         };
-        assert_eq!(digest(Size::SOCKETS), 7_274_263_284_405_976_473);
-        assert_eq!(digest(Size::PACKETS), 8_373_542_858_675_898_631);
+        assert_eq!(digest(Size::Sockets), 7_274_263_284_405_976_473);
+        assert_eq!(digest(Size::Packets), 8_373_542_858_675_898_631);
     }
 
     #[test]
     fn nobody_gives_no_table_and_one_has_all_of_it() {
-        assert!(table(&[], Size::SOCKETS).is_empty());
+        assert!(table(&[], Size::Sockets).is_empty());
         let identities = identities(2);
-        assert!(table(&weighted(&identities, &[0, 0]), Size::SOCKETS).is_empty());
-        let alone = table(&weighted(&identities, &[0, 9]), Size::SOCKETS);
+        assert!(table(&weighted(&identities, &[0, 0]), Size::Sockets).is_empty());
+        let alone = table(&weighted(&identities, &[0, 9]), Size::Sockets);
         assert_eq!(alone, [1; 1021]);
     }
 
     #[test]
     fn equal_members_have_equal_shares() {
         for (count, size) in [
-            (3, Size::SOCKETS),
-            (50, Size::SOCKETS),
-            (100, Size::PACKETS),
+            (3, Size::Sockets),
+            (50, Size::Sockets),
+            (100, Size::Packets),
         ] {
             let identities = identities(count);
             let counts = counts(&equal(&identities), size);
@@ -232,7 +298,7 @@ mod tests {
     fn shares_follow_the_weights_to_within_a_percent() {
         let weights = [1, 2, 3, 10, 50, 34];
         let identities = identities(6);
-        let counts = counts(&weighted(&identities, &weights), Size::PACKETS);
+        let counts = counts(&weighted(&identities, &weights), Size::Packets);
         for (count, weight) in counts.iter().zip(weights) {
             let share = *count as f64 / 65_537.0;
             let expect = f64::from(weight) / 100.0;
@@ -246,7 +312,7 @@ mod tests {
         let identities = identities(20);
         let mut weights = [1; 20];
         weights[7] = u16::MAX;
-        let counts = counts(&weighted(&identities, &weights), Size::SOCKETS);
+        let counts = counts(&weighted(&identities, &weights), Size::Sockets);
         for (member, &count) in counts.iter().enumerate() {
             assert_eq!(count, if member == 7 { 1021 - 19 } else { 1 });
         }
@@ -255,33 +321,35 @@ mod tests {
     #[test]
     fn more_members_than_slots_leave_the_last_without() {
         let identities = identities(1100);
-        let counts = counts(&equal(&identities), Size::SOCKETS);
+        let counts = counts(&equal(&identities), Size::Sockets);
         assert!(counts[..1021].iter().all(|&count| count == 1));
         assert!(counts[1021..].iter().all(|&count| count == 0));
     }
 
     /// As the paper has it: each looks at one slot after the other.
-    fn plain(members: &[Member<'_>], size: Size) -> Vec<usize> {
-        let all = members.iter().enumerate();
-        let mut walks: Vec<Walk> = all
+    fn plain<const SLOTS: usize>(members: &[Member<'_>]) -> Vec<u32> {
+        let mut walks: Vec<Walk<SLOTS>> = (0..)
+            .zip(members)
             .filter(|(_, member)| member.weight > 0)
-            .map(|(index, member)| Walk::new(index, member, size))
+            .map(|(index, member)| Walk::new(index, member))
             .collect();
-        walks.sort_by_key(|walk| members[walk.member].identity);
+        walks.sort_by_key(|walk| members[walk.member as usize].identity);
         let heaviest = walks.iter().map(|walk| walk.weight).max().unwrap();
         for walk in &mut walks {
             walk.credit = heaviest;
         }
-        let mut slots = vec![NOBODY; size.0];
+        let mut slots = vec![NOBODY; SLOTS];
+        let mut left = SLOTS;
         loop {
             for walk in &mut walks {
                 if walk.credit >= heaviest {
                     walk.credit -= heaviest;
-                    while slots[walk.next] != NOBODY {
-                        walk.next = (walk.next + walk.skip) % size.0;
+                    while slots[walk.at] != NOBODY {
+                        walk.at = (walk.at + walk.skip) % SLOTS;
                     }
-                    slots[walk.next] = walk.member;
-                    if !slots.contains(&NOBODY) {
+                    slots[walk.at] = walk.member;
+                    left -= 1;
+                    if left == 0 {
                         return slots;
                     }
                 }
@@ -298,8 +366,10 @@ mod tests {
             for uneven in [1, 7] {
                 weights[usize::from(count) / 2] = uneven;
                 let members = weighted(&identities, &weights);
-                let size = Size::SOCKETS;
-                assert_eq!(table(&members, size), plain(&members, size), "{count}");
+                let sockets = plain::<SOCKETS>(&members);
+                assert_eq!(table(&members, Size::Sockets), sockets, "{count}");
+                let packets = plain::<PACKETS>(&members);
+                assert!(table(&members, Size::Packets) == packets, "{count}");
             }
         }
     }
@@ -320,12 +390,12 @@ mod tests {
     #[test]
     fn a_member_that_comes_or_goes_moves_hardly_more_than_its_own_share() {
         for (count, gone, size, limit) in [
-            (10, 3, Size::PACKETS, 0.01),
-            (100, 0, Size::PACKETS, 0.01),
-            (100, 99, Size::PACKETS, 0.01),
+            (10, 3, Size::Packets, 0.01),
+            (100, 0, Size::Packets, 0.01),
+            (100, 99, Size::Packets, 0.01),
             // Fewer slots for each member: the last free ones move more easily.
-            (10, 3, Size::SOCKETS, 0.05),
-            (50, 3, Size::SOCKETS, 0.07),
+            (10, 3, Size::Sockets, 0.05),
+            (50, 3, Size::Sockets, 0.07),
         ] {
             let moved = disruption(count, gone, size);
             assert!(moved < limit, "{count} members: {moved}");
@@ -346,7 +416,7 @@ mod tests {
             let (one, other) = (members(&all.0), members(&all.1));
             let owners = |list: &[(Vec<u8>, u16)]| -> Vec<Vec<u8>> {
                 let members: Vec<_> = list.iter().map(|(identity, weight)| Member { identity, weight: *weight }).collect();
-                owners(&members, Size::SOCKETS).into_iter().map(<[u8]>::to_vec).collect()
+                owners(&members, Size::Sockets).into_iter().map(<[u8]>::to_vec).collect()
             };
             prop_assert_eq!(owners(&one), owners(&other));
         }
@@ -355,14 +425,14 @@ mod tests {
         fn every_slot_is_taken_and_by_everybody_with_a_weight(weights in collection::vec(any::<u16>(), 1..200)) {
             let identities = identities(weights.len().try_into().unwrap());
             let members = weighted(&identities, &weights);
-            let mut slots: BTreeMap<usize, usize> = BTreeMap::new();
-            let table = table(&members, Size::SOCKETS);
+            let mut slots: BTreeMap<u32, usize> = BTreeMap::new();
+            let table = table(&members, Size::Sockets);
             for &member in &table {
                 *slots.entry(member).or_default() += 1;
             }
             let weighty = weights.iter().filter(|&&weight| weight > 0).count();
             prop_assert_eq!(slots.len(), weighty);
-            prop_assert!(slots.keys().all(|&member| weights[member] > 0));
+            prop_assert!(slots.keys().all(|&member| weights[member as usize] > 0));
             prop_assert_eq!(table.len(), if weighty == 0 { 0 } else { 1021 });
         }
 
@@ -373,15 +443,15 @@ mod tests {
             let identities = identities(30);
             let scaled: Vec<u16> = weights.iter().map(|weight| weight * times).collect();
             prop_assert_eq!(
-                table(&weighted(&identities, &weights), Size::SOCKETS),
-                table(&weighted(&identities, &scaled), Size::SOCKETS)
+                table(&weighted(&identities, &weights), Size::Sockets),
+                table(&weighted(&identities, &scaled), Size::Sockets)
             );
         }
 
         #[test]
         fn a_heavier_member_has_no_fewer_slots(weights in collection::vec(1..1000_u16, 2..30)) {
             let identities = identities(30);
-            let counts = counts(&weighted(&identities, &weights), Size::SOCKETS);
+            let counts = counts(&weighted(&identities, &weights), Size::Sockets);
             for (one, other) in (0..weights.len()).flat_map(|it| (0..weights.len()).map(move |other| (it, other))) {
                 // The last round may end between the two.
                 if weights[one] >= weights[other] {

@@ -348,8 +348,11 @@ impl<'a> Maker<'a> {
                 weight: *weight,
             })
             .collect();
-        let table = maglev::table(&shares, maglev::Size::PACKETS);
-        table.into_iter().map(|member| members[member].2).collect()
+        let table = maglev::table(&shares, maglev::Size::Packets);
+        table
+            .into_iter()
+            .map(|member| members[member as usize].2)
+            .collect()
     }
 
     fn vips(&mut self) {

@@ -17,8 +17,8 @@ pub(crate) fn by_hash(members: &[(SocketAddr, u16)]) -> Vec<SocketAddr> {
             weight: *weight,
         })
         .collect();
-    let slots = table(&shares, Size::SOCKETS).into_iter();
-    slots.map(|member| members[member].0).collect()
+    let slots = table(&shares, Size::Sockets).into_iter();
+    slots.map(|member| members[member as usize].0).collect()
 }
 
 /// Each member as often as its weight says, spread as evenly as can be (smooth weighted round robin), in at

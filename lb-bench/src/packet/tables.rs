@@ -57,7 +57,7 @@ fn build(times: usize) -> f64 {
     let samples: Vec<_> = (0..times)
         .map(|_| {
             let start = Instant::now();
-            std::hint::black_box(table(std::hint::black_box(&members), Size::PACKETS));
+            std::hint::black_box(table(std::hint::black_box(&members), Size::Packets));
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
@@ -118,17 +118,17 @@ fn wanted(service: u8, backends: u8) -> Wanted {
 /// The greatest share that moves from a backend that stays, whichever of `count` is lost. Pure.
 fn disruption(count: usize) -> f64 {
     let identities = identities(count);
-    let before = table(&members(&identities), Size::PACKETS);
+    let before = table(&members(&identities), Size::Packets);
     let moved = (0..count).map(|lost| {
         let mut fewer = members(&identities);
         fewer[lost].weight = 0;
-        let after = table(&fewer, Size::PACKETS);
+        let after = table(&fewer, Size::Packets);
         let slots = before.iter().zip(&after);
         slots
-            .filter(|(before, after)| **before != lost && before != after)
+            .filter(|(before, after)| **before as usize != lost && before != after)
             .count()
     });
-    moved.max().unwrap_or(0) as f64 / Size::PACKETS.slots() as f64
+    moved.max().unwrap_or(0) as f64 / Size::Packets.slots() as f64
 }
 
 fn identities(count: usize) -> Vec<String> {
