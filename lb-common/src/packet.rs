@@ -26,7 +26,7 @@ pub mod packet_map {
     pub const HOPS: &str = "HOPS";
     /// `HASH`: the interface index of a network card to [`Card`](super::Card).
     pub const CARDS: &str = "CARDS";
-    /// `HASH`: an IPv4 VIP to [`Vip`](super::Vip).
+    /// `HASH`: an IPv4 VIP to 1.
     pub const VIPS: &str = "VIPS";
     /// `LRU_HASH`: [`FlowKey4`](super::FlowKey4) to [`Flow`](super::Flow).
     pub const FLOWS4: &str = "FLOWS4";
@@ -186,22 +186,6 @@ const _: () = assert!(size_of::<HandOver>() == 8);
 
 /// What says that it is a [`HandOver`].
 pub const HAND_OVER: u32 = u32::from_be_bytes(*b"lbho");
-
-/// Value of `VIPS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vip {
-    /// [`vip_flag`]s.
-    pub flags: u32,
-}
-
-const _: () = assert!(size_of::<Vip>() == 4);
-
-/// Bits of [`Vip::flags`].
-pub mod vip_flag {
-    /// This host answers for it on its network, while [`Settings::announcing`](super::Settings::announcing) says so.
-    pub const ANNOUNCED: u32 = 1;
-}
 
 /// Key of `FLOWS4`: an IPv4 flow as its client sees it.
 #[repr(C)]
@@ -481,16 +465,13 @@ pub struct Settings {
     pub sample: u32,
     /// New flows for each CPU and second above which none is written down any more; 0 means no limit.
     pub flood: u32,
-    /// Coarse monotonic second until which this host answers for the announced VIPs; 0 means not at all, `u32::MAX` for
-    /// ever. Programs look at their clock: an agent that was killed, or sleeps, takes nothing back.
-    pub announcing: u32,
     /// Seconds after which a UDP flow without packets is over.
     pub udp_seconds: u32,
     /// 1 while an endpoint has [`endpoint_flag::TRACE`]: `ENDPOINTS` is not asked about packets of known flows otherwise.
     pub traced: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 20);
+const _: () = assert!(size_of::<Settings>() == 16);
 
 /// Value of `RATES`: new flows of this second, for each CPU.
 #[repr(C)]
@@ -540,49 +521,47 @@ pub enum Fate {
     Error = 6,
     /// An echo request, answered for the VIP.
     Echo = 7,
-    /// ARP or neighbour discovery, answered for the VIP.
-    Announced = 8,
     /// For a backend of this host: up the stack, where it is counted once more with what becomes of it.
-    Local = 9,
+    Local = 8,
     /// By the stack: the next hop was not known, or it leaves by a device that XDP cannot send to.
-    Stack = 10,
+    Stack = 9,
     /// Too big for the way to the backend: the client was told.
-    TooBig = 11,
+    TooBig = 10,
     /// A TCP packet that nobody takes: the client was told.
-    Reset = 12,
+    Reset = 11,
     /// A packet in the midst of a flow that was not known: sent by the table. Where its backend sees the client's address, the flow is
     /// known from then on.
-    Unknown = 13,
+    Unknown = 12,
     /// Dropped: not as the protocols are.
-    Malformed = 14,
+    Malformed = 13,
     /// Dropped: a fragment, which has no ports.
-    Fragment = 15,
+    Fragment = 14,
     /// Nobody has the address, or not on this port: the stack's route of the pool says so.
-    NoEndpoint = 16,
+    NoEndpoint = 15,
     /// Dropped: no backend is usable. A client of TCP is told.
-    NoBackend = 17,
+    NoBackend = 16,
     /// Dropped: the backend of the flow is gone.
-    BackendGone = 18,
+    BackendGone = 17,
     /// Dropped: of no flow that is known. A client of TCP is told.
-    NoFlow = 19,
+    NoFlow = 18,
     /// Dropped: all ports to the backend are in use.
-    NoPort = 20,
+    NoPort = 19,
     /// Dropped: the maps of flows are full.
-    TableFull = 21,
+    TableFull = 20,
     /// Dropped: too many new flows.
-    Flood = 22,
+    Flood = 21,
     /// Dropped: it has been under way for too long.
-    Expired = 23,
+    Expired = 22,
     /// Dropped: there is no way to the backend.
-    NoRoute = 24,
+    NoRoute = 23,
     /// Dropped: a tunnel from a host that is none of ours.
-    Stranger = 25,
+    Stranger = 24,
     /// Dropped: the backend's host is not known.
-    NoHost = 26,
+    NoHost = 25,
     /// Dropped: a protocol that VIPs do not speak.
-    Protocol = 27,
+    Protocol = 26,
     /// Dropped: the packet could not be given another size.
-    Resize = 28,
+    Resize = 27,
 }
 
 /// Elements of `FATES`.
@@ -598,7 +577,7 @@ pub mod oddity {
 
 impl Fate {
     /// All of them, in the order of their integers.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 28] = [
         Self::Passed,
         Self::Full,
         Self::Destination,
@@ -607,7 +586,6 @@ impl Fate {
         Self::Answered,
         Self::Error,
         Self::Echo,
-        Self::Announced,
         Self::Local,
         Self::Stack,
         Self::TooBig,
@@ -641,7 +619,6 @@ impl Fate {
             Self::Answered => "answered",
             Self::Error => "error",
             Self::Echo => "echo",
-            Self::Announced => "announced",
             Self::Local => "local",
             Self::Stack => "stack",
             Self::TooBig => "too-big",

@@ -5,7 +5,7 @@ use crate::{
     Record, Service, ServiceKey, Suspect, Table,
     packet::{
         Card, Endpoint, EndpointKey, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
-        ReplyKey6, Settings, Target, Traffic, Vip,
+        ReplyKey6, Settings, Target, Traffic,
     },
 };
 
@@ -49,6 +49,5 @@ pod!(
     Suspect,
     Table,
     Target,
-    Traffic,
-    Vip
+    Traffic
 );

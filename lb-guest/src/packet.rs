@@ -168,6 +168,6 @@ fn desired() -> Desired {
         };
         desired.endpoints.insert(key, wanted);
     }
-    desired.vips.insert(VIP.four, false);
+    desired.vips.insert(VIP.four);
     desired
 }

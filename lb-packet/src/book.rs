@@ -36,7 +36,7 @@ pub(crate) struct Book {
     pub(crate) generations: BTreeMap<u32, u32>,
     /// The last publication's [`Endpoint::generation`].
     pub(crate) published: u32,
-    pub(crate) vips: BTreeMap<Ipv4Addr, u32>,
+    pub(crate) vips: BTreeSet<Ipv4Addr>,
     pub(crate) hosts: BTreeSet<IpAddr>,
     pub(crate) settings: Settings,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Found {
     pub(crate) targets: BTreeMap<SocketAddr, Home>,
     /// Of every index that was ever used.
     pub(crate) generations: BTreeMap<u32, u32>,
-    pub(crate) vips: BTreeMap<Ipv4Addr, u32>,
+    pub(crate) vips: BTreeSet<Ipv4Addr>,
     pub(crate) hosts: BTreeSet<IpAddr>,
     pub(crate) settings: Settings,
 }
@@ -139,7 +139,7 @@ impl Book {
             Step::PutSettings(settings) => self.settings = *settings,
             Step::PutHost(host) => drop(self.hosts.insert(*host)),
             Step::RemoveHost(host) => drop(self.hosts.remove(host)),
-            Step::PutVip { vip, flags } => drop(self.vips.insert(*vip, *flags)),
+            Step::PutVip(vip) => drop(self.vips.insert(*vip)),
             Step::RemoveVip(vip) => drop(self.vips.remove(vip)),
             Step::PutTarget { address, home, .. } => {
                 self.free_targets.claim(home.index);

@@ -18,8 +18,8 @@ pub struct Desired {
     /// Backends that no endpoint gives new flows, and whose flows go on: those that drain. Who is neither here nor a member
     /// is gone, and so are the flows to it.
     pub kept: BTreeSet<SocketAddr>,
-    /// The addresses that are VIPs, and whether this host answers for each on its network.
-    pub vips: BTreeMap<Ipv4Addr, bool>,
+    /// The addresses that are VIPs.
+    pub vips: BTreeSet<Ipv4Addr>,
     /// Hosts that may send packets in a tunnel.
     pub hosts: BTreeSet<IpAddr>,
     /// What may change while programs run. Whether anything is traced follows from the endpoints.

@@ -16,7 +16,6 @@ use lb_common::{
     Be16,
     packet::{
         Endpoint, EndpointKey, MAGLEV_SLOTS, Settings, Target, endpoint_flag, scope, target_flag,
-        vip_flag,
     },
 };
 
@@ -34,10 +33,7 @@ pub(crate) enum Step {
     PutSettings(Settings),
     PutHost(IpAddr),
     RemoveHost(IpAddr),
-    PutVip {
-        vip: Ipv4Addr,
-        flags: u32,
-    },
+    PutVip(Ipv4Addr),
     RemoveVip(Ipv4Addr),
     /// With `fresh`, the index had another backend before, or none.
     PutTarget {
@@ -356,17 +352,9 @@ impl<'a> Maker<'a> {
     }
 
     fn vips(&mut self) {
-        for (&vip, &announced) in &self.desired.vips {
-            let flags = if announced { vip_flag::ANNOUNCED } else { 0 };
-            if self.book.vips.get(&vip) != Some(&flags) {
-                self.plan.steps.push(Step::PutVip { vip, flags });
-            }
-        }
-        let gone = self
-            .book
-            .vips
-            .keys()
-            .filter(|vip| !self.desired.vips.contains_key(vip));
+        let new = self.desired.vips.difference(&self.book.vips);
+        self.plan.steps.extend(new.copied().map(Step::PutVip));
+        let gone = self.book.vips.difference(&self.desired.vips);
         self.plan.steps.extend(gone.copied().map(Step::RemoveVip));
     }
 

@@ -13,7 +13,7 @@ use aya::{
 use lb_common::{
     Be32,
     packet::{
-        Endpoint, EndpointKey, Hop, Maglev, Settings, Target, Traffic, Vip, endpoint_flag,
+        Endpoint, EndpointKey, Hop, Maglev, Settings, Target, Traffic, endpoint_flag,
         packet_map as map,
     },
 };
@@ -66,7 +66,7 @@ struct Maps {
     tables: Tables,
     targets: Array<MapData, Target>,
     hops: Array<MapData, Hop>,
-    vips: HashMap<MapData, u32, Vip>,
+    vips: HashMap<MapData, u32, u32>,
     hosts: HashMap<MapData, [u32; 4], u32>,
     settings: Array<MapData, Settings>,
     service_traffic: PerCpuArray<MapData, Traffic>,
@@ -129,7 +129,7 @@ impl Publisher {
             match (self.maps.carry_out(step, &mut self.table), step) {
                 (Ok(()), _) => {}
                 // A map that is full of these keeps nothing else from being told.
-                (Err(error), Step::PutHost(_) | Step::PutVip { .. }) => {
+                (Err(error), Step::PutHost(_) | Step::PutVip(_)) => {
                     refused = refused.or(Some(error));
                     continue;
                 }
@@ -192,9 +192,9 @@ impl Maps {
                 .map_err(Error::map("write", map::HOSTS)),
             Step::RemoveHost(host) => gone(self.hosts.remove(&words(*host)))
                 .map_err(Error::map("remove from", map::HOSTS)),
-            Step::PutVip { vip, flags } => self
+            Step::PutVip(vip) => self
                 .vips
-                .insert(be32(*vip).raw(), Vip { flags: *flags }, 0)
+                .insert(be32(*vip).raw(), 1, 0)
                 .map_err(Error::map("write", map::VIPS)),
             Step::RemoveVip(vip) => gone(self.vips.remove(&be32(*vip).raw()))
                 .map_err(Error::map("remove from", map::VIPS)),
@@ -289,8 +289,8 @@ impl Maps {
             found.endpoints.insert(key, placed);
         }
         for entry in self.vips.iter() {
-            let (vip, value): (u32, Vip) = entry.map_err(Error::map("read", map::VIPS))?;
-            found.vips.insert(vip_address(vip), value.flags);
+            let (vip, _): (u32, u32) = entry.map_err(Error::map("read", map::VIPS))?;
+            found.vips.insert(vip_address(vip));
         }
         for entry in self.hosts.iter() {
             let (host, _): ([u32; 4], u32) = entry.map_err(Error::map("read", map::HOSTS))?;

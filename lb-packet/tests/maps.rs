@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -82,7 +82,7 @@ fn desired(backends: &[IpAddr]) -> Desired {
     };
     Desired {
         endpoints: [0, 1].map(|scope| (key(scope), wanted.clone())).into(),
-        vips: BTreeMap::from([(VIP, true)]),
+        vips: BTreeSet::from([VIP]),
         settings: Settings {
             udp_seconds: 30,
             ..Settings::default()

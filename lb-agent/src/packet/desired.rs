@@ -108,9 +108,7 @@ impl Wish {
         if !service.backends.is_empty() && behind.iter().all(|(_, members)| members.is_empty()) {
             self.problems.push(Unserved::Unreachable.problem(name));
         }
-        // Programs outlive an agent that is killed, and would answer on when another host has taken the VIPs over: who answers
-        // for them is in `announce`.
-        self.desired.vips.insert(vip, false);
+        self.desired.vips.insert(vip);
         Some((name, service, vip, behind))
     }
 

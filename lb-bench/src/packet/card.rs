@@ -313,7 +313,7 @@ fn desired(instance: Instance) -> Desired {
     Desired {
         endpoints: BTreeMap::from(endpoints),
         places: places.collect(),
-        vips: BTreeMap::from([2, 3].map(|last| (Ipv4Addr::new(198, 18, 0, last), false))),
+        vips: [2, 3].map(|last| Ipv4Addr::new(198, 18, 0, last)).into(),
         hosts: BTreeSet::from([host]),
         ..Desired::default()
     }

@@ -270,10 +270,10 @@ fn desired() -> Desired {
         };
         (card::key(vip(kind)), wanted)
     });
-    let vips = KINDS.map(|kind| (Ipv4Addr::new(198, 18, 0, 2 + kind as u8), false));
+    let vips = KINDS.map(|kind| Ipv4Addr::new(198, 18, 0, 2 + kind as u8));
     Desired {
         endpoints: BTreeMap::from(endpoints),
-        vips: BTreeMap::from(vips),
+        vips: vips.into(),
         ..Desired::default()
     }
 }

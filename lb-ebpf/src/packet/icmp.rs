@@ -26,6 +26,9 @@ const TOO_BIG6: u8 = 2;
 const PARAMETER_PROBLEM6: u8 = 4;
 const ECHO6: u8 = 128;
 const ECHO_ANSWER6: u8 = 129;
+const SOLICITATION: u8 = 135;
+/// Of messages between neighbours: nobody routed it (RFC 4861, section 7.1.1).
+const ON_LINK_HOPS: u8 = 255;
 
 /// What an ICMP message is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,17 @@ pub fn message6(bytes: &(impl Bytes + ?Sized), icmp: usize) -> Option<Message> {
         [UNREACHABLE6..=PARAMETER_PROBLEM6, ..] => Message::Error,
         _ => Message::Other,
     })
+}
+
+/// Whether the ICMPv6 message at `icmp`, of a packet whose head is at `network`, is of a neighbour that asks for a link address.
+#[inline(always)]
+pub fn is_solicitation(bytes: &(impl Bytes + ?Sized), network: usize, icmp: usize) -> bool {
+    bytes
+        .window::<IPV6_HEAD>(network)
+        .is_some_and(|head| head[7] == ON_LINK_HOPS)
+        && bytes
+            .window::<ICMP_HEAD>(icmp)
+            .is_some_and(|head| head[0] == SOLICITATION && head[1] == 0)
 }
 
 /// Makes the answer of the echo request at `icmp`, which is inside of the IPv4 packet at `network`.

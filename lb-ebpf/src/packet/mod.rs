@@ -5,7 +5,6 @@
 //! raw and in network order, as they lie in a packet; all else is a plain number. What a packet cannot be is an `Err`
 //! with its [`Fate`](lb_common::packet::Fate).
 
-mod announce;
 mod bytes;
 mod checksum;
 mod hash;
@@ -22,15 +21,14 @@ mod too_big;
 mod track;
 mod tunnel;
 
-pub use announce::{ADVERTISED, ARP, ArpRequest, advertise, answer_arp, arp_request, solicited};
 pub use bytes::{Bytes, raw16, raw32, raw128, set16, set32, set128};
 pub use checksum::{Delta, fold, sum};
 pub use hash::{FlowHash, flow_hash4, flow_hash6};
 pub use heads::{Head4, Head6, move_link};
 pub use icmp::{
     ICMP_HEAD, Message, Quoted4, Quoted6, Told4, Told6, TunnelTooBig, answer_echo4, answer_echo6,
-    message4, message6, quoted4, quoted6, rewrite_error4, rewrite_error6, tunnel_too_big4,
-    tunnel_too_big6,
+    is_solicitation, message4, message6, quoted4, quoted6, rewrite_error4, rewrite_error6,
+    tunnel_too_big4, tunnel_too_big6,
 };
 pub use mss::{GreatestSegment, clamp, greatest_segment};
 pub use parse::{

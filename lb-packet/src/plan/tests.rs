@@ -20,7 +20,7 @@ struct Kernel {
     endpoints: BTreeMap<EndpointKey, Endpoint>,
     tables: BTreeMap<u32, Box<[u16]>>,
     targets: BTreeMap<u32, Target>,
-    vips: BTreeMap<Ipv4Addr, u32>,
+    vips: BTreeSet<Ipv4Addr>,
     hosts: BTreeSet<IpAddr>,
     settings: Settings,
     /// Endpoints as programs may still have them: read before they were changed, at this time.
@@ -37,9 +37,7 @@ impl Kernel {
             Step::PutSettings(settings) => self.settings = *settings,
             Step::PutHost(host) => drop(self.hosts.insert(*host)),
             Step::RemoveHost(host) => drop(self.hosts.remove(host)),
-            Step::PutVip { vip, flags } => {
-                self.vips.insert(*vip, *flags);
-            }
+            Step::PutVip(vip) => drop(self.vips.insert(*vip)),
             Step::RemoveVip(vip) => drop(self.vips.remove(vip)),
             Step::PutTarget {
                 address,
@@ -183,7 +181,7 @@ fn some_desired() -> impl Strategy<Value = Desired> {
     let kept = collection::btree_set(1..16_u8, 0..4);
     let local = collection::btree_set(1..16_u8, 0..16);
     let all = (endpoints, kept, local, 0..2_u32);
-    all.prop_map(|(endpoints, kept, local, announcing)| Desired {
+    all.prop_map(|(endpoints, kept, local, sample)| Desired {
         places: places(local),
         endpoints: endpoints
             .iter()
@@ -195,11 +193,11 @@ fn some_desired() -> impl Strategy<Value = Desired> {
         kept: kept.into_iter().map(|it| member(it, 1).address).collect(),
         vips: endpoints
             .keys()
-            .map(|&(vip, scope)| (Ipv4Addr::new(198, 18, 0, vip), scope == 0))
+            .map(|&(vip, _)| Ipv4Addr::new(198, 18, 0, vip))
             .collect(),
         hosts: BTreeSet::from([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))]),
         settings: Settings {
-            announcing,
+            sample,
             ..Settings::default()
         },
     })
@@ -299,7 +297,7 @@ proptest! {
             }
         }
         prop_assert_eq!(kernel.endpoints.len() + refused.len(), last.endpoints.len());
-        prop_assert_eq!(&kernel.vips.keys().collect::<Vec<_>>(), &last.vips.keys().collect::<Vec<_>>());
+        prop_assert_eq!(&kernel.vips, &last.vips);
         prop_assert_eq!(&kernel.hosts, &last.hosts);
         prop_assert_eq!(kernel.settings, last.settings);
     }

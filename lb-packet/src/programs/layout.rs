@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use aya::maps::{MapInfo, MapType};
 use lb_common::packet::{
     Card, Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply,
-    ReplyKey4, ReplyKey6, STEPS, Settings, Target, Traffic, Vip, packet_map as map,
+    ReplyKey4, ReplyKey6, STEPS, Settings, Target, Traffic, packet_map as map,
 };
 
 use crate::{Error, Limits};
@@ -108,7 +108,7 @@ pub(super) fn of(limits: Limits) -> [Layout; 18] {
             of_backends,
         ),
         hash(map::CARDS, 4, size_of::<Card>(), None, 0),
-        hash(map::VIPS, 4, size_of::<Vip>(), None, 0),
+        hash(map::VIPS, 4, 4, None, 0),
         hash(map::HOSTS, 16, 4, None, 0),
         flows(
             map::FLOWS4,

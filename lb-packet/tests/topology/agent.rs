@@ -99,9 +99,7 @@ impl Agent {
                 self.desired.endpoints.insert(key, wanted);
             }
         }
-        self.desired
-            .vips
-            .insert(Ipv4Addr::new(198, 18, 0, number), false);
+        self.desired.vips.insert(Ipv4Addr::new(198, 18, 0, number));
         self.apply();
     }
 

@@ -305,7 +305,7 @@ fn tunnels_and_traces_are_those_that_are_asked_for() {
     let wanted = &found.desired.endpoints[&key(0)];
     assert!(!wanted.tunnel && !wanted.trace);
     assert_eq!(found.desired.settings.traced, 0);
-    assert_eq!(found.desired.vips, [(VIP, false)].into());
+    assert_eq!(found.desired.vips, [VIP].into());
 }
 
 #[test]

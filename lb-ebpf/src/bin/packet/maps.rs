@@ -10,7 +10,7 @@ use lb_common::{
     packet::{
         Card, Endpoint, EndpointKey, FATES as FATE_COUNT, Flow, FlowKey4, FlowKey6, Hop,
         MAGLEV_SLOTS, Maglev, Rate, Reply, ReplyKey4, ReplyKey6, STEPS as STEP_COUNT, Sample,
-        Settings, Target, Traffic, Vip,
+        Settings, Target, Traffic,
     },
 };
 use lb_ebpf::Pools;
@@ -113,7 +113,7 @@ pub(crate) static HOPS: Array<Hop, 4096> = Array::new();
 #[btf_map]
 pub(crate) static CARDS: HashMap<u32, Card, 64> = HashMap::new();
 #[btf_map]
-pub(crate) static VIPS: HashMap<Be32, Vip, 4096> = HashMap::new();
+pub(crate) static VIPS: HashMap<Be32, u32, 4096> = HashMap::new();
 /// Values are written in place: a second insertion costs as much as the first.
 #[btf_map]
 pub(crate) static FLOWS4: LruHashMap<FlowKey4, Flow, 65536> = LruHashMap::new();

@@ -120,6 +120,20 @@ fn an_echo_is_answered_from_whom_it_was_for() {
 }
 
 #[test]
+fn a_question_for_a_link_address_is_one_that_nobody_routed() {
+    let of = |kind, code, hops| {
+        let source = address("2001:db8::1");
+        let mut frame = message(source, source, [kind, code, 0, 0, 0, 0], &[0; 16]);
+        frame[21] = hops;
+        is_solicitation(&frame[..], 14, 54)
+    };
+    assert!(of(135, 0, 255));
+    for other in [(135, 0, 254), (135, 1, 255), (136, 0, 255), (128, 0, 255)] {
+        assert!(!of(other.0, other.1, other.2), "{other:?}");
+    }
+}
+
+#[test]
 fn messages_are_told_apart() {
     let of4 = |kind, code| {
         let source = address("10.0.0.1");

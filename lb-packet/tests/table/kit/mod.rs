@@ -24,8 +24,10 @@ use lb_common::{
 pub(crate) use lb_packet::Desired;
 use lb_packet::{Fates, Figures, Filter, Flows, Programs, Publisher};
 
-pub(crate) use frame::{ACK, Body, FIN, Frame, Mac, RST, SYN};
-pub(crate) use scene::{CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, key, neighbour, vip};
+pub(crate) use frame::{ACK, Body, FIN, Frame, RST, SYN};
+pub(crate) use scene::{
+    CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, key, neighbour, solicitation, vip,
+};
 
 /// What a program answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ use lb_common::{
 use lb_packet::{Config, Desired, Limits, Member, Place, Wanted};
 use lb_testkit::Netns;
 
-use super::frame::Mac;
+use super::frame::{Frame, Mac};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +144,6 @@ pub(crate) fn desired() -> Desired {
         settings: Settings {
             sample: 0,
             flood: 0,
-            announcing: 0,
             udp_seconds: 30,
             ..Settings::default()
         },
@@ -207,7 +206,19 @@ pub(crate) fn serve(desired: &mut Desired, number: u8, addresses: &[&str]) {
                 .insert(key(number, port, proto, scope), wanted);
         }
     }
-    desired.vips.insert(vip4(number), true);
+    desired.vips.insert(vip4(number));
+}
+
+/// A neighbour that knows a VIP's link address asks whether that still holds.
+pub(crate) fn solicitation(family: Family, number: u8) -> Frame {
+    let vip = family.vip(number);
+    let IpAddr::V6(target) = vip else {
+        panic!("neighbour discovery is of IPv6")
+    };
+    let mut rest = target.octets().to_vec();
+    rest.extend([1, 1]);
+    rest.extend(neighbour(254));
+    Frame::icmp(family.client(), vip, 135, 0, 0, rest).hops(255)
 }
 
 /// A backend as the scene has it.

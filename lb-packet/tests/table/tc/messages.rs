@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lb_common::packet::Fate;
 
 use super::At;
-use crate::kit::{ACK, Body, Frame, Pass, Redirect, Row, SYN, V4, vip};
+use crate::kit::{ACK, Body, Frame, Pass, Redirect, Row, SYN, V4, solicitation, vip};
 
 pub(super) fn rows(at: At) -> Vec<Row> {
     let mut rows = echoes(at);
@@ -36,7 +36,7 @@ fn echoes(at: At) -> Vec<Row> {
         0x0001_0002,
         b"ping".to_vec(),
     ));
-    vec![
+    let mut rows = vec![
         of("an echo request to a VIP is answered")
             .takes(&ping)
             .becomes(Redirect, &pong, Fate::Echo),
@@ -59,7 +59,15 @@ fn echoes(at: At) -> Vec<Row> {
         of("an echo that nobody asked for is dropped")
             .takes(&echo(at.vip(), reply))
             .is_dropped(Fate::Protocol),
-    ]
+    ];
+    if at.family != V4 {
+        rows.push(
+            of("who asks whether a VIP is still there is heard by the agent")
+                .takes(&at.from_client(solicitation(at.family, at.vips().0)))
+                .is_not_ours(),
+        );
+    }
+    rows
 }
 
 /// An error that quotes a packet, all of it or so many bytes.

@@ -3,7 +3,7 @@
 use lb_common::packet::Fate;
 
 use super::{answer, backend, datagram, forwarded, of, syn};
-use crate::kit::{ACK, Body, CARD, Family, Frame, Row, SYN, Tx, V4, neighbour, vip};
+use crate::kit::{ACK, Body, CARD, Family, Frame, Row, SYN, Tx, V4, neighbour, solicitation, vip};
 
 pub(super) fn rows(family: Family) -> Vec<Row> {
     let of = |says: &str| of(family, says);
@@ -53,6 +53,13 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
             ))
             .is_dropped(Fate::Malformed),
     ];
+    if family != V4 {
+        rows.push(
+            of("who asks whether a VIP is still there is heard by the agent")
+                .takes(&solicitation(family, vip::FULL))
+                .is_not_ours(),
+        );
+    }
     rows.extend(about_packets(family));
     rows.extend(about_answers(family));
     rows

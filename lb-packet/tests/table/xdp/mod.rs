@@ -1,6 +1,5 @@
 //! `xdp_card`: packets from other hosts for backends of other hosts, their answers, and what is told of both.
 
-mod announce;
 mod answers;
 mod full;
 mod kept;
@@ -14,7 +13,6 @@ use crate::kit::{CARD, Family, Frame, Row, neighbour, pool_port, row, vip};
 
 pub(crate) fn rows(family: Family) -> Vec<Row> {
     [
-        announce::rows(family),
         answers::rows(family),
         full::rows(family),
         kept::rows(family),

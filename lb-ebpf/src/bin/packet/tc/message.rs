@@ -39,6 +39,8 @@ pub(super) fn inwards<F: Write>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
             count::fate(Fate::NoEndpoint);
             PASS
         }
+        // A neighbour that was answered before asks whether that still holds: the agent answers.
+        Some(Message::Other) if F::is_solicitation(&memory(ctx), seen) => PASS,
         Some(Message::Other) => drop(ctx, Fate::Protocol),
         None => drop(ctx, Fate::Malformed),
     }

@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::generated::bpf_skb_pull_data, programs::TcContext};
 use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP, packet::Fate};
 use lb_ebpf::packet::{
     Bytes as _, Fragment, IPV4_HEAD, IPV6_HEAD, Message, PROTO_ICMP, PROTO_ICMP6, ipv4, ipv6,
-    message4, message6, quoted4, quoted6, raw16, raw32, raw128, transport,
+    is_solicitation, message4, message6, quoted4, quoted6, raw16, raw32, raw128, transport,
 };
 
 use super::write::Both;
@@ -126,6 +126,8 @@ pub(super) trait Read: Family {
     fn message_at(memory: &Memory, network: usize) -> Result<usize, Fate>;
     /// What a message is.
     fn message(memory: &Memory, icmp: usize) -> Option<Message>;
+    /// Whether a message is of a neighbour that asks for a link address.
+    fn is_solicitation(memory: &Memory, seen: &Seen<Self>) -> bool;
     /// A packet that an error quotes, whose head begins at the `network` of `seen`.
     fn quoted(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate>;
     /// Any packet. Its addresses are there even if it is none that has a way.
@@ -192,6 +194,11 @@ impl Read for V4 {
     #[inline(always)]
     fn message(memory: &Memory, icmp: usize) -> Option<Message> {
         message4(memory, icmp)
+    }
+
+    #[inline(always)]
+    fn is_solicitation(_: &Memory, _: &Seen<Self>) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -264,6 +271,11 @@ impl Read for V6 {
     #[inline(always)]
     fn message(memory: &Memory, icmp: usize) -> Option<Message> {
         message6(memory, icmp)
+    }
+
+    #[inline(always)]
+    fn is_solicitation(memory: &Memory, seen: &Seen<Self>) -> bool {
+        is_solicitation(memory, seen.network, seen.transport)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use lb_common::{
 use lb_ebpf::packet::{ICMP_HEAD, Message, Places, QUOTED, move_link};
 
 use super::{
-    PASS, announce,
+    PASS,
     carry::departure,
     drop_told, dropped,
     leave::{leave, out, return_to_sender},
@@ -34,10 +34,8 @@ pub(super) fn to_vip<F: Wire>(ctx: Ctx, known: &mut Known<F>, vip: Be32) -> u32 
         None => dropped(ctx, Fate::Malformed, 0),
         Some(Message::Echo) => echo(ctx, seen, vip),
         Some(Message::Error) => about_answer(ctx, known, vip),
-        // A neighbour that was answered before asks whether that still holds.
-        Some(Message::Other) if F::solicited(&ctx.memory(), seen).is_some() => {
-            announce::solicited(ctx, seen)
-        }
+        // A neighbour that was answered before asks whether that still holds: the agent answers.
+        Some(Message::Other) if F::is_solicitation(&ctx.memory(), seen) => PASS,
         Some(Message::Other) => dropped(ctx, Fate::Protocol, 0),
     }
 }

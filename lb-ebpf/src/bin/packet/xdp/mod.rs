@@ -2,7 +2,6 @@
 //!
 //! What is none of ours is told by its destination alone, and passed.
 
-mod announce;
 mod back;
 mod carry;
 mod leave;
@@ -18,15 +17,14 @@ use aya_ebpf::{
 };
 use lb_common::packet::{Fate, oddity, step};
 use lb_ebpf::packet::{
-    ARP, Bytes as _, ETHERNET, Fragment, IPV4, IPV6, Link, destination4, is_tag, link, plain4,
-    raw16,
+    Bytes as _, ETHERNET, Fragment, IPV4, IPV6, Link, destination4, is_tag, link, plain4, raw16,
 };
 
 use crate::{
     context::Ctx,
     count,
     family::{Family as _, V4, V6},
-    maps::{OWN_ADDRESS, SETTINGS, SOURCE4, STEPS, pools},
+    maps::{OWN_ADDRESS, SOURCE4, STEPS, pools},
     sample,
 };
 use wire::{Known, Seen, Wire};
@@ -75,7 +73,6 @@ pub fn xdp_card_any(ctx: XdpContext) -> u32 {
             kind: IPV6,
             network,
         }) => any::<V6>(ctx, network),
-        Some(Link { kind: ARP, .. }) => GO_ON,
         _ => PASS,
     };
     if verdict == GO_ON {
@@ -99,7 +96,6 @@ pub fn xdp_card_message(ctx: XdpContext) -> u32 {
             kind: IPV6,
             network,
         }) => rare::<V6>(ctx, network),
-        Some(Link { kind: ARP, network }) => announce::arp(ctx, network),
         _ => PASS,
     }
 }
@@ -124,13 +120,8 @@ fn is_ours(ctx: Ctx) -> bool {
     };
     match raw16::<12, ETHERNET>(head) {
         IPV6 => V6::destination(&memory, ETHERNET).is_some_and(|destination| {
-            pools().holds_v6(destination)
-                || V6::may_be_asked(destination)
-                || V6::own().is_some_and(|own| own == destination)
+            pools().holds_v6(destination) || V6::own().is_some_and(|own| own == destination)
         }),
-        ARP => SETTINGS
-            .get(0)
-            .is_some_and(|settings| settings.announcing != 0),
         kind => is_tag(kind),
     }
 }
@@ -155,7 +146,7 @@ fn any<F: Wire>(ctx: Ctx, network: usize) -> u32 {
         let own = F::own().is_some_and(|own| own == seen.ends.destination);
         return if own && ports {
             back::back(ctx, seen)
-        } else if read == 0 && (own || F::may_be_asked(seen.ends.destination)) {
+        } else if read == 0 && own {
             GO_ON
         } else {
             PASS
@@ -185,7 +176,7 @@ fn rare<F: Wire>(ctx: Ctx, network: usize) -> u32 {
         return if F::own().is_some_and(|own| own == seen.ends.destination) {
             to_own(ctx, known)
         } else {
-            announce::solicited(ctx, seen)
+            PASS
         };
     };
     if vip.raw() == OWN_ADDRESS.load() {

@@ -7,12 +7,12 @@ use lb_common::{
     packet::{Fate, Hop},
 };
 use lb_ebpf::packet::{
-    ADVERTISED, Bytes as _, Ends4, Ends6, Fragment, IPV4_HEAD, IPV6_HEAD, Ipv6, Message,
-    PROTO_ICMP, PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Places, Plain4, ROOM4, ROOM6, Reset, Told4,
-    Told6, TunnelTooBig, advertise, answer_echo4, answer_echo6, enclose4, enclose6, ipv4, ipv6,
+    Bytes as _, Ends4, Ends6, Fragment, IPV4_HEAD, IPV6_HEAD, Ipv6, Message, PROTO_ICMP,
+    PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Places, Plain4, ROOM4, ROOM6, Reset, Told4, Told6,
+    TunnelTooBig, answer_echo4, answer_echo6, enclose4, enclose6, ipv4, ipv6, is_solicitation,
     message4, message6, open4, open6, quoted4, quoted6, raw32, raw128, rewrite_error4,
-    rewrite_error6, rewrite4, rewrite6, solicited, tell_too_big4, tell_too_big6, transport,
-    tunnel_too_big4, tunnel_too_big6,
+    rewrite_error6, rewrite4, rewrite6, tell_too_big4, tell_too_big6, transport, tunnel_too_big4,
+    tunnel_too_big6,
 };
 
 use crate::{
@@ -193,8 +193,6 @@ pub(super) trait Wire: Routed + 'static {
     const NOBODY: Self::Address;
 
     fn destination(memory: &Memory, network: usize) -> Option<Self::Address>;
-    /// Whether neighbours ask each other at such an address.
-    fn may_be_asked(destination: Self::Address) -> bool;
     /// Reads the heads; ports of a whole packet of TCP and UDP only.
     fn read(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate>;
     fn rewrite(memory: &mut Memory, seen: &Seen<Self>, new: &Both<Self>, hops: u8) -> Option<()>;
@@ -226,15 +224,8 @@ pub(super) trait Wire: Routed + 'static {
         new: &Told<Self>,
     ) -> Option<()>;
     fn tunnel_too_big(memory: &Memory, seen: &Seen<Self>) -> Option<TunnelTooBig>;
-    /// Whose address a message asks neighbours for.
-    fn solicited(memory: &Memory, seen: &Seen<Self>) -> Option<Self::Address>;
-    /// Answers that; the frame has room for [`ADVERTISED`] bytes of packet.
-    fn advertise(
-        memory: &mut Memory,
-        seen: &Seen<Self>,
-        target: Self::Address,
-        link: [u8; 6],
-    ) -> Option<()>;
+    /// Whether a neighbour asks for a link address.
+    fn is_solicitation(memory: &Memory, seen: &Seen<Self>) -> bool;
     /// The host of a target, if it is known.
     fn host(host: &[u32; 4]) -> Option<&Self::Address>;
 }
@@ -279,11 +270,6 @@ impl Wire for V4 {
     fn destination(memory: &Memory, network: usize) -> Option<Be32> {
         let head = memory.window(network)?;
         Some(Be32::from_raw(raw32::<16, IPV4_HEAD>(head)))
-    }
-
-    #[inline(always)]
-    fn may_be_asked(_: Be32) -> bool {
-        false
     }
 
     #[inline(always)]
@@ -398,13 +384,8 @@ impl Wire for V4 {
     }
 
     #[inline(always)]
-    fn solicited(_: &Memory, _: &Seen<Self>) -> Option<Be32> {
-        None
-    }
-
-    #[inline(always)]
-    fn advertise(_: &mut Memory, _: &Seen<Self>, _: Be32, _: [u8; 6]) -> Option<()> {
-        None
+    fn is_solicitation(_: &Memory, _: &Seen<Self>) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -454,15 +435,6 @@ impl Wire for V6 {
     #[inline(always)]
     fn destination(memory: &Memory, network: usize) -> Option<[u32; 4]> {
         Some(raw128::<24, IPV6_HEAD>(memory.window(network)?))
-    }
-
-    #[inline(always)]
-    fn may_be_asked(destination: [u32; 4]) -> bool {
-        // The multicast of all that have the last three bytes of an address: ff02::1:ff00:0/104.
-        destination[0] == 0xff02_0000_u32.to_be()
-            && destination[1] == 0
-            && destination[2] == 1_u32.to_be()
-            && destination[3] & 0xff00_0000_u32.to_be() == 0xff00_0000_u32.to_be()
     }
 
     #[inline(always)]
@@ -579,18 +551,8 @@ impl Wire for V6 {
     }
 
     #[inline(always)]
-    fn solicited(memory: &Memory, seen: &Seen<Self>) -> Option<[u32; 4]> {
-        solicited(memory, &ip6(seen))
-    }
-
-    #[inline(always)]
-    fn advertise(
-        memory: &mut Memory,
-        seen: &Seen<Self>,
-        target: [u32; 4],
-        link: [u8; 6],
-    ) -> Option<()> {
-        advertise(memory, seen.network(), &ip6(seen), target, link)
+    fn is_solicitation(memory: &Memory, seen: &Seen<Self>) -> bool {
+        is_solicitation(memory, seen.network(), seen.transport())
     }
 
     #[inline(always)]
@@ -600,6 +562,3 @@ impl Wire for V6 {
         (!v4 && *host != [0; 4]).then_some(host)
     }
 }
-
-/// How many bytes of packet an advertisement has.
-pub(super) const ADVERTISEMENT: usize = ADVERTISED;
