@@ -201,8 +201,9 @@ pub struct FlowKey4 {
     pub vip_port: Be16,
     /// IANA protocol number.
     pub proto: u8,
-    // The kernel hashes every byte of a key.
-    _pad: [u8; 3],
+    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
+    _pad: u8,
+    _pad2: u16,
 }
 
 const _: () = assert!(size_of::<FlowKey4>() == 16);
@@ -223,7 +224,8 @@ impl FlowKey4 {
             client_port,
             vip_port,
             proto,
-            _pad: [0; 3],
+            _pad: 0,
+            _pad2: 0,
         }
     }
 }
@@ -242,8 +244,10 @@ pub struct FlowKey6 {
     pub vip_port: Be16,
     /// IANA protocol number.
     pub proto: u8,
-    // The kernel hashes every byte of a key.
-    _pad: [u8; 7],
+    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
+    _pad: u8,
+    _pad2: u16,
+    _pad4: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey6>() == 32);
@@ -264,7 +268,9 @@ impl FlowKey6 {
             client_port,
             vip_port,
             proto,
-            _pad: [0; 7],
+            _pad: 0,
+            _pad2: 0,
+            _pad4: 0,
         }
     }
 }
@@ -354,8 +360,9 @@ pub struct ReplyKey4 {
     pub local_port: Be16,
     /// IANA protocol number.
     pub proto: u8,
-    // The kernel hashes every byte of a key.
-    _pad: [u8; 3],
+    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
+    _pad: u8,
+    _pad2: u16,
 }
 
 const _: () = assert!(size_of::<ReplyKey4>() == 16);
@@ -376,7 +383,8 @@ impl ReplyKey4 {
             backend_port,
             local_port,
             proto,
-            _pad: [0; 3],
+            _pad: 0,
+            _pad2: 0,
         }
     }
 }
@@ -395,8 +403,9 @@ pub struct ReplyKey6 {
     pub local_port: Be16,
     /// IANA protocol number.
     pub proto: u8,
-    // The kernel hashes every byte of a key.
-    _pad: [u8; 3],
+    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
+    _pad: u8,
+    _pad2: u16,
 }
 
 const _: () = assert!(size_of::<ReplyKey6>() == 40);
@@ -417,7 +426,8 @@ impl ReplyKey6 {
             backend_port,
             local_port,
             proto,
-            _pad: [0; 3],
+            _pad: 0,
+            _pad2: 0,
         }
     }
 }

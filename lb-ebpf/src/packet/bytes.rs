@@ -42,6 +42,12 @@ impl Bytes for [u8] {
     }
 }
 
+/// A number of which the compiler knows nothing any more.
+#[inline(always)]
+pub(super) fn opaque(number: usize) -> usize {
+    word::opaque(number)
+}
+
 /// Loads and stores of words. The heads of a packet lie at odd places, which no machine that this is for minds, but the compiler
 /// would take every word apart into bytes.
 #[cfg(target_arch = "bpf")]
@@ -94,6 +100,16 @@ mod word {
     word!(load16, store16, u16, "u16");
     word!(load32, store32, u32, "u32");
 
+    #[inline(always)]
+    pub(super) fn opaque(number: usize) -> usize {
+        let mut number = number;
+        // SAFETY: it changes nothing.
+        unsafe {
+            asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+        }
+        number
+    }
+
     /// # Safety
     /// The word lies inside of a packet.
     #[inline(always)]
@@ -140,6 +156,11 @@ mod word {
 
     word!(load16, store16, u16);
     word!(load32, store32, u32);
+
+    #[inline(always)]
+    pub(super) fn opaque(number: usize) -> usize {
+        number
+    }
 
     /// # Safety
     /// The word lies inside of a packet.
