@@ -163,22 +163,22 @@ impl<const SLOTS: usize> Free<SLOTS> {
         let onward = Walk::<SLOTS>::onward;
         let two = onward(walk.skip, walk.skip);
         let (three, four) = (onward(two, walk.skip), onward(two, two));
+        let mut at = walk.at;
         // Four at a time: none of the look-ups waits for another, and there are fewer branches that cannot be foretold.
         loop {
-            let at = walk.at;
             let next = [
                 at,
                 onward(at, walk.skip),
                 onward(at, two),
                 onward(at, three),
             ];
-            let [a, b, c, d] = next.map(|slot| self.has(slot));
-            let free = a | b << 1 | c << 2 | d << 3;
+            let [a, b, c, d] = next;
+            let free = self.has(a) | self.has(b) << 1 | self.has(c) << 2 | self.has(d) << 3;
             if free != 0 {
                 walk.at = next[free.trailing_zeros() as usize % 4];
                 break;
             }
-            walk.at = onward(at, four);
+            at = onward(at, four);
         }
         self.bits[walk.at / 64] &= !(1 << (walk.at % 64));
     }
