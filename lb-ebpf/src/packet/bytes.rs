@@ -42,9 +42,9 @@ impl Bytes for [u8] {
     }
 }
 
-/// A number of which the compiler knows nothing any more.
+/// A number of which the compiler knows nothing any more: what bounds it for the verifier stays.
 #[inline(always)]
-pub(super) fn opaque(number: usize) -> usize {
+pub fn opaque(number: usize) -> usize {
     word::opaque(number)
 }
 

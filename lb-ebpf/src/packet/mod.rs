@@ -21,7 +21,7 @@ mod too_big;
 mod track;
 mod tunnel;
 
-pub use bytes::{Bytes, raw16, raw32, raw128, set16, set32, set128};
+pub use bytes::{Bytes, opaque, raw16, raw32, raw128, set16, set32, set128};
 pub use checksum::{Delta, fold, sum};
 pub use hash::{FlowHash, flow_hash4, flow_hash6};
 pub use heads::{Head4, Head6, move_link};

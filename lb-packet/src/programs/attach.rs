@@ -231,8 +231,8 @@ impl Programs {
         self.clsact = true;
     }
 
-    /// Tells the programs the address that a card has on its link, under its index: they answer for VIPs by it, and send
-    /// frames out of such devices alone. Attaching does that; tests run programs without it.
+    /// Tells the programs of a card by its index: they send frames out of such devices alone, which have an address on a link.
+    /// Attaching does that; tests run programs without it.
     ///
     /// # Errors
     /// When the device has no such address, or the kernel refuses.

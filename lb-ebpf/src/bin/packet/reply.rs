@@ -107,6 +107,7 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
     let full = matches!(to.way, Way::Full);
     to.local_port = ends.client_port();
     let mut peer = peer::<F>(ends, to.way, to.target, to.local_port);
+    let ends = again(ends);
     for probe in 0..PROBES {
         // Who keeps its address keeps its port, too, if it can.
         if full || probe != 0 {
@@ -154,6 +155,7 @@ pub(crate) fn recall<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bo
     let full = matches!(to.way, Way::Full);
     to.local_port = ends.client_port();
     let mut peer = peer::<F>(ends, to.way, to.target, to.local_port);
+    let ends = again(ends);
     for probe in 0..PROBES {
         if full || probe != 0 {
             if ports.count == 0 {
@@ -187,6 +189,16 @@ pub(crate) fn recall<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bo
         Err(_) => to.fate = Fate::TableFull,
     }
     false
+}
+
+/// The same, of which the compiler forgets what it has read: it would keep all of that, for which the stack has no room.
+#[inline(always)]
+fn again<T>(value: &T) -> &T {
+    let mut value = ptr::from_ref(value);
+    // SAFETY: it changes nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    // SAFETY: it is what it was.
+    unsafe { &*value }
 }
 
 /// Whether a reply is of a flow whose backend is gone, and this is the only CPU that gives its port to another one, whose backend

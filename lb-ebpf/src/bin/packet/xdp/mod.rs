@@ -135,6 +135,7 @@ pub fn xdp_pass(_: XdpContext) -> u32 {
 /// A packet that may have a tag, options or extension headers. What is neither TCP nor UDP is the next step's.
 #[inline(never)]
 fn any<F: Wire>(ctx: Ctx, network: usize) -> u32 {
+    let network = ctx.some_place(network);
     let Some(known) = Known::<F>::here() else {
         return PASS;
     };
@@ -165,8 +166,9 @@ fn any<F: Wire>(ctx: Ctx, network: usize) -> u32 {
 }
 
 /// The same for what is neither TCP nor UDP, or not whole.
-#[inline(never)]
+#[inline(always)]
 fn rare<F: Wire>(ctx: Ctx, network: usize) -> u32 {
+    let network = ctx.some_place(network);
     let Some(known) = Known::<F>::here() else {
         return PASS;
     };
@@ -200,8 +202,6 @@ fn rare<F: Wire>(ctx: Ctx, network: usize) -> u32 {
 /// Reads a packet; not 0 if it is malformed. Its destination is there even so, if it has one.
 #[inline(never)]
 fn read<F: Wire>(ctx: Ctx, network: usize, seen: &mut Seen<F>) -> u32 {
-    // Where it begins is one of three places; the verifier is to know that it is not far.
-    let network = network & 31;
     *seen = Seen::new(network);
     let memory = ctx.memory();
     if let Some(destination) = F::destination(&memory, network) {
