@@ -36,15 +36,6 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whether a kernel of this release is one that the packet path is for: the verifiers of those below Linux 6.6 follow its programs for
-/// longer than they allow.
-fn has_tcx(release: &str) -> bool {
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|it| it.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(6))
-}
-
 /// Tries everything, and writes the report.
 fn examine() -> Result<()> {
     system::mount_usual()?;
@@ -53,15 +44,13 @@ fn examine() -> Result<()> {
     system::load_modules()?;
     system::prepare_network()?;
     let mut tried = Tried::default();
-    let release = system::release()?;
-    // One line for each object.
-    let mut programs = vec![socket::examine(&mut tried, &cgroup)];
-    if has_tcx(&release) {
-        programs.push(packet::examine(&mut tried));
-    }
+    let programs = [
+        socket::examine(&mut tried, &cgroup),
+        packet::examine(&mut tried),
+    ];
     agent::examine(&mut tried, &cgroup);
     let report = Report {
-        release,
+        release: system::release()?,
         hierarchy,
         programs: programs.into_iter().flatten().collect(),
         checks: tried.into_checks(),

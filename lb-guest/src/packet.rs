@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::{
     Be16, Be32, PROTO_TCP,
-    packet::{EndpointKey, scope},
+    packet::{EndpointKey, scope, step},
 };
 use lb_packet::{
     Config, Desired, How, Limits, Member, PROGRAMS, Programs, Publisher, Role, Wanted, XdpMode,
@@ -39,7 +39,7 @@ pub(crate) fn examine(tried: &mut Tried) -> Vec<Figures> {
     let (mut programs, mut figures) = match load() {
         Ok(loaded) => loaded,
         Err(error) => {
-            tried.note(LOAD, Err(error));
+            tried.refused(LOAD, format!("{error:#}"));
             return Vec::new();
         }
     };
@@ -134,7 +134,14 @@ fn load() -> Result<(Programs, Vec<Figures>)> {
             flows: 1024,
         },
     })?;
-    let figures = figures::of(programs.ebpf(), "packet", &PROGRAMS)?;
+    let names = [&PROGRAMS[..], &step::PROGRAMS].concat();
+    let mut figures = figures::of(programs.ebpf(), "packet", &names)?;
+    for step in &mut figures {
+        // The others are attached later.
+        if step::PROGRAMS.contains(&&*step.program) {
+            step.attached = Some("tail call".to_owned());
+        }
+    }
     let report = Publisher::open(&mut programs)?.apply(&desired())?;
     ensure!(
         report.refused.is_empty(),
