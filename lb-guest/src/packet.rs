@@ -154,12 +154,7 @@ fn load() -> Result<(Programs, Vec<Figures>)> {
 /// One service, whose backend is another host.
 fn desired() -> Desired {
     let addresses = [IpAddr::from(VIP.four), VIP.six.into()].map(lan::backend);
-    let members = addresses.map(|address| Member {
-        address,
-        host: None,
-        local: false,
-        weight: 1,
-    });
+    let members = addresses.map(|address| Member { address, weight: 1 });
     let mut desired = Desired::default();
     for scope in [0, scope::V6] {
         let key = EndpointKey {
