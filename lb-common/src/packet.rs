@@ -187,6 +187,64 @@ const _: () = assert!(size_of::<HandOver>() == 8);
 /// What says that it is a [`HandOver`].
 pub const HAND_OVER: u32 = u32::from_be_bytes(*b"lbho");
 
+/// Value of `VIPS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vip {
+    /// [`vip_flag`]s.
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Vip>() == 4);
+
+/// Bits of [`Vip::flags`].
+pub mod vip_flag {
+    /// This host answers for it on its network, while [`Settings::announcing`](super::Settings::announcing) says so.
+    pub const ANNOUNCED: u32 = 1;
+}
+
+/// Two ports as they lie one after the other in a head of TCP or UDP. Keys of flows are whole words: the kernel hashes words, and
+/// a processor that reads a word which it has just written in parts waits until they are in its cache.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortPair(u32);
+
+impl PortPair {
+    /// Of two ports.
+    #[inline(always)]
+    pub const fn new(first: Be16, second: Be16) -> Self {
+        Self((second.raw() as u32) << 16 | first.raw() as u32)
+    }
+
+    /// The bytes as they lie in memory, read as one native integer.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// From these.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The first one.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    pub const fn first(self) -> Be16 {
+        Be16::from_raw(self.0 as u16)
+    }
+
+    /// The second one.
+    #[inline(always)]
+    pub const fn second(self) -> Be16 {
+        Be16::from_raw((self.0 >> 16) as u16)
+    }
+}
+
+/// Programs are little-endian, as are the machines that run them.
+const _: () = assert!(u16::from_le(1) == 1);
+
 /// Key of `FLOWS4`: an IPv4 flow as its client sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -195,15 +253,10 @@ pub struct FlowKey4 {
     pub client: Be32,
     /// The VIP.
     pub vip: Be32,
-    /// The client's port.
-    pub client_port: Be16,
-    /// The VIP's port.
-    pub vip_port: Be16,
+    /// The client's port and the VIP's.
+    pub ports: PortPair,
     /// IANA protocol number.
-    pub proto: u8,
-    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
-    _pad: u8,
-    _pad2: u16,
+    pub proto: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey4>() == 16);
@@ -221,11 +274,8 @@ impl FlowKey4 {
         Self {
             client,
             vip,
-            client_port,
-            vip_port,
-            proto,
-            _pad: 0,
-            _pad2: 0,
+            ports: PortPair::new(client_port, vip_port),
+            proto: proto as u32,
         }
     }
 }
@@ -238,19 +288,13 @@ pub struct FlowKey6 {
     pub client: [u32; 4],
     /// The IPv4 VIP that stands for the IPv6 one.
     pub vip: Be32,
-    /// The client's port.
-    pub client_port: Be16,
-    /// The VIP's port.
-    pub vip_port: Be16,
+    /// The client's port and the VIP's.
+    pub ports: PortPair,
     /// IANA protocol number.
-    pub proto: u8,
-    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
-    _pad: u8,
-    _pad2: u16,
-    _pad4: u32,
+    pub proto: u32,
 }
 
-const _: () = assert!(size_of::<FlowKey6>() == 32);
+const _: () = assert!(size_of::<FlowKey6>() == 28);
 
 impl FlowKey6 {
     /// The key of a flow.
@@ -265,12 +309,8 @@ impl FlowKey6 {
         Self {
             client,
             vip,
-            client_port,
-            vip_port,
-            proto,
-            _pad: 0,
-            _pad2: 0,
-            _pad4: 0,
+            ports: PortPair::new(client_port, vip_port),
+            proto: proto as u32,
         }
     }
 }
@@ -354,15 +394,10 @@ pub struct ReplyKey4 {
     pub backend: Be32,
     /// Whom it answers: the client, this host, or the address reserved for hairpins.
     pub local: Be32,
-    /// The backend's port.
-    pub backend_port: Be16,
-    /// [`Flow::local_port`].
-    pub local_port: Be16,
+    /// The backend's port and [`Flow::local_port`].
+    pub ports: PortPair,
     /// IANA protocol number.
-    pub proto: u8,
-    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
-    _pad: u8,
-    _pad2: u16,
+    pub proto: u32,
 }
 
 const _: () = assert!(size_of::<ReplyKey4>() == 16);
@@ -380,11 +415,8 @@ impl ReplyKey4 {
         Self {
             backend,
             local,
-            backend_port,
-            local_port,
-            proto,
-            _pad: 0,
-            _pad2: 0,
+            ports: PortPair::new(backend_port, local_port),
+            proto: proto as u32,
         }
     }
 }
@@ -397,15 +429,10 @@ pub struct ReplyKey6 {
     pub backend: [u32; 4],
     /// Whom it answers.
     pub local: [u32; 4],
-    /// The backend's port.
-    pub backend_port: Be16,
-    /// [`Flow::local_port`].
-    pub local_port: Be16,
+    /// The backend's port and [`Flow::local_port`].
+    pub ports: PortPair,
     /// IANA protocol number.
-    pub proto: u8,
-    // The kernel hashes every byte of a key. To fill an array, the compiler would make a call in each packet's way.
-    _pad: u8,
-    _pad2: u16,
+    pub proto: u32,
 }
 
 const _: () = assert!(size_of::<ReplyKey6>() == 40);
@@ -423,11 +450,8 @@ impl ReplyKey6 {
         Self {
             backend,
             local,
-            backend_port,
-            local_port,
-            proto,
-            _pad: 0,
-            _pad2: 0,
+            ports: PortPair::new(backend_port, local_port),
+            proto: proto as u32,
         }
     }
 }

@@ -108,6 +108,9 @@ fn cargo(workspace: &Path, target_dir: &Path, toolchain: &Toolchain, verb: &str)
         OsString::from("-Ctarget-cpu=v3"),
         // Without BTF, maps defined by BTF do not load.
         OsString::from("-Clink-arg=--btf"),
+        // What zeroes a few bytes is stores then, and not a call of a loop over bytes in the way of each packet. The linker's default
+        // keeps copies in the order of their bytes, which nothing here depends on.
+        OsString::from("-Clink-arg=--disable-expand-memcpy-in-order"),
         [OsString::from("-Clinker="), toolchain.linker.clone().into()]
             .into_iter()
             .collect(),

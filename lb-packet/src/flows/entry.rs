@@ -58,9 +58,9 @@ impl Family for V4 {
     fn ends(key: &[u8]) -> Ends {
         Ends {
             client: address4(Be32::from_raw(u32_at(key, offset_of!(FlowKey4, client)))).into(),
-            client_port: port_at(key, offset_of!(FlowKey4, client_port)),
+            client_port: port_at(key, offset_of!(FlowKey4, ports)),
             vip: Be32::from_raw(u32_at(key, offset_of!(FlowKey4, vip))),
-            vip_port: port_at(key, offset_of!(FlowKey4, vip_port)),
+            vip_port: port_at(key, offset_of!(FlowKey4, ports) + 2),
             proto: u8_at(key, offset_of!(FlowKey4, proto)),
         }
     }
@@ -68,9 +68,9 @@ impl Family for V4 {
     fn peer(key: &[u8]) -> Peer {
         Peer {
             backend: address4(Be32::from_raw(u32_at(key, offset_of!(ReplyKey4, backend)))).into(),
-            backend_port: port_at(key, offset_of!(ReplyKey4, backend_port)),
+            backend_port: port_at(key, offset_of!(ReplyKey4, ports)),
             local: address4(Be32::from_raw(u32_at(key, offset_of!(ReplyKey4, local)))).into(),
-            local_port: port_at(key, offset_of!(ReplyKey4, local_port)),
+            local_port: port_at(key, offset_of!(ReplyKey4, ports) + 2),
             proto: u8_at(key, offset_of!(ReplyKey4, proto)),
         }
     }
@@ -112,9 +112,9 @@ impl Family for V6 {
     fn ends(key: &[u8]) -> Ends {
         Ends {
             client: address6(words_at(key, offset_of!(FlowKey6, client))).into(),
-            client_port: port_at(key, offset_of!(FlowKey6, client_port)),
+            client_port: port_at(key, offset_of!(FlowKey6, ports)),
             vip: Be32::from_raw(u32_at(key, offset_of!(FlowKey6, vip))),
-            vip_port: port_at(key, offset_of!(FlowKey6, vip_port)),
+            vip_port: port_at(key, offset_of!(FlowKey6, ports) + 2),
             proto: u8_at(key, offset_of!(FlowKey6, proto)),
         }
     }
@@ -122,9 +122,9 @@ impl Family for V6 {
     fn peer(key: &[u8]) -> Peer {
         Peer {
             backend: address6(words_at(key, offset_of!(ReplyKey6, backend))).into(),
-            backend_port: port_at(key, offset_of!(ReplyKey6, backend_port)),
+            backend_port: port_at(key, offset_of!(ReplyKey6, ports)),
             local: address6(words_at(key, offset_of!(ReplyKey6, local))).into(),
-            local_port: port_at(key, offset_of!(ReplyKey6, local_port)),
+            local_port: port_at(key, offset_of!(ReplyKey6, ports) + 2),
             proto: u8_at(key, offset_of!(ReplyKey6, proto)),
         }
     }

@@ -2,7 +2,7 @@
 
 use lb_common::{
     Be16, Be32, FlowHash, flow_hash4, flow_hash6,
-    packet::{Flow, FlowKey4, FlowKey6, Reply, ReplyKey4, ReplyKey6, Target, scope},
+    packet::{Flow, FlowKey4, FlowKey6, PortPair, Reply, ReplyKey4, ReplyKey6, Target, scope},
 };
 use lb_ebpf::packet::mapped;
 
@@ -140,7 +140,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn client_port(&self) -> Be16 {
-                self.client_port
+                self.ports.first()
             }
 
             #[inline(always)]
@@ -150,12 +150,16 @@ macro_rules! family {
 
             #[inline(always)]
             fn vip_port(&self) -> Be16 {
-                self.vip_port
+                self.ports.second()
             }
 
             #[inline(always)]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "it was made of eight bits"
+            )]
             fn proto(&self) -> u8 {
-                self.proto
+                self.proto as u8
             }
         }
 
@@ -175,7 +179,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn set_local_port(&mut self, port: Be16) {
-                self.local_port = port;
+                self.ports = PortPair::new(self.ports.first(), port);
             }
         }
 
@@ -220,10 +224,10 @@ macro_rules! family {
             fn hash(ends: &$ends) -> FlowHash {
                 $hash(
                     ends.client,
-                    ends.client_port,
+                    ends.client_port(),
                     ends.vip,
-                    ends.vip_port,
-                    ends.proto,
+                    ends.vip_port(),
+                    ends.proto(),
                 )
             }
 
