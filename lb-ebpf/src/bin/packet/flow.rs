@@ -68,15 +68,15 @@ impl Onward {
     }
 }
 
-/// Finds where a packet goes; its flow is written down, or written on, as the protocols want it. No flow begins with a frame that is
-/// for a group of hosts, each of which would begin one of its own.
+/// Finds where a packet that came at `now` goes; its flow is written down, or written on, as the protocols want it. No flow begins
+/// with a frame that is for a group of hosts, each of which would begin one of its own.
 #[inline(always)]
 pub(crate) fn onward<F: Family, P: Place>(
     packet: &Packet<F>,
+    now: u32,
     to: &mut Onward,
     is_for_group: impl Fn() -> bool,
 ) {
-    let now = seconds();
     let mut known = false;
     if let Some(flow) = F::flow(&packet.ends) {
         if along::<F, P>(packet, flow, now, to) {

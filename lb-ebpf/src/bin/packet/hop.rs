@@ -93,6 +93,8 @@ impl Routed for crate::family::V6 {
 pub(crate) struct Leg {
     hop: *mut Hop,
     way: Way,
+    /// [`seconds`]: a packet reads its clock once.
+    now: u32,
     /// Null, or where it says whose hop it is: whoever takes out what is over may give its element to another flow.
     whose: *const [u32; 4],
 }
@@ -100,22 +102,24 @@ pub(crate) struct Leg {
 impl Leg {
     /// To a backend or its host.
     #[inline(always)]
-    pub(crate) const fn to_backend(hop: *mut Hop, way: Way) -> Self {
+    pub(crate) const fn to_backend(hop: *mut Hop, way: Way, now: u32) -> Self {
         Self {
             hop,
             way,
+            now,
             whose: ptr::null(),
         }
     }
 
     /// To the client of a flow.
     #[inline(always)]
-    pub(crate) fn to_client(reply: *mut Reply) -> Self {
+    pub(crate) fn to_client(reply: *mut Reply, now: u32) -> Self {
         // SAFETY: elements live as long as the map.
         let (hop, whose) = unsafe { (&raw mut (*reply).hop, &raw const (*reply).client) };
         Self {
             hop,
             way: Way::Full,
+            now,
             whose,
         }
     }
@@ -142,9 +146,14 @@ pub(crate) fn device_to<F: Routed>(ctx: *mut c_void, device: u32, to: &F::Addres
 /// [`Fate::Stack`]: who takes the frames is not known, and the hop says where they leave; [`Fate::NoRoute`]: there is no way.
 #[inline(always)]
 pub(crate) fn hold<F: Routed>(ctx: Ctx, leg: Leg, to: &F::Address) -> Result<(), Fate> {
-    let Leg { hop, way, whose } = leg;
+    let Leg {
+        hop,
+        way,
+        now,
+        whose,
+    } = leg;
     // SAFETY: values live as long as the map; aligned words are not torn.
-    let holds = unsafe { (*hop).until_seconds > seconds() && (*hop).way == way as u16 };
+    let holds = unsafe { (*hop).until_seconds > now && (*hop).way == way as u16 };
     if holds {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use lb_ebpf::packet::{PROBES, Ports, seen_with};
 use crate::{
     endpoint::target,
     family::{Ends as _, Family, Peer as _},
-    flow::{Onward, seconds},
+    flow::Onward,
     kernel::replaced,
     maps::{DRAFTS, PORT_COUNT, PORT_FIRST},
 };
@@ -259,11 +259,9 @@ pub(crate) fn release<F: Family>(ends: &F::Ends, way: Way, target: *const Target
     }
 }
 
-/// What an answer of a backend belongs to, if to anything, and that it came. TCP's flags are 0 for UDP.
+/// Writes down that an answer of a backend came. TCP's flags are 0 for UDP.
 #[inline(always)]
-pub(crate) fn answered<F: Family>(peer: &F::Peer, flags: u8) -> Option<*mut Reply> {
-    let reply = F::reply(peer)?;
-    let now = seconds();
+pub(crate) fn answered(reply: *mut Reply, flags: u8, now: u32) {
     // SAFETY: elements live as long as the map; aligned words are not torn.
     unsafe {
         let known = (*reply).seen;
@@ -276,5 +274,4 @@ pub(crate) fn answered<F: Family>(peer: &F::Peer, flags: u8) -> Option<*mut Repl
             (*reply).last_seconds = now;
         }
     }
-    Some(reply)
 }

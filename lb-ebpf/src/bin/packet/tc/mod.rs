@@ -27,7 +27,7 @@ use lb_ebpf::packet::{Bytes as _, IPV4, IPV6, Link, link, opaque, raw16, tcp_fla
 use crate::{
     count,
     family::{Ends as _, V4, V6},
-    flow::{Onward, Packet, onward},
+    flow::{Onward, Packet, onward, seconds},
     maps::OWN_ADDRESS,
     place::{Client, Local, Place},
     reply::answered,
@@ -192,7 +192,7 @@ fn towards<F: Rare, P: Place>(ctx: &TcContext, network: usize) -> i32 {
         (packet, seen.heads())
     };
     let mut to = Onward::new();
-    onward::<F, P>(&packet, &mut to, || is_for_group(ctx));
+    onward::<F, P>(&packet, seconds(), &mut to, || is_for_group(ctx));
     let ends = &packet.ends;
     sample::some_of::<F>(ctx, to.fate, ends, P::SCOPE, to.trace);
     if to.target.is_null() {
@@ -300,9 +300,10 @@ fn outwards<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
     if let Err(fate) = read(ctx, &mut seen) {
         return part(ctx, seen, fate);
     }
-    let Some(reply) = answered::<F>(&seen.answers(), seen.flags) else {
+    let Some(reply) = F::reply(&seen.answers()) else {
         return PASS;
     };
+    answered(reply, seen.flags, seconds());
     // SAFETY: elements live as long as the map.
     if unsafe { (*reply).way } != Way::Destination as u8 {
         return PASS;
@@ -367,10 +368,11 @@ fn hairpin<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
     if read(ctx, &mut seen).is_err() {
         return PASS;
     }
-    let Some(reply) = answered::<F>(&seen.answers(), seen.flags) else {
+    let Some(reply) = F::reply(&seen.answers()) else {
         count::fate(Fate::NoFlow);
         return DROP;
     };
+    answered(reply, seen.flags, seconds());
     match answer(ctx, &seen, reply) {
         DONE => back(ctx),
         other => other,

@@ -17,6 +17,7 @@ use crate::{
     context::Ctx,
     count,
     family::Peer as _,
+    flow::seconds,
     hop::Leg,
     reply::{answered, ports},
     sample,
@@ -61,9 +62,11 @@ pub(super) fn back<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
         seen.ends.destination_port,
         seen.proto,
     );
-    let Some(reply) = answered::<F>(&peer, seen.flags) else {
+    let Some(reply) = F::reply(&peer) else {
         return PASS;
     };
+    let now = seconds();
+    answered(reply, seen.flags, now);
     // SAFETY: elements live as long as the map; any bytes are integers.
     let (way, service, new) = unsafe {
         let ends = Both::<F> {
@@ -77,7 +80,7 @@ pub(super) fn back<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
     if way != Way::Full as u8 {
         return PASS;
     }
-    let leg = Leg::to_client(reply);
+    let leg = Leg::to_client(reply, now);
     let (departs, fate) = departure::<F>(ctx, seen, leg, &new.destination, 0, Fate::Answered);
     sample::some(&ctx, fate);
     let Some(departs) = departs else {

@@ -15,7 +15,7 @@ use crate::{
     context::Ctx,
     count,
     family::Ends as _,
-    flow::{Onward, Packet, onward},
+    flow::{Onward, Packet, onward, seconds},
     hop::{Leg, hold},
     maps::HOPS,
     place::Card,
@@ -36,8 +36,9 @@ pub(super) fn carry<F: Wire>(ctx: Ctx, seen: &Seen<F>, vip: Be32) -> u32 {
         ),
         flags: seen.flags,
     };
+    let now = seconds();
     let mut to = Onward::new();
-    onward::<F, Card>(&packet, &mut to, || ctx.is_for_group());
+    onward::<F, Card>(&packet, now, &mut to, || ctx.is_for_group());
     if to.target.is_null() {
         sample::some_of::<F>(&ctx, to.fate, &packet.ends, 0, to.trace);
         return nowhere(ctx, seen, &to);
@@ -46,10 +47,10 @@ pub(super) fn carry<F: Wire>(ctx: Ctx, seen: &Seen<F>, vip: Be32) -> u32 {
         return drop_told(Fate::BackendGone, to.service);
     };
     if matches!(to.way, Way::Tunnel) {
-        return through::<F>(ctx, seen, &packet, &to, hop);
+        return through::<F>(ctx, seen, &packet, &to, hop, now);
     }
     let address = F::of(to.target);
-    let leg = Leg::to_backend(hop, Way::Full);
+    let leg = Leg::to_backend(hop, Way::Full, now);
     let (departs, fate) = departure::<F>(ctx, seen, leg, address, 0, to.fate);
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {
@@ -76,13 +77,14 @@ fn through<F: Wire>(
     packet: &Packet<F>,
     to: &Onward,
     hop: *mut Hop,
+    now: u32,
 ) -> u32 {
     // SAFETY: array values live as long as the map.
     let Some(host) = F::host(unsafe { &(*to.target).host }) else {
         return dropped(ctx, Fate::NoHost, to.service);
     };
     let more = F::HEAD;
-    let leg = Leg::to_backend(hop, Way::Tunnel);
+    let leg = Leg::to_backend(hop, Way::Tunnel, now);
     let (departs, fate) = departure::<F>(ctx, seen, leg, host, more, to.fate);
     sample::some_of::<F>(&ctx, fate, &packet.ends, 0, to.trace);
     let Some(departs) = departs else {

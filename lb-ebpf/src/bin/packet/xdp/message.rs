@@ -20,6 +20,7 @@ use crate::{
     count,
     endpoint::target,
     family::{Ends as _, Peer as _},
+    flow::seconds,
     hop::{Leg, hold},
     maps::{HOPS, VIPS},
     reply::{local, ports},
@@ -120,7 +121,12 @@ fn about_answer<F: Wire>(ctx: Ctx, known: &mut Known<F>, vip: Be32) -> u32 {
             destination_port: local_port,
         },
     };
-    retell(ctx, known, Leg::to_backend(hop, Way::Full), service)
+    retell(
+        ctx,
+        known,
+        Leg::to_backend(hop, Way::Full, seconds()),
+        service,
+    )
 }
 
 /// Makes the error the one that it is to be; not 0 if its heads are not all there.
@@ -148,7 +154,7 @@ fn through<F: Wire>(
     service: u32,
 ) -> u32 {
     let more = F::HEAD;
-    let leg = Leg::to_backend(hop, Way::Tunnel);
+    let leg = Leg::to_backend(hop, Way::Tunnel, seconds());
     let (departs, fate) = departure::<F>(ctx, seen, leg, host, more, Fate::Error);
     sample::some(&ctx, fate);
     let Some(departs) = departs else {
@@ -225,7 +231,7 @@ pub(super) fn to_own<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     if way != Way::Full as u8 {
         return PASS;
     }
-    retell(ctx, known, Leg::to_client(reply), service)
+    retell(ctx, known, Leg::to_client(reply, seconds()), service)
 }
 
 /// Tells the other end of a flow what was told of it.
@@ -273,7 +279,11 @@ fn about_tunnel<F: Wire>(ctx: Ctx, known: &mut Known<F>) -> u32 {
     let hop = &raw mut known.hop;
     // SAFETY: it is a value of ours.
     unsafe { (*hop).until_seconds = 0 };
-    let held = hold::<F>(ctx, Leg::to_backend(hop, Way::Full), &quoted.source);
+    let held = hold::<F>(
+        ctx,
+        Leg::to_backend(hop, Way::Full, seconds()),
+        &quoted.source,
+    );
     let fate = held.err().unwrap_or(Fate::Error);
     sample::some(&ctx, fate);
     if held.is_err() {
