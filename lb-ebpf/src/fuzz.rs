@@ -11,8 +11,9 @@ use crate::packet::{
     Ends4, Ends6, Fragment, IPV4, IPV4_HEAD, IPV6, IPV6_HEAD, Message, PROTO_ICMP, PROTO_ICMP6,
     Places, QUOTED, ROOM4, ROOM6, Reset, Told4, Told6, answer_echo4, answer_echo6, clamp,
     destination4, enclose4, enclose6, greatest_segment, ipv4, ipv6, is_solicitation, link,
-    message4, message6, open4, open6, plain4, quoted4, quoted6, rewrite_error4, rewrite_error6,
-    rewrite4, rewrite6, tell_too_big4, tell_too_big6, transport, tunnel_too_big4, tunnel_too_big6,
+    message4, message6, open4, open6, plain4, plain6, quoted4, quoted6, rewrite_error4,
+    rewrite_error6, rewrite4, rewrite6, tell_too_big4, tell_too_big6, transport, tunnel_too_big4,
+    tunnel_too_big6,
 };
 
 /// Every target, by its name.
@@ -62,7 +63,7 @@ pub fn packet_rewrite(data: &[u8]) {
             );
             if let Some(plain) = plain4(data) {
                 assert!(network == 14 && !ip.options && ip.fragment == Fragment::Whole);
-                assert_eq!((plain.flags, plain.total), (head.flags, ip.total));
+                assert_eq!((plain.flags, plain.total), (head.flags, ip.total.into()));
             }
             rewrite4(&mut bytes[..], places, &old, &NEW4, 1).expect("there is room");
             rewrite4(&mut bytes[..], places, &NEW4, &old, 255).expect("there is room");
@@ -118,6 +119,10 @@ pub fn packet_rewrite(data: &[u8]) {
                 },
                 places(network, ip.transport, ip.proto),
             );
+            if let Some(plain) = plain6(data) {
+                assert!(network == 14 && !ip.options && ip.fragment == Fragment::Whole);
+                assert_eq!((plain.flags, plain.total as usize), (head.flags, ip.total));
+            }
             rewrite6(&mut bytes[..], places, &old, &NEW6, 1).expect("there is room");
             rewrite6(&mut bytes[..], places, &NEW6, &old, 255).expect("there is room");
             same(&bytes, data);

@@ -12,6 +12,7 @@ mod heads;
 mod icmp;
 mod mss;
 mod parse;
+mod plain;
 mod ports;
 mod reset;
 mod rewrite;
@@ -33,8 +34,11 @@ pub use icmp::{
 pub use mss::{GreatestSegment, clamp, greatest_segment};
 pub use parse::{
     ETHERNET, Fragment, IPV4, IPV4_HEAD, IPV6, IPV6_HEAD, Ipv4, Ipv6, Link, PROTO_ICMP,
-    PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Plain4, Transport, destination4, ipv4, ipv6, is_tag, link,
-    plain4, tcp, tcp_flag, transport,
+    PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Transport, ipv4, ipv6, is_tag, link, tcp, tcp_flag,
+    transport,
+};
+pub use plain::{
+    PLAIN_NETWORK, PLAIN_TRANSPORT4, PLAIN_TRANSPORT6, Plain, destination4, plain4, plain6,
 };
 pub use ports::{PROBES, Ports, mapped};
 pub use reset::{Reset, TCP_HEAD};

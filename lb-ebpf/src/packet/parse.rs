@@ -310,77 +310,6 @@ pub fn tcp(bytes: &(impl Bytes + ?Sized), transport: usize) -> Result<Transport,
     })
 }
 
-/// The destination of a frame without a tag that says it holds IPv4: all that is read of packets that are not ours.
-#[inline(always)]
-pub fn destination4(bytes: &(impl Bytes + ?Sized)) -> Option<Be32> {
-    let head = bytes.window::<{ ETHERNET + IPV4_HEAD }>(0)?;
-    if raw16::<12, { ETHERNET + IPV4_HEAD }>(head) != IPV4 {
-        return None;
-    }
-    Some(Be32::from_raw(raw32::<30, { ETHERNET + IPV4_HEAD }>(head)))
-}
-
-/// A TCP or UDP packet as nearly all are: IPv4 without a tag and options, and whole. Its heads lie at fixed places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plain4 {
-    /// Who sent it.
-    pub source: Be32,
-    /// To whom.
-    pub destination: Be32,
-    /// The sender's port.
-    pub source_port: Be16,
-    /// The receiver's port.
-    pub destination_port: Be16,
-    /// TCP or UDP.
-    pub proto: u8,
-    /// [`tcp_flag`]s; 0 for UDP.
-    pub flags: u8,
-    /// Time to live.
-    pub hops: u8,
-    /// Length of the packet by its head.
-    pub total: u16,
-}
-
-impl Plain4 {
-    /// Where the IPv4 head begins.
-    pub const NETWORK: usize = ETHERNET;
-    /// Where the head of TCP or UDP begins.
-    pub const TRANSPORT: usize = ETHERNET + IPV4_HEAD;
-}
-
-/// Reads such a packet, after [`destination4`] found that it is IPv4. None is no verdict: [`ipv4`] gives one.
-#[inline(always)]
-pub fn plain4(bytes: &(impl Bytes + ?Sized)) -> Option<Plain4> {
-    const HEADS: usize = Plain4::TRANSPORT + 8;
-    let heads = bytes.window::<HEADS>(0)?;
-    // The version and the size in one; then neither an offset nor more fragments.
-    if heads[14] != 0x45 || raw16::<20, HEADS>(heads) & 0x3fff_u16.to_be() != 0 {
-        return None;
-    }
-    let proto = heads[23];
-    let flags = match proto {
-        PROTO_TCP => {
-            let rest = bytes.window::<12>(HEADS)?;
-            if rest[4] >> 4 < 5 {
-                return None;
-            }
-            rest[5]
-        }
-        PROTO_UDP => 0,
-        _ => return None,
-    };
-    Some(Plain4 {
-        source: Be32::from_raw(raw32::<26, HEADS>(heads)),
-        destination: Be32::from_raw(raw32::<30, HEADS>(heads)),
-        source_port: Be16::from_raw(raw16::<34, HEADS>(heads)),
-        destination_port: Be16::from_raw(raw16::<36, HEADS>(heads)),
-        proto,
-        flags,
-        hops: heads[22],
-        total: u16::from_be(raw16::<16, HEADS>(heads)),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -423,7 +352,6 @@ mod tests {
         let mut frame = good.clone();
         frame[34 + 12] = 0x40;
         assert_eq!(tcp(&frame[..], 34), Err(Fate::Malformed));
-        assert_eq!(plain4(&frame[..]), None);
         assert_eq!(ipv4(&good[..33], 14), Err(Fate::Malformed));
         assert_eq!(tcp(&good[..53], 34), Err(Fate::Malformed));
         assert_eq!(transport(&good[..41], 34, PROTO_UDP), Err(Fate::Malformed));
@@ -446,7 +374,6 @@ mod tests {
             frame[20..22].copy_from_slice(&u16::to_be_bytes(cut));
             let ip = ipv4(&frame[..], 14).unwrap();
             assert_eq!((ip.fragment, ip.whole_only), (expect, whole_only));
-            assert_eq!(plain4(&frame[..]).is_some(), expect == Fragment::Whole);
         }
         for (cut, expect) in [
             (0_u16, Fragment::Whole),
@@ -533,33 +460,6 @@ mod tests {
         }
 
         #[test]
-        fn the_short_way_reads_what_the_long_one_does(sent in any_sent()) {
-            let frame = sent.frame();
-            let Some(destination) = destination4(&frame[..]) else {
-                prop_assert!(sent.v6() || !sent.tags.is_empty());
-                return Ok(());
-            };
-            let ip = ipv4(&frame[..], 14).unwrap();
-            prop_assert_eq!(destination, ip.destination);
-            match plain4(&frame[..]) {
-                None => prop_assert!(ip.options),
-                Some(plain) => {
-                    let head = transport(&frame[..], 34, ip.proto).unwrap();
-                    prop_assert_eq!(plain, Plain4 {
-                        source: ip.source,
-                        destination: ip.destination,
-                        source_port: head.source,
-                        destination_port: head.destination,
-                        proto: ip.proto,
-                        flags: head.flags,
-                        hops: ip.hops,
-                        total: ip.total,
-                    });
-                }
-            }
-        }
-
-        #[test]
         fn nothing_is_read_outside_of_any_bytes(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             at in 0..250_usize,
@@ -572,7 +472,6 @@ mod tests {
             let bytes = &bytes[..];
             let found = link(bytes);
             prop_assert!(found.is_none_or(|it| it.network <= bytes.len() + 8));
-            let _ = (destination4(bytes), plain4(bytes));
             if let Ok(ip) = ipv4(bytes, at) {
                 prop_assert!(ip.transport <= at + 60);
                 let _ = transport(bytes, ip.transport, ip.proto);

@@ -1,6 +1,6 @@
 //! Replacing both ends of a packet in place, where its checksums are whole. Nothing is summed but what changes.
 
-use lb_common::{Be16, Be32, PROTO_TCP};
+use lb_common::{Be16, Be32, PROTO_TCP, packet::PortPair};
 
 use super::{
     bytes::{Bytes, raw16, raw32, set16, set32, set128},
@@ -23,6 +23,12 @@ pub struct Ends4 {
 }
 
 impl Ends4 {
+    /// Both ports.
+    #[inline(always)]
+    const fn ports(&self) -> PortPair {
+        PortPair::new(self.source_port, self.destination_port)
+    }
+
     /// What of a checksum changes when these addresses become others.
     #[inline(always)]
     pub const fn addresses(&self, new: &Self) -> Delta {
@@ -58,6 +64,12 @@ pub struct Ends6 {
 }
 
 impl Ends6 {
+    /// Both ports.
+    #[inline(always)]
+    const fn ports(&self) -> PortPair {
+        PortPair::new(self.source_port, self.destination_port)
+    }
+
     /// What of a checksum changes when these addresses become others.
     #[inline(always)]
     pub const fn addresses(&self, new: &Self) -> Delta {
@@ -100,14 +112,9 @@ pub fn rewrite4(
     hops: u8,
 ) -> Option<()> {
     let addresses = old.addresses(new);
-    let ports = ports(
-        addresses,
-        old.source_port,
-        old.destination_port,
-        new.source_port,
-        new.destination_port,
-    );
-    rewrite_transport(bytes, places, new.source_port, new.destination_port, ports)?;
+    let ports = new.ports();
+    let delta = with_ports(addresses, old.ports(), ports);
+    rewrite_transport(bytes, places, ports, delta)?;
     let head = bytes.window_mut::<IPV4_HEAD>(places.network)?;
     let life = raw16::<8, IPV4_HEAD>(head);
     head[8] = head[8].wrapping_sub(hops);
@@ -129,14 +136,9 @@ pub fn rewrite6(
     hops: u8,
 ) -> Option<()> {
     let addresses = old.addresses(new);
-    let ports = ports(
-        addresses,
-        old.source_port,
-        old.destination_port,
-        new.source_port,
-        new.destination_port,
-    );
-    rewrite_transport(bytes, places, new.source_port, new.destination_port, ports)?;
+    let ports = new.ports();
+    let delta = with_ports(addresses, old.ports(), ports);
+    rewrite_transport(bytes, places, ports, delta)?;
     let head = bytes.window_mut::<IPV6_HEAD>(places.network)?;
     head[7] = head[7].wrapping_sub(hops);
     set128::<8, IPV6_HEAD>(head, new.source);
@@ -144,39 +146,29 @@ pub fn rewrite6(
     Some(())
 }
 
+/// What of a checksum changes when ports do, too.
 #[inline(always)]
-fn ports(
-    addresses: Delta,
-    old_source: Be16,
-    old_destination: Be16,
-    new_source: Be16,
-    new_destination: Be16,
-) -> Delta {
-    addresses
-        .replace16(old_source.raw(), new_source.raw())
-        .replace16(old_destination.raw(), new_destination.raw())
+const fn with_ports(addresses: Delta, old: PortPair, new: PortPair) -> Delta {
+    addresses.replace32(old.raw(), new.raw())
 }
 
 #[inline(always)]
 fn rewrite_transport(
     bytes: &mut (impl Bytes + ?Sized),
     places: Places,
-    source: Be16,
-    destination: Be16,
+    new: PortPair,
     delta: Delta,
 ) -> Option<()> {
     if places.proto == PROTO_TCP {
         let head = bytes.window_mut::<18>(places.transport)?;
         let check = delta.apply(raw16::<16, 18>(head));
         set16::<16, 18>(head, check);
-        set16::<0, 18>(head, source.raw());
-        set16::<2, 18>(head, destination.raw());
+        set32::<0, 18>(head, new.raw());
     } else {
         let head = bytes.window_mut::<8>(places.transport)?;
         let check = delta.apply_udp(raw16::<6, 8>(head));
         set16::<6, 8>(head, check);
-        set16::<0, 8>(head, source.raw());
-        set16::<2, 8>(head, destination.raw());
+        set32::<0, 8>(head, new.raw());
     }
     Some(())
 }

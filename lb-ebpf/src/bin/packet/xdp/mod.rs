@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use lb_common::packet::{Fate, oddity, step};
 use lb_ebpf::packet::{
-    Bytes as _, ETHERNET, Fragment, IPV4, IPV6, Link, destination4, is_tag, link, plain4, raw16,
+    Bytes as _, ETHERNET, Fragment, IPV4, IPV6, Link, destination4, is_tag, link, raw16,
 };
 
 use crate::{
@@ -43,8 +43,7 @@ pub fn xdp_card(ctx: XdpContext) -> u32 {
         if !vip && destination.raw() != SOURCE4.load() {
             return PASS;
         }
-        if let Some(plain) = plain4(&memory) {
-            let seen = Seen::plain(&plain);
+        if let Some(seen) = V4::plain(&memory) {
             if !vip {
                 return back::back(ctx, &seen);
             }
@@ -58,7 +57,7 @@ pub fn xdp_card(ctx: XdpContext) -> u32 {
     go_on(raw, step::ANY)
 }
 
-/// Packets of any form.
+/// Packets of any form, and those of IPv6.
 #[xdp]
 pub fn xdp_card_any(ctx: XdpContext) -> u32 {
     let raw = &ctx;
@@ -140,7 +139,11 @@ fn any<F: Wire>(ctx: Ctx, network: usize) -> u32 {
         return PASS;
     };
     let seen = &mut known.seen;
-    let read = read(ctx, network, seen);
+    let read = if is_plain(ctx, seen) {
+        0
+    } else {
+        read(ctx, network, seen)
+    };
     let vip = F::is_vip(&seen.ends.destination);
     let ports = read == 0 && seen.has_ports() && matches!(seen.fragment, Fragment::Whole);
     let Some(vip) = vip else {
@@ -197,6 +200,16 @@ fn rare<F: Wire>(ctx: Ctx, network: usize) -> u32 {
     } else {
         dropped(ctx, Fate::Protocol, 0)
     }
+}
+
+/// Reads a packet as nearly all of IPv6 are; whether it is one.
+#[inline(always)]
+fn is_plain<F: Wire>(ctx: Ctx, seen: &mut Seen<F>) -> bool {
+    let Some(plain) = F::plain(&ctx.memory()) else {
+        return false;
+    };
+    *seen = plain;
+    true
 }
 
 /// Reads a packet; not 0 if it is malformed. Its destination is there even so, if it has one.

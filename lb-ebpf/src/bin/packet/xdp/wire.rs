@@ -7,12 +7,12 @@ use lb_common::{
     packet::{Fate, Hop},
 };
 use lb_ebpf::packet::{
-    Bytes as _, Ends4, Ends6, Fragment, IPV4_HEAD, IPV6_HEAD, Ipv6, Message, PROTO_ICMP,
-    PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Places, Plain4, ROOM4, ROOM6, Reset, Told4, Told6,
-    TunnelTooBig, answer_echo4, answer_echo6, enclose4, enclose6, ipv4, ipv6, is_solicitation,
-    message4, message6, open4, open6, quoted4, quoted6, raw32, raw128, rewrite_error4,
-    rewrite_error6, rewrite4, rewrite6, tell_too_big4, tell_too_big6, transport, tunnel_too_big4,
-    tunnel_too_big6,
+    Bytes as _, Ends4, Ends6, Fragment, IPV4_HEAD, IPV6_HEAD, Ipv6, Message, PLAIN_NETWORK,
+    PROTO_ICMP, PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Places, Plain, ROOM4, ROOM6, Reset, Told4,
+    Told6, TunnelTooBig, answer_echo4, answer_echo6, enclose4, enclose6, ipv4, ipv6,
+    is_solicitation, message4, message6, open4, open6, plain4, plain6, quoted4, quoted6, raw32,
+    raw128, rewrite_error4, rewrite_error6, rewrite4, rewrite6, tell_too_big4, tell_too_big6,
+    transport, tunnel_too_big4, tunnel_too_big6,
 };
 
 use crate::{
@@ -59,10 +59,10 @@ impl<F: Family> Clone for Both<F> {
 
 impl<F: Family> Copy for Both<F> {}
 
-impl Seen<V4> {
+impl<F: Wire> Seen<F> {
     /// A packet as nearly all are.
     #[inline(always)]
-    pub(super) fn plain(plain: &Plain4) -> Self {
+    fn plain(plain: &Plain<F::Address>) -> Self {
         Self {
             ends: Both {
                 source: plain.source,
@@ -75,14 +75,12 @@ impl Seen<V4> {
             hops: plain.hops,
             fragment: Fragment::Whole,
             options: false,
-            total: plain.total.into(),
-            network: Plain4::NETWORK,
-            transport: Plain4::TRANSPORT,
+            total: plain.total,
+            network: PLAIN_NETWORK,
+            transport: PLAIN_NETWORK + F::HEAD,
         }
     }
-}
 
-impl<F: Wire> Seen<F> {
     /// Nothing yet of a packet whose head of IP begins at `network`.
     #[inline(always)]
     pub(super) fn new(network: usize) -> Self {
@@ -192,6 +190,8 @@ pub(super) trait Wire: Routed + 'static {
     /// No address.
     const NOBODY: Self::Address;
 
+    /// Reads a packet as nearly all are. None is no verdict.
+    fn plain(memory: &Memory) -> Option<Seen<Self>>;
     fn destination(memory: &Memory, network: usize) -> Option<Self::Address>;
     /// Reads the heads; ports of a whole packet of TCP and UDP only.
     fn read(memory: &Memory, seen: &mut Seen<Self>) -> Result<(), Fate>;
@@ -265,6 +265,11 @@ impl Wire for V4 {
     const ROOM: usize = ROOM4;
     const RESET: usize = Reset::END4;
     const NOBODY: Be32 = Be32::from_raw(0);
+
+    #[inline(always)]
+    fn plain(memory: &Memory) -> Option<Seen<Self>> {
+        Some(Seen::plain(&plain4(memory)?))
+    }
 
     #[inline(always)]
     fn destination(memory: &Memory, network: usize) -> Option<Be32> {
@@ -431,6 +436,11 @@ impl Wire for V6 {
     const ROOM: usize = ROOM6;
     const RESET: usize = Reset::END6;
     const NOBODY: [u32; 4] = [0; 4];
+
+    #[inline(always)]
+    fn plain(memory: &Memory) -> Option<Seen<Self>> {
+        Some(Seen::plain(&plain6(memory)?))
+    }
 
     #[inline(always)]
     fn destination(memory: &Memory, network: usize) -> Option<[u32; 4]> {
