@@ -14,19 +14,19 @@ use crate::{
 };
 
 /// Finds the endpoint of a VIP and a port. One answers on every port or on named ones, never on both: which look-up
-/// comes first is only a matter of speed.
+/// comes first is only a matter of speed, and most have names.
 #[inline(always)]
 pub(crate) fn find<F: Family>(ends: &F::Ends, scope: u8, endpoint: &mut Endpoint) -> bool {
     let mut key = EndpointKey {
         vip: ends.vip(),
-        port: ANY_PORT,
+        port: ends.vip_port(),
         proto: ends.proto(),
         scope,
     };
     if settled(|| ENDPOINTS.get_ptr(key), endpoint) {
         return true;
     }
-    key.port = ends.vip_port();
+    key.port = ANY_PORT;
     settled(|| ENDPOINTS.get_ptr(key), endpoint)
 }
 

@@ -3,7 +3,7 @@
 use core::{hint::cold_path, ptr};
 
 use lb_common::{
-    Be16, PROTO_TCP,
+    Be16, FlowHash, PROTO_TCP,
     packet::{Endpoint, Fate, Flow, Target, Way, endpoint_flag, seen},
 };
 use lb_ebpf::{
@@ -268,14 +268,15 @@ fn flooded(now: u32) -> bool {
 /// Its steps are no part of it, one after the other and not one in the other: the stack has room for one at a time.
 #[inline(always)]
 fn begin<F: Family, P: Place>(packet: &Packet<F>, now: u32, known: bool, to: &mut Onward) {
-    let goes = match choose::<F, P>(packet, now, known, to) {
+    let hash = F::hash(&packet.ends);
+    let goes = match choose::<F, P>(packet, hash, now, known, to) {
         Step::Stop => false,
         Step::Go => true,
         Step::Write => {
             let held = match to.way {
                 Way::Tunnel => true,
-                _ if to.begins => reserve::<F>(&packet.ends, to, now),
-                _ => recall::<F>(&packet.ends, to, now),
+                _ if to.begins => reserve::<F>(&packet.ends, hash, to, now),
+                _ => recall::<F>(&packet.ends, hash, to, now),
             };
             held && (packet.flags & tcp_flag::RST != 0 || write_down(packet, now, known, to))
         }
@@ -298,8 +299,14 @@ enum Step {
 
 /// Finds the endpoint, a backend and the way to it.
 #[inline(never)]
-fn choose<F: Family, P: Place>(packet: &Packet<F>, now: u32, known: bool, to: &mut Onward) -> Step {
-    match chosen::<F, P>(packet, now, known, to) {
+fn choose<F: Family, P: Place>(
+    packet: &Packet<F>,
+    hash: FlowHash,
+    now: u32,
+    known: bool,
+    to: &mut Onward,
+) -> Step {
+    match chosen::<F, P>(packet, hash, now, known, to) {
         Ok(step) => step,
         Err(fate) => {
             to.fate = fate;
@@ -311,6 +318,7 @@ fn choose<F: Family, P: Place>(packet: &Packet<F>, now: u32, known: bool, to: &m
 #[inline(always)]
 fn chosen<F: Family, P: Place>(
     packet: &Packet<F>,
+    hash: FlowHash,
     now: u32,
     known: bool,
     to: &mut Onward,
@@ -320,7 +328,7 @@ fn chosen<F: Family, P: Place>(
         return Err(Fate::Malformed);
     }
     let mut endpoint = Endpoint::default();
-    let found = given::<F, P>(ends, &mut endpoint);
+    let found = given::<F, P>(ends, hash, &mut endpoint);
     to.service = endpoint.service;
     to.trace = endpoint.flags & endpoint_flag::TRACE != 0;
     let (backend, target) = found?;
@@ -363,9 +371,9 @@ fn chosen<F: Family, P: Place>(
 #[inline(always)]
 fn given<F: Family, P: Place>(
     ends: &F::Ends,
+    hash: FlowHash,
     endpoint: &mut Endpoint,
 ) -> Result<(u32, *const Target), Fate> {
-    let hash = F::hash(ends);
     if P::SCOPE != 0
         && find::<F>(ends, F::SCOPE, endpoint)
         && let Ok((backend, target)) = pick(endpoint, hash)

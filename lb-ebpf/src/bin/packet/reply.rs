@@ -3,7 +3,7 @@
 use core::{arch::asm, ptr};
 
 use lb_common::{
-    Be16,
+    Be16, FlowHash,
     packet::{Fate, Reply, Target, Way},
 };
 use lb_ebpf::packet::{PROBES, Ports, seen_with};
@@ -95,7 +95,12 @@ pub(crate) fn held<F: Family>(ends: &F::Ends, to: &Onward, now: u32) -> bool {
 ///
 /// Not part of the caller, whose stack has no room for it.
 #[inline(never)]
-pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
+pub(crate) fn reserve<F: Family>(
+    ends: &F::Ends,
+    hash: FlowHash,
+    to: &mut Onward,
+    now: u32,
+) -> bool {
     let new = draft::<F>(ends, to, now);
     if new.is_null() {
         to.fate = Fate::TableFull;
@@ -103,7 +108,7 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
     }
     // SAFETY: array values live as long as the map.
     let new = unsafe { &*new };
-    let (ports, hash) = (ports(), F::hash(ends));
+    let ports = ports();
     let full = matches!(to.way, Way::Full);
     to.local_port = ends.client_port();
     let mut peer = peer::<F>(ends, to.way, to.target, to.local_port);
@@ -150,8 +155,8 @@ pub(crate) fn reserve<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> b
 /// The same for a packet that was not seen to begin: its flow has the port that its answers are written down for, or its own, where
 /// its address is kept.
 #[inline(never)]
-pub(crate) fn recall<F: Family>(ends: &F::Ends, to: &mut Onward, now: u32) -> bool {
-    let (ports, hash) = (ports(), F::hash(ends));
+pub(crate) fn recall<F: Family>(ends: &F::Ends, hash: FlowHash, to: &mut Onward, now: u32) -> bool {
+    let ports = ports();
     let full = matches!(to.way, Way::Full);
     to.local_port = ends.client_port();
     let mut peer = peer::<F>(ends, to.way, to.target, to.local_port);
