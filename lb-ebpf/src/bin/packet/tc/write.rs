@@ -8,8 +8,8 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP};
-use lb_ebpf::packet::{Bytes as _, Delta, IPV4_HEAD, raw16};
+use lb_common::{Be16, Be32, PROTO_TCP, PROTO_UDP, packet::PortPair};
+use lb_ebpf::packet::{Bytes as _, Delta, IPV4_HEAD, IPV6_HEAD, raw16};
 
 use super::read::{Heads, Read, memory};
 use crate::family::{V4, V6};
@@ -43,6 +43,9 @@ pub(super) trait Write: Read {
     fn message_pseudo(ctx: &TcContext, at: usize, delta: Delta) -> bool;
     /// What of a change of the addresses of a quoted packet nothing in its own head makes up for.
     fn uncompensated(delta: Delta) -> Delta;
+    /// Writes new ends over those of a packet: in as few pieces as there are, for each is a call of the kernel. `delta` is the change
+    /// of the addresses.
+    fn put_ends(ctx: &TcContext, heads: Heads, new: &Both<'_, Self>, delta: Delta) -> bool;
     /// Sets the time to live.
     fn set_hops(ctx: &TcContext, network: usize, hops: u8) -> bool;
 }
@@ -73,6 +76,30 @@ impl Write for V4 {
     #[inline(always)]
     fn uncompensated(_: Delta) -> Delta {
         Delta::new()
+    }
+
+    #[inline(always)]
+    fn put_ends(ctx: &TcContext, heads: Heads, new: &Both<'_, Self>, delta: Delta) -> bool {
+        let Heads {
+            network, transport, ..
+        } = heads;
+        // The checksum of this head is whole, always: what is left to cards is that of TCP and UDP.
+        let check = {
+            let memory = memory(ctx);
+            let Some(head) = memory.window::<IPV4_HEAD>(network) else {
+                return false;
+            };
+            delta.apply(raw16::<IPV4_CHECK, IPV4_HEAD>(head))
+        };
+        let [s0, s1] = halves(new.source.raw());
+        let [d0, d1] = halves(new.destination.raw());
+        let ports = [new.source_port.raw(), new.destination_port.raw()];
+        if transport == network + IPV4_HEAD {
+            let all = [check, s0, s1, d0, d1, ports[0], ports[1]];
+            put(ctx, network + IPV4_CHECK, &all)
+        } else {
+            put(ctx, network + IPV4_CHECK, &[check, s0, s1, d0, d1]) && put(ctx, transport, &ports)
+        }
     }
 
     #[inline(always)]
@@ -127,9 +154,31 @@ impl Write for V6 {
     }
 
     #[inline(always)]
+    fn put_ends(ctx: &TcContext, heads: Heads, new: &Both<'_, Self>, _: Delta) -> bool {
+        let Heads {
+            network, transport, ..
+        } = heads;
+        let at = network + Self::SOURCE_AT;
+        let ports = PortPair::new(new.source_port, new.destination_port).raw();
+        let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (*new.source, *new.destination);
+        if transport == network + IPV6_HEAD {
+            put(ctx, at, &[s0, s1, s2, s3, d0, d1, d2, d3, ports])
+        } else {
+            put(ctx, at, &[s0, s1, s2, s3, d0, d1, d2, d3]) && put(ctx, transport, &ports)
+        }
+    }
+
+    #[inline(always)]
     fn set_hops(ctx: &TcContext, network: usize, hops: u8) -> bool {
         put(ctx, network + 7, &hops)
     }
+}
+
+/// The two halves of four bytes, in the order in which they lie.
+#[inline(always)]
+const fn halves(word: u32) -> [u16; 2] {
+    let [b0, b1, b2, b3] = word.to_ne_bytes();
+    [u16::from_ne_bytes([b0, b1]), u16::from_ne_bytes([b2, b3])]
 }
 
 /// An offset as helpers take it, which check it themselves.
@@ -188,34 +237,22 @@ pub(super) fn rewrite<F: Write>(
 ) -> bool {
     let (check, flags) = checksum_of(heads.proto);
     let check = heads.transport + check;
-    let source = old.source != new.source;
-    let destination = old.destination != new.destination;
-    let mut delta = Delta::new();
-    if source {
-        delta = F::change(delta, old.source, new.source);
-    }
-    if destination {
-        delta = F::change(delta, old.destination, new.destination);
-    }
-    if !F::balance(ctx, heads.network, delta)
-        || !F::pseudo(ctx, check, delta, flags)
-        || source && !put(ctx, heads.network + F::SOURCE_AT, new.source)
-        || destination && !put(ctx, heads.network + F::DESTINATION_AT, new.destination)
-    {
-        return false;
-    }
-    if old.source_port == new.source_port && old.destination_port == new.destination_port {
-        return true;
-    }
-    let delta = Delta::new()
-        .replace16(old.source_port.raw(), new.source_port.raw())
-        .replace16(old.destination_port.raw(), new.destination_port.raw());
-    covered(ctx, check, delta, flags)
-        && put(
-            ctx,
-            heads.transport,
-            &[new.source_port, new.destination_port],
-        )
+    let addresses = F::change(Delta::new(), old.source, new.source);
+    let addresses = F::change(addresses, old.destination, new.destination);
+    let (before, after) = (
+        PortPair::new(old.source_port, old.destination_port),
+        PortPair::new(new.source_port, new.destination_port),
+    );
+    // Where a card makes the checksum, it is that of the addresses alone until then: hence one call for each.
+    F::pseudo(ctx, check, addresses, flags)
+        && (before == after
+            || covered(
+                ctx,
+                check,
+                Delta::new().replace32(before.raw(), after.raw()),
+                flags,
+            ))
+        && F::put_ends(ctx, heads, new, addresses)
 }
 
 /// Sends the packet back by the device that it came by.
