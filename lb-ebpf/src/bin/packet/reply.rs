@@ -201,7 +201,7 @@ pub(crate) fn recall<F: Family>(ends: &F::Ends, hash: FlowHash, to: &mut Onward,
 fn again<T>(value: &T) -> &T {
     let mut value = ptr::from_ref(value);
     // SAFETY: it changes nothing.
-    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, readonly, nostack)) };
     // SAFETY: it is what it was.
     unsafe { &*value }
 }
