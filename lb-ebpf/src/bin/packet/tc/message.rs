@@ -36,6 +36,7 @@ pub(super) fn inwards<F: Write>(ctx: &TcContext, seen: &Seen<F>) -> i32 {
         Some(Message::Echo) if VIPS.get_ptr(vip).is_some() => echo(ctx, seen),
         // The stack says that nobody is there.
         Some(Message::Echo) => {
+            sample::some(ctx, Fate::NoEndpoint);
             count::fate(Fate::NoEndpoint);
             PASS
         }

@@ -370,6 +370,7 @@ fn hairpin<F: Rare>(ctx: &TcContext, network: usize) -> i32 {
     }
     let Some(reply) = F::reply(&seen.answers()) else {
         count::fate(Fate::NoFlow);
+        sample::some(ctx, Fate::NoFlow);
         return DROP;
     };
     answered(reply, seen.flags, seconds());

@@ -42,7 +42,8 @@ pub(super) fn open<F: Wire>(ctx: Ctx, seen: &Seen<F>) -> u32 {
     }
     sample::some(&ctx, Fate::Untunnelled);
     if let Err(fate) = F::open(&mut ctx.memory(), network, F::HEAD) {
-        return drop_told(fate, 0);
+        // It is as it came: told once more.
+        return dropped(ctx, fate, 0);
     }
     if !ctx.grow_head(-(F::HEAD as isize)) {
         return drop_told(Fate::Resize, 0);
