@@ -6,8 +6,10 @@
 
 mod flood;
 mod kit;
+mod reasons;
 mod strangers;
 mod tc;
+mod told;
 mod written;
 mod xdp;
 
@@ -18,6 +20,10 @@ use std::{
 
 use kit::{Row, V4, V6, World, scene};
 use lb_testkit::Netns;
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
 
 /// Every row, of both families.
 fn rows() -> Vec<Row> {
@@ -26,6 +32,7 @@ fn rows() -> Vec<Row> {
         rows.extend(strangers::rows(family));
         rows.extend(xdp::rows(family));
         rows.extend(tc::rows(family));
+        rows.extend(told::rows(family));
         rows.extend(written::rows(family));
     }
     rows
@@ -40,9 +47,19 @@ fn world<T: Send>(job: impl FnOnce(&mut World) -> T + Send) -> T {
         .unwrap();
     host.mount_bpffs(folder.path()).unwrap();
     let devices = scene::build(&host, &outside);
-    // Test runs look up routes in the namespace of the thread.
-    host.enter(|| job(&mut World::new(folder.path(), devices)))
-        .unwrap()
+    // Test runs look up routes in the namespace of the thread, and some figures are each CPU's own.
+    host.enter(|| {
+        stay_on_one_cpu();
+        job(&mut World::new(folder.path(), devices))
+    })
+    .unwrap()
+}
+
+/// Keeps this thread on the CPU that it runs on.
+fn stay_on_one_cpu() {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).unwrap();
 }
 
 #[test]
@@ -69,6 +86,26 @@ fn every_row_holds() {
     assert!(
         wrong.is_empty(),
         "{} rows do not hold:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_packet_is_told_as_it_came() {
+    let only = std::env::var("LB_ROW").unwrap_or_default();
+    let wrong = world(|world| {
+        // The programs tell what becomes of flows whose backend is gone as they tell all else, and to wait for each takes seconds.
+        let rows = rows();
+        let rows = rows
+            .iter()
+            .filter(|row| !row.waits && row.says.contains(&only));
+        rows.filter_map(|row| world.check_told(row).err())
+            .collect::<Vec<_>>()
+    });
+    assert!(
+        wrong.is_empty(),
+        "of {} packets something else is told:\n{}",
         wrong.len(),
         wrong.join("\n")
     );

@@ -19,10 +19,15 @@ use aya::{
 };
 use lb_common::{
     Be16, FlowHash,
-    packet::{Fate, Flow, FlowKey4, FlowKey6, HAND_OVER, Reply, ReplyKey4, ReplyKey6, packet_map},
+    packet::{
+        Fate, Flow, FlowKey4, FlowKey6, HAND_OVER, Reply, ReplyKey4, ReplyKey6, SAMPLE_BYTES,
+        packet_map,
+    },
 };
 pub(crate) use lb_packet::Desired;
-use lb_packet::{Fates, Figures, Filter, Flows, Programs, Publisher};
+use lb_packet::{Fates, Figures, Filter, Flows, Packet, Programs, Publisher, Samples};
+
+use nix::time::ClockId;
 
 pub(crate) use frame::{ACK, Body, FIN, Frame, RST, SYN};
 pub(crate) use scene::{
@@ -58,6 +63,9 @@ pub(crate) enum Out {
     Gone,
 }
 
+/// As much metadata as there is room for: 256 bytes, less what the kernel keeps there of a frame (`struct xdp_frame`).
+const ROOM: usize = 216;
+
 type Change = Box<dyn Fn(&mut Desired)>;
 type Then = Box<dyn Fn(&mut World)>;
 
@@ -75,9 +83,15 @@ pub(crate) struct Row {
     pub(crate) family: Family,
     given: Vec<Given>,
     packet: Vec<u8>,
+    /// Bytes of metadata that it comes with.
+    metadata: usize,
+    /// Whether something has to be waited for.
+    pub(crate) waits: bool,
+    /// Whether all of it has to happen within one second of the programs' clock.
+    at_once: bool,
     verdict: Verdict,
     out: Out,
-    fate: Option<Fate>,
+    pub(crate) fate: Option<Fate>,
     then: Option<Then>,
 }
 
@@ -89,6 +103,9 @@ pub(crate) fn row(program: &'static str, family: Family, says: impl Into<String>
         family,
         given: Vec::new(),
         packet: Vec::new(),
+        metadata: 0,
+        waits: false,
+        at_once: false,
         verdict: Pass,
         out: Out::Same,
         fate: None,
@@ -98,6 +115,11 @@ pub(crate) fn row(program: &'static str, family: Family, says: impl Into<String>
 
 #[expect(clippy::wrong_self_convention, reason = "a row reads as a sentence")]
 impl Row {
+    /// What it is called when it does not hold.
+    fn name(&self) -> String {
+        format!("{}, {}: {}", self.program, self.family.as_str(), self.says)
+    }
+
     /// What is desired is changed for this row.
     pub(crate) fn desired(mut self, change: impl Fn(&mut Desired) + 'static) -> Self {
         self.given.push(Given::Desired(Box::new(change)));
@@ -130,6 +152,24 @@ impl Row {
     /// The packet, if no frame can be meant like this.
     pub(crate) fn takes_bytes(mut self, bytes: Vec<u8>) -> Self {
         self.packet = bytes;
+        self
+    }
+
+    /// There is no room before the packet, neither for metadata nor for another head, as with some drivers.
+    pub(crate) fn without_room(mut self) -> Self {
+        self.metadata = ROOM;
+        self
+    }
+
+    /// Backends that nobody desires any more are out of the maps.
+    pub(crate) fn settled(mut self) -> Self {
+        self.waits = true;
+        self.given(World::settle)
+    }
+
+    /// All of it happens within one second, which flows are counted for.
+    pub(crate) fn at_once(mut self) -> Self {
+        self.at_once = true;
         self
     }
 
@@ -189,7 +229,10 @@ pub(crate) struct World {
     pub(crate) publisher: Publisher,
     pub(crate) flows: Flows,
     pub(crate) figures: Figures,
+    pub(crate) samples: Samples,
     pub(crate) devices: BTreeMap<&'static str, u32>,
+    /// What is desired when a row begins, and now.
+    scene: Desired,
     desired: Desired,
 }
 
@@ -214,11 +257,19 @@ impl World {
         Self {
             flows: Flows::open(&mut programs).unwrap(),
             figures: Figures::open(&mut programs).unwrap(),
+            samples: Samples::open(&mut programs).unwrap(),
             programs,
             publisher,
             devices,
+            scene: desired.clone(),
             desired,
         }
+    }
+
+    /// The device that a program is for.
+    fn device(&self, program: &str) -> u32 {
+        let client = program.contains("client");
+        self.devices[if client { "client" } else { "card" }]
     }
 
     /// Runs a program with very many packets, one after the other, of which `next` makes each from the one before. What becomes of
@@ -230,12 +281,7 @@ impl World {
         count: usize,
         mut next: impl FnMut(&mut [u8]),
     ) {
-        let device = if program.contains("client") {
-            "client"
-        } else {
-            "card"
-        };
-        let device = self.devices[device];
+        let device = self.device(program);
         let mut packet = frame.bytes();
         let length = u32::try_from(packet.len()).unwrap();
         for _ in 0..count {
@@ -259,25 +305,27 @@ impl World {
 
     /// Runs a program with a packet that came by the device that it is for.
     pub(crate) fn run(&mut self, program: &'static str, packet: &[u8]) -> Ran {
-        let device = if program.contains("client") {
-            "client"
-        } else {
-            "card"
-        };
-        let device = self.devices[device];
+        self.run_with(program, packet, 0)
+    }
+
+    /// The same for a packet that comes with so many bytes of metadata, all zero; for XDP only.
+    fn run_with(&mut self, program: &'static str, packet: &[u8], metadata: usize) -> Ran {
+        let device = self.device(program);
+        let packet = [&vec![0; metadata], packet].concat();
         let length = u32::try_from(packet.len()).unwrap();
+        let metadata = u32::try_from(metadata).unwrap();
         let mut out = vec![0; 4096];
         let (result, tc) = match self.programs.ebpf().program(program) {
             Some(Program::Xdp(xdp)) => {
                 // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-                let context = words(&[0, length, 0, device, 0, 0]);
-                (xdp.test_run(options(packet, &mut out, &context)), false)
+                let context = words(&[metadata, length, 0, device, 0, 0]);
+                (xdp.test_run(options(&packet, &mut out, &context)), false)
             }
             Some(Program::SchedClassifier(classifier)) => {
                 // `struct __sk_buff` up to ifindex, the eleventh word.
                 let context = words(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, device]);
                 (
-                    classifier.test_run(options(packet, &mut out, &context)),
+                    classifier.test_run(options(&packet, &mut out, &context)),
                     true,
                 )
             }
@@ -285,6 +333,8 @@ impl World {
         };
         let result = result.unwrap_or_else(|error| panic!("{program}: {}", told(&error)));
         out.truncate(usize::try_from(result.data_size_out).unwrap());
+        // What it came with lies before it.
+        out.drain(..usize::try_from(metadata).unwrap().min(out.len()));
         let verdict = match (tc, result.return_value) {
             (false, 1) | (true, 2) => Ok(Drop),
             (false, 2) | (true, 0 | u32::MAX) => Ok(Pass),
@@ -310,6 +360,23 @@ impl World {
             + empty::<ReplyKey6, Reply>(self.map(packet_map::REPLIES6))
     }
 
+    /// Fills the map of the flows' answers up, with those of a client on this host.
+    pub(crate) fn fill(&mut self, family: Family) {
+        let room = usize::try_from(scene::LIMITS.flows).unwrap();
+        let left = room - self.answers();
+        let client = (family.ip("10.77.0.2"), 0);
+        let syn = Frame::tcp(client, (family.vip(vip::THREE), 80)).macs(CLIENT_DEVICE, CLIENT);
+        // Where its port is.
+        let at = if family == V4 { 34 } else { 54 };
+        // Beyond those of rows.
+        let mut port = 10_000;
+        self.pour("tc_client_in", &syn, left, |packet| {
+            port += 1;
+            packet[at..at + 2].copy_from_slice(&u16::to_be_bytes(port));
+        });
+        assert_eq!(self.answers(), room, "it is full");
+    }
+
     /// How many flows have answers.
     pub(crate) fn answers(&mut self) -> usize {
         keys::<ReplyKey4, Reply>(self.map(packet_map::REPLIES4)).len()
@@ -327,7 +394,7 @@ impl World {
     }
 
     /// Publishes until nothing is left to be done: backends that nobody names any more are taken out a while later.
-    pub(crate) fn settle(&mut self) {
+    fn settle(&mut self) {
         let limit = Instant::now() + Duration::from_secs(10);
         while let Some(again) = self.publisher.apply(&self.desired).unwrap().again {
             assert!(again < limit, "backends are not taken out");
@@ -337,9 +404,8 @@ impl World {
 
     /// Back to how every row begins.
     fn reset(&mut self) {
-        let scene = scene::desired();
-        if self.desired != scene {
-            self.desired = scene;
+        if self.desired != self.scene {
+            self.desired = self.scene.clone();
             self.publisher.apply(&self.desired).unwrap();
         }
         self.flows
@@ -347,19 +413,62 @@ impl World {
             .unwrap();
     }
 
-    /// Runs one row; says what is wrong, if something is.
-    pub(crate) fn check(&mut self, row: &Row) -> Result<(), String> {
-        self.reset();
-        for given in &row.given {
-            match given {
-                Given::Desired(change) => self.apply(change),
-                Given::Packet(program, packet) => drop(self.run(program, packet)),
-                Given::Do(job) => job(self),
+    /// Brings about what a row begins with, then runs its packet. Answers what was counted, too.
+    fn play(&mut self, row: &Row) -> (Ran, BTreeMap<Fate, u64>) {
+        loop {
+            let began = second();
+            self.reset();
+            for given in &row.given {
+                match given {
+                    Given::Desired(change) => self.apply(change),
+                    Given::Packet(program, packet) => drop(self.run(program, packet)),
+                    Given::Do(job) => job(self),
+                }
+            }
+            drop(self.told());
+            let before = self.figures.fates().unwrap();
+            let ran = self.run_with(row.program, &row.packet, row.metadata);
+            let after = self.figures.fates().unwrap();
+            if !row.at_once || second() == began {
+                return (ran, counted(&before, &after));
             }
         }
-        let before = self.figures.fates().unwrap();
-        let ran = self.run(row.program, &row.packet);
-        let after = self.figures.fates().unwrap();
+    }
+
+    /// Runs one row with all packets told; says what is wrong with what is told of its packet, if something is.
+    pub(crate) fn check_told(&mut self, row: &Row) -> Result<(), String> {
+        self.scene.settings.sample = 1;
+        let (_, counted) = self.play(row);
+        let told = self.told();
+        let whole = row.packet.len();
+        let is_it = |packet: &Packet| {
+            packet.device == self.device(row.program)
+                && packet.length as usize == whole
+                && packet.bytes == row.packet[..whole.min(SAMPLE_BYTES)]
+        };
+        let fate = counted.keys().next().copied();
+        let last = told.last().and_then(|packet| packet.fate);
+        let right = match fate {
+            // What the stack goes on with counts for nothing.
+            None => matches!(last, None | Some(Fate::Passed | Fate::NoEndpoint)),
+            // It turns out when the packet has been changed, and cannot be told any more as it came.
+            Some(Fate::Resize) => last.is_some(),
+            fate => last == fate,
+        };
+        if right && told.iter().all(is_it) {
+            return Ok(());
+        }
+        Err(format!("{}: counted {fate:?}, told {told:?}", row.name()))
+    }
+
+    /// What is told and was not taken yet.
+    pub(crate) fn told(&mut self) -> Vec<Packet> {
+        std::iter::from_fn(|| self.samples.take()).collect()
+    }
+
+    /// Runs one row; says what is wrong, if something is.
+    pub(crate) fn check(&mut self, row: &Row) -> Result<(), String> {
+        let (ran, counted) = self.play(row);
         let mut wrong = String::new();
         if ran.verdict != Ok(row.verdict) {
             let _ = writeln!(wrong, "  verdict {:?}, not {:?}", ran.verdict, row.verdict);
@@ -380,7 +489,6 @@ impl World {
         if !expected.is_empty() && !expected.contains(&ran.packet) {
             let _ = write!(wrong, "{}", difference(&ran.packet, &expected[0]));
         }
-        let counted = counted(&before, &after);
         let expected: BTreeMap<Fate, u64> = row.fate.into_iter().map(|fate| (fate, 1)).collect();
         if counted != expected {
             let _ = writeln!(wrong, "  counted {counted:?}, not {expected:?}");
@@ -391,13 +499,14 @@ impl World {
             }
             return Ok(());
         }
-        Err(format!(
-            "{}, {}: {}\n{wrong}",
-            row.program,
-            row.family.as_str(),
-            row.says
-        ))
+        Err(format!("{}\n{wrong}", row.name()))
     }
+}
+
+/// The second of the clock that the programs look at.
+fn second() -> u32 {
+    let now = ClockId::CLOCK_MONOTONIC_COARSE.now().unwrap();
+    lb_ebpf::whole_seconds(u64::try_from(Duration::from(now).as_nanos()).unwrap())
 }
 
 fn keys<K: Pod, V: Pod>(map: &mut aya::maps::Map) -> Vec<K> {

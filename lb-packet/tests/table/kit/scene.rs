@@ -105,6 +105,13 @@ pub(crate) const fn neighbour(last: u8) -> Mac {
 /// The ports of full NAT.
 pub(crate) const PORTS: std::ops::RangeInclusive<u16> = 40_000..=40_999;
 
+/// What there is room for.
+pub(crate) const LIMITS: Limits = Limits {
+    services: 100,
+    backends: 100,
+    flows: 2000,
+};
+
 /// Numbers of VIPs, each with TCP port 80 and UDP port 53, and the backends that serve it at port 8080.
 pub(crate) mod vip {
     /// A backend elsewhere, by the card: 10.1.0.10.
@@ -252,11 +259,7 @@ pub(crate) fn config(bpffs: &std::path::Path) -> Config {
             IpAddr::V4(_) => None,
         },
         ports: PORTS,
-        limits: Limits {
-            services: 100,
-            backends: 100,
-            flows: 2000,
-        },
+        limits: LIMITS,
     }
 }
 

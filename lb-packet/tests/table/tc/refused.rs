@@ -3,7 +3,7 @@
 use lb_common::packet::Fate;
 
 use super::{At, Place};
-use crate::kit::{ACK, Body, FIN, Frame, RST, Redirect, Row, SYN, V4, World, vip};
+use crate::kit::{ACK, Body, FIN, Frame, Pass, RST, Redirect, Row, SYN, V4, pool_port, vip};
 
 pub(super) fn rows(at: At) -> Vec<Row> {
     let of = |says: &str| at.inwards(says);
@@ -11,7 +11,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
     let nobody = || at.nobody();
     let gone = |says: &str| {
         let row = of(says).after(&syn).desired(nobody());
-        row.given(World::settle)
+        row.settled()
     };
     let mut rows = vec![
         of("a packet to an address that is no VIP is none of ours")
@@ -100,19 +100,21 @@ pub(super) fn rows(at: At) -> Vec<Row> {
             .takes(&body(&syn, 47, &[0; 20]))
             .is_dropped(Fate::Protocol),
         of("more new flows than are written down are dropped")
+            .at_once()
             .desired(|desired| desired.settings.flood = 1)
             .after(&syn)
             .after(&syn.clone().from(at.client(), 1001))
             .takes(&syn.clone().from(at.client(), 1002))
             .is_dropped(Fate::Flood),
         of("known flows go on in a flood")
+            .at_once()
             .after(&syn)
             .desired(|desired| desired.settings.flood = 1)
             .after(&syn.clone().from(at.client(), 1001))
             .after(&syn.clone().from(at.client(), 1002))
             .takes(&syn.clone().flags(ACK))
             .becomes(
-                crate::kit::Pass,
+                Pass,
                 &at.sent(&syn.clone().flags(ACK)),
                 Fate::Destination,
             ),
@@ -125,6 +127,7 @@ pub(super) fn rows(at: At) -> Vec<Row> {
                 Fate::NoBackend,
             ),
     ];
+    rows.extend(full(at));
     if at.place == Place::Card {
         rows.push(
             of("a SYN to a VIP whose backends are elsewhere is left to the stack")
@@ -142,6 +145,45 @@ pub(super) fn rows(at: At) -> Vec<Row> {
         );
     }
     rows
+}
+
+/// What nobody can write down: the maps are full, or another flow has the port.
+fn full(at: At) -> Vec<Row> {
+    let of = |says: &str| at.inwards(says);
+    let (syn, family) = (at.syn(), at.family);
+    let data = syn.clone().flags(ACK).payload(b"data");
+    let full = |says: &str| of(says).given(move |world| world.fill(family));
+    let (number, other) = at.vips();
+    // The same client port at the same backend, by another VIP.
+    let rival = |port| {
+        let frame = syn.clone().from(at.client(), port);
+        frame.to(family.vip(other), 80)
+    };
+    let row = of("a SYN all of whose ports are taken is dropped").after(&rival(1000));
+    let all = (1..lb_ebpf::packet::PROBES).fold(row, |row, taken| {
+        row.after(&rival(pool_port(&syn, number, taken)))
+    });
+    vec![
+        full("a SYN that the maps have no room for is dropped")
+            .takes(&syn)
+            .is_dropped(Fate::TableFull),
+        full("a datagram that the maps have no room for is dropped")
+            .takes(&at.datagram())
+            .is_dropped(Fate::TableFull),
+        full("data of an unknown flow that the maps have no room for is dropped")
+            .takes(&data)
+            .is_dropped(Fate::TableFull),
+        of("known flows go on when the maps are full")
+            .after(&syn)
+            .given(move |world| world.fill(family))
+            .takes(&data)
+            .becomes(Pass, &at.sent(&data), Fate::Destination),
+        all.takes(&syn).is_dropped(Fate::NoPort),
+        of("data of an unknown flow whose port is another one's is dropped")
+            .after(&rival(1000))
+            .takes(&data)
+            .is_dropped(Fate::NoPort),
+    ]
 }
 
 /// A SYN whose head of TCP says that it has sixteen bytes.

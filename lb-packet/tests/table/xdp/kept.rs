@@ -121,7 +121,12 @@ fn agree(world: &mut World, family: Family) {
         }
     }
     assert!(here > 2000, "{here} of 4000");
-    world.apply(|desired| *desired = scene::desired());
+    world.apply(|desired| {
+        *desired = Desired {
+            settings: desired.settings,
+            ..scene::desired()
+        };
+    });
     world.forget_flows();
     world.forget_answers();
 }
@@ -287,7 +292,7 @@ fn ports(family: Family) -> Vec<Row> {
         of("the port of a flow whose backend is gone is another flow's")
             .after(&rival)
             .desired(gone)
-            .given(World::settle)
+            .settled()
             .desired(back)
             .takes(&syn)
             .becomes(Tx, &forwarded(&syn), Fate::Full),

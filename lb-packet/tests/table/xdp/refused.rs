@@ -1,10 +1,11 @@
 //! Packets that go nowhere, each for a reason.
 
-use lb_common::packet::Fate;
+use lb_common::packet::{Fate, Way};
+use lb_packet::Filter;
 
-use super::{datagram, forwarded_to, of, syn};
+use super::{datagram, forwarded_to, of, syn, tunnel::enclosed};
 use crate::kit::{
-    ACK, Body, Desired, FIN, Family, Frame, RST, Row, SYN, Tx, V4, World, neighbour, scene, vip,
+    ACK, Body, Desired, FIN, Family, Frame, RST, Row, SYN, Tx, V4, neighbour, scene, vip,
 };
 
 pub(super) fn rows(family: Family) -> Vec<Row> {
@@ -105,7 +106,122 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
     rows.extend(gone(family, &full, &ack));
     rows.extend(malformed(family, &full));
     rows.extend(too_big(family));
+    rows.extend(full_maps(family));
+    rows.extend(flood(family));
+    rows.extend(no_room(family));
     rows
+}
+
+/// Flows that the maps have no room for.
+fn full_maps(family: Family) -> Vec<Row> {
+    let full = |says: &str| of(family, says).given(move |world| world.fill(family));
+    let syn = syn(family, vip::FULL);
+    let ack = syn.clone().flags(ACK).payload(b"data");
+    let tunnel = self::syn(family, vip::TUNNEL);
+    vec![
+        full("a SYN that the maps have no room for is dropped")
+            .takes(&syn)
+            .is_dropped(Fate::TableFull),
+        full("a datagram that the maps have no room for is dropped")
+            .takes(&datagram(family, vip::FULL))
+            .is_dropped(Fate::TableFull),
+        full("data of a flow that nobody knows is refused though the maps are full")
+            .takes(&ack)
+            .becomes(Tx, &ack.reset(7000, 0, RST), Fate::NoFlow),
+        of(family, "known flows go on when the maps are full")
+            .after(&syn)
+            .given(move |world| world.fill(family))
+            .takes(&ack)
+            .becomes(
+                Tx,
+                &forwarded_to(&ack, vip::FULL, "10.1.0.10", 0),
+                Fate::Full,
+            ),
+        full("a SYN goes into a tunnel though the maps are full: nobody has to know its answers")
+            .takes(&tunnel)
+            .becomes(Tx, &enclosed(&tunnel, &tunnel), Fate::Tunnelled),
+    ]
+}
+
+/// More new flows than are written down.
+fn flood(family: Family) -> Vec<Row> {
+    let full = syn(family, vip::FULL);
+    let next = |frame: &Frame, port| frame.clone().from(family.client(), port);
+    let flood = |row: Row| {
+        row.at_once()
+            .desired(|desired| desired.settings.flood = 1)
+            .after(&next(&full, 1001))
+            .after(&next(&full, 1002))
+    };
+    let ack = full.clone().flags(ACK);
+    let tunnel = syn(family, vip::TUNNEL);
+    vec![
+        flood(of(
+            family,
+            "more new flows than are written down are dropped",
+        ))
+        .takes(&full)
+        .is_dropped(Fate::Flood),
+        flood(of(family, "known flows go on in a flood").after(&full))
+            .takes(&ack)
+            .becomes(
+                Tx,
+                &forwarded_to(&ack, vip::FULL, "10.1.0.10", 0),
+                Fate::Full,
+            ),
+        flood(of(
+            family,
+            "in a flood packets go into tunnels, and nothing is written down",
+        ))
+        .takes(&tunnel)
+        .becomes(Tx, &enclosed(&tunnel, &tunnel), Fate::Tunnelled)
+        .then(|world| {
+            let (flows, _) = world
+                .flows
+                .list(&world.publisher, &Filter::default(), 10)
+                .unwrap();
+            assert!(
+                flows.iter().all(|flow| flow.way != Some(Way::Tunnel)),
+                "{flows:?}"
+            );
+        }),
+    ]
+}
+
+/// Packets that need room before them, which the driver of the card has not left.
+fn no_room(family: Family) -> Vec<Row> {
+    let none = |says: &str, frame: &Frame| {
+        let row = of(family, says).without_room().takes(frame);
+        row.is_dropped(Fate::Resize)
+    };
+    let big = syn(family, vip::NARROW).payload(&[7; 1300]);
+    let full = syn(family, vip::FULL);
+    vec![
+        none(
+            "a packet for the stack to send is dropped where the card has no room to tell by which device",
+            &syn(family, vip::NO_NEIGHBOUR),
+        ),
+        none(
+            "a packet in a VLAN is dropped where the card has no room to tell by which device",
+            &full.clone().tag(7),
+        ),
+        none(
+            "a packet is dropped where the card has no room for the head of its tunnel",
+            &syn(family, vip::TUNNEL),
+        ),
+        none(
+            "a packet that is too big is dropped where the card has no room to tell its sender",
+            &big,
+        ),
+        of(family, "a packet that stays as long as it is needs no room")
+            .without_room()
+            .takes(&full)
+            .becomes(
+                Tx,
+                &forwarded_to(&full, vip::FULL, "10.1.0.10", 0),
+                Fate::Full,
+            ),
+    ]
 }
 
 /// Flows whose backend was taken out.
@@ -122,23 +238,23 @@ fn gone(family: Family, syn: &Frame, ack: &Frame) -> Vec<Row> {
     vec![
         established("data of a flow whose backend is gone is refused")
             .desired(other)
-            .given(World::settle)
+            .settled()
             .takes(ack)
             .becomes(Tx, &ack.reset(7000, 0, RST), Fate::Reset),
         established("a RST of a flow whose backend is gone is dropped")
             .desired(other)
-            .given(World::settle)
+            .settled()
             .takes(&ack.clone().flags(RST))
             .is_dropped(Fate::BackendGone),
         established("a SYN of a flow whose backend is gone goes to another one")
             .desired(other)
-            .given(World::settle)
+            .settled()
             .takes(syn)
             .becomes(Tx, &to_other(syn), Fate::Full),
         known("a datagram of a flow whose backend is gone goes to another one")
             .after(&asked)
             .desired(other)
-            .given(World::settle)
+            .settled()
             .takes(&asked)
             .becomes(Tx, &to_other(&asked), Fate::Full),
     ]

@@ -6,8 +6,7 @@ use lb_common::packet::Fate;
 
 use super::{datagram, of, refused::told_too_big, syn};
 use crate::kit::{
-    ACK, Body, CARD, Desired, Family, Frame, Pass, RST, Row, Tx, V4, World, hash, neighbour, scene,
-    vip,
+    ACK, Body, CARD, Desired, Family, Frame, Pass, RST, Row, Tx, V4, hash, neighbour, scene, vip,
 };
 
 pub(super) fn rows(family: Family) -> Vec<Row> {
@@ -92,7 +91,7 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
             .after(&syn)
             .after(&ack)
             .desired(moved)
-            .given(World::settle),
+            .settled(),
         &ack,
         Fate::Unknown,
     ));
@@ -102,7 +101,7 @@ pub(super) fn rows(family: Family) -> Vec<Row> {
 }
 
 /// A packet in the tunnel to its backend's host. Another packet may tell which flow it belongs to.
-fn enclosed(frame: &Frame, flow: &Frame) -> Frame {
+pub(super) fn enclosed(frame: &Frame, flow: &Frame) -> Frame {
     let family = super::family_of(frame);
     let hops = frame.ip.hops - 1;
     let inner = frame.clone().hops(hops);
