@@ -99,6 +99,11 @@ impl Talk {
         })
     }
 
+    /// Who connected.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// Says `count` bytes and hears them again.
     pub(crate) fn say(&mut self, count: usize) -> io::Result<()> {
         let said: Vec<u8> = (0..=250).cycle().take(count).collect();
@@ -106,9 +111,15 @@ impl Talk {
         let heard = thread::scope(|scope| {
             let sender = scope.spawn(|| writer.write_all(&said));
             let mut heard = vec![0; count];
-            self.stream.read_exact(&mut heard)?;
-            sender.join().unwrap()?;
-            Ok::<_, io::Error>(heard)
+            let read = self.stream.read_exact(&mut heard);
+            match (read, sender.join().unwrap()) {
+                (Ok(()), Ok(())) => Ok(heard),
+                // Only the first to ask is told of a reset; who comes later hears that it is over.
+                (Err(_), Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    Err(error)
+                }
+                (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+            }
         })?;
         assert!(heard == said, "the server repeats what it heard");
         Ok(())
@@ -160,8 +171,12 @@ pub(crate) struct Held {
 impl Held {
     /// Opens so many.
     pub(crate) fn begin(host: &Netns, to: SocketAddr, count: usize) -> Self {
+        Self::of((0..count).map(|_| Talk::begin(host, to).unwrap()).collect())
+    }
+
+    /// Goes on with these.
+    pub(crate) fn of(talks: Vec<Talk>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let talks: Vec<Talk> = (0..count).map(|_| Talk::begin(host, to).unwrap()).collect();
         let threads = talks.into_iter().map(|mut talk| {
             let over = over.clone();
             thread::spawn(move || {
@@ -182,12 +197,21 @@ impl Held {
 
     /// Ends all; answers how many exchanges there were. Fails if a connection broke.
     pub(crate) fn end(self) -> usize {
-        self.over.store(true, Ordering::Relaxed);
-        let turns = self
-            .threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap().unwrap());
+        let turns = self.outcomes().into_iter().map(Result::unwrap);
         turns.sum()
+    }
+
+    /// How many are over before their time.
+    pub(crate) fn broken(&self) -> usize {
+        let over = self.threads.iter().filter(|thread| thread.is_finished());
+        over.count()
+    }
+
+    /// Ends all; answers of each how many exchanges there were, or how it broke.
+    pub(crate) fn outcomes(self) -> Vec<io::Result<usize>> {
+        self.over.store(true, Ordering::Relaxed);
+        let threads = self.threads.into_iter();
+        threads.map(|thread| thread.join().unwrap()).collect()
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) const POOL6: &str = "fd00:c612::/112";
 /// One network.
 pub(crate) struct Lan {
     pub(crate) switch: Netns,
-    number: u8,
+    pub(crate) number: u8,
     /// What its ports run: a veth takes frames that a program of XDP sends to it only if it runs one, too.
     pass: RefCell<Ebpf>,
 }
@@ -149,6 +149,25 @@ pub(crate) fn route(host: &Netns, network: u8, near: u8, by: u8) {
         ip(V6, near, by),
     ))
     .unwrap();
+}
+
+/// Lets a host take packets by a device whose answers it would send by another one, or not (`rp_filter`: 0 is any, 1 only those of
+/// this device, 2 those of any device).
+pub(crate) fn reverse_paths(host: &Netns, device: &str, value: u8) {
+    host.enter(|| {
+        for (name, value) in [("all", 0), (device, value)] {
+            let path = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+            std::fs::write(path, value.to_string()).unwrap();
+        }
+    })
+    .unwrap();
+}
+
+/// The address of a device on its link.
+pub(crate) fn link_address(host: &Netns, device: &str) -> String {
+    let said = host.ip(&format!("link show dev {device}\n")).unwrap();
+    let (_, rest) = said.split_once("link/ether ").unwrap();
+    rest.split_whitespace().next().unwrap().to_owned()
 }
 
 /// Sends what is for VIPs by that host.
