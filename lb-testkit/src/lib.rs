@@ -10,6 +10,7 @@
 //! those that show that they are true.
 
 pub mod browser;
+mod cable;
 mod cgroup;
 mod docker;
 pub mod fuzz;
@@ -22,6 +23,7 @@ mod spawn;
 mod wait;
 
 pub use browser::Browser;
+pub use cable::{Cable, Offloaded};
 pub use cgroup::{Cgroup, sweep};
 pub use docker::Docker;
 pub use netns::Netns;

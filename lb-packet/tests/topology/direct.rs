@@ -30,7 +30,7 @@ impl Host {
     pub(crate) fn with(lan: &Lan, number: u8, network: u8) -> Self {
         let host = router("host");
         lan.plug(&host, "eth0", number);
-        let network = Lan::new(network);
+        let network = Lan::plain(network);
         network.plug(&host, "br0", 1);
         let backends = [10, 11].map(|number| {
             let backend = Netns::new("backend").unwrap();

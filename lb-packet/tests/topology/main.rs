@@ -11,3 +11,4 @@ mod load;
 mod nat;
 mod net;
 mod takeover;
+mod tap;

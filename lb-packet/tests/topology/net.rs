@@ -44,8 +44,8 @@ pub(crate) const POOL6: &str = "fd00:c612::/112";
 pub(crate) struct Lan {
     pub(crate) switch: Netns,
     pub(crate) number: u8,
-    /// What its ports run: a veth takes frames that a program of XDP sends to it only if it runs one, too.
-    pass: RefCell<Ebpf>,
+    /// What its ports run, if anything: a veth takes frames that a program of XDP sends to it only if it runs one, too.
+    pass: Option<RefCell<Ebpf>>,
 }
 
 /// The object of the kernel programs once more, with maps of no size, for `xdp_pass` alone.
@@ -77,7 +77,16 @@ fn of(ebpf: &mut Ebpf) -> &mut Xdp {
 }
 
 impl Lan {
+    /// One whose hosts may run programs of XDP.
     pub(crate) fn new(number: u8) -> Self {
+        Self {
+            pass: Some(RefCell::new(pass())),
+            ..Self::plain(number)
+        }
+    }
+
+    /// One whose hosts leave the cutting of segments to each other. Where a port runs XDP, they do not.
+    pub(crate) fn plain(number: u8) -> Self {
         let switch = Netns::new("switch").unwrap();
         switch
             .ip("link add br0 address 02:6c:62:00:00:01 type bridge\nlink set br0 up\n")
@@ -85,7 +94,7 @@ impl Lan {
         Self {
             switch,
             number,
-            pass: RefCell::new(pass()),
+            pass: None,
         }
     }
 
@@ -105,10 +114,12 @@ impl Lan {
             ip(V6, self.number, host_number),
         ))
         .unwrap();
-        let mut pass = self.pass.borrow_mut();
-        let program = of(&mut pass);
-        let attach = || program.attach(&port, XdpMode::Driver).map(drop);
-        self.switch.enter(attach).unwrap().unwrap();
+        if let Some(pass) = &self.pass {
+            let mut pass = pass.borrow_mut();
+            let program = of(&mut pass);
+            let attach = || program.attach(&port, XdpMode::Driver).map(drop);
+            self.switch.enter(attach).unwrap().unwrap();
+        }
         eventually(std::time::Duration::from_secs(10), || {
             let said = self.switch.ip(&format!("link show dev {port}\n")).unwrap();
             if said.contains("state forwarding") {

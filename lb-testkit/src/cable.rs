@@ -1,0 +1,236 @@
+//! A cable between two taps, each in a namespace: what one kernel sends by its tap, the other one receives by its own.
+//!
+//! At one end is a host, at the other a machine of its own, as far as the host sees: its packets come through a tap's descriptor as
+//! those of QEMU and vhost do, with `struct virtio_net_hdr` before them, checksums that are yet to be made and segments that are
+//! yet to be cut.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::OpenOptionsExt as _,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{Error, Netns, Result};
+
+/// The longest frame, and what comes before it.
+const LONGEST: usize = 65_536 + 64;
+
+/// In `flags` of `struct virtio_net_hdr`, its first byte: the checksum is yet to be made.
+const NEEDS_CHECKSUM: u8 = 1;
+
+/// One cable. It lasts as long as this value, and so do its taps.
+#[derive(Debug)]
+pub struct Cable {
+    from_host: Arc<Frames>,
+    from_machine: Arc<Frames>,
+    /// Closed, it ends the threads.
+    hold: Option<PipeWriter>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Frames that went one way.
+#[derive(Debug, Default)]
+struct Frames {
+    unsummed: AtomicU64,
+    uncut: AtomicU64,
+}
+
+/// What was left to whoever takes the frames that went one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloaded {
+    /// How many had a checksum that was yet to be made.
+    pub unsummed: u64,
+    /// How many were several segments that were yet to be cut.
+    pub uncut: u64,
+}
+
+impl Frames {
+    fn count(&self, frame: &[u8]) {
+        let &[flags, kind, ..] = frame else { return };
+        if flags & NEEDS_CHECKSUM != 0 {
+            self.unsummed.fetch_add(1, Ordering::Relaxed);
+        }
+        if kind != 0 {
+            self.uncut.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn told(&self) -> Offloaded {
+        Offloaded {
+            unsummed: self.unsummed.load(Ordering::Relaxed),
+            uncut: self.uncut.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Cable {
+    /// Makes a tap in each of two namespaces, and lays a cable between them.
+    ///
+    /// # Errors
+    /// When the kernel makes no taps, or a namespace cannot be entered.
+    pub fn between(host: (&Netns, &str), machine: (&Netns, &str)) -> Result<Self> {
+        let open = |(netns, device): (&Netns, &str)| {
+            let tap = netns.enter(|| tap(device))?;
+            tap.map_err(Error::of("make the tap", device))
+        };
+        let (near, far) = (open(host)?, open(machine)?);
+        let pipe = || io::pipe().map_err(Error::of("lay a cable to", machine.1));
+        let (end, hold) = pipe()?;
+        let copy = |file: &File| {
+            let copied = file.try_clone();
+            copied.map_err(Error::of("copy the descriptor of", host.1))
+        };
+        let (from_host, from_machine) = (Arc::default(), Arc::default());
+        let mut threads = Vec::new();
+        for (from, to, frames) in [
+            (copy(&near)?, copy(&far)?, &from_host),
+            (far, near, &from_machine),
+        ] {
+            let end = end
+                .try_clone()
+                .map_err(Error::of("lay a cable to", machine.1))?;
+            let frames = Arc::clone(frames);
+            threads.push(thread::spawn(move || carry(&from, &to, &end, &frames)));
+        }
+        Ok(Self {
+            from_host,
+            from_machine,
+            hold: Some(hold),
+            threads,
+        })
+    }
+
+    /// What the host left to the machine.
+    pub fn from_host(&self) -> Offloaded {
+        self.from_host.told()
+    }
+
+    /// What the machine left to the host.
+    pub fn from_machine(&self) -> Offloaded {
+        self.from_machine.told()
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        drop(self.hold.take());
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Carries frames until the other end of the pipe is closed.
+fn carry(mut from: &File, mut to: &File, end: &PipeReader, frames: &Frames) {
+    let mut frame = vec![0; LONGEST];
+    loop {
+        let mut ready = [
+            PollFd::new(from.as_fd(), PollFlags::POLLIN),
+            PollFd::new(end.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(_) => return,
+        }
+        if ready[1].any() != Some(false) {
+            return;
+        }
+        // Neither waits; what cannot be taken is lost, as on any cable: the device is down.
+        if let Ok(count) = from.read(&mut frame) {
+            frames.count(&frame[..count]);
+            drop(to.write(&frame[..count]));
+        }
+    }
+}
+
+/// Makes a tap in the namespace of this thread, whose frames need neither checksums nor to be cut. It goes with its descriptor.
+fn tap(device: &str) -> io::Result<File> {
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    let mut name = [0; libc::IFNAMSIZ];
+    if device.len() >= name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in name.iter_mut().zip(device.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let mut request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: libc::c_short::try_from(flags).map_err(io::Error::other)?,
+        },
+    };
+    // SAFETY: the descriptor is open, and the request lives; the kernel reads and writes it and keeps nothing of it.
+    let made = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    // SAFETY: the descriptor is open, and the argument is an integer.
+    let set = unsafe {
+        libc::ioctl(
+            tap.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            libc::c_ulong::from(offloads),
+        )
+    };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(tap)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_cable_carries_what_its_ends_leave_to_each_other() {
+        let (host, machine) = (Netns::new("host").unwrap(), Netns::new("machine").unwrap());
+        let cable = Cable::between((&host, "vm0"), (&machine, "eth0")).unwrap();
+        host.ip("link set vm0 up\naddr add 10.1.0.1/24 dev vm0\n")
+            .unwrap();
+        machine
+            .ip("link set eth0 up\naddr add 10.1.0.2/24 dev eth0\n")
+            .unwrap();
+        let listener = host
+            .enter(|| TcpListener::bind("10.1.0.1:80"))
+            .unwrap()
+            .unwrap();
+        let to = "10.1.0.1:80".parse().unwrap();
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(10));
+        let mut client = machine.enter(connect).unwrap().unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let said: Vec<u8> = (0..=250).cycle().take(1_000_000).collect();
+        let mut heard = vec![0; said.len()];
+        thread::scope(|scope| {
+            scope.spawn(|| client.write_all(&said).unwrap());
+            server.read_exact(&mut heard).unwrap();
+        });
+        assert!(heard == said);
+        let (there, back) = (cable.from_machine(), cable.from_host());
+        assert!(there.unsummed > 10 && there.uncut > 10, "{there:?}");
+        assert!(back.unsummed > 1, "{back:?}");
+    }
+}
