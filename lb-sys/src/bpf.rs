@@ -17,6 +17,7 @@ const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const BPF_LINK_TYPE_XDP: u32 = 6;
@@ -113,6 +114,25 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     };
     // SAFETY: `attr` is what the command reads; it holds no pointer.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_DETACH` reads.
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
+}
+
+/// Takes the link's program off before it returns (kernel 5.9). A link that only loses its last pin is taken off some time later:
+/// the kernel waits until nobody can still look at the pin.
+///
+/// # Errors
+/// What the kernel answers, for example `EOPNOTSUPP` for a link of another kind than cgroup, network device and namespace.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkDetach {
+        link_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    // SAFETY: `attr` is what the command reads; it holds no pointer.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// # Safety

@@ -9,7 +9,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -122,7 +122,7 @@ impl Hook {
 }
 
 /// Where in tc a program is attached.
-pub(super) fn direction(program: &str) -> TcAttachType {
+fn direction(program: &str) -> TcAttachType {
     if program.ends_with("_in") {
         TcAttachType::Ingress
     } else {
@@ -464,9 +464,7 @@ impl Programs {
         // What puts the VIP back goes last: no flow begins whose answers nobody translates.
         pins.sort_by_key(|(pin, _)| pin.program.ends_with("_out"));
         for (pin, path) in pins {
-            if pin.how == How::Clsact {
-                clsact::detach(&pin.program, pin.index, direction(&pin.program))?;
-            }
+            pin.take_off(&path)?;
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::pin("remove the link", &path)(error));
@@ -499,6 +497,18 @@ impl Pin {
             index: index.parse().ok()?,
             how: all.into_iter().find(|it| it.as_str() == how)?,
         })
+    }
+
+    /// Takes its program off the device. Without its pin the link would go, too, but only some time later.
+    pub(super) fn take_off(&self, path: &Path) -> Result<(), Error> {
+        if self.how == How::Clsact {
+            return clsact::detach(&self.program, self.index, direction(&self.program));
+        }
+        // Whatever is in the way of that, the pin is removed next.
+        if let Ok(link) = lb_sys::bpf::object_get(path) {
+            let _ = lb_sys::bpf::link_detach(link.as_fd());
+        }
+        Ok(())
     }
 }
 

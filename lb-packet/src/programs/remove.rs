@@ -5,11 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    attach::{Pin, direction},
-    clsact, pin_root,
-};
-use crate::{Error, How};
+use super::{attach::Pin, pin_root};
+use crate::Error;
 
 /// What was taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +35,7 @@ pub fn remove(bpffs: &Path, dry: bool) -> Result<Vec<Gone>, Error> {
             continue;
         };
         if !dry {
-            if pin.how == How::Clsact {
-                clsact::detach(&pin.program, pin.index, direction(&pin.program))?;
-            }
+            pin.take_off(&path)?;
             unlink(&path)?;
         }
         gone.push(Gone::Link(name));
