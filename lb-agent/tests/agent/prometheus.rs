@@ -9,10 +9,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use lb_common::packet::Fate;
 use lb_testkit::{Spawn, eventually};
 use serde_json::Value;
 
-use crate::kit::{Instance, LIMIT, World, dns, exchange, greeting};
+use crate::kit::{Instance, LIMIT, World, dns, exchange, greeting, service};
 
 /// Where the Prometheus of a test listens, in the namespace of its world.
 const PROMETHEUS: ([u8; 4], u16) = ([127, 0, 0, 1], 9090);
@@ -74,9 +75,22 @@ fn each_alert_is_tested_and_has_a_runbook() {
     }
 }
 
-/// A world with traffic, so that there is something of most kinds to measure.
+/// A world with traffic, a packet path and VIPs that are announced, so that there is something of most kinds to measure.
 fn busy() -> (World, Instance) {
-    let (world, instance, vip) = World::with_one();
+    let world = World::new();
+    let devices =
+        "link add lb-card type veth peer name lb-far\nlink set lb-card up\nlink set lb-far up\n";
+    world.netns.ip(devices).unwrap();
+    world.configure(&format!(
+        "{}[packet]\nclients = [\"lb-card\"]\n[announce]\ndevices = [\"lb-card\"]\nowner = \"always\"\n",
+        world.usual()
+    ));
+    let instance = Instance::start(&world.netns, "a", [127, 0, 1, 1]);
+    world.publish(&service("www_hello", &[&instance]));
+    let mut world = world;
+    world.start(&[]);
+    world.await_ready();
+    let vip = world.await_usable("www_hello", &["a"]);
     for _ in 0..3 {
         greeting(&world.connect(vip, 80).unwrap()).unwrap();
         assert_eq!(world.front("www.hello.localhost").unwrap().status, 200);
@@ -140,7 +154,15 @@ fn prometheus_reads_the_agent_and_knows_all_that_rules_and_dashboard_ask_for() {
         .iter()
         .filter_map(|it| it["metric"]["__name__"].as_str())
         .collect();
-    assert!(known.contains("lb_http_requests_total"), "{known:?}");
+    for name in [
+        "lb_http_requests_total",
+        "lb_packet_program_attached",
+        "lb_packet_map_entries",
+        "lb_packet_fates_total",
+        "lb_announce_owner",
+    ] {
+        assert!(known.contains(name), "{name} is not in {known:?}");
+    }
     let documented = documented();
     let mut asked = expressions();
     assert!(asked.len() > 40, "{asked:?}");
@@ -158,6 +180,10 @@ fn prometheus_reads_the_agent_and_knows_all_that_rules_and_dashboard_ask_for() {
         }
         let answer = query(&world, expression).unwrap();
         assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        for fate in fates(expression) {
+            let is_one = Fate::ALL.iter().any(|it| it.as_str() == fate);
+            assert!(is_one, "{expression} asks for {fate}, which is no fate");
+        }
         for name in names(expression) {
             // What this agent has nothing of may stand in the table alone.
             let is_known = known.contains(name) || documented.contains_key(family(name));
@@ -216,6 +242,13 @@ fn expressions() -> Vec<String> {
 fn names(expression: &str) -> impl Iterator<Item = &str> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("lb_") || word.starts_with("process_"))
+}
+
+/// The fates of packets that an expression picks.
+fn fates(expression: &str) -> impl Iterator<Item = &str> {
+    let picks = expression.split("fate").skip(1);
+    let lists = picks.filter_map(|it| it.trim_start_matches(['=', '~', '!']).strip_prefix('"'));
+    lists.flat_map(|it| it.split('"').next().unwrap_or_default().split('|'))
 }
 
 /// The metric that a sample is of.
