@@ -28,7 +28,7 @@ pub use desired::{Desired, Member, Place, Wanted};
 pub use error::Error;
 pub use explain::{Answer, Explainer, Question};
 pub use figures::{Fates, Figures};
-pub use flows::{Collected, Fill, Filter, FlowEntry, Flows, Pressure, Sight};
+pub use flows::{Census, Collected, Fill, Filter, FlowEntry, Flows, Pressure, Sight};
 pub use plan::Refused;
 pub use programs::{
     Attached, Gone, Hook, How, PROGRAMS, Programs, Role, XdpMode, pin_root, remove,

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -19,8 +19,8 @@ use lb_common::{
     },
 };
 use lb_packet::{
-    Answer, Collected, Config, Desired, Error, Explainer, Filter, Flows, Limits, Member, Pressure,
-    Programs, Publisher, Question, Wanted,
+    Answer, Census, Collected, Config, Desired, Error, Explainer, Filter, Flows, Limits, Member,
+    Pressure, Programs, Publisher, Question, Wanted,
 };
 use lb_testkit::{Netns, eventually};
 
@@ -572,6 +572,61 @@ fn what_is_over_is_collected_and_nothing_else() {
             world.flows4.keys().count() + world.replies4.keys().count(),
             0
         );
+    });
+}
+
+#[test]
+fn flows_are_counted_by_where_the_table_leads_them_now() {
+    world(100, |world| {
+        let (up, syn) = (Some((UP, 3)), Some((seen::SYN, 3)));
+        let (adopted, over) = (Some((seen::ACK, 3)), Some((UP | seen::RST, 3)));
+        let port = Be16::from_host;
+        for (client_port, way, state) in [
+            (1, Way::Full, state(up, up)),
+            (2, Way::Destination, state(up, up)),
+            (3, Way::Destination, state(adopted, up)),
+            // In a tunnel nobody here sees the answers.
+            (4, Way::Tunnel, state(up, None)),
+            // Not yet, and no more.
+            (5, Way::Destination, state(syn, syn)),
+            (6, Way::Destination, state(over, up)),
+        ] {
+            let (client, local) = (Ipv4Addr::new(10, 77, 0, 1), OWN);
+            let local_port = port(20_000 + client_port);
+            world.add_as(client, port(client_port), local, local_port, way, state);
+        }
+        let expect = Census {
+            flows: 4,
+            elsewhere: 0,
+            bound: 1,
+            follow: 3,
+            adopted: 1,
+        };
+        let census = |world: &World| world.flows.census(&world.publisher).unwrap();
+        assert_eq!(census(world), BTreeMap::from([(key(0), expect)]));
+        // Another one takes the new ones, and these stay.
+        let mut others = desired(&[Ipv4Addr::new(10, 1, 0, 11).into()]);
+        others.kept.insert(SocketAddr::new(BACKEND.into(), 8080));
+        world.publisher.apply(&others).unwrap();
+        let moved = Census {
+            elsewhere: 4,
+            follow: 0,
+            ..expect
+        };
+        assert_eq!(census(world), BTreeMap::from([(key(0), moved)]));
+        // The one of before is gone, and so are they.
+        others.kept.clear();
+        eventually(Duration::from_secs(10), || {
+            world.publisher.apply(&others).unwrap();
+            match world.publisher.targets().any(|it| it.0.ip() == BACKEND) {
+                false => Ok(()),
+                true => Err("it is still kept".to_owned()),
+            }
+        })
+        .unwrap();
+        assert_eq!(census(world), BTreeMap::new());
+        // One was over before, by its client's word.
+        assert_eq!(world.collect().v4.ended, 5);
     });
 }
 

@@ -176,6 +176,12 @@ fn packet_path(seen: &packet::Seen) -> PacketPath {
         error: seen.error.clone(),
         devices: seen.devices.clone(),
         fates: seen.fates.as_ref().map(fates),
+        strays: seen
+            .strays
+            .iter()
+            .map(|(name, strays)| (name.label(), *strays))
+            .collect(),
+        ended_flows: seen.ended_flows,
         maps: seen
             .maps
             .iter()

@@ -487,6 +487,13 @@ pub struct PacketPath {
     pub devices: Vec<packet::Device>,
     /// How many packets that concern VIPs had which fate; `null` if the programs did not tell.
     pub fates: Option<BTreeMap<String, u64>>,
+    /// Open flows that are not where the table leads, or began on another host, by the label of their service; only of services that
+    /// have open flows.
+    #[serde(default)]
+    pub strays: BTreeMap<String, packet::Strays>,
+    /// Flows that ended since their backend was gone, since the agent started.
+    #[serde(default)]
+    pub ended_flows: u64,
     /// How full its maps are.
     pub maps: BTreeMap<String, MapFill>,
 }

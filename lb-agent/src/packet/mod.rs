@@ -11,6 +11,7 @@ mod desired;
 mod devices;
 mod glance;
 mod labelled;
+mod moves;
 mod neighbours;
 mod place;
 mod seen;
@@ -27,11 +28,13 @@ pub use self::{
     ask::{Answer, Explained, Handle, List, MOST, Meant, Request, Told, Trace},
     glance::Glance,
     labelled::follow as follow_containers,
+    moves::Strays,
     seen::{Device, Hook, Seen, Traffic},
     stage::{Error, run},
     words::{monotonic, state, way},
 };
 use crate::{
+    announce::Announcing,
     catalog::Problem,
     config,
     reconcile::error_chain,
@@ -52,6 +55,8 @@ pub struct Config {
 pub struct Channels {
     /// What is to be served.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Who answers for the VIPs.
+    pub announcing: watch::Receiver<Announcing>,
     /// Indexes of devices whose clients are containers that are to be served.
     pub labelled: watch::Receiver<Arc<BTreeSet<u32>>>,
     /// What people see of it.

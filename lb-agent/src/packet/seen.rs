@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::moves::Strays;
 use crate::snapshot::ServiceName;
 
 /// The packet path at one moment.
@@ -17,6 +18,10 @@ pub struct Seen {
     pub fates: Option<BTreeMap<&'static str, u64>>,
     /// What was sent to the backends of each service.
     pub services: BTreeMap<ServiceName, Traffic>,
+    /// Open flows of each service that are not as the table and this host's programs would have begun them.
+    pub strays: BTreeMap<ServiceName, Strays>,
+    /// Flows that ended since their backend was gone, since this agent started.
+    pub ended_flows: u64,
     /// What was sent to each backend.
     pub backends: BTreeMap<SocketAddr, Traffic>,
     /// How full the maps are, and how much they have room for.

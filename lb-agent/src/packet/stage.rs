@@ -13,7 +13,9 @@ use std::{
 
 use futures_util::{Stream, StreamExt as _};
 use lb_common::packet::{EndpointKey, Settings, packet_map as map};
-use lb_packet::{Collected, Explainer, Figures, Fill, Flows, Publisher, Refused, Role, Samples};
+use lb_packet::{
+    Collected, Explainer, Figures, Fill, Flows, Publisher, Refused, Role, Samples,
+};
 use rtnetlink::{Handle, MulticastGroup};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -25,6 +27,7 @@ use super::{
     deadlines::Out,
     desired::{Standpoint, Wish},
     devices,
+    moves::{Met, Moves},
     neighbours::{Neighbours, towards},
     place::Place,
     seen::{Device, Hook, Traffic},
@@ -71,6 +74,8 @@ struct Stage {
     collected: Collected,
     /// What was counted last.
     counted: Counted,
+    /// How flows fare when a table changes, or the VIPs move.
+    moves: Moves,
     handle: Handle,
     neighbours: Neighbours,
     /// What the programs were loaded for.
@@ -137,6 +142,7 @@ pub async fn run(
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         collected: Collected::default(),
         counted: Counted::default(),
+        moves: Moves::default(),
         handle,
         neighbours: Neighbours::default(),
         sources,
@@ -164,7 +170,18 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                // The VIPs go with this agent, unless another one of this host follows.
+                let given_up = channels.announcing.wait_for(|it| !it.mine);
+                if let Ok(Ok(_)) = tokio::time::timeout(GIVEN_UP, given_up).await {
+                    stage.own(false);
+                }
+                return Ok(());
+            }
+            Ok(()) = channels.announcing.changed() => {
+                let mine = channels.announcing.borrow_and_update().mine;
+                stage.own(mine);
+            }
             changed = channels.snapshots.changed() => {
                 if changed.is_err() {
                     stop.cancelled().await;
@@ -207,6 +224,7 @@ pub async fn run(
                 stage.attach();
                 stage.collect();
                 stage.count();
+                stage.watch_moves();
             }
         }
         stage.know_neighbours().await;
@@ -337,6 +355,7 @@ impl Stage {
                 refused.extend(names);
                 self.again = report.again;
                 if report.published + report.removed + report.placed + report.freed > 0 {
+                    self.moves.changed();
                     tracing::debug!(?report, "told the packet path");
                 }
             }
@@ -423,7 +442,10 @@ impl Stage {
     /// Forgets the flows that are over.
     fn collect(&mut self) {
         match self.desk.flows.collect(&self.publisher, &self.collected) {
-            Ok(collected) => self.collected = collected,
+            Ok(collected) => {
+                self.collected = collected;
+                self.moves.ended(collected.v4.ended + collected.v6.ended);
+            }
             Err(error) => tracing::warn!(
                 error = error_chain(&error),
                 "cannot look for the flows of the packet path that are over"
@@ -457,6 +479,35 @@ impl Stage {
             );
             Counted::default()
         });
+    }
+
+    /// Counts the flows that are not where the table leads, if that may have changed.
+    fn watch_moves(&mut self) {
+        let (met, now) = (Met::of(self.counted.fates.as_ref()), Instant::now());
+        if self.moves.is_due(met, now) {
+            self.count_flows(met, now);
+        }
+        self.moves.look(met, now);
+    }
+
+    fn count_flows(&mut self, met: Met, now: Instant) {
+        match self.desk.flows.census(&self.publisher) {
+            Ok(found) => self.moves.count(&found, &self.wish.owners, met, now),
+            Err(error) => tracing::warn!(
+                error = error_chain(&error),
+                "cannot count the flows of the packet path"
+            ),
+        }
+    }
+
+    /// This host answers for the VIPs from now on, or no more.
+    fn own(&mut self, mine: bool) {
+        if self.moves.is_news(mine) {
+            self.count();
+            let (met, now) = (Met::of(self.counted.fates.as_ref()), Instant::now());
+            self.count_flows(met, now);
+            self.moves.own(mine, met, now);
+        }
     }
 
     fn maps(&self) -> BTreeMap<&'static str, (u64, u64)> {
@@ -501,6 +552,8 @@ impl Stage {
             devices: self.devices(),
             fates: self.counted.fates.clone(),
             services,
+            strays: self.moves.strays(),
+            ended_flows: self.moves.all_ended(),
             backends: self.counted.backends.clone(),
             maps: self.maps(),
         };
@@ -579,5 +632,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const SAMPLED: Duration = Duration::from_millis(50);
 /// For the rest of what changes with a device.
 const TOGETHER: Duration = Duration::from_millis(20);
+/// For whoever announces VIPs to give them up.
+const GIVEN_UP: Duration = Duration::from_millis(500);
 /// As long as most resolvers and games are silent at most.
 const UDP_SECONDS: u32 = 60;

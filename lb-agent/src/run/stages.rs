@@ -233,6 +233,7 @@ pub(super) fn spawn(
         });
         let channels = packet::Channels {
             snapshots: snapshots.clone(),
+            announcing: announcing.clone(),
             labelled,
             seen: seen_in,
             problems: problems_in,

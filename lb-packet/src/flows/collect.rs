@@ -2,7 +2,10 @@
 
 use std::os::fd::AsFd as _;
 
-use lb_common::{PROTO_TCP, packet::Flow};
+use lb_common::{
+    PROTO_TCP,
+    packet::{Flow, Way, seen},
+};
 
 use super::{
     Backends, Context,
@@ -30,6 +33,8 @@ pub struct Fill {
     pub replies: u64,
     /// Entries that were over and are gone, of both kinds.
     pub removed: u64,
+    /// Flows among them that neither side had ended: their backend is gone.
+    pub ended: u64,
     /// Entries that each of the two maps has room for.
     pub room: u32,
 }
@@ -106,7 +111,10 @@ impl<F: Family> Maps<F> {
                 }
                 fill.removed += self.remove_flow(&ends)?;
             }
-            fill.removed += self.remove_reply(&peer)?;
+            let removed = self.remove_reply(&peer)?;
+            fill.removed += removed;
+            let bits = reply.seen | sides.client.map_or(0, |it| it.seen);
+            fill.ended += if gone && !is_ended(bits) { removed } else { 0 };
             Ok(())
         })?;
         let flows = self
@@ -122,7 +130,19 @@ impl<F: Family> Maps<F> {
                     self.ending.insert(ends);
                 }
             } else {
-                fill.removed += self.remove_flow(&ends)?;
+                let removed = self.remove_flow(&ends)?;
+                fill.removed += removed;
+                // All others had an entry for their answers, and are counted with that.
+                let gone = || {
+                    let backends = &collection.backends;
+                    backends.get(flow.backend, flow.generation).is_none()
+                };
+                let in_tunnel = flow.way == Way::Tunnel as u8;
+                fill.ended += if in_tunnel && !is_ended(flow.seen) && gone() {
+                    removed
+                } else {
+                    0
+                };
             }
             Ok(())
         })?;
@@ -165,4 +185,9 @@ impl Collection {
     pub(super) fn is_over(&self, sides: &Sides) -> bool {
         is_over(sides, self.now, self.pressure, self.udp_seconds)
     }
+}
+
+/// Whether a side has ended the flow.
+const fn is_ended(bits: u8) -> bool {
+    bits & (seen::FIN | seen::RST) != 0
 }

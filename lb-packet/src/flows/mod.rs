@@ -5,6 +5,7 @@
 //! reach the client from an address that it never spoke to.
 
 mod age;
+mod census;
 mod collect;
 mod entry;
 mod list;
@@ -24,6 +25,7 @@ use lb_common::{
 pub(crate) use self::entry::{Ends, Peer, V4, V6};
 pub use self::{
     age::Pressure,
+    census::Census,
     collect::{Collected, Fill},
     list::{Filter, FlowEntry, Sight},
 };
@@ -31,12 +33,15 @@ use self::{collect::Collection, list::List, maps::Maps};
 use crate::{
     Error, HAIRPIN4, HAIRPIN6, Programs, Publisher,
     address::{address4, socket},
+    publisher::Tables,
 };
 
 /// The maps of flows of both families.
 pub struct Flows {
     v4: Maps<V4>,
     v6: Maps<V6>,
+    /// Who is in which slot.
+    tables: Tables,
     context: Context,
 }
 
@@ -61,6 +66,7 @@ impl Flows {
         Ok(Self {
             v4: Maps::open(programs)?,
             v6: Maps::open(programs)?,
+            tables: Tables::open(programs)?,
             context: programs.context(),
         })
     }

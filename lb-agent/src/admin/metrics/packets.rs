@@ -6,7 +6,7 @@ use crate::{
         figures::{Figure, Sample},
         report::{PacketPath, Report, Service},
     },
-    packet::Traffic,
+    packet::{Strays, Traffic},
 };
 
 /// Nothing where there is no packet path, and what is not known has no sample.
@@ -79,7 +79,32 @@ fn about_the_path(path: &PacketPath) -> Vec<Figure> {
         });
         missing.into_iter().chain(hooks).collect::<Vec<_>>()
     });
+    let strays = |value: fn(&Strays) -> u64| {
+        let services = path.strays.iter();
+        services
+            .map(|(service, it)| Sample::labelled([("service", service)], number(value(it))))
+            .collect()
+    };
+    let ended = match path.error {
+        None => vec![Sample::plain(number(path.ended_flows))],
+        Some(_) => Vec::new(),
+    };
     vec![
+        Figure::gauge(
+            "lb_packet_elsewhere_flows",
+            "Open flows of the packet path that stay with a backend that the table gives them no more.",
+            strays(|it| it.elsewhere),
+        ),
+        Figure::gauge(
+            "lb_packet_adopted_flows",
+            "Open TCP flows of the packet path whose beginning was not seen by this host.",
+            strays(|it| it.adopted),
+        ),
+        Figure::counter(
+            "lb_packet_ended_flows",
+            "Flows of the packet path that ended since their backend was gone.",
+            ended,
+        ),
         Figure::counter(
             "lb_packet_fates",
             "Packets that concern VIPs, by what became of them.",
@@ -132,6 +157,10 @@ mod tests {
             flows: 2,
             dropped: 1,
         };
+        let strays = Strays {
+            elsewhere: 6,
+            adopted: 8,
+        };
         let hook = |program: &str, in_place| Hook {
             program: program.to_owned(),
             how: "tcx".to_owned(),
@@ -160,6 +189,8 @@ mod tests {
             services: [(ServiceName::whole("www_hello"), traffic)].into(),
             backends: [("10.0.0.1:80".parse().unwrap(), traffic)].into(),
             maps: [("FLOWS4", (3, 9))].into(),
+            strays: [(ServiceName::whole("www_hello"), strays)].into(),
+            ended_flows: 4,
             ..Seen::default()
         };
         let report = report(Some(&seen));
@@ -178,6 +209,9 @@ mod tests {
         assert_eq!(values("lb_packet_bytes"), one("www_hello", 700.0));
         assert_eq!(values("lb_packet_flows"), one("www_hello", 2.0));
         assert_eq!(values("lb_packet_dropped"), one("www_hello", 1.0));
+        assert_eq!(values("lb_packet_elsewhere_flows"), one("www_hello", 6.0));
+        assert_eq!(values("lb_packet_adopted_flows"), one("www_hello", 8.0));
+        assert_eq!(values("lb_packet_ended_flows"), one("", 4.0));
         assert_eq!(values("lb_packet_fates"), one("full", 5.0));
         assert_eq!(values("lb_packet_map_entries"), one("FLOWS4", 3.0));
         assert_eq!(values("lb_packet_map_capacity"), one("FLOWS4", 9.0));

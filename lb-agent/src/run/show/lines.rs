@@ -185,6 +185,12 @@ pub(crate) fn packet_line(seen: &packet::Seen) -> Component {
     if parts.is_empty() {
         parts.push("none of its devices is there".to_owned());
     }
+    let elsewhere: u64 = seen.strays.values().map(|it| it.elsewhere).sum();
+    if elsewhere > 0 {
+        parts.push(format!(
+            "open flows where the table leads no more: {elsewhere}"
+        ));
+    }
     let percent = |(entries, room): (u64, u64)| entries.saturating_mul(100) / room.max(1);
     let fullest = seen.maps.iter().map(|(map, fill)| (percent(*fill), map));
     if let Some((percent, map)) = fullest.max() {
