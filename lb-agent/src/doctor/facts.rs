@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{admin::report::Component, announce::Link};
+use crate::{admin::report::Component, announce::Link, packet::Driver};
 
 /// All facts of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,14 +72,16 @@ pub(super) struct Host {
 pub(super) struct Paths {
     /// The names of all network devices.
     pub(super) devices: BTreeSet<String>,
-    /// Whether a card joins received packets, where it tells.
-    pub(super) joins: BTreeMap<String, bool>,
+    /// What the drivers of cards do.
+    pub(super) drivers: BTreeMap<String, Driver>,
+    /// Each VLAN with the device that it comes by.
+    pub(super) vlans: Vec<(String, String)>,
     /// `net.ipv4.ip_forward`.
     pub(super) forwards: Option<u32>,
     /// `net.ipv4.ip_local_port_range`.
     pub(super) local_ports: Option<RangeInclusive<u16>>,
-    /// The addresses of all devices.
-    pub(super) addresses: Option<Vec<(String, IpAddr)>>,
+    /// The addresses of all devices, with their networks.
+    pub(super) addresses: Option<Vec<(String, IpNet)>>,
 }
 
 /// A mounted file system.

@@ -10,10 +10,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+use ipnet::IpNet;
+use nix::sys::socket::SockaddrStorage;
+
 use super::facts::{Host, Listener, Mount, Paths};
 use crate::{
     announce,
     config::{Config, Packet},
+    packet::Driver,
     programs::{DATAGRAM_HOOKS, HOOKS, pin_root},
 };
 
@@ -68,16 +72,17 @@ pub(super) fn read(root: &Path, config: Option<&Config>, agent: Option<u32>) -> 
 
 fn paths(files: &Files<'_>, config: &Packet, is_here: bool) -> Paths {
     let cards = config.cards.iter().filter(|_| is_here);
-    let joins = cards.filter_map(|card| {
-        let joins = lb_sys::ethtool::joins_received(card).ok()?;
-        Some((card.clone(), joins))
-    });
+    let drivers = cards.map(|card| (card.clone(), Driver::of(card)));
     Paths {
         devices: names(&files.at("sys/class/net"))
             .unwrap_or_default()
             .into_iter()
             .collect(),
-        joins: joins.collect(),
+        drivers: drivers.collect(),
+        vlans: files
+            .text("proc/self/net/vlan/config")
+            .map(|it| vlans(&it))
+            .unwrap_or_default(),
         forwards: files.number("proc/sys/net/ipv4/ip_forward"),
         local_ports: files
             .text("proc/sys/net/ipv4/ip_local_port_range")
@@ -95,13 +100,29 @@ pub(crate) fn local_ports(text: &str) -> Option<RangeInclusive<u16>> {
     }
 }
 
-fn addresses() -> Option<Vec<(String, IpAddr)>> {
+/// The VLANs in a table such as `eth0.5 | 5 | eth0` below two lines of its head, each with its device.
+fn vlans(table: &str) -> Vec<(String, String)> {
+    let line = |line: &str| {
+        let mut fields = line.split('|').map(str::trim);
+        let (vlan, device) = (fields.next()?, fields.nth(1)?);
+        Some((vlan.to_owned(), device.to_owned()))
+    };
+    table.lines().skip(2).filter_map(line).collect()
+}
+
+fn addresses() -> Option<Vec<(String, IpNet)>> {
+    let ip = |storage: Option<SockaddrStorage>| {
+        let storage = storage?;
+        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        let v6 = || storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
+        v4.or_else(v6)
+    };
     let all = nix::ifaddrs::getifaddrs().ok()?;
     let all = all.filter_map(|it| {
-        let address = it.address?;
-        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-        let v6 = || address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
-        Some((it.interface_name, v4.or_else(v6)?))
+        let address = ip(it.address)?;
+        // An address without a mask is alone.
+        let mask = ip(it.netmask).and_then(|mask| IpNet::with_netmask(address, mask).ok());
+        Some((it.interface_name, mask.unwrap_or_else(|| address.into())))
     });
     Some(all.collect())
 }
@@ -331,6 +352,8 @@ mod tests {
         assert_eq!(open_files(limits), Some(524_288));
         assert_eq!(local_ports("32768\t60999"), Some(32_768..=60_999));
         assert_eq!(local_ports("32768"), None);
+        let table = "VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\neth0.5         | 5  | eth0\nodd\n";
+        assert_eq!(vlans(table), [("eth0.5".to_owned(), "eth0".to_owned())]);
         let mounts = mounts("35 22 0:30 / /a\\040b rw shared:9 - cgroup2 none rw\nodd\n");
         assert_eq!(mounts.len(), 1);
         assert_eq!((&*mounts[0].point, &*mounts[0].kind), ("/a b", "cgroup2"));

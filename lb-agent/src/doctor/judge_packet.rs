@@ -6,15 +6,25 @@ use super::{
     Finding,
     facts::{Host, Paths},
 };
-use crate::config::Packet;
+use crate::{
+    admin::report::Mark,
+    config::{Packet, Xdp},
+    packet::{self, Runs},
+};
 
 /// The findings where packets are to be balanced.
-pub(super) fn packet(host: &Host, config: &Packet) -> Vec<Finding> {
+pub(super) fn findings(host: &Host, config: &Packet) -> Vec<Finding> {
     let Some(paths) = &host.paths else {
         return Vec::new();
     };
     let mut found = Vec::new();
-    found.extend(config.cards.iter().map(|card| self::card(card, paths)));
+    for card in &config.cards {
+        let first = self::card(card, paths);
+        let is_there = first.mark == Mark::Ok;
+        found.push(first);
+        found.extend(is_there.then(|| driver(card, paths, config.xdp)).flatten());
+    }
+    found.extend(networks(paths));
     found.extend(forwarding(paths));
     found.extend(reverse_paths(host, config));
     found.extend(ports(paths, &config.ports));
@@ -31,7 +41,7 @@ fn card(card: &str, paths: &Paths) -> Finding {
             "correct [packet] cards; `ip link` lists the devices",
         );
     }
-    match paths.joins.get(card) {
+    match paths.drivers.get(card).and_then(|it| it.joins) {
         Some(true) => Finding::error(
             check,
             format!(
@@ -41,6 +51,39 @@ fn card(card: &str, paths: &Paths) -> Finding {
         ),
         _ => Finding::ok(check, format!("{card} is there")),
     }
+}
+
+/// What a card's driver does, where XDP is to run. Without a choice it runs in the driver, if that can be.
+fn driver(card: &str, paths: &Paths, xdp: Xdp) -> Option<Finding> {
+    let check = "drivers";
+    let runs = match xdp {
+        Xdp::Off => return None,
+        Xdp::Auto | Xdp::Native => Runs::Native,
+        Xdp::Generic => Runs::Generic,
+    };
+    let driver = paths.drivers.get(card)?;
+    let vlans = paths.vlans.iter().filter(|(_, below)| below == card);
+    let vlans: Vec<_> = vlans.map(|(vlan, _)| vlan.clone()).collect();
+    Some(match packet::of_card(card, driver, runs, &vlans) {
+        Some(trouble) => Finding::warning(check, trouble.what, trouble.remedy),
+        // What the kernel says of it is of its other end.
+        None if driver.name.as_deref() == Some("veth") => Finding::unknown(
+            check,
+            format!(
+                "{card} is a veth: XDP sends packets on with the checksums that they come with, so its other end must not leave these open (ethtool -K OTHER tx off there)"
+            ),
+        ),
+        None => Finding::ok(
+            check,
+            format!("{card} gives packets as they are on the wire"),
+        ),
+    })
+}
+
+fn networks(paths: &Paths) -> Option<Finding> {
+    let all = paths.addresses.as_ref()?.iter();
+    let trouble = packet::of_networks(all.map(|(device, net)| (device.as_str(), *net)))?;
+    Some(Finding::warning("networks", trouble.what, trouble.remedy))
 }
 
 /// Packets for containers, and those of clients on this host, are sent on by the stack; and where it sends none on, the kernel
@@ -105,7 +148,7 @@ fn source(paths: &Paths, config: &Packet) -> Option<Finding> {
         config.source6.map(IpAddr::V6),
     ];
     let mut strange = given.iter().flatten();
-    let strange = strange.find(|given| !addresses.iter().any(|(_, it)| it == *given));
+    let strange = strange.find(|given| !addresses.iter().any(|(_, it)| it.addr() == **given));
     if let Some(strange) = strange {
         return Some(Finding::error(
             check,
@@ -116,7 +159,7 @@ fn source(paths: &Paths, config: &Packet) -> Option<Finding> {
         ));
     }
     let of_card = addresses.iter().filter(|(device, _)| device == first);
-    let mut own = of_card.map(|(_, it)| *it).filter(is_global);
+    let mut own = of_card.map(|(_, it)| it.addr()).filter(is_global);
     let found = given.into_iter().flatten().next().or_else(|| own.next());
     let text = |it: &dyn Display| format!("{it} is what backends of other hosts see");
     Some(match found {

@@ -139,7 +139,7 @@ fn judge(facts: &Facts, config: Option<&Config>) -> Findings {
     }
     found.extend(judge::host(&facts.host, config));
     if let Some(packet) = config.and_then(|it| it.packet.as_ref()) {
-        found.extend(judge_packet::packet(&facts.host, packet));
+        found.extend(judge_packet::findings(&facts.host, packet));
     }
     found.extend(judge_services::services(facts, config));
     found.sort_by_key(|it| it.mark);

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     admin::report::{Component, Mark},
     cli::Exit,
-    config::{Config, Outside, RunArgs},
+    config::{Config, Outside, RunArgs, Xdp},
+    packet::Driver,
 };
 
 /// A host that nothing is wrong with, as files below a folder.
@@ -332,7 +333,15 @@ type PacketFault = (fn(&mut Facts), Expected);
 fn packet_faults(tree: &Tree, config: &Config, plant: fn(&mut Facts)) -> Vec<Finding> {
     let mut facts = tree.facts(config);
     let paths = facts.host.paths.as_mut().unwrap();
-    paths.addresses = Some(vec![("eth0".to_owned(), [192, 0, 2, 7].into())]);
+    paths.addresses = Some(vec![("eth0".to_owned(), "192.0.2.7/24".parse().unwrap())]);
+    // As most cards are.
+    let driver = Driver {
+        name: Some("ixgbe".to_owned()),
+        joins: Some(false),
+        takes_out_tags: Some(true),
+        checks: Some(true),
+    };
+    paths.drivers = [("eth0".to_owned(), driver)].into();
     plant(&mut facts);
     faults(judge(&facts, Some(config)))
 }
@@ -341,7 +350,7 @@ fn packet_faults(tree: &Tree, config: &Config, plant: fn(&mut Facts)) -> Vec<Fin
 fn each_fault_of_the_packet_path_is_found_alone() {
     let (tree, config) = with_card();
     assert_eq!(packet_faults(&tree, &config, |_| ()), []);
-    let plants: [PacketFault; 6] = [
+    let plants: [PacketFault; 8] = [
         (
             |it| it.host.paths.as_mut().unwrap().devices.clear(),
             ("cards", Mark::Error, "no network device eth0", "ip link"),
@@ -349,9 +358,34 @@ fn each_fault_of_the_packet_path_is_found_alone() {
         (
             |it| {
                 let paths = it.host.paths.as_mut().unwrap();
-                paths.joins = [("eth0".to_owned(), true)].into();
+                paths.drivers.get_mut("eth0").unwrap().joins = Some(true);
             },
             ("cards", Mark::Error, "(LRO)", "ethtool -K eth0 lro off"),
+        ),
+        (
+            |it| {
+                let vlan = ("eth0.5".to_owned(), "eth0".to_owned());
+                it.host.paths.as_mut().unwrap().vlans.push(vlan);
+            },
+            (
+                "drivers",
+                Mark::Warning,
+                "what comes by eth0.5",
+                "ethtool -K eth0 rxvlan off",
+            ),
+        ),
+        (
+            |it| {
+                let net = "169.254.0.1/16".parse().unwrap();
+                let addresses = it.host.paths.as_mut().unwrap().addresses.as_mut();
+                addresses.unwrap().push(("br0".to_owned(), net));
+            },
+            (
+                "networks",
+                Mark::Warning,
+                "169.254.0.0/16 on br0 contains 169.254.255.77",
+                "give br0 another network",
+            ),
         ),
         (
             |it| it.host.paths.as_mut().unwrap().forwards = Some(0),
@@ -395,6 +429,20 @@ fn each_fault_of_the_packet_path_is_found_alone() {
             _ => expect(&found, &[expected]),
         }
     }
+    let mut generic = config.clone();
+    generic.packet.as_mut().unwrap().xdp = Xdp::Generic;
+    assert_eq!(packet_faults(&tree, &generic, |_| ()), []);
+    let found = packet_faults(&tree, &generic, |it| {
+        let drivers = &mut it.host.paths.as_mut().unwrap().drivers;
+        drivers.get_mut("eth0").unwrap().name = Some("virtio_net".to_owned());
+    });
+    let open = (
+        "drivers",
+        Mark::Warning,
+        "leaves checksums to whoever receives",
+        "ethtool -K eth0 rx off",
+    );
+    expect(&found, &[open]);
     tree.plant("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n");
     let found = packet_faults(&tree, &config, |_| ());
     let strict = (

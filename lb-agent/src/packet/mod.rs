@@ -16,6 +16,7 @@ mod neighbours;
 mod place;
 mod seen;
 mod stage;
+mod trouble;
 mod words;
 
 use std::{collections::BTreeSet, io, path::Path, sync::Arc};
@@ -31,6 +32,7 @@ pub use self::{
     moves::Strays,
     seen::{Device, Hook, Seen, Traffic},
     stage::{Error, run},
+    trouble::{Driver, Runs, Trouble, of_card, of_networks},
     words::{monotonic, state, way},
 };
 use crate::{

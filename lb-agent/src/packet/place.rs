@@ -27,6 +27,8 @@ pub(super) struct Device {
     pub(super) name: String,
     /// Whether what is behind it is on this host: containers and virtual machines.
     pub(super) leads_inside: bool,
+    /// The index of the device that it is a VLAN of.
+    pub(super) vlan_of: Option<u32>,
     /// Its addresses with their networks, and whether they are good beyond the link.
     pub(super) addresses: Vec<(IpNet, bool)>,
 }
@@ -58,6 +60,20 @@ impl Place {
     pub(super) fn index(&self, name: &str) -> Option<u32> {
         let mut all = self.devices.iter();
         all.find(|(_, it)| it.name == name).map(|(index, _)| *index)
+    }
+
+    /// The names of the VLANs of the device `index`.
+    pub(super) fn vlans(&self, index: u32) -> Vec<String> {
+        let all = self.devices.values();
+        all.filter(|it| it.vlan_of == Some(index))
+            .map(|it| it.name.clone())
+            .collect()
+    }
+
+    /// The networks of each device.
+    pub(super) fn networks(&self) -> impl Iterator<Item = (&str, IpNet)> {
+        let all = self.devices.values();
+        all.flat_map(|it| it.addresses.iter().map(|(net, _)| (it.name.as_str(), *net)))
     }
 
     /// Every address of this host.
@@ -129,10 +145,13 @@ impl Sources {
 
 fn device(link: &LinkMessage) -> Option<Device> {
     let mut device = Device::default();
+    let (mut below, mut is_vlan) = (None, false);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Link(index) => below = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
+                is_vlan = infos.contains(&LinkInfo::Kind(InfoKind::Vlan));
                 device.leads_inside = infos.iter().any(|it| {
                     matches!(
                         it,
@@ -145,6 +164,7 @@ fn device(link: &LinkMessage) -> Option<Device> {
             _ => {}
         }
     }
+    device.vlan_of = below.filter(|_| is_vlan);
     (!device.name.is_empty()).then_some(device)
 }
 

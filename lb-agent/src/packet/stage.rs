@@ -12,9 +12,9 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _};
-use lb_common::packet::{EndpointKey, Settings, packet_map as map};
+use lb_common::packet::{EndpointKey, Fate, Settings, packet_map as map};
 use lb_packet::{
-    Collected, Explainer, Figures, Fill, Flows, Publisher, Refused, Role, Samples,
+    Collected, Explainer, Figures, Fill, Flows, How, Publisher, Refused, Role, Samples,
 };
 use rtnetlink::{Handle, MulticastGroup};
 use thiserror::Error;
@@ -31,6 +31,7 @@ use super::{
     neighbours::{Neighbours, towards},
     place::Place,
     seen::{Device, Hook, Traffic},
+    trouble::{self, Driver, Runs, Trouble},
 };
 use crate::{
     catalog::Problem,
@@ -87,6 +88,10 @@ struct Stage {
     settled: bool,
     /// Why devices are not served, by their names.
     faults: BTreeMap<String, String>,
+    /// What makes devices lose packets that are served.
+    troubles: Vec<Trouble>,
+    /// Packets that found no room in the driver, when that was counted first.
+    without_room: Option<u64>,
     /// The newest one that was acted on.
     snapshot: Option<Arc<Snapshot>>,
     out: Out,
@@ -150,6 +155,8 @@ pub async fn run(
         labelled: channels.labelled.borrow_and_update().clone(),
         settled: false,
         faults: BTreeMap::new(),
+        troubles: Vec::new(),
+        without_room: None,
         snapshot: None,
         out: Out::default(),
         wish: Wish::default(),
@@ -225,6 +232,7 @@ pub async fn run(
                 stage.collect();
                 stage.count();
                 stage.watch_moves();
+                stage.find_troubles();
             }
         }
         stage.know_neighbours().await;
@@ -297,11 +305,21 @@ impl Stage {
         for (index, (name, role)) in wanted {
             let attached = self.programs.attached().iter();
             let mut attached = attached.filter(|it| it.index == index && it.device == name);
-            let is_whole = attached
-                .next()
-                .is_some_and(|it| it.hooks.iter().all(|hook| hook.in_place() != Some(false)));
-            if is_whole {
-                continue;
+            if let Some(attached) = attached.next() {
+                let gone = attached.hooks.iter();
+                let gone = gone.filter(|hook| hook.in_place() == Some(false));
+                let gone: Vec<_> = gone.map(|hook| hook.program).collect();
+                if gone.is_empty() {
+                    continue;
+                }
+                // What cannot be put back is told of below.
+                if !self.faults.contains_key(&name) {
+                    tracing::warn!(
+                        device = name,
+                        programs = gone.join(", "),
+                        "somebody took programs off the device; attaching them again"
+                    );
+                }
             }
             if let Err(error) = self.programs.attach(&name, role) {
                 let error = error_chain(&error);
@@ -481,6 +499,42 @@ impl Stage {
         });
     }
 
+    /// Looks for what makes devices lose packets although programs are attached.
+    fn find_troubles(&mut self) {
+        let fates = self.counted.fates.as_ref();
+        let without_room = fates.and_then(|it| it.get(Fate::Resize.as_str()).copied());
+        let before = *self
+            .without_room
+            .get_or_insert_with(|| without_room.unwrap_or(0));
+        let since = without_room.map_or(0, |it| it.saturating_sub(before));
+        let mut found: Vec<_> = trouble::of_networks(self.place.networks())
+            .into_iter()
+            .collect();
+        let mut native = None;
+        for card in self.programs.attached() {
+            let runs = card.hooks.iter().find_map(|hook| match hook.how {
+                How::Native => Some(Runs::Native),
+                How::Generic => Some(Runs::Generic),
+                How::Tcx | How::Clsact => None,
+            });
+            let Some(runs) = runs else { continue };
+            if runs == Runs::Native {
+                native = native.or(Some(&card.device));
+            }
+            let (driver, vlans) = (Driver::of(&card.device), self.place.vlans(card.index));
+            found.extend(trouble::of_card(&card.device, &driver, runs, &vlans));
+        }
+        found.extend(native.and_then(|card| trouble::of_room(card, since)));
+        for trouble in &found {
+            // The number of packets grows.
+            let is_known = self.troubles.iter().any(|it| it.remedy == trouble.remedy);
+            if !is_known {
+                tracing::warn!(remedy = trouble.remedy, "{}", trouble.what);
+            }
+        }
+        self.troubles = found;
+    }
+
     /// Counts the flows that are not where the table leads, if that may have changed.
     fn watch_moves(&mut self) {
         let (met, now) = (Met::of(self.counted.fates.as_ref()), Instant::now());
@@ -536,6 +590,8 @@ impl Stage {
         let configured = self.programs.problems().iter();
         problems.extend(configured.map(|it| Problem::new(SUBJECT, it.clone())));
         problems.extend(self.moved());
+        let troubles = self.troubles.iter();
+        problems.extend(troubles.map(|it| Problem::new(SUBJECT, it.text())));
         channels.problems.send_if_modified(|old| {
             let changed = *old != problems;
             *old = problems;

@@ -102,6 +102,14 @@ fn faults_are_found_before_an_agent_starts() {
         &["--dns", "198.18.0.1:54", "--pool", "x"],
         &[("configuration", "--pool")],
     );
+    let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+    world.netns.enter(forward).unwrap().unwrap();
+    let packets = ["--packet-client", "lb-tap0"];
+    finds(&world, &[], &packets, &[]);
+    ip(&world, &["addr", "add", "169.254.0.1/16", "dev", "lo"]);
+    let met = "169.254.0.0/16 on lo contains 169.254.255.77";
+    finds(&world, &[], &packets, &[("networks", met)]);
+    ip(&world, &["addr", "del", "169.254.0.1/16", "dev", "lo"]);
     let few = ["prlimit", "--nofile=64:64"];
     finds(&world, &few, &[], &[("open files", "64 files")]);
     let [bounding, inherited] = limits(&["net_admin", "bpf"]);

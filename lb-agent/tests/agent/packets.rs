@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpStream},
+    os::fd::AsFd as _,
     thread,
 };
 
@@ -313,6 +314,101 @@ fn what_an_agent_leaves_of_packets_is_taken_away_and_an_agent_without_them_takes
     let done = place.world.uninstall(&[]);
     assert_eq!(done.code, Some(0), "{done:?}");
     place.world.assert_untouched();
+    place.world.finish();
+}
+
+#[test]
+fn programs_that_somebody_takes_off_a_device_come_again() {
+    let place = Place::new();
+    drop(place.flow_to("a"));
+    let links = place.world.path("bpf/lb/packet/links");
+    let take_off = || {
+        let pins = fs::read_dir(links).unwrap().map(Result::unwrap);
+        for pin in pins.map(|it| it.path()) {
+            let link = lb_sys::bpf::object_get(&pin).unwrap();
+            lb_sys::bpf::link_detach(link.as_fd()).unwrap();
+        }
+    };
+    place.world.netns.enter(take_off).unwrap();
+    let told = eventually(LIMIT, || {
+        let said = place.world.said();
+        let told = said.contains("somebody took programs off the device");
+        told.then_some(()).ok_or(said)
+    });
+    told.unwrap_or_else(|late| panic!("{late}"));
+    drop(place.flow_to("a"));
+    place.world.await_fine();
+    place.world.finish();
+}
+
+#[test]
+fn a_network_with_the_address_of_clients_that_meet_themselves_is_told() {
+    let place = Place::new();
+    place.world.await_fine();
+    let with = |verb: &str| {
+        let line = format!("addr {verb} 169.254.0.1/16 dev lb-client\n");
+        place.world.netns.ip(&line).unwrap();
+    };
+    with("add");
+    let words = [
+        "169.254.0.0/16 on lb-client contains 169.254.255.77",
+        "give lb-client another network",
+    ];
+    place.world.await_degraded(&words);
+    with("del");
+    place.world.await_fine();
+    place.world.finish();
+}
+
+/// The number in the metric of this name and these labels.
+fn metric(world: &World, name: &str) -> Option<f64> {
+    let page = world.page("/metrics").ok()?.body;
+    let line = page.lines().find_map(|it| it.strip_prefix(name));
+    line?.trim().parse().ok()
+}
+
+#[test]
+fn flows_that_a_table_leads_elsewhere_or_that_end_are_counted_and_told() {
+    let place = Place::new();
+    let world = &place.world;
+    let (to_a, to_b) = (place.flow_to("a"), place.flow_to("b"));
+    let await_metric = |name: &str, value: f64| {
+        let reached = eventually(LIMIT, || match metric(world, name) {
+            Some(it) if it == value => Ok(()),
+            it => Err(format!("{name}: {it:?}, not {value}")),
+        });
+        reached.unwrap_or_else(|late| panic!("{late}\n{}", world.said()));
+    };
+    let elsewhere = "lb_packet_elsewhere_flows{service=\"www_hello\"}";
+    await_metric("lb_packet_ended_flows_total", 0.0);
+    let drain = world.ask(&["drain", "www_hello/a", "--deadline", "60s"]);
+    assert_eq!(drain.code, Some(0), "{drain:?}");
+    await_metric(elsewhere, 1.0);
+    let said = world.said();
+    let line = said.lines().find(|it| it.contains("the table changed"));
+    let line = line.unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        line.contains("elsewhere=1") && line.contains("flows=2"),
+        "{line}"
+    );
+    let status = world.ask(&["status"]).out;
+    let word = "open flows where the table leads no more: 1";
+    assert!(status.contains(word), "{status}");
+    goes_on(&to_a, "a");
+    let undone = world.ask(&["drain", "www_hello/a", "--undo"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    // Those that stray are counted again after a while, and at each change.
+    await_metric(elsewhere, 0.0);
+
+    place.publish(&[1]);
+    await_metric("lb_packet_ended_flows_total", 1.0);
+    let said = world.said();
+    assert!(
+        said.contains("flows ended: their backend is gone"),
+        "{said}"
+    );
+    greeting(&to_a).unwrap_err();
+    goes_on(&to_b, "b");
     place.world.finish();
 }
 

@@ -110,14 +110,21 @@ pub struct Hook {
     pub how: How,
     /// Whether it took the place of an earlier agent's.
     pub adopted: bool,
+    /// The device's interface index.
+    index: u32,
     link: Option<OwnedFd>,
 }
 
 impl Hook {
-    /// Whether it still is in place: the kernel detaches a link when its device goes. `None` where there is no link to ask.
+    /// Whether it still is in place: the kernel detaches a link when its device goes, and anybody may take a qdisc away with what
+    /// hangs from it. `None` where the kernel does not tell.
     pub fn in_place(&self) -> Option<bool> {
-        let link = self.link.as_ref()?;
-        Some(lb_sys::bpf::link_device(link.as_fd()).is_ok_and(|device| device != 0))
+        match &self.link {
+            Some(link) => {
+                Some(lb_sys::bpf::link_device(link.as_fd()).is_ok_and(|device| device != 0))
+            }
+            None => clsact::is_there(self.index, direction(self.program)).ok(),
+        }
     }
 }
 
@@ -279,6 +286,7 @@ impl Programs {
                 program: name,
                 how,
                 adopted: true,
+                index,
                 link: Some(link),
             }
         } else {
@@ -302,6 +310,7 @@ impl Programs {
                     program: name,
                     how,
                     adopted: false,
+                    index,
                     link: Some(link),
                 }
             } else {
@@ -312,6 +321,7 @@ impl Programs {
                     program: name,
                     how,
                     adopted,
+                    index,
                     link: None,
                 }
             }
@@ -355,6 +365,7 @@ impl Programs {
                         program: name,
                         how,
                         adopted: true,
+                        index,
                         link: Some(link),
                     }),
                     None,
@@ -386,6 +397,7 @@ impl Programs {
                             program: name,
                             how,
                             adopted: false,
+                            index,
                             link: Some(link),
                         }),
                         fallback,

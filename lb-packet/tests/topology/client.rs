@@ -430,3 +430,30 @@ fn below_kernel_6_6_the_qdisc_does_the_same() {
     let _servers = scene.servers(V4);
     load(&scene.client, to(V4), 2, 10, 1000);
 }
+
+#[test]
+fn a_qdisc_that_somebody_takes_away_is_missed_and_comes_again() {
+    let scene = Scene::new();
+    let mut agent = Agent::start(&scene.host, &scene.pins, None, &[]);
+    agent.programs.use_clsact();
+    agent.serve(10, &both(), false);
+    let attach = |agent: &mut Agent| agent.programs.attach("vm0", Role::Client).map(drop);
+    let in_place = |agent: &Agent| {
+        let hooks = agent.programs.attached()[0].hooks.iter();
+        hooks.map(lb_packet::Hook::in_place).collect::<Vec<_>>()
+    };
+    let on_host = || {
+        attach(&mut agent).unwrap();
+        assert_eq!(in_place(&agent), [Some(true); 2]);
+        let gone = std::process::Command::new("tc")
+            .args(["qdisc", "del", "dev", "vm0", "clsact"])
+            .status();
+        assert!(gone.unwrap().success());
+        assert_eq!(in_place(&agent), [Some(false); 2]);
+        attach(&mut agent).unwrap();
+        assert_eq!(in_place(&agent), [Some(true); 2]);
+    };
+    scene.host.enter(on_host).unwrap();
+    let _servers = scene.servers(V4);
+    load(&scene.client, to(V4), 2, 10, 1000);
+}
