@@ -89,7 +89,13 @@ impl Segment {
 
     /// What Consul answers.
     pub(crate) fn ask(&self, method: &str, path: &str) -> String {
-        http(&self.hub, method, path).unwrap()
+        http(&self.hub, method, path, "").unwrap()
+    }
+
+    /// Tells Consul something.
+    pub(crate) fn put(&self, path: &str, body: &Value) {
+        let answer = http(&self.hub, "PUT", path, &body.to_string()).unwrap();
+        assert_eq!(answer.trim(), "true", "{path}");
     }
 
     /// What goes over the wire at the client.
@@ -180,19 +186,22 @@ fn consul(hub: &Netns, folder: &TempDir) -> Process {
         .start()
         .unwrap();
     let up = eventually(LIMIT, || {
-        let said = http(hub, "GET", "health/service/consul?passing").unwrap_or_default();
+        let said = http(hub, "GET", "health/service/consul?passing", "").unwrap_or_default();
         said.contains("\"Node\"").then_some(()).ok_or(said)
     });
     up.unwrap_or_else(|late| panic!("Consul does not come up: {late}"));
     process
 }
 
-fn http(netns: &Netns, method: &str, path: &str) -> Option<String> {
+fn http(netns: &Netns, method: &str, path: &str, body: &str) -> Option<String> {
     netns
         .enter(|| {
             let mut stream = TcpStream::connect(CONSUL).ok()?;
-            let head = format!("{method} /v1/{path} HTTP/1.0\r\nHost: consul\r\n\r\n");
-            stream.write_all(head.as_bytes()).ok()?;
+            let length = body.len();
+            let request = format!(
+                "{method} /v1/{path} HTTP/1.0\r\nHost: consul\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(request.as_bytes()).ok()?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).ok()?;
             Some(answer.split_once("\r\n\r\n")?.1.to_owned())
@@ -226,12 +235,33 @@ impl Host {
     pub(crate) fn new(segment: &Segment, number: u8) -> Self {
         let host = Self::bare(number);
         segment.plug(&host);
-        host.configure(&format!(
+        host.configure_more("");
+        host
+    }
+
+    /// Writes the configuration of one that announces on `eth0`, and this.
+    pub(crate) fn configure_more(&self, more: &str) {
+        self.configure(&format!(
             "[sources.consul]\naddress = \"{CONSUL}\"\nwait = \"5s\"\n\
-             [announce]\ndevices = [\"eth0\"]\nttl = \"{}s\"\n",
+             [announce]\ndevices = [\"eth0\"]\nttl = \"{}s\"\n{more}",
             TTL.as_secs()
         ));
-        host
+    }
+
+    /// Waits until so many backends of a service are usable.
+    #[track_caller]
+    pub(crate) fn await_usable(&self, service: &str, count: u64) {
+        let usable = eventually(LIMIT, || {
+            let services = self.json(&["services"]);
+            let all = services.as_array().cloned().unwrap_or_default();
+            let one = all.iter().find(|it| it["service"] == service);
+            let usable = one.and_then(|it| it["usable"].as_u64());
+            match usable == Some(count) {
+                true => Ok(()),
+                false => Err(format!("{services}")),
+            }
+        });
+        usable.unwrap_or_else(|late| panic!("{late}\n{}", self.said()));
     }
 
     /// One on no network, with no agent.

@@ -5,5 +5,6 @@
 mod devices;
 mod election;
 mod kit;
+mod packets;
 mod routers;
 mod wire;

@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    net::{Ipv4Addr, UdpSocket},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
@@ -27,16 +29,23 @@ impl Agent {
     fn start(docker: &Docker) -> Self {
         let clients = docker.cgroup().subgroup("clients").unwrap();
         let hooked = clients.path().to_owned();
-        Self::start_on(docker, clients, &hooked)
+        Self::start_on(docker, clients, &hooked, "")
+    }
+
+    /// The same with a packet path.
+    fn start_with_packets(docker: &Docker) -> Self {
+        let clients = docker.cgroup().subgroup("clients").unwrap();
+        let hooked = clients.path().to_owned();
+        Self::start_on(docker, clients, &hooked, "[packet]\n")
     }
 
     /// One whose hooks see the engine's containers too.
     pub(crate) fn start_for_all(docker: &Docker) -> Self {
         let clients = docker.cgroup().subgroup("clients").unwrap();
-        Self::start_on(docker, clients, docker.cgroup().path())
+        Self::start_on(docker, clients, docker.cgroup().path(), "")
     }
 
-    fn start_on(docker: &Docker, clients: Cgroup, hooked: &Path) -> Self {
+    fn start_on(docker: &Docker, clients: Cgroup, hooked: &Path, more: &str) -> Self {
         let folder = docker.folder();
         docker.prepare_for_agent("bpf").unwrap();
         let own = docker.cgroup().subgroup("agent").unwrap();
@@ -47,7 +56,7 @@ impl Agent {
              [sources.docker]\nsocket = \"unix://{}\"\n\
              [front]\nlisten = [\"127.0.0.1:8000\"]\n\
              [dns]\nupstreams = []\n\
-             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n",
+             [health]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n{more}",
             docker.socket().display()
         );
         let file = folder.join("lb.toml");
@@ -164,16 +173,71 @@ fn a_flow_through_a_vip_ends_in_a_container_and_never_in_one_that_ended() {
     assert_eq!(curl(&docker, Some(&agent.clients), &url).unwrap(), "hello");
 }
 
-/// A socket at the UDP port `port` in the network of the container `name`.
-pub(crate) fn bind_in(docker: &Docker, name: &str, port: u16) -> UdpSocket {
+#[test]
+fn the_packets_of_a_container_with_the_label_are_balanced_and_those_of_others_are_not() {
+    let docker = engine();
+    start(&docker, "one", &["-l", "SERVICE_NAME=shop"]);
+    start(&docker, "guest", &["-l", "lb.client=packet"]);
+    start(&docker, "other", &[]);
+    let mut agent = Agent::start_with_packets(&docker);
+    let vip = agent.until_usable(&docker, "shop", &["one"]);
+    let to = SocketAddr::new(vip.parse().unwrap(), 80);
+    let ask = |name: &str| {
+        let answer = inside(&docker, name, move || {
+            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+            stream.set_read_timeout(Some(LIMIT))?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        answer.map_err(|error: io::Error| error.to_string())
+    };
+    let hello = eventually(LIMIT, || ask("guest"));
+    let hello = hello.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+    assert!(hello.trim_end().ends_with("hello"), "{hello}");
+    // No hook sees either of them.
+    ask("other").unwrap_err();
+    // It is served by its label alone, as long as it runs.
+    let status = |holds: fn(usize) -> bool| {
+        let devices = eventually(LIMIT, || {
+            let answer = curl(&docker, None, "http://127.0.0.1:9180/api/v1/snapshot");
+            let report: Value = serde_json::from_str(&answer.map_err(|it| it.to_string())?)
+                .map_err(|it| it.to_string())?;
+            let devices = report["packet"]["devices"].as_array().map_or(0, Vec::len);
+            match holds(devices) {
+                true => Ok(()),
+                false => Err(report["packet"].to_string()),
+            }
+        });
+        devices.unwrap_or_else(|late| panic!("{late}\n{}", agent.said()));
+    };
+    status(|devices| devices == 1);
+    docker.docker(["kill", "guest"]).unwrap();
+    status(|devices| devices == 0);
+}
+
+/// What `job` answers in the network of the container `name`.
+fn inside<T: Send + 'static>(
+    docker: &Docker,
+    name: &str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let pid = docker.docker(["inspect", "--format", "{{.State.Pid}}", name]);
     let namespace = File::open(format!("/proc/{}/ns/net", pid.unwrap().trim())).unwrap();
     let inside = move || {
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+        job()
     };
-    // The socket stays in the namespace, the thread ends.
+    // What is opened stays in the namespace, the thread ends.
     thread::spawn(inside).join().unwrap()
+}
+
+/// A socket at the UDP port `port` in the network of the container `name`.
+pub(crate) fn bind_in(docker: &Docker, name: &str, port: u16) -> UdpSocket {
+    inside(docker, name, move || {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+    })
 }
 
 #[test]
