@@ -3,6 +3,9 @@
 //! It never takes away what it has not been told is gone: before the first complete snapshot what an earlier agent left
 //! serves on. What the kernel refuses is tried again.
 
+mod show;
+mod watch;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -12,10 +15,8 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _};
-use lb_common::packet::{EndpointKey, Fate, Settings, packet_map as map};
-use lb_packet::{
-    Collected, Explainer, Figures, Fill, Flows, How, Publisher, Refused, Role, Samples,
-};
+use lb_common::packet::{EndpointKey, Settings};
+use lb_packet::{Collected, Explainer, Figures, Flows, Publisher, Refused, Samples};
 use rtnetlink::{Handle, MulticastGroup};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -27,11 +28,11 @@ use super::{
     deadlines::Out,
     desired::{Standpoint, Wish},
     devices,
-    moves::{Met, Moves},
+    moves::Moves,
     neighbours::{Neighbours, towards},
     place::Place,
-    seen::{Device, Hook, Traffic},
-    trouble::{self, Driver, Runs, Trouble},
+    seen::Traffic,
+    trouble::Trouble,
 };
 use crate::{
     catalog::Problem,
@@ -456,228 +457,8 @@ impl Stage {
             ),
         }
     }
-
-    /// Forgets the flows that are over.
-    fn collect(&mut self) {
-        match self.desk.flows.collect(&self.publisher, &self.collected) {
-            Ok(collected) => {
-                self.collected = collected;
-                self.moves.ended(collected.v4.ended + collected.v6.ended);
-            }
-            Err(error) => tracing::warn!(
-                error = error_chain(&error),
-                "cannot look for the flows of the packet path that are over"
-            ),
-        }
-    }
-
-    /// Reads what the programs count.
-    fn count(&mut self) {
-        let read = || -> Result<Counted, lb_packet::Error> {
-            let fates = self.figures.fates()?;
-            let mut by_name: BTreeMap<_, _> = fates
-                .packets
-                .into_iter()
-                .map(|(fate, packets)| (fate.as_str(), packets))
-                .collect();
-            by_name.insert(OPTIONS, fates.options);
-            by_name.insert(UNTOLD, fates.untold);
-            let endpoints = self.figures.endpoints(&self.publisher)?.into_iter();
-            let backends = self.figures.backends(&self.publisher)?.into_iter();
-            Ok(Counted {
-                fates: Some(by_name),
-                endpoints: endpoints.map(|(key, it)| (key, it.into())).collect(),
-                backends: backends.map(|(address, it)| (address, it.into())).collect(),
-            })
-        };
-        self.counted = read().unwrap_or_else(|error| {
-            tracing::warn!(
-                error = error_chain(&error),
-                "cannot read the figures of the packet path"
-            );
-            Counted::default()
-        });
-    }
-
-    /// Looks for what makes devices lose packets although programs are attached.
-    fn find_troubles(&mut self) {
-        let fates = self.counted.fates.as_ref();
-        let without_room = fates.and_then(|it| it.get(Fate::Resize.as_str()).copied());
-        let before = *self
-            .without_room
-            .get_or_insert_with(|| without_room.unwrap_or(0));
-        let since = without_room.map_or(0, |it| it.saturating_sub(before));
-        let mut found: Vec<_> = trouble::of_networks(self.place.networks())
-            .into_iter()
-            .collect();
-        let mut native = None;
-        for card in self.programs.attached() {
-            let runs = card.hooks.iter().find_map(|hook| match hook.how {
-                How::Native => Some(Runs::Native),
-                How::Generic => Some(Runs::Generic),
-                How::Tcx | How::Clsact => None,
-            });
-            let Some(runs) = runs else { continue };
-            if runs == Runs::Native {
-                native = native.or(Some(&card.device));
-            }
-            let (driver, vlans) = (Driver::of(&card.device), self.place.vlans(card.index));
-            found.extend(trouble::of_card(&card.device, &driver, runs, &vlans));
-        }
-        found.extend(native.and_then(|card| trouble::of_room(card, since)));
-        for trouble in &found {
-            // The number of packets grows.
-            let is_known = self.troubles.iter().any(|it| it.remedy == trouble.remedy);
-            if !is_known {
-                tracing::warn!(remedy = trouble.remedy, "{}", trouble.what);
-            }
-        }
-        self.troubles = found;
-    }
-
-    /// Counts the flows that are not where the table leads, if that may have changed.
-    fn watch_moves(&mut self) {
-        let (met, now) = (Met::of(self.counted.fates.as_ref()), Instant::now());
-        if self.moves.is_due(met, now) {
-            self.count_flows(met, now);
-        }
-        self.moves.look(met, now);
-    }
-
-    fn count_flows(&mut self, met: Met, now: Instant) {
-        match self.desk.flows.census(&self.publisher) {
-            Ok(found) => self.moves.count(&found, &self.wish.owners, met, now),
-            Err(error) => tracing::warn!(
-                error = error_chain(&error),
-                "cannot count the flows of the packet path"
-            ),
-        }
-    }
-
-    /// This host answers for the VIPs from now on, or no more.
-    fn own(&mut self, mine: bool) {
-        if self.moves.is_news(mine) {
-            self.count();
-            let (met, now) = (Met::of(self.counted.fates.as_ref()), Instant::now());
-            self.count_flows(met, now);
-            self.moves.own(mine, met, now);
-        }
-    }
-
-    fn maps(&self) -> BTreeMap<&'static str, (u64, u64)> {
-        let limits = self.programs.limits();
-        let (v4, v6) = (self.collected.v4, self.collected.v6);
-        let room = |fill: Fill| u64::from(fill.room);
-        let mut maps = BTreeMap::from([
-            (map::FLOWS4, (v4.flows, room(v4))),
-            (map::REPLIES4, (v4.replies, room(v4))),
-            (map::FLOWS6, (v6.flows, room(v6))),
-            (map::REPLIES6, (v6.replies, room(v6))),
-        ]);
-        // Before the first collection.
-        maps.retain(|_, (_, room)| *room > 0);
-        let endpoints = self.publisher.endpoints().count() as u64;
-        maps.insert(map::ENDPOINTS, (endpoints, limits.services.into()));
-        let targets = self.publisher.targets().count() as u64;
-        maps.insert(map::TARGETS, (targets, limits.backends.into()));
-        maps
-    }
-
-    /// Shows how it is.
-    fn tell(&self, channels: &Channels) {
-        let mut problems = self.wish.problems.clone();
-        problems.extend_from_slice(&self.refused);
-        let configured = self.programs.problems().iter();
-        problems.extend(configured.map(|it| Problem::new(SUBJECT, it.clone())));
-        problems.extend(self.moved());
-        let troubles = self.troubles.iter();
-        problems.extend(troubles.map(|it| Problem::new(SUBJECT, it.text())));
-        channels.problems.send_if_modified(|old| {
-            let changed = *old != problems;
-            *old = problems;
-            changed
-        });
-        let mut services: BTreeMap<_, Traffic> = BTreeMap::new();
-        for (key, traffic) in &self.counted.endpoints {
-            if let Some(name) = self.wish.owners.get(key) {
-                *services.entry(name.clone()).or_default() += *traffic;
-            }
-        }
-        let seen = Seen {
-            error: None,
-            devices: self.devices(),
-            fates: self.counted.fates.clone(),
-            services,
-            strays: self.moves.strays(),
-            ended_flows: self.moves.all_ended(),
-            backends: self.counted.backends.clone(),
-            maps: self.maps(),
-        };
-        channels.seen.send_replace(Arc::new(seen));
-    }
-
-    /// The addresses that the programs were loaded for are not those that would be taken now.
-    fn moved(&self) -> Option<Problem> {
-        let packet = &self.config.packet;
-        let card = packet.cards.first()?;
-        let now = self.place.sources(card);
-        let v4 = packet.source.or(now.v4);
-        let v6 = packet.source6.or(now.v6);
-        let moved = v4.is_some() && v4 != self.sources.v4 || v6.is_some() && v6 != self.sources.v6;
-        moved.then(|| {
-            let message = format!("the address of {card} has changed since the agent started, and backends of other hosts are sent packets from the old one; restart the agent, or name the address with [packet] source");
-            Problem::new(SUBJECT, message)
-        })
-    }
-
-    fn devices(&self) -> Vec<Device> {
-        let attached = self.programs.attached().iter();
-        let mut devices: Vec<_> = attached
-            .map(|it| Device {
-                name: it.device.clone(),
-                role: role(it.role).to_owned(),
-                hooks: it
-                    .hooks
-                    .iter()
-                    .map(|hook| Hook {
-                        program: hook.program.to_owned(),
-                        how: hook.how.as_str().to_owned(),
-                        in_place: hook.in_place(),
-                    })
-                    .collect(),
-                fallback: it.fallback.clone(),
-                error: self.faults.get(&it.device).cloned(),
-            })
-            .collect();
-        for (name, error) in &self.faults {
-            if devices.iter().all(|it| it.name != *name) {
-                let is_card = self.config.packet.cards.contains(name);
-                devices.push(Device {
-                    name: name.clone(),
-                    role: if is_card { CARD } else { CLIENT }.to_owned(),
-                    hooks: Vec::new(),
-                    fallback: None,
-                    error: Some(error.clone()),
-                });
-            }
-        }
-        devices.sort_by(|a, b| (&a.role, &a.name).cmp(&(&b.role, &b.name)));
-        devices
-    }
 }
 
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Card { .. } => CARD,
-        Role::Client => CLIENT,
-    }
-}
-
-/// Beside the fates: packets with IPv4 options or IPv6 extension headers, and samples that found no room.
-const OPTIONS: &str = "options";
-const UNTOLD: &str = "untold-samples";
-const CARD: &str = "card";
-const CLIENT: &str = "client";
 /// What problems of this stage are about.
 const SUBJECT: &str = "packet path";
 /// Between two looks at what programs count, and two tries to attach.

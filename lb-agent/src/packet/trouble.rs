@@ -96,11 +96,12 @@ pub fn of_networks<'a>(networks: impl IntoIterator<Item = (&'a str, IpNet)>) -> 
     })
 }
 
-/// Packets that the driver of a card had no room for, since the agent started.
+/// `packets` were dropped because the driver of a card had no room for them.
 pub(super) fn of_room(card: &str, packets: u64) -> Option<Trouble> {
+    // How many there are grows: that is a figure, and no news.
     (packets > 0).then(|| Trouble {
         what: format!(
-            "{packets} packets were dropped (resize): the driver of {card} has no room before packets for what the programs put there"
+            "packets are dropped (resize): the driver of {card} has no room before packets for what the programs put there"
         ),
         remedy: "set [packet] xdp = \"generic\"".to_owned(),
     })
@@ -171,6 +172,11 @@ mod tests {
             assert_eq!(of(network), None, "{network}");
         }
         assert_eq!(of_room("eth0", 0), None);
-        assert!(of_room("eth0", 3).unwrap().text().starts_with("3 packets"));
+        assert!(
+            of_room("eth0", 3)
+                .unwrap()
+                .text()
+                .contains("driver of eth0")
+        );
     }
 }

@@ -180,10 +180,9 @@ fn flows_in_tunnels_go_on_when_another_host_takes_the_vips_over_and_both_say_how
         assert!(given_up.contains(figure), "{given_up}");
     }
     let count = |line: &str, name: &str| -> u64 {
-        let words = line.split_whitespace();
-        let found = words.filter_map(|it| it.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
-        found
-            .last()
+        let mut words = line.split_whitespace();
+        words
+            .find_map(|it| it.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
             .unwrap_or_else(|| panic!("no {name} in {line}"))
     };
     assert!(count(&given_up, "follow") >= 4, "{given_up}");

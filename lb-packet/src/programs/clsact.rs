@@ -237,6 +237,6 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_has_no_filter() {
-        assert!(!is_there(u32::MAX >> 1, TcAttachType::Egress).unwrap_or(false));
+        assert!(!is_there(u32::MAX >> 1, TcAttachType::Egress).unwrap());
     }
 }
