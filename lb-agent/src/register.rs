@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     privileges,
-    run::{Stages, fault, shutdown_signal, stages::consul_config},
+    run::{Stages, configs::consul_config, fault, shutdown_signal},
 };
 
 /// Registers until it is told to end, or prints what it would register.

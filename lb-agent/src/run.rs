@@ -1,9 +1,10 @@
 //! `lb-agent run`: brings everything up in order, waits for the end, and takes it down in order.
 
+pub(crate) mod configs;
 mod hosts;
 mod listeners;
 mod show;
-pub(crate) mod stages;
+mod stages;
 
 use std::time::Duration;
 
@@ -98,11 +99,11 @@ struct Started {
 async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
     let pools = pools(config)?;
     let listeners = Listeners::bind(config, pools, &mut inherited)?;
-    admin::check(&stages::admin_config(config), &listeners.admin)?;
+    admin::check(&configs::admin_config(config), &listeners.admin)?;
     let (reload, told_to_reload) = watch::channel(());
     let consul = config.sources.consul.as_ref();
     let consul = consul
-        .map(|consul| stages::consul_config(consul, told_to_reload))
+        .map(|consul| configs::consul_config(consul, told_to_reload))
         .transpose()?;
     let devices = announce::Devices::open(&config.announce.devices)?;
     for name in inherited.names() {

@@ -12,7 +12,7 @@ use lb_agent::{admin, config::Config, front, vip::Pools};
 use lb_sys::inherit::Inherited;
 use socket2::{Domain, Socket, Type};
 
-use super::stages::front_control;
+use super::configs::front_control;
 
 /// Every listener, passed in or bound.
 pub(super) struct Listeners {
