@@ -15,8 +15,9 @@ pub(crate) use world::{BINARY, World, alone, limits};
 
 use std::time::Duration;
 
-/// How long a test waits for what must come.
-pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+/// How long a test waits for what must come: an agent with a packet path has a million instructions verified before it is ready, beside
+/// other tests.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A services file with one service of these instances.
 pub(crate) fn service(name: &str, instances: &[&Instance]) -> String {
