@@ -199,7 +199,7 @@ const _: () = assert!(size_of::<Vip>() == 4);
 
 /// Bits of [`Vip::flags`].
 pub mod vip_flag {
-    /// This host answers for it on its network, while [`Settings::announcing`](super::Settings::announcing) says so.
+    /// This host answers for it on its network, by its agent: the programs do nothing about it.
     pub const ANNOUNCED: u32 = 1;
 }
 
