@@ -1,12 +1,7 @@
 //! What others read of the stage: who answers for the VIPs, and what is shown of it.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::catalog::Problem;
@@ -28,25 +23,6 @@ impl Announcing {
     /// Whether this host may answer at `now`. Who was kept from running may still read an old value.
     pub fn holds(&self, now: Instant) -> bool {
         self.mine && self.until.is_none_or(|until| now < until)
-    }
-
-    /// The same for programs in the kernel (`lb_common::packet::Settings::announcing`): the second of the monotonic clock
-    /// from which on they may not answer any more.
-    ///
-    /// # Errors
-    /// When the kernel does not tell the time.
-    pub fn until_second(&self) -> io::Result<u32> {
-        if !self.mine {
-            return Ok(0);
-        }
-        let Some(until) = self.until else {
-            return Ok(u32::MAX);
-        };
-        // Of one moment on both clocks, which are one, the earlier is read first.
-        let clock = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let left = until.saturating_duration_since(Instant::now());
-        let second = (Duration::from(clock) + left).as_secs();
-        Ok(u32::try_from(second).unwrap_or(u32::MAX - 1))
     }
 }
 
@@ -86,12 +62,9 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn monotonic() -> u64 {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-        Duration::from(now).as_secs()
-    }
+    use super::*;
 
     #[test]
     fn nobody_holds_what_is_not_theirs_or_is_over() {
@@ -106,24 +79,5 @@ mod tests {
         assert!(of(true, later).holds(now));
         assert!(!of(true, Some(now)).holds(now));
         assert!(!of(false, later).holds(now));
-    }
-
-    #[test]
-    fn the_kernel_is_told_a_second_that_comes_no_later_than_the_end() {
-        let of = |mine, until| {
-            let announcing = Announcing {
-                mine,
-                until,
-                ..Announcing::default()
-            };
-            u64::from(announcing.until_second().unwrap())
-        };
-        assert_eq!(of(false, None), 0);
-        assert_eq!(of(true, None), u64::from(u32::MAX));
-        let before = monotonic();
-        let told = of(true, Some(Instant::now() + Duration::from_secs(10)));
-        assert!((before + 9..=monotonic() + 10).contains(&told), "{told}");
-        let over = of(true, Some(Instant::now()));
-        assert!(over <= monotonic(), "{over}");
     }
 }
