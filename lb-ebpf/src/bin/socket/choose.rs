@@ -190,27 +190,42 @@ fn find_again(
     key: &mut ServiceKey,
     service: &mut Service,
 ) -> bool {
-    let found = find(sa, wish).map(|found| (*key, *service) = found);
-    found.is_some()
+    find_into(sa, wish, key, service)
 }
 
+/// The element that the wish means, and its key.
+#[inline(always)]
+fn find(sa: *mut bpf_sock_addr, wish: &Wish) -> Option<(ServiceKey, Service)> {
+    let mut key = ServiceKey::new(wish.vip, ANY_PORT, wish.proto, HOST_VIEW);
+    let mut service = Service::default();
+    find_into(sa, wish, &mut key, &mut service).then_some((key, service))
+}
+
+/// The same, written where the caller has room for it: the stack is short. Whether there is one.
+///
 /// A service answers on every port or on named ones, never on both: which look-up comes first is only a
 /// matter of speed.
 #[inline(always)]
-fn find(sa: *mut bpf_sock_addr, wish: &Wish) -> Option<(ServiceKey, Service)> {
-    let any = ServiceKey::new(wish.vip, ANY_PORT, wish.proto, HOST_VIEW);
-    let mut key = any;
-    let mut service = match element(&any) {
-        Some(service) => service,
-        None => {
-            key = ServiceKey::new(wish.vip, wish.port, wish.proto, HOST_VIEW);
-            element(&key)?
-        }
-    };
-    if service.flags & (flag::VIEWS | flag::V6) != 0 {
-        as_seen(sa, wish, &mut key, &mut service);
+fn find_into(
+    sa: *mut bpf_sock_addr,
+    wish: &Wish,
+    key: &mut ServiceKey,
+    service: &mut Service,
+) -> bool {
+    *key = ServiceKey::new(wish.vip, ANY_PORT, wish.proto, HOST_VIEW);
+    if let Some(found) = element(key) {
+        *service = found;
+    } else {
+        *key = ServiceKey::new(wish.vip, wish.port, wish.proto, HOST_VIEW);
+        let Some(found) = element(key) else {
+            return false;
+        };
+        *service = found;
     }
-    Some((key, service))
+    if service.flags & (flag::VIEWS | flag::V6) != 0 {
+        as_seen(sa, wish, key, service);
+    }
+    true
 }
 
 /// Goes on from the host's element to the one of the client's view, and to the one of its family. Not part of the
