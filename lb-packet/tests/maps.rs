@@ -14,7 +14,7 @@ use aya::maps::{HashMap, MapData};
 use lb_common::{
     Be16, Be32,
     packet::{
-        EndpointKey, Flow, FlowKey4, FlowKey6, Reply, ReplyKey4, ReplyKey6, Settings, Way,
+        EndpointKey, Flow, FlowKey4, FlowKey6, Hop, Reply, ReplyKey4, ReplyKey6, Settings, Way,
         packet_map as map, seen,
     },
 };
@@ -301,6 +301,12 @@ impl World {
                 last_seconds: now() - ago,
                 way: way as u8,
                 seen,
+                // As the programs write it when they answer a client.
+                hop: Hop {
+                    until_seconds: now() + 1,
+                    device: 3,
+                    ..Hop::default()
+                },
                 ..Reply::default()
             };
             let key = ReplyKey4::new(

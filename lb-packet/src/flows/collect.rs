@@ -1,6 +1,6 @@
 //! The collection of flows that are over.
 
-use std::os::fd::AsFd as _;
+use std::{collections::HashSet, os::fd::AsFd as _};
 
 use lb_common::{
     PROTO_TCP,
@@ -122,7 +122,8 @@ impl<F: Family> Maps<F> {
             .as_fd()
             .try_clone_to_owned()
             .map_err(Error::system("read", F::FLOWS))?;
-        self.ending.clear();
+        // A flood would leave room for millions.
+        self.ending = HashSet::new();
         Self::each_flow(&flows, |ends, flow| {
             if self.keeps(collection, &ends, &flow)? {
                 fill.flows += 1;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData, MapError};
-use lb_common::packet::{Flow, Reply};
+use lb_common::packet::{Flow, Hop, Reply};
 use lb_sys::bpf::Batches;
 
 use super::entry::{Ends, Family, Peer, flow, reply};
@@ -61,7 +61,8 @@ impl<F: Family> Maps<F> {
         let Some(key) = F::reply_key(peer) else {
             return Ok(None);
         };
-        there(self.replies.get(&key, 0)).map_err(Error::map("read", F::REPLIES))
+        let found = there(self.replies.get(&key, 0)).map_err(Error::map("read", F::REPLIES))?;
+        Ok(found.map(without_hop))
     }
 
     pub(super) fn remove_flow(&mut self, ends: &Ends) -> Result<u64, Error> {
@@ -80,6 +81,15 @@ impl<F: Family> Maps<F> {
         let removed =
             there(self.replies.remove(&key)).map_err(Error::map("remove from", F::REPLIES))?;
         Ok(removed.is_some().into())
+    }
+}
+
+/// As walks tell of it: the way to the client is no part of what is compared, and the programs look for it anew now and then.
+fn without_hop(reply: Reply) -> Reply {
+    Reply {
+        spare: 0,
+        hop: Hop::default(),
+        ..reply
     }
 }
 
