@@ -49,12 +49,19 @@ pub fn destination4(bytes: &(impl Bytes + ?Sized)) -> Option<Be32> {
     Some(Be32::from_raw(raw32::<30, PLAIN_TRANSPORT4>(head)))
 }
 
-/// Reads such a packet, after [`destination4`] found that it is IPv4. None is no verdict: [`ipv4`](super::ipv4) gives one.
+/// Reads such a packet, whatever the frame says that it holds. None is no verdict: [`ipv4`](super::ipv4) gives one.
 #[inline(always)]
 pub fn plain4(bytes: &(impl Bytes + ?Sized)) -> Option<Plain<Be32>> {
     let heads = bytes.window::<HEADS4>(0)?;
     // The version and the size in one; then neither an offset nor more fragments.
-    if heads[14] != 0x45 || raw16::<20, HEADS4>(heads) & 0x3fff_u16.to_be() != 0 {
+    if raw16::<12, HEADS4>(heads) != IPV4
+        || heads[14] != 0x45
+        || raw16::<20, HEADS4>(heads) & 0x3fff_u16.to_be() != 0
+    {
+        return None;
+    }
+    let total = u32::from(u16::from_be(raw16::<16, HEADS4>(heads)));
+    if !holds(bytes, total) {
         return None;
     }
     let proto = heads[23];
@@ -68,16 +75,20 @@ pub fn plain4(bytes: &(impl Bytes + ?Sized)) -> Option<Plain<Be32>> {
         proto,
         flags,
         hops: heads[22],
-        total: u16::from_be(raw16::<16, HEADS4>(heads)).into(),
+        total,
     })
 }
 
-/// The same for IPv6, whatever the frame says that it holds. None is no verdict: [`ipv6`](super::ipv6) gives one.
+/// The same for IPv6: [`ipv6`](super::ipv6) gives a verdict.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a head is short")]
 pub fn plain6(bytes: &(impl Bytes + ?Sized)) -> Option<Plain<[u32; 4]>> {
     let heads = bytes.window::<HEADS6>(0)?;
     if raw16::<12, HEADS6>(heads) != IPV6 || heads[14] >> 4 != 6 {
+        return None;
+    }
+    let total = IPV6_HEAD as u32 + u32::from(u16::from_be(raw16::<18, HEADS6>(heads)));
+    if !holds(bytes, total) {
         return None;
     }
     // Any other one is an extension header, or neither TCP nor UDP.
@@ -92,8 +103,14 @@ pub fn plain6(bytes: &(impl Bytes + ?Sized)) -> Option<Plain<[u32; 4]>> {
         proto,
         flags,
         hops: heads[21],
-        total: IPV6_HEAD as u32 + u32::from(u16::from_be(raw16::<18, HEADS6>(heads))),
+        total,
     })
+}
+
+/// Whether a packet that is so long by its head is there as a whole.
+#[inline(always)]
+fn holds(bytes: &(impl Bytes + ?Sized), total: u32) -> bool {
+    PLAIN_NETWORK + total as usize <= bytes.length()
 }
 
 /// The flags of TCP, whose head has four bytes before `at` more than those of UDP; 0 for UDP.
@@ -138,8 +155,20 @@ mod tests {
         assert!(plain6(&six[..]).is_some());
         six[14] = 0x45;
         assert_eq!(plain6(&six[..]), None);
-        let four = Sent::udp4().frame();
+        let mut four = Sent::udp4().frame();
+        assert!(plain4(&four[..]).is_some());
         assert_eq!(plain6(&four[..]), None);
+        // A tag whose priority and number are like the first bytes of a head.
+        four[12..14].copy_from_slice(&[0x81, 0]);
+        assert_eq!(plain4(&four[..]), None);
+    }
+
+    #[test]
+    fn a_packet_that_is_not_there_as_a_whole_is_not_plain() {
+        let (mut four, mut six) = (Sent::udp4().frame(), Sent::udp6().frame());
+        (four[17], six[19]) = (four[17] + 1, six[19] + 1);
+        assert_eq!(plain4(&four[..]), None);
+        assert_eq!(plain6(&six[..]), None);
     }
 
     #[test]

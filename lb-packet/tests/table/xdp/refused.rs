@@ -289,6 +289,9 @@ fn malformed(family: Family, syn: &Frame) -> Vec<Row> {
                 bytes.truncate(tcp + 19);
             },
         ),
+        with("a packet whose last byte is missing is dropped", &|bytes| {
+            bytes[length + 1] += 1;
+        }),
     ];
     if family == V4 {
         rows.push(with(

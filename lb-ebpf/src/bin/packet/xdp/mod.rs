@@ -202,7 +202,7 @@ fn rare<F: Wire>(ctx: Ctx, network: usize) -> u32 {
     }
 }
 
-/// Reads a packet as nearly all of IPv6 are; whether it is one.
+/// Reads a packet as nearly all are; whether it is one.
 #[inline(always)]
 fn is_plain<F: Wire>(ctx: Ctx, seen: &mut Seen<F>) -> bool {
     let Some(plain) = F::plain(&ctx.memory()) else {
