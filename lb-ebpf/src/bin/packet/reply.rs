@@ -136,16 +136,23 @@ pub(crate) fn reserve<F: Family>(
         // SAFETY: elements live as long as the map; any bytes are a value of the integers that it consists of.
         let own = is_of::<F>(unsafe { &*reply }, ends);
         // Not written over: whoever took it out meanwhile may have given its element to another flow.
-        if own || claimed(reply, new.generation) {
+        if own || claimed(reply) {
             F::remove_reply(&peer);
-            // If there is one again, another CPU has another packet of the flow.
-            return match F::add_reply(&peer, new) {
-                Ok(()) | Err(EXISTS) => true,
+            match F::add_reply(&peer, new) {
+                Ok(()) => return true,
+                Err(EXISTS) => {}
                 Err(_) => {
                     to.fate = Fate::TableFull;
-                    false
+                    return false;
                 }
-            };
+            }
+            // There is one again: of another packet of the flow, on another CPU, or of a flow that was faster.
+            if let Some(reply) = F::reply(&peer) {
+                // SAFETY: as above.
+                if is_of::<F>(unsafe { &*reply }, ends) {
+                    return true;
+                }
+            }
         }
     }
     to.fate = Fate::NoPort;
@@ -206,15 +213,16 @@ fn again<T>(value: &T) -> &T {
     unsafe { &*value }
 }
 
-/// Whether a reply is of a flow whose backend is gone, and this is the only CPU that gives its port to another one, whose backend
-/// has the generation.
+/// Whether a reply is of a flow whose backend is gone, and this is the only CPU that gives its port to another one: nobody has the
+/// generation 0.
 #[inline(always)]
-fn claimed(reply: *mut Reply, generation: u32) -> bool {
+fn claimed(reply: *mut Reply) -> bool {
     // SAFETY: elements live as long as the map; aligned words are not torn.
     let (backend, before) = unsafe { ((*reply).backend, (*reply).generation) };
     // SAFETY: it is aligned. What else is written to it is a new element.
-    target(backend, before).is_none()
-        && unsafe { replaced(&raw mut (*reply).generation, before, generation) }
+    before != 0
+        && target(backend, before).is_none()
+        && unsafe { replaced(&raw mut (*reply).generation, before, 0) }
 }
 
 /// Whether the answers that a reply is for are those of the flow.
