@@ -187,22 +187,6 @@ const _: () = assert!(size_of::<HandOver>() == 8);
 /// What says that it is a [`HandOver`].
 pub const HAND_OVER: u32 = u32::from_be_bytes(*b"lbho");
 
-/// Value of `VIPS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vip {
-    /// [`vip_flag`]s.
-    pub flags: u32,
-}
-
-const _: () = assert!(size_of::<Vip>() == 4);
-
-/// Bits of [`Vip::flags`].
-pub mod vip_flag {
-    /// This host answers for it on its network, by its agent: the programs do nothing about it.
-    pub const ANNOUNCED: u32 = 1;
-}
-
 /// Two ports as they lie one after the other in a head of TCP or UDP. Keys of flows are whole words: the kernel hashes words, and
 /// a processor that reads a word which it has just written in parts waits until they are in its cache.
 #[repr(transparent)]
@@ -689,7 +673,7 @@ pub const STEPS: u32 = 2;
 pub mod step {
     /// `xdp_card_any`: packets that are not as nearly all are.
     pub const ANY: u32 = 0;
-    /// `xdp_card_message`: messages, tunnels and questions of neighbours.
+    /// `xdp_card_message`: messages and tunnels.
     pub const MESSAGE: u32 = 1;
     /// The programs, by these.
     pub const PROGRAMS: [&str; super::STEPS as usize] = ["xdp_card_any", "xdp_card_message"];
