@@ -601,17 +601,31 @@ fn flows_are_counted_by_where_the_table_leads_them_now() {
             let local_port = port(20_000 + client_port);
             world.add_as(client, port(client_port), local, local_port, way, state);
         }
+        let census = |world: &World| world.flows.census(&world.publisher).unwrap();
+        // Another host has a port of its own for each of them, and its backends know none of it.
         let expect = Census {
             flows: 4,
             elsewhere: 0,
-            bound: 1,
-            follow: 3,
+            bound: 4,
+            follow: 0,
             adopted: 1,
         };
-        let census = |world: &World| world.flows.census(&world.publisher).unwrap();
+        assert_eq!(census(world), BTreeMap::from([(key(0), expect)]));
+        // With tunnels only that which has a port of this host keeps to it.
+        let in_tunnels = |mut desired: Desired| {
+            let endpoints = desired.endpoints.values_mut();
+            endpoints.for_each(|it| it.tunnel = true);
+            desired
+        };
+        world.publisher.apply(&in_tunnels(both())).unwrap();
+        let expect = Census {
+            bound: 1,
+            follow: 3,
+            ..expect
+        };
         assert_eq!(census(world), BTreeMap::from([(key(0), expect)]));
         // Another one takes the new ones, and these stay.
-        let mut others = desired(&[Ipv4Addr::new(10, 1, 0, 11).into()]);
+        let mut others = in_tunnels(desired(&[Ipv4Addr::new(10, 1, 0, 11).into()]));
         others.kept.insert(SocketAddr::new(BACKEND.into(), 8080));
         world.publisher.apply(&others).unwrap();
         let moved = Census {

@@ -21,7 +21,8 @@ pub struct Census {
     pub flows: u64,
     /// Those whose backend is not the one that the table gives them now. They stay with it as long as this host has them.
     pub elsewhere: u64,
-    /// Those that no other host can go on with: answers come to a port of this host.
+    /// Those that no other host can go on with: answers come to a port of this host; or the other one replaces the client's address as
+    /// well, while a backend of TCP that is on either of the hosts knows the flow with another end.
     pub bound: u64,
     /// Those that neither are elsewhere nor bound: by the same table another host leads them to the same backend.
     pub follow: u64,
@@ -93,7 +94,8 @@ impl Count<'_> {
         }
         let led_to = self.slot(&endpoint, ends)?;
         let elsewhere = led_to.map(u32::from) != Some(flow.backend);
-        let bound = matches!(Way::try_from(flow.way), Ok(Way::Full | Way::Hairpin));
+        let bound = matches!(Way::try_from(flow.way), Ok(Way::Full | Way::Hairpin))
+            || ends.proto == PROTO_TCP && endpoint.flags & endpoint_flag::TUNNEL == 0;
         *self.found.entry(key).or_default() += Census {
             flows: 1,
             elsewhere: elsewhere.into(),
