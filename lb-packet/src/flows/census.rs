@@ -122,8 +122,8 @@ impl Count<'_> {
     }
 }
 
-/// Whether the flow would be missed: its handshake is done, and its client has not ended it.
-fn is_under_way(proto: u8, bits: u8) -> bool {
+/// Whether the flow would be missed: its handshake is done, and nobody whose bits these are has ended it.
+pub(super) fn is_under_way(proto: u8, bits: u8) -> bool {
     proto != PROTO_TCP || bits & seen::ACK != 0 && bits & (seen::FIN | seen::RST) == 0
 }
 

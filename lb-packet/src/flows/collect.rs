@@ -10,6 +10,7 @@ use lb_common::{
 use super::{
     Backends, Context,
     age::{Pressure, Side, Sides, goes_on, is_over, may_end},
+    census::is_under_way,
     entry::{Ends, Family},
     maps::{Maps, belong},
 };
@@ -33,7 +34,7 @@ pub struct Fill {
     pub replies: u64,
     /// Entries that were over and are gone, of both kinds.
     pub removed: u64,
-    /// Flows among them that neither side had ended: their backend is gone.
+    /// Flows among them that were under way, after their handshake and before an end: their backend is gone.
     pub ended: u64,
     /// Entries that each of the two maps has room for.
     pub room: u32,
@@ -113,8 +114,14 @@ impl<F: Family> Maps<F> {
             }
             let removed = self.remove_reply(&peer)?;
             fill.removed += removed;
-            let bits = reply.seen | sides.client.map_or(0, |it| it.seen);
-            fill.ended += if gone && !is_ended(bits) { removed } else { 0 };
+            // Either side may end it; that its handshake is done is told by the client's, where that is known.
+            let begun = sides.client.map_or(reply.seen, |it| it.seen);
+            let bits = begun | reply.seen & (seen::FIN | seen::RST);
+            fill.ended += if gone && is_under_way(peer.proto, bits) {
+                removed
+            } else {
+                0
+            };
             Ok(())
         })?;
         let flows = self
@@ -139,7 +146,7 @@ impl<F: Family> Maps<F> {
                     backends.get(flow.backend, flow.generation).is_none()
                 };
                 let in_tunnel = flow.way == Way::Tunnel as u8;
-                fill.ended += if in_tunnel && !is_ended(flow.seen) && gone() {
+                fill.ended += if in_tunnel && is_under_way(ends.proto, flow.seen) && gone() {
                     removed
                 } else {
                     0
@@ -186,9 +193,4 @@ impl Collection {
     pub(super) fn is_over(&self, sides: &Sides) -> bool {
         is_over(sides, self.now, self.pressure, self.udp_seconds)
     }
-}
-
-/// Whether a side has ended the flow.
-const fn is_ended(bits: u8) -> bool {
-    bits & (seen::FIN | seen::RST) != 0
 }
