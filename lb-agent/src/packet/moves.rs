@@ -1,6 +1,8 @@
 //! How flows fare when a table changes, and when this host takes the VIPs over or gives them up: what is told of that, and
 //! when. Pure, but for the log.
 
+mod told;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -10,6 +12,7 @@ use lb_common::packet::{EndpointKey, Fate};
 use lb_packet::Census;
 use serde::{Deserialize, Serialize};
 
+use self::told::Told;
 use crate::snapshot::ServiceName;
 
 /// What is known of flows that moved.
@@ -17,8 +20,16 @@ use crate::snapshot::ServiceName;
 pub(super) struct Moves {
     /// Flows by service, as counted last; only of those that have some.
     by_service: BTreeMap<ServiceName, Census>,
+    /// All of them, also of endpoints whose service is not known.
+    all: Census,
+    /// Whether some are of such endpoints: nothing was heard of their services yet.
+    nameless: bool,
     /// When that was.
     counted: Option<Instant>,
+    /// Why they could not be counted the last time.
+    fault: Option<String>,
+    /// What was told of services.
+    told: Told,
     /// Whether tables have changed since.
     changed: bool,
     /// Packets in the midst of flows that were not known, when that was.
@@ -29,10 +40,11 @@ pub(super) struct Moves {
     untold: u64,
     /// Whether this host answers for the VIPs.
     mine: bool,
-    /// When it began to, and how many packets were met until then.
-    taken: Option<(Instant, Met)>,
-    /// Whether what came of that is told.
-    settled: bool,
+    /// Whether it is known that it did not at some time since this agent started. One that goes on with the session of the agent before
+    /// it has not taken anything over.
+    others: bool,
+    /// When it began to, and what was there; until what came of that is told.
+    taken: Option<Taken>,
 }
 
 /// Flows of a service that are not as the table and this host's programs would have begun them.
@@ -52,6 +64,16 @@ pub(super) struct Met {
     by_table: u64,
     /// Those whose clients were told that there is no such flow.
     refused: u64,
+}
+
+/// What was there when this host began to answer for the VIPs.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    at: Instant,
+    met: Met,
+    adopted: u64,
+    /// Whether this host is known not to have had them before.
+    is_sure: bool,
 }
 
 impl Met {
@@ -90,19 +112,28 @@ impl Moves {
         self.ended
     }
 
-    /// Whether flows are to be counted: what was found last may be different now. Where nothing strays, nothing does until a table
-    /// changes or a packet of an unknown flow comes.
+    /// Whether flows are to be counted: they never were, or what was found last may be different now. Where nothing strays, nothing does
+    /// until a table changes or a packet of an unknown flow comes. Of those there may be some all the time: that is looked into after
+    /// a while.
     pub(super) fn is_due(&self, met: Met, now: Instant) -> bool {
         let strays = || {
             self.by_service
                 .values()
                 .any(|it| it.elsewhere + it.adopted > 0)
         };
-        let is_old = || {
-            self.counted
-                .is_none_or(|it| now.duration_since(it) >= AGAIN)
+        let Some(counted) = self.counted else {
+            return true;
         };
-        self.changed || met.by_table != self.unknown || is_old() && strays()
+        let is_old = now.duration_since(counted) >= AGAIN;
+        let news = || met.by_table != self.unknown || self.nameless || strays();
+        self.changed || self.settles(now) || is_old && news()
+    }
+
+    /// Flows could not be counted; whether that is news.
+    pub(super) fn failed(&mut self, why: &str) -> bool {
+        let is_news = self.fault.as_deref() != Some(why);
+        self.fault = Some(why.to_owned());
+        is_news
     }
 
     /// Flows were counted. Services whose flows stay where the table does not lead any more are told of.
@@ -114,21 +145,25 @@ impl Moves {
         now: Instant,
     ) {
         let mut by_service: BTreeMap<ServiceName, Census> = BTreeMap::new();
+        (self.all, self.nameless) = (Census::default(), false);
         for (key, census) in found {
-            if let Some(name) = owners.get(key) {
-                *by_service.entry(name.clone()).or_default() += *census;
+            self.all += *census;
+            match owners.get(key) {
+                Some(name) => *by_service.entry(name.clone()).or_default() += *census,
+                None => self.nameless = true,
             }
         }
-        for (name, census) in &by_service {
-            let before = self.by_service.get(name).map_or(0, |it| it.elsewhere);
-            if self.changed && census.elsewhere > before {
-                tracing::info!(
-                    service = %name,
-                    flows = census.flows,
-                    elsewhere = census.elsewhere,
-                    "the table changed: flows stay with backends that it leads them to no more"
-                );
-            }
+        if self.counted.is_none() {
+            self.told.begin(&by_service);
+        }
+        for name in self.told.news(&by_service, self.changed, now) {
+            let census = by_service.get(&name).copied().unwrap_or_default();
+            tracing::info!(
+                service = %name,
+                flows = census.flows,
+                elsewhere = census.elsewhere,
+                "the table changed: flows stay with backends that it leads them to no more"
+            );
         }
         if self.untold > 0 {
             tracing::info!(flows = self.untold, "flows ended: their backend is gone");
@@ -136,6 +171,7 @@ impl Moves {
         }
         self.by_service = by_service;
         self.counted = Some(now);
+        self.fault = None;
         self.changed = false;
         self.unknown = met.by_table;
     }
@@ -145,16 +181,26 @@ impl Moves {
         self.mine != mine
     }
 
+    /// Another host answers for the VIPs.
+    pub(super) fn others(&mut self) {
+        self.others = true;
+    }
+
     /// This host answers for the VIPs from now on, or no more. Flows were counted just now.
     pub(super) fn own(&mut self, mine: bool, met: Met, now: Instant) {
         self.mine = mine;
         if mine {
-            self.taken = Some((now, met));
-            self.settled = false;
+            self.taken = Some(Taken {
+                at: now,
+                met,
+                adopted: self.all.adopted,
+                is_sure: self.others,
+            });
             return;
         }
         self.settle(met);
-        let all = self.all();
+        self.others = true;
+        let all = self.all;
         tracing::info!(
             flows = all.flows,
             follow = all.follow,
@@ -162,40 +208,38 @@ impl Moves {
             bound = all.bound,
             "gave the VIPs up: of the open flows these follow to the same backend, and the others end"
         );
-        self.taken = None;
     }
 
     /// Tells once what came of taking the VIPs over, when clients have had time to go on.
     pub(super) fn look(&mut self, met: Met, now: Instant) {
-        if self
-            .taken
-            .is_some_and(|(since, _)| now.duration_since(since) >= SETTLED)
-        {
+        if self.settles(now) {
             self.settle(met);
         }
     }
 
-    fn settle(&mut self, met: Met) {
-        let Some((_, before)) = self.taken.filter(|_| !self.settled) else {
-            return;
-        };
-        self.settled = true;
-        let met = met.since(before);
-        tracing::info!(
-            adopted = self.all().adopted,
-            packets = met.by_table,
-            refused = met.refused,
-            "took the VIPs over: met these flows in their midst"
-        );
+    /// Whether it is time to tell what came of taking the VIPs over.
+    fn settles(&self, now: Instant) -> bool {
+        let is_over = |it: Taken| now.duration_since(it.at) >= SETTLED;
+        self.taken.is_some_and(is_over)
     }
 
-    fn all(&self) -> Census {
-        self.by_service
-            .values()
-            .fold(Census::default(), |mut sum, it| {
-                sum += *it;
-                sum
-            })
+    fn settle(&mut self, met: Met) {
+        let Some(taken) = self.taken.take() else {
+            return;
+        };
+        let came = Came {
+            adopted: self.all.adopted.saturating_sub(taken.adopted),
+            met: met.since(taken.met),
+        };
+        let Some(words) = came.words(taken.is_sure) else {
+            return;
+        };
+        tracing::info!(
+            adopted = came.adopted,
+            packets = came.met.by_table,
+            refused = came.met.refused,
+            "{words}"
+        );
     }
 
     /// What strays of each service.
@@ -211,103 +255,32 @@ impl Moves {
     }
 }
 
-/// Until flows that stray are counted again.
+/// What came of taking the VIPs over, since then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Came {
+    adopted: u64,
+    met: Met,
+}
+
+impl Came {
+    /// What to say of it. An agent that has just started may only go on with what its host had before: then there is something to say
+    /// only if something came.
+    fn words(&self, is_sure: bool) -> Option<&'static str> {
+        match (is_sure, *self == Self::default()) {
+            (true, _) => Some("took the VIPs over: met these flows in their midst"),
+            (false, false) => Some(
+                "has the VIPs since its start, maybe as the agent before it: met these flows in their midst",
+            ),
+            (false, true) => None,
+        }
+    }
+}
+
+/// Until flows that stray, or that are met in their midst, are counted again.
 const AGAIN: Duration = Duration::from_secs(10);
 /// From when this host took the VIPs over until what came of that is told: neighbours have heard of it three times, and most clients
 /// have sent something.
 const SETTLED: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests {
-    use lb_common::{Be16, Be32, packet::scope};
-
-    use super::*;
-
-    fn key(vip: u32, scope: u8) -> EndpointKey {
-        EndpointKey {
-            vip: Be32::from_host(vip),
-            port: Be16::from_host(80),
-            proto: 6,
-            scope,
-        }
-    }
-
-    fn census(flows: u64, elsewhere: u64, adopted: u64) -> Census {
-        Census {
-            flows,
-            elsewhere,
-            adopted,
-            ..Census::default()
-        }
-    }
-
-    fn met(by_table: u64, refused: u64) -> Met {
-        Met { by_table, refused }
-    }
-
-    #[test]
-    fn flows_of_both_families_are_their_service_s() {
-        let mut moves = Moves::default();
-        let (www, api) = (ServiceName::whole("www"), ServiceName::whole("api"));
-        let owners = [
-            (key(1, 0), www.clone()),
-            (key(1, scope::V6), www.clone()),
-            (key(2, 0), api.clone()),
-        ];
-        let found = [
-            (key(1, 0), census(5, 2, 1)),
-            (key(1, scope::V6), census(3, 1, 0)),
-            (key(2, 0), census(4, 0, 0)),
-            // It left while it was counted.
-            (key(3, 0), census(9, 9, 9)),
-        ];
-        moves.count(&found.into(), &owners.into(), met(0, 0), Instant::now());
-        let strays = |elsewhere, adopted| Strays { elsewhere, adopted };
-        assert_eq!(
-            moves.strays(),
-            BTreeMap::from([(www, strays(3, 1)), (api, strays(0, 0))])
-        );
-    }
-
-    #[test]
-    fn flows_are_counted_only_when_something_may_have_changed() {
-        let (mut moves, start) = (Moves::default(), Instant::now());
-        let owners = BTreeMap::from([(key(1, 0), ServiceName::whole("www"))]);
-        let later = start + AGAIN;
-        assert!(!moves.is_due(met(0, 0), start));
-        moves.changed();
-        assert!(moves.is_due(met(0, 0), start));
-        let nothing = BTreeMap::from([(key(1, 0), census(7, 0, 0))]);
-        moves.count(&nothing, &owners, met(0, 0), start);
-        assert!(!moves.is_due(met(0, 0), later));
-        // Who is told that there is no flow has none.
-        assert!(!moves.is_due(met(0, 3), later));
-        assert!(moves.is_due(met(1, 3), start));
-        let some = BTreeMap::from([(key(1, 0), census(7, 0, 1))]);
-        moves.count(&some, &owners, met(1, 3), start);
-        assert!(!moves.is_due(met(1, 3), start));
-        assert!(moves.is_due(met(1, 3), later));
-        moves.ended(0);
-        assert!(!moves.is_due(met(1, 3), start));
-        moves.ended(2);
-        assert!(moves.is_due(met(1, 3), start));
-        assert_eq!(moves.all_ended(), 2);
-    }
-
-    #[test]
-    fn a_takeover_is_over_after_a_while_or_when_the_vips_go_again() {
-        let (mut moves, start) = (Moves::default(), Instant::now());
-        assert!(!moves.is_news(false));
-        moves.own(true, met(4, 4), start);
-        assert!(moves.is_news(false) && !moves.is_news(true));
-        moves.look(met(5, 5), start);
-        assert!(!moves.settled);
-        moves.look(met(5, 5), start + SETTLED);
-        assert!(moves.settled);
-        moves.own(false, met(6, 6), start);
-        assert!(moves.taken.is_none());
-        moves.own(true, met(6, 6), start);
-        assert!(!moves.settled);
-        assert_eq!(met(9, 7).since(met(6, 6)), met(3, 1));
-    }
-}
+mod tests;

@@ -187,8 +187,8 @@ pub async fn run(
                 return Ok(());
             }
             Ok(()) = channels.announcing.changed() => {
-                let mine = channels.announcing.borrow_and_update().mine;
-                stage.own(mine);
+                let announcing = channels.announcing.borrow_and_update().clone();
+                stage.hear(&announcing);
             }
             changed = channels.snapshots.changed() => {
                 if changed.is_err() {

@@ -12,7 +12,7 @@ use super::{
     },
     Counted, Stage,
 };
-use crate::reconcile::error_chain;
+use crate::{announce::Announcing, reconcile::error_chain};
 
 impl Stage {
     /// Forgets the flows that are over.
@@ -103,11 +103,21 @@ impl Stage {
     fn count_flows(&mut self, met: Met, now: Instant) {
         match self.desk.flows.census(&self.publisher) {
             Ok(found) => self.moves.count(&found, &self.wish.owners, met, now),
-            Err(error) => tracing::warn!(
-                error = error_chain(&error),
-                "cannot count the flows of the packet path"
-            ),
+            Err(error) => {
+                let error = error_chain(&error);
+                if self.moves.failed(&error) {
+                    tracing::warn!(error, "cannot count the flows of the packet path");
+                }
+            }
         }
+    }
+
+    /// Who answers for the VIPs is told.
+    pub(super) fn hear(&mut self, announcing: &Announcing) {
+        if announcing.owner.is_some() && !announcing.mine {
+            self.moves.others();
+        }
+        self.own(announcing.mine);
     }
 
     /// This host answers for the VIPs from now on, or no more.
