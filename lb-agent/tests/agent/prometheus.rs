@@ -170,6 +170,7 @@ fn prometheus_reads_the_agent_and_knows_all_that_rules_and_dashboard_ask_for() {
         let has = |expression: &String| expression.contains(variable);
         assert!(asked.iter().any(has), "nothing asks for {variable}");
     }
+    let mut picked = BTreeSet::new();
     for expression in &mut asked {
         for (variable, value) in [
             ("$__rate_interval", "1m"),
@@ -183,12 +184,18 @@ fn prometheus_reads_the_agent_and_knows_all_that_rules_and_dashboard_ask_for() {
         for fate in fates(expression) {
             let is_one = Fate::ALL.iter().any(|it| it.as_str() == fate);
             assert!(is_one, "{expression} asks for {fate}, which is no fate");
+            picked.insert(fate.to_owned());
         }
         for name in names(expression) {
             // What this agent has nothing of may stand in the table alone.
             let is_known = known.contains(name) || documented.contains_key(family(name));
             assert!(is_known, "{expression} asks for {name}, which nobody tells");
         }
+    }
+    // One of a rule's, and one of the dashboard's.
+    for fate in [Fate::NoHost, Fate::Answered] {
+        let fate = fate.as_str();
+        assert!(picked.contains(fate), "{fate} is not in {picked:?}");
     }
     world.finish();
 }
@@ -247,8 +254,37 @@ fn names(expression: &str) -> impl Iterator<Item = &str> {
 /// The fates of packets that an expression picks.
 fn fates(expression: &str) -> impl Iterator<Item = &str> {
     let picks = expression.split("fate").skip(1);
-    let lists = picks.filter_map(|it| it.trim_start_matches(['=', '~', '!']).strip_prefix('"'));
+    let lists = picks.filter_map(|it| {
+        let list = it.trim_start().strip_prefix(['=', '!'])?;
+        let list = list.trim_start_matches(['=', '~']);
+        list.trim_start().strip_prefix('"')
+    });
     lists.flat_map(|it| it.split('"').next().unwrap_or_default().split('|'))
+}
+
+#[test]
+fn the_fates_of_an_expression_are_found_however_it_is_written() {
+    for (expression, expect) in [
+        (
+            "rate(lb_packet_fates_total{fate=\"flood\"}[5m])",
+            &["flood"][..],
+        ),
+        (
+            "sum by (fate) (a{x=\"y\", fate !~ \"full|local\"})",
+            &["full", "local"],
+        ),
+        (
+            "a{fate = \"no-host\"} + b{ fate=~ \"resize\" }",
+            &["no-host", "resize"],
+        ),
+        ("sum by (fate) (lb_packet_fates_total)", &[]),
+    ] {
+        assert_eq!(
+            fates(expression).collect::<Vec<_>>(),
+            expect,
+            "{expression}"
+        );
+    }
 }
 
 /// The metric that a sample is of.
