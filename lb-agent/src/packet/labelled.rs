@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -17,11 +16,31 @@ use crate::{
     docker::{Container, Containers, Engine},
 };
 
+/// The devices of containers that are to be served, by their indexes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labelled {
+    /// Those that are known.
+    pub devices: BTreeSet<u32>,
+    /// Whether these are all: until the engine has told its containers, and where a container could not be looked at, there may be
+    /// others, which an earlier agent served.
+    pub complete: bool,
+}
+
+impl Labelled {
+    /// Where there is no engine there are no containers.
+    pub fn without_engine() -> Self {
+        Self {
+            devices: BTreeSet::new(),
+            complete: true,
+        }
+    }
+}
+
 /// Says which devices they are until `stop`, by their indexes. `proc` is where the processes of the engine's host are.
 pub async fn follow(
     proc: PathBuf,
     mut engine: watch::Receiver<Engine>,
-    devices: watch::Sender<Arc<BTreeSet<u32>>>,
+    labelled: watch::Sender<Labelled>,
     stop: CancellationToken,
 ) {
     let mut known = Known::default();
@@ -38,12 +57,13 @@ pub async fn follow(
                     _ => tracing::warn!("cannot look at the devices of containers"),
                 }
             }
-            let all = known.devices();
-            devices.send_if_modified(|told| {
-                let changed = **told != all;
-                if changed {
-                    *told = Arc::new(all);
-                }
+            let all = Labelled {
+                devices: known.devices(),
+                complete: !known.is_incomplete(),
+            };
+            labelled.send_if_modified(|told| {
+                let changed = *told != all;
+                *told = all;
                 changed
             });
         }
@@ -129,6 +149,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::docker::{Endpoint, NetworkMode, Process, State};
 
@@ -192,5 +214,32 @@ mod tests {
         one.state = State::Exited(0);
         assert!(known.wanted(&all(&one)).is_empty());
         assert!(known.devices().is_empty() && !known.is_incomplete());
+    }
+
+    #[tokio::test]
+    async fn devices_are_all_only_when_the_engine_has_told_and_each_container_was_looked_at() {
+        let (engine_in, engine) = watch::channel(Engine::default());
+        let (labelled, mut told) = watch::channel(Labelled::default());
+        let stop = CancellationToken::new();
+        // No process has a directory there, so no container can be looked at.
+        let proc = PathBuf::from("/nonexistent");
+        let run = tokio::spawn(follow(proc, engine, labelled, stop.clone()));
+        let tell = |containers: Containers| {
+            engine_in.send_modify(|it| it.containers = Some(Arc::new(containers)));
+        };
+        let in_time = Duration::from_secs(10);
+        assert!(!told.borrow().complete, "nobody has told anything");
+
+        tell(Containers::new());
+        let all = tokio::time::timeout(in_time, told.wait_for(|it| it.complete));
+        assert_eq!(*all.await.unwrap().unwrap(), Labelled::without_engine());
+
+        let one = container("a", Some("packet"), "");
+        tell(Containers::from([(one.id.clone(), Arc::new(one))]));
+        let part = tokio::time::timeout(in_time, told.wait_for(|it| !it.complete));
+        assert_eq!(*part.await.unwrap().unwrap(), Labelled::default());
+
+        stop.cancel();
+        run.await.unwrap();
     }
 }

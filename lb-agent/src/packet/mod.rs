@@ -19,7 +19,7 @@ mod stage;
 mod trouble;
 mod words;
 
-use std::{collections::BTreeSet, io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use lb_common::packet::MAX_PACKET_BACKENDS;
 use tokio::sync::{mpsc, watch};
@@ -28,7 +28,7 @@ use self::place::{Sources, sources};
 pub use self::{
     ask::{Answer, Explained, Handle, List, MOST, Meant, Request, Told, Trace},
     glance::Glance,
-    labelled::follow as follow_containers,
+    labelled::{Labelled, follow as follow_containers},
     moves::Strays,
     seen::{Device, Hook, Seen, Traffic},
     stage::{Error, run},
@@ -59,8 +59,8 @@ pub struct Channels {
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Who answers for the VIPs.
     pub announcing: watch::Receiver<Announcing>,
-    /// Indexes of devices whose clients are containers that are to be served.
-    pub labelled: watch::Receiver<Arc<BTreeSet<u32>>>,
+    /// Devices whose clients are containers that are to be served.
+    pub labelled: watch::Receiver<Labelled>,
     /// What people see of it.
     pub seen: watch::Sender<Arc<Seen>>,
     /// What cannot be served.

@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Channels, Config, Seen, Sources, Start,
+    Channels, Config, Labelled, Seen, Sources, Start,
     answers::Desk,
     deadlines::Out,
     desired::{Standpoint, Wish},
@@ -84,7 +84,7 @@ struct Stage {
     sources: Sources,
     place: Place,
     /// Devices of containers that are to be served.
-    labelled: Arc<BTreeSet<u32>>,
+    labelled: Labelled,
     /// Whether the devices of an earlier agent that are served no more were left.
     settled: bool,
     /// Why devices are not served, by their names.
@@ -279,7 +279,7 @@ impl Stage {
     /// Attaches the programs to devices that have come, and takes them off those that are no more to be served.
     fn attach(&mut self) {
         let packet = &self.config.packet;
-        let (wanted, missing) = devices::wanted(&self.place, packet, &self.labelled);
+        let (wanted, missing) = devices::wanted(&self.place, packet, &self.labelled.devices);
         let is_wanted = |index: u32, name: &str| {
             let found = wanted.get(&index);
             found.is_some_and(|(wanted, _)| wanted == name)
@@ -332,8 +332,8 @@ impl Stage {
             }
         }
         self.faults = faults;
-        // A device that cannot be attached anew keeps what an earlier agent attached.
-        if !self.settled && !refused {
+        // A device that cannot be attached anew keeps what an earlier agent attached, and so does one that may be a container's.
+        if !self.settled && !refused && self.labelled.complete {
             match self.programs.detach_others() {
                 Ok(()) => self.settled = true,
                 Err(error) => tracing::warn!(

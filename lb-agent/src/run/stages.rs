@@ -145,8 +145,11 @@ pub(super) fn spawn(
     let mut registrar_problems = None;
     let mut registered = None;
     let mut client_problems = None;
-    // Without an engine no container's device is served on the packet path.
-    let (labelled_in, labelled) = watch::channel(Arc::default());
+    // Until the engine has told, an earlier agent's programs stay on the devices of containers; without an engine there are none.
+    let (labelled_in, labelled) = watch::channel(match &config.sources.docker {
+        Some(_) => packet::Labelled::default(),
+        None => packet::Labelled::without_engine(),
+    });
     // Without an engine everybody stands on the host.
     let (_, mut clients) = watch::channel(Some(Arc::new(Clients::default())));
     if let Some(docker) = config.sources.docker.clone() {
