@@ -99,6 +99,19 @@ impl Attached {
         let xdp = |hook: &Hook| matches!(hook.how, How::Native | How::Generic);
         self.hooks.iter().any(xdp)
     }
+
+    /// Whether the program is in place, attached like this.
+    fn runs(&self, program: &str, how: How) -> bool {
+        let found = |hook: &Hook| hook.program == program && hook.how == how;
+        let mut hooks = self.hooks.iter();
+        hooks.any(|hook| found(hook) && hook.in_place() == Some(true))
+    }
+
+    /// In the place of an earlier one.
+    fn put(&mut self, hook: Hook) {
+        self.hooks.retain(|it| it.program != hook.program);
+        self.hooks.push(hook);
+    }
 }
 
 /// One attached program.
@@ -139,7 +152,7 @@ fn direction(program: &str) -> TcAttachType {
 
 impl Programs {
     /// Attaches to `device` what its role asks for, in the place of an earlier agent's programs where there are some. To
-    /// be called again when it is there under another index.
+    /// be called again when it is there under another index, or something of it is not in place: the rest is left alone.
     ///
     /// # Errors
     /// When there is no such device, it joins packets, or the kernel refuses; what was attached until then stays.
@@ -148,38 +161,63 @@ impl Programs {
             device: device.to_owned(),
             source: source.into(),
         })?;
-        let mut hooks = Vec::new();
-        let mut fallback = None;
-        // What puts the VIP back comes first: nothing begins a flow before that is there.
-        let programs = match role {
-            Role::Card { .. } => ["tc_card_out", "tc_card_in"],
-            Role::Client => ["tc_client_out", "tc_client_in"],
-        };
-        for program in programs {
-            hooks.push(self.attach_tc(program, device, index)?);
-        }
-        if let Role::Card { mode } = role {
-            // Before: the program answers by the card's address.
-            self.tell_card(device, index)?;
-            let attached = self.attach_xdp("xdp_card", device, index, mode);
-            if !matches!(attached, Ok((Some(_), _))) {
-                // A device without the program may take no frames either.
-                self.forget_card(index)?;
-            }
-            let (hook, why) = attached?;
-            hooks.extend(hook);
-            fallback = why;
-        }
-        self.attached.retain(|it| it.device != device);
-        self.attached.push(Attached {
+        let is_it = |it: &Attached| it.device == device && it.index == index;
+        let whole = self.attached.iter().position(is_it);
+        let begun = self.begun.iter().position(is_it);
+        let before = whole.map(|at| self.attached.remove(at));
+        let before = before.or_else(|| begun.map(|at| self.begun.remove(at)));
+        let mut attached = before.unwrap_or_else(|| Attached {
             device: device.to_owned(),
             index,
             role,
-            hooks,
-            fallback,
+            hooks: Vec::new(),
+            fallback: None,
         });
+        attached.role = role;
+        if let Err(error) = self.complete(&mut attached) {
+            let is_there = |it: &Attached| nix::net::if_::if_indextoname(it.index).is_ok();
+            self.begun.retain(is_there);
+            let list = match whole {
+                Some(_) => &mut self.attached,
+                None => &mut self.begun,
+            };
+            list.push(attached);
+            return Err(error);
+        }
+        self.attached.retain(|it| it.device != device);
+        self.begun.retain(|it| it.device != device);
+        self.attached.push(attached);
         let last = self.attached.len() - 1;
         Ok(&self.attached[last])
+    }
+
+    /// Attaches what is not in place; what is, is left alone.
+    fn complete(&mut self, attached: &mut Attached) -> Result<(), Error> {
+        let (device, index) = (attached.device.clone(), attached.index);
+        // What puts the VIP back comes first: nothing begins a flow before that is there.
+        let programs = match attached.role {
+            Role::Card { .. } => ["tc_card_out", "tc_card_in"],
+            Role::Client => ["tc_client_out", "tc_client_in"],
+        };
+        let how = self.tc();
+        for program in programs {
+            if !attached.runs(program, how) {
+                let hook = self.attach_tc(program, &device, index, how)?;
+                attached.put(hook);
+            }
+        }
+        if let Role::Card { mode } = attached.role {
+            let address = link_address(&device)?;
+            let done = self.attach_xdp("xdp_card", attached, mode);
+            if done.is_ok() && attached.takes_frames() {
+                // After: what other cards send out by a device must be meant for one that runs the program.
+                self.insert_card(index, address)?;
+            } else {
+                self.forget_card(index)?;
+            }
+            done?;
+        }
+        Ok(())
     }
 
     /// Takes the programs off a device, which ends what they do there; the flows stay in the maps.
@@ -191,6 +229,7 @@ impl Programs {
             return Ok(());
         };
         let index = self.attached[at].index;
+        self.begun.retain(|it| it.index != index);
         self.forget_card(index)?;
         self.remove_pins(|pin| pin.index == index)?;
         self.attached.remove(at);
@@ -244,15 +283,10 @@ impl Programs {
     /// # Errors
     /// When the device has no such address, or the kernel refuses.
     pub fn tell_card(&mut self, device: &str, index: u32) -> Result<(), Error> {
-        let failed = |source: io::Error| Error::Device {
-            device: device.to_owned(),
-            source,
-        };
-        let address = nix::ifaddrs::getifaddrs()
-            .map_err(|error| failed(error.into()))?
-            .filter(|it| it.interface_name == device)
-            .find_map(|it| it.address?.as_link_addr()?.addr())
-            .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
+        self.insert_card(index, link_address(device)?)
+    }
+
+    fn insert_card(&mut self, index: u32, address: [u8; 6]) -> Result<(), Error> {
         let card = Card { address, spare: 0 };
         let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
         cards
@@ -265,10 +299,21 @@ impl Programs {
         gone(cards.remove(&index)).map_err(Error::map("remove from", map::CARDS))
     }
 
-    fn attach_tc(&mut self, name: &'static str, device: &str, index: u32) -> Result<Hook, Error> {
+    /// How programs of tc are attached on this kernel.
+    fn tc(&self) -> How {
         let tcx = !self.clsact
             && KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
-        let how = if tcx { How::Tcx } else { How::Clsact };
+        if tcx { How::Tcx } else { How::Clsact }
+    }
+
+    fn attach_tc(
+        &mut self,
+        name: &'static str,
+        device: &str,
+        index: u32,
+        how: How,
+    ) -> Result<Hook, Error> {
+        let tcx = how == How::Tcx;
         let other = if tcx { How::Clsact } else { How::Tcx };
         let pin = self.pin(name, index, how);
         let adopted = if tcx {
@@ -334,10 +379,10 @@ impl Programs {
     fn attach_xdp(
         &mut self,
         name: &'static str,
-        device: &str,
-        index: u32,
+        attached: &mut Attached,
         mode: XdpMode,
-    ) -> Result<(Option<Hook>, Option<String>), Error> {
+    ) -> Result<(), Error> {
+        let (device, index) = (&*attached.device.clone(), attached.index);
         let ways: &[How] = match mode {
             XdpMode::Auto => &[How::Native, How::Generic],
             XdpMode::Native => &[How::Native],
@@ -346,12 +391,18 @@ impl Programs {
         };
         // A device runs one of both.
         self.remove_pins(|it| it.program == name && it.index == index && !ways.contains(&it.how))?;
+        let hooks = &mut attached.hooks;
+        hooks.retain(|it| it.program != name || ways.contains(&it.how));
         // Where it cannot be read there is none.
         if !ways.is_empty() && lb_sys::ethtool::joins_received(device).is_ok_and(|joins| joins) {
             return Err(Error::Lro {
                 device: device.to_owned(),
             });
         }
+        if ways.iter().any(|how| attached.runs(name, *how)) {
+            return Ok(());
+        }
+        attached.fallback = None;
         for &how in ways {
             let pin = self.pin(name, index, how);
             if let Some(link) = self.adopt(name, &pin, index)? {
@@ -360,16 +411,14 @@ impl Programs {
                     program = name,
                     "adopted the attached program's link"
                 );
-                return Ok((
-                    Some(Hook {
-                        program: name,
-                        how,
-                        adopted: true,
-                        index,
-                        link: Some(link),
-                    }),
-                    None,
-                ));
+                attached.put(Hook {
+                    program: name,
+                    how,
+                    adopted: true,
+                    index,
+                    link: Some(link),
+                });
+                return Ok(());
             }
         }
         let mut fallback = None;
@@ -391,27 +440,25 @@ impl Programs {
                         source,
                     })?;
                     let link = pin_link(link, &pin)?;
+                    if let Some(why) = &fallback {
+                        tracing::warn!(device, why, "the driver does not run XDP; the stack does");
+                    }
                     tracing::info!(device, program = name, how = how.as_str(), "attached");
-                    return Ok((
-                        Some(Hook {
-                            program: name,
-                            how,
-                            adopted: false,
-                            index,
-                            link: Some(link),
-                        }),
-                        fallback,
-                    ));
+                    attached.put(Hook {
+                        program: name,
+                        how,
+                        adopted: false,
+                        index,
+                        link: Some(link),
+                    });
+                    attached.fallback = fallback;
+                    return Ok(());
                 }
                 Err(error) if at + 1 == ways.len() => return Err(refused(error)),
-                Err(error) => {
-                    let why = chain(&error);
-                    tracing::warn!(device, why, "the driver does not run XDP; the stack does");
-                    fallback = Some(why);
-                }
+                Err(error) => fallback = Some(chain(&error)),
             }
         }
-        Ok((None, None))
+        Ok(())
     }
 
     /// Puts the program `name` into the link pinned at `path`, if there is one that is attached to the device.
@@ -522,6 +569,19 @@ impl Pin {
         }
         Ok(())
     }
+}
+
+/// The address of a device on its link.
+fn link_address(device: &str) -> Result<[u8; 6], Error> {
+    let failed = |source: io::Error| Error::Device {
+        device: device.to_owned(),
+        source,
+    };
+    nix::ifaddrs::getifaddrs()
+        .map_err(|error| failed(error.into()))?
+        .filter(|it| it.interface_name == device)
+        .find_map(|it| it.address?.as_link_addr()?.addr())
+        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
 }
 
 fn refused(

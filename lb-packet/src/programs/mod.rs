@@ -50,6 +50,8 @@ pub struct Programs {
     context: Context,
     limits: crate::Limits,
     attached: Vec<Attached>,
+    /// Devices where a part could not be attached, with what was.
+    begun: Vec<Attached>,
     problems: Vec<String>,
     clsact: bool,
     new: bool,
@@ -133,6 +135,7 @@ impl Programs {
             },
             limits,
             attached: Vec::new(),
+            begun: Vec::new(),
             problems,
             clsact: false,
             new,

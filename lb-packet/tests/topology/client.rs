@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use lb_common::packet::{Fate, Way};
-use lb_packet::{Answer, Filter, How, Question, Role};
+use lb_packet::{Answer, Filter, How, Question, Role, XdpMode};
 use lb_testkit::{Netns, eventually};
 
 use crate::{
@@ -456,4 +456,34 @@ fn a_qdisc_that_somebody_takes_away_is_missed_and_comes_again() {
     scene.host.enter(on_host).unwrap();
     let _servers = scene.servers(V4);
     load(&scene.client, to(V4), 2, 10, 1000);
+}
+
+#[test]
+fn what_is_in_place_is_left_alone_when_the_rest_is_tried_again() {
+    let scene = Scene::new();
+    scene.host.ip("link add br9 type bridge\n").unwrap();
+    let mut agent = Agent::start(&scene.host, &scene.pins, None, &[]);
+    let mut attach = |mode| {
+        let role = Role::Card { mode };
+        let attached = scene.host.enter(|| {
+            let attached = agent.programs.attach("br9", role)?;
+            let hooks = attached.hooks.iter();
+            let hooks: Vec<_> = hooks.map(|it| (it.program, it.how, it.adopted)).collect();
+            Ok::<_, lb_packet::Error>((hooks, attached.fallback.is_some()))
+        });
+        attached.unwrap()
+    };
+    for _ in 0..2 {
+        attach(XdpMode::Native).expect_err("such a device has no driver that runs XDP");
+    }
+    // Taken over from itself they would be adopted ones.
+    let tc = How::Tcx;
+    let hooks = vec![
+        ("tc_card_out", tc, false),
+        ("tc_card_in", tc, false),
+        ("xdp_card", How::Generic, false),
+    ];
+    for _ in 0..2 {
+        assert_eq!(attach(XdpMode::Auto).unwrap(), (hooks.clone(), true));
+    }
 }
