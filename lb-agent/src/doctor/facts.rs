@@ -72,6 +72,8 @@ pub(super) struct Host {
 pub(super) struct Paths {
     /// The names of all network devices.
     pub(super) devices: BTreeSet<String>,
+    /// The names of those that containers and virtual machines are behind: bridges, taps.
+    pub(super) inside: BTreeSet<String>,
     /// What the drivers of cards do.
     pub(super) drivers: BTreeMap<String, Driver>,
     /// Each VLAN with the device that it comes by.

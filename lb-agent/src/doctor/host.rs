@@ -73,11 +73,19 @@ pub(super) fn read(root: &Path, config: Option<&Config>, agent: Option<u32>) -> 
 fn paths(files: &Files<'_>, config: &Packet, is_here: bool) -> Paths {
     let cards = config.cards.iter().filter(|_| is_here);
     let drivers = cards.map(|card| (card.clone(), Driver::of(card)));
+    let devices: BTreeSet<_> = names(&files.at("sys/class/net"))
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    // A veth with an address of its own has no mark there; whoever serves one as a client's names it.
+    let has = |device: &str, mark: &str| {
+        let file = format!("sys/class/net/{device}/{mark}");
+        files.at(&file).exists()
+    };
+    let leads_inside = |device: &&String| has(device, "bridge") || has(device, "tun_flags");
     Paths {
-        devices: names(&files.at("sys/class/net"))
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
+        inside: devices.iter().filter(leads_inside).cloned().collect(),
+        devices,
         drivers: drivers.collect(),
         vlans: files
             .text("proc/self/net/vlan/config")

@@ -24,7 +24,7 @@ pub(super) fn findings(host: &Host, config: &Packet) -> Vec<Finding> {
         found.push(first);
         found.extend(is_there.then(|| driver(card, paths, config.xdp)).flatten());
     }
-    found.extend(networks(paths));
+    found.extend(networks(paths, config));
     found.extend(forwarding(paths));
     found.extend(reverse_paths(host, config));
     found.extend(ports(paths, &config.ports));
@@ -53,36 +53,55 @@ fn card(card: &str, paths: &Paths) -> Finding {
     }
 }
 
-/// What a card's driver does, where XDP is to run. Without a choice it runs in the driver, if that can be.
+/// What a card's driver does, where XDP is to run. Without a choice it runs in the driver, if that can be, which only shows when it
+/// is attached.
 fn driver(card: &str, paths: &Paths, xdp: Xdp) -> Option<Finding> {
     let check = "drivers";
-    let runs = match xdp {
+    let (runs, otherwise) = match xdp {
         Xdp::Off => return None,
-        Xdp::Auto | Xdp::Native => Runs::Native,
-        Xdp::Generic => Runs::Generic,
+        Xdp::Auto => (Runs::Native, Some(Runs::Generic)),
+        Xdp::Native => (Runs::Native, None),
+        Xdp::Generic => (Runs::Generic, None),
     };
     let driver = paths.drivers.get(card)?;
     let vlans = paths.vlans.iter().filter(|(_, below)| below == card);
     let vlans: Vec<_> = vlans.map(|(vlan, _)| vlan.clone()).collect();
-    Some(match packet::of_card(card, driver, runs, &vlans) {
-        Some(trouble) => Finding::warning(check, trouble.what, trouble.remedy),
+    let trouble = |runs| packet::of_card(card, driver, runs, &vlans);
+    if let Some(trouble) = trouble(runs) {
+        return Some(Finding::warning(check, trouble.what, trouble.remedy));
+    }
+    if let Some(trouble) = otherwise.and_then(trouble) {
+        let text = format!("should XDP not run in the driver: {}", trouble.text());
+        return Some(Finding::unknown(check, text));
+    }
+    Some(match driver.name.as_deref() {
+        None => Finding::unknown(
+            check,
+            format!("the kernel does not tell what the driver of {card} does to packets"),
+        ),
         // What the kernel says of it is of its other end.
-        None if driver.name.as_deref() == Some("veth") => Finding::unknown(
+        Some("veth") => Finding::unknown(
             check,
             format!(
                 "{card} is a veth: XDP sends packets on with the checksums that they come with, so its other end must not leave these open (ethtool -K OTHER tx off there)"
             ),
         ),
-        None => Finding::ok(
+        Some(_) => Finding::ok(
             check,
             format!("{card} gives packets as they are on the wire"),
         ),
     })
 }
 
-fn networks(paths: &Paths) -> Option<Finding> {
+/// Of the devices that clients are behind; who is in the network of a card, meets itself without this host.
+fn networks(paths: &Paths, config: &Packet) -> Option<Finding> {
     let all = paths.addresses.as_ref()?.iter();
-    let trouble = packet::of_networks(all.map(|(device, net)| (device.as_str(), *net)))?;
+    let has_clients = |device: &String| {
+        let is_named = config.clients.iter().any(|it| it.means(device));
+        !config.cards.contains(device) && (is_named || paths.inside.contains(device))
+    };
+    let meant = all.filter(|(device, _)| has_clients(device));
+    let trouble = packet::of_networks(meant.map(|(device, net)| (device.as_str(), *net)))?;
     Some(Finding::warning("networks", trouble.what, trouble.remedy))
 }
 

@@ -370,15 +370,18 @@ fn each_fault_of_the_packet_path_is_found_alone() {
             (
                 "drivers",
                 Mark::Warning,
-                "what comes by eth0.5",
+                "if VIPs are reached by eth0.5",
                 "ethtool -K eth0 rxvlan off",
             ),
         ),
         (
             |it| {
                 let net = "169.254.0.1/16".parse().unwrap();
-                let addresses = it.host.paths.as_mut().unwrap().addresses.as_mut();
-                addresses.unwrap().push(("br0".to_owned(), net));
+                let paths = it.host.paths.as_mut().unwrap();
+                let addresses = paths.addresses.as_mut().unwrap();
+                // No client is behind the first one.
+                addresses.extend(["usb0", "br0"].map(|it| (it.to_owned(), net)));
+                paths.inside.insert("br0".to_owned());
             },
             (
                 "networks",
@@ -440,9 +443,30 @@ fn each_fault_of_the_packet_path_is_found_alone() {
         "drivers",
         Mark::Warning,
         "leaves checksums to whoever receives",
-        "ethtool -K eth0 rx off",
+        "guest_csum=off",
     );
     expect(&found, &[open]);
+    let drivers: [(fn(&mut Driver), &str); 2] = [
+        (
+            |it| it.name = Some("virtio_net".to_owned()),
+            "should XDP not run in the driver: eth0 is a virtual card",
+        ),
+        (|it| *it = Driver::default(), "the kernel does not tell"),
+    ];
+    for (plant, words) in drivers {
+        let mut facts = tree.facts(&config);
+        let mut driver = Driver {
+            checks: Some(true),
+            ..Driver::default()
+        };
+        plant(&mut driver);
+        let paths = facts.host.paths.as_mut().unwrap();
+        paths.drivers = [("eth0".to_owned(), driver)].into();
+        let found = judge(&facts, Some(&config));
+        let found = found.0.iter().find(|it| it.check == "drivers").unwrap();
+        assert_eq!(found.mark, Mark::Unknown, "{found:?}");
+        assert!(found.finding.contains(words), "{found:?}");
+    }
     tree.plant("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n");
     let found = packet_faults(&tree, &config, |_| ());
     let strict = (

@@ -70,10 +70,14 @@ impl Place {
             .collect()
     }
 
-    /// The networks of each device.
-    pub(super) fn networks(&self) -> impl Iterator<Item = (&str, IpNet)> {
-        let all = self.devices.values();
-        all.flat_map(|it| it.addresses.iter().map(|(net, _)| (it.name.as_str(), *net)))
+    /// The networks of each device that is meant, by its index and its name.
+    pub(super) fn networks(
+        &self,
+        is_meant: impl Fn(u32, &str) -> bool,
+    ) -> impl Iterator<Item = (&str, IpNet)> {
+        let all = self.devices.iter();
+        let meant = all.filter(move |(index, it)| is_meant(**index, &it.name));
+        meant.flat_map(|(_, it)| it.addresses.iter().map(|(net, _)| (it.name.as_str(), *net)))
     }
 
     /// Every address of this host.
@@ -246,6 +250,9 @@ mod tests {
         );
         assert_eq!(place.inside(&["uplink".to_owned()]), [net("172.17.0.0/16")]);
         assert_eq!(place.own().len(), 8);
+        let of_bridge = place.networks(|index, name| index == 3 && name == "docker0");
+        let expect = [("docker0", net("172.17.0.1/16"))];
+        assert_eq!(of_bridge.collect::<Vec<_>>(), expect);
         assert_eq!(place.index("docker0"), Some(3));
         let sources = Sources {
             v4: "192.0.2.7".parse().ok(),

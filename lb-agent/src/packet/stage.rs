@@ -32,7 +32,7 @@ use super::{
     neighbours::{Neighbours, towards},
     place::Place,
     seen::Traffic,
-    trouble::Trouble,
+    trouble::{Driver, Trouble, WithoutRoom},
 };
 use crate::{
     catalog::Problem,
@@ -91,8 +91,10 @@ struct Stage {
     faults: BTreeMap<String, String>,
     /// What makes devices lose packets that are served.
     troubles: Vec<Trouble>,
-    /// Packets that found no room in the driver, when that was counted first.
-    without_room: Option<u64>,
+    /// Packets that found no room in the driver.
+    without_room: WithoutRoom,
+    /// What the drivers of cards do, and when they were asked.
+    drivers: BTreeMap<u32, (Instant, Driver)>,
     /// The newest one that was acted on.
     snapshot: Option<Arc<Snapshot>>,
     out: Out,
@@ -157,7 +159,8 @@ pub async fn run(
         settled: false,
         faults: BTreeMap::new(),
         troubles: Vec::new(),
-        without_room: None,
+        without_room: WithoutRoom::default(),
+        drivers: BTreeMap::new(),
         snapshot: None,
         out: Out::default(),
         wish: Wish::default(),

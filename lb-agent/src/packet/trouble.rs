@@ -1,7 +1,10 @@
 //! What makes devices lose packets of the packet path although programs are attached, and what to do: `doctor` tells it
 //! before, and the agent while it runs. Pure, but for [`Driver::of`].
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use lb_packet::{HAIRPIN4, HAIRPIN6};
@@ -57,13 +60,21 @@ pub enum Runs {
     Generic,
 }
 
-/// What a card's driver does that the programs at it cannot bear; `vlans` are the devices of VLANs that come by it.
+/// What a card's driver does that the programs of XDP at it cannot bear; `vlans` are the devices of VLANs that come by it.
 pub fn of_card(card: &str, driver: &Driver, runs: Runs, vlans: &[String]) -> Option<Trouble> {
     let virtual_card = driver.name.as_deref() == Some("virtio_net");
+    if driver.joins == Some(true) {
+        return Some(Trouble {
+            what: format!(
+                "{card} joins received packets into larger ones (LRO), which cannot be sent on"
+            ),
+            remedy: format!("ethtool -K {card} lro off"),
+        });
+    }
     match runs {
         Runs::Native if driver.takes_out_tags == Some(true) && !vlans.is_empty() => Some(Trouble {
             what: format!(
-                "{card} takes the tags of VLANs out of packets, and programs in its driver do not see them: what comes by {} is taken for the network without a tag",
+                "{card} takes the tags of VLANs out of packets, and programs in its driver do not see them: if VIPs are reached by {}, packets are taken for some of the network without a tag",
                 vlans.join(", ")
             ),
             remedy: format!("ethtool -K {card} rxvlan off"),
@@ -72,15 +83,15 @@ pub fn of_card(card: &str, driver: &Driver, runs: Runs, vlans: &[String]) -> Opt
             what: format!(
                 "{card} is a virtual card, which leaves checksums to whoever receives, and programs before the stack send on what has none"
             ),
-            remedy: format!(
-                "set [packet] xdp = \"native\"; or ethtool -K {card} rx off, or its guest_csum=off at the hypervisor"
-            ),
+            // The driver does not let anybody change it from within.
+            remedy: "set [packet] xdp = \"native\", or guest_csum=off for it at the hypervisor"
+                .to_owned(),
         }),
         _ => None,
     }
 }
 
-/// A network on a device of this host that has the address by which a client meets itself: clients that are in it look for that
+/// A network on a device of this host, of those that clients are behind, that has the address by which a client meets itself: clients that are in it look for that
 /// address among themselves.
 pub fn of_networks<'a>(networks: impl IntoIterator<Item = (&'a str, IpNet)>) -> Option<Trouble> {
     let reserved = [IpAddr::V4(HAIRPIN4), IpAddr::V6(HAIRPIN6)];
@@ -96,16 +107,41 @@ pub fn of_networks<'a>(networks: impl IntoIterator<Item = (&'a str, IpNet)>) -> 
     })
 }
 
-/// `packets` were dropped because the driver of a card had no room for them.
-pub(super) fn of_room(card: &str, packets: u64) -> Option<Trouble> {
+/// Packets are dropped for whose head there is no room, while programs run in the drivers of `cards`; the count is one for all.
+pub(super) fn of_room(cards: &[&str]) -> Option<Trouble> {
     // How many there are grows: that is a figure, and no news.
-    (packets > 0).then(|| Trouble {
+    (!cards.is_empty()).then(|| Trouble {
         what: format!(
-            "packets are dropped (resize): the driver of {card} has no room before packets for what the programs put there"
+            "packets are dropped (resize): the driver of {} may have no room before packets for what the programs put there",
+            cards.join(" or ")
         ),
         remedy: "set [packet] xdp = \"generic\"".to_owned(),
     })
 }
+
+/// How many packets found no room, and when that became more.
+#[derive(Debug, Default)]
+pub(super) struct WithoutRoom {
+    last: Option<u64>,
+    grew: Option<Instant>,
+}
+
+impl WithoutRoom {
+    /// Whether packets found no room lately; `packets` is how many there have been ever, or `None` if that cannot be read.
+    pub(super) fn grows(&mut self, packets: Option<u64>, now: Instant) -> bool {
+        if let Some(packets) = packets {
+            // Those before the first reading were an earlier agent's.
+            if self.last.is_some_and(|last| packets > last) {
+                self.grew = Some(now);
+            }
+            self.last = Some(packets);
+        }
+        self.grew.is_some_and(|at| now.duration_since(at) < LATELY)
+    }
+}
+
+/// A packet that was dropped longer ago is no trouble of now.
+const LATELY: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +161,7 @@ mod tests {
         let vlans = ["eth0.5".to_owned()];
         let card = driver("mlx5_core", true, true);
         let found = of_card("eth0", &card, Runs::Native, &vlans).unwrap();
-        assert!(found.what.contains("comes by eth0.5"), "{found:?}");
+        assert!(found.what.contains("reached by eth0.5"), "{found:?}");
         assert_eq!(found.remedy, "ethtool -K eth0 rxvlan off");
         for (card, runs, vlans) in [
             (&card, Runs::Native, &[][..]),
@@ -149,7 +185,7 @@ mod tests {
             Runs::Generic,
             &[],
         );
-        assert!(found.unwrap().remedy.contains("rx off"));
+        assert!(found.unwrap().remedy.contains("guest_csum=off"));
         for (card, runs) in [
             (driver("virtio_net", false, false), Runs::Generic),
             (driver("virtio_net", false, true), Runs::Native),
@@ -171,12 +207,34 @@ mod tests {
         for network in ["169.254.1.1/32", "192.0.2.1/24", "fe80::1/64"] {
             assert_eq!(of(network), None, "{network}");
         }
-        assert_eq!(of_room("eth0", 0), None);
-        assert!(
-            of_room("eth0", 3)
-                .unwrap()
-                .text()
-                .contains("driver of eth0")
-        );
+    }
+
+    #[test]
+    fn a_card_that_joins_packets_is_told_wherever_programs_run() {
+        let card = Driver {
+            joins: Some(true),
+            ..driver("ixgbe", false, true)
+        };
+        for runs in [Runs::Native, Runs::Generic] {
+            let found = of_card("eth0", &card, runs, &[]).unwrap();
+            assert_eq!(found.remedy, "ethtool -K eth0 lro off");
+        }
+    }
+
+    #[test]
+    fn packets_without_room_are_told_while_there_are_more_of_them() {
+        let start = Instant::now();
+        let mut room = WithoutRoom::default();
+        let mut grows =
+            |packets, minutes| room.grows(packets, start + Duration::from_mins(minutes));
+        assert!(!grows(None, 0), "nothing was read");
+        assert!(!grows(Some(7), 0), "before this agent");
+        assert!(!grows(Some(7), 1) && !grows(None, 1));
+        assert!(grows(Some(8), 2) && grows(Some(8), 6) && grows(None, 6));
+        assert!(!grows(Some(8), 7), "five minutes without another one");
+        assert!(grows(Some(9), 8));
+        assert_eq!(of_room(&[]), None);
+        let told = of_room(&["eth0", "eth1"]).unwrap().text();
+        assert!(told.contains("the driver of eth0 or eth1 may"), "{told}");
     }
 }

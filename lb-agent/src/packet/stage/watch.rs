@@ -1,6 +1,9 @@
 //! What is looked at again and again: which flows are over, what programs count, how flows fare, and what loses packets.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use lb_common::packet::Fate;
 use lb_packet::How;
@@ -60,15 +63,16 @@ impl Stage {
     /// Looks for what makes devices lose packets although programs are attached.
     pub(super) fn find_troubles(&mut self) {
         let fates = self.counted.fates.as_ref();
-        let without_room = fates.and_then(|it| it.get(Fate::Resize.as_str()).copied());
-        let before = *self
-            .without_room
-            .get_or_insert_with(|| without_room.unwrap_or(0));
-        let since = without_room.map_or(0, |it| it.saturating_sub(before));
-        let mut found: Vec<_> = trouble::of_networks(self.place.networks())
-            .into_iter()
-            .collect();
-        let mut native = None;
+        let packets = fates.and_then(|it| it.get(Fate::Resize.as_str()).copied());
+        let now = Instant::now();
+        let grows = self.without_room.grows(packets, now);
+        let networks = self
+            .place
+            .networks(|index, name| self.has_clients(index, name));
+        let mut found: Vec<_> = trouble::of_networks(networks).into_iter().collect();
+        let mut native = Vec::new();
+        self.drivers
+            .retain(|_, (asked, _)| now.duration_since(*asked) < ASKED_AGAIN);
         for card in self.programs.attached() {
             let runs = card.hooks.iter().find_map(|hook| match hook.how {
                 How::Native => Some(Runs::Native),
@@ -77,18 +81,31 @@ impl Stage {
             });
             let Some(runs) = runs else { continue };
             if runs == Runs::Native {
-                native = native.or(Some(&card.device));
+                native.push(card.device.as_str());
             }
-            let (driver, vlans) = (Driver::of(&card.device), self.place.vlans(card.index));
-            found.extend(trouble::of_card(&card.device, &driver, runs, &vlans));
+            let ask = || (now, Driver::of(&card.device));
+            let (_, driver) = self.drivers.entry(card.index).or_insert_with(ask);
+            let vlans = self.place.vlans(card.index);
+            found.extend(trouble::of_card(&card.device, driver, runs, &vlans));
         }
-        found.extend(native.and_then(|card| trouble::of_room(card, since)));
+        found.extend(trouble::of_room(&native).filter(|_| grows));
         for trouble in &found {
             if !self.troubles.contains(trouble) {
                 tracing::warn!(remedy = trouble.remedy, "{}", trouble.what);
             }
         }
         self.troubles = found;
+    }
+
+    /// Whether clients that are served are at the other end of a device, or may be behind it as behind a bridge.
+    fn has_clients(&self, index: u32, name: &str) -> bool {
+        let device = self.place.devices.get(&index);
+        let packet = &self.config.packet;
+        let is_card = packet.cards.iter().any(|it| it == name);
+        !is_card
+            && (device.is_some_and(|it| it.leads_inside)
+                || self.labelled.devices.contains(&index)
+                || packet.clients.iter().any(|it| it.means(name)))
     }
 
     /// Counts the flows that are not where the table leads, if that may have changed.
@@ -131,6 +148,8 @@ impl Stage {
     }
 }
 
+/// Between two questions to the driver of a card, which may be set otherwise at any time.
+const ASKED_AGAIN: Duration = Duration::from_secs(30);
 /// Beside the fates: packets with IPv4 options or IPv6 extension headers, and samples that found no room.
 const OPTIONS: &str = "options";
 const UNTOLD: &str = "untold-samples";
