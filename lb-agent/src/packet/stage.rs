@@ -87,6 +87,9 @@ struct Stage {
     labelled: Labelled,
     /// Whether the devices of an earlier agent that are served no more were left.
     settled: bool,
+    /// Whether programs were in place at the last look, by the indexes of devices and their names; none where the kernel does not
+    /// tell.
+    in_place: BTreeMap<(u32, &'static str), bool>,
     /// Why devices are not served, by their names.
     faults: BTreeMap<String, String>,
     /// What makes devices lose packets that are served.
@@ -157,6 +160,7 @@ pub async fn run(
         place: Place::default(),
         labelled: channels.labelled.borrow_and_update().clone(),
         settled: false,
+        in_place: BTreeMap::new(),
         faults: BTreeMap::new(),
         troubles: Vec::new(),
         without_room: WithoutRoom::default(),
@@ -305,15 +309,18 @@ impl Stage {
             .into_iter()
             .map(|name| (name, "there is no such device yet".to_owned()))
             .collect();
+        self.in_place.clear();
         let mut refused = false;
         for (index, (name, role)) in wanted {
             let attached = self.programs.attached().iter();
             let mut attached = attached.filter(|it| it.index == index && it.device == name);
             if let Some(attached) = attached.next() {
-                let gone = attached.hooks.iter();
-                let gone = gone.filter(|hook| hook.in_place() == Some(false));
-                let gone: Vec<_> = gone.map(|hook| hook.program).collect();
-                if gone.is_empty() {
+                let found = look(attached);
+                let gone = found.iter().filter(|(_, there)| !there);
+                let gone: Vec<_> = gone.map(|((_, program), _)| *program).collect();
+                self.in_place.extend(found);
+                // With a device that has gone its programs have: the kernel tells of that next.
+                if gone.is_empty() || !is_there(index) {
                     continue;
                 }
                 // What cannot be put back is told of below.
@@ -325,8 +332,14 @@ impl Stage {
                     );
                 }
             }
-            if let Err(error) = self.programs.attach(&name, role) {
-                let error = error_chain(&error);
+            let error = match self.programs.attach(&name, role) {
+                Ok(attached) => {
+                    self.in_place.extend(look(attached));
+                    None
+                }
+                Err(error) => Some(error_chain(&error)),
+            };
+            if let Some(error) = error {
                 if self.faults.get(&name) != Some(&error) {
                     tracing::warn!(device = name, error, "the device is not served");
                 }
@@ -460,6 +473,18 @@ impl Stage {
             ),
         }
     }
+}
+
+/// Asks the kernel whether the programs of a device are in place.
+fn look(device: &lb_packet::Attached) -> Vec<((u32, &'static str), bool)> {
+    let hooks = device.hooks.iter();
+    let told = hooks.filter_map(|it| Some(((device.index, it.program), it.in_place()?)));
+    told.collect()
+}
+
+/// Whether there is a device of this index at this moment.
+fn is_there(index: u32) -> bool {
+    nix::net::if_::if_indextoname(index).is_ok()
 }
 
 /// What problems of this stage are about.

@@ -93,7 +93,7 @@ impl Stage {
                     .map(|hook| Hook {
                         program: hook.program.to_owned(),
                         how: hook.how.as_str().to_owned(),
-                        in_place: hook.in_place(),
+                        in_place: self.in_place.get(&(it.index, hook.program)).copied(),
                     })
                     .collect(),
                 fallback: it.fallback.clone(),
