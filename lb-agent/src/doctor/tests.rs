@@ -446,20 +446,19 @@ fn each_fault_of_the_packet_path_is_found_alone() {
         "guest_csum=off",
     );
     expect(&found, &[open]);
-    let drivers: [(fn(&mut Driver), &str); 2] = [
+    let virtual_card = Driver {
+        name: Some("virtio_net".to_owned()),
+        checks: Some(true),
+        ..Driver::default()
+    };
+    for (driver, words) in [
         (
-            |it| it.name = Some("virtio_net".to_owned()),
+            virtual_card,
             "should XDP not run in the driver: eth0 is a virtual card",
         ),
-        (|it| *it = Driver::default(), "the kernel does not tell"),
-    ];
-    for (plant, words) in drivers {
+        (Driver::default(), "the kernel does not tell"),
+    ] {
         let mut facts = tree.facts(&config);
-        let mut driver = Driver {
-            checks: Some(true),
-            ..Driver::default()
-        };
-        plant(&mut driver);
         let paths = facts.host.paths.as_mut().unwrap();
         paths.drivers = [("eth0".to_owned(), driver)].into();
         let found = judge(&facts, Some(&config));
