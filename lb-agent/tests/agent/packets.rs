@@ -296,6 +296,8 @@ fn a_client_whose_device_comes_later_is_served_and_one_that_goes_is_forgotten() 
     place
         .world
         .await_report(|report| devices(report).filter(|it| *it == both[..1]));
+    let said = place.world.said();
+    assert!(!said.contains("somebody took programs off"), "{said}");
     place.world.finish();
 }
 
@@ -314,6 +316,37 @@ fn what_an_agent_leaves_of_packets_is_taken_away_and_an_agent_without_them_takes
     let done = place.world.uninstall(&[]);
     assert_eq!(done.code, Some(0), "{done:?}");
     place.world.assert_untouched();
+    place.world.finish();
+}
+
+#[test]
+fn programs_stay_on_devices_that_may_be_a_containers_until_docker_has_told() {
+    let mut place = Place::new();
+    let flow = place.flow_to("b");
+    place.world.terminate();
+    // Whoever was served without being named may have been so by a label.
+    let usual = fs::read_to_string(place.world.config()).unwrap();
+    let unnamed = usual.replace("lb-cli*", "other*");
+    let silent = format!("socket = \"{}\"", place.world.path("none.sock").display());
+    let silent = unnamed.replacen("socket = \"off\"", &silent, 1);
+    assert_ne!(silent, unnamed);
+    place.world.configure(&silent);
+    place.world.start(&[]);
+    // It has attached what it knows of before it shows that.
+    place.world.await_page_report(|report| {
+        let maps = report.0["packet"]["maps"].as_object()?;
+        (!maps.is_empty()).then_some(())
+    });
+    goes_on(&flow, "b");
+    place.world.terminate();
+    // Where there are no containers the device is nobody's.
+    place.world.configure(&unnamed);
+    place.start_again();
+    let gone = eventually(LIMIT, || match connect(&place.client, place.vip, 80) {
+        Err(_) => Ok(()),
+        Ok(_) => Err("still served"),
+    });
+    gone.unwrap_or_else(|late| panic!("{late}\n{}", place.world.said()));
     place.world.finish();
 }
 
