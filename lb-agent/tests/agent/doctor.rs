@@ -106,9 +106,14 @@ fn faults_are_found_before_an_agent_starts() {
     world.netns.enter(forward).unwrap().unwrap();
     let packets = ["--packet-client", "lb-tap0"];
     finds(&world, &[], &packets, &[]);
-    ip(&world, &["addr", "add", "169.254.0.1/16", "dev", "lo"]);
-    let met = "169.254.0.0/16 on lo contains 169.254.255.77";
+    // Only where a client is: elsewhere nobody meets itself.
+    ip(&world, &["link", "add", "lb-tap0", "type", "veth"]);
+    for device in ["lo", "lb-tap0"] {
+        ip(&world, &["addr", "add", "169.254.0.1/16", "dev", device]);
+    }
+    let met = "169.254.0.0/16 on lb-tap0 contains 169.254.255.77";
     finds(&world, &[], &packets, &[("networks", met)]);
+    ip(&world, &["link", "del", "lb-tap0"]);
     ip(&world, &["addr", "del", "169.254.0.1/16", "dev", "lo"]);
     let few = ["prlimit", "--nofile=64:64"];
     finds(&world, &few, &[], &[("open files", "64 files")]);
