@@ -2,14 +2,11 @@
 //!
 //! Links are pinned and get the new program in place: there is no moment without one. Below kernel 6.6 the programs of tc
 //! hang from a qdisc, without a link; then the program itself is pinned, to remember where it hangs.
-//!
-//! The name of a pin is that of the program, the index of the device and the way it is attached: indexes do not come
-//! back, names of devices do, and bpffs takes no dot, which they may have.
 
 use std::{
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use aya::{
@@ -24,7 +21,10 @@ use aya::{
 
 use lb_common::packet::{Card, packet_map as map};
 
-use super::{Programs, clsact};
+use super::{
+    Programs, clsact,
+    pin::{Pin, unlink},
+};
 use crate::{Error, publisher::gone};
 
 /// What a device is to the packet path.
@@ -142,7 +142,7 @@ impl Hook {
 }
 
 /// Where in tc a program is attached.
-fn direction(program: &str) -> TcAttachType {
+pub(super) fn direction(program: &str) -> TcAttachType {
     if program.ends_with("_in") {
         TcAttachType::Ingress
     } else {
@@ -524,48 +524,7 @@ impl Programs {
         pins.sort_by_key(|(pin, _)| pin.program.ends_with("_out"));
         for (pin, path) in pins {
             pin.take_off(&path)?;
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::pin("remove the link", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the name of a pin says.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pin {
-    pub(super) program: String,
-    pub(super) index: u32,
-    pub(super) how: How,
-}
-
-impl Pin {
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.split('-');
-        let (program, index, how) = (parts.next()?, parts.next()?, parts.next()?);
-        let all = [How::Native, How::Generic, How::Tcx, How::Clsact];
-        if parts.next().is_some() {
-            return None;
-        }
-        Some(Self {
-            program: program.to_owned(),
-            index: index.parse().ok()?,
-            how: all.into_iter().find(|it| it.as_str() == how)?,
-        })
-    }
-
-    /// Takes its program off the device. Without its pin the link would go, too, but only some time later.
-    pub(super) fn take_off(&self, path: &Path) -> Result<(), Error> {
-        if self.how == How::Clsact {
-            return clsact::detach(&self.program, self.index, direction(&self.program));
-        }
-        // Whatever is in the way of that, the pin is removed next.
-        if let Ok(link) = lb_sys::bpf::object_get(path) {
-            let _ = lb_sys::bpf::link_detach(link.as_fd());
+            unlink(&path)?;
         }
         Ok(())
     }
@@ -608,12 +567,7 @@ fn pin_link(link: FdLink, path: &PathBuf) -> Result<OwnedFd, Error> {
 
 /// Pins the program in the place of the one before it.
 fn remember(program: &mut SchedClassifier, path: &PathBuf) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::pin("remove", path)(error));
-        }
-        _ => {}
-    }
+    unlink(path)?;
     program.pin(path).map_err(|source| Error::MakePin {
         path: path.clone(),
         source,
@@ -630,31 +584,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pin_says_what_it_keeps_and_other_names_say_nothing() {
-        for how in [How::Native, How::Generic, How::Tcx, How::Clsact] {
-            let name = format!("xdp_card-17-{}", how.as_str());
-            let pin = Pin {
-                program: "xdp_card".into(),
-                index: 17,
-                how,
-            };
-            assert_eq!(Pin::parse(&name), Some(pin));
-        }
-        for name in [
-            "",
-            "xdp_card",
-            "xdp_card-x-tcx",
-            "xdp_card-1-",
-            "xdp_card-1-tcx-2",
-        ] {
-            assert_eq!(Pin::parse(name), None, "{name}");
-        }
-    }
 }

@@ -3,6 +3,7 @@
 mod attach;
 mod clsact;
 mod layout;
+mod pin;
 mod remove;
 
 use std::{

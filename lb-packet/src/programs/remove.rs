@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{attach::Pin, pin_root};
+use super::{
+    pin::{Pin, unlink},
+    pin_root,
+};
 use crate::Error;
 
 /// What was taken away.
@@ -84,15 +87,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             .map_err(failed())?
             .map(|entry| entry.map(|it| it.path()).map_err(failed()))
             .collect(),
-    }
-}
-
-fn unlink(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::pin("remove", path)(error))
-        }
-        _ => Ok(()),
     }
 }
 
