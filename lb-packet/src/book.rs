@@ -8,13 +8,9 @@ use std::{
     time::Instant,
 };
 
-use lb_common::packet::{Endpoint, EndpointKey, Settings, Target};
+use lb_common::packet::{Endpoint, EndpointKey, Settings, Target, endpoint_flag};
 
-use crate::{
-    Limits, Member,
-    free_list::{FreeList, REST},
-    plan::Step,
-};
+use crate::{Desired, Limits, Member, Place, Wanted, free_list::FreeList, plan::Step};
 
 /// What the maps hold.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +35,9 @@ pub(crate) struct Book {
     pub(crate) vips: BTreeSet<Ipv4Addr>,
     pub(crate) hosts: BTreeSet<IpAddr>,
     pub(crate) settings: Settings,
+    /// Where backends were in the last plan that was carried out whole and had room for all. As long as they are there, who is
+    /// named as before needs nothing.
+    settled: Option<BTreeMap<SocketAddr, Place>>,
 }
 
 /// A virtual endpoint in the maps.
@@ -51,6 +50,15 @@ pub(crate) struct Placed {
     pub(crate) named: BTreeSet<u32>,
     /// What the live table was made of, once it is known.
     pub(crate) members: Option<Arc<[Member]>>,
+}
+
+impl Placed {
+    /// Whether it was made of the same members, and has the same flags.
+    pub(crate) fn is_of(&self, wanted: &Wanted) -> bool {
+        let members = self.members.as_ref();
+        self.endpoint.flags & !endpoint_flag::EMPTY == wanted.flags()
+            && members.is_some_and(|it| Arc::ptr_eq(it, &wanted.members) || *it == wanted.members)
+    }
 }
 
 /// A backend in the maps.
@@ -118,19 +126,41 @@ impl Book {
         book
     }
 
-    /// Backends that no table has named for so long that no program still reads one that does.
-    pub(crate) fn rested(&self, now: Instant) -> impl Iterator<Item = SocketAddr> {
-        let rested = move |since: Instant| now.saturating_duration_since(since) >= REST;
-        self.unreferenced
-            .iter()
-            .filter(move |&(_, &since)| rested(since))
-            .filter_map(|(index, _)| self.addresses.get(index).copied())
+    /// The endpoints that may need something.
+    pub(crate) fn changed<'d>(
+        &self,
+        desired: &'d Desired,
+    ) -> impl Iterator<Item = (&'d EndpointKey, &'d Wanted)> {
+        let settled = self.settled.as_ref() == Some(&desired.places);
+        desired.endpoints.iter().filter(move |(key, wanted)| {
+            let placed = self.endpoints.get(key);
+            !(settled && placed.is_some_and(|it| it.is_of(wanted)))
+        })
     }
 
-    /// Since when no table names the backend, if that is so.
-    pub(crate) fn unreferenced_since(&self, address: &SocketAddr) -> Option<Instant> {
-        let index = self.targets.get(address)?.index;
-        self.unreferenced.get(&index).copied()
+    /// Notes that all of a plan was carried out, or that something is left.
+    pub(crate) fn settle(&mut self, desired: &Desired, whole: bool) {
+        if !whole {
+            self.settled = None;
+        } else if self.settled.as_ref() != Some(&desired.places) {
+            self.settled = Some(desired.places.clone());
+        }
+    }
+
+    /// Backends that no table names, and since when; or none but those of the endpoints that are `left`.
+    pub(crate) fn unreferenced_once<'k>(
+        &self,
+        left: impl Iterator<Item = &'k EndpointKey>,
+    ) -> BTreeMap<SocketAddr, (Home, Option<Instant>)> {
+        let now = self.unreferenced.iter();
+        let now = now.map(|(index, since)| (index, Some(*since)));
+        let left = left.filter_map(|key| self.endpoints.get(key));
+        let then = left.flat_map(|it| &it.named).map(|index| (index, None));
+        let all = then.chain(now).filter_map(|(index, since)| {
+            let address = *self.addresses.get(index)?;
+            Some((address, (*self.targets.get(&address)?, since)))
+        });
+        all.collect()
     }
 
     /// Notes a step that the kernel has taken.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::packet::{EndpointKey, Settings, scope};
+use lb_common::packet::{EndpointKey, Settings, endpoint_flag, scope};
 
 /// All that the programs should know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,14 @@ pub struct Wanted {
     pub tunnel: bool,
     /// Whether every packet is sampled.
     pub trace: bool,
+}
+
+impl Wanted {
+    /// Its flags in the maps, but for the one that says that it is empty.
+    pub(crate) fn flags(&self) -> u32 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.tunnel, endpoint_flag::TUNNEL) | flag(self.trace, endpoint_flag::TRACE)
+    }
 }
 
 /// A backend of an endpoint.

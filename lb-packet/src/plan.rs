@@ -91,8 +91,10 @@ struct Maker<'a> {
     free_services: crate::free_list::FreeList,
     free_targets: crate::free_list::FreeList,
     published: u32,
-    /// The index of each backend once the steps so far are taken.
-    homes: BTreeMap<SocketAddr, Home>,
+    /// Endpoints that may differ from what the maps hold.
+    changed: Vec<(&'a EndpointKey, &'a Wanted)>,
+    /// Backends whose index the steps so far give out or change.
+    moved: BTreeMap<SocketAddr, Home>,
     /// Backends that are found to be of this host: packets are left to the stack once it knows where to.
     come_home: Vec<Step>,
     plan: Plan,
@@ -107,7 +109,8 @@ pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
         free_services: book.free_services.clone(),
         free_targets: book.free_targets.clone(),
         published: book.published,
-        homes: book.targets.clone(),
+        changed: book.changed(desired).collect(),
+        moved: BTreeMap::new(),
         come_home: Vec::new(),
         plan: Plan::default(),
     };
@@ -142,13 +145,19 @@ fn target(address: SocketAddr, place: Place, generation: u32) -> Target {
 }
 
 impl<'a> Maker<'a> {
+    /// The index of a backend once the steps so far are taken.
+    fn home(&self, backend: &SocketAddr) -> Option<Home> {
+        let home = self.moved.get(backend);
+        home.or_else(|| self.book.targets.get(backend)).copied()
+    }
+
     /// Gives everybody who takes new flows an index, and says what changed about those that have one.
     fn targets(&mut self) {
         let mut seen = BTreeSet::new();
-        for (key, wanted) in &self.desired.endpoints {
+        for (key, wanted) in self.changed.clone() {
             for member in self.serving(key, wanted) {
                 let place = self.desired.place(member.address);
-                let home = self.homes.get(&member.address).copied();
+                let home = self.home(&member.address);
                 // Port 0 is how the maps say that nobody is there. Who takes no flows of one service may take those of the next.
                 if member.address.port() == 0
                     || home.is_none() && member.weight == 0
@@ -182,7 +191,8 @@ impl<'a> Maker<'a> {
     }
 
     fn put_target(&mut self, address: SocketAddr, home: Home, fresh: bool) {
-        let before = self.homes.insert(address, home);
+        let before = self.home(&address);
+        self.moved.insert(address, home);
         let step = Step::PutTarget {
             address,
             home,
@@ -200,10 +210,9 @@ impl<'a> Maker<'a> {
     /// to them, and end after them.
     fn endpoints(&mut self) {
         let desired = self.desired;
-        let (local, all): (Vec<_>, Vec<_>) = desired
-            .endpoints
-            .iter()
-            .partition(|(key, _)| key.scope & scope::LOCAL != 0);
+        let is_local = |key: &EndpointKey| key.scope & scope::LOCAL != 0;
+        let changed = self.changed.iter().copied();
+        let (local, all): (Vec<_>, Vec<_>) = changed.partition(|(key, _)| is_local(key));
         let mut ends = Vec::new();
         for (key, wanted) in local {
             let steps = self.plan.steps.len();
@@ -223,7 +232,7 @@ impl<'a> Maker<'a> {
         }
         let gone = self.book.endpoints.keys();
         let gone = gone.filter(|key| !desired.endpoints.contains_key(key));
-        let (local, all): (Vec<_>, Vec<_>) = gone.partition(|key| key.scope & scope::LOCAL != 0);
+        let (local, all): (Vec<_>, Vec<_>) = gone.partition(|key| is_local(key));
         let steps = &mut self.plan.steps;
         steps.extend(all.into_iter().copied().map(Step::RemoveEndpoint));
         steps.append(&mut self.come_home);
@@ -233,25 +242,16 @@ impl<'a> Maker<'a> {
 
     fn endpoint(&mut self, key: EndpointKey, wanted: &'a Wanted) {
         let placed = self.book.endpoints.get(&key);
-        let mut flags = 0;
-        for (set, flag) in [
-            (wanted.tunnel, endpoint_flag::TUNNEL),
-            (wanted.trace, endpoint_flag::TRACE),
-        ] {
-            flags |= if set { flag } else { 0 };
-        }
-        // The usual case, for which no table is made: nothing changed. Indexes of members stay while they
-        // are named.
+        // No table is made for who only may have changed. Indexes of members stay while they are named.
         if let Some(placed) = placed
-            && placed.endpoint.flags & !endpoint_flag::EMPTY == flags
-            && placed.members.as_ref().is_some_and(|before| {
-                Arc::ptr_eq(before, &wanted.members) || **before == *wanted.members
-            })
+            && placed.is_of(wanted)
             && self.names_all(&key, wanted, placed)
         {
             return;
         }
-        let slots = self.slots(&key, wanted);
+        let takers = self.takers(&key, wanted);
+        let slots = slots(&takers);
+        let mut flags = wanted.flags();
         if slots.is_empty() {
             flags |= endpoint_flag::EMPTY;
         }
@@ -275,10 +275,7 @@ impl<'a> Maker<'a> {
             live
         };
         if table != live {
-            self.plan.steps.push(Step::PutTable {
-                table,
-                slots: slots.clone(),
-            });
+            self.plan.steps.push(Step::PutTable { table, slots });
         }
         if !changed && same_flags {
             let members = wanted.members.clone();
@@ -292,11 +289,12 @@ impl<'a> Maker<'a> {
             flags,
             generation: self.published,
         };
-        let named = named(&slots);
+        // Each of them has a slot: there are no more indexes than slots.
+        let named = takers.iter().map(|(_, index)| (*index).into());
         let placed = Placed {
             endpoint,
             digest,
-            named,
+            named: named.collect(),
             members: Some(wanted.members.clone()),
         };
         self.plan
@@ -315,40 +313,22 @@ impl<'a> Maker<'a> {
         members.filter(move |member| desired.serves(&key, member.address))
     }
 
-    /// Whether its table names those who take new flows and have an index, and nobody else: nobody moved to this host or away,
-    /// and who found no room before still finds none.
-    fn names_all(&self, key: &EndpointKey, wanted: &'a Wanted, placed: &Placed) -> bool {
-        let mut left = placed.named.len();
+    /// Those of them who take new flows and have an index, and that.
+    fn takers(&self, key: &EndpointKey, wanted: &'a Wanted) -> Vec<(&'a Member, u16)> {
         let takers = self.serving(key, wanted).filter(|it| it.weight > 0);
-        let mut homes = takers.filter_map(|member| self.homes.get(&member.address));
-        homes.all(|home| {
-            left = left.wrapping_sub(1);
-            placed.named.contains(&home.index)
-        }) && left == 0
+        let with_index = takers.filter_map(|member| {
+            let index = self.home(&member.address)?.index;
+            Some((member, u16::try_from(index).ok()?))
+        });
+        with_index.collect()
     }
 
-    /// The table of those who have an index; empty when nobody has.
-    fn slots(&self, key: &EndpointKey, wanted: &'a Wanted) -> Box<[u16]> {
-        let members: Vec<(String, u16, u16)> = self
-            .serving(key, wanted)
-            .filter_map(|member| {
-                let home = self.homes.get(&member.address)?;
-                let index = u16::try_from(home.index).ok()?;
-                Some((member.address.to_string(), member.weight, index))
-            })
-            .collect();
-        let shares: Vec<maglev::Member<'_>> = members
-            .iter()
-            .map(|(identity, weight, _)| maglev::Member {
-                identity: identity.as_bytes(),
-                weight: *weight,
-            })
-            .collect();
-        let table = maglev::table(&shares, maglev::Size::Packets);
-        table
-            .into_iter()
-            .map(|member| members[member as usize].2)
-            .collect()
+    /// Whether its table names the takers and nobody else: nobody moved to this host or away, and who found no room before still
+    /// finds none.
+    fn names_all(&self, key: &EndpointKey, wanted: &'a Wanted, placed: &Placed) -> bool {
+        let takers = self.takers(key, wanted);
+        let named = |(_, index): &(&Member, u16)| placed.named.contains(&(*index).into());
+        takers.len() == placed.named.len() && takers.iter().all(named)
     }
 
     fn vips(&mut self) {
@@ -360,22 +340,27 @@ impl<'a> Maker<'a> {
 
     /// Lets those go whom nobody wants and no program can still read of.
     fn free(&mut self) {
-        let endpoints = self.desired.endpoints.iter();
-        let members = endpoints.flat_map(|(key, wanted)| self.serving(key, wanted));
-        let members = members.map(|member| member.address);
-        let kept = self.desired.kept.iter().copied();
-        let wanted: BTreeSet<SocketAddr> = members.chain(kept).collect();
-        let rested: BTreeSet<SocketAddr> = self.book.rested(self.now).collect();
-        for (&address, &home) in &self.book.targets {
-            if wanted.contains(&address) {
-                continue;
+        let (book, desired) = (self.book, self.desired);
+        let gone = book.endpoints.keys();
+        let gone = gone.filter(|key| !desired.endpoints.contains_key(key));
+        let left = self.changed.iter().map(|(key, _)| *key).chain(gone);
+        let mut unwanted = book.unreferenced_once(left);
+        for (key, wanted) in &desired.endpoints {
+            if unwanted.is_empty() {
+                return;
             }
-            if rested.contains(&address) {
+            for member in self.serving(key, wanted) {
+                unwanted.remove(&member.address);
+            }
+        }
+        unwanted.retain(|address, _| !desired.kept.contains(address));
+        for (address, (home, since)) in unwanted {
+            // What names it now goes with this plan's steps.
+            let rested = since.unwrap_or(self.now) + REST;
+            if rested <= self.now {
                 self.plan.steps.push(Step::FreeTarget { address, home });
             } else {
-                // What names it now goes with this plan's steps.
-                let since = self.book.unreferenced_since(&address).unwrap_or(self.now);
-                self.again(Some(since + REST));
+                self.again(Some(rested));
             }
         }
     }
@@ -383,6 +368,20 @@ impl<'a> Maker<'a> {
     fn again(&mut self, at: Option<Instant>) {
         self.plan.again = [self.plan.again, at].into_iter().flatten().min();
     }
+}
+
+/// The table of these, an index in each slot; empty when there are none.
+fn slots(takers: &[(&Member, u16)]) -> Box<[u16]> {
+    let identities = takers.iter().map(|(member, _)| member.address.to_string());
+    let identities: Vec<_> = identities.collect();
+    let both = identities.iter().zip(takers);
+    let shares = both.map(|(identity, (member, _))| maglev::Member {
+        identity: identity.as_bytes(),
+        weight: member.weight,
+    });
+    let table = maglev::table(&shares.collect::<Vec<_>>(), maglev::Size::Packets);
+    let indexes = table.into_iter().map(|taker| takers[taker as usize].1);
+    indexes.collect()
 }
 
 /// The indexes in a table. There are as many slots as can be indexes: a mark for each is faster than a set that grows.

@@ -124,13 +124,24 @@ impl Publisher {
             again: plan.again,
             ..Report::default()
         };
-        let mut refused = None;
-        for step in &plan.steps {
+        let done = self.carry_out(&plan.steps, &mut report);
+        self.times = Times {
+            planning: planned - now,
+            writing: planned.elapsed(),
+        };
+        let whole = done.is_ok() && report.refused.is_empty();
+        self.book.settle(desired, whole);
+        done.map(|()| report)
+    }
+
+    fn carry_out(&mut self, steps: &[Step], report: &mut Report) -> Result<(), Error> {
+        let mut full = None;
+        for step in steps {
             match (self.maps.carry_out(step, &mut self.table), step) {
                 (Ok(()), _) => {}
                 // A map that is full of these keeps nothing else from being told.
                 (Err(error), Step::PutHost(_) | Step::PutVip(_)) => {
-                    refused = refused.or(Some(error));
+                    full = full.or(Some(error));
                     continue;
                 }
                 (Err(error), _) => return Err(error),
@@ -145,11 +156,7 @@ impl Publisher {
                 _ => {}
             }
         }
-        self.times = Times {
-            planning: planned - now,
-            writing: planned.elapsed(),
-        };
-        Ok(report)
+        full.map_or(Ok(()), Err)
     }
 
     /// How long the last [`Publisher::apply`] took.

@@ -20,7 +20,7 @@ use lb_common::{
 };
 use lb_packet::{
     Answer, Census, Collected, Config, Desired, Error, Explainer, Filter, Flows, Limits, Member,
-    Pressure, Programs, Publisher, Question, Wanted,
+    Pressure, Programs, Publisher, Question, Report, Wanted,
 };
 use lb_testkit::{Netns, eventually};
 
@@ -119,7 +119,7 @@ fn what_was_published_is_taken_over_and_nothing_is_written_again() {
         assert_eq!(publisher.targets().collect::<Vec<_>>(), before);
         assert_eq!(publisher.endpoints().collect::<Vec<_>>(), endpoints);
         let report = publisher.apply(&both()).unwrap();
-        assert_eq!(report, lb_packet::Report::default());
+        assert_eq!(report, Report::default());
         assert_eq!(publisher.endpoints().collect::<Vec<_>>(), endpoints);
         // Another one comes beside those that stay who they are.
         let more = desired(&[
@@ -132,6 +132,30 @@ fn what_was_published_is_taken_over_and_nothing_is_written_again() {
         for target in before {
             assert!(publisher.targets().any(|it| it == target), "{target:?}");
         }
+    });
+}
+
+#[test]
+fn a_full_map_of_hosts_is_told_and_keeps_nothing_else_from_being_told() {
+    with_pins(|pins| {
+        let mut programs = Programs::load(&config(pins, 100)).unwrap();
+        let mut publisher = Publisher::open(&mut programs).unwrap();
+        let hosts = (0..5000_u16).map(|host| {
+            let [high, low] = host.to_be_bytes();
+            IpAddr::from([10, 9, high, low])
+        });
+        let mut desired = Desired {
+            hosts: hosts.collect(),
+            ..both()
+        };
+        for _ in 0..2 {
+            let error = publisher.apply(&desired).unwrap_err();
+            assert!(error.to_string().contains(map::HOSTS), "{error}");
+            assert_eq!(publisher.endpoints().count(), 2);
+        }
+        desired.hosts.clear();
+        assert_eq!(publisher.apply(&desired).unwrap(), Report::default());
+        assert_eq!(publisher.apply(&desired).unwrap(), Report::default());
     });
 }
 

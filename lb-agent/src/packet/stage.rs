@@ -396,8 +396,13 @@ impl Stage {
             }
             Err(error) => {
                 let error = error_chain(&error);
-                tracing::warn!(error, "the packet path was not told all and will be again");
-                refused.push(Problem::new(SUBJECT, format!("{error}; trying again")));
+                let problem = Problem::new(SUBJECT, format!("{error}; trying again"));
+                if !self.refused.contains(&problem) {
+                    tracing::warn!(error, "the packet path was not told all and will be again");
+                }
+                refused.push(problem);
+                // Some of it may have been done.
+                self.moves.changed();
                 self.again = Some(now + RETRY);
             }
         }

@@ -211,20 +211,45 @@ struct Turn {
     refuses: Option<usize>,
     /// The agent starts anew before.
     restart: bool,
+    /// Only one VIP's endpoints change.
+    one: bool,
     wait: Duration,
 }
 
 fn some_turn() -> impl Strategy<Value = Turn> {
     let refuses = proptest::option::weighted(0.3, 0..12_usize);
     let wait = prop_oneof![Just(0), Just(900), Just(2000), Just(5000)];
-    (some_desired(), refuses, prop::bool::weighted(0.2), wait).prop_map(
-        |(desired, refuses, restart, wait)| Turn {
+    let restart = prop::bool::weighted(0.2);
+    (some_desired(), refuses, restart, any::<bool>(), wait).prop_map(
+        |(desired, refuses, restart, one, wait)| Turn {
             desired,
             refuses,
             restart,
+            one,
             wait: Duration::from_millis(wait),
         },
     )
+}
+
+impl Turn {
+    /// What is wished for after `before`.
+    fn after(&self, before: &Desired) -> Desired {
+        if !self.one {
+            return self.desired.clone();
+        }
+        let of = |it: &Desired, first: bool| {
+            let endpoints = it.endpoints.clone().into_iter();
+            endpoints.filter(move |(it, _)| (it.vip == key(1, 0).vip) == first)
+        };
+        let endpoints: BTreeMap<_, _> = of(before, false).chain(of(&self.desired, true)).collect();
+        let vips = endpoints.keys().map(|it| it.vip.host().into());
+        Desired {
+            vips: vips.collect(),
+            places: before.places.clone(),
+            endpoints,
+            ..self.desired.clone()
+        }
+    }
 }
 
 proptest! {
@@ -237,27 +262,28 @@ proptest! {
         let mut now = Instant::now();
         let mut kernel = Kernel::default();
         let mut book = Book::empty(LIMITS);
+        let mut desired = Desired::default();
         for turn in &turns {
             now += turn.wait;
             if turn.restart {
                 book = kernel.found(now);
             }
-            for (key, wanted) in &turn.desired.endpoints {
-                let serving = wanted.members.iter().filter(|it| turn.desired.serves(key, it.address));
+            desired = turn.after(&desired);
+            for (key, wanted) in &desired.endpoints {
+                let serving = wanted.members.iter().filter(|it| desired.serves(key, it.address));
                 kernel.servers.entry(*key).or_default().extend(serving.map(|it| it.address));
             }
-            let plan = plan(&book, &turn.desired, now);
-            for (at, step) in plan.steps.iter().enumerate() {
-                if turn.refuses == Some(at) {
-                    break;
-                }
+            let plan = plan(&book, &desired, now);
+            let taken = turn.refuses.unwrap_or(plan.steps.len());
+            for step in plan.steps.iter().take(taken) {
                 kernel.take(step, now);
                 book.note(step, now);
                 kernel.check(now);
             }
+            book.settle(&desired, taken >= plan.steps.len() && plan.refused.is_empty());
         }
         // In the end, when nothing else happens, all of it is so and nobody else is there.
-        let last = &turns[turns.len() - 1].desired;
+        let last = &desired;
         for _ in 0..3 {
             let plan = plan(&book, last, now);
             for step in &plan.steps {
@@ -265,6 +291,7 @@ proptest! {
                 book.note(step, now);
                 kernel.check(now);
             }
+            book.settle(last, plan.refused.is_empty());
             now += REST;
         }
         let plan = plan(&book, last, now);
@@ -327,7 +354,8 @@ proptest! {
                     desired.endpoints.insert(key(vip, scope), wanted);
                 }
             }
-            for step in &plan(&book, &desired, now).steps {
+            let plan = plan(&book, &desired, now);
+            for step in &plan.steps {
                 kernel.take(step, now);
                 book.note(step, now);
                 for (key, endpoint) in &kernel.endpoints {
@@ -341,14 +369,17 @@ proptest! {
                     prop_assert!(!local || takes, "{:?} leads to nobody", key);
                 }
             }
+            book.settle(&desired, plan.refused.is_empty());
         }
     }
 }
 
-fn carry_out(book: &mut Book, plan: &Plan, now: Instant) {
+/// All of a plan for `desired`.
+fn carry_out(book: &mut Book, desired: &Desired, plan: &Plan, now: Instant) {
     for step in &plan.steps {
         book.note(step, now);
     }
+    book.settle(desired, plan.refused.is_empty());
 }
 
 fn only(members: &[(u8, u16)]) -> Desired {
@@ -362,8 +393,9 @@ fn only(members: &[(u8, u16)]) -> Desired {
 fn a_drained_backend_keeps_its_id_and_one_that_nobody_wants_is_freed_after_a_rest() {
     let now = Instant::now();
     let mut book = Book::empty(LIMITS);
-    let first = plan(&book, &only(&[(1, 1), (2, 1)]), now);
-    carry_out(&mut book, &first, now);
+    let both = only(&[(1, 1), (2, 1)]);
+    let first = plan(&book, &both, now);
+    carry_out(&mut book, &both, &first, now);
     let drained = member(2, 0).address;
     let id = book.targets[&drained];
     // By a weight of 0, then by name alone.
@@ -373,19 +405,20 @@ fn a_drained_backend_keeps_its_id_and_one_that_nobody_wants_is_freed_after_a_res
         let later = now + 10 * REST;
         let next = plan(&book, &desired, later);
         assert_eq!(next.again, None);
-        carry_out(&mut book, &next, now);
+        carry_out(&mut book, &desired, &next, now);
         assert_eq!(book.targets[&drained], id);
         assert!(!book.endpoints[&key(1, 0)].named.contains(&id.index));
     }
-    let gone = plan(&book, &only(&[(1, 1)]), now + REST / 2);
+    let one = only(&[(1, 1)]);
+    let gone = plan(&book, &one, now + REST / 2);
     assert!(gone.steps.is_empty(), "{:?}", gone.steps);
     assert_eq!(gone.again, Some(now + REST));
-    let gone = plan(&book, &only(&[(1, 1)]), now + REST);
+    let gone = plan(&book, &one, now + REST);
     assert!(matches!(gone.steps[..], [Step::FreeTarget { address, .. }] if address == drained));
-    carry_out(&mut book, &gone, now + REST);
+    carry_out(&mut book, &one, &gone, now + REST);
     // When it comes back it is somebody else, wherever it stands.
-    let back = plan(&book, &only(&[(1, 1), (2, 1)]), now + REST);
-    carry_out(&mut book, &back, now + REST);
+    let back = plan(&book, &both, now + REST);
+    carry_out(&mut book, &both, &back, now + REST);
     assert_ne!(book.targets[&drained], id);
 }
 
@@ -396,7 +429,7 @@ fn what_is_so_already_needs_no_step() {
     let desired = only(&[(1, 1), (2, 3)]);
     let first = plan(&book, &desired, now);
     assert_eq!(first.steps.len(), 4);
-    carry_out(&mut book, &first, now);
+    carry_out(&mut book, &desired, &first, now);
     assert!(plan(&book, &desired, now).steps.is_empty());
     // Another list of the same members, in the other order: no other table.
     let turned = plan(&book, &only(&[(2, 3), (1, 1)]), now);
@@ -423,7 +456,7 @@ fn what_finds_no_room_is_told_and_the_others_serve() {
         Refused::Endpoint(key(2, 0)),
     ];
     assert_eq!(first.refused, refused);
-    carry_out(&mut book, &first, now);
+    carry_out(&mut book, &desired, &first, now);
     assert_eq!(book.endpoints[&key(1, 0)].named.len(), 2);
     // Without any progress it is told again, and nothing is written.
     let second = plan(&book, &desired, now);

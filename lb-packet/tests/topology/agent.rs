@@ -135,6 +135,18 @@ impl Agent {
     }
 }
 
+/// Says of a test that failed what became of the packets.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(fates) = self.figures.fates()
+        {
+            let met = fates.packets.iter().filter(|(_, count)| **count > 0);
+            eprintln!("fates of packets: {:?}", met.collect::<Vec<_>>());
+        }
+    }
+}
+
 /// A backend at port 8080.
 pub(crate) fn member(ip: IpAddr) -> Member {
     Member {
