@@ -159,18 +159,6 @@ pub struct Hop {
 
 const _: () = assert!(size_of::<Hop>() == 24);
 
-/// Value of `CARDS`: a device that runs the program of XDP, and so may be sent frames by it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Card {
-    /// Its address on the link.
-    pub address: [u8; 6],
-    /// Spare, zero.
-    pub spare: u16,
-}
-
-const _: () = assert!(size_of::<Card>() == 8);
-
 /// Before the bytes of a packet that XDP rewrote and hands over to `tc_card_in`, which lets the stack find out who takes its frame.
 /// Nobody can send it: it is the card's metadata.
 #[repr(C)]

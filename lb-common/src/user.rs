@@ -4,7 +4,7 @@ use crate::{
     Active, Affinity, AffinityKey, Backend, Client, Counters, Cursor, Latency, Peer, PeerKey,
     Record, Service, ServiceKey, Suspect, Table,
     packet::{
-        Card, Endpoint, EndpointKey, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
+        Endpoint, EndpointKey, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
         ReplyKey6, Settings, Target, Traffic,
     },
 };
@@ -24,7 +24,6 @@ pod!(
     Affinity,
     AffinityKey,
     Backend,
-    Card,
     Client,
     Counters,
     Cursor,

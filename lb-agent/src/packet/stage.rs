@@ -90,6 +90,8 @@ struct Stage {
     /// Whether programs were in place at the last look, by the indexes of devices and their names; none where the kernel does not
     /// tell.
     in_place: BTreeMap<(u32, &'static str), bool>,
+    /// What fails again and again is told once: what, and why.
+    told: BTreeMap<&'static str, String>,
     /// Why devices are not served, by their names.
     faults: BTreeMap<String, String>,
     /// What makes devices lose packets that are served.
@@ -161,6 +163,7 @@ pub async fn run(
         labelled: channels.labelled.borrow_and_update().clone(),
         settled: false,
         in_place: BTreeMap::new(),
+        told: BTreeMap::new(),
         faults: BTreeMap::new(),
         troubles: Vec::new(),
         without_room: WithoutRoom::default(),
@@ -263,13 +266,10 @@ fn follow_devices() -> io::Result<(Handle, impl Stream<Item = ()> + Unpin)> {
 impl Stage {
     /// Reads what this host's network is now, and attaches what is to be attached.
     async fn look_around(&mut self) {
-        match Place::read(&self.handle).await {
-            Ok(place) => self.place = place,
-            // What is known stays.
-            Err(error) => tracing::warn!(
-                error = error_chain(&error),
-                "cannot list the network devices"
-            ),
+        let read = Place::read(&self.handle).await;
+        // What is known stays.
+        if let Some(place) = self.tell_once("cannot list the network devices", read) {
+            self.place = place;
         }
         self.attach();
     }

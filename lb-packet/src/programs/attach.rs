@@ -19,7 +19,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use lb_common::packet::{Card, packet_map as map};
+use lb_common::packet::packet_map as map;
 
 use super::{
     Programs, clsact,
@@ -207,11 +207,11 @@ impl Programs {
             }
         }
         if let Role::Card { mode } = attached.role {
-            let address = link_address(&device)?;
+            is_on_link(&device)?;
             let done = self.attach_xdp("xdp_card", attached, mode);
             if done.is_ok() && attached.takes_frames() {
                 // After: what other cards send out by a device must be meant for one that runs the program.
-                self.insert_card(index, address)?;
+                self.insert_card(index)?;
             } else {
                 self.forget_card(index)?;
             }
@@ -251,7 +251,7 @@ impl Programs {
                     .map(|hook| (hook.program, it.index, hook.how))
             })
             .collect();
-        let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
+        let mut cards: HashMap<MapData, u32, u32> = self.map(map::CARDS)?;
         let known: Result<Vec<u32>, _> = cards.keys().collect();
         for index in known.map_err(Error::map("read", map::CARDS))? {
             if !(self.attached.iter()).any(|it| it.index == index && it.takes_frames()) {
@@ -283,19 +283,19 @@ impl Programs {
     /// # Errors
     /// When the device has no such address, or the kernel refuses.
     pub fn tell_card(&mut self, device: &str, index: u32) -> Result<(), Error> {
-        self.insert_card(index, link_address(device)?)
+        is_on_link(device)?;
+        self.insert_card(index)
     }
 
-    fn insert_card(&mut self, index: u32, address: [u8; 6]) -> Result<(), Error> {
-        let card = Card { address, spare: 0 };
-        let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
+    fn insert_card(&mut self, index: u32) -> Result<(), Error> {
+        let mut cards: HashMap<MapData, u32, u32> = self.map(map::CARDS)?;
         cards
-            .insert(index, card, 0)
+            .insert(index, 1, 0)
             .map_err(Error::map("write", map::CARDS))
     }
 
     fn forget_card(&mut self, index: u32) -> Result<(), Error> {
-        let mut cards: HashMap<MapData, u32, Card> = self.map(map::CARDS)?;
+        let mut cards: HashMap<MapData, u32, u32> = self.map(map::CARDS)?;
         gone(cards.remove(&index)).map_err(Error::map("remove from", map::CARDS))
     }
 
@@ -531,7 +531,8 @@ impl Programs {
 }
 
 /// The address of a device on its link.
-fn link_address(device: &str) -> Result<[u8; 6], Error> {
+/// Fails where a device has no address on a link: frames without one are not understood.
+fn is_on_link(device: &str) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Device {
         device: device.to_owned(),
         source,
@@ -540,6 +541,7 @@ fn link_address(device: &str) -> Result<[u8; 6], Error> {
         .map_err(|error| failed(error.into()))?
         .filter(|it| it.interface_name == device)
         .find_map(|it| it.address?.as_link_addr()?.addr())
+        .map(drop)
         .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
 }
 

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use aya::maps::{MapInfo, MapType};
 use lb_common::packet::{
-    Card, Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply,
-    ReplyKey4, ReplyKey6, STEPS, Settings, Target, Traffic, packet_map as map,
+    Endpoint, EndpointKey, FATES, Flow, FlowKey4, FlowKey6, Hop, Maglev, Rate, Reply, ReplyKey4,
+    ReplyKey6, STEPS, Settings, Target, Traffic, packet_map as map,
 };
 
 use crate::{Error, Limits};
@@ -107,7 +107,7 @@ pub(super) fn of(limits: Limits) -> [Layout; 18] {
             Some(backends),
             of_backends,
         ),
-        hash(map::CARDS, 4, size_of::<Card>(), None, 0),
+        hash(map::CARDS, 4, 4, None, 0),
         hash(map::VIPS, 4, 4, None, 0),
         hash(map::HOSTS, 16, 4, None, 0),
         flows(

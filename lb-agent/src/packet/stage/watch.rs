@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     time::{Duration, Instant},
 };
 
@@ -20,15 +21,33 @@ use crate::{announce::Announcing, reconcile::error_chain};
 impl Stage {
     /// Forgets the flows that are over.
     pub(super) fn collect(&mut self) {
-        match self.desk.flows.collect(&self.publisher, &self.collected) {
-            Ok(collected) => {
-                self.collected = collected;
-                self.moves.ended(collected.v4.ended + collected.v6.ended);
+        let done = self.desk.flows.collect(&self.publisher, &self.collected);
+        let failure = "cannot look for the flows of the packet path that are over";
+        if let Some(collected) = self.tell_once(failure, done) {
+            self.collected = collected;
+            self.moves.ended(collected.v4.ended + collected.v6.ended);
+        }
+    }
+
+    /// What was found, or none and a warning that says what failed: not again while it fails in the same way.
+    pub(super) fn tell_once<T>(
+        &mut self,
+        failure: &'static str,
+        done: Result<T, impl Error>,
+    ) -> Option<T> {
+        match done {
+            Ok(found) => {
+                self.told.remove(failure);
+                Some(found)
             }
-            Err(error) => tracing::warn!(
-                error = error_chain(&error),
-                "cannot look for the flows of the packet path that are over"
-            ),
+            Err(error) => {
+                let error = error_chain(&error);
+                if self.told.get(failure) != Some(&error) {
+                    tracing::warn!(error, "{failure}");
+                    self.told.insert(failure, error);
+                }
+                None
+            }
         }
     }
 
@@ -51,13 +70,9 @@ impl Stage {
                 backends: backends.map(|(address, it)| (address, it.into())).collect(),
             })
         };
-        self.counted = read().unwrap_or_else(|error| {
-            tracing::warn!(
-                error = error_chain(&error),
-                "cannot read the figures of the packet path"
-            );
-            Counted::default()
-        });
+        let counted = read();
+        let counted = self.tell_once("cannot read the figures of the packet path", counted);
+        self.counted = counted.unwrap_or_default();
     }
 
     /// Looks for what makes devices lose packets although programs are attached.

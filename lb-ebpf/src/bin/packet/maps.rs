@@ -8,9 +8,9 @@ use aya_ebpf::{
 use lb_common::{
     Be32,
     packet::{
-        Card, Endpoint, EndpointKey, FATES as FATE_COUNT, Flow, FlowKey4, FlowKey6, Hop,
-        MAGLEV_SLOTS, Maglev, Rate, Reply, ReplyKey4, ReplyKey6, STEPS as STEP_COUNT, Sample,
-        Settings, Target, Traffic,
+        Endpoint, EndpointKey, FATES as FATE_COUNT, Flow, FlowKey4, FlowKey6, Hop, MAGLEV_SLOTS,
+        Maglev, Rate, Reply, ReplyKey4, ReplyKey6, STEPS as STEP_COUNT, Sample, Settings, Target,
+        Traffic,
     },
 };
 use lb_ebpf::Pools;
@@ -109,9 +109,9 @@ pub(crate) static TARGETS: Array<Target, 4096> = Array::new();
 /// Shared by all CPUs: each field is written as a whole.
 #[btf_map]
 pub(crate) static HOPS: Array<Hop, 4096> = Array::new();
-/// Devices that XDP may send frames out of.
+/// Devices that run the program of XDP, and so may be sent frames by it.
 #[btf_map]
-pub(crate) static CARDS: HashMap<u32, Card, 64> = HashMap::new();
+pub(crate) static CARDS: HashMap<u32, u32, 64> = HashMap::new();
 #[btf_map]
 pub(crate) static VIPS: HashMap<Be32, u32, 4096> = HashMap::new();
 /// Values are written in place: a second insertion costs as much as the first.
