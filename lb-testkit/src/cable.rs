@@ -38,6 +38,35 @@ pub struct Cable {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What becomes of a frame.
+enum Deal {
+    Carry,
+    Lose,
+    Twice,
+    /// After the next one.
+    Late,
+}
+
+/// What a bad cable does to frames: always the same for the same seed and as many frames.
+#[derive(Clone, Copy, Debug)]
+struct Faults(u64);
+
+impl Faults {
+    /// One frame of a hundred is lost, one comes twice, and two after the next one.
+    fn deal(&mut self) -> Deal {
+        // Marsaglia's xorshift, which is enough to have no pattern.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        match self.0 % 100 {
+            0 => Deal::Lose,
+            1 => Deal::Twice,
+            2 | 3 => Deal::Late,
+            _ => Deal::Carry,
+        }
+    }
+}
+
 /// Frames that went one way.
 #[derive(Debug, Default)]
 struct Frames {
@@ -79,6 +108,18 @@ impl Cable {
     /// # Errors
     /// When the kernel makes no taps, or a namespace cannot be entered.
     pub fn between(host: (&Netns, &str), machine: (&Netns, &str)) -> Result<Self> {
+        Self::lay(host, machine, None)
+    }
+
+    /// One that loses frames, carries some twice, and some too late. `seed` says which ones; it is not 0.
+    ///
+    /// # Errors
+    /// As [`Cable::between`].
+    pub fn bad(host: (&Netns, &str), machine: (&Netns, &str), seed: u64) -> Result<Self> {
+        Self::lay(host, machine, Some(Faults(seed)))
+    }
+
+    fn lay(host: (&Netns, &str), machine: (&Netns, &str), faults: Option<Faults>) -> Result<Self> {
         let open = |(netns, device): (&Netns, &str)| {
             let tap = netns.enter(|| tap(device))?;
             tap.map_err(Error::of("make the tap", device))
@@ -100,7 +141,9 @@ impl Cable {
                 .try_clone()
                 .map_err(Error::of("lay a cable to", machine.1))?;
             let frames = Arc::clone(frames);
-            threads.push(thread::spawn(move || carry(&from, &to, &end, &frames)));
+            threads.push(thread::spawn(move || {
+                carry(&from, &to, &end, &frames, faults);
+            }));
         }
         Ok(Self {
             from_host,
@@ -132,8 +175,15 @@ impl Drop for Cable {
 }
 
 /// Carries frames until the other end of the pipe is closed.
-fn carry(mut from: &File, mut to: &File, end: &PipeReader, frames: &Frames) {
+fn carry(
+    mut from: &File,
+    mut to: &File,
+    end: &PipeReader,
+    frames: &Frames,
+    mut faults: Option<Faults>,
+) {
     let mut frame = vec![0; LONGEST];
+    let mut late: Option<Vec<u8>> = None;
     loop {
         let mut ready = [
             PollFd::new(from.as_fd(), PollFlags::POLLIN),
@@ -149,8 +199,22 @@ fn carry(mut from: &File, mut to: &File, end: &PipeReader, frames: &Frames) {
         }
         // Neither waits; what cannot be taken is lost, as on any cable: the device is down.
         if let Ok(count) = from.read(&mut frame) {
-            frames.count(&frame[..count]);
-            drop(to.write(&frame[..count]));
+            let frame = &frame[..count];
+            frames.count(frame);
+            match faults.as_mut().map_or(Deal::Carry, Faults::deal) {
+                Deal::Carry => drop(to.write(frame)),
+                Deal::Lose => {}
+                Deal::Twice => drop((to.write(frame), to.write(frame))),
+                Deal::Late => {
+                    if let Some(before) = late.replace(frame.to_vec()) {
+                        drop(to.write(&before));
+                    }
+                    continue;
+                }
+            }
+            if let Some(late) = late.take() {
+                drop(to.write(&late));
+            }
         }
     }
 }

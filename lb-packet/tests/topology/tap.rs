@@ -4,7 +4,7 @@
 use std::{io::ErrorKind, net::SocketAddr};
 
 use lb_common::packet::Fate;
-use lb_testkit::Cable;
+use lb_testkit::{Cable, Netns};
 
 use crate::{
     client::{
@@ -22,9 +22,15 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
+        Self::by(Cable::between)
+    }
+
+    fn by(
+        cable: impl FnOnce((&Netns, &str), (&Netns, &str)) -> Result<Cable, lb_testkit::Error>,
+    ) -> Self {
         let scene = Scene::without_client();
         let ends = [(&scene.host, "vm0", 1), (&scene.client, "eth0", 2)];
-        let cable = Cable::between((ends[0].0, ends[0].1), (ends[1].0, ends[1].1)).unwrap();
+        let cable = cable((ends[0].0, ends[0].1), (ends[1].0, ends[1].1)).unwrap();
         for (end, device, number) in ends {
             end.ip(&format!(
                 "link set {device} up\naddr add {}/24 dev {device}\naddr add {}/64 dev {device} nodad\n",
@@ -57,6 +63,14 @@ fn a_virtual_machine_is_balanced_by_ipv6() {
     let machine = Machine::new();
     is_balanced(&machine.scene, V6);
     machine.left_work_to_each_other();
+}
+
+#[test]
+fn connections_over_a_bad_cable_are_slow_and_do_not_break() {
+    for (family, seed) in [(V4, 1), (V6, 2)] {
+        let machine = Machine::by(|host, end| Cable::bad(host, end, seed));
+        is_balanced(&machine.scene, family);
+    }
 }
 
 #[test]
