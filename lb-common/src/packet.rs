@@ -24,7 +24,7 @@ pub mod packet_map {
     pub const TARGETS: &str = "TARGETS";
     /// `ARRAY`: backend index to [`Hop`](super::Hop). Written by the kernel.
     pub const HOPS: &str = "HOPS";
-    /// `HASH`: the interface index of a network card to [`Card`](super::Card).
+    /// `HASH`: the interface index of a network card that runs the program of XDP to 1.
     pub const CARDS: &str = "CARDS";
     /// `HASH`: an IPv4 VIP to 1.
     pub const VIPS: &str = "VIPS";
@@ -36,7 +36,7 @@ pub mod packet_map {
     pub const REPLIES4: &str = "REPLIES4";
     /// `HASH`: [`ReplyKey6`](super::ReplyKey6) to [`Reply`](super::Reply).
     pub const REPLIES6: &str = "REPLIES6";
-    /// `HASH`: the address of a host that may send packets in a tunnel (16 bytes) to a spare integer.
+    /// `HASH`: the address of a host that may send packets in a tunnel (16 bytes) to 1.
     pub const HOSTS: &str = "HOSTS";
     /// `ARRAY` of one [`Settings`](super::Settings).
     pub const SETTINGS: &str = "SETTINGS";

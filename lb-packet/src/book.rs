@@ -37,7 +37,7 @@ pub(crate) struct Book {
     pub(crate) settings: Settings,
     /// Where backends were in the last plan that was carried out whole and had room for all. As long as they are there, who is
     /// named as before needs nothing.
-    settled: Option<BTreeMap<SocketAddr, Place>>,
+    settled_places: Option<BTreeMap<SocketAddr, Place>>,
 }
 
 /// A virtual endpoint in the maps.
@@ -131,24 +131,29 @@ impl Book {
         &self,
         desired: &'d Desired,
     ) -> impl Iterator<Item = (&'d EndpointKey, &'d Wanted)> {
-        let settled = self.settled.as_ref() == Some(&desired.places);
+        let settled = self.settled_places.as_ref();
+        let moved = settled.map(|settled| moved(settled, &desired.places));
         desired.endpoints.iter().filter(move |(key, wanted)| {
+            let mut members = wanted.members.iter();
+            let as_before = moved.as_ref().is_some_and(|moved| {
+                moved.is_empty() || !members.any(|it| moved.contains(&it.address))
+            });
             let placed = self.endpoints.get(key);
-            !(settled && placed.is_some_and(|it| it.is_of(wanted)))
+            !(as_before && placed.is_some_and(|it| it.is_of(wanted)))
         })
     }
 
     /// Notes that all of a plan was carried out, or that something is left.
     pub(crate) fn settle(&mut self, desired: &Desired, whole: bool) {
         if !whole {
-            self.settled = None;
-        } else if self.settled.as_ref() != Some(&desired.places) {
-            self.settled = Some(desired.places.clone());
+            self.settled_places = None;
+        } else if self.settled_places.as_ref() != Some(&desired.places) {
+            self.settled_places = Some(desired.places.clone());
         }
     }
 
-    /// Backends that no table names, and since when; or none but those of the endpoints that are `left`.
-    pub(crate) fn unreferenced_once<'k>(
+    /// Backends that no table names, and since when; and those that tables of the endpoints in `left` name, whether or not others do.
+    pub(crate) fn unnamed_without<'k>(
         &self,
         left: impl Iterator<Item = &'k EndpointKey>,
     ) -> BTreeMap<SocketAddr, (Home, Option<Instant>)> {
@@ -179,8 +184,14 @@ impl Book {
                     self.unreferenced.insert(home.index, now);
                 }
             }
-            // Nobody reads it before the endpoint says so.
-            Step::PutTable { .. } => {}
+            // Nobody reads it before the endpoint says so, but for programs that began when it was the live one.
+            Step::PutTable { named, .. } => {
+                for index in named {
+                    self.unreferenced
+                        .entry(*index)
+                        .and_modify(|since| *since = now);
+                }
+            }
             Step::PutEndpoint { key, placed, .. } => {
                 self.free_services.claim(placed.endpoint.service);
                 self.published = placed.endpoint.generation;
@@ -225,8 +236,24 @@ impl Book {
                 self.references.remove(&index);
                 if self.addresses.contains_key(&index) {
                     self.unreferenced.insert(index, now);
+                } else {
+                    // An earlier agent's table named it, and nobody was there.
+                    self.free_targets.give_back(index, now);
                 }
             }
         }
     }
+}
+
+/// Who is not where it was.
+fn moved(
+    before: &BTreeMap<SocketAddr, Place>,
+    now: &BTreeMap<SocketAddr, Place>,
+) -> BTreeSet<SocketAddr> {
+    // Mostly, and soon seen.
+    if before == now {
+        return BTreeSet::new();
+    }
+    let all = before.keys().chain(now.keys()).copied();
+    all.filter(|it| before.get(it) != now.get(it)).collect()
 }

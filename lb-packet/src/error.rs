@@ -88,6 +88,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The device is no card of a link.
+    #[error("{device} has no link address: name a network card or a bridge")]
+    NoLinkAddress {
+        /// Which one.
+        device: String,
+    },
     /// The device joins packets before a program sees them.
     #[error(
         "{device} joins received packets into larger ones (LRO), which cannot be sent on; switch it off: ethtool -K {device} lro off"

@@ -45,6 +45,7 @@ pub(crate) enum Step {
     PutTable {
         table: u32,
         slots: Box<[u16]>,
+        named: BTreeSet<u32>,
     },
     /// With `fresh`, the service's index had another endpoint before, or none.
     PutEndpoint {
@@ -81,6 +82,10 @@ pub enum Refused {
     Endpoint(EndpointKey),
     /// A backend: all indexes of backends are taken, or rest. The others of its endpoints serve without it.
     Backend(SocketAddr),
+    /// A host: its packets in tunnels are not taken.
+    Host(IpAddr),
+    /// A VIP: who asks where it is, or whether it is there, has no answer.
+    Vip(Ipv4Addr),
 }
 
 /// What a plan is made of, while it is made.
@@ -130,6 +135,11 @@ pub(crate) fn plan(book: &Book, desired: &Desired, now: Instant) -> Plan {
     maker.free();
     let gone = book.hosts.difference(&desired.hosts).copied();
     maker.plan.steps.extend(gone.map(Step::RemoveHost));
+    // What goes now makes room once it has rested.
+    let room = |it: &Step| matches!(it, Step::FreeTarget { .. } | Step::RemoveEndpoint(_));
+    if !maker.plan.refused.is_empty() && maker.plan.steps.iter().any(room) {
+        maker.again(Some(now + REST));
+    }
     maker.plan
 }
 
@@ -274,8 +284,16 @@ impl<'a> Maker<'a> {
         } else {
             live
         };
+        // Each of them has a slot: there are no more indexes than slots.
+        let named = takers.iter().map(|(_, index)| (*index).into());
+        let named: BTreeSet<u32> = named.collect();
         if table != live {
-            self.plan.steps.push(Step::PutTable { table, slots });
+            let named = named.clone();
+            self.plan.steps.push(Step::PutTable {
+                table,
+                slots,
+                named,
+            });
         }
         if !changed && same_flags {
             let members = wanted.members.clone();
@@ -289,12 +307,10 @@ impl<'a> Maker<'a> {
             flags,
             generation: self.published,
         };
-        // Each of them has a slot: there are no more indexes than slots.
-        let named = takers.iter().map(|(_, index)| (*index).into());
         let placed = Placed {
             endpoint,
             digest,
-            named: named.collect(),
+            named,
             members: Some(wanted.members.clone()),
         };
         self.plan
@@ -344,7 +360,7 @@ impl<'a> Maker<'a> {
         let gone = book.endpoints.keys();
         let gone = gone.filter(|key| !desired.endpoints.contains_key(key));
         let left = self.changed.iter().map(|(key, _)| *key).chain(gone);
-        let mut unwanted = book.unreferenced_once(left);
+        let mut unwanted = book.unnamed_without(left);
         for (key, wanted) in &desired.endpoints {
             if unwanted.is_empty() {
                 return;
@@ -382,18 +398,6 @@ fn slots(takers: &[(&Member, u16)]) -> Box<[u16]> {
     let table = maglev::table(&shares.collect::<Vec<_>>(), maglev::Size::Packets);
     let indexes = table.into_iter().map(|taker| takers[taker as usize].1);
     indexes.collect()
-}
-
-/// The indexes in a table. There are as many slots as can be indexes: a mark for each is faster than a set that grows.
-pub(crate) fn named(slots: &[u16]) -> BTreeSet<u32> {
-    let mut marks = vec![false; usize::from(u16::MAX) + 1];
-    for &slot in slots {
-        marks[usize::from(slot)] = true;
-    }
-    (0..)
-        .zip(marks)
-        .filter_map(|(index, marked)| marked.then_some(index))
-        .collect()
 }
 
 /// Tells tables apart.

@@ -1,6 +1,7 @@
 //! Tells the programs what is desired, and knows what they were told.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use crate::{
     Desired, Error, Limits, Programs,
     address::{address, address4, be32, socket, words},
     book::{Book, Found, Home, Placed},
+    free_list::REST,
     plan::{self, Refused, SLOTS, Step},
 };
 
@@ -125,6 +127,10 @@ impl Publisher {
             ..Report::default()
         };
         let done = self.carry_out(&plan.steps, &mut report);
+        if (report.refused.iter()).any(|it| matches!(it, Refused::Host(_) | Refused::Vip(_))) {
+            // The plan may have made room after it needed some.
+            report.again = [report.again, Some(now + REST)].into_iter().flatten().min();
+        }
         self.times = Times {
             planning: planned - now,
             writing: planned.elapsed(),
@@ -135,16 +141,15 @@ impl Publisher {
     }
 
     fn carry_out(&mut self, steps: &[Step], report: &mut Report) -> Result<(), Error> {
-        let mut full = None;
         for step in steps {
-            match (self.maps.carry_out(step, &mut self.table), step) {
-                (Ok(()), _) => {}
+            if let Err(error) = self.maps.carry_out(step, &mut self.table) {
                 // A map that is full of these keeps nothing else from being told.
-                (Err(error), Step::PutHost(_) | Step::PutVip(_)) => {
-                    full = full.or(Some(error));
-                    continue;
-                }
-                (Err(error), _) => return Err(error),
+                report.refused.push(match step {
+                    Step::PutHost(host) if is_full(&error) => Refused::Host(*host),
+                    Step::PutVip(vip) if is_full(&error) => Refused::Vip(*vip),
+                    _ => return Err(error),
+                });
+                continue;
             }
             // The time when it was done: the rest of an index begins then.
             self.book.note(step, Instant::now());
@@ -156,7 +161,7 @@ impl Publisher {
                 _ => {}
             }
         }
-        full.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// How long the last [`Publisher::apply`] took.
@@ -220,7 +225,7 @@ impl Maps {
                     .set(home.index, Hop::default(), 0)
                     .map_err(Error::map("write", map::HOPS))
             }
-            Step::PutTable { table, slots } => {
+            Step::PutTable { table, slots, .. } => {
                 room.slots[..SLOTS].copy_from_slice(slots);
                 let value: &Maglev = room;
                 self.maglevs
@@ -290,7 +295,7 @@ impl Maps {
             let placed = Placed {
                 endpoint,
                 digest: plan::digest(&slots),
-                named: plan::named(&slots),
+                named: named(&slots),
                 members: None,
             };
             found.endpoints.insert(key, placed);
@@ -327,8 +332,31 @@ impl Tables {
     }
 }
 
+/// The indexes in a table. There are as many slots as can be indexes: a mark for each is faster than a set that grows.
+fn named(slots: &[u16]) -> BTreeSet<u32> {
+    let mut marks = vec![false; usize::from(u16::MAX) + 1];
+    for &slot in slots {
+        marks[usize::from(slot)] = true;
+    }
+    (0..)
+        .zip(marks)
+        .filter_map(|(index, marked)| marked.then_some(index))
+        .collect()
+}
+
 fn vip_address(raw: u32) -> Ipv4Addr {
     address4(Be32::from_raw(raw))
+}
+
+/// Whether a map had no room.
+fn is_full(error: &Error) -> bool {
+    let Error::Map { source, .. } = error else {
+        return false;
+    };
+    let MapError::SyscallError(error) = &**source else {
+        return false;
+    };
+    error.io_error.raw_os_error() == Some(nix::errno::Errno::E2BIG as i32)
 }
 
 /// What is gone already is no fault.

@@ -20,7 +20,7 @@ use lb_common::{
 };
 use lb_packet::{
     Answer, Census, Collected, Config, Desired, Error, Explainer, Filter, Flows, Limits, Member,
-    Pressure, Programs, Publisher, Question, Report, Wanted,
+    Pressure, Programs, Publisher, Question, Refused, Report, Wanted,
 };
 use lb_testkit::{Netns, eventually};
 
@@ -148,10 +148,13 @@ fn a_full_map_of_hosts_is_told_and_keeps_nothing_else_from_being_told() {
             hosts: hosts.collect(),
             ..both()
         };
-        for _ in 0..2 {
-            let error = publisher.apply(&desired).unwrap_err();
-            assert!(error.to_string().contains(map::HOSTS), "{error}");
-            assert_eq!(publisher.endpoints().count(), 2);
+        for published in [2, 0] {
+            let report = publisher.apply(&desired).unwrap();
+            assert_eq!(report.published, published);
+            let without: Vec<_> = desired.hosts.iter().skip(4096).copied().collect();
+            let refused: Vec<_> = without.into_iter().map(Refused::Host).collect();
+            assert_eq!(report.refused, refused);
+            assert!(report.again.is_some(), "there may be room later");
         }
         desired.hosts.clear();
         assert_eq!(publisher.apply(&desired).unwrap(), Report::default());

@@ -26,8 +26,6 @@ pub(super) struct Moves {
     nameless: bool,
     /// When that was.
     counted: Option<Instant>,
-    /// Why they could not be counted the last time.
-    fault: Option<String>,
     /// What was told of services.
     told: Told,
     /// Whether tables have changed since.
@@ -129,13 +127,6 @@ impl Moves {
         self.changed || self.settles(now) || is_old && news()
     }
 
-    /// Flows could not be counted; whether that is news.
-    pub(super) fn failed(&mut self, why: &str) -> bool {
-        let is_news = self.fault.as_deref() != Some(why);
-        self.fault = Some(why.to_owned());
-        is_news
-    }
-
     /// Flows were counted. Services whose flows stay where the table does not lead any more are told of.
     pub(super) fn count(
         &mut self,
@@ -171,7 +162,6 @@ impl Moves {
         }
         self.by_service = by_service;
         self.counted = Some(now);
-        self.fault = None;
         self.changed = false;
         self.unknown = met.by_table;
     }

@@ -8,7 +8,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    io, mem,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -90,8 +90,10 @@ struct Stage {
     /// Whether programs were in place at the last look, by the indexes of devices and their names; none where the kernel does not
     /// tell.
     in_place: BTreeMap<(u32, &'static str), bool>,
+    /// Whether the maps were told only a part the last time.
+    is_behind: bool,
     /// What fails again and again is told once: what, and why.
-    told: BTreeMap<&'static str, String>,
+    told: BTreeMap<String, String>,
     /// Why devices are not served, by their names.
     faults: BTreeMap<String, String>,
     /// What makes devices lose packets that are served.
@@ -163,6 +165,7 @@ pub async fn run(
         labelled: channels.labelled.borrow_and_update().clone(),
         settled: false,
         in_place: BTreeMap::new(),
+        is_behind: false,
         told: BTreeMap::new(),
         faults: BTreeMap::new(),
         troubles: Vec::new(),
@@ -297,13 +300,8 @@ impl Stage {
             .filter(|it| !is_wanted(it.index, &it.device));
         let gone: Vec<_> = gone.map(|it| it.device.clone()).collect();
         for device in gone {
-            if let Err(error) = self.programs.detach(&device) {
-                tracing::warn!(
-                    device,
-                    error = error_chain(&error),
-                    "cannot leave the device"
-                );
-            }
+            let left = self.programs.detach(&device);
+            self.tell_once(&format!("cannot leave the device {device}"), left);
         }
         let mut faults: BTreeMap<String, String> = missing
             .into_iter()
@@ -350,13 +348,9 @@ impl Stage {
         self.faults = faults;
         // A device that cannot be attached anew keeps what an earlier agent attached, and so does one that may be a container's.
         if !self.settled && !refused && self.labelled.complete {
-            match self.programs.detach_others() {
-                Ok(()) => self.settled = true,
-                Err(error) => tracing::warn!(
-                    error = error_chain(&error),
-                    "cannot leave the devices of an earlier agent"
-                ),
-            }
+            let left = self.programs.detach_others();
+            let left = self.tell_once("cannot leave the devices of an earlier agent", left);
+            self.settled = left.is_some();
         }
     }
 
@@ -389,7 +383,9 @@ impl Stage {
                 let names = report.refused.iter().map(|it| self.no_room(&wish, it));
                 refused.extend(names);
                 self.again = report.again;
-                if report.published + report.removed + report.placed + report.freed > 0 {
+                let did = report.published + report.removed + report.placed + report.freed > 0;
+                // A part of it may have been done before.
+                if mem::take(&mut self.is_behind) || did {
                     self.moves.changed();
                     tracing::debug!(?report, "told the packet path");
                 }
@@ -401,9 +397,10 @@ impl Stage {
                     tracing::warn!(error, "the packet path was not told all and will be again");
                 }
                 refused.push(problem);
-                // Some of it may have been done.
-                self.moves.changed();
+                (self.wish, self.refused) = (wish, refused);
                 self.again = Some(now + RETRY);
+                self.is_behind = true;
+                return;
             }
         }
         // Services are called by their names once they are there.
@@ -469,6 +466,18 @@ impl Stage {
                     ),
                 )
             }
+            Refused::Host(host) => Problem::new(
+                SUBJECT,
+                format!(
+                    "there is room for 4096 hosts and {host} is none of them: its packets in tunnels are dropped"
+                ),
+            ),
+            Refused::Vip(vip) => Problem::new(
+                SUBJECT,
+                format!(
+                    "there is room for 4096 VIPs and {vip} is none of them: nobody answers for it"
+                ),
+            ),
             Refused::Backend(address) => Problem::new(
                 SUBJECT,
                 format!(

@@ -14,6 +14,13 @@ const LIMITS: Limits = Limits {
     flows: 1,
 };
 
+/// Enough for whatever is wished for.
+const ROOM: Limits = Limits {
+    services: 40,
+    backends: 40,
+    flows: 1,
+};
+
 /// What the kernel's maps hold, and who may still read what they held before.
 #[derive(Default)]
 struct Kernel {
@@ -49,7 +56,7 @@ impl Kernel {
                 assert_eq!(before, (!fresh).then_some(*address), "an id came back");
                 self.targets.insert(home.index, home.target);
             }
-            Step::PutTable { table, slots } => {
+            Step::PutTable { table, slots, .. } => {
                 let live = self.endpoints.values().any(|it| it.table == *table);
                 assert!(!live, "a live table was written");
                 self.tables.insert(*table, slots.clone());
@@ -99,7 +106,7 @@ impl Kernel {
     }
 
     /// What an agent finds that starts now.
-    fn found(&self, now: Instant) -> Book {
+    fn found(&self, limits: Limits, now: Instant) -> Book {
         let mut found = Found {
             vips: self.vips.clone(),
             hosts: self.hosts.clone(),
@@ -128,7 +135,7 @@ impl Kernel {
             };
             found.endpoints.insert(key, placed);
         }
-        Book::found(found, LIMITS, now)
+        Book::found(found, limits, now)
     }
 }
 
@@ -163,6 +170,17 @@ fn places(local: impl IntoIterator<Item = u8>) -> BTreeMap<SocketAddr, Place> {
     places.collect()
 }
 
+/// Some are on these.
+fn elsewhere(hosts: &BTreeMap<u8, u8>) -> impl Iterator<Item = (SocketAddr, Place)> {
+    hosts.iter().map(|(&it, &host)| {
+        let place = Place {
+            host: Some(Ipv4Addr::new(192, 0, 2, host).into()),
+            local: false,
+        };
+        (member(it, 1).address, place)
+    })
+}
+
 fn wanted(members: &[(u8, u16)]) -> Wanted {
     Wanted {
         members: members
@@ -177,17 +195,24 @@ fn wanted(members: &[(u8, u16)]) -> Wanted {
 /// Some state that one may wish for.
 fn some_desired() -> impl Strategy<Value = Desired> {
     let members = collection::btree_map(1..16_u8, 0..3_u16, 0..6);
-    let endpoints = collection::btree_map((1..5_u8, 0..4_u8), members, 0..6);
+    let endpoints = (members, any::<(bool, bool)>());
+    let endpoints = collection::btree_map((1..5_u8, 0..4_u8), endpoints, 0..6);
     let kept = collection::btree_set(1..16_u8, 0..4);
     let local = collection::btree_set(1..16_u8, 0..16);
-    let all = (endpoints, kept, local, 0..2_u32);
-    all.prop_map(|(endpoints, kept, local, sample)| Desired {
-        places: places(local),
+    let hosts = collection::btree_map(1..16_u8, 1..4_u8, 0..16);
+    let all = (endpoints, kept, local, hosts, 0..2_u32);
+    all.prop_map(|(endpoints, kept, local, hosts, sample)| Desired {
+        places: elsewhere(&hosts).chain(places(local)).collect(),
         endpoints: endpoints
             .iter()
-            .map(|(&(vip, scope), members)| {
+            .map(|(&(vip, scope), (members, (tunnel, trace)))| {
                 let members: Vec<_> = members.iter().map(|(&n, &weight)| (n, weight)).collect();
-                (key(vip, scope), wanted(&members))
+                let wanted = Wanted {
+                    tunnel: *tunnel,
+                    trace: *trace,
+                    ..wanted(&members)
+                };
+                (key(vip, scope), wanted)
             })
             .collect(),
         kept: kept.into_iter().map(|it| member(it, 1).address).collect(),
@@ -257,16 +282,17 @@ proptest! {
 
     #[test]
     fn no_look_up_at_any_step_meets_none_a_stranger_or_a_freed_backend(
-        turns in collection::vec(some_turn(), 1..16)
+        turns in collection::vec(some_turn(), 1..16),
+        limits in prop_oneof![Just(LIMITS), Just(ROOM)]
     ) {
         let mut now = Instant::now();
         let mut kernel = Kernel::default();
-        let mut book = Book::empty(LIMITS);
+        let mut book = Book::empty(limits);
         let mut desired = Desired::default();
         for turn in &turns {
             now += turn.wait;
             if turn.restart {
-                book = kernel.found(now);
+                book = kernel.found(limits, now);
             }
             desired = turn.after(&desired);
             for (key, wanted) in &desired.endpoints {
@@ -274,6 +300,7 @@ proptest! {
                 kernel.servers.entry(*key).or_default().extend(serving.map(|it| it.address));
             }
             let plan = plan(&book, &desired, now);
+            check_shortcut(&book, &plan, &desired, now);
             let taken = turn.refuses.unwrap_or(plan.steps.len());
             for step in plan.steps.iter().take(taken) {
                 kernel.take(step, now);
@@ -284,26 +311,31 @@ proptest! {
         }
         // In the end, when nothing else happens, all of it is so and nobody else is there.
         let last = &desired;
-        for _ in 0..3 {
+        let mut turns = 0;
+        let plan = loop {
             let plan = plan(&book, last, now);
+            check_shortcut(&book, &plan, last, now);
             for step in &plan.steps {
                 kernel.take(step, now);
                 book.note(step, now);
                 kernel.check(now);
             }
             book.settle(last, plan.refused.is_empty());
-            now += REST;
-        }
-        let plan = plan(&book, last, now);
-        prop_assert!(plan.steps.is_empty(), "{:?}", plan.steps);
-        prop_assert_eq!(plan.again, None);
+            turns += 1;
+            prop_assert!(turns < 10, "it comes to no end");
+            match plan.again {
+                Some(again) => now = now.max(again),
+                None if plan.steps.is_empty() => break plan,
+                None => {}
+            }
+        };
         let refused: BTreeSet<_> = plan.refused.iter().filter_map(|it| match it {
             Refused::Endpoint(key) => Some(*key),
-            Refused::Backend(_) => None,
+            _ => None,
         }).collect();
         let without: BTreeSet<_> = plan.refused.iter().filter_map(|it| match it {
-            Refused::Endpoint(_) => None,
             Refused::Backend(address) => Some(*address),
+            _ => None,
         }).collect();
         for (key, wanted) in &last.endpoints {
             prop_assert_eq!(kernel.endpoints.contains_key(key), !refused.contains(key));
@@ -326,7 +358,8 @@ proptest! {
         prop_assert_eq!(kernel.endpoints.len() + refused.len(), last.endpoints.len());
         prop_assert_eq!(&kernel.vips, &last.vips);
         prop_assert_eq!(&kernel.hosts, &last.hosts);
-        prop_assert_eq!(kernel.settings, last.settings);
+        let traced = last.endpoints.values().any(|it| it.trace).into();
+        prop_assert_eq!(kernel.settings, Settings { traced, ..last.settings });
     }
 }
 
@@ -341,9 +374,8 @@ proptest! {
             collection::btree_set(1..6_u8, 0..5),
         ), 1..8)
     ) {
-        let limits = Limits { services: 20, backends: 20, flows: 1 };
         let mut now = Instant::now();
-        let (mut kernel, mut book) = (Kernel::default(), Book::empty(limits));
+        let (mut kernel, mut book) = (Kernel::default(), Book::empty(ROOM));
         for (endpoints, local) in &turns {
             now += REST;
             let mut desired = Desired { places: places(local.iter().copied()), ..Desired::default() };
@@ -372,6 +404,14 @@ proptest! {
             book.settle(&desired, plan.refused.is_empty());
         }
     }
+}
+
+/// To look at everything leads to the same steps.
+fn check_shortcut(book: &Book, plan: &Plan, desired: &Desired, now: Instant) {
+    let mut book = book.clone();
+    book.settle(desired, false);
+    let all = super::plan(&book, desired, now);
+    assert_eq!(format!("{plan:?}"), format!("{all:?}"));
 }
 
 /// All of a plan for `desired`.
@@ -462,4 +502,40 @@ fn what_finds_no_room_is_told_and_the_others_serve() {
     let second = plan(&book, &desired, now);
     assert_eq!(second.refused, refused);
     assert!(second.steps.is_empty(), "{:?}", second.steps);
+}
+
+#[test]
+fn what_goes_makes_room_for_who_found_none() {
+    let limits = Limits {
+        services: 1,
+        backends: 1,
+        flows: 1,
+    };
+    // Another backend, and another endpoint.
+    let other = Desired {
+        endpoints: BTreeMap::from([(key(2, 0), wanted(&[(1, 1)]))]),
+        ..Desired::default()
+    };
+    for next in [only(&[(2, 1)]), other] {
+        let mut now = Instant::now();
+        let mut book = Book::empty(limits);
+        let before = only(&[(1, 1)]);
+        let first = plan(&book, &before, now);
+        carry_out(&mut book, &before, &first, now);
+        let mut waits = 0;
+        loop {
+            let plan = plan(&book, &next, now);
+            carry_out(&mut book, &next, &plan, now);
+            match plan.again {
+                Some(again) => now = again,
+                None => break,
+            }
+            waits += 1;
+            assert!(waits < 5, "it comes to no end");
+        }
+        let endpoints: Vec<_> = book.endpoints.keys().collect();
+        assert_eq!(endpoints, next.endpoints.keys().collect::<Vec<_>>());
+        let placed = book.endpoints.values().all(|it| it.named.len() == 1);
+        assert!(placed, "{:?}", book.endpoints);
+    }
 }

@@ -207,7 +207,7 @@ impl Programs {
             }
         }
         if let Role::Card { mode } = attached.role {
-            is_on_link(&device)?;
+            require_link_address(&device)?;
             let done = self.attach_xdp("xdp_card", attached, mode);
             if done.is_ok() && attached.takes_frames() {
                 // After: what other cards send out by a device must be meant for one that runs the program.
@@ -283,7 +283,7 @@ impl Programs {
     /// # Errors
     /// When the device has no such address, or the kernel refuses.
     pub fn tell_card(&mut self, device: &str, index: u32) -> Result<(), Error> {
-        is_on_link(device)?;
+        require_link_address(device)?;
         self.insert_card(index)
     }
 
@@ -530,19 +530,23 @@ impl Programs {
     }
 }
 
-/// The address of a device on its link.
 /// Fails where a device has no address on a link: frames without one are not understood.
-fn is_on_link(device: &str) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::Device {
-        device: device.to_owned(),
-        source,
-    };
-    nix::ifaddrs::getifaddrs()
-        .map_err(|error| failed(error.into()))?
-        .filter(|it| it.interface_name == device)
-        .find_map(|it| it.address?.as_link_addr()?.addr())
-        .map(drop)
-        .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
+fn require_link_address(device: &str) -> Result<(), Error> {
+    let device = device.to_owned();
+    match nix::ifaddrs::getifaddrs() {
+        Ok(mut all) => {
+            let has_address = all.any(|it| {
+                let address = it.address.as_ref().and_then(|it| it.as_link_addr()?.addr());
+                it.interface_name == device && address.is_some()
+            });
+            let none = || Error::NoLinkAddress { device };
+            has_address.then_some(()).ok_or_else(none)
+        }
+        Err(error) => Err(Error::Device {
+            device,
+            source: error.into(),
+        }),
+    }
 }
 
 fn refused(

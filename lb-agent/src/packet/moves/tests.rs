@@ -90,17 +90,6 @@ fn flows_whose_service_is_not_known_yet_are_counted_again() {
 }
 
 #[test]
-fn that_flows_cannot_be_counted_is_news_once_until_it_is_otherwise() {
-    let mut moves = Moves::default();
-    assert!(moves.failed("no memory"));
-    assert!(!moves.failed("no memory"));
-    assert!(moves.failed("no right"));
-    let nothing = BTreeMap::new();
-    moves.count(&nothing, &BTreeMap::new(), met(0, 0), Instant::now());
-    assert!(moves.failed("no right"));
-}
-
-#[test]
 fn what_came_of_a_takeover_is_what_came_since() {
     let (mut moves, start) = (Moves::default(), Instant::now());
     let owners = BTreeMap::new();

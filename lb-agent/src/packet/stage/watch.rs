@@ -30,11 +30,7 @@ impl Stage {
     }
 
     /// What was found, or none and a warning that says what failed: not again while it fails in the same way.
-    pub(super) fn tell_once<T>(
-        &mut self,
-        failure: &'static str,
-        done: Result<T, impl Error>,
-    ) -> Option<T> {
+    pub(super) fn tell_once<T>(&mut self, failure: &str, done: Result<T, impl Error>) -> Option<T> {
         match done {
             Ok(found) => {
                 self.told.remove(failure);
@@ -44,7 +40,7 @@ impl Stage {
                 let error = error_chain(&error);
                 if self.told.get(failure) != Some(&error) {
                     tracing::warn!(error, "{failure}");
-                    self.told.insert(failure, error);
+                    self.told.insert(failure.to_owned(), error);
                 }
                 None
             }
@@ -133,14 +129,9 @@ impl Stage {
     }
 
     fn count_flows(&mut self, met: Met, now: Instant) {
-        match self.desk.flows.census(&self.publisher) {
-            Ok(found) => self.moves.count(&found, &self.wish.owners, met, now),
-            Err(error) => {
-                let error = error_chain(&error);
-                if self.moves.failed(&error) {
-                    tracing::warn!(error, "cannot count the flows of the packet path");
-                }
-            }
+        let found = self.desk.flows.census(&self.publisher);
+        if let Some(found) = self.tell_once("cannot count the flows of the packet path", found) {
+            self.moves.count(&found, &self.wish.owners, met, now);
         }
     }
 
