@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 use anyhow::{Context as _, Result};
 use lb_common::{Be16, Be32, PROTO_TCP, packet::EndpointKey};
 use lb_packet::{
-    Desired, Member, Publisher, Wanted,
+    Desired, Member, Place, Publisher, Wanted,
     maglev::{self, Size, table},
 };
 
@@ -71,9 +71,7 @@ fn publish(changes: usize) -> Result<(f64, f64)> {
         let mut publisher = Publisher::open(&mut programs)?;
         let mut desired = Desired::default();
         for service in 0..SERVICES {
-            desired
-                .endpoints
-                .insert(key(service), wanted(service, BACKENDS));
+            serve(&mut desired, service, BACKENDS);
         }
         publisher.apply(&desired)?;
         let mut samples = Vec::new();
@@ -81,8 +79,7 @@ fn publish(changes: usize) -> Result<(f64, f64)> {
             // Each loses a backend, and has it back when it has its turn again.
             let service = u8::try_from(change % usize::from(SERVICES))?;
             let lost = u8::from(change / usize::from(SERVICES) % 2 == 0);
-            let wanted = wanted(service, BACKENDS - lost);
-            desired.endpoints.insert(key(service), wanted);
+            serve(&mut desired, service, BACKENDS - lost);
             let start = Instant::now();
             publisher.apply(&desired)?;
             samples.push(start.elapsed().as_secs_f64() * 1e3);
@@ -101,18 +98,32 @@ fn key(service: u8) -> EndpointKey {
     }
 }
 
-fn wanted(service: u8, backends: u8) -> Wanted {
+/// Lets so many backends serve, each of which is on a host.
+fn serve(desired: &mut Desired, service: u8, backends: u8) {
+    let address = |backend| (Ipv4Addr::new(10, 91, service, backend), 8080).into();
+    for backend in 0..BACKENDS {
+        let place = Place {
+            host: Some(Ipv4Addr::new(10, 92, 0, backend).into()),
+            local: false,
+        };
+        if backend < backends {
+            desired.places.insert(address(backend), place);
+        } else {
+            desired.places.remove(&address(backend));
+        }
+    }
     let members: Arc<[Member]> = (0..backends)
         .map(|backend| Member {
-            address: (Ipv4Addr::new(10, 91, service, backend), 8080).into(),
+            address: address(backend),
             weight: 1,
         })
         .collect();
-    Wanted {
+    let wanted = Wanted {
         members,
         tunnel: false,
         trace: false,
-    }
+    };
+    desired.endpoints.insert(key(service), wanted);
 }
 
 /// The greatest share that moves from a backend that stays, whichever of `count` is lost. Pure.
