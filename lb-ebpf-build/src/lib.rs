@@ -6,6 +6,7 @@
 //!
 //! aya-build is not used: where rustup is on PATH it always calls rustup's compiler.
 
+pub mod paths;
 mod toolchain;
 
 use std::{
@@ -47,7 +48,7 @@ pub fn tools_dir(workspace: &Path) -> PathBuf {
 /// When no toolchain is there, or the build fails; the message names the remedy.
 pub fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf> {
     let toolchain = Toolchain::find(&tools_dir(workspace))?;
-    let mut command = cargo(workspace, target_dir, &toolchain, "build");
+    let mut command = cargo(workspace, target_dir, &toolchain, "build")?;
     let status = command.arg("--bins").status().context("cannot run cargo")?;
     if !status.success() {
         bail!("the kernel programs do not build ({status}) with {toolchain}");
@@ -90,7 +91,7 @@ pub fn embed(name: &str) -> Result<()> {
 pub fn clippy(workspace: &Path, target_dir: &Path) -> Result<()> {
     let toolchain = Toolchain::find(&tools_dir(workspace))?;
     let driver = toolchain.clippy_driver()?;
-    let mut command = cargo(workspace, target_dir, &toolchain, "check");
+    let mut command = cargo(workspace, target_dir, &toolchain, "check")?;
     command
         .env("RUSTC_WORKSPACE_WRAPPER", driver)
         .env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
@@ -101,8 +102,13 @@ pub fn clippy(workspace: &Path, target_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cargo(workspace: &Path, target_dir: &Path, toolchain: &Toolchain, verb: &str) -> Command {
-    let flags = [
+fn cargo(
+    workspace: &Path,
+    target_dir: &Path,
+    toolchain: &Toolchain,
+    verb: &str,
+) -> Result<Command> {
+    let mut flags = vec![
         OsString::from("-Cdebuginfo=2"),
         // Atomic exchange and fetch-and-add are v3 instructions (kernel 5.12).
         OsString::from("-Ctarget-cpu=v3"),
@@ -115,6 +121,8 @@ fn cargo(workspace: &Path, target_dir: &Path, toolchain: &Toolchain, verb: &str)
             .into_iter()
             .collect(),
     ];
+    // BTF and debug information name the files of the source.
+    flags.extend(paths::flags(&paths::renamed(workspace, &toolchain.rustc)?));
     let mut command = Command::new("cargo");
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(belongs_to_outer_build) {
@@ -142,5 +150,5 @@ fn cargo(workspace: &Path, target_dir: &Path, toolchain: &Toolchain, verb: &str)
             "CARGO_ENCODED_RUSTFLAGS",
             flags.join(&OsString::from("\u{1f}")),
         );
-    command
+    Ok(command)
 }
