@@ -117,7 +117,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     // The very program that users run, where it takes part.
     let agent = match &bench.subject {
         Subject::Packet { .. } => None,
-        _ => Some(image::static_programs(image::Build::Small, &[])?.join("lb-agent")),
+        _ => Some(image::static_programs(image::Build::Small, &[], None)?.join("lb-agent")),
     };
     say("building the bench");
     let release = ["--release", "--quiet", "--locked", "--package", "lb-bench"];

@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use crate::{
-    demo, deploy, kernels, packages, setup,
+    demo, deploy, dist, kernels, packages, setup,
     shell::{cargo, run, say},
     tools, workspace,
 };
@@ -107,6 +107,7 @@ pub(crate) fn ci() -> Result<()> {
     lb_ebpf_build::clippy(workspace(), &workspace().join("target/ebpf-clippy"))?;
     deny()?;
     deploy::check()?;
+    dist::short()?;
     say("documentation");
     for group in GROUPS {
         let mut doc = cargo();

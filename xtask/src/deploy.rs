@@ -36,7 +36,7 @@ pub(crate) fn check() -> Result<()> {
     setup::test_programs()?;
     say("the units of systemd");
     let units = workspace().join("deploy/systemd");
-    verify(&units)?;
+    verify(&units, "usr/local/bin")?;
     run(Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--no-pager"])
         .arg(format!("--threshold={EXPOSURE}"))
@@ -46,15 +46,19 @@ pub(crate) fn check() -> Result<()> {
     run(Command::new(setup::cfn_lint()?).arg(workspace().join("deploy/aws/ecs.yaml")))
 }
 
-/// Lets systemd read the units as on a host of their own, which has no others but those that they name.
-fn verify(units: &Path) -> Result<()> {
+/// Lets systemd read the units as on a host of their own, which has no others but those that they name, and the agent in the
+/// folder `programs`.
+///
+/// # Errors
+/// When systemd does not take them.
+pub(crate) fn verify(units: &Path, programs: &str) -> Result<()> {
     let host = tempfile::tempdir().context("cannot make a folder")?;
     let place = host.path().join("etc/systemd/system");
-    let programs = host.path().join("usr/local/bin");
+    symlink(programs, host.path().join("bin"))?;
+    let programs = host.path().join(programs);
     for folder in [&place, &programs] {
         fs::create_dir_all(folder)?;
     }
-    symlink("usr/local/bin", host.path().join("bin"))?;
     for program in ["lb-agent", "kill"] {
         let program = programs.join(program);
         fs::write(&program, "")?;
@@ -68,14 +72,14 @@ fn verify(units: &Path) -> Result<()> {
         .args(["verify", "--man=no", "--root"])
         .arg(host.path());
     let mut count = 0;
-    for unit in fs::read_dir(units).context("cannot read deploy/systemd")? {
+    for unit in fs::read_dir(units).with_context(|| format!("cannot read {}", units.display()))? {
         let unit = unit?;
         let copy = place.join(unit.file_name());
         fs::copy(unit.path(), &copy)?;
         verify.arg(copy);
         count += 1;
     }
-    ensure!(count > 0, "there is no unit in deploy/systemd");
+    ensure!(count > 0, "there is no unit in {}", units.display());
     let output = verify.output().context("cannot run systemd-analyze")?;
     // It tells a key that it does not know, and succeeds.
     let said = [output.stdout, output.stderr].concat();
@@ -99,7 +103,7 @@ mod tests {
             fs::read_to_string(workspace().join("deploy/systemd/lb-agent.service")).unwrap();
         let unit = units.path().join("lb-agent.service");
         fs::write(&unit, &whole).unwrap();
-        verify(units.path()).unwrap();
+        verify(units.path(), "usr/local/bin").unwrap();
         for (word, other) in [
             ("ProtectHome=yes", "ProtectHomes=yes"),
             ("Type=notify", "Type=notifies"),
@@ -107,7 +111,9 @@ mod tests {
         ] {
             assert!(whole.contains(word), "{word}");
             fs::write(&unit, whole.replacen(word, other, 1)).unwrap();
-            let refused = verify(units.path()).unwrap_err().to_string();
+            let refused = verify(units.path(), "usr/local/bin")
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains("lb-agent.service"), "{refused}");
         }
     }

@@ -7,6 +7,8 @@ mod archive;
 mod consul;
 
 use std::{
+    env,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -14,10 +16,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+pub(crate) use archive::architecture;
 pub(crate) use consul::libraries;
+use lb_ebpf_build::paths;
 use serde_json::{Value, json};
 
 use crate::{
+    dist::{REVISION, Stamp},
     packages, setup,
     shell::{self, cargo, say},
     tools, workspace,
@@ -102,8 +107,8 @@ impl Build {
 /// # Errors
 /// When a program cannot be built or found.
 pub(crate) fn build(how: Build, consul: bool) -> Result<Vec<Image>> {
-    let programs = static_programs(how, &[])?;
-    let mut images = vec![agent(&programs)?, hello(&programs)?];
+    let programs = static_programs(how, &[], None)?;
+    let mut images = vec![agent(&programs, None)?, hello(&programs)?];
     if consul {
         images.push(consul::image(&packages::consul(&tools())?)?);
     }
@@ -117,40 +122,59 @@ pub(crate) const AGENT: &str = "lb-agent:latest";
 pub(crate) const HELLO: &str = "lb-hello:latest";
 
 /// Builds the programs of the images and `more` without a library to load, and answers the folder that they are in.
-/// They are built together, so that their dependencies are built once, with the same features.
+/// They are built together, so that their dependencies are built once, with the same features. Their bytes do not tell where
+/// they were built. The agent says that it is of this `revision`.
 ///
 /// # Errors
 /// When they cannot be built.
-pub(crate) fn static_programs(how: Build, more: &[&str]) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+pub(crate) fn static_programs(
+    how: Build,
+    more: &[&str],
+    revision: Option<&str>,
+) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     say("building the static programs (nothing to do when they are current)");
-    // The flags are for the target alone: build scripts and macros run here, with libraries.
-    let flags = format!(
-        "CARGO_TARGET_{}_RUSTFLAGS",
-        target.to_uppercase().replace('-', "_")
-    );
-    shell::run(
-        cargo()
-            .args(["build", "--locked", "--target", &target])
-            .args(how.arguments())
-            .args(["--package", "lb-agent", "--package", "hello"])
-            .args(more.iter().flat_map(|it| ["--package", it]))
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env(flags, "-C target-feature=+crt-static"),
-    )?;
+    let mut flags = vec![OsString::from("-Ctarget-feature=+crt-static")];
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    flags.extend(paths::flags(&paths::renamed(workspace(), rustc.as_ref())?));
+    // Since a target is named they are for it alone: build scripts and macros run here, with libraries.
+    let mut build = cargo();
+    build
+        .args(["build", "--locked", "--target", &target])
+        .args(how.arguments())
+        .args(["--package", "lb-agent", "--package", "hello"])
+        .args(more.iter().flat_map(|it| ["--package", it]))
+        .env_remove("RUSTFLAGS")
+        .env_remove(REVISION)
+        .envs(revision.map(|it| (REVISION, it)))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\u{1f}")));
+    shell::run(&mut build)?;
     Ok(workspace().join("target").join(target).join(how.folder()))
 }
 
-fn agent(programs: &Path) -> Result<Image> {
+/// The agent's image. Without a stamp it is the same for the same program, whenever it is made of which source.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn agent(programs: &Path, stamp: Option<&Stamp>) -> Result<Image> {
     let root = Root::new("lb-agent")?;
     root.copy(&programs.join("lb-agent"), "lb-agent")?;
+    let mut labels = labels(
+        "lb-agent",
+        "Balances Docker and Consul services inside connect()",
+    );
+    let mut created = CREATED.to_owned();
+    if let Some(stamp) = stamp {
+        labels["org.opencontainers.image.revision"] = json!(stamp.revision);
+        created = stamp.time("%FT%TZ")?;
+        labels["org.opencontainers.image.created"] = json!(created);
+    }
     let config = json!({
         "Entrypoint": ["/lb-agent"],
         "Cmd": ["run"],
         // So that `docker exec` finds it without a slash.
         "Env": ["PATH=/"],
-        "Labels": labels("lb-agent", "Balances Docker and Consul services inside connect()"),
+        "Labels": labels,
         "StopSignal": "SIGTERM",
         "Healthcheck": {
             "Test": ["CMD", "/lb-agent", "healthcheck"],
@@ -160,7 +184,7 @@ fn agent(programs: &Path) -> Result<Image> {
             "Retries": 3,
         },
     });
-    root.image(AGENT, &config)
+    root.image(AGENT, &config, &created)
 }
 
 fn hello(programs: &Path) -> Result<Image> {
@@ -179,7 +203,7 @@ fn hello(programs: &Path) -> Result<Image> {
         "Labels": labels("hello", "The demo's application: shows which instance answered"),
         "StopSignal": "SIGTERM",
     });
-    root.image(HELLO, &config)
+    root.image(HELLO, &config, CREATED)
 }
 
 fn labels(title: &str, description: &str) -> Value {
@@ -219,14 +243,17 @@ impl Root {
     }
 
     /// Packs it, and removes the folder.
-    fn image(self, name: &'static str, config: &Value) -> Result<Image> {
+    fn image(self, name: &'static str, config: &Value, created: &str) -> Result<Image> {
         let file = folder().join(format!("{}.tar", self.name));
-        let bytes = archive::pack(&self.path, &file, name, config)?;
+        let bytes = archive::pack(&self.path, &file, name, config, created)?;
         fs::remove_dir_all(&self.path)
             .with_context(|| format!("cannot remove {}", self.path.display()))?;
         Ok(Image { name, file, bytes })
     }
 }
+
+/// A time of its own would make every image another one.
+const CREATED: &str = "1970-01-01T00:00:00Z";
 
 /// Where the files are written.
 fn folder() -> PathBuf {

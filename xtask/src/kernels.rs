@@ -144,7 +144,7 @@ fn boot_all<'k>(
     }
     setup::programs()?;
     setup::test_programs()?;
-    let programs = image::static_programs(Build::Soon, &["lb-guest"])?;
+    let programs = image::static_programs(Build::Soon, &["lb-guest"], None)?;
     let qemu = packages::qemu(&tools())?;
     let (mut kernels, mut faults) = (Vec::new(), Vec::new());
     for (kernel, hierarchy) in boots {

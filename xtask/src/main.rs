@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod deploy;
+mod dist;
 mod fuzz;
 mod image;
 mod kernels;
@@ -37,6 +38,8 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Build the container images of the agent and of the demo's application, from nothing but this source.
     Image(image::Args),
+    /// Make what is given to others: the static program, its image, a Debian package, what they are made of, and sums.
+    Dist(dist::Args),
     /// Try what the agent is made of on the kernels of Debian's releases, in virtual machines.
     Kernels(kernels::Args),
     /// Find or install everything that building and testing need.
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => check::ci(),
         Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Image(args) => image::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Setup => setup::everything(),
         Command::BuildEbpf => {

@@ -34,11 +34,25 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("chromedriver", "chromium-driver"),
 ];
 
+/// Programs that packages are made with; the others are everywhere.
+const DIST_PROGRAMS: [(&str, &str); 4] = [
+    ("dpkg-deb", "dpkg"),
+    ("git", "git"),
+    ("gzip", "gzip"),
+    ("tar", "tar"),
+];
+
 /// Without a font the browser of the tests paints boxes.
 const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-core");
 
 /// The version of cargo-deny that the configuration is written for.
 const CARGO_DENY: &str = "0.20.2";
+
+/// The version of cargo-cyclonedx, which lists what the agent is made of.
+const CARGO_CYCLONEDX: &str = "0.5.9";
+
+/// The version of CycloneDX's library for Python, which has the schema of such lists.
+const CYCLONEDX: &str = "11.12.0";
 
 /// The version of cfn-lint that the template of CloudFormation is checked with.
 const CFN_LINT: &str = "1.51.0";
@@ -54,6 +68,8 @@ pub(crate) fn everything() -> Result<()> {
     programs()?;
     test_programs()?;
     cargo_deny()?;
+    cargo_cyclonedx()?;
+    cyclonedx()?;
     cfn_lint()?;
     axe()?;
     crate::packages::consul(&tools())?;
@@ -93,11 +109,7 @@ pub(crate) fn programs() -> Result<()> {
 /// # Errors
 /// As [`everything`].
 pub(crate) fn test_programs() -> Result<()> {
-    let mut missing: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !on_path(program))
-        .map(|&(_, package)| package)
-        .collect();
+    let mut missing = missing(&PROGRAMS);
     let (font, package) = FONT;
     if is_debian() && !Path::new(font).exists() {
         missing.push(package);
@@ -107,6 +119,24 @@ pub(crate) fn test_programs() -> Result<()> {
     } else {
         install_packages(&missing, "the tests and the demo run their programs")
     }
+}
+
+/// The programs that `dist` makes packages with.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn dist_programs() -> Result<()> {
+    let missing = missing(&DIST_PROGRAMS);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install_packages(&missing, "packages are made with them")
+}
+
+/// The packages of those programs that are not there.
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let missing = programs.iter().filter(|(program, _)| !on_path(program));
+    missing.map(|&(_, package)| package).collect()
 }
 
 /// What building the fuzz targets takes beside the rest: libFuzzer is C++.
@@ -137,6 +167,41 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         cargo_install("cargo-deny", CARGO_DENY, &root, &[], &[])?;
     }
     Ok(binary)
+}
+
+/// cargo-cyclonedx in the tool folder; answers its path.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn cargo_cyclonedx() -> Result<PathBuf> {
+    let root = tools().join(format!("cargo-cyclonedx-{CARGO_CYCLONEDX}"));
+    let binary = root.join("bin/cargo-cyclonedx");
+    if !binary.exists() {
+        say(
+            "building cargo-cyclonedx, which lists what the agent is made of (about 3 minutes on 2 cores)",
+        );
+        cargo_install("cargo-cyclonedx", CARGO_CYCLONEDX, &root, &[], &[])?;
+    }
+    Ok(binary)
+}
+
+/// The Python of an environment in the tool folder that has CycloneDX's library, with its schema.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn cyclonedx() -> Result<PathBuf> {
+    let root = tools().join(format!("cyclonedx-{CYCLONEDX}"));
+    // The last file of an installation that is whole.
+    let whole = root.join("whole");
+    if !whole.exists() {
+        say(
+            "fetching the schema of CycloneDX, which the list of what the agent is made of is checked with",
+        );
+        let package = format!("cyclonedx-python-lib[json-validation]=={CYCLONEDX}");
+        python(&root, &[&package])?;
+        fs::write(&whole, "")?;
+    }
+    Ok(root.join("bin/python3"))
 }
 
 /// cfn-lint in the tool folder, with a Python environment of its own; answers its path.

@@ -41,6 +41,22 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What a command prints; what it says beside that goes into the error when it fails.
+///
+/// # Errors
+/// When it cannot be run, fails, or does not print text.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{shown}` failed ({}): {}", output.status, said.trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` prints no text"))
+}
+
 /// Whether a program of this name is on the PATH.
 pub(crate) fn on_path(program: &str) -> bool {
     find(program).is_some()

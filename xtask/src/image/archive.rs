@@ -6,11 +6,17 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// Writes the image `name` with the files below `root` to `file`, and answers how many bytes those have.
+/// Writes the image `name`, made at the time `created`, with the files below `root` to `file`, and answers how many bytes those have.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub(super) fn pack(root: &Path, file: &Path, name: &str, config: &Value) -> Result<u64> {
+pub(super) fn pack(
+    root: &Path,
+    file: &Path,
+    name: &str,
+    config: &Value,
+    created: &str,
+) -> Result<u64> {
     let parts = file.with_extension("parts");
     if parts.exists() {
         fs::remove_dir_all(&parts).with_context(|| format!("cannot empty {}", parts.display()))?;
@@ -21,10 +27,10 @@ pub(super) fn pack(root: &Path, file: &Path, name: &str, config: &Value) -> Resu
     let image = json!({
         "architecture": architecture(),
         "os": "linux",
-        "created": CREATED,
+        "created": created,
         "config": config,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer)?)] },
-        "history": [{ "created": CREATED, "created_by": "cargo xtask image" }],
+        "history": [{ "created": created, "created_by": "cargo xtask image" }],
     });
     let manifest =
         json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
@@ -75,16 +81,13 @@ fn sha256(file: &Path) -> Result<String> {
 }
 
 /// As container engines call it.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     }
 }
-
-/// A time of its own would make every image another one.
-const CREATED: &str = "1970-01-01T00:00:00Z";
 
 #[cfg(test)]
 mod tests {
@@ -116,7 +119,14 @@ mod tests {
                 .set_modified(then)
                 .unwrap();
             let file = folder.path().join(format!("{name}.tar"));
-            pack(&root, &file, "app:latest", &json!({ "Cmd": ["/bin/app"] })).unwrap();
+            pack(
+                &root,
+                &file,
+                "app:latest",
+                &json!({ "Cmd": ["/bin/app"] }),
+                "2001-09-09T01:46:40Z",
+            )
+            .unwrap();
             file
         };
         let (one, two) = (image("one", 1), image("two", 100_000_000));

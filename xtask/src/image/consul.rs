@@ -30,7 +30,7 @@ pub(super) fn image(consul: &Path) -> Result<Image> {
         "Labels": labels("consul", "Debian's package of Consul, for machines that cannot pull an image"),
         "StopSignal": "SIGTERM",
     });
-    root.image(NAME, &config)
+    root.image(NAME, &config, super::CREATED)
 }
 
 /// The files that the kernel and the loader map before `program` begins.
