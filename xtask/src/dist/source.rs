@@ -46,16 +46,19 @@ pub(super) fn empty(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
+/// For questions about the source, which may be another user's: who runs this runs its build scripts, too.
+pub(super) fn git() -> Command {
+    let mut git = Command::new("git");
+    let owned = format!("safe.directory={}", workspace().display());
+    git.current_dir(workspace()).args(["-c", &owned]);
+    git
+}
+
 /// The files, by their paths in the workspace.
 fn files() -> Result<Vec<PathBuf>> {
-    let mut git = Command::new("git");
-    git.current_dir(workspace()).args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]);
+    let mut git = git();
+    git.args(["ls-files", "-z", "--cached", "--others"]);
+    git.arg("--exclude-standard");
     // In a copy that lies in an ignored folder of a repository there is nothing to git.
     if let Ok(listed) = output(&mut git)
         && !listed.is_empty()

@@ -4,7 +4,8 @@ use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{shell::output, workspace};
+use super::source;
+use crate::shell::output;
 
 /// The last commit, unless the environment says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +28,10 @@ impl Stamp {
     /// # Errors
     /// When neither git nor the environment tells it.
     pub(super) fn of_source() -> Result<Self> {
-        let told = |name: &str, git: &[&str]| {
-            match env::var(name) {
+        let why = "git tells what is made, or where the source is no repository SOURCE_DATE_EPOCH and LB_REVISION";
+        let told = |name: &str, git: &[&str]| match env::var(name) {
             Ok(told) => Ok(told),
-            Err(_) => output(Command::new("git").current_dir(workspace()).args(git)).with_context(
-                || format!("what is made is told by git, or by {SECONDS} and {REVISION} where the source is no repository"),
-            ),
-        }
+            Err(_) => output(source::git().args(git)).context(why),
         };
         let seconds = told(SECONDS, &["log", "-1", "--format=%ct"])?;
         // Without tags it is the name of the commit alone.
