@@ -163,6 +163,8 @@ impl Roster {
         self.awaited -= usize::from(entry.awaited);
         self.entries.remove(target);
         self.verdicts.remove(target);
+        // Or what was said of it would be believed of who comes next to its address.
+        self.news = News::Verdicts;
     }
 
     /// At most `room` probes that are to start now.

@@ -282,6 +282,20 @@ fn a_slower_answer_is_a_detail_and_a_new_error_is_news() {
 }
 
 #[test]
+fn that_a_target_left_is_news_and_nothing_is_said_of_it_any_more() {
+    let mut world = World::new(&[tcp(1), tcp(2)]);
+    world.roster.report();
+    world.follow(&[tcp(2)]);
+    assert_eq!(world.roster.news(), News::Verdicts);
+    assert_eq!(world.verdict(&tcp(1)), None);
+    assert!(world.verdict(&tcp(2)).is_some());
+    // Who is listed by another service still is told of.
+    world.roster.list(tcp(2), world.now);
+    world.roster.unlist(&tcp(2));
+    assert_eq!(world.roster.news(), News::None);
+}
+
+#[test]
 fn no_more_probes_start_than_there_is_room_for() {
     let targets: Vec<Target> = (0..10).map(tcp).collect();
     let mut world = World::new(&targets);
