@@ -4,6 +4,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,12 +27,24 @@ pub fn renamed(workspace: &Path, rustc: &Path) -> Result<Vec<(PathBuf, &'static 
     );
     let sysroot = String::from_utf8(output.stdout).context("the compiler's folder is no text")?;
     let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
+    let home = cargo_home()?;
     // Of several that fit the compiler takes the last one, and the others may lie in the first.
-    Ok(vec![
+    let folders = [
         (workspace.to_owned(), "/lb"),
-        (cargo_home()?, "/cargo"),
+        (home.clone(), "/cargo"),
+        (home.join("registry"), "/cargo/registry"),
         (library, "/rust"),
-    ])
+    ];
+    let mut renamed = Vec::new();
+    for (folder, name) in folders {
+        // A compiler that is started in a folder knows it by the name to which links lead.
+        match fs::canonicalize(&folder) {
+            Ok(real) if real != folder => renamed.push((real, name)),
+            _ => {}
+        }
+        renamed.push((folder, name));
+    }
+    Ok(renamed)
 }
 
 /// Where cargo keeps the sources of dependencies.
@@ -65,11 +78,26 @@ mod tests {
     #[test]
     fn the_folders_of_this_machine_have_names_that_every_machine_gives_them() {
         let folders = renamed(Path::new("/home/me/lb"), Path::new("rustc")).unwrap();
-        let names: Vec<_> = folders.iter().map(|(_, name)| *name).collect();
-        assert_eq!(names, ["/lb", "/cargo", "/rust"]);
+        for name in ["/lb", "/cargo", "/cargo/registry", "/rust"] {
+            assert!(folders.iter().any(|it| it.1 == name), "{name}");
+        }
         assert!(folders.iter().all(|(folder, _)| folder.is_absolute()));
         assert_eq!(flags(&folders)[0], "--remap-path-prefix=/home/me/lb=/lb");
         let error = renamed(Path::new("/"), Path::new("/nothing/rustc")).unwrap_err();
         assert!(error.to_string().contains("/nothing/rustc"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_a_link_leads_to_has_the_name_of_the_link() {
+        let folder = env::temp_dir().join(format!("lb-paths-{}", std::process::id()));
+        let (real, link) = (folder.join("real"), folder.join("link"));
+        fs::create_dir_all(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let folders = renamed(&link, Path::new("rustc"));
+        let real = fs::canonicalize(&real);
+        fs::remove_dir_all(&folder).unwrap();
+        let folders = folders.unwrap();
+        assert!(folders.contains(&(link, "/lb")), "{folders:?}");
+        assert!(folders.contains(&(real.unwrap(), "/lb")), "{folders:?}");
     }
 }
