@@ -163,7 +163,8 @@ pub fn has_what_is_made(document: &str, source: &str, made: &str) -> io::Result<
         write_what_is_made(document, source, made)?;
         return Ok(true);
     }
-    let (text, now) = what_is_made(document, source)?;
+    let text = fs::read_to_string(workspace().join(document))?;
+    let now = what_is_made(&text, source)?;
     Ok(text[now] == format!("\n{made}\n"))
 }
 
@@ -172,22 +173,35 @@ pub fn has_what_is_made(document: &str, source: &str, made: &str) -> io::Result<
 /// # Errors
 /// As [`has_what_is_made`].
 pub fn write_what_is_made(document: &str, source: &str, made: &str) -> io::Result<()> {
-    let (mut text, now) = what_is_made(document, source)?;
-    text.replace_range(now, &format!("\n{made}\n"));
-    fs::write(workspace().join(document), text)
+    let path = workspace().join(document);
+    let text = fs::read_to_string(&path)?;
+    fs::write(path, with_what_is_made(&text, source, made)?)
 }
 
-/// A document, and where in it what is made from `source` stands.
-fn what_is_made(document: &str, source: &str) -> io::Result<(String, Range<usize>)> {
-    let text = fs::read_to_string(workspace().join(document))?;
-    let begin = format!("<!-- made from {source} by `cargo xtask docs`: -->\n");
+/// The text of a document with `made` there. Pure.
+///
+/// # Errors
+/// When its marks are not there.
+pub fn with_what_is_made(text: &str, source: &str, made: &str) -> io::Result<String> {
+    let mut text = text.to_owned();
+    let now = what_is_made(&text, source)?;
+    text.replace_range(now, &format!("\n{made}\n"));
+    Ok(text)
+}
+
+/// The mark before what is made from `source`.
+pub fn begin(source: &str) -> String {
+    format!("<!-- made from {source} by `cargo xtask docs`: -->\n")
+}
+
+/// Where in a document what is made from `source` stands.
+fn what_is_made(text: &str, source: &str) -> io::Result<Range<usize>> {
+    let begin = begin(source);
     let range = text.find(&begin).and_then(|at| {
         let start = at + begin.len();
         Some(start..start + text[start..].find(END)?)
     });
-    let range =
-        range.ok_or_else(|| io::Error::other(format!("{document} has no marks for {source}")))?;
-    Ok((text, range))
+    range.ok_or_else(|| io::Error::other(format!("the document has no marks for {source}")))
 }
 
 const END: &str = "<!-- end of what is made -->\n";

@@ -128,6 +128,7 @@ mod tests {
                     "TARGET" => "options",
                     "N" => "1",
                     "SUITE" => "bookworm",
+                    "SUBJECT" => "packet",
                     word => word.split('|').next().unwrap_or(word),
                 });
                 let cli = Cli::try_parse_from(["cargo xtask"].into_iter().chain(typed));

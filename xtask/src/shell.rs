@@ -2,8 +2,9 @@
 
 use std::{
     env,
+    io::{BufRead, BufReader},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -57,6 +58,30 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{shown}` prints no text"))
 }
 
+/// Runs a command whose output goes to the terminal, and answers the last line of it.
+///
+/// # Errors
+/// When it cannot be run, fails, or says nothing.
+pub(crate) fn run_and_hear(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    let mut last = None;
+    let heard = child.stdout.take().map(BufReader::new);
+    for line in heard.into_iter().flat_map(BufRead::lines) {
+        let line = line.with_context(|| format!("cannot hear `{shown}`"))?;
+        println!("{line}");
+        last = Some(line);
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    last.with_context(|| format!("`{shown}` said nothing"))
+}
+
 /// Whether a program of this name is on the PATH.
 pub(crate) fn on_path(program: &str) -> bool {
     find(program).is_some()
@@ -75,4 +100,19 @@ fn show(command: &Command) -> String {
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_heard_of_what_succeeds_and_says_something() {
+        let hear = |script: &str| run_and_hear(Command::new("sh").args(["-c", script]));
+        assert_eq!(hear("echo one; echo two").unwrap(), "two");
+        for (script, said) in [("echo one; exit 3", "failed"), ("true", "said nothing")] {
+            let error = hear(script).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }
