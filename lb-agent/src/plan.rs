@@ -3,6 +3,8 @@
 //! A backend is written before a table names it, a table before its service names it, and a backend is
 //! freed after no table and no flow names it: after every single step, each lookup gives a right answer.
 
+#[cfg(test)]
+mod hot;
 mod unknown;
 
 use std::{

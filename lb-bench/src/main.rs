@@ -9,6 +9,7 @@ mod costs;
 mod discovery;
 mod failover;
 mod front;
+mod guard;
 mod hooks;
 mod kill;
 mod packet;
@@ -106,6 +107,9 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Kernel programs of two builds: what the kernel makes of them, and their times in turns.
+    #[command(hide = true)]
+    Guard(guard::Guard),
     /// A server of the failover, in a process of its own.
     #[command(hide = true)]
     Answer {
@@ -160,6 +164,7 @@ fn main() -> Result<()> {
         Command::Front(what) => front::run(&what),
         Command::Packet(what) => packet::run(&what),
         Command::Failover { quick } => failover::run(quick),
+        Command::Guard(what) => guard::run(&what),
         Command::Seeing { quick } => seeing::run(quick),
         Command::Answer { number } => failover::answer(number),
         Command::Serve { network, bare } => server::run(network, &bare),

@@ -7,6 +7,7 @@ mod network;
 mod own;
 mod report;
 mod tables;
+mod versus;
 mod ways;
 
 use std::{
@@ -17,7 +18,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+pub(crate) use self::versus::versus;
 use crate::claim_core;
+
+/// What loaders tell the programs of a host that has everything.
+pub(crate) fn constants() -> Vec<(&'static str, u32)> {
+    card::constants(card::Instance::Steady)
+}
 
 /// What the packet path costs, against the bare primitives, the direct way and nftables.
 #[derive(Args)]

@@ -46,6 +46,8 @@ mod grpc;
 mod guard;
 mod h2;
 pub mod handover;
+#[cfg(test)]
+mod hot;
 mod lasting;
 mod leave;
 mod limits;

@@ -17,6 +17,8 @@ mod explain;
 mod figures;
 mod flows;
 pub mod free_list;
+#[cfg(test)]
+mod hot;
 pub mod maglev;
 mod plan;
 mod programs;

@@ -1,6 +1,7 @@
 //! The benches. What is measured is the program of the image; what measures is a program of its own: this one must not
 //! depend on the agent, whose build needs the toolchain that this one sets up.
 
+pub(crate) mod guard;
 mod plot;
 mod record;
 mod report;
@@ -63,6 +64,9 @@ enum Subject {
     },
     /// The report of the records that there are, without measuring anything.
     Report,
+    /// Whether this tree is slower than a base: instructions of hot paths, what the kernel makes of the programs, and their times in
+    /// turns. Needs root for the programs.
+    Guard(guard::Guard),
 }
 
 #[derive(Args, Clone, Copy)]
@@ -86,6 +90,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         Subject::Seeing(short) => one(Name::Seeing, short),
         Subject::Front { short, only } => measure(Name::Front, short.quick, only).map(drop),
         Subject::All { short, only } => all(short.quick, only),
+        Subject::Guard(guard) => guard::run(guard),
         Subject::Report => {
             let report = Report::published();
             report.write()?;

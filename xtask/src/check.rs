@@ -6,6 +6,7 @@
 use anyhow::Result;
 
 use crate::{
+    bench::guard,
     demo, deploy, dist, kernels, packages, setup,
     shell::{cargo, run, say},
     tools, workspace,
@@ -121,7 +122,9 @@ pub(crate) fn ci() -> Result<()> {
         .args(group);
         run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     }
-    test()
+    test()?;
+    say("whether anything is slower");
+    guard::short()
 }
 
 fn deny() -> Result<()> {

@@ -129,6 +129,7 @@ mod tests {
                     "N" => "1",
                     "SUITE" => "bookworm",
                     "SUBJECT" => "packet",
+                    "REF" => "HEAD",
                     word => word.split('|').next().unwrap_or(word),
                 });
                 let cli = Cli::try_parse_from(["cargo xtask"].into_iter().chain(typed));

@@ -105,6 +105,19 @@ pub(crate) fn rivals(tools: &Path) -> Result<PathBuf> {
     folder_of(tools, &RIVALS)
 }
 
+/// The folder that stands for `/` in the package of valgrind, whose callgrind counts instructions.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn valgrind(tools: &Path) -> Result<PathBuf> {
+    let root = ensure(tools, Suite::Bookworm, "valgrind")?;
+    ensure!(
+        root.join("usr/bin/valgrind").is_file(),
+        "the package valgrind holds no usr/bin/valgrind; remove its folder and run the command again"
+    );
+    Ok(root)
+}
+
 /// The folder with the packages of `dig`, which tests ask resolvers with, each in a folder of its name: with the libraries
 /// that not every Debian has.
 ///

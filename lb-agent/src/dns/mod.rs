@@ -49,6 +49,8 @@ mod cache;
 mod decide;
 mod exchange;
 mod forward;
+#[cfg(test)]
+mod hot;
 mod message;
 mod metrics;
 pub mod names;

@@ -28,7 +28,7 @@ fn key(n: u8) -> ServiceKey {
     ServiceKey::new(vip, ANY_PORT, PROTO_TCP, HOST_VIEW)
 }
 
-fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
+pub(super) fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
     let endpoint = |n: &u8, members: &Vec<u8>| Endpoint {
         name: ServiceName::whole(format!("s{n}")),
         balance: Balance::LeastConn,

@@ -19,8 +19,8 @@ use lb_common::{
     packet::{EndpointKey, Fate, Reply, ReplyKey4, packet_map, scope},
 };
 use lb_packet::{
-    Config, Desired, Fates, Figures, Limits, Member, Place, Programs, Publisher, Role, Wanted,
-    XdpMode,
+    Config, Desired, Fates, Figures, HAIRPIN4, HAIRPIN6, Limits, Member, Place, Programs,
+    Publisher, Role, Wanted, XdpMode,
 };
 use lb_testkit::Netns;
 
@@ -42,7 +42,7 @@ pub(super) enum Instance {
 impl Instance {
     const BOTH: [Self; 2] = [Self::Steady, Self::Fresh];
 
-    fn device(self) -> &'static str {
+    pub(super) fn device(self) -> &'static str {
         match self {
             Self::Steady => "lb-steady",
             Self::Fresh => "lb-fresh",
@@ -89,6 +89,9 @@ pub(super) const STRANGER: SocketAddr =
 
 /// So many flows have room, as in the bench's own map.
 pub(super) const ROOM: u32 = 262_144;
+
+/// The host's own VIP.
+const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// Of full NAT.
 pub(super) const PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
@@ -232,7 +235,7 @@ pub(super) fn programs(instance: Instance, services: u32) -> Result<Programs> {
         bpffs: Path::new(BPFFS).join(instance.device()),
         pool: POOL.parse::<Ipv4Net>()?,
         pool6: Some(Ipv6Net::new(POOL6, 64)?),
-        own: Ipv4Addr::new(198, 18, 0, 1),
+        own: OWN,
         source4: Some(instance.source()),
         source6: Some(instance.source6()),
         ports: PORTS,
@@ -243,6 +246,36 @@ pub(super) fn programs(instance: Instance, services: u32) -> Result<Programs> {
         },
     })?;
     Ok(programs)
+}
+
+/// What the programs of an instance are told when another loader than their own loads them.
+pub(super) fn constants(instance: Instance) -> Vec<(&'static str, u32)> {
+    let raw = |address: Ipv4Addr| u32::from_ne_bytes(address.octets());
+    let words = |address: Ipv6Addr| -> [u32; 4] {
+        let octets = address.octets();
+        std::array::from_fn(|word| {
+            u32::from_ne_bytes(std::array::from_fn(|byte| octets[4 * word + byte]))
+        })
+    };
+    let pool6 = words(POOL6);
+    let [source6, hairpin6] = [instance.source6(), HAIRPIN6].map(words);
+    let names6 = ["SOURCE6_0", "SOURCE6_1", "SOURCE6_2", "SOURCE6_3"];
+    let names_hairpin6 = ["HAIRPIN6_0", "HAIRPIN6_1", "HAIRPIN6_2", "HAIRPIN6_3"];
+    let mut all = vec![
+        ("POOL_PREFIX", raw(Ipv4Addr::new(198, 18, 0, 0))),
+        ("POOL_MASK", raw(Ipv4Addr::new(255, 255, 0, 0))),
+        ("POOL6_HIGH0", pool6[0]),
+        ("POOL6_HIGH1", pool6[1]),
+        ("POOL6_HIGH2", pool6[2]),
+        ("OWN_ADDRESS", raw(OWN)),
+        ("SOURCE4", raw(instance.source())),
+        ("HAIRPIN4", raw(HAIRPIN4)),
+        ("PORT_FIRST", u32::from(*PORTS.start())),
+        ("PORT_COUNT", u32::from(PORTS.end() - PORTS.start()) + 1),
+    ];
+    all.extend(names6.into_iter().zip(source6));
+    all.extend(names_hairpin6.into_iter().zip(hairpin6));
+    all
 }
 
 /// Makes sure that since `before` so many packets had this fate and none another one.

@@ -274,7 +274,10 @@ impl Bench {
 }
 
 /// Feeds packets to `balancer` and makes sure of what became of them.
-fn fed(
+///
+/// # Errors
+/// When the kernel refuses, or something else became of one.
+pub(super) fn fed(
     feeder: &Feeder,
     balancer: &mut Balancer,
     frame: &[u8],

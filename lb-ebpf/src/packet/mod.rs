@@ -9,6 +9,8 @@ mod bytes;
 mod checksum;
 mod hash;
 mod heads;
+#[cfg(test)]
+mod hot;
 mod icmp;
 mod mss;
 mod parse;

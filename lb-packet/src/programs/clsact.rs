@@ -157,7 +157,7 @@ fn read(mut told: &[u8]) -> io::Result<Option<bool>> {
             // The handle, and after the parent the priority, before a protocol.
             Some(NEW_FILTER) => {
                 let (handle, info) = (word(message, HEAD + 8), word(message, HEAD + 16));
-                let ours = info.is_some_and(|it| it >> 16 == PRIORITY.into());
+                let ours = info.is_some_and(|it| it >> 16 == u32::from(PRIORITY));
                 if ours && handle == Some(1) {
                     return Ok(Some(true));
                 }
