@@ -8,6 +8,7 @@ mod fields;
 mod forwarding;
 mod frames;
 pub(crate) mod framing;
+mod messages;
 mod routing;
 mod rules;
 
@@ -15,6 +16,7 @@ pub use announced::front_proxy_header;
 pub use forwarding::front_forwarding;
 pub use frames::front_frames;
 pub use framing::front_guard;
+pub use messages::front_messages;
 pub use routing::front_route;
 pub use rules::front_rules;
 
@@ -24,6 +26,7 @@ const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
     ("front_forwarding", front_forwarding),
     ("front_frames", front_frames),
     ("front_guard", front_guard),
+    ("front_messages", front_messages),
     ("front_proxy_header", front_proxy_header),
     ("front_route", front_route),
     ("front_rules", front_rules),
