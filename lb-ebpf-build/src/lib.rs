@@ -36,9 +36,12 @@ fn belongs_to_outer_build(name: &str) -> bool {
         )
 }
 
+/// The variable that names the folder of tools where it is not in the workspace: for a copy of the sources.
+pub const TOOLS: &str = "LB_TOOLS";
+
 /// Where `cargo xtask setup` puts tools.
 pub fn tools_dir(workspace: &Path) -> PathBuf {
-    workspace.join(".tools")
+    std::env::var_os(TOOLS).map_or_else(|| workspace.join(".tools"), PathBuf::from)
 }
 
 /// Builds every program of `lb-ebpf` and answers the folder that holds the objects, named like the files

@@ -8,6 +8,7 @@ mod dist;
 mod fuzz;
 mod image;
 mod kernels;
+mod mutants;
 mod packages;
 mod setup;
 mod shell;
@@ -36,6 +37,8 @@ enum Command {
     Bench(bench::Bench),
     /// Look for inputs that break the parsers. The tests replay what was found.
     Fuzz(fuzz::Fuzz),
+    /// Change the pure cores in one place after another, and tell which changes no test notices.
+    Mutants(mutants::Mutants),
     /// Build the container images of the agent and of the demo's application, from nothing but this source.
     Image(image::Args),
     /// Make what is given to others: the static program, its image, a Debian package, what they are made of, and sums.
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test => check::test(),
         Command::Ci => check::ci(),
         Command::Fuzz(options) => fuzz::fuzz(&options),
+        Command::Mutants(options) => mutants::mutants(&options),
         Command::Image(args) => image::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Kernels(args) => kernels::run(&args),
@@ -130,6 +134,7 @@ mod tests {
                     "SUITE" => "bookworm",
                     "SUBJECT" => "packet",
                     "REF" => "HEAD",
+                    "CRATE" => "lb-packet",
                     word => word.split('|').next().unwrap_or(word),
                 });
                 let cli = Cli::try_parse_from(["cargo xtask"].into_iter().chain(typed));

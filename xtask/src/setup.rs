@@ -48,6 +48,9 @@ const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-co
 /// The version of cargo-deny that the configuration is written for.
 const CARGO_DENY: &str = "0.20.2";
 
+/// The version of cargo-mutants that the configuration is written for.
+const CARGO_MUTANTS: &str = "27.1.0";
+
 /// The version of cargo-cyclonedx, which lists what the agent is made of.
 const CARGO_CYCLONEDX: &str = "0.5.9";
 
@@ -165,6 +168,22 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
             "building cargo-deny, which checks licences and sources of the dependencies (about 4 minutes on 2 cores)",
         );
         cargo_install("cargo-deny", CARGO_DENY, &root, &[], &[])?;
+    }
+    Ok(binary)
+}
+
+/// cargo-mutants in the tool folder; answers its path.
+///
+/// # Errors
+/// As [`everything`].
+pub(crate) fn cargo_mutants() -> Result<PathBuf> {
+    let root = tools().join(format!("cargo-mutants-{CARGO_MUTANTS}"));
+    let binary = root.join("bin/cargo-mutants");
+    if !binary.exists() {
+        say(
+            "building cargo-mutants, which finds what the tests do not notice (about 3 minutes on 2 cores)",
+        );
+        cargo_install("cargo-mutants", CARGO_MUTANTS, &root, &[], &[])?;
     }
     Ok(binary)
 }

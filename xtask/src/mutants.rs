@@ -1,0 +1,117 @@
+//! What the tests do not notice: cargo-mutants changes the pure cores in one place after another, and each time a test has
+//! to fail. What is looked at, what is not and why is in `.cargo/mutants.toml`.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::{
+    setup,
+    shell::{run, say},
+    tools, workspace,
+};
+
+/// The crates with cores that know no IO. Each is mutated and tested by itself: together their features would unify.
+const CRATES: [&str; 4] = ["lb-ebpf", "lb-common", "lb-packet", "lb-agent"];
+
+/// What to change.
+#[derive(Args)]
+pub(crate) struct Mutants {
+    /// One crate; all that have cores, one after the other, if absent.
+    #[arg(value_parser = CRATES)]
+    package: Option<String>,
+    /// Only these files, such as lb-packet/src/plan.rs, whether or not they are cores; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    file: Vec<String>,
+    /// Only lines that differ from this commit.
+    #[arg(long, value_name = "COMMIT")]
+    since: Option<String>,
+    /// One part of so many, counted from 0, such as 0/8.
+    #[arg(long, value_name = "PART")]
+    shard: Option<String>,
+    /// Only what no earlier run saw caught.
+    #[arg(long)]
+    again: bool,
+    /// Say what would be changed, and change nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+/// Changes the cores and runs their tests.
+///
+/// # Errors
+/// When a change goes unnoticed or takes too long, or the tests fail without one; the message has the file that says more.
+pub(crate) fn mutants(options: &Mutants) -> Result<()> {
+    setup::programs()?;
+    let binary = setup::cargo_mutants()?;
+    let folder = folder();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let differing = options.since.as_deref().map(differing).transpose()?;
+    let mut failed = Vec::new();
+    for krate in CRATES {
+        if options.package.as_deref().is_some_and(|it| it != krate) {
+            continue;
+        }
+        say(&format!("what the tests of {krate} do not notice"));
+        let output = folder.join(krate);
+        let mut command = Command::new(&binary);
+        command
+            .current_dir(workspace())
+            .args(["mutants", "--jobs", "1", "--no-shuffle", "--package", krate])
+            .arg("--output")
+            .arg(&output)
+            // Dependencies are built once, and not for each copy of the sources.
+            .env("CARGO_TARGET_DIR", folder.join("build"))
+            .env(lb_ebpf_build::TOOLS, tools());
+        for glob in &options.file {
+            command.args(["--file", glob]);
+        }
+        if let Some(differing) = &differing {
+            command.arg("--in-diff").arg(differing);
+        }
+        if let Some(shard) = &options.shard {
+            command.args(["--shard", shard]);
+        }
+        if options.again {
+            command.arg("--iterate");
+        }
+        if options.list {
+            command.arg("--list");
+        }
+        if let Err(error) = run(&mut command) {
+            let said = output.join("mutants.out");
+            failed.push(format!("{krate}: {error}; see {}", said.display()));
+        }
+    }
+    if !failed.is_empty() {
+        bail!(
+            "{}\n`missed.txt` there names what no test notices: write the test, or say in .cargo/mutants.toml why there is none",
+            failed.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// The file with what differs from `commit`.
+fn differing(commit: &str) -> Result<PathBuf> {
+    let file = folder().join("differing");
+    let output = Command::new("git")
+        .current_dir(workspace())
+        .args(["diff", "--no-color", commit])
+        .output()
+        .context("cannot run git")?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "git does not know what differs from {commit}: {}",
+            why.trim()
+        );
+    }
+    fs::write(&file, output.stdout).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
+fn folder() -> PathBuf {
+    workspace().join("target/mutants")
+}
