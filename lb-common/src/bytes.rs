@@ -53,3 +53,19 @@ impl Be32 {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_lies_in_memory_as_it_lies_in_a_packet() {
+        let (port, address) = (Be16::from_host(0x1234), Be32::from_host(0x1234_5678));
+        assert_eq!(port.raw().to_ne_bytes(), [0x12, 0x34]);
+        assert_eq!(address.raw().to_ne_bytes(), [0x12, 0x34, 0x56, 0x78]);
+        assert_eq!((port.host(), address.host()), (0x1234, 0x1234_5678));
+        assert_eq!(Be16::from_raw(u16::from_ne_bytes([0x12, 0x34])), port);
+        let raw = u32::from_ne_bytes([0x12, 0x34, 0x56, 0x78]);
+        assert_eq!(Be32::from_raw(raw), address);
+    }
+}

@@ -127,3 +127,20 @@ pub enum EventKind {
     /// The SYN was sent a third time.
     Unanswered = 2,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Agents of all versions read what earlier ones wrote.
+    #[test]
+    fn an_id_is_one_integer_with_the_index_in_its_lower_half() {
+        let id = BackendId {
+            index: 0x8000_0001,
+            generation: 0x7fff_fff3,
+        };
+        assert_eq!(id.to_bits(), 0x7fff_fff3_8000_0001);
+        assert_eq!(BackendId::from_bits(id.to_bits()), id);
+        assert_eq!(BackendId::from_bits(0), BackendId::default());
+    }
+}

@@ -333,3 +333,67 @@ pub struct Peer {
 }
 
 const _: () = assert!(size_of::<Peer>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(last: u32, view: u32) -> ServiceKey {
+        let vip = Be32::from_host(0xc612_0000 + last);
+        ServiceKey::new(vip, Be16::from_host(80), 6, view)
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_a_look_up() {
+        let ordered = [
+            key(1, HOST_VIEW),
+            key(1, HOST_VIEW).for_v6(),
+            key(1, OUTSIDE_VIEW),
+            key(1, OUTSIDE_VIEW).for_v6(),
+            key(2, HOST_VIEW),
+        ];
+        for (at, one) in ordered.iter().enumerate() {
+            for (other_at, other) in ordered.iter().enumerate() {
+                assert_eq!(one.cmp(other), at.cmp(&other_at), "{one:?} {other:?}");
+                assert_eq!(one.partial_cmp(other), Some(at.cmp(&other_at)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_view_or_family_is_of_the_same_endpoint() {
+        let host = key(1, HOST_VIEW);
+        let seen = host.for_v6().seen_from(FIRST_OWN_VIEW);
+        assert_eq!((seen.family, seen.view), (FAMILY_V6, FIRST_OWN_VIEW));
+        let same = (seen.vip, seen.port, seen.proto);
+        assert_eq!(same, (host.vip, host.port, host.proto));
+        assert_eq!(host.family, FAMILY_ANY);
+    }
+
+    #[test]
+    fn ways_to_choose_are_named_by_their_integers() {
+        for value in 0..6 {
+            match Balance::try_from(value) {
+                Ok(balance) => assert_eq!(balance as u32, value),
+                Err(UnknownBalance(unknown)) => assert!(unknown == value && value > 3),
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_mapped_address_is_an_ipv4_one() {
+        let backend = |address: [u32; 4]| Backend {
+            address: address.map(u32::to_be),
+            ..Backend::default()
+        };
+        assert!(backend([0, 0, 0xffff, 0x0a00_0001]).is_v4());
+        for other in [
+            [0, 0, 0, 1],
+            [0x2001_0db8, 0, 0xffff, 1],
+            [0, 1, 0xffff, 1],
+            [0x2001_0db8, 1, 0, 1],
+        ] {
+            assert!(!backend(other).is_v4(), "{other:x?}");
+        }
+    }
+}

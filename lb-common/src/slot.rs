@@ -38,6 +38,18 @@ mod tests {
         assert!(times.iter().all(|&n| n.abs_diff(1000) < 150), "{times:?}");
     }
 
+    #[test]
+    fn what_is_left_of_an_integer_is_good_for_one_more_slot() {
+        assert_eq!(random_slot(0x8000_0000, 6), (3, 0));
+        assert_eq!(random_slot(0xffff_ffff, 6), (5, 0xffff_fffa));
+        let mut times = [0_u32; 16];
+        for cookie in 0..16_000 {
+            let (_, left) = random_slot(mix(cookie), 3);
+            times[random_slot(left, 16).0 as usize] += 1;
+        }
+        assert!(times.iter().all(|&n| n.abs_diff(1000) < 150), "{times:?}");
+    }
+
     /// Agents of all versions must agree: if this fails, clients change their backends at an upgrade.
     #[test]
     fn the_slot_of_a_client_is_the_same_for_ever() {

@@ -105,3 +105,18 @@ pub struct Trace {
 }
 
 const _: () = assert!(size_of::<Trace>() == 72);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They are in metrics and in JSON, which are kept.
+    #[test]
+    fn refusals_have_their_words_in_the_order_of_their_integers() {
+        let words = Refusal::ALL.map(Refusal::as_str);
+        assert_eq!(words, ["unknown", "no-backend", "no-path", "denied"]);
+        for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, index);
+        }
+    }
+}

@@ -222,4 +222,35 @@ mod tests {
         }
         assert!(Fate::ALL.len() <= oddity::OPTIONS as usize);
     }
+    #[test]
+    fn a_packet_is_gone_unless_somebody_has_it() {
+        let kept = Fate::ALL.into_iter().filter(|fate| !fate.drops());
+        assert!(kept.eq([
+            Fate::Passed,
+            Fate::Full,
+            Fate::Destination,
+            Fate::Tunnelled,
+            Fate::Untunnelled,
+            Fate::Answered,
+            Fate::Error,
+            Fate::Echo,
+            Fate::Local,
+            Fate::Stack,
+            Fate::TooBig,
+            Fate::Reset,
+            Fate::Unknown,
+        ]));
+    }
+
+    #[test]
+    fn every_fate_has_a_word_of_its_own() {
+        for (index, fate) in Fate::ALL.into_iter().enumerate() {
+            let word = fate.as_str();
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+            assert!(!word.is_empty() && word.bytes().all(plain), "{word}");
+            let mut others = Fate::ALL.into_iter().skip(index + 1);
+            assert!(others.all(|it| it.as_str() != word), "{word}");
+        }
+        assert_eq!(Fate::NoEndpoint.as_str(), "no-endpoint");
+    }
 }

@@ -296,6 +296,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn two_ports_lie_as_in_a_head() {
+        let (first, second) = (Be16::from_host(0x1234), Be16::from_host(0x8765));
+        let pair = PortPair::new(first, second);
+        assert_eq!(pair.raw().to_ne_bytes(), [0x12, 0x34, 0x87, 0x65]);
+        assert_eq!((pair.first(), pair.second()), (first, second));
+        assert_eq!(PortPair::from_raw(pair.raw()), pair);
+    }
+
+    #[test]
     fn ways_are_named_by_their_integers() {
         for value in 0..=u8::MAX {
             match Way::try_from(value) {
