@@ -11,6 +11,9 @@ mod known;
 mod orders;
 mod ramps;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use orders::fuzz;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,

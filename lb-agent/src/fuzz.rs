@@ -3,20 +3,32 @@
 //! This exists for the tests and for `cargo xtask fuzz` only: the agent has none of it. A new target is a function
 //! here, a line in [`TARGETS`], three lines in `fuzz/targets/` and seeds in `fuzz/corpus/`.
 
+mod admin;
 mod announce;
+mod bundle;
+mod configuration;
 mod consul;
+mod dns;
 mod docker;
+mod files;
 mod front;
+mod kernel;
 mod registrar;
 
 use std::sync::Arc;
 
-pub use announce::neighbours;
+pub use admin::{admin_guard, admin_orders, cli_answers, otlp_headers};
+pub use announce::{consul_lock, neighbours};
+pub use bundle::secrets;
+pub use configuration::configuration;
 pub use consul::{
     consul_checks, consul_keys, consul_listing, consul_names, consul_registered, consul_self,
 };
+pub use dns::{dns_answer, dns_question};
 pub use docker::{docker_container, docker_events};
+pub use files::{proc_files, resolv_conf, state_files, vips_kept};
 pub use front::{certificate, htpasswd};
+pub use kernel::{decisions, samples, sock_diag};
 pub use registrar::registrar;
 
 use lb_front::carried;
@@ -30,21 +42,37 @@ use crate::{
 /// Every target, by its name.
 #[cfg(test)]
 const TARGETS: &[(&str, lb_testkit::fuzz::Target)] = &[
+    ("admin_guard", admin_guard),
+    ("admin_orders", admin_orders),
     ("certificate", certificate),
+    ("cli_answers", cli_answers),
+    ("configuration", configuration),
     ("consul_checks", consul_checks),
     ("consul_keys", consul_keys),
     ("consul_listing", consul_listing),
+    ("consul_lock", consul_lock),
     ("consul_names", consul_names),
     ("consul_registered", consul_registered),
     ("consul_self", consul_self),
+    ("decisions", decisions),
+    ("dns_answer", dns_answer),
+    ("dns_question", dns_question),
     ("docker_container", docker_container),
     ("docker_events", docker_events),
     ("host_names", host_names),
     ("htpasswd", htpasswd),
     ("neighbours", neighbours),
     ("options", options),
+    ("otlp_headers", otlp_headers),
+    ("proc_files", proc_files),
     ("registrar", registrar),
+    ("resolv_conf", resolv_conf),
+    ("samples", samples),
+    ("secrets", secrets),
     ("services_file", services_file),
+    ("sock_diag", sock_diag),
+    ("state_files", state_files),
+    ("vips_kept", vips_kept),
 ];
 
 /// A line is a tag, one that begins with `meta:` a key and a value; an empty line ends a registration.

@@ -518,40 +518,48 @@ fn installed_backend(index: u32, backend: Backend) -> Option<(SocketAddr, Instal
 impl Events {
     /// Takes the next event, if one is waiting.
     pub fn take(&mut self) -> Option<Event> {
-        let item = self.0.next()?;
-        let word = |at: usize| Some(u32::from_ne_bytes(item.get(at..at + 4)?.try_into().ok()?));
-        let (low, high) = (word(0)?, word(4)?);
-        Some(Event {
-            backend: u64::from(high) << 32 | u64::from(low),
-            kind: word(8)?,
-            table: word(12)?,
-        })
+        self.0.next().and_then(|item| event(&item))
     }
+}
+
+/// An event from its bytes; `None` if they are too few.
+pub(crate) fn event(item: &[u8]) -> Option<Event> {
+    let word = |at: usize| Some(u32::from_ne_bytes(item.get(at..at + 4)?.try_into().ok()?));
+    let (low, high) = (word(0)?, word(4)?);
+    Some(Event {
+        backend: u64::from(high) << 32 | u64::from(low),
+        kind: word(8)?,
+        table: word(12)?,
+    })
 }
 
 impl Traces {
     /// Takes the next decision, if one is waiting.
     pub fn take(&mut self) -> Option<Trace> {
-        let item = self.0.next()?;
-        let bytes = |at: usize, many: usize| item.get(at..at + many);
-        let word = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
-        let long = |at| Some(u64::from_ne_bytes(bytes(at, 8)?.try_into().ok()?));
-        Some(Trace {
-            time_ns: long(0)?,
-            client: long(8)?,
-            socket: long(16)?,
-            process: long(24)?,
-            command: bytes(32, 16)?.try_into().ok()?,
-            vip: Be32::from_raw(word(48)?),
-            port: Be16::from_raw(u16::from_ne_bytes(bytes(52, 2)?.try_into().ok()?)),
-            proto: *item.get(54)?,
-            form: *item.get(55)?,
-            table: word(56)?,
-            backend: word(60)?,
-            detail: word(64)?,
-            spare: word(68)?,
-        })
+        self.0.next().and_then(|item| trace(&item))
     }
+}
+
+/// A decision from its bytes; `None` if they are too few.
+pub(crate) fn trace(item: &[u8]) -> Option<Trace> {
+    let bytes = |at: usize, many: usize| item.get(at..at + many);
+    let word = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
+    let long = |at| Some(u64::from_ne_bytes(bytes(at, 8)?.try_into().ok()?));
+    Some(Trace {
+        time_ns: long(0)?,
+        client: long(8)?,
+        socket: long(16)?,
+        process: long(24)?,
+        command: bytes(32, 16)?.try_into().ok()?,
+        vip: Be32::from_raw(word(48)?),
+        port: Be16::from_raw(u16::from_ne_bytes(bytes(52, 2)?.try_into().ok()?)),
+        proto: *item.get(54)?,
+        form: *item.get(55)?,
+        table: word(56)?,
+        backend: word(60)?,
+        detail: word(64)?,
+        spare: word(68)?,
+    })
 }
 
 impl AsRawFd for Traces {

@@ -69,17 +69,9 @@ pub fn load_any<T: DeserializeOwned>(
             return Err(Error::Read { path, source });
         }
     };
-    let why = match serde_json::from_slice::<Version>(&text) {
-        Ok(found) if !versions.contains(&found.version) => format!(
-            "it has version {}, this agent writes {}",
-            found.version,
-            versions.end()
-        ),
-        Ok(_) => match serde_json::from_slice::<Envelope<T>>(&text) {
-            Ok(envelope) => return Ok(Some(envelope.value)),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => error.to_string(),
+    let why = match read(&text, &versions) {
+        Ok(value) => return Ok(Some(value)),
+        Err(why) => why,
     };
     let aside = beside(path, ".damaged");
     fs::rename(path, &aside).map_err(|source| Error::Write {
@@ -88,6 +80,36 @@ pub fn load_any<T: DeserializeOwned>(
     })?;
     let path = path.to_owned();
     Err(Error::Damaged { path, aside, why })
+}
+
+/// The value in the text of such a file.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn read<T: DeserializeOwned>(
+    text: &[u8],
+    versions: &RangeInclusive<u32>,
+) -> Result<T, String> {
+    let found: Version = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if !versions.contains(&found.version) {
+        return Err(format!(
+            "it has version {}, this agent writes {}",
+            found.version,
+            versions.end()
+        ));
+    }
+    let envelope = serde_json::from_slice::<Envelope<T>>(text);
+    envelope
+        .map(|it| it.value)
+        .map_err(|error| error.to_string())
+}
+
+/// The text of a file with `value`.
+pub(crate) fn written<T: Serialize>(version: u32, value: &T) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(&Envelope { version, value })?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Puts `value` at `path`. After a crash at any moment the old value or the new one is there. Blocks.
@@ -103,8 +125,7 @@ pub fn save<T: Serialize>(path: &Path, version: u32, value: &T) -> Result<(), Er
 }
 
 fn replace<T: Serialize>(path: &Path, version: u32, value: &T) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(&Envelope { version, value })?;
-    text.push(b'\n');
+    let text = written(version, value)?;
     let fresh = beside(path, ".new");
     let mut file = File::options()
         .write(true)

@@ -49,27 +49,29 @@ impl Samples {
 
     /// The next one, if one waits.
     pub fn take(&mut self) -> Option<Packet> {
-        self.0.next().and_then(|bytes| packet(&bytes))
+        self.0.next().and_then(|bytes| Packet::read(&bytes))
     }
 }
 
-/// A sample from its bytes; `None` if they are fewer than a sample has.
-fn packet(bytes: &[u8]) -> Option<Packet> {
-    fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-        bytes.get(at..)?.first_chunk().copied()
+impl Packet {
+    /// A sample from its bytes; `None` if they are fewer than a sample has.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+            bytes.get(at..)?.first_chunk().copied()
+        }
+        let word = |at| part(bytes, at).map(u32::from_ne_bytes);
+        let kept = usize::try_from(word(offset_of!(Sample, kept))?).ok()?;
+        let first = offset_of!(Sample, bytes);
+        let fate = word(offset_of!(Sample, fate))?;
+        let time = part(bytes, offset_of!(Sample, time_ns)).map(u64::from_ne_bytes)?;
+        Some(Self {
+            time: Duration::from_nanos(time),
+            device: word(offset_of!(Sample, device))?,
+            length: word(offset_of!(Sample, length))?,
+            fate: Fate::ALL.into_iter().find(|it| *it as u32 == fate),
+            bytes: bytes.get(first..first + kept.min(SAMPLE_BYTES))?.to_vec(),
+        })
     }
-    let word = |at| part(bytes, at).map(u32::from_ne_bytes);
-    let kept = usize::try_from(word(offset_of!(Sample, kept))?).ok()?;
-    let first = offset_of!(Sample, bytes);
-    let fate = word(offset_of!(Sample, fate))?;
-    let time = part(bytes, offset_of!(Sample, time_ns)).map(u64::from_ne_bytes)?;
-    Some(Packet {
-        time: Duration::from_nanos(time),
-        device: word(offset_of!(Sample, device))?,
-        length: word(offset_of!(Sample, length))?,
-        fate: Fate::ALL.into_iter().find(|it| *it as u32 == fate),
-        bytes: bytes.get(first..first + kept.min(SAMPLE_BYTES))?.to_vec(),
-    })
 }
 
 /// A file of packets as tcpdump and Wireshark read it
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_read_as_it_lies_in_the_ring() {
-        let packet = packet(&sample(60, Fate::NoPort as u32)).unwrap();
+        let packet = Packet::read(&sample(60, Fate::NoPort as u32)).unwrap();
         assert_eq!(packet.time, Duration::from_nanos(1_500_000_007));
         assert_eq!((packet.device, packet.length), (3, 1514));
         assert_eq!(packet.fate, Some(Fate::NoPort));
@@ -157,18 +159,18 @@ mod tests {
     #[test]
     fn what_is_no_sample_is_none_and_nothing_is_read_outside() {
         let whole = sample(u32::MAX, 99);
-        let read = packet(&whole).unwrap();
+        let read = Packet::read(&whole).unwrap();
         assert_eq!(read.bytes.len(), SAMPLE_BYTES);
         assert_eq!(read.fate, None);
         for length in 0..whole.len() {
-            assert_eq!(packet(&whole[..length]), None, "{length}");
+            assert_eq!(Packet::read(&whole[..length]), None, "{length}");
         }
     }
 
     #[test]
     fn a_file_is_as_the_format_says() {
         let mut file = Pcap::with_epoch(Vec::new(), Duration::from_secs(1_000)).unwrap();
-        file.add(&packet(&sample(3, 0)).unwrap()).unwrap();
+        file.add(&Packet::read(&sample(3, 0)).unwrap()).unwrap();
         let bytes = file.finish().unwrap();
         let head = "4d3cb2a1 02000400 00000000 00000000 80000000 01000000";
         let record = "e9030000 0765cd1d 03000000 ea050000 ababab";

@@ -85,7 +85,7 @@ pub(super) async fn order(
 }
 
 /// Whether the deadline is one.
-fn judge(order: &StateOrder) -> Result<(), String> {
+pub(super) fn judge(order: &StateOrder) -> Result<(), String> {
     match (order.mode, order.deadline_seconds) {
         (Mode::Ready, Some(_)) => {
             Err("`deadline_seconds` is for drain and maintenance: leave it out".to_owned())

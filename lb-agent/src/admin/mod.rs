@@ -15,6 +15,8 @@ pub(crate) mod explain;
 mod exposition;
 pub mod figures;
 mod flows;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod guesses;
 mod history;

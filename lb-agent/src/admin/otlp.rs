@@ -2,7 +2,7 @@
 //! keeps nothing for later, since sums are cumulative, and holds up nobody: a receiver that is away costs points, no more.
 
 mod batches;
-mod headers;
+pub(crate) mod headers;
 mod line;
 mod push;
 

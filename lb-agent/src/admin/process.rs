@@ -79,14 +79,14 @@ fn numbers(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(rest.split_ascii_whitespace())
 }
 
-fn cpu_seconds(stat: &str) -> Option<f64> {
+pub(super) fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = numbers(stat)?.skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-fn started(stat: &str, boot: &str) -> Option<f64> {
+pub(super) fn started(stat: &str, boot: &str) -> Option<f64> {
     let ticks: f64 = numbers(stat)?.nth(19)?.parse().ok()?;
     let boot: f64 = field(boot, "btime ")?.parse().ok()?;
     Some(boot + ticks / TICKS_PER_SECOND)

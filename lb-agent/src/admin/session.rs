@@ -106,6 +106,14 @@ impl Sessions {
         Ok(Opened { number, id, key })
     }
 
+    /// Makes one where changes are possible; its id and its key.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn opened(&self, now: Instant) -> (String, String) {
+        self.open(false, now)
+            .map(|it| (it.id, it.key))
+            .unwrap_or_default()
+    }
+
     /// The session whose cookie is shown.
     pub(super) fn find(&self, headers: &HeaderMap, now: Instant) -> Option<Shown> {
         let key = headers.get(SESSION_HEADER);

@@ -319,7 +319,7 @@ async fn becomes(able: &mut watch::Receiver<bool>, wanted: bool) {
 }
 
 /// Who wrote the value of the lock.
-fn owner(value: &[u8]) -> String {
+pub(super) fn owner(value: &[u8]) -> String {
     let value: Option<Value> = serde_json::from_slice(value).ok();
     value.filter(|it| it.version == VERSION).map_or_else(
         || "a host that cannot be read".to_owned(),

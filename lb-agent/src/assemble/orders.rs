@@ -226,6 +226,9 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 /// Called as in version 1, whose orders were drains.
 const FILE: &str = "drains.json";
 const VERSION: u32 = 2;

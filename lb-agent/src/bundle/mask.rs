@@ -232,6 +232,9 @@ const MADE_UP: usize = 16;
 /// Parts of the names of files in the state directory that hold secrets.
 const OWN: [&str; 5] = ["token", "key", "sticky", "account", ".pem"];
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use super::*;

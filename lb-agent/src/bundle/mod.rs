@@ -5,7 +5,7 @@
 
 mod archive;
 mod kernel;
-mod mask;
+pub(crate) mod mask;
 
 use std::{
     fs::{self, OpenOptions},

@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// What is of our version; one of another may read otherwise, or not at all.
-    fn current<T: DeserializeOwned>(
+    pub(super) fn current<T: DeserializeOwned>(
         &self,
         body: &[u8],
         api: impl Fn(&T) -> u32,
@@ -359,7 +359,7 @@ impl Client {
         Err(self.refused(status, &body))
     }
 
-    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+    pub(super) fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
         let why = serde_json::from_slice::<Refused>(body).map_or_else(
             |_| format!("the agent answered {status}"),
             |refused| refused.error,
@@ -367,7 +367,7 @@ impl Client {
         ClientError::Refused { why }
     }
 
-    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+    pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(body).map_err(|error| self.broken(error))
     }
 

@@ -11,6 +11,8 @@ mod events;
 mod explain;
 mod failure;
 mod flows;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host;
 pub mod markdown;
 mod options;

@@ -15,12 +15,12 @@ pub(super) fn mount(mountinfo: &str) -> Option<PathBuf> {
         let (root, mount_point) = (fields.nth(3)?, fields.next()?);
         // A mount of a part of the tree misses the processes outside of it. Inside a cgroup namespace the root
         // of the mount shows as `/..`-like paths; then there is no whole tree to be had either.
-        (root == "/").then(|| PathBuf::from(unescape(mount_point)))
+        (root == "/").then(|| PathBuf::from(unescaped(mount_point)))
     })
 }
 
-/// Blanks, tabs, line ends and backslashes are written as three octal digits.
-fn unescape(field: &str) -> String {
+/// A field of `mountinfo`: blanks, tabs, line ends and backslashes are written as three octal digits.
+pub(crate) fn unescaped(field: &str) -> String {
     let mut text = field.to_owned();
     for (code, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n")] {
         text = text.replace(code, plain);

@@ -11,6 +11,8 @@ mod consul;
 mod engine;
 mod front_limits;
 mod front_tls;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod metrics;
 mod packet;
 mod raw;
@@ -34,6 +36,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 pub use args::RunArgs;
+pub(crate) use cgroup::unescaped;
 pub use packet::{Packet, Pattern, Xdp};
 pub use raw::{Given, Origin, RawConfig};
 pub use register::{RegisterArgs, RegisterConfig, with_long_flags};

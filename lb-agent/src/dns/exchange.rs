@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpStream, UdpSocket},
 };
 
-use super::message::DATAGRAM_BYTES;
+use super::message::{DATAGRAM_BYTES, Request};
 
 /// What is asked; two equal questions have the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,8 +59,21 @@ pub(super) async fn exchange(
 }
 
 impl Question {
+    /// What others are asked for `request`.
+    pub(super) fn of(request: &Request) -> Self {
+        let mut query = request.query.clone();
+        // Askers that spell a name in random case still share one answer.
+        query.set_name(query.name().to_lowercase());
+        Self {
+            query,
+            edns: request.has_edns(),
+            dnssec_ok: request.dnssec_ok(),
+            checking_disabled: request.checking_disabled(),
+        }
+    }
+
     /// The question as a message with an id of its own.
-    fn message(&self) -> Message {
+    pub(super) fn message(&self) -> Message {
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
         message.metadata.checking_disabled = self.checking_disabled;
@@ -128,7 +141,7 @@ pub(super) fn framed(packet: &[u8]) -> Vec<u8> {
 }
 
 /// Whether `answer` belongs to `asked`.
-fn belongs(asked: &Message, answer: &Message) -> bool {
+pub(super) fn belongs(asked: &Message, answer: &Message) -> bool {
     let metadata = &answer.metadata;
     // Some servers leave out the question when they refuse. That does not make an answer of it, so
     // nothing is gained by forging it.

@@ -50,16 +50,8 @@ impl Forwarder {
         if group.servers.is_empty() {
             return request.reply(ResponseCode::ServFail);
         }
-        let mut query = request.query.clone();
-        // Askers that spell a name in random case still share one answer.
-        query.set_name(query.name().to_lowercase());
-        let question = Question {
-            query,
-            edns: request.has_edns(),
-            dnssec_ok: request.dnssec_ok(),
-            checking_disabled: request.checking_disabled(),
-        };
-        let stored = self.remember(group, (via, question)).await;
+        let key = (via, Question::of(request));
+        let stored = self.remember(group, key).await;
         stored.reply(request, Instant::now())
     }
 

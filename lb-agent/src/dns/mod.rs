@@ -49,6 +49,8 @@ mod cache;
 mod decide;
 mod exchange;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod hot;
 mod message;

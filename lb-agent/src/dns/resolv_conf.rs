@@ -24,7 +24,7 @@ fn read(path: &str) -> io::Result<String> {
 
 /// `text` decides, unless it names systemd-resolved's stub only: that one may well ask us, and both would
 /// go round in a circle. Then `resolved` knows the servers behind it.
-fn upstreams(
+pub(super) fn upstreams(
     pools: Pools,
     text: &str,
     resolved: impl FnOnce() -> io::Result<String>,

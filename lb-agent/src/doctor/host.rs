@@ -16,7 +16,7 @@ use nix::sys::socket::SockaddrStorage;
 use super::facts::{Host, Listener, Mount, Paths};
 use crate::{
     announce,
-    config::{Config, Packet},
+    config::{Config, Packet, unescaped},
     packet::Driver,
     programs::{DATAGRAM_HOOKS, HOOKS, pin_root},
 };
@@ -196,7 +196,7 @@ pub(super) fn mounts(mountinfo: &str) -> Vec<Mount> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
         Some(Mount {
-            point: before.split(' ').nth(4)?.replace("\\040", " "),
+            point: unescaped(before.split(' ').nth(4)?),
             kind: after.split(' ').next()?.to_owned(),
         })
     };
@@ -325,6 +325,9 @@ fn address(hex: &str) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 #[cfg(test)]
 mod tests {

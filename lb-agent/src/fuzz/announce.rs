@@ -1,6 +1,9 @@
-//! What neighbours send to a host that announces VIPs.
+//! What neighbours send to a host that announces VIPs, and what other hosts wrote.
 
-use crate::announce::fuzz::{MAC, arp, ndp};
+use crate::{
+    announce::fuzz::{MAC, arp, ndp, owner},
+    discover::consul,
+};
 
 /// A frame.
 pub fn neighbours(data: &[u8]) {
@@ -20,4 +23,21 @@ pub fn neighbours(data: &[u8]) {
         assert_eq!(answer[62..78], target.octets());
         assert!(ndp(&answer).is_none(), "an answer is no question");
     }
+}
+
+/// An answer about the lock of who announces.
+pub fn consul_lock(data: &[u8]) {
+    let Some((session, value)) = consul::fuzz::lock(data) else {
+        return;
+    };
+    let body = data.trim_ascii_end();
+    assert!(consul::fuzz::lock(&body[..body.len() - 1]).is_none());
+    assert_ne!(session.as_deref(), Some(""), "nobody holds it");
+    let named = serde_json::from_slice::<serde_json::Value>(&value).ok();
+    let node = named.as_ref().and_then(|it| it["node"].as_str());
+    let owner = owner(&value);
+    // Whoever cannot be read is somebody all the same.
+    assert!(
+        owner == "a host that cannot be read" || node.is_some_and(|node| owner.starts_with(node))
+    );
 }

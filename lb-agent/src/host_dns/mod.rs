@@ -4,6 +4,8 @@
 //! It changes nothing that another program would change back, and takes out only what it put in. All state is in
 //! those two files. Everything here blocks.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod text;
 
 use std::{

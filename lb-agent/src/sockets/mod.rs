@@ -6,6 +6,8 @@
 
 mod asked;
 mod diag;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod namespaces;
 mod process;
 mod untold;

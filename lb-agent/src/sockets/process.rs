@@ -118,7 +118,7 @@ fn socket_inode(link: &str) -> Option<u32> {
 
 /// The container that a process with these cgroups runs in: engines name the group by the container's id of 64
 /// digits, as `/docker/<id>`, `docker-<id>.scope` or alike.
-fn container(cgroups: &str) -> Option<String> {
+pub(super) fn container(cgroups: &str) -> Option<String> {
     let mut words = cgroups.split(|letter: char| !letter.is_ascii_alphanumeric());
     let is_id = |word: &&str| {
         word.len() == 64

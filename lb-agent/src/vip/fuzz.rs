@@ -3,16 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::PathBuf,
     time::Duration,
 };
 
 use super::{
-    Names,
+    Config, Names,
     allocator::{Allocator, Records},
     pool::Pool,
+    record::{Known, Record},
     share,
+    stage::{self, VERSION},
 };
-use crate::{catalog::Problem, snapshot::ServiceName};
+use crate::{catalog::Problem, snapshot::ServiceName, state_file};
 
 /// Before the address in the name of a key.
 pub(crate) const PREFIX: &str = share::PREFIX;
@@ -35,6 +38,32 @@ pub(crate) fn allocate(
     others: impl IntoIterator<Item = ServiceName>,
 ) -> Outcome {
     let records = share::records(keys);
+    let mut allocator = stage::allocator(&config(pool), BTreeMap::new(), BTreeMap::new(), NOW);
+    allocator.learn(records.clone(), 7, Duration::ZERO);
+    outcome(allocator, &records, others)
+}
+
+/// The same after a start, by the files that an earlier agent left; a damaged one is set aside.
+pub(crate) fn kept(
+    pool: Pool,
+    records: &[u8],
+    known: &[u8],
+    others: impl IntoIterator<Item = ServiceName>,
+) -> Outcome {
+    let version = VERSION..=VERSION;
+    let records: BTreeMap<Ipv4Addr, Record> =
+        state_file::read(records, &version).unwrap_or_default();
+    let known: BTreeMap<Ipv4Addr, Known> = state_file::read(known, &version).unwrap_or_default();
+    let allocator = stage::allocator(&config(pool), records, known, NOW);
+    let records = allocator.records().clone();
+    outcome(allocator, &records, others)
+}
+
+fn outcome(
+    mut allocator: Allocator,
+    records: &Records,
+    others: impl IntoIterator<Item = ServiceName>,
+) -> Outcome {
     let recorded = records.iter().map(|(address, owner)| {
         let name = owner.as_ref().map(|it| it.name.clone());
         (*address, name)
@@ -46,11 +75,7 @@ pub(crate) fn allocate(
         .chain(others)
         .map(|name| (name, None))
         .collect();
-    let (own, left) = (Records::new(), BTreeMap::new());
-    let quarantine = Duration::from_secs(600);
-    let mut allocator = Allocator::new(pool, "dc1".to_owned(), quarantine, own, left);
-    allocator.learn(records, 7, Duration::ZERO);
-    let round = allocator.allocate(&names, Duration::from_secs(1_000_000));
+    let round = allocator.allocate(&names, NOW);
     Outcome {
         names,
         recorded,
@@ -59,3 +84,16 @@ pub(crate) fn allocate(
         problems: round.problems,
     }
 }
+
+fn config(pool: Pool) -> Config {
+    Config {
+        pool,
+        datacenter: "dc1".to_owned(),
+        quarantine: Duration::from_secs(600),
+        records: PathBuf::new(),
+        consul: None,
+    }
+}
+
+/// Since 1970.
+const NOW: Duration = Duration::from_secs(1_000_000);

@@ -77,33 +77,16 @@ impl Stage {
         )
         .await?;
         let stored: BTreeMap<Ipv4Addr, Record> = stored.unwrap_or_default();
-        let stored = stored.into_iter();
-        let saved: Records = stored
-            .map(|(address, record)| (address, Some(record.into())))
-            .collect();
-        let now = now();
         let given: BTreeMap<Ipv4Addr, Known> = given.unwrap_or_default();
-        let left = given.into_iter().map(|(address, known)| {
-            let (name, left) = known.into_parts();
-            // Who was there when the agent ended may have left since.
-            let since = left.unwrap_or(now);
-            (address, Left { name, since })
-        });
-        let allocator = Allocator::new(
-            config.pool,
-            config.datacenter.clone(),
-            config.quarantine,
-            saved.clone(),
-            left.collect(),
-        );
+        let allocator = allocator(config, stored, given, now());
         Ok(Self {
+            saved: allocator.records().clone(),
             allocator,
             keys: None,
             unshared: None,
             unread: None,
             changes: JoinSet::new(),
             records,
-            saved,
             known,
             known_due: None,
             saving: JoinSet::new(),
@@ -361,6 +344,30 @@ impl Stage {
     }
 }
 
+/// The allocator that goes on with what the files of an earlier agent say.
+pub(super) fn allocator(
+    config: &Config,
+    records: BTreeMap<Ipv4Addr, Record>,
+    known: BTreeMap<Ipv4Addr, Known>,
+    now: Duration,
+) -> Allocator {
+    let records = records.into_iter();
+    let records = records.map(|(address, record)| (address, Some(record.into())));
+    let left = known.into_iter().map(|(address, known)| {
+        let (name, left) = known.into_parts();
+        // Who was there when the agent ended may have left since.
+        let since = left.unwrap_or(now);
+        (address, Left { name, since })
+    });
+    Allocator::new(
+        config.pool,
+        config.datacenter.clone(),
+        config.quarantine,
+        records.collect(),
+        left.collect(),
+    )
+}
+
 /// How writing a file went.
 type Saved = Result<Result<(), state_file::Error>, tokio::task::JoinError>;
 
@@ -461,7 +468,7 @@ fn now() -> Duration {
 }
 
 /// Of both files.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// The file of the addresses that names have or had, beside that of the records.
 const KNOWN: &str = "vips-known.json";
 /// How soon that is written: many changes at once are one.

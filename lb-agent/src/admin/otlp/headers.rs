@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path) -> Result<HeaderMap, String> {
     parse(&text).map_err(|(line, remedy)| format!("{shown}:{line}: {remedy}"))
 }
 
-fn parse(text: &str) -> Result<HeaderMap, (usize, &'static str)> {
+pub(crate) fn parse(text: &str) -> Result<HeaderMap, (usize, &'static str)> {
     let mut headers = HeaderMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -8,6 +8,7 @@ use super::*;
 use crate::admin::{
     explain::Told,
     packets::{Line as PacketLine, Way},
+    report,
     text::obeyed,
     trace::{Decided, Line},
 };
@@ -157,4 +158,62 @@ fn a_text_is_found_wherever_there_is_one() {
     assert!(all.iter().all(|it| it.contains("\\u001bx")), "{all:?}");
     let table = spoiled.printed(Output::Wide);
     assert!(table.iter().all(|it| it.contains("\\u{1b}x")), "{table:?}");
+}
+
+/// A seed of each kind of answer, as they lie in `fuzz/corpus`: `LB_WRITE_GOLDEN=1` writes them anew.
+#[test]
+fn seeds_are_answers_of_each_kind() {
+    let answer = StateAnswer {
+        service: "www_hello".to_owned(),
+        matched: vec![sample::key("file", "a")],
+        mode: Mode::Drain,
+        cut_unix: Some(1_700_000_000),
+        not_yet_in: vec!["the maps".to_owned()],
+    };
+    let report = sample_report();
+    let lines = [
+        Line::Decision(Box::new(trace::tests::granted())),
+        Line::Lost { lost: 7 },
+    ];
+    let packet = PacketLine::Packet(packets::tests::traced().into());
+    let one = |value: Result<String, serde_json::Error>| value.unwrap();
+    let seeds = [
+        ("report", one(serde_json::to_string(&report))),
+        (
+            "status",
+            one(serde_json::to_string(&report::Status::from(&report))),
+        ),
+        ("flows", one(serde_json::to_string(&flow_list()))),
+        ("clients", one(serde_json::to_string(&container_list()))),
+        ("vips", one(serde_json::to_string(&vip_list()))),
+        (
+            "explain",
+            one(serde_json::to_string(&explain::tests::told())),
+        ),
+        ("trace", one(serde_json::to_string(&lines[0]))),
+        ("lost", one(serde_json::to_string(&lines[1]))),
+        ("packets", one(serde_json::to_string(&packet))),
+        ("way", one(serde_json::to_string(&packets::tests::way()))),
+        ("ordered", one(serde_json::to_string(&answer))),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/cli_answers");
+    for (name, json) in seeds {
+        let kind = if name == "lost" { "trace" } else { name };
+        let mut seeds = vec![(name.to_owned(), format!("{kind}\n{json}"))];
+        if name == "report" {
+            let twice = format!("top\n{json}\n{json}");
+            seeds.push(("top".to_owned(), twice));
+        }
+        for (name, text) in seeds {
+            let path = folder.join(&name);
+            if std::env::var_os("LB_WRITE_GOLDEN").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name}");
+            // Each is understood, or it would be of no use.
+            for printed in fuzz::printed(text.split('\n').next().unwrap(), json.as_bytes()) {
+                assert!(!printed.contains("cannot talk"), "{name}: {printed}");
+            }
+        }
+    }
 }

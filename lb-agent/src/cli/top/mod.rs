@@ -1,6 +1,8 @@
 //! `top`: the busiest services and what goes wrong, on the whole terminal, until somebody has seen enough.
 
 mod draw;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod model;
 #[cfg(test)]
 mod tests;

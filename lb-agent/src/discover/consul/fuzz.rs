@@ -6,11 +6,15 @@ use super::{
     Warning,
     agent::{Held, Identity},
     checks::Checks,
-    keys,
+    keep::{self, Saved},
+    keys, lock,
     parse::{self, Standpoint},
     version::AgentInfo,
 };
-use crate::catalog::{Instance, Problem};
+use crate::{
+    catalog::{Instance, Problem},
+    state_file,
+};
 
 /// What an answer of `/v1/health/service/fuzz` gives.
 pub(crate) struct Listing {
@@ -76,6 +80,18 @@ pub(crate) fn held(services: &[u8], checks: &[u8]) -> Option<Held> {
 pub(crate) fn itself(body: &[u8]) -> (Option<AgentInfo>, Option<Identity>) {
     let info = AgentInfo::parse(body).ok();
     (info, serde_json::from_slice(body).ok())
+}
+
+/// The catalog that an earlier agent kept, as it would be kept again; `None` if the file is damaged.
+pub(crate) fn kept(text: &[u8]) -> Option<Vec<u8>> {
+    let saved = state_file::read::<Saved>(text, &(keep::VERSION..=keep::VERSION)).ok()?;
+    state_file::written(keep::VERSION, &saved).ok()
+}
+
+/// Who holds a lock and what its holder wrote, by an answer of `/v1/kv/<key>`; `None` if it is no answer.
+pub(crate) fn lock(body: &[u8]) -> Option<(Option<String>, Vec<u8>)> {
+    let held = lock::held(body).ok()?;
+    Some((held.session, held.value))
 }
 
 /// The keys below `prefix` and their values, by an answer of `/v1/kv/<prefix>`; `None` if it is no answer.

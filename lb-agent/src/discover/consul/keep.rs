@@ -33,7 +33,7 @@ pub(super) struct Saved {
 }
 
 /// Its version on disk.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// A change is written no sooner than this after the last; a crash loses so much.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often its time is renewed when nothing changes.

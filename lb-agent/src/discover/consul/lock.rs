@@ -196,7 +196,7 @@ impl Lock {
 }
 
 /// Reads `/v1/kv/<key>`.
-fn held(body: &[u8]) -> Result<Held, serde_json::Error> {
+pub(super) fn held(body: &[u8]) -> Result<Held, serde_json::Error> {
     let entries: Vec<Entry> = serde_json::from_slice(body)?;
     let held = entries.into_iter().next().map(|entry| Held {
         session: entry.session.filter(|it| !it.is_empty()),
