@@ -45,7 +45,7 @@ pub(crate) enum ClientError {
         socket.display()
     )]
     NotAllowed { socket: PathBuf },
-    #[error("cannot talk to the agent at {}: {why}", socket.display())]
+    #[error("cannot talk to the agent at {}: {}", socket.display(), visible(why))]
     Broken { socket: PathBuf, why: String },
     #[error(
         "the agent at {} did not answer within {} s: see its log",

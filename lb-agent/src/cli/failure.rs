@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use serde::Serialize;
 
 use super::{Output, client::ClientError};
-use crate::admin::text::visible_json;
+use crate::admin::text::{visible, visible_json};
 
 /// Why a command failed: what is wrong and, behind a colon, what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub(super) enum Failure {
     File { path: PathBuf, source: io::Error },
     #[error("cannot print: {0}")]
     Print(io::Error),
-    #[error("cannot write JSON: {0}")]
+    #[error("the JSON cannot be read or written: {}", visible(&.0.to_string()))]
     Json(#[from] serde_json::Error),
 }
 

@@ -185,7 +185,7 @@ fn left_out(list: &FlowList, output: Output) -> String {
     if !matches!(output, Output::Table | Output::Wide) {
         return text;
     }
-    let left_out = list.left_out + list.packets_left_out;
+    let left_out = list.left_out.saturating_add(list.packets_left_out);
     if left_out > 0 {
         text += &format!("{left_out} more flows are not listed\n");
     }

@@ -122,7 +122,7 @@ impl End {
     }
 
     fn is_long_past(&self, now_unix: u64) -> bool {
-        let late = |end| now_unix > end + PATIENCE.as_secs();
+        let late = |end| now_unix.saturating_sub(end) > PATIENCE.as_secs();
         self.unix.is_some_and(late)
     }
 }

@@ -145,6 +145,7 @@ fn meant(headers: &HeaderMap) {
 /// Each line is an order for instances, one after the other.
 pub fn admin_orders(data: &[u8]) {
     let mut orders = Orders::new();
+    assert_eq!(CATALOG.services.len(), 2);
     for line in data.split(|&byte| byte == b'\n') {
         let Some(Ok(order)) = fuzz::state_order(line) else {
             continue;

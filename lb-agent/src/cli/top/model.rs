@@ -165,9 +165,9 @@ impl Model {
             let counts = now.services.get(&service.name).copied().unwrap_or_default();
             let rates: [Option<u64>; 6] =
                 std::array::from_fn(|it| rate(then.map(|then| then[it]), counts[it]));
-            let both = rates[0].unwrap_or(0) + rates[1].unwrap_or(0);
+            let both = rates[0].unwrap_or(0).saturating_add(rates[1].unwrap_or(0));
             known |= rates[0].is_some();
-            all += both;
+            all = both.saturating_add(all);
             self.pages[0].push(of_service(service, &rates, both));
             self.pages[2].extend(of_refusals(service, &rates));
             for backend in &service.backends {
@@ -297,7 +297,7 @@ impl Counts {
                 let key = (service.name.clone(), backend.key.clone());
                 counts
                     .backends
-                    .insert(key, backend.failed.unwrap_or(0) + front);
+                    .insert(key, backend.failed.unwrap_or(0).saturating_add(front));
             }
         }
         counts
