@@ -308,12 +308,11 @@ impl Guard {
             return Err(Refusal::BadHost);
         };
         let host = Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadHost)?;
-        // The parser takes anything behind the colon; a port is a number.
-        if host.port_u16().is_none() && host.as_str() != host.host() {
-            return Err(Refusal::BadHost);
-        }
         // An absolute target speaks for itself, and must not hide behind an innocent Host.
         let both: Vec<&Authority> = uri.authority().into_iter().chain([&host]).collect();
+        if !both.iter().all(|it| is_name_and_port(it)) {
+            return Err(Refusal::BadHost);
+        }
         if !both.iter().all(|it| self.allows(own, it)) {
             return Err(Refusal::ForeignHost);
         }
@@ -378,6 +377,22 @@ fn client(own: SocketAddr, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
     let last = last.and_then(|line| line.to_str().ok()?.rsplit(',').next());
     let told = last.and_then(|entry| entry.trim().parse().ok());
     told.unwrap_or(peer)
+}
+
+/// Whether nothing is in it but a name and a port, and whom it is for. The parser takes anything behind the colon, and behind
+/// the brackets of an address.
+fn is_name_and_port(authority: &Authority) -> bool {
+    let whole = authority.as_str();
+    let named = whole.rsplit_once('@').map_or(whole, |(_, named)| named);
+    match named.strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(rest) => {
+            let digits = |it: &&str| it.bytes().all(|byte| byte.is_ascii_digit());
+            let port = rest.strip_prefix(':').filter(digits);
+            port.is_some_and(|port| port.parse::<u16>().is_ok())
+        }
+        None => false,
+    }
 }
 
 /// The name in a Host, in lower case and without a dot at its end.

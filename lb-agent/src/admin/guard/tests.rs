@@ -57,7 +57,16 @@ fn only_hosts_on_the_list_are_served() {
     ] {
         read(OWN, host, Err(Refusal::ForeignHost));
     }
-    for host in ["", "a b", "a/b", "localhost:x", "localhost:99999"] {
+    for host in [
+        "",
+        "a b",
+        "a/b",
+        "localhost:x",
+        "localhost:99999",
+        "localhost:",
+        "[::1]evil.example:9180",
+        "[::1]127.0.0.1:9180",
+    ] {
         read(OWN, host, Err(Refusal::BadHost));
     }
 }
