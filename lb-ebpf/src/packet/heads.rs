@@ -199,15 +199,19 @@ mod tests {
 
     #[test]
     fn the_head_of_a_link_moves_with_its_tags() {
-        for (network, moved) in [(14, true), (18, true), (22, true), (16, false)] {
-            let mut frame: Vec<u8> = (0..60).collect();
-            assert_eq!(
-                move_link(&mut frame[..], network, 20, 0).is_some(),
-                moved,
-                "{network}"
-            );
-            assert_eq!(frame[0] == 20, moved);
-            assert_eq!(frame[network..], (0..60).collect::<Vec<u8>>()[network..]);
+        let before: Vec<u8> = (0..60).collect();
+        for (network, moved) in [(14, true), (18, true), (22, true), (16, false), (26, false)] {
+            // Both places may overlap, either way.
+            for (from, to) in [(20, 0), (4, 0), (0, 4), (0, 20)] {
+                let mut frame = before.clone();
+                let done = move_link(&mut frame[..], network, from, to);
+                assert_eq!(done.is_some(), moved, "{network}");
+                let mut expect = before.clone();
+                if moved {
+                    expect[to..to + network].copy_from_slice(&before[from..from + network]);
+                }
+                assert_eq!(frame, expect, "{network} from {from} to {to}");
+            }
         }
     }
 }
