@@ -81,9 +81,12 @@ fn admitted(own: SocketAddr, (method, uri): (&Method, &Uri), headers: &HeaderMap
         panic!("{} Hosts", hosts.len());
     };
     let host = host.to_str().unwrap_or_default().to_owned();
-    for named in [Some(&*host), uri.authority().map(|it| it.as_str())]
-        .into_iter()
-        .flatten()
+    for named in [
+        Some(&*host),
+        uri.authority().map(axum::http::uri::Authority::as_str),
+    ]
+    .into_iter()
+    .flatten()
     {
         assert!(!named.contains('@'), "{named}");
         let name = named.rsplit_once(':').map_or(named, |(name, _)| name);

@@ -26,7 +26,7 @@ pub(in crate::cli) fn drawn(reports: &[Report], every: Duration) -> String {
         let Ok(_) = terminal.draw(|frame| draw(frame, &mut model));
         let cells = terminal.backend().buffer().content.chunks(200);
         for line in cells {
-            text.extend(line.iter().map(|it| it.symbol()));
+            text.extend(line.iter().map(ratatui::buffer::Cell::symbol));
             text.push('\n');
         }
     }
