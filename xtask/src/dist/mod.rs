@@ -86,6 +86,11 @@ fn make(how: Build, folder: &Path, stamp: &Stamp) -> Result<Vec<String>> {
         Build::Soon => (None, 0),
     };
     let programs = image::static_programs(how, &[], revision)?;
+    pack(&programs, effort, folder, stamp)
+}
+
+/// The same of programs that are built: those in the folder `programs`.
+fn pack(programs: &Path, effort: u8, folder: &Path, stamp: &Stamp) -> Result<Vec<String>> {
     source::empty(folder)?;
     let work = workspace().join("target/dist-work");
     source::empty(&work)?;
@@ -96,7 +101,7 @@ fn make(how: Build, folder: &Path, stamp: &Stamp) -> Result<Vec<String>> {
     };
 
     let agent = copy(&programs.join("lb-agent"), &program())?;
-    let image = image::agent(&programs, Some(stamp))?;
+    let image = image::agent(programs, Some(stamp))?;
     copy(&image.file, &name("image.tar"))?;
     let list = sbom::make(&work, stamp)?;
     let sbom = folder.join(name("cdx.json"));
