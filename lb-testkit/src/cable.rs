@@ -5,6 +5,7 @@
 //! yet to be cut.
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     os::{
@@ -16,6 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,6 +27,9 @@ use crate::{Error, Netns, Result};
 /// The longest frame, and what comes before it.
 const LONGEST: usize = 65_536 + 64;
 
+/// How many frames a slow cable holds for each way; what comes beyond is lost, as in a queue of a device.
+const HOLDS: usize = 10_000;
+
 /// In `flags` of `struct virtio_net_hdr`, its first byte: the checksum is yet to be made.
 const NEEDS_CHECKSUM: u8 = 1;
 
@@ -33,6 +38,7 @@ const NEEDS_CHECKSUM: u8 = 1;
 pub struct Cable {
     from_host: Arc<Frames>,
     from_machine: Arc<Frames>,
+    quality: Arc<Quality>,
     /// Closed, it ends the threads.
     hold: Option<PipeWriter>,
     threads: Vec<JoinHandle<()>>,
@@ -52,13 +58,17 @@ enum Deal {
 struct Faults(u64);
 
 impl Faults {
-    /// One frame of a hundred is lost, one comes twice, and two after the next one.
-    fn deal(&mut self) -> Deal {
-        // Marsaglia's xorshift, which is enough to have no pattern.
+    /// Marsaglia's xorshift, which is enough to have no pattern.
+    fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        match self.0 % 100 {
+        self.0
+    }
+
+    /// One frame of a hundred is lost, one comes twice, and two after the next one.
+    fn deal(&mut self) -> Deal {
+        match self.draw() % 100 {
             0 => Deal::Lose,
             1 => Deal::Twice,
             2 | 3 => Deal::Late,
@@ -72,6 +82,15 @@ impl Faults {
 struct Frames {
     unsummed: AtomicU64,
     uncut: AtomicU64,
+}
+
+/// How well a cable carries, both ways.
+#[derive(Debug, Default)]
+struct Quality {
+    /// How many of a thousand frames are lost.
+    lost: AtomicU64,
+    /// How long each takes, in microseconds.
+    takes: AtomicU64,
 }
 
 /// What was left to whoever takes the frames that went one way.
@@ -132,6 +151,7 @@ impl Cable {
             copied.map_err(Error::of("copy the descriptor of", host.1))
         };
         let (from_host, from_machine) = (Arc::default(), Arc::default());
+        let quality = Arc::<Quality>::default();
         let mut threads = Vec::new();
         for (from, to, frames) in [
             (copy(&near)?, copy(&far)?, &from_host),
@@ -140,17 +160,26 @@ impl Cable {
             let end = end
                 .try_clone()
                 .map_err(Error::of("lay a cable to", machine.1))?;
-            let frames = Arc::clone(frames);
+            let (frames, quality) = (Arc::clone(frames), Arc::clone(&quality));
             threads.push(thread::spawn(move || {
-                carry(&from, &to, &end, &frames, faults);
+                carry(&from, &to, &end, &frames, faults, &quality);
             }));
         }
         Ok(Self {
             from_host,
             from_machine,
+            quality,
             hold: Some(hold),
             threads,
         })
+    }
+
+    /// Lets so many of a thousand frames be lost from now on, and the others take so long. A cable that was just laid loses none
+    /// and takes no time.
+    pub fn spoil(&self, lost: u32, takes: Duration) {
+        let takes = u64::try_from(takes.as_micros()).unwrap_or(u64::MAX);
+        self.quality.lost.store(lost.into(), Ordering::Relaxed);
+        self.quality.takes.store(takes, Ordering::Relaxed);
     }
 
     /// What the host left to the machine.
@@ -177,19 +206,22 @@ impl Drop for Cable {
 /// Carries frames until the other end of the pipe is closed.
 fn carry(
     mut from: &File,
-    mut to: &File,
+    to: &File,
     end: &PipeReader,
     frames: &Frames,
     mut faults: Option<Faults>,
+    quality: &Quality,
 ) {
     let mut frame = vec![0; LONGEST];
     let mut late: Option<Vec<u8>> = None;
+    let mut lost = Faults(0x9e37_79b9_7f4a_7c15);
+    let mut held = Held::default();
     loop {
         let mut ready = [
             PollFd::new(from.as_fd(), PollFlags::POLLIN),
             PollFd::new(end.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, PollTimeout::NONE) {
+        match poll(&mut ready, held.send_due(to)) {
             Ok(_) => {}
             Err(nix::errno::Errno::EINTR) => continue,
             Err(_) => return,
@@ -201,21 +233,62 @@ fn carry(
         if let Ok(count) = from.read(&mut frame) {
             let frame = &frame[..count];
             frames.count(frame);
+            if lost.draw() % 1000 < quality.lost.load(Ordering::Relaxed) {
+                continue;
+            }
+            let takes = Duration::from_micros(quality.takes.load(Ordering::Relaxed));
+            let mut send = |frame: &[u8]| held.send(to, frame, takes);
             match faults.as_mut().map_or(Deal::Carry, Faults::deal) {
-                Deal::Carry => drop(to.write(frame)),
+                Deal::Carry => send(frame),
                 Deal::Lose => {}
-                Deal::Twice => drop((to.write(frame), to.write(frame))),
+                Deal::Twice => {
+                    send(frame);
+                    send(frame);
+                }
                 Deal::Late => {
                     if let Some(before) = late.replace(frame.to_vec()) {
-                        drop(to.write(&before));
+                        send(&before);
                     }
                     continue;
                 }
             }
             if let Some(late) = late.take() {
-                drop(to.write(&late));
+                send(&late);
             }
         }
+    }
+}
+
+/// Frames on their way over a slow cable, each with the moment when it arrives.
+#[derive(Default)]
+struct Held(VecDeque<(Instant, Vec<u8>)>);
+
+impl Held {
+    /// Sends a frame that takes so long: at once if it takes no time. Frames keep their order, also when the cable is mended.
+    fn send(&mut self, mut to: &File, frame: &[u8], takes: Duration) {
+        if takes.is_zero() && self.0.is_empty() {
+            drop(to.write(frame));
+        } else if self.0.len() < HOLDS {
+            let due = Instant::now() + takes;
+            let due = self.0.back().map_or(due, |(last, _)| due.max(*last));
+            self.0.push_back((due, frame.to_vec()));
+        }
+    }
+
+    /// Sends what has arrived, and says how long to wait for the next one.
+    fn send_due(&mut self, mut to: &File) -> PollTimeout {
+        let now = Instant::now();
+        while let Some((_, frame)) = self.0.pop_front_if(|(due, _)| *due <= now) {
+            drop(to.write(&frame));
+        }
+        // A millisecond more than is left: poll rounds down.
+        let left = self
+            .0
+            .front()
+            .map(|(due, _)| due.duration_since(now).as_millis() + 1);
+        left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        })
     }
 }
 
@@ -269,10 +342,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_cable_carries_what_its_ends_leave_to_each_other() {
-        let (host, machine) = (Netns::new("host").unwrap(), Netns::new("machine").unwrap());
-        let cable = Cable::between((&host, "vm0"), (&machine, "eth0")).unwrap();
+    /// A cable, and a connection over it between client and server.
+    fn connected(host: &Netns, machine: &Netns) -> (Cable, TcpStream, TcpStream) {
+        let cable = Cable::between((host, "vm0"), (machine, "eth0")).unwrap();
         host.ip("link set vm0 up\naddr add 10.1.0.1/24 dev vm0\n")
             .unwrap();
         machine
@@ -284,8 +356,13 @@ mod tests {
             .unwrap();
         let to = "10.1.0.1:80".parse().unwrap();
         let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(10));
-        let mut client = machine.enter(connect).unwrap().unwrap();
-        let (mut server, _) = listener.accept().unwrap();
+        let client = machine.enter(connect).unwrap().unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (cable, client, server)
+    }
+
+    /// Says a megabyte over the connection, which arrives as it was said.
+    fn carries(client: &mut TcpStream, server: &mut TcpStream) {
         let said: Vec<u8> = (0..=250).cycle().take(1_000_000).collect();
         let mut heard = vec![0; said.len()];
         thread::scope(|scope| {
@@ -293,8 +370,39 @@ mod tests {
             server.read_exact(&mut heard).unwrap();
         });
         assert!(heard == said);
+    }
+
+    #[test]
+    fn a_cable_carries_what_its_ends_leave_to_each_other() {
+        let (host, machine) = (Netns::new("host").unwrap(), Netns::new("machine").unwrap());
+        let (cable, mut client, mut server) = connected(&host, &machine);
+        carries(&mut client, &mut server);
         let (there, back) = (cable.from_machine(), cable.from_host());
         assert!(there.unsummed > 10 && there.uncut > 10, "{there:?}");
         assert!(back.unsummed > 1, "{back:?}");
+    }
+
+    #[test]
+    fn a_spoiled_cable_is_slow_and_loses_what_is_then_sent_again() {
+        let (host, machine) = (Netns::new("host").unwrap(), Netns::new("machine").unwrap());
+        let (cable, mut client, mut server) = connected(&host, &machine);
+        cable.spoil(0, Duration::from_millis(50));
+        let began = Instant::now();
+        client.write_all(b"?").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        server.write_all(b"!").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(100));
+        cable.spoil(300, Duration::ZERO);
+        carries(&mut client, &mut server);
+        let sent_again = || std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+        let counted = machine.enter(sent_again).unwrap();
+        let lines: Vec<_> = counted
+            .lines()
+            .filter(|it| it.starts_with("Tcp:"))
+            .collect();
+        let place = lines[0].split(' ').position(|it| it == "RetransSegs");
+        let segments = lines[1].split(' ').nth(place.unwrap()).unwrap();
+        assert_ne!(segments, "0", "nothing was lost");
     }
 }

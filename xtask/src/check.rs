@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Arguments that name each group, linted, documented and tested by itself.
-const GROUPS: [&[&str]; 13] = [
+const GROUPS: [&[&str]; 14] = [
     &["--package", "lb-common"],
     &["--package", "lb-common", "--features", "user"],
     &["--package", "lb-ebpf", "--lib"],
@@ -22,6 +22,7 @@ const GROUPS: [&[&str]; 13] = [
     &["--package", "lb-testkit"],
     &["--package", "lb-packet"],
     &["--package", "lb-bench"],
+    &["--package", "lb-chaos"],
     &["--package", "lb-guest"],
     &["--package", "hello"],
     &["--package", "lb-front"],
@@ -46,8 +47,9 @@ pub(crate) fn test() -> Result<()> {
     let prometheus = packages::prometheus(&tools())?;
     let victoria_metrics = packages::victoria_metrics(&tools())?;
     let compose = packages::compose(&tools())?;
+    let faketime = packages::faketime(&tools())?;
     let axe = setup::axe()?;
-    // The tests of lb-bench start the agent's program.
+    // The tests of lb-bench and lb-chaos start the agent's program.
     run(cargo().args(["build", "--quiet", "--locked", "--package", "lb-agent"]))?;
     for group in GROUPS {
         say(&format!("test {}", group.join(" ")));
@@ -63,6 +65,7 @@ pub(crate) fn test() -> Result<()> {
             .env("LB_PROMETHEUS", &prometheus)
             .env("LB_VICTORIA_METRICS", &victoria_metrics)
             .env("LB_COMPOSE", &compose)
+            .env("LB_FAKETIME", &faketime)
             .env("LB_CHROMIUM", "chromium")
             .env("LB_CHROMEDRIVER", "chromedriver")
             .env("LB_AXE", &axe))?;

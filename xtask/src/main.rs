@@ -1,6 +1,7 @@
 //! What building and testing need, as commands. Every command does the set-up that it needs by itself.
 
 mod bench;
+mod chaos;
 mod check;
 mod demo;
 mod deploy;
@@ -35,6 +36,10 @@ enum Command {
     Ci,
     /// Measure what the data plane and the front cost. Needs root.
     Bench(bench::Bench),
+    /// Fault after fault upon a small cluster, by a seed, and what must hold is looked at all the time. Needs root.
+    Chaos(chaos::Chaos),
+    /// A small cluster under load and steady changes: nothing may grow. Needs root.
+    Soak(chaos::Soak),
     /// Look for inputs that break the parsers. The tests replay what was found.
     Fuzz(fuzz::Fuzz),
     /// Change the pure cores in one place after another, and tell which changes no test notices.
@@ -63,6 +68,8 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Test => check::test(),
         Command::Ci => check::ci(),
+        Command::Chaos(args) => chaos::chaos(&args),
+        Command::Soak(args) => chaos::soak(&args),
         Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Mutants(options) => mutants::mutants(&options),
         Command::Image(args) => image::run(&args),
@@ -130,7 +137,7 @@ mod tests {
                 let typed = words.replace(['[', ']'], "").replace('\\', "");
                 let typed = typed.split_whitespace().map(|word| match word {
                     "TARGET" => "options",
-                    "N" => "1",
+                    "N" | "S" => "1",
                     "SUITE" => "bookworm",
                     "SUBJECT" => "packet",
                     "REF" => "HEAD",

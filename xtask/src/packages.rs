@@ -127,6 +127,24 @@ pub(crate) fn dig(tools: &Path) -> Result<PathBuf> {
     folder_of(tools, &DIG)
 }
 
+/// The library by which a program sees another time of day.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn faketime(tools: &Path) -> Result<PathBuf> {
+    let libraries = ensure(tools, Suite::Bookworm, "libfaketime")?.join("usr/lib");
+    // In a folder of the machine's kind.
+    let kinds = fs::read_dir(&libraries).into_iter().flatten().flatten();
+    let mut found = kinds.map(|kind| kind.path().join("faketime/libfaketimeMT.so.1"));
+    let found = found.find(|library| library.is_file());
+    found.with_context(|| {
+        format!(
+            "the package libfaketime holds no library in {}; remove its folder and run the command again",
+            libraries.display()
+        )
+    })
+}
+
 /// The folder with the programs of pebble, an ACME authority for tests.
 ///
 /// # Errors

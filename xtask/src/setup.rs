@@ -76,6 +76,7 @@ pub(crate) fn everything() -> Result<()> {
     cfn_lint()?;
     axe()?;
     crate::packages::consul(&tools())?;
+    crate::packages::faketime(&tools())?;
     crate::packages::docker(&tools())?;
     crate::packages::compose(&tools())?;
     crate::packages::rivals(&tools())?;

@@ -1,0 +1,408 @@
+//! A small cluster: three Consul servers, backends with checks, hosts with an agent and clients, all on one switch.
+
+pub(crate) mod consul;
+mod host;
+pub(crate) mod lan;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) use host::{Host, SERVICES};
+
+use self::{consul::Consul, lan::Lan};
+use crate::{client::Target, history::History, moment::Moment, rules};
+
+/// How long anything may take that only has to happen.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// How many hosts have an agent.
+pub const HOSTS: usize = 2;
+
+/// The services, and how many backends each has.
+const SERVICES_OF_BACKENDS: [(&str, usize); 2] = [("www_hello", 3), ("api_hello", 3)];
+
+/// Where the backends are.
+const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 20);
+const BACKEND_PORT: u16 = 8080;
+
+/// The programs that take part.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// This crate's own.
+    pub own: PathBuf,
+    /// The agent.
+    pub agent: PathBuf,
+    /// Consul.
+    pub consul: PathBuf,
+}
+
+impl Programs {
+    /// Those beside `own`, and the Consul that `LB_CONSUL` names.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn beside(own: PathBuf) -> Result<Self> {
+        let agent = own.with_file_name("lb-agent");
+        ensure!(
+            agent.is_file(),
+            "{} is not there: build it with `cargo build -p lb-agent`",
+            agent.display()
+        );
+        let consul = std::env::var_os("LB_CONSUL").context(
+            "a Consul is needed: run `cargo xtask chaos`, which fetches one, or set LB_CONSUL to its binary",
+        )?;
+        Ok(Self {
+            own,
+            agent,
+            consul: consul.into(),
+        })
+    }
+}
+
+/// One backend, which may have ended.
+struct Backend {
+    id: String,
+    service: &'static str,
+    address: Ipv4Addr,
+    process: Option<Process>,
+}
+
+/// The cluster. Fields are dropped in this order: processes before what they live in.
+pub struct Cluster {
+    pub(crate) hosts: Vec<Host>,
+    backends: Vec<Backend>,
+    pub(crate) consul: Consul,
+    pub(crate) backend_netns: Netns,
+    backend_group: Cgroup,
+    pub(crate) lan: Lan,
+    pub(crate) group: Cgroup,
+    folder: TempDir,
+    programs: Programs,
+    /// What happened so far.
+    pub(crate) history: History,
+    vips: BTreeMap<String, Ipv4Addr>,
+    began: Moment,
+}
+
+impl Cluster {
+    /// Starts all of it, and waits until clients on every host are served.
+    ///
+    /// # Errors
+    /// When something does not come up.
+    pub fn start(programs: &Programs) -> Result<Self> {
+        let folder = TempDir::with_prefix("lb-chaos-")?;
+        let group = Cgroup::new("chaos")?;
+        let lan = Lan::new()?;
+        let backend_netns = Netns::new("backends")?;
+        lan.plug(&backend_netns, "backends", BACKENDS)?;
+        let consul = Consul::start(
+            &programs.consul,
+            &lan,
+            (&backend_netns, BACKENDS),
+            group.subgroup("consul")?,
+            folder.path(),
+        )
+        .context("Consul does not come up")?;
+        let mut cluster = Self {
+            hosts: Vec::new(),
+            backends: Vec::new(),
+            consul,
+            backend_netns,
+            backend_group: group.subgroup("backends")?,
+            lan,
+            group,
+            folder,
+            programs: programs.clone(),
+            history: History::of(HOSTS),
+            vips: BTreeMap::new(),
+            began: Moment::now(),
+        };
+        cluster.start_backends()?;
+        cluster.start_hosts()?;
+        Ok(cluster)
+    }
+
+    fn start_backends(&mut self) -> Result<()> {
+        let mut last = 20;
+        for (service, count) in SERVICES_OF_BACKENDS {
+            for number in 1..=count {
+                last += 1;
+                let address = Ipv4Addr::new(10, 78, 0, last);
+                let line = format!("addr add {address}/24 dev eth0\n");
+                self.backend_netns.ip(&line)?;
+                let id = format!("{service}-{number}");
+                self.history.backend(&id, service);
+                self.backends.push(Backend {
+                    id,
+                    service,
+                    address,
+                    process: None,
+                });
+                let index = self.backends.len() - 1;
+                self.start_backend(index)?;
+                self.register(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_hosts(&mut self) -> Result<()> {
+        let folder = self.folder.path();
+        for index in 0..HOSTS {
+            let host = Host::new(&self.programs, &self.lan, index, &self.group, folder)?;
+            self.hosts.push(host);
+        }
+        for host in &mut self.hosts {
+            host.start_agent()?;
+        }
+        let vips = eventually(LIMIT, || -> Result<_> {
+            let told = vips(&self.hosts[0].report()?);
+            let vip = |(service, _): &(&str, usize)| {
+                let vip = told.get(*service).copied();
+                let vip = vip.with_context(|| format!("{service} has no VIP"));
+                Ok(((*service).to_owned(), vip?))
+            };
+            SERVICES_OF_BACKENDS.iter().map(vip).collect::<Result<_>>()
+        });
+        self.vips = vips.with_context(|| self.last_words())?;
+        self.await_calm().with_context(|| self.last_words())?;
+        let targets: Vec<_> = self.targets();
+        for host in &mut self.hosts {
+            host.start_clients(&targets)?;
+        }
+        self.await_tries(5)?;
+        // What clients saw before is not judged.
+        Ok(())
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let all = SERVICES_OF_BACKENDS.iter().filter_map(|(service, _)| {
+            Some(Target {
+                service: (*service).to_owned(),
+                vip: *self.vips.get(*service)?,
+            })
+        });
+        all.collect()
+    }
+
+    /// The VIPs of the services that clients use.
+    pub(crate) fn vips(&self) -> Vec<Ipv4Addr> {
+        self.targets().iter().map(|it| it.vip).collect()
+    }
+
+    /// When it began.
+    pub fn began(&self) -> Moment {
+        self.began
+    }
+
+    /// How many backends there are.
+    pub(crate) fn backend_count(&self) -> usize {
+        self.backends.len()
+    }
+
+    /// The id and the address of a backend.
+    pub(crate) fn backend(&self, index: usize) -> (&str, Ipv4Addr) {
+        let backend = &self.backends[index];
+        (&backend.id, backend.address)
+    }
+
+    /// Ends a backend in the middle of whatever it does.
+    pub(crate) fn kill_backend(&mut self, index: usize) -> Result<()> {
+        let backend = &mut self.backends[index];
+        self.history.down(&backend.id, Moment::now());
+        let mut process = backend.process.take().context("that backend has ended")?;
+        Ok(process.kill()?)
+    }
+
+    /// Starts a backend, and waits until it answers.
+    pub(crate) fn start_backend(&mut self, index: usize) -> Result<()> {
+        let backend = &mut self.backends[index];
+        let address = SocketAddr::from((backend.address, BACKEND_PORT));
+        let process = Spawn::new(&backend.id, &self.programs.own)
+            .args(["backend", &backend.id, &address.to_string()])
+            .netns(&self.backend_netns)
+            .cgroup(&self.backend_group)
+            .log(self.folder.path())
+            .start()?;
+        backend.process = Some(process);
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
+        let up = self
+            .backend_netns
+            .enter(|| eventually(LIMIT, connect).map(drop))?;
+        up.with_context(|| format!("the backend {} does not come up", backend.id))?;
+        self.history.up(&backend.id, Moment::now());
+        Ok(())
+    }
+
+    /// Registers a backend in Consul, with a check.
+    pub(crate) fn register(&mut self, index: usize) -> Result<()> {
+        let backend = &self.backends[index];
+        self.history.returned(&backend.id, Moment::now());
+        let (address, port) = (backend.address, BACKEND_PORT);
+        let body = json!({
+            "ID": backend.id, "Name": backend.service, "Address": address, "Port": port,
+            "Check": {"TCP": format!("{address}:{port}"), "Interval": "1s", "Timeout": "2s",
+                      "Status": "passing"},
+        });
+        self.ask_local("PUT", "/v1/agent/service/register", &body.to_string())?;
+        let (service, id) = (backend.service, backend.id.clone());
+        self.await_listed(service, &id, true)
+    }
+
+    /// Takes a backend out of Consul; it goes on running. Returns when the servers have it.
+    pub(crate) fn remove(&mut self, index: usize) -> Result<()> {
+        let (service, id) = (
+            self.backends[index].service,
+            self.backends[index].id.clone(),
+        );
+        self.ask_local("PUT", &format!("/v1/agent/service/deregister/{id}"), "")?;
+        self.await_listed(service, &id, false)?;
+        self.history.removed(&id, Moment::now());
+        Ok(())
+    }
+
+    /// Registers a service that no client uses, behind a backend that there is.
+    pub(crate) fn register_other(&self, name: &str, id: &str) -> Result<()> {
+        let body = json!({"ID": id, "Name": name, "Address": self.backends[0].address,
+                          "Port": BACKEND_PORT});
+        self.ask_local("PUT", "/v1/agent/service/register", &body.to_string())
+            .map(drop)
+    }
+
+    /// Takes it away again.
+    pub(crate) fn deregister_other(&self, id: &str) -> Result<()> {
+        self.ask_local("PUT", &format!("/v1/agent/service/deregister/{id}"), "")
+            .map(drop)
+    }
+
+    fn ask_local(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        consul::ask(&self.lan, BACKENDS, method, path, body)
+    }
+
+    /// Waits until the servers list an instance of a service, or do not any more. The answer is the leader's.
+    fn await_listed(&self, service: &str, id: &str, listed: bool) -> Result<()> {
+        let path = format!("/v1/catalog/service/{service}?consistent");
+        eventually(LIMIT, || {
+            let said = self.ask_local("GET", &path, "")?;
+            let all: Vec<Value> = serde_json::from_str(&said)?;
+            let found = all.iter().any(|it| it["ServiceID"] == id);
+            ensure!(found == listed, "{id} is listed: {found}");
+            Ok(())
+        })
+        .with_context(|| format!("Consul does not take a change of {id}"))
+    }
+
+    /// Waits until the clients on every host have tried everything so many times more.
+    pub(crate) fn await_tries(&mut self, more: usize) -> Result<()> {
+        let goals: Vec<_> = self
+            .hosts
+            .iter_mut()
+            .map(|host| Ok(host.tries()?.map(|it| it + more)))
+            .collect::<Result<_>>()?;
+        for (host, goal) in self.hosts.iter_mut().zip(goals) {
+            eventually(LIMIT, || {
+                let tries = host.tries()?;
+                let enough = tries.iter().zip(goal).all(|(tried, goal)| *tried >= goal);
+                ensure!(enough, "{tries:?} tries instead of {goal:?}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every host is ready, and knows every service and exactly the backends that are usable.
+    ///
+    /// # Errors
+    /// What the last host does not know yet.
+    pub(crate) fn await_calm(&mut self) -> Result<()> {
+        for index in 0..self.hosts.len() {
+            let calm = eventually(LIMIT, || {
+                ensure!(
+                    self.hosts[index].agent_runs(),
+                    "the agent of host {index} has ended"
+                );
+                self.calm(index)
+            });
+            calm.with_context(|| format!("host {index} does not recover"))?;
+            self.history.calm(index, Moment::now());
+        }
+        Ok(())
+    }
+
+    fn calm(&self, index: usize) -> Result<()> {
+        let report = self.hosts[index].report()?;
+        ensure!(
+            report["ready"] == true,
+            "not ready: {}",
+            report["waiting_for"]
+        );
+        let told = vips(&report);
+        let services = report["services"].as_array().into_iter().flatten();
+        let mut usable = BTreeSet::new();
+        for service in services {
+            let name = service["name"].as_str().unwrap_or_default();
+            if !self.vips.contains_key(name) {
+                continue;
+            }
+            ensure!(
+                told.get(name) == self.vips.get(name),
+                "{name} is {:?} instead of {:?}",
+                told.get(name),
+                self.vips.get(name)
+            );
+            let backends = service["backends"].as_array().into_iter().flatten();
+            let backends = backends.filter(|it| it["state"] == "usable");
+            usable.extend(backends.filter_map(|it| Some((name, it["id"].as_str()?))));
+        }
+        let expected = self.history.usable();
+        ensure!(
+            usable == expected,
+            "usable are {usable:?} instead of {expected:?}"
+        );
+        let front = self.hosts[index].front_id();
+        front.map(drop)
+    }
+
+    /// What is wrong with the VIPs: of all services, as far as hosts tell.
+    pub(crate) fn vips_differ(&self) -> Vec<rules::Violation> {
+        let all = self.hosts.iter().enumerate();
+        let told: Vec<_> = all
+            .filter_map(|(index, host)| Some((index, vips(&host.report().ok()?))))
+            .collect();
+        // A host that chose otherwise than the first one did, at any time, is told as well.
+        let first = (usize::MAX, self.vips.clone());
+        let all: Vec<_> = std::iter::once(first).chain(told).collect();
+        rules::compare_vips(Moment::now(), &all)
+    }
+
+    /// The last words of every agent.
+    pub(crate) fn last_words(&self) -> String {
+        let all = self.hosts.iter().enumerate();
+        let each = all.map(|(index, host)| {
+            format!(
+                "the agent of host {index} said last:\n{}\n",
+                host.last_words(25)
+            )
+        });
+        each.collect()
+    }
+}
+
+/// The VIPs that a report tells.
+fn vips(report: &Value) -> BTreeMap<String, Ipv4Addr> {
+    let services = report["services"].as_array().into_iter().flatten();
+    let vips = services.filter_map(|service| {
+        let name = service["name"].as_str()?.to_owned();
+        Some((name, service["vip"].as_str()?.parse().ok()?))
+    });
+    vips.collect()
+}

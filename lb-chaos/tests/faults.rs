@@ -1,0 +1,143 @@
+//! Each fault alone, and all that must hold while it lasts and after it. Needs root, the agent's program beside this crate's, a
+//! Consul in `LB_CONSUL` and libfaketime in `LB_FAKETIME`.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use lb_chaos::{
+    Cluster, Fault, Programs, run,
+    schedule::{Step, When},
+};
+
+/// Tests that wait for each other share one cluster, which goes with the last of them. One that failed leaves none.
+fn shared() -> Arc<Mutex<Option<Cluster>>> {
+    static SHARED: Mutex<Weak<Mutex<Option<Cluster>>>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let new = Arc::default();
+        *shared = Arc::downgrade(&new);
+        new
+    })
+}
+
+/// Lets a fault happen, and nothing that must hold is broken.
+#[track_caller]
+fn survive(fault: Fault, pick: u32, removal: Option<(When, u32)>) {
+    let shared = shared();
+    let mut place = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    // Taken out: a panic must not leave a wounded cluster to the next test.
+    let mut cluster = place.take().unwrap_or_else(|| {
+        let programs = Programs::beside(env!("CARGO_BIN_EXE_lb-chaos").into());
+        let cluster = programs.and_then(|it| Cluster::start(&it));
+        cluster.unwrap_or_else(|error| panic!("{error:#}"))
+    });
+    let step = Step {
+        fault,
+        pick,
+        lasts: 20,
+        removal,
+    };
+    let tried = run::step(&mut cluster, step).unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(tried.connects > 80 && tried.requests > 80, "{tried}");
+    *place = Some(cluster);
+}
+
+#[test]
+fn an_agent_that_is_killed_again_and_again_loses_nothing() {
+    // Twice more, while it starts.
+    survive(Fault::AgentKill, 4, Some((When::During, 0)));
+}
+
+#[test]
+fn an_agent_that_hands_over_loses_nothing() {
+    survive(Fault::AgentHandover, 0, Some((When::During, 3)));
+}
+
+#[test]
+fn an_agent_that_stops_leaves_flows_and_connects() {
+    survive(Fault::AgentStop, 1, None);
+}
+
+#[test]
+fn a_host_without_agent_and_front_leaves_flows_and_connects() {
+    survive(Fault::AgentAndFrontKill, 0, Some((When::Before, 1)));
+}
+
+#[test]
+fn changes_arrive_without_one_consul_server() {
+    survive(Fault::ConsulServerKill, 0, Some((When::During, 4)));
+}
+
+#[test]
+fn changes_arrive_after_consuls_leader_is_lost() {
+    survive(Fault::ConsulLeaderLoss, 0, Some((When::During, 2)));
+}
+
+#[test]
+fn without_a_majority_of_consul_all_goes_on() {
+    survive(Fault::ConsulMajorityLoss, 1, Some((When::Before, 5)));
+}
+
+#[test]
+fn without_an_answer_of_consul_all_goes_on() {
+    survive(Fault::ConsulSilence, 0, None);
+}
+
+#[test]
+fn a_host_that_consul_does_not_reach_goes_on() {
+    survive(Fault::ConsulPartition, 1, Some((When::During, 1)));
+}
+
+#[test]
+fn hosts_need_not_reach_each_other() {
+    survive(Fault::HostPartition, 0, Some((When::During, 0)));
+}
+
+#[test]
+fn a_backend_out_of_reach_is_avoided() {
+    survive(Fault::BackendPartition, 2, None);
+}
+
+#[test]
+fn a_slow_and_lossy_link_costs_time_alone() {
+    survive(Fault::BadLink, 0, Some((When::During, 4)));
+}
+
+#[test]
+fn a_backend_that_flaps_costs_what_was_under_way_alone() {
+    survive(Fault::BackendFlapping, 3, None);
+}
+
+#[test]
+fn a_thousand_changes_a_minute_cost_nothing() {
+    survive(Fault::ManyChanges, 0, Some((When::During, 2)));
+}
+
+#[test]
+fn a_full_disk_for_the_state_costs_nothing() {
+    survive(Fault::StateDiskFull, 1, Some((When::During, 4)));
+}
+
+#[test]
+fn an_agent_that_may_open_nothing_leaves_flows_and_connects_and_requests() {
+    survive(Fault::NoDescriptors, 0, Some((When::During, 3)));
+}
+
+#[test]
+fn an_agent_that_is_ended_for_want_of_memory_loses_nothing() {
+    survive(Fault::NoMemory, 1, Some((When::During, 2)));
+}
+
+#[test]
+fn a_clock_that_jumps_costs_nothing() {
+    survive(Fault::ClockJump, 1, Some((When::During, 0)));
+}
+
+#[test]
+fn services_beyond_the_maps_room_leave_the_others_alone() {
+    survive(Fault::FullMaps, 0, Some((When::During, 5)));
+}
+
+#[test]
+fn a_client_that_means_harm_is_not_noticed_by_others() {
+    survive(Fault::HostileClient, 1, Some((When::During, 1)));
+}

@@ -1,0 +1,73 @@
+//! The commands that prove what holds while things fail. What runs is a program of its own, like the benches: this one must not depend
+//! on the agent.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    packages, setup,
+    shell::{cargo, run, say},
+    tools,
+};
+
+/// Which faults, and for how long.
+#[derive(Args)]
+pub(crate) struct Chaos {
+    /// The same seed has the same faults in the same order; without it one is chosen and printed.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// No step begins after this time.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    minutes: u64,
+}
+
+/// For how long.
+#[derive(Args)]
+pub(crate) struct Soak {
+    /// How long it is watched.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    minutes: u64,
+}
+
+/// Fault after fault.
+///
+/// # Errors
+/// When something did not hold, or the cluster cannot be built.
+pub(crate) fn chaos(args: &Chaos) -> Result<()> {
+    let mut arguments: Vec<OsString> = vec!["chaos".into()];
+    arguments.extend(["--minutes".into(), args.minutes.to_string().into()]);
+    if let Some(seed) = args.seed {
+        arguments.extend(["--seed".into(), seed.to_string().into()]);
+    }
+    start("chaos", &arguments)
+}
+
+/// Load and steady changes.
+///
+/// # Errors
+/// When something grows, or the cluster cannot be built.
+pub(crate) fn soak(args: &Soak) -> Result<()> {
+    let minutes = args.minutes.to_string();
+    start("soak", &["soak".into(), "--minutes".into(), minutes.into()])
+}
+
+fn start(command: &str, arguments: &[OsString]) -> Result<()> {
+    setup::require_root(command)?;
+    setup::programs()?;
+    setup::test_programs()?;
+    let consul = packages::consul(&tools())?;
+    let faketime = packages::faketime(&tools())?;
+    say("building the agent and what tries it");
+    // One call for each: features would unify.
+    for package in ["lb-agent", "lb-chaos"] {
+        run(cargo().args(["build", "--quiet", "--locked", "--package", package]))?;
+    }
+    let program = ["run", "--quiet", "--locked", "--package", "lb-chaos", "--"];
+    run(cargo()
+        .args(program)
+        .args(arguments)
+        .env("LB_CONSUL", &consul)
+        .env("LB_FAKETIME", &faketime))
+}
