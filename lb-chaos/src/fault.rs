@@ -51,6 +51,8 @@ pub enum Fault {
     StateDiskFull,
     /// The agent may open nothing more.
     NoDescriptors,
+    /// A host has next to no ports for new connections.
+    NoPorts,
     /// The agent has less memory than it needs, and is ended whenever it starts.
     NoMemory,
     /// The time of day jumps, as one agent sees it: an hour forth, two back, and forth again.
@@ -63,7 +65,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AgentKill,
         Self::AgentHandover,
         Self::AgentStop,
@@ -80,6 +82,7 @@ impl Fault {
         Self::ManyChanges,
         Self::StateDiskFull,
         Self::NoDescriptors,
+        Self::NoPorts,
         Self::NoMemory,
         Self::ClockJump,
         Self::FullMaps,
@@ -173,6 +176,7 @@ impl Fault {
                 let to = cluster.hosts[host].address;
                 let rule = format!("from {from} to {to} blackhole");
                 cluster.backend_netns.ip(&format!("rule add {rule}\n"))?;
+                cluster.await_unusable(host, &id)?;
                 Ok(Wound::BackendPartition { host, id, rule })
             }
             Self::BadLink => {
@@ -192,6 +196,7 @@ impl Fault {
             Self::ManyChanges => many_changes(cluster),
             Self::StateDiskFull => limits::fill_disk(cluster, host),
             Self::NoDescriptors => limits::take_descriptors(cluster, host),
+            Self::NoPorts => limits::take_ports(cluster, host),
             Self::NoMemory => limits::take_memory(cluster, host),
             Self::ClockJump => clock::jump(cluster, host),
             Self::FullMaps => {
@@ -260,6 +265,13 @@ pub enum Wound {
         host: usize,
         /// What it might before.
         before: (Option<u64>, Option<u64>),
+    },
+    /// A host has no ports.
+    Ports {
+        /// Which host.
+        host: usize,
+        /// The range that it had.
+        before: String,
     },
     /// A host's agent is started in this group, where it has too little memory.
     Memory {
@@ -335,6 +347,7 @@ impl Wound {
             }
             Self::Disk { host } => limits::free_disk(cluster, host),
             Self::Descriptors { host, before } => limits::give_descriptors(cluster, host, before),
+            Self::Ports { host, before } => limits::give_ports(cluster, host, &before),
             Self::Memory { host, group } => limits::give_memory(cluster, host, &group),
             Self::Clock { host } => clock::set(cluster, host),
             Self::Services(ids) => {
@@ -426,6 +439,20 @@ fn many_changes(cluster: &mut Cluster) -> Result<Wound> {
 }
 
 impl Cluster {
+    /// Waits until a host's agent says that a backend is not usable.
+    fn await_unusable(&self, host: usize, id: &str) -> Result<()> {
+        let noticed = lb_testkit::eventually(crate::cluster::LIMIT, || {
+            let report = self.hosts[host].report()?;
+            let services = report["services"].as_array().into_iter().flatten();
+            let mut backends =
+                services.flat_map(|it| it["backends"].as_array().into_iter().flatten());
+            let usable = backends.any(|it| it["id"] == id && it["state"] == "usable");
+            ensure!(!usable, "{id} is usable");
+            Ok(())
+        });
+        noticed.context("a backend out of reach is not noticed")
+    }
+
     /// Waits until a host's agent has ended by itself.
     pub(crate) fn await_agent_end(&mut self, host: usize) -> Result<()> {
         let host = &mut self.hosts[host];

@@ -89,6 +89,8 @@ pub(crate) struct Host {
     pub(crate) blind: Spans,
     /// Its front is not there.
     pub(crate) frontless: Spans,
+    /// It has no ports for new connections.
+    pub(crate) portless: Spans,
     /// It cannot reach these backends.
     pub(crate) severed: BTreeMap<String, Spans>,
     /// When it was seen to know all there was to know.
@@ -153,6 +155,16 @@ impl History {
     /// A host's front is about to be gone.
     pub fn frontless(&mut self, host: usize, at: Moment) {
         self.hosts[host].frontless.begin(at);
+    }
+
+    /// A host is about to have no ports for new connections.
+    pub fn portless(&mut self, host: usize, at: Moment) {
+        self.hosts[host].portless.begin(at);
+    }
+
+    /// It has them again.
+    pub fn ported(&mut self, host: usize, at: Moment) {
+        self.hosts[host].portless.end(at);
     }
 
     /// A host is about to lose the way to a backend.

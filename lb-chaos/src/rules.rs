@@ -155,7 +155,8 @@ fn nobody_usable(history: &History, it: &Try) -> bool {
 }
 
 fn connect_may_fail(history: &History, host: usize, it: &Try) -> bool {
-    unheeded(history, host, it) || nobody_usable(history, it)
+    let portless = history.hosts[host].portless.overlap(it.begun, it.ended);
+    portless || unheeded(history, host, it) || nobody_usable(history, it)
 }
 
 /// A refused connect is tried elsewhere by the front. Only what was under way at a backend when that ended may be lost, and what
@@ -172,7 +173,9 @@ fn request_may_fail(history: &History, host: usize, it: &Try) -> bool {
                 span.overlaps(it.begun, it.ended) && due.is_none_or(|due| it.begun <= due)
             })
     });
-    let frontless = history.hosts[host].frontless.overlap(it.begun, it.ended);
+    let host = &history.hosts[host];
+    let frontless =
+        host.frontless.overlap(it.begun, it.ended) || host.portless.overlap(it.begun, it.ended);
     lost || silent || frontless || nobody_usable(history, it)
 }
 
@@ -355,6 +358,19 @@ mod tests {
         assert_eq!(judge(&history, 1, &request), None);
         assert_eq!(judge(&history, 0, &broken(1, 9)), None);
         assert!(judge(&history, 1, &broken(1, 9)).is_some());
+    }
+
+    #[test]
+    fn a_host_without_ports_loses_what_is_new_and_no_flow() {
+        let mut history = history();
+        history.portless(0, at(5));
+        history.ported(0, at(8));
+        for seen in failed(6, 7) {
+            assert_eq!(judge(&history, 0, &seen), None);
+            assert!(judge(&history, 1, &seen).is_some());
+        }
+        assert!(judge(&history, 0, &failed(9, 10)[0]).is_some());
+        assert!(judge(&history, 0, &broken(1, 7)).is_some());
     }
 
     #[test]

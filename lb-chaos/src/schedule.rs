@@ -68,7 +68,7 @@ impl Iterator for Schedule {
         let fault = self.left.pop()?;
         let random = &mut self.random;
         let pick = random.u32(0..1_000);
-        let lasts = random.usize(10..120);
+        let lasts = random.usize(20..300);
         let backend = random.u32(0..1_000);
         let removal = match random.u8(0..3) {
             0 => None,

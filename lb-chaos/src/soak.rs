@@ -110,6 +110,12 @@ fn watch(cluster: &mut Cluster, time: Duration) -> Result<(Series, usize, usize)
         }
     }
     ensure!(tries > 0, "no client tried anything");
+    cluster.await_calm()?;
+    let differ = cluster.vips_differ();
+    ensure!(differ.is_empty(), "VIPs differ: {differ:?}");
+    for host in &cluster.hosts {
+        ensure!(!host.log().contains("panicked"), "an agent panicked");
+    }
     Ok((series, changes, tries))
 }
 

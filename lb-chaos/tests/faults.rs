@@ -123,6 +123,11 @@ fn an_agent_that_may_open_nothing_leaves_flows_and_connects_and_requests() {
 }
 
 #[test]
+fn a_host_without_ports_recovers_and_keeps_its_flows() {
+    survive(Fault::NoPorts, 1, Some((When::During, 5)));
+}
+
+#[test]
 fn an_agent_that_is_ended_for_want_of_memory_loses_nothing() {
     survive(Fault::NoMemory, 1, Some((When::During, 2)));
 }

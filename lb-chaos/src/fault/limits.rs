@@ -1,9 +1,10 @@
 //! Faults of what an agent may use of its host.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -59,12 +60,19 @@ pub(super) fn free_disk(cluster: &mut Cluster, host: usize) -> Result<()> {
 pub(super) fn take_descriptors(cluster: &mut Cluster, host: usize) -> Result<Wound> {
     cluster.history.blind(host, Moment::now());
     let agent = cluster.hosts[host].agent_id()?;
-    let open = fs::read_dir(format!("/proc/{agent}/fd"))?.count();
-    let limit = Rlimit {
-        current: Some(u64::try_from(open)?),
-        maximum: None,
-    };
-    let before = prlimit(Some(pid(agent)?), Resource::Nofile, limit_of(agent, limit)?);
+    let open: BTreeSet<u64> = fs::read_dir(format!("/proc/{agent}/fd"))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // A new one has the lowest number that is free, which must not be below the limit.
+    let free = (0..).find(|number| !open.contains(number));
+    let limit = limit_of(
+        agent,
+        Rlimit {
+            current: free,
+            maximum: None,
+        },
+    )?;
+    let before = prlimit(Some(pid(agent)?), Resource::Nofile, limit);
     let before = before.context("cannot limit the agent's descriptors")?;
     Ok(Wound::Descriptors {
         host,
@@ -102,13 +110,7 @@ fn pid(process: u32) -> Result<Pid> {
 
 /// Lets an agent start where the kernel ends it for want of memory.
 pub(super) fn take_memory(cluster: &mut Cluster, host: usize) -> Result<Wound> {
-    let name = cluster.group.path().file_name();
-    // Of this name: so it goes with the cluster's group, also when this process is killed.
-    let group = Path::new(MEMORY).join(name.context("the cluster's group has a name")?);
-    fs::create_dir_all(&group).with_context(|| {
-        format!("the memory controller of cgroup v1 is needed at {MEMORY} for this fault")
-    })?;
-    fs::write(group.join("memory.limit_in_bytes"), TOO_LITTLE)?;
+    let (group, events) = small_group(cluster.group.path())?;
     cluster.history.blind(host, Moment::now());
     let front = cluster.hosts[host].front_id()?;
     cluster.hosts[host].kill_agent()?;
@@ -120,7 +122,7 @@ pub(super) fn take_memory(cluster: &mut Cluster, host: usize) -> Result<Wound> {
     let before = ["-c".to_owned(), script, "agent".to_owned()];
     cluster.hosts[host].start_agent_by("/bin/sh".into(), &before)?;
     cluster.await_agent_end(host)?;
-    let ended = fs::read_to_string(group.join("memory.oom_control"))?;
+    let ended = fs::read_to_string(group.join(events))?;
     let count = ended
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill "));
@@ -133,6 +135,27 @@ pub(super) fn take_memory(cluster: &mut Cluster, host: usize) -> Result<Wound> {
         "the front was not left alive"
     );
     Ok(Wound::Memory { host, group })
+}
+
+/// A group with too little memory, and its file that counts who was ended for that. It goes with the cluster's group `own`, also
+/// when this process is killed: on a hybrid host by its name.
+fn small_group(own: &Path) -> Result<(PathBuf, &'static str)> {
+    const LACKS: &str = "the memory controller of cgroups is needed for this fault";
+    let first = Path::new(MEMORY);
+    if first.is_dir() {
+        let name = own.file_name().context("the cluster's group has a name")?;
+        let group = first.join(name);
+        fs::create_dir_all(&group).context(LACKS)?;
+        fs::write(group.join("memory.limit_in_bytes"), TOO_LITTLE)?;
+        return Ok((group, "memory.oom_control"));
+    }
+    for folder in own.parent().into_iter().chain([own]) {
+        fs::write(folder.join("cgroup.subtree_control"), "+memory").context(LACKS)?;
+    }
+    let group = own.join("small");
+    fs::create_dir_all(&group)?;
+    fs::write(group.join("memory.max"), TOO_LITTLE)?;
+    Ok((group, "memory.events"))
 }
 
 /// Starts it where there is enough.
@@ -152,5 +175,30 @@ pub(super) fn await_told(cluster: &Cluster, words: &str) -> Result<()> {
             Ok(())
         })?;
     }
+    Ok(())
+}
+
+/// The ports that connections are given by the kernel.
+const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// Leaves a host next to no ports for new connections.
+pub(super) fn take_ports(cluster: &mut Cluster, host: usize) -> Result<Wound> {
+    cluster.history.portless(host, Moment::now());
+    let netns = &cluster.hosts[host].netns;
+    let taken = netns.enter(|| {
+        let before = fs::read_to_string(PORTS)?;
+        fs::write(PORTS, "61000 61001")?;
+        Ok::<_, std::io::Error>(before)
+    })?;
+    let before = taken.context("cannot take a host's ports")?;
+    Ok(Wound::Ports { host, before })
+}
+
+/// Gives them back.
+pub(super) fn give_ports(cluster: &mut Cluster, host: usize, before: &str) -> Result<()> {
+    let netns = &cluster.hosts[host].netns;
+    let given = netns.enter(|| fs::write(PORTS, before))?;
+    given.context("cannot give a host its ports back")?;
+    cluster.history.ported(host, Moment::now());
     Ok(())
 }
