@@ -1,11 +1,18 @@
 //! Each fault alone, and all that must hold while it lasts and after it. Needs root, the agent's program beside this crate's, a
 //! Consul in `LB_CONSUL` and libfaketime in `LB_FAKETIME`.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lb_chaos::{
-    Cluster, Fault, Programs, run,
+    Cluster, Fault, Programs,
+    rules::Invariant,
+    run,
     schedule::{Step, When},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 /// Tests that wait for each other share one cluster, which goes with the last of them. One that failed leaves none.
@@ -25,11 +32,7 @@ fn survive(fault: Fault, pick: u32, removal: Option<(When, u32)>) {
     let shared = shared();
     let mut place = shared.lock().unwrap_or_else(PoisonError::into_inner);
     // Taken out: a panic must not leave a wounded cluster to the next test.
-    let mut cluster = place.take().unwrap_or_else(|| {
-        let programs = Programs::beside(env!("CARGO_BIN_EXE_lb-chaos").into());
-        let cluster = programs.and_then(|it| Cluster::start(&it));
-        cluster.unwrap_or_else(|error| panic!("{error:#}"))
-    });
+    let mut cluster = place.take().unwrap_or_else(whole);
     let step = Step {
         fault,
         pick,
@@ -39,6 +42,50 @@ fn survive(fault: Fault, pick: u32, removal: Option<(When, u32)>) {
     let tried = run::step(&mut cluster, step).unwrap_or_else(|error| panic!("{error:#}"));
     assert!(tried.connects > 80 && tried.requests > 80, "{tried}");
     *place = Some(cluster);
+}
+
+/// What a cluster that is whole is made of.
+fn whole() -> Cluster {
+    let programs = Programs::beside(env!("CARGO_BIN_EXE_lb-chaos").into());
+    let cluster = programs.and_then(|it| Cluster::start(&it));
+    cluster.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// The checker sees what it is there for: an agent and a front are killed, and nobody has written that down.
+#[test]
+fn what_nobody_excused_is_told_with_the_step_the_time_the_host_and_the_log() {
+    let mut cluster = whole();
+    for process in cluster.agent_processes(1).unwrap() {
+        let process = Pid::from_raw(process.try_into().unwrap());
+        kill(process, Signal::SIGKILL).unwrap();
+    }
+    let step = Step {
+        fault: Fault::HostPartition,
+        pick: 0,
+        lasts: 20,
+        removal: None,
+    };
+    let told = run::step(&mut cluster, step).unwrap_err();
+    let broken: &run::Broken = told.downcast_ref().unwrap();
+    let found = |invariant| {
+        let mut all = broken.violations.iter();
+        all.any(|it| it.invariant == invariant && it.host != Some(0))
+    };
+    assert!(found(Invariant::RequestIsServed), "{broken}");
+    assert!(found(Invariant::HostRecovers), "{broken}");
+    assert!(
+        !found(Invariant::FlowLivesOn),
+        "flows need nobody: {broken}"
+    );
+    let text = broken.to_string();
+    for words in [
+        "HostPartition",
+        " s, host 1: no request of the front fails",
+        "the agent of host 1 said last:",
+        "INFO ready",
+    ] {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
 }
 
 #[test]

@@ -168,6 +168,11 @@ impl Host {
         Ok(agent.id())
     }
 
+    /// The numbers of its process and of the front's.
+    pub(super) fn agent_processes(&self) -> Result<Vec<u32>> {
+        Ok(self.agents.processes()?)
+    }
+
     /// Whether the agent runs.
     pub(crate) fn agent_runs(&mut self) -> bool {
         self.agent.as_mut().is_some_and(Process::is_running)

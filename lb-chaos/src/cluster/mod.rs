@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -33,6 +33,8 @@ const SERVICES_OF_BACKENDS: [(&str, usize); 2] = [("www_hello", 3), ("api_hello"
 /// Where the backends are.
 const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 20);
 const BACKEND_PORT: u16 = 8080;
+/// The node of services that no client uses.
+const OTHER: &str = "others";
 
 /// The programs that take part.
 #[derive(Clone, Debug)]
@@ -194,6 +196,14 @@ impl Cluster {
         all.collect()
     }
 
+    /// The numbers of the processes of a host's agent and its front.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn agent_processes(&self, host: usize) -> Result<Vec<u32>> {
+        self.hosts[host].agent_processes()
+    }
+
     /// The VIPs of the services that clients use.
     pub(crate) fn vips(&self) -> Vec<Ipv4Addr> {
         self.targets().iter().map(|it| it.vip).collect()
@@ -270,17 +280,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// Registers a service that no client uses, behind a backend that there is.
+    /// Registers a service that no client uses, behind a backend that there is: at a node of its own, since the Consul agent makes its
+    /// changes one after the other.
     pub(crate) fn register_other(&self, name: &str, id: &str) -> Result<()> {
-        let body = json!({"ID": id, "Name": name, "Address": self.backends[0].address,
-                          "Port": BACKEND_PORT});
-        self.ask_local("PUT", "/v1/agent/service/register", &body.to_string())
+        let address = self.backends[0].address;
+        let service = json!({"ID": id, "Service": name, "Address": address, "Port": BACKEND_PORT});
+        let body = json!({"Node": OTHER, "Address": address, "Service": service});
+        self.ask_local("PUT", "/v1/catalog/register", &body.to_string())
             .map(drop)
     }
 
     /// Takes it away again.
     pub(crate) fn deregister_other(&self, id: &str) -> Result<()> {
-        self.ask_local("PUT", &format!("/v1/agent/service/deregister/{id}"), "")
+        let body = json!({"Node": OTHER, "ServiceID": id});
+        self.ask_local("PUT", "/v1/catalog/deregister", &body.to_string())
             .map(drop)
     }
 
@@ -326,13 +339,13 @@ impl Cluster {
     pub(crate) fn await_calm(&mut self) -> Result<()> {
         for index in 0..self.hosts.len() {
             let calm = eventually(LIMIT, || {
-                ensure!(
-                    self.hosts[index].agent_runs(),
-                    "the agent of host {index} has ended"
-                );
-                self.calm(index)
+                // One that has ended will never be.
+                if !self.hosts[index].agent_runs() {
+                    return Ok(Err(anyhow!("the agent of host {index} has ended")));
+                }
+                self.calm(index).map(Ok)
             });
-            calm.with_context(|| format!("host {index} does not recover"))?;
+            calm.with_context(|| format!("host {index} does not recover"))??;
             self.history.calm(index, Moment::now());
         }
         Ok(())
