@@ -8,8 +8,9 @@
 //!
 //! | file | room |
 //! |---|---|
-//! | `cluster/` | the cluster: `lan` (the switch), `consul`, `host` (an agent and its clients) |
-//! | `fault.rs`, `fault/limits.rs` | what is done and undone; what an agent may use of its host |
+//! | `cluster/` | the cluster: `lan` (the switch), `consul`, `backends`, `host` (an agent and its clients) |
+//! | `fault.rs`, `fault/wound.rs` | what is done, and what that leaves and how it is undone |
+//! | `fault/limits.rs`, `fault/clock.rs` | what an agent may use of its host; the time of day as it sees it |
 //! | `schedule.rs`, `run.rs` | which fault comes when; steps, one after the other |
 //! | `soak.rs`, `slope.rs` | load and steady changes for a long time; whether a series of samples grows |
 //! | `history.rs`, `rules.rs` | what happened, and when it must be heeded; what must hold |

@@ -1,6 +1,5 @@
 //! Each fault alone, and all that must hold while it lasts and after it. Needs root, the agent's program beside this crate's, a
 //! Consul in `LB_CONSUL` and libfaketime in `LB_FAKETIME`.
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 

@@ -1,19 +1,20 @@
 //! A small cluster: three Consul servers, backends with checks, hosts with an agent and clients, all on one switch.
 
+mod backends;
 pub(crate) mod consul;
 mod host;
 pub(crate) mod lan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::Ipv4Addr,
     path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
-use serde_json::{Value, json};
+use lb_testkit::{Cgroup, Netns, eventually};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use host::{Host, SERVICES};
@@ -32,9 +33,6 @@ const SERVICES_OF_BACKENDS: [(&str, usize); 2] = [("www_hello", 3), ("api_hello"
 
 /// Where the backends are.
 const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 20);
-const BACKEND_PORT: u16 = 8080;
-/// The node of services that no client uses.
-const OTHER: &str = "others";
 
 /// The programs that take part.
 #[derive(Clone, Debug)]
@@ -70,18 +68,10 @@ impl Programs {
     }
 }
 
-/// One backend, which may have ended.
-struct Backend {
-    id: String,
-    service: &'static str,
-    address: Ipv4Addr,
-    process: Option<Process>,
-}
-
 /// The cluster. Fields are dropped in this order: processes before what they live in.
 pub struct Cluster {
     pub(crate) hosts: Vec<Host>,
-    backends: Vec<Backend>,
+    backends: Vec<backends::Backend>,
     pub(crate) consul: Consul,
     pub(crate) backend_netns: Netns,
     backend_group: Cgroup,
@@ -131,30 +121,6 @@ impl Cluster {
         cluster.start_backends()?;
         cluster.start_hosts()?;
         Ok(cluster)
-    }
-
-    fn start_backends(&mut self) -> Result<()> {
-        let mut last = 20;
-        for (service, count) in SERVICES_OF_BACKENDS {
-            for number in 1..=count {
-                last += 1;
-                let address = Ipv4Addr::new(10, 78, 0, last);
-                let line = format!("addr add {address}/24 dev eth0\n");
-                self.backend_netns.ip(&line)?;
-                let id = format!("{service}-{number}");
-                self.history.backend(&id, service);
-                self.backends.push(Backend {
-                    id,
-                    service,
-                    address,
-                    process: None,
-                });
-                let index = self.backends.len() - 1;
-                self.start_backend(index)?;
-                self.register(index)?;
-            }
-        }
-        Ok(())
     }
 
     fn start_hosts(&mut self) -> Result<()> {
@@ -212,106 +178,6 @@ impl Cluster {
     /// When it began.
     pub fn began(&self) -> Moment {
         self.began
-    }
-
-    /// How many backends there are.
-    pub(crate) fn backend_count(&self) -> usize {
-        self.backends.len()
-    }
-
-    /// The id and the address of a backend.
-    pub(crate) fn backend(&self, index: usize) -> (&str, Ipv4Addr) {
-        let backend = &self.backends[index];
-        (&backend.id, backend.address)
-    }
-
-    /// Ends a backend in the middle of whatever it does.
-    pub(crate) fn kill_backend(&mut self, index: usize) -> Result<()> {
-        let backend = &mut self.backends[index];
-        self.history.down(&backend.id, Moment::now());
-        let mut process = backend.process.take().context("that backend has ended")?;
-        Ok(process.kill()?)
-    }
-
-    /// Starts a backend, and waits until it answers.
-    pub(crate) fn start_backend(&mut self, index: usize) -> Result<()> {
-        let backend = &mut self.backends[index];
-        let address = SocketAddr::from((backend.address, BACKEND_PORT));
-        let process = Spawn::new(&backend.id, &self.programs.own)
-            .args(["backend", &backend.id, &address.to_string()])
-            .netns(&self.backend_netns)
-            .cgroup(&self.backend_group)
-            .log(self.folder.path())
-            .start()?;
-        backend.process = Some(process);
-        let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
-        let up = self
-            .backend_netns
-            .enter(|| eventually(LIMIT, connect).map(drop))?;
-        up.with_context(|| format!("the backend {} does not come up", backend.id))?;
-        self.history.up(&backend.id, Moment::now());
-        Ok(())
-    }
-
-    /// Registers a backend in Consul, with a check.
-    pub(crate) fn register(&mut self, index: usize) -> Result<()> {
-        let backend = &self.backends[index];
-        self.history.returned(&backend.id, Moment::now());
-        let (address, port) = (backend.address, BACKEND_PORT);
-        let body = json!({
-            "ID": backend.id, "Name": backend.service, "Address": address, "Port": port,
-            "Check": {"TCP": format!("{address}:{port}"), "Interval": "1s", "Timeout": "2s",
-                      "Status": "passing"},
-        });
-        self.ask_local("PUT", "/v1/agent/service/register", &body.to_string())?;
-        let (service, id) = (backend.service, backend.id.clone());
-        self.await_listed(service, &id, true)
-    }
-
-    /// Takes a backend out of Consul; it goes on running. Returns when the servers have it.
-    pub(crate) fn remove(&mut self, index: usize) -> Result<()> {
-        let (service, id) = (
-            self.backends[index].service,
-            self.backends[index].id.clone(),
-        );
-        self.ask_local("PUT", &format!("/v1/agent/service/deregister/{id}"), "")?;
-        self.await_listed(service, &id, false)?;
-        self.history.removed(&id, Moment::now());
-        Ok(())
-    }
-
-    /// Registers a service that no client uses, behind a backend that there is: at a node of its own, since the Consul agent makes its
-    /// changes one after the other.
-    pub(crate) fn register_other(&self, name: &str, id: &str) -> Result<()> {
-        let address = self.backends[0].address;
-        let service = json!({"ID": id, "Service": name, "Address": address, "Port": BACKEND_PORT});
-        let body = json!({"Node": OTHER, "Address": address, "Service": service});
-        self.ask_local("PUT", "/v1/catalog/register", &body.to_string())
-            .map(drop)
-    }
-
-    /// Takes it away again.
-    pub(crate) fn deregister_other(&self, id: &str) -> Result<()> {
-        let body = json!({"Node": OTHER, "ServiceID": id});
-        self.ask_local("PUT", "/v1/catalog/deregister", &body.to_string())
-            .map(drop)
-    }
-
-    fn ask_local(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        consul::ask(&self.lan, BACKENDS, method, path, body)
-    }
-
-    /// Waits until the servers list an instance of a service, or do not any more. The answer is the leader's.
-    fn await_listed(&self, service: &str, id: &str, listed: bool) -> Result<()> {
-        let path = format!("/v1/catalog/service/{service}?consistent");
-        eventually(LIMIT, || {
-            let said = self.ask_local("GET", &path, "")?;
-            let all: Vec<Value> = serde_json::from_str(&said)?;
-            let found = all.iter().any(|it| it["ServiceID"] == id);
-            ensure!(found == listed, "{id} is listed: {found}");
-            Ok(())
-        })
-        .with_context(|| format!("Consul does not take a change of {id}"))
     }
 
     /// Waits until the clients on every host have tried everything so many times more.
