@@ -98,7 +98,7 @@ impl Cluster {
             "Check": {"TCP": format!("{address}:{port}"), "Interval": "1s", "Timeout": "2s",
                       "Status": "passing"},
         });
-        self.ask_local("PUT", "/v1/agent/service/register", &body.to_string())?;
+        self.change("/v1/agent/service/register", &body.to_string())?;
         let (service, id) = (backend.service, backend.id.clone());
         self.await_listed(service, &id, true)
     }
@@ -109,7 +109,7 @@ impl Cluster {
             self.backends[index].service,
             self.backends[index].id.clone(),
         );
-        self.ask_local("PUT", &format!("/v1/agent/service/deregister/{id}"), "")?;
+        self.change(&format!("/v1/agent/service/deregister/{id}"), "")?;
         self.await_listed(service, &id, false)?;
         self.history.removed(&id, Moment::now());
         Ok(())
@@ -121,15 +121,20 @@ impl Cluster {
         let address = self.backends[0].address;
         let service = json!({"ID": id, "Service": name, "Address": address, "Port": BACKEND_PORT});
         let body = json!({"Node": OTHER, "Address": address, "Service": service});
-        self.ask_local("PUT", "/v1/catalog/register", &body.to_string())
-            .map(drop)
+        self.change("/v1/catalog/register", &body.to_string())
     }
 
     /// Takes it away again.
     pub(crate) fn deregister_other(&self, id: &str) -> Result<()> {
         let body = json!({"Node": OTHER, "ServiceID": id});
-        self.ask_local("PUT", "/v1/catalog/deregister", &body.to_string())
+        self.change("/v1/catalog/deregister", &body.to_string())
+    }
+
+    /// Has Consul change something, which may be said more than once: on a busy machine its servers lose their leader at times.
+    fn change(&self, path: &str, body: &str) -> Result<()> {
+        eventually(LIMIT, || self.ask_local("PUT", path, body))
             .map(drop)
+            .with_context(|| format!("Consul does not take {path}"))
     }
 
     fn ask_local(&self, method: &str, path: &str, body: &str) -> Result<String> {

@@ -171,7 +171,7 @@ fn spawn(
         "disable_update_check": true, "leave_on_terminate": false, "log_level": "warn",
         "ports": {"dns": -1, "grpc": -1},
         // Elections in seconds instead of many; not the fastest, since the cores are shared.
-        "performance": {"raft_multiplier": 2},
+        "performance": {"raft_multiplier": 4},
     });
     if server {
         config["bootstrap_expect"] = SERVERS.into();
