@@ -145,10 +145,17 @@ impl Book {
 
     /// Notes that all of a plan was carried out, or that something is left.
     pub(crate) fn settle(&mut self, desired: &Desired, whole: bool) {
-        if !whole {
-            self.settled_places = None;
-        } else if self.settled_places.as_ref() != Some(&desired.places) {
-            self.settled_places = Some(desired.places.clone());
+        let places = whole.then_some(&desired.places);
+        match (&mut self.settled_places, places) {
+            (Some(settled), Some(places)) => {
+                for address in moved(settled, places) {
+                    match places.get(&address) {
+                        Some(place) => settled.insert(address, *place),
+                        None => settled.remove(&address),
+                    };
+                }
+            }
+            (settled, places) => *settled = places.cloned(),
         }
     }
 
@@ -250,10 +257,23 @@ fn moved(
     before: &BTreeMap<SocketAddr, Place>,
     now: &BTreeMap<SocketAddr, Place>,
 ) -> BTreeSet<SocketAddr> {
-    // Mostly, and soon seen.
-    if before == now {
-        return BTreeSet::new();
+    // Both are in the order of addresses: side by side, since looking up a thousand of them takes longer than all else.
+    let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+    let mut moved = BTreeSet::new();
+    loop {
+        let (was, is) = (before.peek(), now.peek());
+        let Some(least) = was
+            .into_iter()
+            .chain(is)
+            .map(|(address, _)| **address)
+            .min()
+        else {
+            return moved;
+        };
+        if was != is {
+            moved.insert(least);
+        }
+        before.next_if(|(address, _)| **address == least);
+        now.next_if(|(address, _)| **address == least);
     }
-    let all = before.keys().chain(now.keys()).copied();
-    all.filter(|it| before.get(it) != now.get(it)).collect()
 }
