@@ -191,22 +191,15 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = stop.cancelled() => {
-                // The VIPs go with this agent, unless another one of this host follows.
-                let given_up = channels.announcing.wait_for(|it| !it.mine);
-                if let Ok(Ok(_)) = tokio::time::timeout(GIVEN_UP, given_up).await {
-                    stage.own(false);
-                }
-                return Ok(());
-            }
+            () = stop.cancelled() => break,
             Ok(()) = channels.announcing.changed() => {
                 let announcing = channels.announcing.borrow_and_update().clone();
                 stage.hear(&announcing);
             }
             changed = channels.snapshots.changed() => {
+                // Who makes them has ended: so does the agent, and this may be heard of first.
                 if changed.is_err() {
-                    stop.cancelled().await;
-                    return Ok(());
+                    break;
                 }
                 let newest = channels.snapshots.borrow_and_update().clone();
                 if let Some(newest) = newest {
@@ -252,6 +245,13 @@ pub async fn run(
         stage.know_neighbours().await;
         stage.tell(&channels);
     }
+    stop.cancelled().await;
+    // The VIPs go with this agent, unless another one of this host follows.
+    let given_up = channels.announcing.wait_for(|it| !it.mine);
+    if let Ok(Ok(_)) = tokio::time::timeout(GIVEN_UP, given_up).await {
+        stage.own(false);
+    }
+    Ok(())
 }
 
 /// Something is sent for each change of a device or an address.
