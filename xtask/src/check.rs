@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{
     bench::guard,
-    demo, deploy, dist, kernels, packages, setup,
+    chaos, demo, deploy, dist, fuzz, kernels, mutants, packages, setup,
     shell::{cargo, run, say},
     tools, workspace,
 };
@@ -126,6 +126,9 @@ pub(crate) fn ci() -> Result<()> {
         run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     }
     test()?;
+    chaos::short()?;
+    fuzz::short()?;
+    mutants::short()?;
     say("whether anything is slower");
     guard::short()
 }

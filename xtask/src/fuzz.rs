@@ -38,15 +38,29 @@ pub(crate) fn fuzz(fuzz: &Fuzz) -> Result<()> {
             ),
         },
     };
+    search(&chosen, fuzz.seconds)
+}
+
+/// What `ci` does: a moment with each of the targets that are built without the agent.
+///
+/// # Errors
+/// As [`fuzz`].
+pub(crate) fn short() -> Result<()> {
+    let targets = targets()?;
+    let chosen: Vec<&String> = targets.iter().filter(|it| is_light(it)).collect();
+    search(&chosen, MOMENT)
+}
+
+fn search(targets: &[&String], seconds: u64) -> Result<()> {
     setup::programs()?;
     setup::fuzz_programs()?;
     let host = host()?;
     say("building the fuzz targets (the first time takes a few minutes)");
-    build(&host, &chosen)?;
+    build(&host, targets)?;
     let mut found = Vec::new();
-    for target in chosen {
-        say(&format!("{target} for {} s", fuzz.seconds));
-        if look(target, &host, fuzz.seconds)? {
+    for target in targets {
+        say(&format!("{target} for {seconds} s"));
+        if look(target, &host, seconds)? {
             found.push(target.as_str());
         }
     }
@@ -92,16 +106,17 @@ fn build(host: &str, targets: &[&String]) -> Result<()> {
     for target in targets {
         build.args(["--bin", target]);
     }
-    // The front and the programs need nothing of the agent, which takes by far the longest.
-    let without = |target: &&String| {
-        ["front_", "packet_"]
-            .iter()
-            .any(|it| target.starts_with(it))
-    };
-    if targets.iter().all(without) {
+    if targets.iter().all(|it| is_light(it)) {
         build.arg("--no-default-features");
     }
     run(&mut build)
+}
+
+/// The front and the programs need nothing of the agent, which takes by far the longest to build.
+fn is_light(target: &str) -> bool {
+    ["front_", "packet_"]
+        .iter()
+        .any(|it| target.starts_with(it))
 }
 
 /// Whether something was found.
@@ -142,6 +157,9 @@ fn host() -> Result<String> {
         .context("rustc does not say this machine's triple")?
         .to_owned())
 }
+
+/// Seconds for each target in [`short`]: what is kept is read, and some thousand inputs beyond it.
+const MOMENT: u64 = 3;
 
 /// LLVM's own coverage, which a stable compiler passes on: no nightly is needed. Without an address sanitizer, since
 /// what is fuzzed has no unsafe code.

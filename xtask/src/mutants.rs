@@ -16,7 +16,7 @@ use crate::{
 const CRATES: [&str; 4] = ["lb-ebpf", "lb-common", "lb-packet", "lb-agent"];
 
 /// What to change.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Mutants {
     /// One crate; all that have cores, one after the other, if absent.
     #[arg(value_parser = CRATES)]
@@ -91,6 +91,18 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What `ci` does: a part of what the kernel and the agent share.
+///
+/// # Errors
+/// As [`mutants`].
+pub(crate) fn short() -> Result<()> {
+    mutants(&Mutants {
+        package: Some("lb-common".to_owned()),
+        shard: Some("0/12".to_owned()),
+        ..Mutants::default()
+    })
 }
 
 /// The file with what differs from `commit`.
