@@ -27,6 +27,8 @@ pub enum Fault {
     AgentStop,
     /// The agent and its front are killed.
     AgentAndFrontKill,
+    /// An agent of another version takes over, and then this one again.
+    OtherVersion,
     /// A Consul server that does not lead is killed.
     ConsulServerKill,
     /// The Consul server that leads is killed.
@@ -65,11 +67,12 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AgentKill,
         Self::AgentHandover,
         Self::AgentStop,
         Self::AgentAndFrontKill,
+        Self::OtherVersion,
         Self::ConsulServerKill,
         Self::ConsulLeaderLoss,
         Self::ConsulMajorityLoss,
@@ -123,6 +126,14 @@ impl Fault {
                 cluster.history.frontless(host, Moment::now());
                 cluster.hosts[host].kill_all()?;
                 Ok(Wound::Agent { host, front: None })
+            }
+            Self::OtherVersion => {
+                cluster.history.blind(host, Moment::now());
+                cluster.hosts[host].end_agent(Signal::SIGUSR2)?;
+                let former = cluster.programs.former.clone();
+                cluster.hosts[host].start_agent_by(former, &[])?;
+                cluster.await_ready(host)?;
+                Ok(Wound::OtherVersion { host })
             }
             Self::ConsulServerKill => {
                 let leader = cluster.consul.await_leader(&cluster.lan)?;
@@ -306,6 +317,26 @@ impl Cluster {
             Ok(())
         });
         noticed.context("a backend out of reach is not noticed")
+    }
+
+    /// Waits until a host's agent is ready.
+    fn await_ready(&mut self, host: usize) -> Result<()> {
+        let host = &mut self.hosts[host];
+        let ready = lb_testkit::eventually(crate::cluster::LIMIT, || {
+            if !host.agent_runs() {
+                return Ok(false);
+            }
+            let report = host.report()?;
+            ensure!(
+                report["ready"] == true,
+                "it waits for {}",
+                report["waiting_for"]
+            );
+            Ok(true)
+        });
+        let runs = ready.context("the agent does not get ready")?;
+        ensure!(runs, "the agent has ended");
+        Ok(())
     }
 
     /// Waits until a host's agent has ended by itself.

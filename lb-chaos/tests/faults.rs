@@ -109,6 +109,11 @@ fn a_host_without_agent_and_front_leaves_flows_and_connects() {
 }
 
 #[test]
+fn another_version_takes_over_and_this_one_again_and_nothing_is_lost() {
+    survive(Fault::OtherVersion, 0, Some((When::During, 4)));
+}
+
+#[test]
 fn changes_arrive_without_one_consul_server() {
     survive(Fault::ConsulServerKill, 0, Some((When::During, 4)));
 }

@@ -1,15 +1,16 @@
 //! The commands that prove what holds while things fail. What runs is a program of its own, like the benches: this one must not depend
 //! on the agent.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::{
+    bench::guard::Base,
     packages, setup,
     shell::{cargo, run, say},
-    tools,
+    tools, workspace,
 };
 
 /// Which faults, and for how long.
@@ -21,6 +22,10 @@ pub(crate) struct Chaos {
     /// No step begins after this time.
     #[arg(long, value_name = "N", default_value_t = 10)]
     minutes: u64,
+    /// A commit, or the name of a release: its agent is the other version that takes over and hands back. Without one that is this
+    /// very program, which is only ended and started.
+    #[arg(long, value_name = "REF")]
+    former: Option<String>,
 }
 
 /// For how long.
@@ -41,7 +46,20 @@ pub(crate) fn chaos(args: &Chaos) -> Result<()> {
     if let Some(seed) = args.seed {
         arguments.extend(["--seed".into(), seed.to_string().into()]);
     }
-    start("chaos", &arguments)
+    let former = args.former.as_deref().map(former).transpose()?;
+    start("chaos", &arguments, former)
+}
+
+/// The agent of a commit.
+fn former(reference: &str) -> Result<PathBuf> {
+    setup::programs()?;
+    let base = Base::of(workspace(), reference)?;
+    say(&format!("building the agent of {}", base.commit));
+    run(cargo()
+        .current_dir(&base.tree)
+        .args(["build", "--quiet", "--locked", "--package", "lb-agent"])
+        .env("CARGO_TARGET_DIR", base.tree.join("target")))?;
+    Ok(base.tree.join("target/debug/lb-agent"))
 }
 
 /// Load and steady changes.
@@ -50,7 +68,11 @@ pub(crate) fn chaos(args: &Chaos) -> Result<()> {
 /// When something grows, or the cluster cannot be built.
 pub(crate) fn soak(args: &Soak) -> Result<()> {
     let minutes = args.minutes.to_string();
-    start("soak", &["soak".into(), "--minutes".into(), minutes.into()])
+    start(
+        "soak",
+        &["soak".into(), "--minutes".into(), minutes.into()],
+        None,
+    )
 }
 
 /// What `ci` does beside the faults, each of which is a test: a leak that is not slow is seen.
@@ -62,7 +84,7 @@ pub(crate) fn short() -> Result<()> {
     soak(&Soak { minutes: 1 })
 }
 
-fn start(command: &str, arguments: &[OsString]) -> Result<()> {
+fn start(command: &str, arguments: &[OsString], former: Option<PathBuf>) -> Result<()> {
     setup::require_root(command)?;
     setup::programs()?;
     setup::test_programs()?;
@@ -78,5 +100,6 @@ fn start(command: &str, arguments: &[OsString]) -> Result<()> {
         .args(program)
         .args(arguments)
         .env("LB_CONSUL", &consul)
-        .env("LB_FAKETIME", &faketime))
+        .env("LB_FAKETIME", &faketime)
+        .envs(former.map(|it| ("LB_FORMER", it))))
 }

@@ -41,12 +41,15 @@ pub struct Programs {
     pub own: PathBuf,
     /// The agent.
     pub agent: PathBuf,
+    /// The agent of another version.
+    pub former: PathBuf,
     /// Consul.
     pub consul: PathBuf,
 }
 
 impl Programs {
-    /// Those beside `own`, and the Consul that `LB_CONSUL` names.
+    /// Those beside `own`, and the Consul that `LB_CONSUL` names. Another version is the program that `LB_FORMER` names; without one it
+    /// is the same, which is only ended and started.
     ///
     /// # Errors
     /// When one is not there.
@@ -60,9 +63,16 @@ impl Programs {
         let consul = std::env::var_os("LB_CONSUL").context(
             "a Consul is needed: run `cargo xtask chaos`, which fetches one, or set LB_CONSUL to its binary",
         )?;
+        let former = std::env::var_os("LB_FORMER").map_or_else(|| agent.clone(), PathBuf::from);
+        ensure!(
+            former.is_file(),
+            "LB_FORMER names {}, which is no program",
+            former.display()
+        );
         Ok(Self {
             own,
             agent,
+            former,
             consul: consul.into(),
         })
     }
@@ -78,7 +88,7 @@ pub struct Cluster {
     pub(crate) lan: Lan,
     pub(crate) group: Cgroup,
     folder: TempDir,
-    programs: Programs,
+    pub(crate) programs: Programs,
     /// What happened so far.
     pub(crate) history: History,
     vips: BTreeMap<String, Ipv4Addr>,

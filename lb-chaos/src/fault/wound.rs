@@ -24,6 +24,11 @@ pub enum Wound {
         /// The number of the front's process, which has to stay.
         front: Option<u32>,
     },
+    /// A host has an agent of another version.
+    OtherVersion {
+        /// Which host.
+        host: usize,
+    },
     /// These Consul servers do not run.
     Consul(Vec<usize>),
     /// Consul's servers are silent.
@@ -104,6 +109,10 @@ impl Wound {
                     ensure!(host.front_id()? == front, "the front was not left alive");
                 }
                 Ok(())
+            }
+            Self::OtherVersion { host } => {
+                cluster.hosts[host].end_agent(Signal::SIGUSR2)?;
+                cluster.hosts[host].start_agent()
             }
             Self::Consul(servers) => {
                 for server in servers {

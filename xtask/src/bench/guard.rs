@@ -10,7 +10,8 @@ mod tree;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use self::{judge::Finding, tree::Base};
+use self::judge::Finding;
+pub(crate) use self::tree::Base;
 use crate::{setup, shell::say, workspace};
 
 /// Arguments of `cargo xtask bench guard`.

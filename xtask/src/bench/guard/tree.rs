@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result};
 use crate::{shell::output, tools};
 
 /// The commit that this tree is compared with.
-pub(super) struct Base {
+pub(crate) struct Base {
     /// This tree.
     here: PathBuf,
     /// Where it is checked out.
-    pub(super) tree: PathBuf,
-    pub(super) commit: String,
+    pub(crate) tree: PathBuf,
+    pub(crate) commit: String,
 }
 
 impl Base {
@@ -25,7 +25,7 @@ impl Base {
     ///
     /// # Errors
     /// When it names no commit, or git refuses.
-    pub(super) fn of(here: &Path, reference: &str) -> Result<Self> {
+    pub(crate) fn of(here: &Path, reference: &str) -> Result<Self> {
         let commit = format!("{reference}^{{commit}}");
         let commit =
             git(here, &["rev-parse", "--verify", "--quiet", &commit]).with_context(|| {
