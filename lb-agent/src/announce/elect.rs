@@ -291,12 +291,13 @@ impl Troubles {
     }
 }
 
-/// This host is the owner while it is `able`, until `stop`.
+/// This host is the owner while it is `able`, until `stop`; and beyond it, if `keep` says that another agent of this host follows.
 pub(super) async fn always(
     me: Me,
     mut teller: Teller,
     mut able: watch::Receiver<bool>,
     stop: CancellationToken,
+    keep: CancellationToken,
 ) {
     loop {
         tokio::select! {
@@ -308,7 +309,9 @@ pub(super) async fn always(
             () = becomes(&mut able, false) => teller.lost("no device has a link"),
         }
     }
-    teller.lost("the agent ends");
+    if !keep.is_cancelled() {
+        teller.lost("the agent ends");
+    }
 }
 
 /// Returns when it is so; never if nobody will tell any more.

@@ -197,7 +197,13 @@ pub async fn run(
     tasks.spawn(follow(snapshots, vips_in, stop.clone()));
     match (config.owner, place.consul) {
         (Owner::Always, _) => {
-            tasks.spawn(elect::always(me, teller, is_able, stop.clone()));
+            tasks.spawn(elect::always(
+                me,
+                teller,
+                is_able,
+                stop.clone(),
+                place.keep.clone(),
+            ));
         }
         (Owner::Elected, None) => return Err(Error::NoConsul),
         (Owner::Elected, Some(consul)) => {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use lb_testkit::{Netns, Process, Spawn, eventually, markdown};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::kit::{Host, LIMIT, Segment, twin};
@@ -113,6 +114,18 @@ fn a_router_learns_the_vips_of_the_host_that_answers_and_forgets_them() {
     await_routes(true, &host);
     host.await_line("ok", |it| it == "this host answers for 2 addresses");
     assert!(host.metric("lb_announce_hooks_total{result=\"ok\"}") >= Some(1.0));
+    // One that hands over to the next releases nothing.
+    host.signal(Signal::SIGUSR2);
+    host.await_end();
+    let said = host.said();
+    assert!(
+        !said.contains("verb=\"release\"") && !said.contains("lost: "),
+        "{said}"
+    );
+    await_routes(true, &host);
+    host.start();
+    host.await_line("ok", |it| it == "this host answers for 2 addresses");
+    await_routes(true, &host);
     host.terminate();
     await_routes(false, &host);
 
