@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     privileges,
-    run::{Stages, configs::consul_config, fault, shutdown_signal},
+    run::{Ending, Stages, configs::consul_config, fault, shutdown_signal},
 };
 
 /// Registers until it is told to end, or prints what it would register.
@@ -45,7 +45,7 @@ async fn register(
     consul: consul::Config,
     reload: &watch::Sender<()>,
 ) -> Result<()> {
-    let stop = CancellationToken::new();
+    let (stop, keep) = (CancellationToken::new(), CancellationToken::new());
     let mut stages = Stages::new();
     let engine = follow(config.docker, &mut stages, &stop);
     let run = registrar::run(
@@ -56,20 +56,25 @@ async fn register(
         Outputs::default(),
         Metrics::default(),
         stop.clone(),
+        keep.clone(),
     );
     stages.spawn(async { ("registrar", run.await.map_err(Into::into)) });
     tracing::info!("registering containers");
     let early = tokio::select! {
-        ending = shutdown_signal(reload) => ending.map(drop),
+        ending = shutdown_signal(reload) => ending,
         ended = stages.join_next() => Err(fault(ended)),
     };
+    // Another one follows at once, also after a fault.
+    if !matches!(early, Ok(Ending::All)) {
+        keep.cancel();
+    }
     stop.cancel();
     // Deregistering may take a moment.
     let rest = async { while stages.join_next().await.is_some() {} };
     if timeout(GRACE, rest).await.is_err() {
         tracing::warn!("not everything was deregistered in time");
     }
-    early
+    early.map(drop)
 }
 
 async fn preview(config: RegisterConfig, consul: consul::Config, output: Output) -> Result<()> {

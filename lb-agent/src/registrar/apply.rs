@@ -29,6 +29,7 @@ pub(super) async fn apply(
     metrics: &Metrics,
 ) -> Result<Vec<Problem>, RequestError> {
     let mut problems = Vec::new();
+    memory.owe(&steps);
     for step in steps {
         let kind = step.kind();
         let done = carry_out(agent, &step, wishes, memory).await;
@@ -62,6 +63,7 @@ async fn carry_out(
         Step::Register(registration) => register(agent, registration, wishes, memory).await,
         Step::Maintain { id, reason } => {
             agent.maintain(id, reason).await?;
+            memory.owed.remove(id);
             info!(%id, reason, "maintenance begins");
             Ok(())
         }

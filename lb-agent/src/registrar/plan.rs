@@ -49,9 +49,31 @@ pub(super) struct Memory {
     pub(super) without_scripts: BTreeMap<String, (Registration, Registration)>,
     /// Services with a critical check for which Consul removes them, by id, as they should be.
     pub(super) failing: BTreeMap<String, Registration>,
+    /// Maintenances that somebody else set and a registration ends, by id, with their reasons: from before the registration until
+    /// they are in force again.
+    pub(super) owed: BTreeMap<String, String>,
 }
 
 impl Memory {
+    /// Forgets all that Consul may not hold any more. What is owed is known to nobody else.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            owed: std::mem::take(&mut self.owed),
+            ..Self::default()
+        };
+    }
+
+    /// Takes note of the maintenances that `steps` will end, and put back.
+    pub(super) fn owe(&mut self, steps: &[Step]) {
+        for step in steps {
+            if let Step::Maintain { id, reason } = step
+                && !reason.starts_with(OUR_REASON)
+            {
+                self.owed.insert(id.clone(), reason.clone());
+            }
+        }
+    }
+
     /// Takes note of what Consul may soon remove by itself.
     pub(super) fn look(&mut self, wishes: &Wishes, held: &Held) {
         self.failing.retain(|id, registration| {
@@ -60,6 +82,7 @@ impl Memory {
                 wish.phase != Phase::Ending && wish.registration == *registration
             })
         });
+        self.owed.retain(|id, _| wishes.services.contains_key(id));
         for (id, wish) in &wishes.services {
             if !held.services.contains_key(id) {
                 continue;
@@ -153,6 +176,7 @@ impl Stages {
             self.new.push(Step::Register(Box::new(registration)));
         }
         let theirs = in_force.filter(|reason| !reason.starts_with(OUR_REASON));
+        let theirs = theirs.or_else(|| memory.owed.get(id).map(String::as_str));
         let wanted = theirs.or(wish.phase.reason());
         match (wanted, in_force) {
             // Registering again has ended it.

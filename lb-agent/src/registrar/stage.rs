@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -71,7 +72,8 @@ pub enum Error {
     Client(#[source] SetupError),
 }
 
-/// Registers the containers of `engine` until `stop`. As long as the engine has not answered, nothing is registered and
+/// Registers the containers of `engine` until `stop`. Where it deregisters them at its end, it does not if `keep` says that another one
+/// follows at once. As long as the engine has not answered, nothing is registered and
 /// nothing removed.
 ///
 /// Of several addresses of Consul only the first is asked: a service belongs to the agent that registered it.
@@ -85,6 +87,7 @@ pub async fn run(
     out: Outputs,
     metrics: Metrics,
     stop: CancellationToken,
+    keep: CancellationToken,
 ) -> Result<(), Error> {
     consul.addresses.truncate(1);
     let agent = Agent::new(consul).map_err(Error::Client)?;
@@ -100,9 +103,14 @@ pub async fn run(
     loop {
         let now = engine.borrow_and_update().clone();
         // Not interrupted by the next change: a busy engine could otherwise keep all of them from their end.
+        let mut turn = pin!(registrar.turn(&now, &out));
         let pause = tokio::select! {
-            () = stop.cancelled() => break,
-            pause = registrar.turn(&now, &out) => pause,
+            () = stop.cancelled() => {
+                // Not left between a registration and the maintenance that it ended.
+                let _ = timeout(LAST_TURN, turn).await;
+                break;
+            }
+            pause = &mut turn => pause,
         };
         tokio::select! {
             () = stop.cancelled() => break,
@@ -113,7 +121,7 @@ pub async fn run(
             },
         }
     }
-    if registrar.config.deregister_on_exit {
+    if registrar.config.deregister_on_exit && !keep.is_cancelled() {
         let last = engine.borrow().clone();
         registrar.leave(&last).await;
     }
@@ -194,7 +202,7 @@ impl Registrar {
             Err(error) => {
                 // It may come back with nothing, or with other settings.
                 self.node = None;
-                self.memory = Memory::default();
+                self.memory.reset();
                 status.error = Some(error.explain());
                 self.backoff.failed(fastrand::f64())
             }
@@ -412,6 +420,8 @@ fn publish(out: &Outputs, status: Status) {
     });
 }
 
+/// For what was begun when the registrar ends.
+const LAST_TURN: Duration = Duration::from_secs(3);
 /// Looks at Consul for one change.
 const ROUNDS: usize = 3;
 /// Between attempts while Consul is away.

@@ -165,7 +165,15 @@ pub(super) fn spawn(
             let metrics = registrar::Metrics::default();
             metrics.register(&mut registry);
             let engine = engine.clone();
-            let run = registrar::run(registrar, consul, engine, outputs, metrics, stop.clone());
+            let run = registrar::run(
+                registrar,
+                consul,
+                engine,
+                outputs,
+                metrics,
+                stop.clone(),
+                end.keep_front.clone(),
+            );
             stage(
                 "registrar",
                 Box::pin(async { run.await.map_err(Into::into) }),

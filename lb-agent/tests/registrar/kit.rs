@@ -28,6 +28,7 @@ pub(crate) struct World {
     pub(crate) engine: watch::Sender<Engine>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) stop: CancellationToken,
+    keep: CancellationToken,
     pub(crate) token: Option<Token>,
     stage: JoinHandle<Result<(), registrar::Error>>,
 }
@@ -95,6 +96,7 @@ impl World {
             engine,
             status,
             stop: CancellationToken::new(),
+            keep: CancellationToken::new(),
             stage: tokio::spawn(async { Ok(()) }),
             token,
         };
@@ -112,6 +114,7 @@ impl World {
         let (out, status) = watch::channel(Status::default());
         self.status = status;
         self.stop = CancellationToken::new();
+        self.keep = CancellationToken::new();
         self.stage = tokio::spawn(registrar::run(
             config,
             consul,
@@ -122,7 +125,14 @@ impl World {
             },
             Metrics::default(),
             self.stop.clone(),
+            self.keep.clone(),
         ));
+    }
+
+    /// Ends it for another one that follows.
+    pub(crate) async fn hand_over(&mut self) {
+        self.keep.cancel();
+        self.end().await;
     }
 
     pub(crate) async fn end(&mut self) {

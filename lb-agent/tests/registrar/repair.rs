@@ -55,6 +55,14 @@ async fn dangling_services_are_swept_at_the_start_and_those_of_others_never() {
     world
         .until_ids(&["elsewhere:gone:80", "lb-test:one:80"])
         .await;
+    // Another one follows: that is no exit.
+    world.hand_over().await;
+    assert_eq!(world.ids().await, ["elsewhere:gone:80", "lb-test:one:80"]);
+    world.start(Config {
+        deregister_on_exit: true,
+        ..config()
+    });
+    world.until_status(|status| status.synced.is_some()).await;
     world.end().await;
     assert_eq!(world.ids().await, ["elsewhere:gone:80"]);
 }

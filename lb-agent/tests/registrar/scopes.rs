@@ -43,6 +43,7 @@ impl Scoped {
             outputs,
             Metrics::default(),
             stop.clone(),
+            CancellationToken::new(),
         );
         Self {
             engine,

@@ -254,6 +254,30 @@ fn pausing_is_maintenance_and_its_end_ends_only_ours() {
 }
 
 #[test]
+fn a_maintenance_of_others_is_owed_until_it_is_put_back() {
+    let mut changed = container("a", State::Running);
+    let before = wished(vec![changed.clone()]);
+    changed
+        .labels
+        .insert("SERVICE_TAGS".to_owned(), "new".to_owned());
+    let wishes = wished(vec![changed]);
+    let mut held = held(&before);
+    carry_out(&mut held, &[maintain("disk")]);
+    let planned = steps(&wishes, &held);
+    let mut memory = Memory::default();
+    memory.owe(&planned);
+    // Consul goes away between the two steps.
+    carry_out(&mut held, &planned[..1]);
+    memory.reset();
+    memory.look(&wishes, &held);
+    assert!(!held.checks.contains_key(&maintenance("h:a:80")));
+    assert_eq!(steps_with(&wishes, &held, &memory), [maintain("disk")]);
+    // Nothing is owed to what is wished no more.
+    memory.look(&Wishes::default(), &held);
+    assert_eq!(memory.owed, BTreeMap::new());
+}
+
+#[test]
 fn of_two_maintenances_of_ours_the_newer_reason_stands() {
     let paused = wished(vec![container("a", State::Paused)]);
     let mut held = held(&paused);
