@@ -21,7 +21,7 @@ use lb_front::tls::Certificate;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -130,11 +130,27 @@ struct Stage {
 #[derive(Default)]
 struct Kept {
     certificate: Option<Certificate>,
-    /// When another one is asked for; at once without.
-    due: Option<Instant>,
+    /// From when another one is asked for, by the time of day, which may be set meanwhile.
+    renewal: Option<SystemTime>,
+    /// When to try again what failed.
+    again: Option<Instant>,
     /// How often that failed in a row, and why it did last.
     failed: u32,
     why: Option<String>,
+}
+
+impl Kept {
+    /// Until another one is asked for.
+    fn wait(&self) -> Duration {
+        let since = SystemTime::now();
+        let renewal = self
+            .renewal
+            .map(|it| it.duration_since(since).unwrap_or_default());
+        let again = self
+            .again
+            .map(|it| it.saturating_duration_since(Instant::now()));
+        renewal.max(again).unwrap_or_default()
+    }
 }
 
 impl Stage {
@@ -148,8 +164,8 @@ impl Stage {
                     chain: text.clone(),
                     key: text,
                 };
-                if let Ok(due) = due(&certificate) {
-                    (kept.certificate, kept.due) = (Some(certificate), Some(due));
+                if let Ok(renewal) = renewal(&certificate) {
+                    (kept.certificate, kept.renewal) = (Some(certificate), Some(renewal));
                 }
             }
             self.kept.insert(name, kept);
@@ -159,38 +175,36 @@ impl Stage {
 
     async fn run(&mut self) {
         loop {
-            let now = Instant::now();
             for name in self.config.names.clone() {
-                let is_due = |kept: &Kept| kept.due.is_none_or(|due| due <= now);
-                if self.kept.get(&name).is_some_and(is_due) {
+                if self.kept.get(&name).is_some_and(|it| it.wait().is_zero()) {
                     let order = timeout(LONGEST_ORDER, self.order(&name)).await;
                     let order = order.unwrap_or(Err(AcmeError::Late));
                     self.note(&name, order);
                 }
             }
-            let dues = self.kept.values().filter_map(|kept| kept.due);
-            let next = dues.min().unwrap_or_else(|| Instant::now() + LONGEST_PAUSE);
-            sleep_until(next.max(now + SHORTEST_PAUSE)).await;
+            let next = self.kept.values().map(Kept::wait).min();
+            let next = next.unwrap_or(LONGEST_PAUSE);
+            sleep(next.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
 
     /// Keeps what an order brought, and tells of it.
     fn note(&mut self, name: &str, order: Result<Certificate, AcmeError>) {
         let kept = self.kept.entry(name.to_owned()).or_default();
-        let order = order.and_then(|certificate| Ok((due(&certificate)?, certificate)));
+        let order = order.and_then(|certificate| Ok((renewal(&certificate)?, certificate)));
         match order {
-            Ok((due, certificate)) => {
+            Ok((renewal, certificate)) => {
                 tracing::info!(name, "the authority issued a certificate");
                 *kept = Kept {
                     certificate: Some(certificate),
-                    due: Some(due),
+                    renewal: Some(renewal),
                     ..Kept::default()
                 };
             }
             Err(error) => {
                 // Authorities count failures, and refuse whoever has many.
                 let pause = FIRST_PAUSE * 2_u32.saturating_pow(kept.failed.min(12));
-                kept.due = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+                kept.again = Some(Instant::now() + pause.min(LONGEST_PAUSE));
                 kept.failed += 1;
                 tracing::warn!(name, %error, "no certificate from the authority");
                 kept.why = Some(error.to_string());
@@ -358,7 +372,7 @@ fn proof(name: &str, digest: &[u8]) -> Result<Certificate, AcmeError> {
 }
 
 /// When another certificate is asked for: a third of its time before its end.
-fn due(certificate: &Certificate) -> Result<Instant, AcmeError> {
+fn renewal(certificate: &Certificate) -> Result<SystemTime, AcmeError> {
     let broken = |error: String| AcmeError::Certificate(error);
     let usable = certificate
         .read()
@@ -366,8 +380,7 @@ fn due(certificate: &Certificate) -> Result<Instant, AcmeError> {
     let validity = validity(usable.leaf());
     let (from, until) = validity.ok_or_else(|| broken("it has no end".to_owned()))?;
     let whole = until.duration_since(from).unwrap_or_default();
-    let left = until.duration_since(SystemTime::now()).unwrap_or_default();
-    Ok(Instant::now() + left.saturating_sub(whole / 3))
+    Ok(until - whole / 3)
 }
 
 const ACCOUNT: &str = "account.json";
