@@ -192,13 +192,11 @@ pub async fn run(
     let mut counting: Option<(Count, Askers<Stats>)> = None;
     loop {
         tokio::select! {
-            () = stop.cancelled() => {
-                stage.end_tracers(&channels);
-                return Ok(());
-            }
+            () = stop.cancelled() => break,
             changed = channels.snapshots.changed() => {
+                // Who makes them has ended: so does the agent, and this may be heard of first.
                 if changed.is_err() {
-                    return Ok(());
+                    break;
                 }
                 stage.follow(&mut channels);
             }
@@ -242,7 +240,7 @@ pub async fn run(
                     }
                     counting = Some((Count::new(&stage), askers));
                 },
-                None => return Ok(()),
+                None => break,
             },
             // In slices, for a change must not wait until all is counted.
             () = tokio::task::yield_now(), if counting.is_some() => {
@@ -270,6 +268,9 @@ pub async fn run(
             }
         }
     }
+    stop.cancelled().await;
+    stage.end_tracers(&channels);
+    Ok(())
 }
 
 impl Stage {

@@ -80,8 +80,14 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(agent(config, settings, started, privileges, log))
+    let ended = runtime.block_on(agent(config, settings, started, privileges, log));
+    // Threads may wait for what cannot be interrupted: a resolver that is silent, a disk that hangs.
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }
+
+/// For what waits for the kernel when everything else has ended. Whatever it writes is written whole or not at all.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the start has made for the stages.
 struct Started {
@@ -180,6 +186,8 @@ async fn agent(
     } = config.front;
     let end = front::End::default();
     let stop = &end.stop;
+    // Some stages have threads of their own, which would go on without those that could not be started.
+    let _ended = stop.clone().drop_guard();
     let systemd = Systemd::of_environment();
     let signals = Signals {
         end: &end,

@@ -246,6 +246,7 @@ pub async fn run(
         stage.tell(&channels);
     }
     stop.cancelled().await;
+    stage.end_tracers();
     // The VIPs go with this agent, unless another one of this host follows.
     let given_up = channels.announcing.wait_for(|it| !it.mine);
     if let Ok(Ok(_)) = tokio::time::timeout(GIVEN_UP, given_up).await {
@@ -267,6 +268,14 @@ fn follow_devices() -> io::Result<(Handle, impl Stream<Item = ()> + Unpin)> {
 }
 
 impl Stage {
+    /// Ends all: the maps outlive the agent, and nobody would hear.
+    fn end_tracers(&mut self) {
+        if !self.desk.tracers.is_empty() {
+            self.desk.tracers.clear();
+            self.apply();
+        }
+    }
+
     /// Reads what this host's network is now, and attaches what is to be attached.
     async fn look_around(&mut self) {
         let read = Place::read(&self.handle).await;
