@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{kept::Kept, lease::Lease, teller::Teller};
+use super::{kept::Kept, lease::Lease, moment::Moment, teller::Teller};
 use crate::discover::consul::{
     RequestError,
     backoff::Backoff,
@@ -86,7 +86,7 @@ enum End {
 
 /// What a request brought.
 enum Step {
-    Renewed(Instant, Result<bool, RequestError>),
+    Renewed(Moment, Result<bool, RequestError>),
     Read(Cursor, Result<Held, RequestError>),
     Acquired(Result<bool, RequestError>),
 }
@@ -154,7 +154,7 @@ impl Election {
 
     /// Holds a session and the lock if it can be had, until that is over.
     async fn stand(&mut self, teller: &mut Teller, backoff: &mut Backoff) -> End {
-        let asked = Instant::now();
+        let asked = Moment::now();
         let patience = Lease::new(self.ttl, asked).patience();
         let session = match self.session.clone() {
             // It may have outlived a crash, or a silence.
@@ -183,7 +183,7 @@ impl Election {
         let value = value.to_string().into_bytes();
         let renew = |at: Instant| async move {
             sleep_until(at).await;
-            let asked = Instant::now();
+            let asked = Moment::now();
             Step::Renewed(asked, lock.renew(session, patience).await)
         };
         let read = |mut cursor: Cursor, wait: Duration| async move {
@@ -199,7 +199,7 @@ impl Election {
             }
         };
         let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
-        steps.push(renew(asked + lease.interval()).boxed());
+        steps.push(renew(asked.at + lease.interval()).boxed());
         steps.push(read(Cursor::default(), Duration::ZERO).boxed());
         // Whether nobody holds the lock, and whether it is asked for already.
         let (mut is_free, mut is_asking, mut pause) = (false, false, Duration::ZERO);
@@ -207,11 +207,11 @@ impl Election {
         loop {
             let step = tokio::select! {
                 biased;
-                () = sleep_until(lease.until()) => return End::Silent,
+                () = sleep_until(lease.until().at) => return End::Silent,
                 Some(step) = steps.next() => step,
             };
             // What comes so late is of no use, whoever kept us from hearing it.
-            if Instant::now() >= lease.until() && !matches!(step, Step::Renewed(..)) {
+            if !Moment::now().is_before(lease.until()) && !matches!(step, Step::Renewed(..)) {
                 return End::Silent;
             }
             match step {
@@ -219,7 +219,7 @@ impl Election {
                     lease.renewed(asked);
                     teller.renewed(lease.until());
                     troubles.renewal = None;
-                    steps.push(renew(asked + lease.interval()).boxed());
+                    steps.push(renew(asked.at + lease.interval()).boxed());
                 }
                 Step::Renewed(_, Ok(false)) => return End::Gone,
                 Step::Renewed(_, Err(error)) => {

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Announcing, Metrics, Status, Vips, at, both};
+use super::{Announcing, Metrics, Moment, Status, Vips, at, both};
 use crate::vip::Pools;
 
 /// For one run.
@@ -65,7 +65,7 @@ impl Hook {
                 && is_due
             {
                 let all = || vips.iter().flat_map(|vip| both(self.pools, *vip)).collect();
-                let wanted: BTreeSet<IpAddr> = match announcing.holds(Instant::now()) {
+                let wanted: BTreeSet<IpAddr> = match announcing.holds(Moment::now()) {
                     true => all(),
                     false => BTreeSet::new(),
                 };
@@ -85,7 +85,7 @@ impl Hook {
                 () = stop.cancelled() => break,
                 Ok(()) = self.announcing.changed() => {}
                 Ok(()) = self.vips.changed() => {}
-                () = at(announcing.until), if is_taken && announcing.holds(Instant::now()) => {}
+                () = at(announcing.until.map(|it| it.at)), if is_taken && announcing.holds(Moment::now()) => {}
                 () = at(again) => {}
             }
         }

@@ -152,7 +152,7 @@ async fn the_end_of_a_lease_releases_although_nobody_tells() {
     scene.announcing.send_replace(Announcing {
         mine: true,
         since: Some(std::time::SystemTime::now()),
-        until: Some(Instant::now() + Duration::from_millis(300)),
+        until: Some(Moment::now().after(Duration::from_millis(300))),
         ..Announcing::default()
     });
     scene.said(&["take 198.18.0.7", "release 198.18.0.7"]).await;

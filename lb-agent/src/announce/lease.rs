@@ -6,31 +6,34 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use super::moment::Moment;
 
 /// The belief in one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
     time_to_live: Duration,
-    until: Instant,
+    until: Moment,
 }
 
 impl Lease {
     /// That of a session that was made, or renewed, by a request of `asked`.
-    pub(super) fn new(time_to_live: Duration, asked: Instant) -> Self {
+    pub(super) fn new(time_to_live: Duration, asked: Moment) -> Self {
         Self {
             time_to_live,
-            until: asked + time_to_live,
+            until: asked.after(time_to_live),
         }
     }
 
     /// Takes in that a request of `asked` renewed it. An answer to an older one shortens nothing.
-    pub(super) fn renewed(&mut self, asked: Instant) {
-        self.until = self.until.max(asked + self.time_to_live);
+    pub(super) fn renewed(&mut self, asked: Moment) {
+        let until = asked.after(self.time_to_live);
+        if self.until.at < until.at {
+            self.until = until;
+        }
     }
 
     /// From when on it is not to be believed any more.
-    pub(super) fn until(&self) -> Instant {
+    pub(super) fn until(&self) -> Moment {
         self.until
     }
 
@@ -53,27 +56,28 @@ mod tests {
 
     #[test]
     fn it_ends_a_time_to_live_after_the_question_and_not_after_the_answer() {
-        let asked = Instant::now();
+        let asked = Moment::now();
         let mut lease = Lease::new(TTL, asked);
-        assert_eq!(lease.until(), asked + TTL);
-        lease.renewed(asked + Duration::from_secs(5));
-        assert_eq!(lease.until(), asked + Duration::from_secs(20));
+        assert_eq!(lease.until(), asked.after(TTL));
+        lease.renewed(asked.after(Duration::from_secs(5)));
+        assert_eq!(lease.until(), asked.after(Duration::from_secs(20)));
     }
 
     #[test]
     fn a_late_answer_to_an_old_question_shortens_nothing() {
-        let asked = Instant::now();
-        let mut lease = Lease::new(TTL, asked + Duration::from_secs(5));
+        let asked = Moment::now();
+        let mut lease = Lease::new(TTL, asked.after(Duration::from_secs(5)));
         lease.renewed(asked);
-        assert_eq!(lease.until(), asked + Duration::from_secs(20));
+        assert_eq!(lease.until(), asked.after(Duration::from_secs(20)));
     }
 
     #[test]
     fn two_renewals_may_fail_before_it_ends() {
-        let asked = Instant::now();
+        let asked = Moment::now();
         let lease = Lease::new(TTL, asked);
-        let third = asked + 3 * lease.interval();
+        let third = asked.after(3 * lease.interval());
         assert_eq!(third, lease.until());
-        assert!(asked + lease.interval() + 3 * lease.patience() < lease.until());
+        let late = lease.interval() + 3 * lease.patience();
+        assert!(asked.after(late).is_before(lease.until()));
     }
 }

@@ -14,6 +14,7 @@ mod groups;
 mod hook;
 mod kept;
 mod lease;
+mod moment;
 mod schedule;
 mod teller;
 mod value;
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use device::{Devices, Link, links, trouble};
+pub use moment::Moment;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},

@@ -5,10 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Announcing, Metrics, Status, elect::Me};
+use super::{Announcing, Metrics, Status, elect::Me, moment::Moment};
 use crate::admin::events::{Events, Happened, Kind};
 
 /// Whom the election tells.
@@ -36,7 +36,7 @@ impl Teller {
     }
 
     /// This host is the owner, until then if nothing more is told.
-    pub(super) fn mine(&mut self, me: &Me, until: Option<Instant>) {
+    pub(super) fn mine(&mut self, me: &Me, until: Option<Moment>) {
         if self.announcing.borrow().mine {
             return;
         }
@@ -53,7 +53,7 @@ impl Teller {
     }
 
     /// This host may stay the owner for longer, if it is.
-    pub(super) fn renewed(&mut self, until: Instant) {
+    pub(super) fn renewed(&mut self, until: Moment) {
         self.announcing.send_if_modified(|announcing| {
             let is_news = announcing.mine && announcing.until != Some(until);
             if is_news {

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use tokio::time::Instant;
-
+use super::moment::Moment;
 use crate::catalog::Problem;
 
 /// Who answers for the VIPs at the moment.
@@ -16,13 +15,13 @@ pub struct Announcing {
     /// Since when it is so.
     pub since: Option<SystemTime>,
     /// Until when this host may answer unless it hears more; `None` has no end.
-    pub until: Option<Instant>,
+    pub until: Option<Moment>,
 }
 
 impl Announcing {
     /// Whether this host may answer at `now`. Who was kept from running may still read an old value.
-    pub fn holds(&self, now: Instant) -> bool {
-        self.mine && self.until.is_none_or(|until| now < until)
+    pub fn holds(&self, now: Moment) -> bool {
+        self.mine && self.until.is_none_or(|until| now.is_before(until))
     }
 }
 
@@ -68,13 +67,13 @@ mod tests {
 
     #[test]
     fn nobody_holds_what_is_not_theirs_or_is_over() {
-        let now = Instant::now();
+        let now = Moment::now();
         let of = |mine, until| Announcing {
             mine,
             until,
             ..Announcing::default()
         };
-        let later = Some(now + Duration::from_secs(1));
+        let later = Some(now.after(Duration::from_secs(1)));
         assert!(of(true, None).holds(now));
         assert!(of(true, later).holds(now));
         assert!(!of(true, Some(now)).holds(now));

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Announcing, Error, Metrics, Status, Vips, at,
+    Announcing, Error, Metrics, Moment, Status, Vips, at,
     device::{self, BUFFER, Device, Devices, Ear, Link, trouble},
     frame::{self, Mac},
     groups::Groups,
@@ -76,7 +76,7 @@ impl Shared {
     }
 
     fn holds(&self) -> bool {
-        self.announcing.borrow().holds(Instant::now())
+        self.announcing.borrow().holds(Moment::now())
     }
 
     /// Whether this host answers for an address.
@@ -159,7 +159,7 @@ impl Voice {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let until = announcing.borrow_and_update().until;
+            let until = announcing.borrow_and_update().until.map(|it| it.at);
             vips.borrow_and_update();
             self.follow(&status);
             let next = self.schedule.next();

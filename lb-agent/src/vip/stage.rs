@@ -27,6 +27,7 @@ use crate::{catalog::Problem, discover::consul::keys::Keys, state_file};
 
 pub(super) struct Stage {
     pub(super) allocator: Allocator,
+    clock: Clock,
     /// Where records are shared.
     pub(super) keys: Option<Arc<Keys>>,
     /// Why records cannot be shared at the moment.
@@ -78,8 +79,10 @@ impl Stage {
         .await?;
         let stored: BTreeMap<Ipv4Addr, Record> = stored.unwrap_or_default();
         let given: BTreeMap<Ipv4Addr, Known> = given.unwrap_or_default();
-        let allocator = allocator(config, stored, given, now());
+        let clock = Clock::new();
+        let allocator = allocator(config, stored, given, clock.now());
         Ok(Self {
+            clock,
             saved: allocator.records().clone(),
             allocator,
             keys: None,
@@ -99,7 +102,7 @@ impl Stage {
         names: &Names,
         out: &watch::Sender<Option<Arc<Vips>>>,
     ) -> Claims {
-        let round = self.allocator.allocate(names, now());
+        let round = self.allocator.allocate(names, self.clock.now());
         let mut problems = round.problems;
         problems.extend(self.records.problem.clone());
         problems.extend(self.known.problem.clone());
@@ -151,7 +154,7 @@ impl Stage {
     pub(super) fn wake(&self) -> Option<Instant> {
         let end = self.allocator.next_end().map(|end| {
             // Many end at nearly the same time: one round is enough.
-            let wait = end.saturating_sub(now()).max(ROUND_EVERY);
+            let wait = end.saturating_sub(self.clock.now()).max(ROUND_EVERY);
             Instant::now() + wait
         });
         // The end of a write wakes, too.
@@ -167,7 +170,7 @@ impl Stage {
     }
 
     pub(super) async fn learn(&mut self, shared: Records, index: u64) -> Result<(), Error> {
-        self.allocator.learn(shared, index, now());
+        self.allocator.learn(shared, index, self.clock.now());
         self.save().await
     }
 
@@ -262,7 +265,7 @@ impl Stage {
                 info!(service = %owner.name, vip = %address, "VIP pinned by an operator");
                 self.allocator.record(address, owner);
                 // Here, so that the answer says what is so.
-                self.allocator.allocate(names, now());
+                self.allocator.allocate(names, self.clock.now());
                 let mut entries = self.allocator.list(names).into_iter();
                 entries.find(|entry| entry.address == address)
             }
@@ -270,7 +273,7 @@ impl Stage {
                 let service = entry.service.as_deref().unwrap_or_default();
                 info!(service, vip = %entry.address, how = %entry.how, "VIP released by an operator");
                 // The store may have told of it already.
-                self.allocator.release(entry.address, now());
+                self.allocator.release(entry.address, self.clock.now());
                 if let Some(quarantine) = quarantine {
                     self.allocator.end_quarantine(entry.address, &quarantine);
                 }
@@ -458,6 +461,28 @@ fn tell(before: Option<&Vips>, now: &Vips) {
         if before.is_none_or(|before| !before.problems.contains(problem)) {
             warn!(%problem, "VIP problem");
         }
+    }
+}
+
+/// The time of day when the stage began, and as much later as it has run: a clock that is set meanwhile ends no quarantine, and
+/// prolongs none.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    began: Duration,
+    at: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self {
+            began: now(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Since 1970.
+    fn now(self) -> Duration {
+        self.began + self.at.elapsed()
     }
 }
 
