@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Arguments that name each group, linted, documented and tested by itself.
-const GROUPS: [&[&str]; 14] = [
+const GROUPS: [&[&str]; 15] = [
     &["--package", "lb-common"],
     &["--package", "lb-common", "--features", "user"],
     &["--package", "lb-ebpf", "--lib"],
@@ -26,6 +26,7 @@ const GROUPS: [&[&str]; 14] = [
     &["--package", "lb-guest"],
     &["--package", "hello"],
     &["--package", "lb-front"],
+    &["--package", "lb-core"],
     &["--package", "lb-agent"],
     &["--package", "xtask"],
 ];

@@ -85,7 +85,11 @@ fn main() -> anyhow::Result<()> {
         Command::Docs => {
             setup::programs()?;
             // The tests that compare them write them, too.
-            for tests in [&["lb-agent", "--lib"], &["xtask", "--bins"]] {
+            for tests in [
+                &["lb-core", "--lib"],
+                &["lb-agent", "--lib"],
+                &["xtask", "--bins"],
+            ] {
                 let mut write = shell::cargo();
                 write
                     .args(["test", "--quiet", "--locked", "--package"])

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The crates with cores that know no IO. Each is mutated and tested by itself: together their features would unify.
-const CRATES: [&str; 4] = ["lb-ebpf", "lb-common", "lb-packet", "lb-agent"];
+const CRATES: [&str; 5] = ["lb-ebpf", "lb-common", "lb-packet", "lb-core", "lb-agent"];
 
 /// What to change.
 #[derive(Args, Default)]

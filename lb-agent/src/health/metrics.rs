@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{probe::Outcome, roster::States};
+use lb_core::health::{Outcome, roster::States};
 
 /// Counted by the health stage, read by whoever serves metrics.
 #[derive(Debug)]

@@ -4,19 +4,21 @@
 //! the state of each target, which lasts as long as some service lists it; others get [`Verdicts`]. It never
 //! decides what a verdict means for a service.
 
-mod machine;
 mod metrics;
 mod probe;
-mod roster;
-mod verdicts;
 
 use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+pub use lb_core::health::{Config, Target, Verdicts};
+use lb_core::health::{
+    Outcome,
+    roster::{Job, News, Now, Roster},
+};
 use tokio::{
     select,
     sync::{mpsc, watch},
@@ -26,41 +28,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
-pub use verdicts::Verdicts;
 
-use crate::{
-    options::CheckKind,
-    snapshot::{Service, Snapshot, changes},
-};
-use probe::Outcome;
-use roster::{Job, News, Now, Roster};
-
-/// How backends are probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// From one probe of a settled target to the next.
-    pub interval: Duration,
-    /// What a probe may take.
-    pub timeout: Duration,
-    /// Successes in a row until a target is up.
-    pub rise: u32,
-    /// Failures in a row until it is down.
-    pub fall: u32,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(2),
-            rise: 2,
-            fall: 3,
-        }
-    }
-}
-
-/// What a probe asks of whom.
-pub type Target = (SocketAddr, CheckKind);
+use crate::snapshot::{Service, Snapshot, changes};
 
 /// Probes the backends of the newest snapshot until `stop`. An address from `suspects` (the kernel saw a
 /// connect to it fail) is probed at once.
@@ -81,7 +50,7 @@ pub async fn run(
     snapshots.mark_changed();
     loop {
         let room = PROBES_AT_ONCE - probes.len();
-        for job in roster.due(Instant::now(), room) {
+        for job in roster.due(Instant::now().into_std(), room) {
             probes.spawn(async move {
                 let outcome = probe::probe(&job.target, config.timeout).await;
                 (job, outcome)
@@ -89,7 +58,10 @@ pub async fn run(
         }
         let now = Instant::now();
         board.publish(&mut roster, &metrics, now);
-        let due = roster.next_due().filter(|_| probes.len() < PROBES_AT_ONCE);
+        let due = roster
+            .next_due()
+            .map(Instant::from_std)
+            .filter(|_| probes.len() < PROBES_AT_ONCE);
         let wake = due.into_iter().chain(board.due(&roster, now)).min();
         select! {
             () = stop.cancelled() => return,
@@ -104,13 +76,13 @@ pub async fn run(
                     followed = snapshot;
                 }
             }
-            Some(address) = suspects.recv() => roster.suspect(address, Instant::now()),
+            Some(address) = suspects.recv() => roster.suspect(address, Instant::now().into_std()),
             Some(ended) = probes.join_next(), if !probes.is_empty() => {
                 // A probe that panicked is a fault of this module, not of the backend.
                 let Ok((job, outcome)) = ended else { continue };
                 metrics.count(&outcome);
                 let noise = noise.hash_one(job.number);
-                roster.finished(job, outcome, Now::read(), noise);
+                roster.finished(job, outcome, read_clocks(), noise);
             }
             () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
         }
@@ -162,7 +134,7 @@ impl Board {
 
 /// Makes the targets of `after` the ones to probe, where those of `before` were.
 fn follow(roster: &mut Roster, before: &Snapshot, after: &Snapshot) {
-    let now = Now::read();
+    let now = read_clocks();
     let changes: Vec<_> = changes(&before.services, &after.services).collect();
     // The new ones first: a target that one service hands to another keeps its state.
     for target in changes.iter().filter_map(|it| it.2).flat_map(targets) {
@@ -176,6 +148,14 @@ fn follow(roster: &mut Roster, before: &Snapshot, after: &Snapshot) {
 fn targets(service: &Arc<Service>) -> impl Iterator<Item = Target> {
     let backends = service.backends.values();
     backends.map(|it| (it.address, service.options.check_of(&it.tags).clone()))
+}
+
+/// This moment, as the roster is told it.
+fn read_clocks() -> Now {
+    Now {
+        instant: Instant::now().into_std(),
+        wall: SystemTime::now(),
+    }
 }
 
 /// Bounds the descriptors in use; the rest waits for its turn.

@@ -17,19 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::Target;
+use super::{Outcome, Target};
 use crate::options::CheckKind;
-
-/// What a probe found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The backend answers; how long that took.
-    Passed(Duration),
-    /// It does not; why.
-    Failed(String),
-    /// This host could not ask; why.
-    Unable(String),
-}
 
 /// Asks `target`, for at most `limit`.
 pub(super) async fn probe(target: &Target, limit: Duration) -> Outcome {

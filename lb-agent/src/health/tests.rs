@@ -19,10 +19,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CheckKind, Config, Metrics, Verdicts, run};
+use super::{Config, Metrics, Verdicts, run};
 use crate::{
     catalog::InstanceKey,
-    options::Options,
+    options::{CheckKind, Options},
     snapshot::{Backend, Probe, ProbeState, Service, ServiceName, Snapshot},
 };
 

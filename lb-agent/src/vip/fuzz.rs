@@ -8,9 +8,8 @@ use std::{
 };
 
 use super::{
-    Config, Names,
+    Config, Names, Pool,
     allocator::{Allocator, Records},
-    pool::Pool,
     record::{Known, Record},
     share,
     stage::{self, VERSION},
@@ -18,7 +17,7 @@ use super::{
 use crate::{catalog::Problem, snapshot::ServiceName, state_file};
 
 /// Before the address in the name of a key.
-pub(crate) const PREFIX: &str = share::PREFIX;
+pub(crate) const PREFIX: &str = super::record::PREFIX;
 
 /// What comes of records.
 pub(crate) struct Outcome {

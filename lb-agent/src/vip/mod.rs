@@ -3,25 +3,22 @@
 //! Almost every name gets its address from a hash, at once and without asking anybody. Two names that want
 //! the same one need a record: in Consul's key-value store where there is a Consul, and always in the state
 //! directory. So does an address that an operator pinned. The address of a service that left is in quarantine
-//! before another has it. This stage never touches the data plane. The allocator belongs to [`run`].
+//! before another has it. Who has which is decided by [`lb_core::vip`]; what that knows belongs to [`run`]. This stage
+//! never touches the data plane.
 
-mod allocator;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod order;
-mod pool;
-mod pool6;
-mod record;
 mod share;
 mod stage;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-pub use order::{Entry, How, Order, Request};
-pub use pool::{Pool, PoolError};
-pub use pool6::{Pool6, Pool6Error, Pools, v4_of, v6_of};
+pub use lb_core::vip::{
+    Entry, How, Names, Order, Pool, Pool6, Pool6Error, PoolError, Pools, Vips, v4_of, v6_of,
+};
+use lb_core::vip::{allocator, order, record};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
@@ -31,23 +28,7 @@ use self::{
     share::{News, Open},
     stage::Stage,
 };
-use crate::{
-    catalog::Problem,
-    discover::consul::{self, keys::Keys},
-    snapshot::ServiceName,
-};
-
-/// The names that want a VIP, each with the address that its registration asks for.
-pub type Names = BTreeMap<ServiceName, Option<Ipv4Addr>>;
-
-/// The VIPs of all current names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vips {
-    /// By name. A name without one is in `problems`, or waits for a moment for its record.
-    pub by_name: BTreeMap<ServiceName, Ipv4Addr>,
-    /// What is wrong with VIPs.
-    pub problems: Vec<Problem>,
-}
+use crate::discover::consul::{self, keys::Keys};
 
 /// Where VIPs come from and where their records are.
 #[derive(Clone, Debug)]
@@ -62,6 +43,15 @@ pub struct Config {
     pub records: PathBuf,
     /// The Consul that shares the records among hosts.
     pub consul: Option<consul::Config>,
+}
+
+/// An order and where its answer goes.
+#[derive(Debug)]
+pub struct Request {
+    /// What is wanted.
+    pub order: Order,
+    /// The addresses concerned, or why nothing was done.
+    pub reply: oneshot::Sender<Result<Vec<Entry>, String>>,
 }
 
 /// Why the stage ended.
@@ -92,7 +82,7 @@ pub async fn run(
     // Dropped at the end, and the task with it.
     let mut sharing = JoinSet::new();
     if let Some(consul) = config.consul {
-        let keys = Arc::new(Keys::new(consul, share::PREFIX).map_err(Error::Client)?);
+        let keys = Arc::new(Keys::new(consul, record::PREFIX).map_err(Error::Client)?);
         stage.keys = Some(Arc::clone(&keys));
         sharing.spawn(async move { share::run(&keys, open_claims, news).await });
     }

@@ -19,9 +19,6 @@ use crate::discover::consul::{
     keys::{self, Cursor, Keys},
 };
 
-/// Before the address in the name of a key.
-pub(super) const PREFIX: &str = "lb-agent/vip/";
-
 /// Version of the value of a key.
 const VERSION: u32 = 1;
 /// A name that waits for its record has no VIP; after this it gets one that only this host knows.
@@ -212,7 +209,7 @@ fn without_right(error: &RequestError) -> String {
     format!("{error}; give the token key_prefix \"lb-agent/\" write")
 }
 
-/// What the keys below [`PREFIX`] say.
+/// What the keys below [`PREFIX`](super::record::PREFIX) say.
 pub(super) fn records(keys: &BTreeMap<String, Vec<u8>>) -> Records {
     let records = keys.iter();
     let records = records.filter_map(|(key, value)| Some((key.parse().ok()?, owner(value))));

@@ -17,9 +17,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Config, Error, Names, Vips,
+    Config, Error, Names, Request, Vips,
     allocator::{Allocator, Claims, Left, Records},
-    order::{self, Entry, Order, Request},
+    order::{self, Entry, Order},
     record::{Known, Owner, Record},
     share::{self, Open},
 };

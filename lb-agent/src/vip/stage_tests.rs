@@ -1,6 +1,9 @@
+use std::net::Ipv4Addr;
+
 use tokio::time::timeout;
 
 use super::*;
+use crate::snapshot::ServiceName;
 
 /// A running stage without a Consul.
 struct Running {
@@ -60,7 +63,7 @@ impl Running {
     }
 
     async fn order(&self, order: Order) -> Result<Vec<Entry>, String> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         let sent = self.orders.send(Request { order, reply });
         timeout(BOUND, sent).await.unwrap().unwrap();
         timeout(BOUND, answer).await.unwrap().unwrap()

@@ -85,6 +85,7 @@ fn every_file_of_the_code_map_is_there() {
         for name in names {
             let crates = [
                 "lb-agent/src",
+                "lb-core/src",
                 "lb-front/src",
                 "lb-ebpf/src/bin/socket",
                 "lb-ebpf/src/bin/packet",

@@ -30,7 +30,7 @@ struct Crate {
     is_small: bool,
 }
 
-const CRATES: [Crate; 4] = [
+const CRATES: [Crate; 5] = [
     Crate {
         name: "lb-ebpf",
         parts: &["lb-common"],
@@ -47,8 +47,20 @@ const CRATES: [Crate; 4] = [
         is_small: true,
     },
     Crate {
+        name: "lb-core",
+        parts: &["lb-common", "lb-sys", "lb-front", "lb-packet"],
+        is_small: true,
+    },
+    Crate {
         name: "lb-agent",
-        parts: &["lb-common", "lb-sys", "lb-front", "lb-packet", "lb-ebpf"],
+        parts: &[
+            "lb-common",
+            "lb-sys",
+            "lb-front",
+            "lb-packet",
+            "lb-core",
+            "lb-ebpf",
+        ],
         is_small: false,
     },
 ];
@@ -78,6 +90,10 @@ pub(super) fn compare(base: &Base, short: bool) -> Result<Vec<Finding>> {
         }
         if short && !it.is_small {
             findings.push(Finding::skipped(it.name, "not in the short form"));
+            continue;
+        }
+        if !base.tree.join(it.name).is_dir() {
+            findings.push(Finding::skipped(it.name, "the base has no such crate"));
             continue;
         }
         say(&format!("counting instructions of {}", it.name));

@@ -1,11 +1,10 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use proptest::{collection, prelude::*};
-use tokio::time::Instant;
 
 use super::{Config, HURRY, Job, News, Now, Outcome, Roster, States, Target};
 use crate::{

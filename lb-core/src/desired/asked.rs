@@ -131,7 +131,7 @@ fn unfit(name: &ServiceName, key: &InstanceKey, message: String) -> Problem {
 }
 
 /// Whether the socket path can send flows there; else what to do about it.
-pub(crate) fn fit(address: SocketAddr, pools: Pools) -> Result<(), String> {
+pub fn fit(address: SocketAddr, pools: Pools) -> Result<(), String> {
     match address.ip().to_canonical() {
         _ if address.port() == 0 => Err(format!("{address} has no port; register one")),
         ip if pools.contain(ip) => Err(format!(

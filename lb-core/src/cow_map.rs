@@ -202,10 +202,9 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     }
 }
 
-#[cfg(test)]
 impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     /// The value of `key`, to be changed.
-    pub(crate) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
@@ -216,7 +215,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
     }
 
     /// The values, to be changed, in the order of their keys.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         let chunks = self.chunks.iter_mut();
         chunks.flat_map(|chunk| Arc::make_mut(chunk).iter_mut().map(|(_, value)| value))
     }

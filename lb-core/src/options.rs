@@ -4,7 +4,7 @@
 //! it never breaks the service, nor another option. Which options there are stands in [`table`].
 
 pub mod access;
-pub(crate) mod front;
+pub mod front;
 pub mod table;
 mod value;
 
@@ -21,8 +21,8 @@ use crate::catalog::{Instance, InstanceKey, Problem};
 
 pub use access::{Access, Client, Rule};
 use front::FrontSetting;
-pub(crate) use front::is_list;
-pub(crate) use value::{LONGEST, dotted, is_dns_name, parse_duration, parse_size};
+pub use front::is_list;
+pub use value::{LONGEST, dotted, is_dns_name, parse_duration, parse_size};
 
 /// What a service's registrations ask for, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -472,7 +472,7 @@ fn bare(name: &str) -> &'static str {
 }
 
 /// The beginning of a text that somebody else wrote, for a message.
-pub(crate) fn cut(text: &str) -> &str {
+pub fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(SHOWN)]
 }
 

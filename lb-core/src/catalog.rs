@@ -80,7 +80,7 @@ impl Reach {
 /// Identifies an instance for as long as it is registered. A service id alone is unique per Consul agent
 /// only. Many stages keep one for each instance, so copies share their texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct InstanceKey {
     /// The Consul node, or `file`.
     pub node: Arc<str>,
@@ -106,7 +106,7 @@ impl fmt::Display for InstanceKey {
 
 /// What the source's own checks say of an instance, worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SourceHealth {
     /// All node and service checks pass, or there are none.
@@ -121,7 +121,7 @@ pub enum SourceHealth {
 
 /// One check of the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct Check {
     /// Its name.
     pub name: String,
@@ -136,7 +136,7 @@ pub const CHECK_OUTPUT_LIMIT: usize = 4096;
 
 /// Something that could not be used, and what to do about it. It never breaks the rest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The thing concerned, such as `service www_hello` or `instance file/a`.
     pub subject: String,

@@ -65,7 +65,7 @@ impl Pool {
     }
 
     /// Whether a service may have `address`.
-    pub(crate) fn serves(self, address: Ipv4Addr) -> bool {
+    pub fn serves(self, address: Ipv4Addr) -> bool {
         let first = u32::from(self.nth(1));
         u32::from(address)
             .checked_sub(first)

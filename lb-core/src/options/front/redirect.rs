@@ -20,7 +20,7 @@ pub(super) fn redirect(text: &str) -> Result<Setting, Wrong> {
 }
 
 /// One that leads to the same URL by HTTPS.
-pub(crate) fn to_https(text: &str) -> Option<Redirect> {
+pub fn to_https(text: &str) -> Option<Redirect> {
     anywhere(text).filter(|redirect| matches!(redirect.to, Target::Https(_)))
 }
 

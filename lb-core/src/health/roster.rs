@@ -4,18 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::time::Instant;
-
-use super::{Config, Target, Verdicts, machine::Phase, probe::Outcome};
+use super::{Config, Outcome, Target, Verdicts, machine::Phase};
 use crate::{
     options::CheckKind,
     snapshot::{Probe, ProbeState},
 };
 
-pub(super) struct Roster {
+/// All targets, and when each is due.
+pub struct Roster {
     config: Config,
     /// Those that are probed.
     entries: BTreeMap<Target, Entry>,
@@ -34,34 +33,44 @@ pub(super) struct Roster {
 
 /// One moment on both clocks: the first counts, the second is for people.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    pub(super) instant: Instant,
-    pub(super) wall: SystemTime,
+pub struct Now {
+    /// The clock that only goes on.
+    pub instant: Instant,
+    /// The time of day.
+    pub wall: SystemTime,
 }
 
 /// A probe to start, or started. The number tells it from an earlier one of a target that left and came back.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) target: Target,
-    pub(super) number: u64,
+pub struct Job {
+    /// Whom to ask, and what.
+    pub target: Target,
+    /// Rises with each probe.
+    pub number: u64,
 }
 
 /// What changed since the last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum News {
+pub enum News {
+    /// Nothing.
     None,
     /// Only how long probes took.
     Details,
+    /// A verdict, or who is judged.
     Verdicts,
 }
 
 /// How many targets there are of each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct States {
-    pub(super) starting: usize,
-    pub(super) up: usize,
-    pub(super) down: usize,
-    pub(super) off: usize,
+pub struct States {
+    /// Not judged yet.
+    pub starting: usize,
+    /// They answer.
+    pub up: usize,
+    /// They do not.
+    pub down: usize,
+    /// Addresses that are not probed.
+    pub off: usize,
 }
 
 struct Entry {
@@ -86,17 +95,9 @@ enum Turn {
     InFlight { number: u64, again: bool },
 }
 
-impl Now {
-    pub(super) fn read() -> Self {
-        Self {
-            instant: Instant::now(),
-            wall: SystemTime::now(),
-        }
-    }
-}
-
 impl Roster {
-    pub(super) fn new(config: Config) -> Self {
+    /// Without targets.
+    pub fn new(config: Config) -> Self {
         Self {
             config,
             entries: BTreeMap::new(),
@@ -112,7 +113,7 @@ impl Roster {
 
     /// Probes `target` from now on, once more than so far. One that is listed already keeps its state; a new one is due
     /// at once.
-    pub(super) fn list(&mut self, target: Target, now: Now) {
+    pub fn list(&mut self, target: Target, now: Now) {
         if target.1 == CheckKind::Off {
             *self.off.entry(target.0).or_default() += 1;
             return;
@@ -139,7 +140,7 @@ impl Roster {
     }
 
     /// Takes one listing of `target` back; without any it is forgotten.
-    pub(super) fn unlist(&mut self, target: &Target) {
+    pub fn unlist(&mut self, target: &Target) {
         if target.1 == CheckKind::Off {
             if let Some(listed) = self.off.get_mut(&target.0) {
                 *listed -= 1;
@@ -168,7 +169,7 @@ impl Roster {
     }
 
     /// At most `room` probes that are to start now.
-    pub(super) fn due(&mut self, now: Instant, room: usize) -> Vec<Job> {
+    pub fn due(&mut self, now: Instant, room: usize) -> Vec<Job> {
         let mut jobs = Vec::new();
         while jobs.len() < room {
             let Some((due, target)) = self.queue.pop_first() else {
@@ -192,13 +193,13 @@ impl Roster {
     }
 
     /// When the next probe is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Instant> {
         self.queue.first().map(|(due, _)| *due)
     }
 
     /// Takes the result of a probe. `noise` spreads the next ones, so that targets that came together are not
     /// probed together for ever.
-    pub(super) fn finished(&mut self, job: Job, outcome: Outcome, now: Now, noise: u64) {
+    pub fn finished(&mut self, job: Job, outcome: Outcome, now: Now, noise: u64) {
         let Some(entry) = self.entries.get_mut(&job.target) else {
             return;
         };
@@ -251,7 +252,7 @@ impl Roster {
 
     /// Brings the probes of `address` forward. They still keep the distance of [`HURRY`], so that clients
     /// cannot make us flood a backend.
-    pub(super) fn suspect(&mut self, address: SocketAddr, now: Instant) {
+    pub fn suspect(&mut self, address: SocketAddr, now: Instant) {
         // `Tcp` sorts before every other kind.
         let from = (address, CheckKind::Tcp);
         let all = self.entries.range_mut(from..);
@@ -271,7 +272,7 @@ impl Roster {
     }
 
     /// Waits from now on for the first verdict of each target that has none.
-    pub(super) fn wait_for_starting(&mut self) {
+    pub fn wait_for_starting(&mut self) {
         for entry in self.entries.values_mut() {
             entry.awaited = entry.phase.state() == ProbeState::Starting;
             self.awaited += usize::from(entry.awaited);
@@ -279,12 +280,12 @@ impl Roster {
     }
 
     /// Whether one of those still has none; one that left is not waited for.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         self.awaited > 0
     }
 
     /// How many targets there are of each state.
-    pub(super) fn states(&self) -> States {
+    pub fn states(&self) -> States {
         States {
             off: self.off.len(),
             ..self.states
@@ -292,12 +293,12 @@ impl Roster {
     }
 
     /// What changed since the last [`Roster::report`].
-    pub(super) fn news(&self) -> News {
+    pub fn news(&self) -> News {
         self.news
     }
 
     /// The verdict on every target that is probed.
-    pub(super) fn report(&mut self) -> Verdicts {
+    pub fn report(&mut self) -> Verdicts {
         self.news = News::None;
         self.verdicts.clone()
     }

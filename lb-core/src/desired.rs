@@ -17,7 +17,7 @@ use self::asked::Asked;
 pub use self::explain::{By, Explained, Explanation, Way, explain};
 #[cfg(test)]
 pub(crate) use self::slots::by_hash;
-pub(crate) use self::{asked::fit, reach::from_host};
+pub use self::{asked::fit, reach::from_host};
 use crate::{
     catalog::Problem,
     plan::Todo,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::{snapshot::Backend, views::View};
 
 /// The address of `backend` that this host reaches, and so whoever it sends packets on for.
-pub(crate) fn from_host(backend: &Backend) -> SocketAddr {
+pub fn from_host(backend: &Backend) -> SocketAddr {
     reach(backend, Viewpoint::Host).unwrap_or(backend.address)
 }
 

@@ -6,22 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::ServiceName;
 
+/// Before the address in the name of a key of Consul.
+pub const PREFIX: &str = "lb-agent/vip/";
+
 /// Whom an address is recorded for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) name: ServiceName,
+pub struct Owner {
+    /// Whose it is.
+    pub name: ServiceName,
     /// Whether an operator chose the address; nothing else then does.
-    pub(super) pinned: bool,
+    pub pinned: bool,
     /// When that was recorded, since 1970; `None` if whoever recorded it did not say.
-    pub(super) since: Option<Duration>,
+    pub since: Option<Duration>,
     /// The index of the first answer of Consul that had this record, which stays with this host. A later answer
     /// without it means that somebody released it; an earlier one, that Consul was restored or wiped.
-    pub(super) seen: Option<u64>,
+    pub seen: Option<u64>,
 }
 
 /// An [`Owner`] as it is stored. Fields may be added: older agents pass over what they do not know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Record {
+pub struct Record {
     service: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tag: Option<Arc<str>>,
@@ -35,7 +39,7 @@ pub(super) struct Record {
 
 /// An address that a name has or had, as it is stored in the state directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Known {
+pub struct Known {
     service: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tag: Option<Arc<str>>,
@@ -46,7 +50,7 @@ pub(super) struct Known {
 
 impl Owner {
     /// A name that has `address` because its own is taken.
-    pub(super) fn new(name: ServiceName, now: Duration) -> Self {
+    pub fn new(name: ServiceName, now: Duration) -> Self {
         Self {
             name,
             pinned: false,
@@ -58,7 +62,7 @@ impl Owner {
 
 impl Record {
     /// For this host.
-    pub(super) fn own(owner: &Owner) -> Self {
+    pub fn own(owner: &Owner) -> Self {
         Self {
             seen: owner.seen,
             ..Self::shared(owner)
@@ -66,7 +70,7 @@ impl Record {
     }
 
     /// For all hosts.
-    pub(super) fn shared(owner: &Owner) -> Self {
+    pub fn shared(owner: &Owner) -> Self {
         let ServiceName { service, tag } = owner.name.clone();
         Self {
             service,
@@ -97,7 +101,8 @@ impl From<Record> for Owner {
 }
 
 impl Known {
-    pub(super) fn new(name: &ServiceName, left: Option<Duration>) -> Self {
+    /// Of an address that `name` has, or left since 1970 by so much.
+    pub fn new(name: &ServiceName, left: Option<Duration>) -> Self {
         let ServiceName { service, tag } = name.clone();
         let milliseconds = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         Self {
@@ -108,7 +113,7 @@ impl Known {
     }
 
     /// The name, and when it left.
-    pub(super) fn into_parts(self) -> (ServiceName, Option<Duration>) {
+    pub fn into_parts(self) -> (ServiceName, Option<Duration>) {
         let Self {
             service,
             tag,

@@ -21,14 +21,14 @@ use crate::{catalog::Problem, snapshot::ServiceName};
 
 /// Addresses and whom they are recorded for; `None` for a record that cannot be read, whose address nobody can
 /// have.
-pub(super) type Records = BTreeMap<Ipv4Addr, Option<Owner>>;
+pub type Records = BTreeMap<Ipv4Addr, Option<Owner>>;
 
 /// Names that need a record, by the address that each would have.
-pub(super) type Claims = BTreeMap<Ipv4Addr, ServiceName>;
+pub type Claims = BTreeMap<Ipv4Addr, ServiceName>;
 
 /// Gives addresses, and remembers them for the agent's life.
 #[derive(Clone, Debug)]
-pub(super) struct Allocator {
+pub struct Allocator {
     pool: Pool,
     datacenter: String,
     quarantine: Duration,
@@ -44,33 +44,36 @@ pub(super) struct Allocator {
 
 /// The address of a name that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) address: Ipv4Addr,
+pub struct Given {
+    /// It.
+    pub address: Ipv4Addr,
     /// When it was given, since 1970.
-    pub(super) since: Duration,
+    pub since: Duration,
 }
 
 /// Whose an address was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Left {
-    pub(super) name: ServiceName,
+pub struct Left {
+    /// Theirs who left it.
+    pub name: ServiceName,
     /// When it left or moved, since 1970.
-    pub(super) since: Duration,
+    pub since: Duration,
 }
 
 /// The outcome for one set of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Round {
+pub struct Round {
     /// Who has what.
-    pub(super) by_name: BTreeMap<ServiceName, Ipv4Addr>,
+    pub by_name: BTreeMap<ServiceName, Ipv4Addr>,
     /// Who waits for a record, in no way served until then.
-    pub(super) claims: Claims,
-    pub(super) problems: Vec<Problem>,
+    pub claims: Claims,
+    /// What is wrong with addresses.
+    pub problems: Vec<Problem>,
 }
 
 impl Allocator {
     /// `left` is what an earlier agent left in quarantine.
-    pub(super) fn new(
+    pub fn new(
         pool: Pool,
         datacenter: String,
         quarantine: Duration,
@@ -93,7 +96,7 @@ impl Allocator {
     }
 
     /// Gives every name an address, or says why not. `now` is the time since 1970.
-    pub(super) fn allocate(&mut self, names: &Names, now: Duration) -> Round {
+    pub fn allocate(&mut self, names: &Names, now: Duration) -> Round {
         self.end_quarantines(names, now);
         let mut round = Round::default();
         let mut taken: BTreeSet<Ipv4Addr> = BTreeSet::new();
@@ -193,7 +196,7 @@ impl Allocator {
     }
 
     /// When the next quarantine ends, since 1970.
-    pub(super) fn next_end(&self) -> Option<Duration> {
+    pub fn next_end(&self) -> Option<Duration> {
         let first = self.left.values().map(|left| left.since).min()?;
         Some(first.saturating_add(self.quarantine))
     }
@@ -290,7 +293,7 @@ impl Allocator {
                     format!(
                         "its record cannot be read, so that nobody has it; `lb-agent vip release {address}` \
                          deletes the key {}{address} in Consul",
-                        super::share::PREFIX
+                        super::record::PREFIX
                     ),
                 )),
                 // Of two records, the lower address counts on every host.
@@ -306,7 +309,7 @@ impl Allocator {
 
     /// Records `address` for `owner`; the next [`Allocator::allocate`] gives it. A pin takes the place of all
     /// other records of its name.
-    pub(super) fn record(&mut self, address: Ipv4Addr, owner: Owner) {
+    pub fn record(&mut self, address: Ipv4Addr, owner: Owner) {
         if owner.pinned {
             // Consul may have told of it already.
             let known = self.records.get(&address).and_then(Option::as_ref);
@@ -322,7 +325,7 @@ impl Allocator {
     }
 
     /// Forgets the record of `address`. Whoever is there leaves it, and clients may remember that.
-    pub(super) fn release(&mut self, address: Ipv4Addr, now: Duration) {
+    pub fn release(&mut self, address: Ipv4Addr, now: Duration) {
         self.records.remove(&address);
         self.shared.remove(&address);
         let (given, left) = (&mut self.given, &mut self.left);
@@ -337,7 +340,7 @@ impl Allocator {
     }
 
     /// Ends this quarantine of `address`, and none that began since.
-    pub(super) fn end_quarantine(&mut self, address: Ipv4Addr, quarantine: &Left) {
+    pub fn end_quarantine(&mut self, address: Ipv4Addr, quarantine: &Left) {
         if self.left.get(&address) == Some(quarantine) {
             self.left.remove(&address);
         }
@@ -345,7 +348,7 @@ impl Allocator {
 
     /// Takes in the records that all hosts share, from an answer with this index. They win over ours: hosts must
     /// agree.
-    pub(super) fn learn(&mut self, shared: Records, index: u64, now: Duration) {
+    pub fn learn(&mut self, shared: Records, index: u64, now: Duration) {
         let owners: BTreeSet<_> = shared.values().flatten().map(|owner| &owner.name).collect();
         let mut released = Vec::new();
         self.records.retain(|address, owner| {
@@ -373,16 +376,18 @@ impl Allocator {
         self.shared = shared;
     }
 
-    pub(super) fn records(&self) -> &Records {
+    /// All known records.
+    pub fn records(&self) -> &Records {
         &self.records
     }
 
-    pub(super) fn left(&self) -> &BTreeMap<Ipv4Addr, Left> {
+    /// The addresses in quarantine.
+    pub fn left(&self) -> &BTreeMap<Ipv4Addr, Left> {
         &self.left
     }
 
     /// Every address that a name has or had.
-    pub(super) fn known(&self) -> BTreeMap<Ipv4Addr, (&ServiceName, Option<Duration>)> {
+    pub fn known(&self) -> BTreeMap<Ipv4Addr, (&ServiceName, Option<Duration>)> {
         let given = self.given.iter();
         let given = given.map(|(name, given)| (given.address, (name, None)));
         let left = self.left.iter();
@@ -390,12 +395,13 @@ impl Allocator {
         given.chain(left).collect()
     }
 
-    pub(super) fn pool(&self) -> Pool {
+    /// The pool that addresses are given of.
+    pub fn pool(&self) -> Pool {
         self.pool
     }
 
     /// Records of `names` that other hosts do not know.
-    pub(super) fn unshared(&self, names: &Names) -> BTreeMap<Ipv4Addr, Owner> {
+    pub fn unshared(&self, names: &Names) -> BTreeMap<Ipv4Addr, Owner> {
         let ours = self.records.iter().filter_map(|(address, owner)| {
             let owner = owner.as_ref().filter(|it| names.contains_key(&it.name))?;
             let known = self.shared.contains_key(address) || !self.pool.serves(*address);
@@ -405,7 +411,7 @@ impl Allocator {
     }
 
     /// Every address that somebody has or that is kept from others, in their order.
-    pub(super) fn list(&self, names: &Names) -> Vec<Entry> {
+    pub fn list(&self, names: &Names) -> Vec<Entry> {
         let mut entries = BTreeMap::new();
         for (name, given) in &self.given {
             let home = self.pool.home(&self.datacenter, name);
@@ -463,5 +469,4 @@ impl Allocator {
 const NEARLY_FULL: usize = 90;
 
 #[cfg(test)]
-#[path = "allocator_tests.rs"]
 mod tests;

@@ -27,7 +27,7 @@ use crate::{
 
 /// What a service is to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// The view whose endpoint decides: the client's own only where that differs from what others see.
     pub view: u32,
@@ -41,7 +41,7 @@ pub struct Explanation {
 
 /// What sockets of one kind get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct Way {
     /// `every`, or `ipv4` and `ipv6` where these reach different addresses.
     pub sockets: String,
@@ -55,7 +55,7 @@ pub struct Way {
 
 /// What becomes of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct Explained {
     /// Who it is.
     #[serde(flatten)]
@@ -74,7 +74,7 @@ pub struct Explained {
 
 /// Whose address a backend is reached at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum By {
     /// Its own on a Docker network.

@@ -7,14 +7,14 @@ mod headers;
 mod path;
 pub(super) mod proxy_protocol;
 mod rate;
-pub(crate) mod redirect;
+pub mod redirect;
 mod sticky;
 
 use std::{sync::Arc, time::Duration};
 
 use lb_front::rules::{Canary, Cors, Maintenance, ProxyProtocol, Rate, Redirect, Rules};
 
-pub(crate) use auth::is_list;
+pub use auth::is_list;
 use headers::Side;
 pub(super) use headers::canonical;
 

@@ -1,9 +1,8 @@
-//! What operators ask of the VIP stage, and what is answered. Judging an order is pure.
+//! What operators ask of the VIP stage, what is answered, and the judgement on an order.
 
 use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::{Names, allocator::Allocator, record::Owner};
 use crate::snapshot::ServiceName;
@@ -27,18 +26,9 @@ pub enum Order {
     },
 }
 
-/// An order and where its answer goes.
-#[derive(Debug)]
-pub struct Request {
-    /// What is wanted.
-    pub order: Order,
-    /// The addresses concerned, or why nothing was done.
-    pub reply: oneshot::Sender<Result<Vec<Entry>, String>>,
-}
-
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 pub struct Entry {
     /// The address.
     pub address: Ipv4Addr,
@@ -56,7 +46,7 @@ pub struct Entry {
 
 /// Why an address is a service's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// By the hash of its name.
@@ -97,7 +87,7 @@ impl fmt::Display for How {
 }
 
 /// Which service `text` means: a service of that name, else a part, else a service that is yet to come.
-pub(super) fn named(text: &str, names: &Names, allocator: &Allocator) -> ServiceName {
+pub fn named(text: &str, names: &Names, allocator: &Allocator) -> ServiceName {
     let whole = ServiceName::whole(text);
     let owners = allocator.records().values().flatten().map(|it| &it.name);
     let left = allocator.left().values().map(|it| &it.name);
@@ -113,11 +103,7 @@ pub(super) fn named(text: &str, names: &Names, allocator: &Allocator) -> Service
 ///
 /// # Errors
 /// Why not, as a sentence with the remedy.
-pub(super) fn may_pin(
-    name: &ServiceName,
-    address: Ipv4Addr,
-    allocator: &Allocator,
-) -> Result<(), String> {
+pub fn may_pin(name: &ServiceName, address: Ipv4Addr, allocator: &Allocator) -> Result<(), String> {
     let pool = allocator.pool();
     if name.service.is_empty() {
         return Err("a service has a name: give it before the address".to_owned());
@@ -158,11 +144,7 @@ pub(super) fn may_pin(
 ///
 /// # Errors
 /// Why nothing may be released, as a sentence with the remedy.
-pub(super) fn may_release(
-    target: &str,
-    names: &Names,
-    allocator: &Allocator,
-) -> Result<Entry, String> {
+pub fn may_release(target: &str, names: &Names, allocator: &Allocator) -> Result<Entry, String> {
     let entries = allocator.list(names);
     let entry = match target.parse::<Ipv4Addr>() {
         Ok(address) => entries.into_iter().find(|it| it.address == address),

@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_documented_options_are_those_of_the_code() {
-        let source = "lb-agent/src/options/table.rs";
+        let source = "lb-core/src/options/table.rs";
         let is_so = has_what_is_made("docs/options.md", source, &markdown()).unwrap();
         assert!(is_so, "run `cargo xtask docs`");
     }

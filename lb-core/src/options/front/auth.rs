@@ -16,7 +16,7 @@ pub(super) fn auth(text: &str) -> Result<Setting, Wrong> {
 }
 
 /// Whether `name` may be that of a list of users: never that of a file.
-pub(crate) fn is_list(name: &str) -> bool {
+pub fn is_list(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (1..=64).contains(&name.len()) && name != "off" && name.bytes().all(legal)
 }

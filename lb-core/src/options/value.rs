@@ -161,7 +161,7 @@ fn whole_seconds(text: &str) -> Result<Duration, Wrong> {
 }
 
 /// A duration such as `30`, `30s`, `100ms`, `2m` or `1h`; a bare number counts seconds.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
@@ -176,7 +176,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A number of bytes, with the units that people write.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
@@ -192,7 +192,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 
 /// Whether `name` can be asked of a resolver: labels of letters, digits and inner hyphens, at most 63 bytes
 /// each (RFC 1123 section 2.1) and 253 in all (RFC 1035 section 2.3.4, less the length bytes of the ends).
-pub(crate) fn is_dns_name(name: &str) -> bool {
+pub fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -205,11 +205,11 @@ pub(crate) fn is_dns_name(name: &str) -> bool {
 }
 
 /// The host name of a service: `_` written as `.`.
-pub(crate) fn dotted(service: &str) -> String {
+pub fn dotted(service: &str) -> String {
     service.replace('_', ".")
 }
 
 /// The longest time that an option takes: a day.
-pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const PATH_LIMIT: usize = 1024;

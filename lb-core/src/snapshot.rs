@@ -1,6 +1,6 @@
 //! The catalog with everything the agent adds to it: VIPs, its own health verdicts, orders, problems.
 //!
-//! One immutable value, made by [`crate::assemble`]; the maps, the routes of the front, the names of the
+//! One immutable value, made by the stage `assemble` of the agent; the maps, the routes of the front, the names of the
 //! resolver and every report are pure functions of it.
 
 use std::{
@@ -148,7 +148,7 @@ where
 }
 
 /// What differs between two maps, as `same` sees their values.
-pub(crate) fn differences<'m, K: Ord, V>(
+pub fn differences<'m, K: Ord, V>(
     before: &'m BTreeMap<K, V>,
     after: &'m BTreeMap<K, V>,
     same: impl Fn(&V, &V) -> bool,
@@ -319,7 +319,7 @@ impl Eq for Probe {}
 
 /// The verdict of our own probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ProbeState {
     /// New, not probed often enough: takes no flow yet.
@@ -334,7 +334,7 @@ pub enum ProbeState {
 
 /// The state of a backend, one word, worst cause first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "for-tests", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Takes new flows.
@@ -376,10 +376,10 @@ impl State {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "for-tests"))]
 impl Backend {
     /// One of this host without marks, that takes flows.
-    pub(crate) fn usable(address: SocketAddr) -> Self {
+    pub fn usable(address: SocketAddr) -> Self {
         Self {
             address,
             reach: Reach::default().shared(),
