@@ -48,6 +48,7 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let differing = options.since.as_deref().map(differing).transpose()?;
+    let configuration = configuration(&options.file)?;
     let mut failed = Vec::new();
     for krate in CRATES {
         if options.package.as_deref().is_some_and(|it| it != krate) {
@@ -64,8 +65,8 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
             // Dependencies are built once, and not for each copy of the sources.
             .env("CARGO_TARGET_DIR", folder.join("build"))
             .env(lb_ebpf_build::TOOLS, tools());
-        for glob in &options.file {
-            command.args(["--file", glob]);
+        if let Some(configuration) = &configuration {
+            command.arg("--config").arg(configuration);
         }
         if let Some(differing) = &differing {
             command.arg("--in-diff").arg(differing);
@@ -105,6 +106,36 @@ pub(crate) fn short() -> Result<()> {
     })
 }
 
+/// The file that takes the place of the configuration where only `files` are to be changed: what cargo-mutants is told of
+/// files on its command line comes on top of those that its configuration has.
+fn configuration(files: &[String]) -> Result<Option<PathBuf>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let usual = workspace().join(CONFIGURATION);
+    let usual =
+        fs::read_to_string(&usual).with_context(|| format!("cannot read {}", usual.display()))?;
+    let file = folder().join("mutants.toml");
+    let text = examining(&usual, files)
+        .with_context(|| format!("{CONFIGURATION} has no list that begins with {LIST:?}"))?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(Some(file))
+}
+
+/// A configuration that has `files` in the place of those that it examines; `None` if it has no such list.
+fn examining(configuration: &str, files: &[String]) -> Option<String> {
+    let (before, list) = configuration.split_once(LIST)?;
+    let (_, after) = list.split_once("\n]\n")?;
+    let files = files.iter().map(|glob| format!("{glob:?}"));
+    let files: Vec<String> = files.collect();
+    Some(format!("{before}{LIST}{}]\n{after}", files.join(", ")))
+}
+
+/// What is looked at and what is not, and why.
+const CONFIGURATION: &str = ".cargo/mutants.toml";
+/// Before the files in it.
+const LIST: &str = "examine_globs = [";
+
 /// The file with what differs from `commit`.
 fn differing(commit: &str) -> Result<PathBuf> {
     let file = folder().join("differing");
@@ -126,4 +157,24 @@ fn differing(commit: &str) -> Result<PathBuf> {
 
 fn folder() -> PathBuf {
     workspace().join("target/mutants")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_named_take_the_place_of_the_cores_and_nothing_else_changes() {
+        let usual = fs::read_to_string(workspace().join(CONFIGURATION)).unwrap();
+        let files = ["lb-core/src/plan.rs", "lb-core/src/plan/*.rs"].map(str::to_owned);
+        let narrowed = examining(&usual, &files).unwrap();
+        let of_files = "examine_globs = [\"lb-core/src/plan.rs\", \"lb-core/src/plan/*.rs\"]\n";
+        assert!(narrowed.contains(of_files), "{narrowed}");
+        assert!(!narrowed.contains("lb-packet/src"), "{narrowed}");
+        let [before, after] = ["# What `cargo xtask mutants`", "\nexclude_globs = ["];
+        assert!(narrowed.starts_with(before) && narrowed.contains(after));
+        let rest = |text: &str| text.split_once("\nexclude_globs").map(|it| it.1.to_owned());
+        assert_eq!(rest(&narrowed), rest(&usual));
+        assert_eq!(examining("exclude_globs = []\n", &files), None);
+    }
 }

@@ -250,7 +250,7 @@ impl Roster {
         self.news = self.news.max(news);
     }
 
-    /// Brings the probes of `address` forward. They still keep the distance of [`HURRY`], so that clients
+    /// Brings the probes of `address` forward. They still keep the distance of `HURRY`, so that clients
     /// cannot make us flood a backend.
     pub fn suspect(&mut self, address: SocketAddr, now: Instant) {
         // `Tcp` sorts before every other kind.
