@@ -206,6 +206,8 @@ pub struct Room {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::{ANY_PORT, Be32, HOST_VIEW, PROTO_TCP};
+
     use super::*;
 
     #[test]
@@ -231,5 +233,100 @@ mod tests {
         }
         // No later publication shares the generation of one that is gone.
         assert_eq!(found.published, 7);
+    }
+
+    /// With a service that names the first one, whose flows are counted at the second one.
+    fn counting() -> (Installed, [SocketAddr; 2], Instant) {
+        let start = Instant::now();
+        let [published, own] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 80)));
+        let id = |index| BackendId {
+            index,
+            generation: 1,
+        };
+        let backend = |index| InstalledBackend {
+            id: id(index),
+            weight: 1,
+            counted_at: id(5),
+        };
+        let mut installed = Installed::empty(8, 8);
+        installed.place(own, backend(5), start);
+        installed.place(published, backend(4), start);
+        installed.refer(&[4]);
+        (installed, [published, own], start)
+    }
+
+    #[test]
+    fn a_backend_is_not_freed_while_another_one_counts_its_flows_there() {
+        let (mut installed, [published, own], start) = counting();
+        let freeable = |installed: &Installed, now| installed.freeable(|_| false, |_| 0, now);
+        assert_eq!(freeable(&installed, start + REST), vec![]);
+        installed.unrefer(&[4], start + REST);
+        assert_eq!(freeable(&installed, start + REST), vec![]);
+        // Nobody names the second one, but by counting there.
+        let later = start + 2 * REST;
+        assert_eq!(freeable(&installed, later), [published]);
+        installed.displace(&published, later);
+        assert_eq!(freeable(&installed, later), vec![]);
+        assert_eq!(freeable(&installed, later + REST), [own]);
+    }
+
+    #[test]
+    fn a_backend_is_not_freed_while_flows_are_counted_at_its_index_or_where_it_has_them_counted() {
+        let (mut installed, [published, _], start) = counting();
+        installed.unrefer(&[4], start);
+        let freeable = |counts: u32| {
+            let active = |index| u64::from(index == counts);
+            installed.freeable(|_| false, active, start + REST)
+        };
+        assert_eq!(freeable(4), vec![]);
+        assert_eq!(freeable(5), vec![]);
+        assert_eq!(freeable(6), [published]);
+    }
+
+    #[test]
+    fn what_was_found_is_kept_as_if_it_had_been_put() {
+        let (kept, [published, own], start) = counting();
+        let owner = ServiceKey::new(Be32::from_host(1), ANY_PORT, PROTO_TCP, HOST_VIEW);
+        let service = InstalledService {
+            table: 3,
+            half: 0,
+            generation: 9,
+            balance: Balance::LeastConn,
+            affinity_seconds: 0,
+            flags: 0,
+            slots: vec![4, 6],
+        };
+        let room = Room {
+            services: 8,
+            backends: 8,
+        };
+        let mut found = Installed::found(
+            BTreeMap::from([(owner, service)]),
+            kept.backends.clone(),
+            kept.generations.clone(),
+            &BTreeMap::from([(2, 9), (3, 8)]),
+            room,
+            start,
+        );
+        assert_eq!(found.published, 9);
+        assert_eq!(found.addresses, kept.addresses);
+        // Both are in use, and so is what a table names without a backend there.
+        let later = start + 3 * REST;
+        let indexes = std::iter::from_fn(|| found.free_backends.take(later));
+        assert_eq!(
+            indexes.collect::<BTreeSet<_>>(),
+            BTreeSet::from([1, 2, 3, 7])
+        );
+        let tables = std::iter::from_fn(|| found.free_tables.take(later));
+        assert_eq!(
+            tables.collect::<BTreeSet<_>>(),
+            BTreeSet::from([1, 2, 4, 5, 6, 7])
+        );
+        let freeable = |found: &Installed| found.freeable(|_| false, |_| 0, later);
+        assert_eq!(freeable(&found), vec![]);
+        found.unrefer(&[4], start);
+        assert_eq!(freeable(&found), [published]);
+        found.displace(&published, start);
+        assert_eq!(freeable(&found), [own]);
     }
 }

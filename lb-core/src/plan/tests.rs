@@ -1,3 +1,5 @@
+mod published;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP};
@@ -12,18 +14,18 @@ use crate::{
     vip::Pools,
 };
 
-fn address(n: u8) -> SocketAddr {
+pub(super) fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 80))
 }
 
-fn share(n: u8, weight: u16) -> Share {
+pub(super) fn share(n: u8, weight: u16) -> Share {
     Share {
         weight,
         counted_at: address(n),
     }
 }
 
-fn key(n: u8) -> ServiceKey {
+pub(super) fn key(n: u8) -> ServiceKey {
     let vip = Be32::from_host(Ipv4Addr::new(198, 18, 0, n).into());
     ServiceKey::new(vip, ANY_PORT, PROTO_TCP, HOST_VIEW)
 }
@@ -53,7 +55,7 @@ pub(super) fn desired(services: &BTreeMap<u8, Vec<u8>>) -> Desired {
     }
 }
 
-fn named(members: &[u8]) -> Arc<[SocketAddr]> {
+pub(super) fn named(members: &[u8]) -> Arc<[SocketAddr]> {
     let mut named: Vec<_> = members.iter().copied().map(address).collect();
     named.sort();
     named.into()
@@ -134,7 +136,12 @@ fn a_service_keeps_its_backends_until_somebody_says_that_they_are_gone() {
 }
 
 /// Carries out the plan for `desired`, with so many open flows on every backend.
-fn settle(installed: &mut Installed, desired: &Desired, active: u64, now: Instant) -> Vec<Step> {
+pub(super) fn settle(
+    installed: &mut Installed,
+    desired: &Desired,
+    active: u64,
+    now: Instant,
+) -> Vec<Step> {
     let (steps, problems) = plan(installed, desired, |_| active, now);
     assert_eq!(problems, vec![]);
     for step in &steps {

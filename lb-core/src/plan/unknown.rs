@@ -151,3 +151,6 @@ fn joined(mut slots: Vec<u32>, unnamed: Vec<u32>) -> Option<Vec<u32>> {
     slots.reverse();
     (over == 0).then_some(slots)
 }
+
+#[cfg(test)]
+mod tests;
