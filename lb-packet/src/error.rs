@@ -1,6 +1,9 @@
 //! What can go wrong, each with its remedy.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     EbpfError,
@@ -146,10 +149,27 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn pin(
+    pub(crate) fn program(
         verb: &'static str,
-        path: &std::path::Path,
-    ) -> impl FnOnce(io::Error) -> Self {
+        program: &'static str,
+        device: Option<&str>,
+    ) -> impl FnOnce(ProgramError) -> Self {
+        move |source| Self::Program {
+            verb,
+            program,
+            device: device.map(str::to_owned),
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn make_pin(path: &Path) -> impl FnOnce(PinError) -> Self {
+        move |source| Self::MakePin {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn pin(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Pin {
             verb,
             path: path.to_owned(),

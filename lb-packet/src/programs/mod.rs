@@ -1,7 +1,6 @@
 //! Loads the programs with their maps, new ones or those that an earlier agent pinned.
 
 mod attach;
-mod clsact;
 mod layout;
 mod pin;
 mod remove;
@@ -16,7 +15,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Map, MapData, MapError, ProgramArray},
-    programs::Program,
+    programs::{Program, ProgramFd},
 };
 use ipnet::Ipv6Net;
 use lb_common::packet::{PACKET_VERSION, packet_map as map, step};
@@ -279,14 +278,7 @@ fn set_steps(ebpf: &mut Ebpf) -> Result<(), Error> {
     let failed = |error| Error::map("write", map::STEPS)(error);
     for (step, name) in (0..).zip(step::PROGRAMS) {
         load(ebpf, name)?;
-        let program = ebpf.program(name).ok_or(Error::Missing(name))?;
-        let program = program.fd().map_err(|source| Error::Program {
-            verb: "use",
-            program: name,
-            device: None,
-            source: Box::new(source),
-        })?;
-        let program = program
+        let program = loaded(ebpf, name)?
             .try_clone()
             .map_err(Error::system("open", map::STEPS))?;
         let steps = ebpf.map_mut(map::STEPS).ok_or(Error::Missing(map::STEPS))?;
@@ -302,10 +294,11 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
         Some(Program::SchedClassifier(program)) => program.load(),
         _ => return Err(Error::Missing(name)),
     }
-    .map_err(|source| Error::Program {
-        verb: "load",
-        program: name,
-        device: None,
-        source: Box::new(source),
-    })
+    .map_err(Error::program("load", name, None))
+}
+
+/// The descriptor of a loaded program.
+fn loaded<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a ProgramFd, Error> {
+    let program = ebpf.program(name).ok_or(Error::Missing(name))?;
+    program.fd().map_err(Error::program("use", name, None))
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    pin::{Pin, unlink},
+    pin::{self, entries, unlink},
     pin_root,
 };
 use crate::Error;
@@ -29,19 +29,11 @@ pub fn remove(bpffs: &Path, dry: bool) -> Result<Vec<Gone>, Error> {
     let root = pin_root(bpffs);
     let mut gone = Vec::new();
     let links = root.join("links");
-    // What puts the VIP back goes last of a device's.
-    let mut pins = entries(&links)?;
-    pins.sort_by_key(|path| name(path).contains("_out-"));
-    for path in pins {
-        let name = name(&path);
-        let Some(pin) = Pin::parse(&name) else {
-            continue;
-        };
+    for pin in pin::list(&links)? {
         if !dry {
-            pin.take_off(&path)?;
-            unlink(&path)?;
+            pin.remove(&links)?;
         }
-        gone.push(Gone::Link(name));
+        gone.push(Gone::Link(pin.name()));
     }
     let mut folders = vec![links];
     for folder in entries(&root)? {
@@ -76,18 +68,6 @@ pub fn remove(bpffs: &Path, dry: bool) -> Result<Vec<Gone>, Error> {
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// Nothing, if there is no such folder.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = || Error::pin("list", folder);
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .map_err(failed())?
-            .map(|entry| entry.map(|it| it.path()).map_err(failed()))
-            .collect(),
-    }
 }
 
 #[cfg(test)]

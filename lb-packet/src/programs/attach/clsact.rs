@@ -13,6 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
+use super::{hook::Spot, tc::direction};
 use crate::Error;
 
 /// Ours among the filters of a qdisc: late, after what others put there on purpose.
@@ -21,12 +22,8 @@ const PRIORITY: u16 = 0xb1b1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Attaches `program`, in the place of an earlier agent's; says whether there was one.
-pub(super) fn attach(
-    program: &mut SchedClassifier,
-    name: &'static str,
-    device: &str,
-    direction: TcAttachType,
-) -> Result<bool, Error> {
+pub(super) fn attach(program: &mut SchedClassifier, spot: Spot<'_>) -> Result<bool, Error> {
+    let (device, direction) = (spot.device, direction(spot.program));
     match tc::qdisc_add_clsact(device) {
         // It is there already: ours, or somebody else's.
         Ok(()) | Err(TcError::AlreadyAttached) => {}
@@ -38,12 +35,7 @@ pub(super) fn attach(
             });
         }
     }
-    let refused = |source| Error::Program {
-        verb: "attach",
-        program: name,
-        device: Some(device.to_owned()),
-        source: Box::new(source),
-    };
+    let refused = || Error::program("attach", spot.program, Some(device));
     let there = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None).map_err(
         |source| Error::Device {
             device: device.to_owned(),
@@ -62,23 +54,23 @@ pub(super) fn attach(
             (
                 program
                     .attach_with_options(device, direction, options)
-                    .map_err(refused)?,
+                    .map_err(refused())?,
                 false,
             )
         }
     };
     // Its end would take the filter away.
-    std::mem::forget(program.take_link(id).map_err(refused)?);
+    std::mem::forget(program.take_link(id).map_err(refused())?);
     Ok(adopted)
 }
 
 /// Takes the filter away, if the device is still there.
-pub(super) fn detach(program: &str, index: u32, direction: TcAttachType) -> Result<(), Error> {
+pub(in crate::programs) fn detach(program: &str, index: u32) -> Result<(), Error> {
     let Ok(device) = nix::net::if_::if_indextoname(index) else {
         return Ok(());
     };
     let device = device.to_string_lossy().into_owned();
-    let link = SchedClassifierLink::attached(&device, direction, PRIORITY, HANDLE, None);
+    let link = SchedClassifierLink::attached(&device, direction(program), PRIORITY, HANDLE, None);
     match link.map(SchedClassifierLink::detach) {
         Ok(Ok(())) => Ok(()),
         // Somebody else was faster: with the filter, or with the device.
@@ -94,7 +86,7 @@ pub(super) fn detach(program: &str, index: u32, direction: TcAttachType) -> Resu
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub(super) fn is_there(index: u32, direction: TcAttachType) -> io::Result<bool> {
+pub(super) fn is_there(program: &str, index: u32) -> io::Result<bool> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -102,7 +94,11 @@ pub(super) fn is_there(index: u32, direction: TcAttachType) -> io::Result<bool> 
         SockProtocol::NetlinkRoute,
     )?;
     let netlink = netlink.as_raw_fd();
-    send(netlink, &question(index, direction), MsgFlags::empty())?;
+    send(
+        netlink,
+        &question(index, direction(program)),
+        MsgFlags::empty(),
+    )?;
     let mut answer = vec![0; ANSWER];
     loop {
         // What there is to say has been said before `send` returned.
@@ -237,6 +233,6 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_has_no_filter() {
-        assert!(!is_there(u32::MAX >> 1, TcAttachType::Egress).unwrap());
+        assert!(!is_there("tc_card_out", u32::MAX >> 1).unwrap());
     }
 }
