@@ -39,16 +39,7 @@ pub(crate) fn test() -> Result<()> {
     setup::require_root("test")?;
     setup::programs()?;
     setup::test_programs()?;
-    let consul = packages::consul(&tools())?;
-    let docker = packages::docker(&tools())?;
-    let rivals = packages::rivals(&tools())?;
-    let dig = packages::dig(&tools())?;
-    let pebble = packages::pebble(&tools())?;
-    let bird = packages::bird(&tools())?;
-    let prometheus = packages::prometheus(&tools())?;
-    let victoria_metrics = packages::victoria_metrics(&tools())?;
-    let compose = packages::compose(&tools())?;
-    let faketime = packages::faketime(&tools())?;
+    let packages = packages::for_tests(&tools())?;
     let axe = setup::axe()?;
     // The tests of lb-bench and lb-chaos start the agent's program.
     run(cargo().args(["build", "--quiet", "--locked", "--package", "lb-agent"]))?;
@@ -57,16 +48,7 @@ pub(crate) fn test() -> Result<()> {
         run(cargo()
             .args(["test", "--quiet", "--locked"])
             .args(group)
-            .env("LB_CONSUL", &consul)
-            .env("LB_DOCKER", &docker)
-            .env("LB_RIVALS", &rivals)
-            .env("LB_DIG", &dig)
-            .env("LB_PEBBLE", &pebble)
-            .env("LB_BIRD", &bird)
-            .env("LB_PROMETHEUS", &prometheus)
-            .env("LB_VICTORIA_METRICS", &victoria_metrics)
-            .env("LB_COMPOSE", &compose)
-            .env("LB_FAKETIME", &faketime)
+            .envs(packages.iter().map(|(name, path)| (name, path)))
             .env("LB_CHROMIUM", "chromium")
             .env("LB_CHROMEDRIVER", "chromedriver")
             .env("LB_AXE", &axe))?;

@@ -75,16 +75,7 @@ pub(crate) fn everything() -> Result<()> {
     cyclonedx()?;
     cfn_lint()?;
     axe()?;
-    crate::packages::consul(&tools())?;
-    crate::packages::faketime(&tools())?;
-    crate::packages::docker(&tools())?;
-    crate::packages::compose(&tools())?;
-    crate::packages::rivals(&tools())?;
-    crate::packages::dig(&tools())?;
-    crate::packages::pebble(&tools())?;
-    crate::packages::bird(&tools())?;
-    crate::packages::prometheus(&tools())?;
-    crate::packages::victoria_metrics(&tools())?;
+    crate::packages::for_tests(&tools())?;
     crate::kernels::fetch()?;
     say("everything is there: `cargo xtask demo` and `cargo xtask test` can run");
     Ok(())
