@@ -4,11 +4,14 @@
 
 mod agent;
 mod asymmetric;
+mod attached;
 mod card;
 mod client;
 mod direct;
+mod lasting;
 mod load;
 mod nat;
 mod net;
+mod scene;
 mod takeover;
 mod tap;

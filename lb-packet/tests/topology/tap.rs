@@ -7,11 +7,10 @@ use lb_common::packet::Fate;
 use lb_testkit::{Cable, Netns};
 
 use crate::{
-    client::{
-        Scene, datagrams_are_balanced, is_balanced, learns_of_a_narrow_link, reaches_itself, to,
-    },
+    client::{datagrams_are_balanced, is_balanced, learns_of_a_narrow_link, reaches_itself},
     load::Talk,
     net::{V4, V6, ip, vip},
+    scene::{Scene, to},
 };
 
 /// The client of a scene as a virtual machine, and the cable to it.
