@@ -17,7 +17,7 @@ mod broken;
 #[path = "front/documents.rs"]
 mod documents;
 #[expect(dead_code, reason = "the front's own tests use the rest")]
-#[path = "../../lb-front/tests/front/kit.rs"]
+#[path = "../../lb-front/tests/front/kit/mod.rs"]
 mod kit;
 #[expect(dead_code, reason = "the front's own tests use the rest")]
 #[path = "../../lb-front/tests/front/kit_h2.rs"]

@@ -4,8 +4,8 @@
     reason = "a test's tools may fail as loudly as the test itself"
 )]
 
-#[expect(dead_code, reason = "the other tests use the rest")]
-#[path = "front/kit.rs"]
+#[expect(dead_code, unused_imports, reason = "the other tests use the rest")]
+#[path = "front/kit/mod.rs"]
 mod kit;
 #[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "front/kit_h2.rs"]
