@@ -11,7 +11,7 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
 use hyper::{HeaderMap, body::Frame};
 
-use super::Passed;
+use super::download::Passed;
 use crate::answer::Reason;
 
 pub(crate) struct Compressed {
