@@ -2,6 +2,8 @@
 //! requests. Immutable but for what lasts of each service. The table after a change shares what stays the same.
 
 mod canary;
+mod order;
+mod settings;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -10,15 +12,12 @@ use std::{
 };
 
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
 
 use super::{
     forward::Forwarding,
     lasting::Lasting,
-    limits::LimitSettings,
-    log::LogSettings,
     pages::{Pages, Ready},
-    policy::{Https, HttpsSettings, Policy, Sticky, StickyKey},
+    policy::{Https, Policy, Sticky, StickyKey},
     request::Via,
     routes::{Ambiguous, Hosts, Place, RouteBackend, RouteService, RoutesChange},
     services::{Number, Numbers},
@@ -26,59 +25,8 @@ use super::{
 };
 pub(super) use canary::Group;
 use canary::{Canaries, from};
-
-/// What the agent configures about the front's answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Status of the answer to a name that no service has: 503, or 404 as peers do.
-    pub no_route_status: u16,
-    /// The same for a service without a usable backend.
-    pub no_backend_status: u16,
-    /// Our name in Via, by which a loop is found. Two fronts in a row need two names.
-    pub via: String,
-    /// What backends are told about clients, and whose word is believed.
-    #[serde(default)]
-    pub forwarding: Forwarding,
-    /// How long and how much clients and backends are borne.
-    #[serde(default)]
-    pub limits: LimitSettings,
-    /// The access log.
-    #[serde(default)]
-    pub log: LogSettings,
-    /// What holds for plain HTTP as against HTTPS.
-    #[serde(default)]
-    pub https: HttpsSettings,
-    /// What the cookies of `lb_sticky` are signed with; without it there are none.
-    #[serde(default)]
-    pub sticky_key: Option<StickyKey>,
-}
-
-impl Settings {
-    /// The usual ones on the host called `name`: fronts of two hosts may follow each other.
-    pub fn of_host(name: &str) -> Self {
-        let legal = |letter: char| letter.is_ascii_alphanumeric() || "-._~".contains(letter);
-        let name = name.replace(|letter| !legal(letter), "-");
-        Self {
-            via: format!("lb-agent-{name}"),
-            ..Self::default()
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            no_route_status: 503,
-            no_backend_status: 503,
-            via: "lb-agent".into(),
-            forwarding: Forwarding::default(),
-            limits: LimitSettings::default(),
-            log: LogSettings::default(),
-            https: HttpsSettings::default(),
-            sticky_key: None,
-        }
-    }
-}
+use order::order;
+pub use settings::Settings;
 
 #[derive(Clone)]
 pub(super) struct Table {
@@ -401,93 +349,5 @@ fn orders(service: &RouteService, weights: &[u16]) -> (Box<[usize]>, Option<Box<
         (true, _) => (canaries, None),
         (false, true) => (rest, None),
         (false, false) => (rest, Some(Canaries::new(canaries, canary.share).into())),
-    }
-}
-
-/// Indexes of `weights`, each as often as its weight, spread evenly: the smooth weighted round robin that
-/// nginx made known. Large weights are scaled down to a table of at most [`ORDER_LIMIT`] or one entry each.
-fn order(weights: &[u16]) -> Box<[usize]> {
-    let divisor = weights
-        .iter()
-        .fold(0, |divisor, &weight| gcd(divisor, u64::from(weight)))
-        .max(1);
-    let total: u64 = weights
-        .iter()
-        .map(|&weight| u64::from(weight) / divisor)
-        .sum();
-    let scale = total.div_ceil(ORDER_LIMIT).max(1);
-    let share = |&weight: &u16| (u64::from(weight) / divisor).div_ceil(scale).cast_signed();
-    let shares: Vec<i64> = weights.iter().map(share).collect();
-    let total: i64 = shares.iter().sum();
-    let mut credit = vec![0; shares.len()];
-    let turns = (0..total).map(|_| {
-        for (credit, share) in credit.iter_mut().zip(&shares) {
-            *credit += share;
-        }
-        let mut best = 0;
-        for place in 1..credit.len() {
-            if credit[place] > credit[best] {
-                best = place;
-            }
-        }
-        credit[best] -= total;
-        best
-    });
-    turns.collect()
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Entries of one service's order: enough for any weights that people mean.
-const ORDER_LIMIT: u64 = 1024;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn every_host_has_a_name_for_via() {
-        for (host, via) in [
-            ("web-1.example", "lb-agent-web-1.example"),
-            ("my_host, (x)", "lb-agent-my_host---x-"),
-            ("h\u{f6}st", "lb-agent-h-st"),
-            ("", "lb-agent-"),
-        ] {
-            let settings = Settings::of_host(host);
-            assert_eq!(settings.via, via);
-            assert!(Via::new(&settings.via).is_some());
-        }
-    }
-
-    #[test]
-    fn equal_weights_take_turns() {
-        assert_eq!(*order(&[7, 7, 7]), [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_heavier_backend_is_spread_between_the_others() {
-        assert_eq!(*order(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
-    }
-
-    #[test]
-    fn weight_zero_and_no_backend_take_nothing() {
-        assert_eq!(*order(&[0, 3]), [1]);
-        assert_eq!(*order(&[0, 0]), [] as [usize; 0]);
-        assert_eq!(*order(&[]), [] as [usize; 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_weight_above_zero_has_a_turn(weights in proptest::collection::vec(any::<u16>(), 0..40)) {
-            let order = order(&weights);
-            for (place, &weight) in weights.iter().enumerate() {
-                prop_assert_eq!(order.contains(&place), weight > 0);
-            }
-            prop_assert!(order.len() as u64 <= ORDER_LIMIT + weights.len() as u64);
-        }
     }
 }
