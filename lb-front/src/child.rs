@@ -1,30 +1,31 @@
 //! The front's own process: gives up root and every capability before its first thread, then serves until it
 //! is told to drain. It lives on when its agent dies, with its last routes.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+mod agent;
+mod privileges;
 
-use caps::{CapSet, Capability};
+use std::{io, sync::Arc, time::Duration};
+
 use nix::{
-    sys::{
-        prctl,
-        resource::{Resource, getrlimit, setrlimit},
-    },
-    unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid},
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{Uid, geteuid},
 };
 use tokio::{
-    net::{UnixListener, UnixStream, unix::OwnedReadHalf},
+    net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::oneshot,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    agent::{Leave, Parted, attend, is_trusted, obey_leaving},
+    privileges::drop_privileges,
+};
 use super::{
     Front, Limits, Listeners, Reason, Workers,
-    control::{self, CONTROL, FRONT, FRONT_TLS, Hello, Order, Report, VERSION},
-    handover,
-    stats::FrontStats,
+    control::{CONTROL, FRONT, FRONT_TLS},
 };
 
 /// Arguments of `lb-agent front`.
@@ -216,229 +217,6 @@ async fn serve(
     Ok(())
 }
 
-/// How a control connection ended.
-enum Parted {
-    Gone,
-    Leave(Leave),
-}
-
-/// The order to end.
-#[derive(Default)]
-struct Leave {
-    /// Who ordered it; nobody did who sent a signal.
-    agent: Option<UnixStream>,
-    /// How long connections may stay that are only open; `None`: not at all.
-    patience: Option<Duration>,
-}
-
-impl Leave {
-    fn by(order: &Order, agent: UnixStream) -> Option<Self> {
-        let patience = match order {
-            Order::Drain => None,
-            Order::Retire { seconds } => Some(Duration::from_secs(*seconds)),
-            _ => return None,
-        };
-        Some(Self {
-            agent: Some(agent),
-            patience,
-        })
-    }
-}
-
-/// Obeys the agent that has ordered this front to end, as far as that still concerns it, to the end.
-async fn obey_leaving(
-    agent: &mut Option<UnixStream>,
-    front: &Front,
-    hurry: &CancellationToken,
-) -> Infallible {
-    if let Some(agent) = agent {
-        while let Ok(Some(order)) = control::receive(agent).await {
-            match order {
-                Order::Drain => hurry.cancel(),
-                Order::Log { file } if log_into(agent, front, file).await.is_err() => break,
-                _ => {}
-            }
-        }
-    }
-    std::future::pending().await
-}
-
-/// Writes the access log into the `file` that comes next over `agent`, or to standard output.
-async fn log_into(agent: &UnixStream, front: &Front, file: bool) -> io::Result<()> {
-    if !file {
-        front.log.write_to(None);
-    } else if let Some(file) = handover::receive_file(agent).await? {
-        front.log.write_to(file);
-    } // An agent that ended in between leaves it where it was.
-    Ok(())
-}
-
-/// Obeys one agent.
-async fn attend(
-    mut stream: UnixStream,
-    front: Arc<Front>,
-    own: Arc<Own>,
-    figures: tokio::sync::mpsc::Sender<oneshot::Sender<FrontStats>>,
-) -> io::Result<Parted> {
-    let address = |listener: &std::net::TcpListener| listener.local_addr().ok();
-    let hello = Hello {
-        version: VERSION,
-        pid: nix::unistd::getpid().as_raw(),
-        listeners: own.listeners.all().filter_map(address).collect(),
-        tls: own.listeners.tls.iter().filter_map(address).collect(),
-        has_routes: front.has_routes(),
-        kind: own.kind.clone(),
-    };
-    let listeners: Vec<_> = own.listeners.all().collect();
-    handover::send(&stream, &hello, &listeners).await?;
-    drop(own);
-    match timeout(HELLO, control::receive(&mut stream)).await?? {
-        Some(Order::Hello { version: VERSION }) => {}
-        Some(Order::Hello { .. }) => return attend_another(stream).await,
-        _ => return Ok(Parted::Gone),
-    }
-    let (mut orders, mut reports) = stream.into_split();
-    let (followed, mut follows) = watch::channel(());
-    let (shown, mut shows) = watch::channel(0);
-    let report = async {
-        let mut second = interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told: Option<FrontStats> = None;
-        loop {
-            tokio::select! {
-                biased; // The agent waits for this, and sends no more until it has it.
-                Ok(()) = follows.changed() => {
-                    control::send(&mut reports, &Report::Follows).await?;
-                    continue;
-                }
-                Ok(()) = shows.changed() => {
-                    let number = *shows.borrow_and_update();
-                    control::send(&mut reports, &Report::Shows(number)).await?;
-                    continue;
-                }
-                _ = second.tick() => {}
-            }
-            let (asked, answer) = oneshot::channel();
-            figures.send(asked).await.map_err(io::Error::other)?;
-            let stats = answer.await.map_err(io::Error::other)?;
-            if told.as_ref() != Some(&stats) {
-                let news = told.as_ref().and_then(|told| stats.news(told));
-                let report = news.map_or_else(|| Report::Figures(stats.clone()), Report::News);
-                control::send(&mut reports, &report).await?;
-                told = Some(stats);
-            }
-        }
-    };
-    let last = {
-        let mut obeying = std::pin::pin!(obey(&mut orders, &front, &followed, &shown));
-        tokio::select! {
-            last = &mut obeying => last?,
-            // What an agent ordered before it ended counts.
-            Err::<(), io::Error>(_) = report => obeying.await?,
-        }
-    };
-    let Some(last) = last else {
-        return Ok(Parted::Gone);
-    };
-    let stream = orders.reunite(reports).map_err(io::Error::other)?;
-    Ok(Leave::by(&last, stream).map_or(Parted::Gone, Parted::Leave))
-}
-
-/// Waits for what an agent of another version may order: to end, in one way or the other. It has the listeners for the
-/// next front, and tells nothing of routes.
-async fn attend_another(mut stream: UnixStream) -> io::Result<Parted> {
-    let order = control::receive(&mut stream).await?;
-    let leave = order.and_then(|order| Leave::by(&order, stream));
-    Ok(leave.map_or(Parted::Gone, Parted::Leave))
-}
-
-/// Follows routes until the agent is gone, or orders to end: then gives that order.
-async fn obey(
-    orders: &mut OwnedReadHalf,
-    front: &Front,
-    followed: &watch::Sender<()>,
-    shown: &watch::Sender<u64>,
-) -> io::Result<Option<Order>> {
-    while let Some(order) = control::receive(orders).await? {
-        match order {
-            Order::Routes(routes, settings) => front.publish(&routes, &settings),
-            Order::Change(change) => front.change(&change),
-            Order::Pages(pages) => {
-                front.show(&pages);
-                continue;
-            }
-            Order::Log { file } => {
-                log_into((*orders).as_ref(), front, file).await?;
-                continue;
-            }
-            Order::Drain | Order::Retire { .. } => return Ok(Some(order)),
-            Order::Certificates(tls) => {
-                match front.present(&tls) {
-                    Ok(()) => drop(shown.send_replace(tls.number)),
-                    Err(error) => {
-                        tracing::error!(%error, "a certificate that the agent sent; those before stay");
-                    }
-                }
-                continue;
-            }
-            Order::Hello { .. } => continue,
-        }
-        followed.send_replace(());
-    }
-    Ok(None)
-}
-
-/// Only root and the user who started this process may give orders, whatever the socket's directory allows.
-fn is_trusted(stream: &UnixStream, master: Uid) -> bool {
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == master.as_raw() || peer.uid() == 0)
-}
-
-/// Gives up root and all capabilities for good. The front needs neither: its listeners are open.
-fn drop_privileges() -> io::Result<()> {
-    prctl::set_no_new_privs()?;
-    caps::clear(None, CapSet::Ambient).map_err(io::Error::other)?;
-    // Only who may change the bounding set has something in it to lose.
-    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(io::Error::other)? {
-        caps::clear(None, CapSet::Bounding).map_err(io::Error::other)?;
-    }
-    if geteuid().is_root()
-        && let Err(error) = become_nobody()
-    {
-        tracing::warn!(
-            %error,
-            "the front keeps the agent's user, who may open what root owns; give the agent CAP_SETUID, CAP_SETGID and CAP_KILL"
-        );
-    }
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        caps::clear(None, set).map_err(io::Error::other)?;
-    }
-    Ok(())
-}
-
-/// Root without capabilities still owns the pinned maps, the admin socket and most files of the host.
-fn become_nobody() -> io::Result<()> {
-    // The last one is for the agent: without it, root cannot end a process of another user.
-    for needed in [
-        Capability::CAP_SETGID,
-        Capability::CAP_SETUID,
-        Capability::CAP_KILL,
-    ] {
-        if !caps::has_cap(None, CapSet::Effective, needed).map_err(io::Error::other)? {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{needed} is missing"),
-            ));
-        }
-    }
-    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-    setgroups(&[])?;
-    setresgid(group, group, group)?;
-    setresuid(user, user, user)?;
-    Ok(())
-}
-
 /// As many connections as descriptors allow: each request may need one on both sides.
 fn limits(workers: usize) -> Limits {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
@@ -465,16 +243,11 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The overflow user and group: owns nothing, and needs no entry in a user database.
-const NOBODY: u32 = 65_534;
-
 /// Listeners, runtimes, logs.
 const RESERVED_DESCRIPTORS: usize = 128;
 
 /// Per worker: at up to 64 KiB of buffers for each that is busy this is memory enough.
 const MOST_CLIENTS: usize = 32 * 1024;
-
-const HELLO: Duration = Duration::from_secs(5);
 
 /// How long a front without routes waits for an agent.
 const ALONE: Duration = Duration::from_secs(10);
@@ -482,6 +255,3 @@ const ALONE: Duration = Duration::from_secs(10);
 /// How long memory stays with a front that may need it again: the first ones after a pause would wait for the kernel to clear as
 /// much.
 const KEEP: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests;

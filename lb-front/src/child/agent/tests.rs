@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::*;
-use crate::stats::TerminationCount;
+use crate::{Limits, Listeners, Reason, stats::TerminationCount};
 
 /// An agent's end of a connection on which both have said hello, and what the front asks its workers.
 async fn attended() -> (
