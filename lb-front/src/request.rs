@@ -4,7 +4,9 @@
 //! Rows and reasons are those of RFC 9110 and RFC 9112; framing is checked on the raw bytes by
 //! [`super::guard`], and is never copied from one side to the other.
 
-use std::borrow::Cow;
+mod hops;
+mod host;
+mod via;
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
@@ -12,6 +14,14 @@ use hyper::{
     http::{request::Parts, uri::PathAndQuery},
 };
 
+use self::{
+    hops::{HOP_BY_HOP, KEPT, hop_by_hop, nominated, nominated_names},
+    host::{BAD_HOST, host_field, normal_host, target_authority},
+};
+pub(super) use self::{
+    hops::{is_last, is_plainly_coded, strip_hop_by_hop},
+    via::Via,
+};
 use super::{
     answer::{Reason, Refusal},
     forward::{Forwarding, Peer},
@@ -37,52 +47,6 @@ pub(super) struct Sender<'a> {
     pub(super) id: Option<&'a HeaderValue>,
     /// What we add to Via.
     pub(super) via: &'a Via,
-}
-
-/// Our name in Via (RFC 9110 section 7.6.3), one entry for each version that a request may have come in.
-#[derive(Clone, Debug)]
-pub(super) struct Via {
-    name: String,
-    http_10: HeaderValue,
-    http_11: HeaderValue,
-    http_2: HeaderValue,
-}
-
-impl Via {
-    /// `None` when `name` is not a token and thus no pseudonym.
-    pub(super) fn new(name: &str) -> Option<Self> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        (!name.is_empty() && name.bytes().all(legal)).then_some(())?;
-        Some(Self {
-            http_10: HeaderValue::from_str(&format!("1.0 {name}")).ok()?,
-            http_11: HeaderValue::from_str(&format!("1.1 {name}")).ok()?,
-            http_2: HeaderValue::from_str(&format!("2.0 {name}")).ok()?,
-            name: name.to_owned(),
-        })
-    }
-
-    /// The name while none is configured.
-    pub(super) fn fallback() -> Self {
-        Self {
-            name: "lb-agent".into(),
-            http_10: HeaderValue::from_static("1.0 lb-agent"),
-            http_11: HeaderValue::from_static("1.1 lb-agent"),
-            http_2: HeaderValue::from_static("2.0 lb-agent"),
-        }
-    }
-
-    /// Whether a request has been here before.
-    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
-        if !has(headers, &header::VIA) {
-            return false;
-        }
-        let fields = headers.get_all(header::VIA).iter();
-        let mut entries = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
-        entries.any(|entry| {
-            let words = entry.trim_ascii().split(u8::is_ascii_whitespace);
-            words.filter(|word| !word.is_empty()).nth(1) == Some(self.name.as_bytes())
-        })
-    }
 }
 
 /// Checks the head of a request.
@@ -139,74 +103,6 @@ pub(super) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|present| present == name)
 }
 
-/// RFC 9112 section 3.2: exactly one, and in HTTP/1.0 at most one.
-fn host_field(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
-    let mut fields = parts.headers.get_all(header::HOST).iter();
-    match (fields.next(), fields.next()) {
-        (_, Some(_)) => Err(Refusal::bad_request("bad_request: more than one Host\n")),
-        (None, _) if parts.version == Version::HTTP_11 || is_h2_without_authority(parts) => {
-            Err(Refusal::bad_request("bad_request: no Host\n"))
-        }
-        (field, None) => Ok(field),
-    }
-}
-
-/// RFC 9113 section 8.3.1: `:authority` may stand for Host.
-fn is_h2_without_authority(parts: &Parts) -> bool {
-    parts.version == Version::HTTP_2 && parts.uri.authority().is_none()
-}
-
-/// The authority of an absolute-form target; an error when the form does not belong to the method.
-fn target_authority(parts: &Parts) -> Result<Option<&str>, Refusal> {
-    let form = Refusal::bad_request("bad_request: this form of target is not for this method\n");
-    match (parts.uri.scheme_str(), parts.uri.authority()) {
-        (None, None) if parts.uri.path().starts_with('/') => Ok(None),
-        (None, None) if parts.uri.path() == "*" && parts.method == Method::OPTIONS => Ok(None),
-        (Some("http" | "https"), Some(authority)) => Ok(Some(authority.as_str())),
-        _ => Err(form),
-    }
-}
-
-/// The name in a Host field, in lower case, without port and without one trailing dot. `None` when it is
-/// not one: more is legal in a URI than in a name that is routed by.
-fn normal_host(field: &[u8]) -> Option<Cow<'_, str>> {
-    if field.len() > HOST_LIMIT {
-        return None;
-    }
-    let field = std::str::from_utf8(field).ok()?;
-    let (name, port) = if let Some(inner) = field.strip_prefix('[') {
-        let (address, port) = inner.split_once(']')?;
-        address.parse::<std::net::Ipv6Addr>().ok()?;
-        let port = (!port.is_empty()).then(|| port.strip_prefix(':'));
-        (
-            &field[..address.len() + 2],
-            port.map_or(Some(None), |port| port.map(Some))?,
-        )
-    } else {
-        let (name, port) = field
-            .split_once(':')
-            .map_or((field, None), |(name, port)| (name, Some(port)));
-        // With two dots in a row, what is left of two names that are one would be two, as of `a..` and `a.`.
-        let mut last = 0;
-        let legal = name.bytes().all(|byte| {
-            let doubled = byte == b'.' && last == b'.';
-            last = byte;
-            (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) && !doubled
-        });
-        legal.then_some((name.strip_suffix('.').unwrap_or(name), port))?
-    };
-    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let port_is_legal = |port: &str| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    if name.is_empty() || !port.is_none_or(port_is_legal) {
-        return None;
-    }
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Some(Cow::Owned(name.to_ascii_lowercase()))
-    } else {
-        Some(Cow::Borrowed(name))
-    }
-}
-
 /// RFC 9110 section 10.1.1: there is one expectation, any other is refused.
 fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
@@ -244,30 +140,6 @@ fn wants_upgrade(parts: &Parts) -> bool {
     parts.version == Version::HTTP_11
         && protocol.is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
         && nominated(&parts.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
-}
-
-/// Whether the client sends nothing after this request (RFC 9112 section 9.6).
-pub(super) fn is_last<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    let says = |word: &str| {
-        let mut tokens = nominated(headers);
-        tokens.any(|token| token.eq_ignore_ascii_case(word.as_bytes()))
-    };
-    match has(headers, &header::CONNECTION) {
-        true => says("close") || request.version() == Version::HTTP_10 && !says("keep-alive"),
-        false => request.version() == Version::HTTP_10,
-    }
-}
-
-/// The tokens of all Connection fields.
-fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(header::CONNECTION).iter();
-    fields.flat_map(|field| {
-        field
-            .as_bytes()
-            .split(|&byte| byte == b',')
-            .map(<[u8]>::trim_ascii)
-    })
 }
 
 /// Whether a head is gRPC's, over whatever encoding of messages; gRPC-Web is something else.
@@ -357,22 +229,6 @@ fn origin_form(uri: &Uri, method: &Method) -> Uri {
     Uri::from(path)
 }
 
-/// Removes what belongs to one connection only, in either direction (RFC 9110 section 7.6.1), and the
-/// framing, which hyper makes anew from the body.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in nominated_names(headers) {
-        headers.remove(name);
-    }
-    // One look at each name: most are not there, and a look for each would cost ten times as much.
-    let there = headers.keys().filter_map(hop_by_hop);
-    let there = there.fold(0_u16, |there, place| there | 1 << place);
-    for (place, name) in HOP_BY_HOP.iter().enumerate() {
-        if there & 1 << place != 0 {
-            headers.remove(name);
-        }
-    }
-}
-
 /// What of a client's trailers a backend may get (RFC 9110 section 6.5.1): nothing that frames, routes, gives rights or tells of
 /// clients, nor what belongs to one connection only, with which HTTP/2 would send none of them.
 pub(super) fn passable_trailers(trailers: HeaderMap) -> HeaderMap {
@@ -391,56 +247,11 @@ pub(super) fn passable_trailers(trailers: HeaderMap) -> HeaderMap {
     passed
 }
 
-fn hop_by_hop(name: &HeaderName) -> Option<usize> {
-    HOP_BY_HOP.iter().position(|hop| hop == name)
-}
-
-/// The names in Connection. A client must not make us remove what decides about routing or rights.
-fn nominated_names(headers: &HeaderMap) -> Vec<HeaderName> {
-    if !has(headers, &header::CONNECTION) {
-        return Vec::new();
-    }
-    let names = nominated(headers).filter_map(|token| HeaderName::from_bytes(token).ok());
-    names.filter(|name| !KEPT.contains(name)).collect()
-}
-
-/// Whether the body of an answer is in no coding but `chunked`, which is all that hyper undoes: with another one
-/// the client would get bytes that nobody tells it how to read.
-pub(super) fn is_plainly_coded(headers: &HeaderMap) -> bool {
-    if !has(headers, &header::TRANSFER_ENCODING) {
-        return true;
-    }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let first = codings.next();
-    first.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        && codings.next().is_none()
-}
-
-const BAD_HOST: Refusal = Refusal::bad_request("bad_request: Host is not a name or address\n");
-
 /// Bytes of path and query. Far longer ones never come here: they fill the whole head, and hyper answers 431.
 const TARGET_LIMIT: usize = 8 * 1024;
 
-/// The longest name of DNS, its dot and a port. What looks for a route takes time with the length.
-const HOST_LIMIT: usize = 253 + 1 + 6;
-
 /// Fields that a backend gets from us: of forwarding six, Host, Via, and two of framing or upgrading.
 const OWN_FIELDS: usize = 10;
-
-static HOP_BY_HOP: [HeaderName; 10] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::CONTENT_LENGTH,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
-
-static KEPT: [HeaderName; 3] = [header::HOST, header::AUTHORIZATION, header::COOKIE];
 
 /// Fields that decide about framing, routing or trust.
 const RELIED_ON: [&str; 13] = [

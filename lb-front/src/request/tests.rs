@@ -1,7 +1,9 @@
+use std::borrow::Cow;
+
 use hyper::Request;
 use proptest::prelude::*;
 
-use super::*;
+use super::{host::HOST_LIMIT, *};
 
 fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
     let mut request = Request::builder().method(method).uri(uri);
