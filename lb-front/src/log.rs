@@ -19,6 +19,7 @@ pub use writer::Log;
 
 mod dates;
 mod line;
+mod values;
 mod writer;
 
 /// What the access log says, and about which requests.

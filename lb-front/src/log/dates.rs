@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LogFormat, line::padded};
+use super::{LogFormat, values::padded};
 
 /// The text of the moment that was asked for last: many lines share a second.
 #[derive(Debug, Default)]
