@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use lb_testkit::Quality;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -191,7 +192,7 @@ impl Fault {
                 Ok(Wound::BackendPartition { host, id, rule })
             }
             Self::BadLink => {
-                cluster.hosts[host].cable.spoil(LOST, SLOW);
+                cluster.hosts[host].cable.spoil(BAD);
                 Ok(Wound::BadLink { host })
             }
             Self::BackendFlapping => {
@@ -227,9 +228,13 @@ impl Fault {
     }
 }
 
-/// Of a bad link: how many of a thousand packets are lost each way, and how long the others take.
-const LOST: u32 = 20;
-const SLOW: Duration = Duration::from_millis(30);
+/// What a bad link does to packets, each way.
+const BAD: Quality = Quality {
+    lost: 20,
+    twice: 0,
+    late: 0,
+    takes: Duration::from_millis(30),
+};
 /// How often a backend that flaps is killed.
 const FLAPS: usize = 3;
 /// Of services that come and go: the time between two, for a thousand a minute.

@@ -24,7 +24,7 @@ mod spawn;
 mod wait;
 
 pub use browser::Browser;
-pub use cable::{Cable, Offloaded};
+pub use cable::{Cable, Offloaded, Quality};
 pub use cgroup::{Cgroup, sweep};
 pub use docker::Docker;
 pub use hot::{PREFIX as HOT_PATH, RUNS as HOT_RUNS, hot_path};

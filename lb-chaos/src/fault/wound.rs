@@ -1,6 +1,6 @@
 //! What a fault leaves in the cluster, and how that is undone.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -146,7 +146,7 @@ impl Wound {
                 Ok(())
             }
             Self::BadLink { host } => {
-                cluster.hosts[host].cable.spoil(0, Duration::ZERO);
+                cluster.hosts[host].cable.mend();
                 Ok(())
             }
             Self::Disk { host } => limits::free_disk(cluster, host),

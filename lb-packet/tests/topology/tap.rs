@@ -4,7 +4,7 @@
 use std::{io::ErrorKind, net::SocketAddr};
 
 use lb_common::packet::Fate;
-use lb_testkit::{Cable, Netns};
+use lb_testkit::{Cable, Quality};
 
 use crate::{
     client::{datagrams_are_balanced, is_balanced, learns_of_a_narrow_link, reaches_itself},
@@ -21,15 +21,9 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        Self::by(Cable::between)
-    }
-
-    fn by(
-        cable: impl FnOnce((&Netns, &str), (&Netns, &str)) -> Result<Cable, lb_testkit::Error>,
-    ) -> Self {
         let scene = Scene::without_client();
         let ends = [(&scene.host, "vm0", 1), (&scene.client, "eth0", 2)];
-        let cable = cable((ends[0].0, ends[0].1), (ends[1].0, ends[1].1)).unwrap();
+        let cable = Cable::between((&scene.host, "vm0"), (&scene.client, "eth0")).unwrap();
         for (end, device, number) in ends {
             end.ip(&format!(
                 "link set {device} up\naddr add {}/24 dev {device}\naddr add {}/64 dev {device} nodad\n",
@@ -66,8 +60,14 @@ fn a_virtual_machine_is_balanced_by_ipv6() {
 
 #[test]
 fn connections_over_a_bad_cable_are_slow_and_do_not_break() {
-    for (family, seed) in [(V4, 1), (V6, 2)] {
-        let machine = Machine::by(|host, end| Cable::bad(host, end, seed));
+    for family in [V4, V6] {
+        let machine = Machine::new();
+        machine.cable.spoil(Quality {
+            lost: 10,
+            twice: 10,
+            late: 20,
+            ..Quality::default()
+        });
         is_balanced(&machine.scene, family);
     }
 }
