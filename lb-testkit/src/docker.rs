@@ -4,6 +4,10 @@
 //! state, and in a cgroup of its own, which also holds its containers. Nothing of it is seen outside but the socket
 //! and its folder. No image is ever pulled, and the namespace leads nowhere.
 
+mod packages;
+#[cfg(test)]
+mod tests;
+
 use std::{
     ffi::OsString,
     fs, io,
@@ -19,6 +23,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
+use self::packages::Packages;
 use crate::{Cgroup, Error, Netns, Process, Result, Spawn, eventually};
 
 /// A running Docker Engine. Dropping it ends it, its containers, and all that it made.
@@ -340,155 +345,5 @@ impl Drop for Docker {
     }
 }
 
-/// A folder with one folder for each Debian package.
-#[derive(Debug)]
-struct Packages(PathBuf);
-
-impl Packages {
-    fn program(&self, name: impl AsRef<Path>) -> PathBuf {
-        let name = name.as_ref();
-        let mut folders = self.folders();
-        // A path that begins with a slash stays as it is.
-        let found = folders.find(|folder| folder.join(name).is_file());
-        found.map_or_else(|| self.0.join(name), |folder| folder.join(name))
-    }
-
-    /// With the machine's own programs after those of the packages, and `names` before all.
-    fn path(&self, names: &Path) -> OsString {
-        let machine = std::env::var_os("PATH").unwrap_or_default();
-        let first = std::iter::once(names.to_owned());
-        let all = first
-            .chain(self.folders())
-            .chain(std::env::split_paths(&machine));
-        std::env::join_paths(all).unwrap_or(machine.clone())
-    }
-
-    fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let packages = ["docker.io", "containerd", "runc"];
-        packages.into_iter().flat_map(|package| {
-            ["usr/sbin", "usr/bin"].map(|folder| self.0.join(package).join(folder))
-        })
-    }
-
-    fn libraries(&self) -> OsString {
-        let folder = format!("{}-linux-gnu", std::env::consts::ARCH);
-        let mut all = OsString::from(self.0.join("libdevmapper1.02.1/lib").join(&folder));
-        for package in ["libxtables12", "libnftnl11", "libmnl0"] {
-            all.push(":");
-            all.push(self.0.join(package).join("usr/lib").join(&folder));
-        }
-        all
-    }
-
-    /// What iptables loads for each of its matches and targets.
-    fn extensions(&self) -> PathBuf {
-        let folder = format!("usr/lib/{}-linux-gnu/xtables", std::env::consts::ARCH);
-        self.0.join("iptables").join(folder)
-    }
-}
-
 /// An engine answers after a second, and ends its containers in another.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        io::{Read as _, Write as _},
-        net::TcpStream,
-    };
-
-    use nix::sched::{CloneFlags, setns};
-
-    use super::*;
-
-    fn packages() -> PathBuf {
-        let folder = std::env::var_os("LB_DOCKER").expect(
-            "this test needs a Docker Engine: run `cargo xtask test`, which fetches one, or set LB_DOCKER to the \
-             folder of its packages",
-        );
-        folder.into()
-    }
-
-    #[test]
-    fn an_engine_keeps_its_networks_apart() {
-        let docker = Docker::start(&packages()).unwrap();
-        docker.busybox("web").unwrap();
-        let run = |name: &str, arguments: &[&str]| {
-            let usual = ["run", "-d", "--stop-signal", "KILL", "--name", name];
-            let all = usual.iter().chain(arguments).chain(&["web"]);
-            docker.docker(all).unwrap();
-        };
-        docker.docker(["network", "create", "lb-other"]).unwrap();
-        let inner = ["network", "create", "--internal", "lb-inner"];
-        docker.docker(inner).unwrap();
-        run("web", &["-p", "8080:80"]);
-        run("near", &[]);
-        run("far", &["--net", "lb-other"]);
-        run("inner", &["--net", "lb-inner"]);
-        let connects = |client: &str, address: &str| {
-            let format = ["inspect", "--format", "{{.State.Pid}}", client];
-            let pid = docker.docker(format).unwrap();
-            let address = address.parse().unwrap();
-            let connect = move || {
-                let namespace = fs::File::open(format!("/proc/{pid}/ns/net"))?;
-                setns(namespace, CloneFlags::CLONE_NEWNET)?;
-                TcpStream::connect_timeout(&address, Duration::from_secs(2))
-            };
-            // A thread of its own: it is in that namespace from then on.
-            std::thread::spawn(connect).join().unwrap()
-        };
-        // It may not listen yet.
-        eventually(PATIENCE, || connects("near", "172.31.0.2:80")).unwrap();
-        for (client, address, expected) in [
-            ("near", "172.31.0.2:80", true),
-            ("far", "172.31.0.2:80", false),
-            ("inner", "172.31.0.2:80", false),
-            // What is published, at the engine's host.
-            ("far", "172.31.0.1:8080", true),
-            ("inner", "172.31.0.1:8080", false),
-        ] {
-            let answer = connects(client, address);
-            assert_eq!(answer.is_ok(), expected, "{client} {address}: {answer:?}");
-        }
-    }
-
-    #[test]
-    fn an_engine_runs_containers_in_its_namespace_and_leaves_nothing_behind() {
-        let mut docker = Docker::start(&packages()).unwrap();
-        docker.busybox("web").unwrap();
-        let id = docker
-            .docker(["run", "-d", "--stop-signal", "KILL", "-p", "8080:80", "web"])
-            .unwrap();
-        let answers = |address: &'static str| {
-            let mut stream = docker
-                .netns()
-                .enter(move || TcpStream::connect(address))
-                .unwrap()?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            let mut said = String::new();
-            stream.read_to_string(&mut said)?;
-            assert!(said.ends_with("hello\n"), "{said}");
-            Ok::<_, io::Error>(())
-        };
-        for address in ["172.31.0.2:80", "127.0.0.1:8080"] {
-            eventually(PATIENCE, || answers(address)).unwrap();
-        }
-        let group = docker.cgroup().path().to_owned();
-        assert!(group.join("containers").join(&id).is_dir());
-        docker.kill().unwrap();
-        docker.run().unwrap();
-        assert_eq!(docker.docker(["ps", "-aq", "--no-trunc"]).unwrap(), id);
-
-        docker.docker(["start", &id]).unwrap();
-        docker.docker(["pause", &id]).unwrap();
-        let folder = docker.folder().to_owned();
-        drop(docker);
-        assert!(!folder.exists());
-        let name = group.file_name().unwrap();
-        let trees = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
-        let left: Vec<PathBuf> = trees.map(|tree| tree.path().join(name)).collect();
-        assert_eq!(left.iter().find(|group| group.exists()), None);
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        assert!(!mounts.contains("lb-docker"), "{mounts}");
-    }
-}
