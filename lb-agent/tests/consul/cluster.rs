@@ -9,7 +9,7 @@ use lb_agent::{
 use serde_json::json;
 
 use crate::{
-    source::{SOON, Source, config, ids},
+    kit::{SOON, Source, config, ids},
     support::{BOUND, Consul},
 };
 

@@ -1,6 +1,6 @@
 //! What a Consul, or something in its place, may answer instead of an answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_agent::{
     catalog::SourceState,
@@ -11,23 +11,14 @@ use serde_json::json;
 
 use crate::{
     fake::{Answer, Fake, TOO_MANY_SECONDS},
-    source::{Source, config, ids},
+    kit::{Source, config, ids, knowing},
     support::{BOUND, Consul, Ports, until},
 };
-
-/// A source that knows the one instance of `a`.
-async fn knowing(fake: &Fake) -> Source {
-    let mut source = Source::start(config(&fake.address()));
-    source
-        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
-        .await;
-    source
-}
 
 /// `a` is answered so; what is known stays, the trouble is told, and all is well with the next answer.
 async fn survives(answer: Answer, told: &str) {
     let fake = Fake::start().await;
-    let mut source = knowing(&fake).await;
+    let mut source = knowing(config(&fake.address())).await;
     fake.say(answer);
     let tells = |state: &SourceState| {
         let problems = state.catalog.iter().flat_map(|it| &it.problems);
@@ -47,6 +38,96 @@ async fn survives(answer: Answer, told: &str) {
             state.error.is_none() && catalog.problems.is_empty()
         })
         .await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_filtered_answer_keeps_what_is_known() {
+    let fake = Fake::start().await;
+    let mut source = knowing(config(&fake.address())).await;
+    fake.say(Answer::Filtered);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_server_without_a_leader_empties_nothing() {
+    let fake = Fake::start().await;
+    let mut source = knowing(config(&fake.address())).await;
+    fake.say(Answer::EmptyWithoutLeader);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_leader_and_has_an_older_state_changes_nothing() {
+    let fake = Fake::start().await;
+    let mut source = knowing(config(&fake.address())).await;
+    fake.say(Answer::OlderWithoutLeader);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_loses_its_leader_during_a_wait_is_found_out_after_it() {
+    let fake = Fake::start().await;
+    let mut source = knowing(Config {
+        wait: Duration::from_secs(1),
+        ..config(&fake.address())
+    })
+    .await;
+    fake.say(Answer::LostDuringWait);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn nonsense_is_told_and_keeps_what_is_known() {
+    let fake = Fake::start().await;
+    let mut source = knowing(config(&fake.address())).await;
+    fake.say(Answer::Nonsense);
+    let catalog = source
+        .catalog(BOUND, |catalog| !catalog.problems.is_empty())
+        .await;
+    assert_eq!(ids(&catalog, "a"), ["a1"]);
+    let problem = catalog.problems[0].to_string();
+    assert!(problem.contains("cannot be read"), "{problem}");
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_consul_that_answers_every_query_at_once_is_not_asked_in_a_busy_loop() {
+    let fake = Fake::start().await;
+    let mut source = knowing(config(&fake.address())).await;
+    fake.say(Answer::InstanceAtOnce);
+    let window = Duration::from_secs(3);
+    let before = fake.requests();
+    let began = Instant::now();
+    let updated = source.state.borrow_and_update().updated;
+    // Real time passes here because the number of requests in it is what is asserted.
+    tokio::time::sleep(window).await;
+    // Three watches, each a burst of five and one a second; a busy machine takes longer to look.
+    let asked = fake.requests() - before;
+    let seconds = began.elapsed().as_secs() + 1;
+    let bound = 3 * (5 + usize::try_from(seconds).unwrap());
+    assert!((3..=bound + 3).contains(&asked), "{asked} requests");
+    assert!(
+        !source.state.has_changed().unwrap(),
+        "the answers are the same"
+    );
+    assert!(source.state.borrow().updated > updated);
     source.end().await;
 }
 
@@ -84,7 +165,7 @@ async fn a_redirection_is_told_and_not_followed() {
 #[tokio::test]
 async fn a_consul_that_asks_for_patience_gets_it() {
     let fake = Fake::start().await;
-    let mut source = knowing(&fake).await;
+    let mut source = knowing(config(&fake.address())).await;
     fake.say(Answer::TooMany);
     let told = |state: &SourceState| state.error.as_ref().is_some_and(|it| it.contains("429"));
     let state = source.until(BOUND, told).await;
@@ -101,13 +182,11 @@ async fn a_consul_that_asks_for_patience_gets_it() {
 async fn a_consul_that_asks_for_patience_is_left_for_another_at_once() {
     let (busy, idle) = (Fake::start().await, Fake::start().await);
     let both = [&busy, &idle].map(|fake| fake.address().parse::<Address>().unwrap());
-    let mut source = Source::start(Config {
+    let source = knowing(Config {
         addresses: both.into(),
         ..config(&busy.address())
-    });
-    source
-        .catalog(BOUND, |catalog| ids(catalog, "a") == ["a1"])
-        .await;
+    })
+    .await;
     assert_eq!(idle.requests(), 0, "the first is asked while it answers");
     busy.say(Answer::TooMany);
     let waits = |(_, query): &(_, String)| query.contains("index=");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fake::{Answer, Fake},
-    source::{SOON, Source, config, ids},
+    kit::{SOON, Source, config, ids},
     support::{BOUND, Consul},
 };
 

@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    source::{LETTERS, SOON, Source, Vip, config, ids},
+    kit::{LETTERS, SOON, Source, Vip, config, ids},
     support::{BOUND, Consul},
 };
 

@@ -7,7 +7,7 @@ use lb_agent::{
 
 use crate::{
     fake::{Answer, Fake},
-    source::{Source, config, ids},
+    kit::{Source, config, ids},
     support::{BOUND, Consul},
 };
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
-    source::{SOON, Source, config, ids},
+    kit::{SOON, Source, config, ids},
     support::{BOUND, Consul, Ports, until},
 };
 
