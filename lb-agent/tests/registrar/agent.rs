@@ -134,7 +134,7 @@ pub(crate) async fn registered(consul: &Consul, expect: impl Fn(&[String]) -> bo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_in_consul_and_at_its_vip_while_it_runs_and_nowhere_afterwards() {
-    let docker = crate::engine::engine();
+    let docker = crate::world::engine();
     // The engine's host is a network of its own, which a socket leads into.
     let socket = docker.folder().join("consul.sock");
     let http = format!("127.0.0.1 unix://{}", socket.display());

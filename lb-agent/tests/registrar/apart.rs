@@ -43,7 +43,7 @@ fn until_usable(agent: &mut Agent, docker: &Docker, id: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_needs_no_more_of_the_engine_than_is_said() {
-    let docker = crate::engine::engine();
+    let docker = crate::world::engine();
     let (consul, at) = consul(&docker).await;
     let listener = docker.netns().enter(|| TcpListener::bind("127.0.0.1:0"));
     let filter = Filter::start(listener.unwrap().unwrap(), docker.socket());
@@ -124,7 +124,7 @@ impl Drop for Registrar {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registrar_apart_needs_no_capability_and_the_agent_beside_it_no_engine() {
-    let docker = crate::engine::engine();
+    let docker = crate::world::engine();
     let (consul, at) = consul(&docker).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let filter = Filter::start(listener, docker.socket());

@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    engine,
     kit::{World, config, container, poll},
     support::Consul,
+    world,
 };
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_script_is_ended_at_the_timeout_of_its_number() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_healthcheck_of_a_real_container_is_followed_and_survives_a_registration() {
-    let mut world = engine::World::new().await;
+    let mut world = world::World::new().await;
     world.register(&["-internal"]);
     let fetch = "/bin/busybox wget -q -O - http://127.0.0.1/up || { echo nobody is up; false; }";
     // Within the start period a failure is no verdict.

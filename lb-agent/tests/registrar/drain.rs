@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 
 use crate::{
     agent::{Agent, curl, registered, service},
-    engine::{World, engine},
     support::{BOUND, Consul},
+    world::{World, engine},
 };
 
 /// Serves on after its stop signal, until there is a file `/end`.

@@ -18,3 +18,4 @@ mod scopes;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "other tests of Consul use the rest")]
 mod support;
+mod world;
