@@ -273,3 +273,59 @@ fn one_client_does_not_take_the_places_of_others() {
         matches!(client.stream.read(&mut byte), Ok(1)).then_some(())
     });
 }
+
+#[test]
+fn slow_clients_are_told_or_closed() {
+    let backend = Backend::named("a");
+    let brief = Duration::from_millis(100);
+    let limits = Limits {
+        first_byte: brief,
+        head: brief,
+        keep_alive: brief,
+        body_idle: brief,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    // Silent: nothing to say to.
+    assert_eq!(front.client().rest(), b"");
+    // Within a head.
+    let mut client = front.client();
+    assert_eq!(client.send("GET / HTTP/1.1\r\nHost").answer().status, 408);
+    // Between requests.
+    let mut client = front.client();
+    assert_eq!(client.send(GET).answer().status, 200);
+    assert_eq!(client.rest(), b"");
+    // Within a second head.
+    let mut client = front.client();
+    assert_eq!(client.send(GET).answer().status, 200);
+    assert_eq!(client.send("GET").answer().status, 408);
+    // Within a body.
+    let mut client = front.client();
+    client.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 9\r\n\r\nabc");
+    assert_eq!(client.answer().status, 408);
+    let stats = front.stats();
+    assert_eq!(stats.rejected.get("header_timeout"), Some(&2), "{stats:?}");
+    assert_eq!(stats.ended(Reason::BodyTimeout), 1, "{stats:?}");
+}
+
+#[test]
+fn a_slow_backend_does_not_count_against_the_client() {
+    let backend = Backend::start(|_| {
+        std::thread::sleep(Duration::from_millis(400));
+        Reply::Keep(ok("late"))
+    });
+    let brief = Duration::from_millis(100);
+    let limits = Limits {
+        first_byte: brief,
+        head: brief,
+        keep_alive: brief,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut client = front.client();
+    // The beginning of the next head is already there.
+    client.send([GET, "GET / HT"].concat());
+    assert_eq!(client.answer().body, "late");
+    client.send("TP/1.1\r\nHost: web\r\n\r\n");
+    assert_eq!(client.answer().body, "late");
+}
