@@ -5,6 +5,7 @@ mod compose;
 mod host;
 mod links;
 mod run;
+mod sources;
 mod words;
 
 use std::{

@@ -1,10 +1,12 @@
 //! What the documents call by name is in the code: commands, flags, variables, options, metrics, messages, tests.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::OnceLock};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::{CommandFactory as _, Parser as _};
 use lb_agent::{cli::Cli, config, options::table};
 use lb_testkit::markdown::{Document, blocks, code, documents, workspace};
+
+use super::sources::sources;
 
 /// Flags of other programs.
 const OF_OTHERS: [&str; 2] = ["container-label", "expose"];
@@ -338,75 +340,4 @@ fn read_toml(text: &str, place: &str) {
     };
     let resolved = config::resolve(&raw, outside);
     assert!(resolved.is_ok(), "{:?}", resolved.err());
-}
-
-/// Everything in Rust, with the lines of a text that goes on joined; xtask's alone; and files of other kinds.
-struct Sources {
-    all: String,
-    /// The same with an ellipsis for each value in a text.
-    templates: String,
-    xtask: String,
-    files: String,
-}
-
-fn sources() -> &'static Sources {
-    static SOURCES: OnceLock<Sources> = OnceLock::new();
-    SOURCES.get_or_init(|| {
-        let mut sources = Sources {
-            all: String::new(),
-            templates: String::new(),
-            xtask: String::new(),
-            files: String::new(),
-        };
-        for folder in fs::read_dir(workspace()).unwrap().map(Result::unwrap) {
-            let name = folder.file_name().into_string().unwrap();
-            if name.starts_with("lb-") || ["xtask", "hello", "compose", "deploy"].contains(&&*name)
-            {
-                read(&folder.path(), &mut sources);
-            }
-        }
-        sources
-    })
-}
-
-fn read(folder: &Path, sources: &mut Sources) {
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            read(&path, sources);
-            continue;
-        }
-        let Ok(text) = fs::read_to_string(&path) else {
-            continue;
-        };
-        if path.extension().is_none_or(|it| it != "rs") {
-            sources.files.push_str(&text);
-            continue;
-        }
-        let mut joined = String::new();
-        for line in text.split_inclusive('\n') {
-            let goes_on = joined.ends_with("\\\n");
-            if goes_on {
-                joined.truncate(joined.len() - 2);
-            }
-            joined.push_str(if goes_on { line.trim_start() } else { line });
-        }
-        // What stands within quotes in a message.
-        let joined = joined.replace("\\\"", "\"");
-        if path.starts_with(workspace().join("xtask")) {
-            sources.xtask.push_str(&joined);
-        }
-        let mut pieces = joined.split('{');
-        sources.templates.push_str(pieces.next().unwrap());
-        for piece in pieces {
-            let value = piece
-                .split_once('}')
-                .filter(|(value, _)| !value.contains('\n'));
-            sources.templates.push('…');
-            sources
-                .templates
-                .push_str(value.map_or(piece, |(_, rest)| rest));
-        }
-        sources.all.push_str(&joined);
-    }
 }
