@@ -189,3 +189,15 @@ impl Error {
         move |source| Self::System { verb, map, source }
     }
 }
+
+/// What is not there any more is no fault.
+pub(crate) fn there<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

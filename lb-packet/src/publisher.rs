@@ -23,6 +23,7 @@ use crate::{
     Desired, Error, Limits, Programs,
     address::{address, address4, be32, socket, words},
     book::{Book, Found, Home, Placed},
+    error::there,
     free_list::REST,
     plan::{self, Refused, SLOTS, Step},
 };
@@ -202,13 +203,15 @@ impl Maps {
                 .hosts
                 .insert(words(*host), 1, 0)
                 .map_err(Error::map("write", map::HOSTS)),
-            Step::RemoveHost(host) => gone(self.hosts.remove(&words(*host)))
+            Step::RemoveHost(host) => there(self.hosts.remove(&words(*host)))
+                .map(drop)
                 .map_err(Error::map("remove from", map::HOSTS)),
             Step::PutVip(vip) => self
                 .vips
                 .insert(be32(*vip).raw(), 1, 0)
                 .map_err(Error::map("write", map::VIPS)),
-            Step::RemoveVip(vip) => gone(self.vips.remove(&be32(*vip).raw()))
+            Step::RemoveVip(vip) => there(self.vips.remove(&be32(*vip).raw()))
+                .map(drop)
                 .map_err(Error::map("remove from", map::VIPS)),
             Step::PutTarget { home, fresh, .. } => {
                 if *fresh {
@@ -243,9 +246,9 @@ impl Maps {
                     .map_err(Error::map("write", map::ENDPOINTS))
             }
             Step::Recognise { .. } => Ok(()),
-            Step::RemoveEndpoint(key) => {
-                gone(self.endpoints.remove(key)).map_err(Error::map("remove from", map::ENDPOINTS))
-            }
+            Step::RemoveEndpoint(key) => there(self.endpoints.remove(key))
+                .map(drop)
+                .map_err(Error::map("remove from", map::ENDPOINTS)),
             Step::FreeTarget { home, .. } => {
                 let free = Target {
                     generation: home.target.generation,
@@ -357,17 +360,4 @@ fn is_full(error: &Error) -> bool {
         return false;
     };
     error.io_error.raw_os_error() == Some(nix::errno::Errno::E2BIG as i32)
-}
-
-/// What is gone already is no fault.
-pub(crate) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other,
-    }
 }

@@ -34,7 +34,7 @@ pub use socket::disconnect;
 pub use spawn::Spawn;
 pub use wait::{Late, eventually};
 
-use std::{io, path::PathBuf, process::ExitStatus};
+use std::{io, iter, path::PathBuf, process::ExitStatus};
 
 /// Why a place could not be made, or a process not run in it.
 #[derive(Debug, thiserror::Error)]
@@ -110,3 +110,10 @@ impl Error {
 
 /// The result of making a place, or of running something in it.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error and what it came from, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let all = iter::successors(Some(error), |error| error.source());
+    let texts = all.map(ToString::to_string);
+    texts.collect::<Vec<_>>().join(": ")
+}

@@ -5,12 +5,12 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 use lb_common::packet::{Flow, Hop, Reply};
 use lb_sys::bpf::Batches;
 
 use super::entry::{Ends, Family, Peer, flow, reply};
-use crate::{Error, Programs};
+use crate::{Error, Programs, error::there};
 
 /// The two maps of one family.
 pub(super) struct Maps<F: Family> {
@@ -112,18 +112,4 @@ fn walk(
         }
     }
     Ok(())
-}
-
-/// What is not there any more is no fault.
-fn there<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }

@@ -15,7 +15,7 @@ use lb_packet::{
     Config, Desired, Explainer, Figures, Flows, How, Limits, Member, Programs, Publisher, Role,
     Wanted,
 };
-use lb_testkit::Netns;
+use lb_testkit::{Netns, chain};
 use tempfile::TempDir;
 
 use crate::net::{POOL, POOL6};
@@ -54,7 +54,7 @@ impl Agent {
     ) -> Self {
         let start = || {
             let mut programs = Programs::load(&config(pins.0.path(), sources))
-                .unwrap_or_else(|error| panic!("{}", told(&error)));
+                .unwrap_or_else(|error| panic!("{}", chain(&error)));
             let publisher = Publisher::open(&mut programs).unwrap();
             let flows = Flows::open(&mut programs).unwrap();
             let figures = Figures::open(&mut programs).unwrap();
@@ -62,7 +62,7 @@ impl Agent {
             for (device, role) in devices {
                 programs
                     .attach(device, *role)
-                    .unwrap_or_else(|error| panic!("{}", told(&error)));
+                    .unwrap_or_else(|error| panic!("{}", chain(&error)));
             }
             Self {
                 programs,
@@ -185,15 +185,4 @@ fn desired() -> Desired {
         },
         ..Desired::default()
     }
-}
-
-/// An error and what it came from.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
 }

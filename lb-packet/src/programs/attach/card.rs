@@ -3,7 +3,7 @@
 use aya::maps::{HashMap, MapData};
 use lb_common::packet::packet_map as map;
 
-use crate::{Error, programs::Programs, publisher::gone};
+use crate::{Error, error::there, programs::Programs};
 
 impl Programs {
     /// Tells the programs of a card by its index: they send frames out of such devices alone, which have an address on a link.
@@ -23,7 +23,8 @@ impl Programs {
 
     pub(super) fn forget_card(&mut self, index: u32) -> Result<(), Error> {
         let removed = self.cards()?.remove(&index);
-        gone(removed).map_err(Error::map("remove from", map::CARDS))
+        let removed = there(removed).map(drop);
+        removed.map_err(Error::map("remove from", map::CARDS))
     }
 
     /// Forgets the cards of an earlier agent that are none now.

@@ -96,12 +96,7 @@ impl Programs {
 
 /// An error and what it came from, on one line.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
+    let all = std::iter::successors(Some(error), |error| error.source());
+    let texts = all.map(ToString::to_string);
+    texts.collect::<Vec<_>>().join(": ")
 }

@@ -10,8 +10,6 @@ mod row;
 pub(crate) mod scene;
 mod world;
 
-use std::fmt::Write as _;
-
 pub(crate) use foretold::{hash, pool_port};
 pub(crate) use frame::{ACK, Body, FIN, Frame, RST, SYN};
 pub(crate) use lb_packet::Desired;
@@ -24,14 +22,3 @@ pub(crate) use scene::{
     CARD, CARD2, CLIENT, CLIENT_DEVICE, Family, V4, V6, key, neighbour, solicitation, vip,
 };
 pub(crate) use world::World;
-
-/// An error and what it came from.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let _ = write!(text, ": {error}");
-        next = error.source();
-    }
-    text
-}

@@ -13,8 +13,9 @@ use aya::{
 };
 use lb_common::packet::{Flow, FlowKey4, FlowKey6, Reply, ReplyKey4, ReplyKey6, packet_map};
 use lb_packet::{Figures, Flows, Programs, Publisher, Samples};
+use lb_testkit::chain;
 
-use super::{CLIENT, CLIENT_DEVICE, Desired, Family, Frame, V4, Verdict, scene, told, vip};
+use super::{CLIENT, CLIENT_DEVICE, Desired, Family, Frame, V4, Verdict, scene, vip};
 
 /// The programs, loaded and told the scene. Lives in the host's namespace.
 pub(crate) struct World {
@@ -39,7 +40,7 @@ impl World {
     /// Loads the programs and tells them the scene.
     pub(crate) fn new(bpffs: &Path, devices: BTreeMap<&'static str, u32>) -> Self {
         let mut programs = Programs::load(&scene::config(bpffs))
-            .unwrap_or_else(|error| panic!("{}", told(&error)));
+            .unwrap_or_else(|error| panic!("{}", chain(&error)));
         for card in ["card", "card2"] {
             programs.tell_card(card, devices[card]).unwrap();
         }
@@ -141,7 +142,7 @@ impl World {
             }
             _ => panic!("the object has no program {program}"),
         };
-        let result = result.unwrap_or_else(|error| panic!("{program}: {}", told(&error)));
+        let result = result.unwrap_or_else(|error| panic!("{program}: {}", chain(&error)));
         (tc, result)
     }
 
