@@ -5,7 +5,7 @@
 //! ends and removes it even when its owner was killed. What the demo, the benches and the kernel tests make of
 //! these is theirs.
 //!
-//! [`Browser`] is a real one that a test leads. [`guest`], [`fuzz`] and [`markdown`] are other things: what the first process
+//! [`Browser`] is a real one that a test leads, and [`http`] asks a server once. [`guest`], [`fuzz`] and [`markdown`] are other things: what the first process
 //! of a virtual machine tells; what fuzzing has found runs again in the tests of several crates; and documents are read by
 //! those that show that they are true.
 
@@ -16,6 +16,7 @@ mod docker;
 pub mod fuzz;
 pub mod guest;
 mod hot;
+pub mod http;
 pub mod markdown;
 mod netns;
 mod process;

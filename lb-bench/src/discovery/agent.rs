@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read as _, Write as _},
     net::Ipv4Addr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -11,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Cgroup, Netns};
+use lb_testkit::{
+    Cgroup, Netns,
+    http::{self, Answer},
+};
 use serde::Deserialize;
 
 use super::{
@@ -80,7 +82,7 @@ impl Agent {
     /// When it takes too long.
     pub(super) fn wait_ready(&mut self) -> Result<()> {
         let folder = &self.folder;
-        let ready = || Ok(ask(folder, "/ready")?.0.contains(" 200 "));
+        let ready = || Ok(ask(folder, "/ready")?.status == 200);
         self.subject.wait_until(Duration::from_millis(10), ready)
     }
 
@@ -89,8 +91,8 @@ impl Agent {
     /// # Errors
     /// When the agent does not tell, or tells of fewer.
     pub(super) fn vips(&self, services: usize) -> Result<Vec<Ipv4Addr>> {
-        let (head, body) = ask(&self.folder, "/api/v1/snapshot")?;
-        let report: Report = serde_json::from_slice(&body).context(head)?;
+        let answer = ask(&self.folder, "/api/v1/snapshot")?;
+        let report: Report = serde_json::from_slice(&answer.body).context(answer.head)?;
         let vips: BTreeMap<_, _> = report
             .services
             .into_iter()
@@ -121,15 +123,9 @@ impl Agent {
     }
 }
 
-/// Head and body of what the agent answers on its socket.
-fn ask(folder: &Path, path: &str) -> Result<(String, Vec<u8>)> {
+/// What the agent answers on its socket.
+fn ask(folder: &Path, path: &str) -> Result<Answer> {
     let socket = UnixStream::connect(folder.join("admin.sock"));
-    let mut socket = socket.context("cannot reach the agent's socket")?;
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.context("the agent hung up")?;
-    let body = answer.split_off(end + 4);
-    Ok((String::from_utf8_lossy(&answer).into_owned(), body))
+    let socket = socket.context("cannot reach the agent's socket")?;
+    Ok(http::ask(socket, "GET", path, "")?)
 }

@@ -1,15 +1,14 @@
 //! A real Consul, and the few requests that the bench itself makes.
 
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
+    fs, io,
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use anyhow::{Context as _, Result, ensure};
+use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually, http};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -217,32 +216,17 @@ fn get(path: &str) -> Result<Answer> {
     ask("GET", path, "")
 }
 
-/// One request on a connection of its own. HTTP/1.0, whose answers end with the connection.
+/// One request, which must be answered with status 200.
 fn ask(method: &str, path: &str, body: &str) -> Result<Answer> {
-    let mut consul = connect().context("cannot reach Consul")?;
+    let consul = connect().context("cannot reach Consul")?;
     consul.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let length = body.len();
-    write!(
-        consul,
-        "{method} {path} HTTP/1.0\r\nHost: {HTTP}\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
-    let mut answer = Vec::new();
-    consul.read_to_end(&mut answer)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.with_context(|| format!("Consul hung up on {method} {path}"))?;
-    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let body = answer.split_off(end + 4);
-    if head.split(' ').nth(1).is_none_or(|status| status != "200") {
-        let said = String::from_utf8_lossy(&body[..body.len().min(300)]);
-        bail!("Consul answered to {method} {path}: {head}\n{said}");
-    }
-    let index = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        let is_it = name.eq_ignore_ascii_case("X-Consul-Index");
-        is_it.then(|| value.trim().parse().ok())?
-    });
+    let answer = http::ask(consul, method, path, body).and_then(http::Answer::accepted);
+    let answer = answer.with_context(|| format!("Consul did not answer to {method} {path}"))?;
+    let index = answer
+        .field("X-Consul-Index")
+        .and_then(|it| it.parse().ok());
     Ok(Answer {
         index: index.unwrap_or(0),
-        body,
+        body: answer.body,
     })
 }

@@ -1,14 +1,13 @@
 //! Three Consul servers in a namespace each, and the Consul agent of the backends.
 
 use std::{
-    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually};
+use anyhow::{Context as _, Result, ensure};
+use lb_testkit::{Cgroup, Netns, Process, Spawn, eventually, http};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -188,30 +187,16 @@ fn spawn(
     Ok(process)
 }
 
-/// What a Consul answers to one request; HTTP/1.0, whose answers end with the connection.
+/// What a Consul answers to one request.
 pub(crate) fn ask(lan: &Lan, to: Ipv4Addr, method: &str, path: &str, body: &str) -> Result<String> {
     let exchange = || {
         let address = SocketAddrV4::new(to, 8500);
-        let mut stream = TcpStream::connect_timeout(&address.into(), PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&address.into(), PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nHost: consul\r\nContent-Length: {length}\r\n\r\n{body}"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        anyhow::Ok(answer)
+        http::ask(stream, method, path, body)?.accepted()?.text()
     };
     let answer = lan.hub.enter(exchange)?;
-    let answer = answer.with_context(|| format!("Consul at {to} does not answer {path}"))?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .with_context(|| format!("Consul at {to} hung up on {path}"))?;
-    if head.split(' ').nth(1) != Some("200") {
-        bail!("Consul at {to} answered to {path}: {head}\n{body}");
-    }
-    Ok(body.to_owned())
+    answer.with_context(|| format!("Consul at {to} did not answer to {path}"))
 }
 
 /// How long one request may take.

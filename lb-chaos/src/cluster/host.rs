@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, PipeReader},
     net::Ipv4Addr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lb_testkit::{Cable, Cgroup, Netns, Process, Spawn, eventually};
+use lb_testkit::{Cable, Cgroup, Netns, Process, Spawn, eventually, http};
 use nix::{
     mount::{MsFlags, mount},
     sys::signal::{Signal, kill},
@@ -223,14 +223,10 @@ impl Host {
     /// What the agent answers on its socket.
     pub(crate) fn ask(&self, path: &str) -> Result<String> {
         let socket = UnixStream::connect(self.folder.join("admin.sock"));
-        let mut socket = socket.context("cannot reach the agent's socket")?;
+        let socket = socket.context("cannot reach the agent's socket")?;
         socket.set_read_timeout(Some(ANSWERS_WITHIN))?;
-        write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("the agent hung up")?;
-        ensure!(head.contains(" 200 "), "{path}: {body}");
-        Ok(body.to_owned())
+        let answer = http::ask(socket, "GET", path, "")?.accepted();
+        Ok(answer.with_context(|| path.to_owned())?.text()?)
     }
 
     /// Everything that the agent knows.
