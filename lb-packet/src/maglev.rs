@@ -40,36 +40,44 @@ const PACKETS: usize = 65_537;
 /// For each slot the index of its member; empty without a member of any weight. Every member of some weight has a
 /// slot, unless there are more of them than slots: then those with the lowest identities have them.
 pub fn table(members: &[Member<'_>], size: Size) -> Vec<u32> {
+    let members = members.iter().copied().zip(0..);
+    table_of(members.collect(), size)
+}
+
+/// The same with what stands for each member in the place of its index.
+pub fn table_of<T: Copy>(members: Vec<(Member<'_>, T)>, size: Size) -> Vec<T> {
     match size {
-        Size::Sockets => fill::<SOCKETS>(members),
-        Size::Packets => fill::<PACKETS>(members),
+        Size::Sockets => fill::<T, SOCKETS>(members),
+        Size::Packets => fill::<T, PACKETS>(members),
     }
 }
 
-fn fill<const SLOTS: usize>(members: &[Member<'_>]) -> Vec<u32> {
-    let mut walks: Vec<Walk<SLOTS>> = (0..)
-        .zip(members)
-        .filter(|(_, member)| member.weight > 0)
-        .map(|(index, member)| Walk::new(index, member))
-        .collect();
+fn fill<T: Copy, const SLOTS: usize>(mut members: Vec<(Member<'_>, T)>) -> Vec<T> {
+    members.retain(|(member, _)| member.weight > 0);
     // The turns go by identity: the order of the list differs from host to host.
-    walks.sort_by_key(|walk| members[walk.member as usize].identity);
+    members.sort_by_key(|(member, _)| member.identity);
+    let walks = members
+        .iter()
+        .map(|(member, sign)| Walk::new(*sign, member));
+    let mut walks: Vec<Walk<T, SLOTS>> = walks.collect();
     // In each round the heaviest take a slot, the others in proportion to them.
     let Some(heaviest) = walks.iter().map(|walk| walk.weight).max() else {
         return Vec::new();
     };
+    // Until all slots are taken nobody sees who has them.
+    let anybody = walks[0].sign;
     // In the first one everybody does, however light.
     for walk in &mut walks {
         walk.credit = heaviest;
     }
-    let mut slots = vec![NOBODY; SLOTS];
+    let mut slots = vec![anybody; SLOTS];
     let mut free = Free::all();
     loop {
         for walk in &mut walks {
             if walk.credit >= heaviest {
                 walk.credit -= heaviest;
                 free.claim(walk);
-                slots[walk.at] = walk.member;
+                slots[walk.at] = walk.sign;
                 if free.count == 0 {
                     return slots;
                 }
@@ -80,35 +88,29 @@ fn fill<const SLOTS: usize>(members: &[Member<'_>]) -> Vec<u32> {
 }
 
 /// A member's way through the slots: all of them once, in an order of its own.
-struct Walk<const SLOTS: usize> {
-    member: u32,
+struct Walk<T, const SLOTS: usize> {
+    /// What stands for the member.
+    sign: T,
     weight: u32,
     credit: u32,
     at: usize,
     skip: usize,
 }
 
-impl<const SLOTS: usize> Walk<SLOTS> {
-    fn new(member: u32, it: &Member<'_>) -> Self {
+impl<T, const SLOTS: usize> Walk<T, SLOTS> {
+    fn new(sign: T, it: &Member<'_>) -> Self {
         // Two hashes, so that members that begin at one slot go on to different ones.
         let offset = XxHash64::oneshot(SEED, it.identity);
         let skip = XxHash3_64::oneshot_with_seed(SEED, it.identity);
         // Less than the size, so they fit.
         let below = |hash: u64, limit: usize| usize::try_from(hash % limit as u64).unwrap_or(0);
         Self {
-            member,
+            sign,
             weight: it.weight.into(),
             credit: 0,
             at: below(offset, SLOTS),
             skip: below(skip, SLOTS - 1) + 1,
         }
-    }
-
-    /// The slot that is so far from another: both less than the size.
-    fn onward(from: usize, by: usize) -> usize {
-        let sum = from + by;
-        // The lesser of both, for what is below zero wraps around: a branch could not be foretold.
-        sum.min(sum.wrapping_sub(SLOTS))
     }
 
     /// By what a distance is to be multiplied to have the number of steps that cover it: the inverse of one step (Fermat).
@@ -123,6 +125,13 @@ impl<const SLOTS: usize> Walk<SLOTS> {
         }
         power
     }
+}
+
+/// The slot that is so far from another: both less than the size.
+fn onward<const SLOTS: usize>(from: usize, by: usize) -> usize {
+    let sum = from + by;
+    // The lesser of both, for what is below zero wraps around: a branch could not be foretold.
+    sum.min(sum.wrapping_sub(SLOTS))
 }
 
 /// The slots that nobody has.
@@ -147,7 +156,7 @@ impl<const SLOTS: usize> Free<SLOTS> {
     }
 
     /// Leads a member to the next of them on its way, and takes it. There is one.
-    fn claim(&mut self, walk: &mut Walk<SLOTS>) {
+    fn claim<T>(&mut self, walk: &mut Walk<T, SLOTS>) {
         if self.count > Self::FEW {
             self.walk(walk);
         } else {
@@ -159,8 +168,8 @@ impl<const SLOTS: usize> Free<SLOTS> {
         self.count -= 1;
     }
 
-    fn walk(&mut self, walk: &mut Walk<SLOTS>) {
-        let onward = Walk::<SLOTS>::onward;
+    fn walk<T>(&mut self, walk: &mut Walk<T, SLOTS>) {
+        let onward = onward::<SLOTS>;
         let two = onward(walk.skip, walk.skip);
         let (three, four) = (onward(two, walk.skip), onward(two, two));
         let mut at = walk.at;
@@ -183,7 +192,7 @@ impl<const SLOTS: usize> Free<SLOTS> {
         self.bits[walk.at / 64] &= !(1 << (walk.at % 64));
     }
 
-    fn jump(&mut self, walk: &mut Walk<SLOTS>) {
+    fn jump<T>(&mut self, walk: &mut Walk<T, SLOTS>) {
         let steps = walk.steps();
         let away = |slot: usize| (slot + SLOTS - walk.at) * steps % SLOTS;
         let nearest = (0..self.last.len()).min_by_key(|&it| away(self.last[it]));
@@ -195,9 +204,6 @@ impl<const SLOTS: usize> Free<SLOTS> {
         self.bits[slot / 64] >> (slot % 64) & 1
     }
 }
-
-/// In a slot without a member: no list is that long.
-const NOBODY: u32 = u32::MAX;
 
 /// Another value would move every client to another backend.
 const SEED: u64 = 0;

@@ -391,13 +391,14 @@ fn slots(takers: &[(&Member, u16)]) -> Box<[u16]> {
     let identities = takers.iter().map(|(member, _)| member.address.to_string());
     let identities: Vec<_> = identities.collect();
     let both = identities.iter().zip(takers);
-    let shares = both.map(|(identity, (member, _))| maglev::Member {
-        identity: identity.as_bytes(),
-        weight: member.weight,
+    let shares = both.map(|(identity, (member, index))| {
+        let share = maglev::Member {
+            identity: identity.as_bytes(),
+            weight: member.weight,
+        };
+        (share, *index)
     });
-    let table = maglev::table(&shares.collect::<Vec<_>>(), maglev::Size::Packets);
-    let indexes = table.into_iter().map(|taker| takers[taker as usize].1);
-    indexes.collect()
+    maglev::table_of(shares.collect(), maglev::Size::Packets).into()
 }
 
 /// Tells tables apart.

@@ -4,21 +4,19 @@ use std::net::SocketAddr;
 
 use lb_common::SLOTS;
 
-use lb_packet::maglev::{Member, Size, table};
+use lb_packet::maglev::{Member, Size, table_of};
 
 /// The slots of Maglev's table. A member is its address, which is the same on every host.
 pub(crate) fn by_hash(members: &[(SocketAddr, u16)]) -> Vec<SocketAddr> {
     let names: Vec<String> = members.iter().map(|(it, _)| it.to_string()).collect();
-    let shares: Vec<Member<'_>> = names
-        .iter()
-        .zip(members)
-        .map(|(name, (_, weight))| Member {
+    let shares = names.iter().zip(members).map(|(name, (address, weight))| {
+        let share = Member {
             identity: name.as_bytes(),
             weight: *weight,
-        })
-        .collect();
-    let slots = table(&shares, Size::Sockets).into_iter();
-    slots.map(|member| members[member as usize].0).collect()
+        };
+        (share, *address)
+    });
+    table_of(shares.collect(), Size::Sockets)
 }
 
 /// Each member as often as its weight says, spread as evenly as can be (smooth weighted round robin), in at

@@ -120,14 +120,17 @@ fn more_members_than_slots_leave_the_last_without() {
     assert!(counts[1021..].iter().all(|&count| count == 0));
 }
 
+/// In a slot that nobody has yet.
+const NOBODY: u32 = u32::MAX;
+
 /// As the paper has it: each looks at one slot after the other.
 fn plain<const SLOTS: usize>(members: &[Member<'_>]) -> Vec<u32> {
-    let mut walks: Vec<Walk<SLOTS>> = (0..)
+    let mut walks: Vec<Walk<u32, SLOTS>> = (0..)
         .zip(members)
         .filter(|(_, member)| member.weight > 0)
         .map(|(index, member)| Walk::new(index, member))
         .collect();
-    walks.sort_by_key(|walk| members[walk.member as usize].identity);
+    walks.sort_by_key(|walk| members[walk.sign as usize].identity);
     let heaviest = walks.iter().map(|walk| walk.weight).max().unwrap();
     for walk in &mut walks {
         walk.credit = heaviest;
@@ -141,7 +144,7 @@ fn plain<const SLOTS: usize>(members: &[Member<'_>]) -> Vec<u32> {
                 while slots[walk.at] != NOBODY {
                     walk.at = (walk.at + walk.skip) % SLOTS;
                 }
-                slots[walk.at] = walk.member;
+                slots[walk.at] = walk.sign;
                 left -= 1;
                 if left == 0 {
                     return slots;
