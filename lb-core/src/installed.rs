@@ -271,6 +271,17 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_two_tables_name_is_not_freed_when_one_of_them_goes() {
+        let (mut installed, [published, _], start) = counting();
+        installed.refer(&[4]);
+        for freeable in [vec![], vec![published]] {
+            installed.unrefer(&[4], start);
+            let found = installed.freeable(|_| false, |_| 0, start + REST);
+            assert_eq!(found, freeable);
+        }
+    }
+
+    #[test]
     fn a_backend_is_not_freed_while_flows_are_counted_at_its_index_or_where_it_has_them_counted() {
         let (mut installed, [published, _], start) = counting();
         installed.unrefer(&[4], start);

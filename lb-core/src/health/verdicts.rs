@@ -66,3 +66,61 @@ impl PartialEq for Verdicts {
 }
 
 impl Eq for Verdicts {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::snapshot::ProbeState::{self, Down, Up};
+
+    fn target(last: u8) -> Target {
+        (SocketAddr::from(([10, 0, 0, last], 80)), CheckKind::Tcp)
+    }
+
+    fn probe(state: ProbeState) -> Probe {
+        Probe {
+            state,
+            since: SystemTime::UNIX_EPOCH,
+            error: None,
+            took: None,
+        }
+    }
+
+    fn verdicts(states: &[(u8, ProbeState)]) -> Verdicts {
+        let mut verdicts = Verdicts::NONE;
+        for &(last, state) in states {
+            verdicts.put(target(last), probe(state));
+        }
+        verdicts
+    }
+
+    #[test]
+    fn two_are_equal_that_say_the_same_of_the_same_targets() {
+        let one = verdicts(&[(1, Up), (2, Down)]);
+        assert_eq!(one, verdicts(&[(1, Up), (2, Down)]));
+        assert_ne!(one, verdicts(&[(1, Up), (2, Up)]));
+        assert_ne!(one, verdicts(&[(1, Up)]));
+        assert_ne!(verdicts(&[(1, Up)]), one);
+        let mut other = one.clone();
+        other.settled = true;
+        assert_ne!(one, other);
+        // How long a probe took is a detail.
+        let mut slower = verdicts(&[(1, Up), (2, Down)]);
+        let took = Some(Duration::from_secs(1));
+        slower.put(target(1), Probe { took, ..probe(Up) });
+        assert_eq!(one, slower);
+    }
+
+    #[test]
+    fn a_change_is_a_target_that_is_new_or_gone_or_was_judged_anew() {
+        let before = verdicts(&[(1, Up), (2, Up), (3, Up)]);
+        let mut after = before.clone();
+        assert_eq!(after.changed_since(&before).count(), 0);
+        after.remove(&target(1));
+        after.put(target(2), probe(Down));
+        after.put(target(4), probe(Up));
+        let changed: Vec<_> = after.changed_since(&before).cloned().collect();
+        assert_eq!(changed, [1, 2, 4].map(target));
+    }
+}

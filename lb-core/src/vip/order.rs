@@ -174,3 +174,6 @@ pub fn may_release(target: &str, names: &Names, allocator: &Allocator) -> Result
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

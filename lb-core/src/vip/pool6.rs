@@ -199,4 +199,37 @@ mod tests {
         }
         assert_eq!(pool6("fd62:6c62:76:1::/64"), Ok(Pool6::default()));
     }
+
+    #[test]
+    fn an_address_is_found_in_the_pool_of_its_family() {
+        let v4 = Pool::try_from("10.1.2.0/24".parse::<Ipv4Net>().unwrap()).unwrap();
+        let v6 = Some(pool6("fd00:1::/64").unwrap());
+        let pools = Pools { v4, v6 };
+        let [vip, own] = [9, 1].map(|last| Ipv4Addr::new(10, 1, 2, last));
+        let twin: Ipv6Addr = "fd00:1::9".parse().unwrap();
+        assert_eq!((pools.own(), pools.twin(vip)), (own, Some(twin)));
+        let far: Ipv6Addr = "fd00:1::1:0:0:9".parse().unwrap();
+        for (address, inside, found) in [
+            (IpAddr::V4(vip), true, Some(vip)),
+            (IpAddr::V6(twin), true, Some(vip)),
+            // In the network, and nobody's twin.
+            (IpAddr::V6(far), true, None),
+            ("10.1.3.9".parse().unwrap(), false, None),
+            ("fd00:2::9".parse().unwrap(), false, None),
+        ] {
+            assert_eq!(pools.contain(address), inside, "{address}");
+            assert_eq!(pools.vip(address), found, "{address}");
+        }
+        let without = Pools { v4, v6: None };
+        assert_eq!(without.twin(vip), None);
+        assert!(!without.contain(twin.into()));
+        assert_eq!(without.vip(twin.into()), None);
+    }
+
+    #[test]
+    fn a_pool_is_shown_as_its_network() {
+        let shown = (Pool::default().to_string(), Pool6::default().to_string());
+        let expected = ("198.18.0.0/16".to_owned(), "fd62:6c62:76:1::/64".to_owned());
+        assert_eq!(shown, expected);
+    }
 }

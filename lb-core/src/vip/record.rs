@@ -123,3 +123,65 @@ impl Known {
         (name, left_unix_ms.map(Duration::from_millis))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner {
+            name: ServiceName::part("www", "hello"),
+            pinned: true,
+            since: Some(Duration::from_secs(7)),
+            seen: Some(9),
+        }
+    }
+
+    #[test]
+    fn what_the_store_told_when_is_written_down_for_this_host_alone() {
+        let text = |record: &Record| serde_json::to_string(record).unwrap();
+        let shared = Record::shared(&owner());
+        let expected = r#"{"service":"www","tag":"hello","pinned":true,"since_unix":7}"#;
+        assert_eq!(text(&shared), expected);
+        let own = Record::own(&owner());
+        let read: Record = serde_json::from_str(&text(&own)).unwrap();
+        assert_eq!(Owner::from(read), owner());
+        let unseen = Owner {
+            seen: None,
+            ..owner()
+        };
+        assert_eq!(Owner::from(shared), unseen);
+    }
+
+    #[test]
+    fn what_is_not_said_is_not_written_and_may_be_missing() {
+        let bare: Record = serde_json::from_str(r#"{"service":"www"}"#).unwrap();
+        assert_eq!(
+            serde_json::to_string(&bare).unwrap(),
+            r#"{"service":"www"}"#
+        );
+        let owner = Owner {
+            name: ServiceName::whole("www"),
+            pinned: false,
+            since: None,
+            seen: None,
+        };
+        assert_eq!(Owner::from(bare), owner);
+    }
+
+    #[test]
+    fn an_address_that_was_left_is_known_by_the_millisecond() {
+        for (left, text) in [
+            (None, r#"{"service":"www","tag":"hello"}"#),
+            (
+                Some(Duration::from_millis(1_500)),
+                r#"{"service":"www","tag":"hello","left_unix_ms":1500}"#,
+            ),
+        ] {
+            let known = Known::new(&owner().name, left);
+            assert_eq!(serde_json::to_string(&known).unwrap(), text);
+            let read: Known = serde_json::from_str(text).unwrap();
+            assert_eq!(read.into_parts(), (owner().name, left));
+        }
+    }
+}

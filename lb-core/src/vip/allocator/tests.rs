@@ -525,6 +525,55 @@ fn a_record_that_cannot_be_read_blocks_its_address_and_nothing_else() {
     assert_eq!(allocator.allocate_now(&names([1, 2])).problems, []);
 }
 
+#[test]
+fn since_when_the_store_has_a_record_is_kept_until_the_store_begins_anew() {
+    let address = Ipv4Addr::new(10, 0, 0, 99);
+    let shared = Records::from([(address, Some(pin(1)))]);
+    let seen = |allocator: &Allocator| allocator.records()[&address].clone().unwrap().seen;
+    let mut allocator = allocator("10.0.0.0/24", Records::new());
+    allocator.learn(shared.clone(), 50, NOW);
+    allocator.learn(shared.clone(), 60, NOW);
+    assert_eq!(seen(&allocator), Some(50));
+    // The pin that an operator of this host orders again is the one that the store has told of.
+    allocator.record(address, pin(1));
+    assert_eq!(seen(&allocator), Some(50));
+    // Another one is not.
+    let mut other = allocator.clone();
+    other.record(address, pin(2));
+    assert_eq!(seen(&other), None);
+    allocator.learn(shared, 12, NOW);
+    assert_eq!(seen(&allocator), Some(12));
+}
+
+#[test]
+fn what_lies_beyond_the_pool_is_neither_given_nor_offered_to_others() {
+    let beyond = Ipv4Addr::new(10, 0, 1, 7);
+    let left = Left {
+        name: name(3),
+        since: NOW,
+    };
+    let records = Records::from([(beyond, Some(owner(1)))]);
+    let pool = Pool::try_from("10.0.0.0/24".parse::<Ipv4Net>().unwrap()).unwrap();
+    let left = BTreeMap::from([(beyond, left)]);
+    let mut allocator = Allocator::new(pool, "dc1".to_owned(), QUARANTINE, records, left);
+    assert_eq!(allocator.left(), &BTreeMap::new());
+    let round = settled(&mut allocator, &names([1]));
+    assert_eq!(round.by_name[&name(1)], pool.home("dc1", &name(1)));
+    assert_eq!(allocator.unshared(&names([1])), BTreeMap::new());
+}
+
+#[test]
+fn a_pin_that_only_this_host_knows_outlives_the_quarantine_of_its_service() {
+    let mut allocator = allocator("10.0.0.0/24", Records::new());
+    let pinned = Ipv4Addr::new(10, 0, 0, 99);
+    allocator.record(pinned, pin(1));
+    settled(&mut allocator, &names([1]));
+    settled(&mut allocator, &names([]));
+    settled_at(&mut allocator, &names([]), NOW + QUARANTINE);
+    let expected = BTreeMap::from([(pinned, Some(name(1)))]);
+    assert_eq!(allocator.recorded(), expected);
+}
+
 /// What happens to an allocator.
 #[derive(Clone, Debug)]
 enum Happening {
