@@ -314,12 +314,12 @@ fn unusable_name(name: &ServiceName, host: &str) -> Problem {
     )
 }
 
-fn longer(host: &str, other: &str) -> bool {
+pub(super) fn longer(host: &str, other: &str) -> bool {
     host.len() > other.len() && host.starts_with(other)
 }
 
 /// Whether `host` can be asked for: the labels of DNS, and `_`, which real service names have.
-fn valid(host: &str) -> bool {
+pub(super) fn valid(host: &str) -> bool {
     let label = |label: &str| {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         (1..=63).contains(&label.len()) && label.bytes().all(legal)
