@@ -3,6 +3,9 @@
 //! A byte that the guard refuses in a head is replaced by one that hyper refuses everywhere, so that hyper
 //! gives its 400 in the right order, after the answers to earlier requests, and closes.
 
+mod linger;
+mod stall;
+
 use std::{
     io,
     pin::Pin,
@@ -15,9 +18,13 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep},
+    time::Instant,
 };
 
+pub(super) use self::{
+    linger::{LINGER_BYTES, LINGER_TIME, linger},
+    stall::Stall,
+};
 use super::{
     Limits,
     client::{ClientState, Stop},
@@ -138,7 +145,7 @@ impl<S: Stream> Wire<S> {
 
     /// Whether the client has stopped taking what we send.
     pub(super) fn is_stalled(&self) -> bool {
-        self.stall.0.is_some()
+        self.stall.lasts()
     }
 
     /// When the head began of which a part has come.
@@ -296,7 +303,7 @@ impl<S: Stream> Wire<S> {
             // A client that has only closed its half is told from one that has left by nothing but time.
             _ if !self.all_answered() => (Late::Idle, self.half_closed?, limits.half_closed),
             // The last answer is still on its way.
-            Position::Boundary if self.stall.0.is_some() => return None,
+            Position::Boundary if self.stall.lasts() => return None,
             Position::Boundary => {
                 let (late, limit) = if limits.keep_alive > SILENCE && self.kept.is_none() {
                     (Late::Silent, SILENCE)
@@ -354,30 +361,6 @@ impl<S: Stream> Wire<S> {
             *since = Instant::now();
         }
         self.stall.poll(cx, self.limits.write_stall, written)
-    }
-}
-
-/// How long a client takes nothing of what we send: a timer that exists while it does so.
-#[derive(Default)]
-pub(super) struct Stall(Option<Pin<Box<Sleep>>>);
-
-impl Stall {
-    /// `written` unless the client has not taken anything for longer than `limit`.
-    pub(super) fn poll<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        limit: Duration,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.0 = None;
-            return written;
-        }
-        let timer = self
-            .0
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -444,29 +427,8 @@ impl<S: Stream> AsyncWrite for Wire<S> {
     }
 }
 
-/// Takes in what a client still sends after the last answer: closing on unread bytes makes the kernel send a
-/// reset, which can destroy that answer on its way. Bounded, and then closed regardless.
-pub(super) async fn linger(socket: &TcpStream) {
-    let mut left = LINGER_BYTES;
-    let mut sink = [0; 4096];
-    let drain = async {
-        while left > 0 && socket.readable().await.is_ok() {
-            match socket.try_read(&mut sink) {
-                Ok(0) => break,
-                Ok(read) => left = left.saturating_sub(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => break,
-            }
-        }
-    };
-    // Late is as good as done.
-    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
-}
-
 /// After which a client gives up its buffers: no shorter than the pauses of a busy one.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A client that sends more before it is answered waits in the kernel, and may leave unnoticed.
 const HELD_LIMIT: usize = 16 * 1024;
-pub(super) const LINGER_BYTES: usize = 64 * 1024;
-pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
