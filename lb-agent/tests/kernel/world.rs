@@ -1,5 +1,7 @@
 //! A namespace with the programs attached to a cgroup that the test process has joined.
 
+mod nested;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -26,6 +28,8 @@ use lb_common::{
 };
 use lb_testkit::{Cgroup, Netns, eventually};
 use nix::time::{ClockId, clock_gettime};
+
+pub(super) use self::nested::Nested;
 
 /// A cgroup is joined by the whole process, so only one test at a time may have a world.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -363,63 +367,5 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         fs::write(&self.home, "0").unwrap();
-    }
-}
-
-/// A second set of programs with a pool of its own, attached to a child of the world's cgroup.
-pub(super) struct Nested {
-    pub(super) maps: Maps,
-    pub(super) installed: Installed,
-    _programs: Programs,
-    _folder: tempfile::TempDir,
-}
-
-impl Nested {
-    pub(super) fn new(world: &World, cgroup: &Cgroup, pool: &str) -> Self {
-        let route = format!("route add unreachable {pool}\n");
-        world.netns.ip(&route).unwrap();
-        let folder = tempfile::Builder::new()
-            .prefix("lb-test-")
-            .tempdir()
-            .unwrap();
-        world.netns.mount_bpffs(folder.path()).unwrap();
-        let pool: ipnet::Ipv4Net = pool.parse().unwrap();
-        let config = Config {
-            bpffs: folder.path().to_owned(),
-            cgroup: cgroup.path().to_owned(),
-            pool,
-            pool6: None,
-            own: Ipv4Addr::from(u32::from(pool.network()) + 1),
-            ..world.config.clone()
-        };
-        let (programs, maps, _, _, installed) = load(&world.netns, &config);
-        Self {
-            maps,
-            installed,
-            _programs: programs,
-            _folder: folder,
-        }
-    }
-
-    /// Makes its maps hold this endpoint alone.
-    pub(super) fn put(&mut self, key: ServiceKey, endpoint: Endpoint) {
-        let share = |&address: &SocketAddr| {
-            let share = Share {
-                weight: 1,
-                counted_at: address,
-            };
-            (address, share)
-        };
-        let desired = Desired {
-            backends: endpoint.slots.iter().map(share).collect(),
-            services: BTreeMap::from([(key, endpoint)]),
-            complete: true,
-            ..Desired::default()
-        };
-        let (steps, problems) = plan(&self.installed, &desired, |_| 0, Instant::now());
-        assert_eq!(problems, vec![]);
-        for step in &steps {
-            self.maps.carry_out(step, &mut self.installed).unwrap();
-        }
     }
 }
