@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
-use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually};
+use lb_testkit::{Cgroup, Docker, Process, Spawn, eventually, http};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
@@ -184,12 +184,9 @@ fn the_packets_of_a_container_with_the_label_are_balanced_and_those_of_others_ar
     let to = SocketAddr::new(vip.parse().unwrap(), 80);
     let ask = |name: &str| {
         let answer = inside(&docker, name, move || {
-            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+            let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
             stream.set_read_timeout(Some(LIMIT))?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
+            http::ask(stream, "GET", "/", "")?.text()
         });
         answer.map_err(|error: io::Error| error.to_string())
     };

@@ -1,11 +1,9 @@
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
+use std::net::TcpStream;
 
 use nix::sched::{CloneFlags, setns};
 
 use super::*;
+use crate::http;
 
 fn packages() -> PathBuf {
     let folder = std::env::var_os("LB_DOCKER").expect(
@@ -66,14 +64,12 @@ fn an_engine_runs_containers_in_its_namespace_and_leaves_nothing_behind() {
         .docker(["run", "-d", "--stop-signal", "KILL", "-p", "8080:80", "web"])
         .unwrap();
     let answers = |address: &'static str| {
-        let mut stream = docker
+        let stream = docker
             .netns()
             .enter(move || TcpStream::connect(address))
             .unwrap()?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said)?;
-        assert!(said.ends_with("hello\n"), "{said}");
+        let said = http::ask(stream, "GET", "/", "")?.text()?;
+        assert_eq!(said, "hello\n");
         Ok::<_, io::Error>(())
     };
     for address in ["172.31.0.2:80", "127.0.0.1:8080"] {
