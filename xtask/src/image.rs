@@ -147,7 +147,9 @@ pub(crate) fn static_programs(
         .env_remove("RUSTFLAGS")
         .env_remove(REVISION)
         .envs(revision.map(|it| (REVISION, it)))
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\u{1f}")));
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\u{1f}")))
+        // What C compilers write for `__DATE__` and `__TIME__`, which the allocator has in it (https://reproducible-builds.org/specs/source-date-epoch/).
+        .env("SOURCE_DATE_EPOCH", "0");
     shell::run(&mut build)?;
     Ok(workspace().join("target").join(target).join(how.folder()))
 }

@@ -8,11 +8,12 @@ mod system;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_ebpf_build::Toolchain;
 use merge::{Part, merge};
 use serde_json::Value;
 use system::System;
+use url::Url;
 
 use super::{
     source,
@@ -73,7 +74,10 @@ pub(super) fn make(work: &Path, stamp: &Stamp) -> Result<Value> {
 /// The tool's list with the name that programs give the folder of the source, and not with that of this machine.
 fn without_place(text: &str, copy: &Path) -> Result<Value> {
     let place = copy.to_str().context("the folder's name is no text")?;
-    let text = text.replace(&format!("path+file://{place}/"), "path+file:///lb/");
+    let Ok(url) = Url::from_directory_path(copy) else {
+        bail!("{place} is no absolute path");
+    };
+    let text = text.replace(&format!("path+{url}"), "path+file:///lb/");
     ensure!(
         !text.contains(place),
         "cargo-cyclonedx names {place} where that was not expected"
@@ -128,6 +132,10 @@ mod tests {
     fn the_list_does_not_name_a_folder_of_this_machine() {
         let text = r#"{ "bom-ref": "path+file:///here/there/lb-common#0.1.0" }"#;
         let list = without_place(text, Path::new("/here/there")).unwrap();
+        assert_eq!(list["bom-ref"], "path+file:///lb/lb-common#0.1.0");
+        // Spaces are written otherwise in it.
+        let text = r#"{ "bom-ref": "path+file:///over%20here/lb-common#0.1.0" }"#;
+        let list = without_place(text, Path::new("/over here")).unwrap();
         assert_eq!(list["bom-ref"], "path+file:///lb/lb-common#0.1.0");
         let error = without_place(r#"["/here/there"]"#, Path::new("/here/there")).unwrap_err();
         assert!(error.to_string().contains("/here/there"), "{error}");
