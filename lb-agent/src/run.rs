@@ -208,7 +208,7 @@ async fn agent(
     tracing::info!("running");
     systemd.ready();
 
-    let early = tokio::select! {
+    let mut early = tokio::select! {
         ending = shutdown_signal(&reload) => ending,
         ended = stages.join_next() => Err(fault(ended)),
     };
@@ -225,7 +225,7 @@ async fn agent(
         tokio::select! {
             () = sleep(grace) => {}
             _ = shutdown_signal(&reload) => {}
-            _ = stages.join_next() => {}
+            ended = stages.join_next() => early = Err(fault(ended)),
         }
     }
     systemd.be_patient(drain + GRACE);

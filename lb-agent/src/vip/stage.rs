@@ -343,7 +343,12 @@ impl Stage {
             self.saved_known(done)?;
         }
         let known = self.known();
-        self.known.save(known).await.map(drop)
+        self.known.save(known).await?;
+        // Nobody reads it as a value any more.
+        if let Some(problem) = &self.known.problem {
+            warn!(%problem, "VIP problem");
+        }
+        Ok(())
     }
 }
 
