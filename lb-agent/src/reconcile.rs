@@ -1,13 +1,16 @@
 //! Brings the maps to what the newest snapshot asks for, and reads their figures.
 //!
 //! Owns the maps and what is known of their content. Deciding is in [`crate::desired`] and [`crate::plan`];
-//! this is the short loop that does it. It never removes what it has not been told is gone.
+//! this is the short loop that does it: `follow` finds what is to be done, `settle` does that. It never removes what it
+//! has not been told is gone.
 
 mod audit;
 mod books;
 mod count;
+mod follow;
 mod kept;
 mod metrics;
+mod settle;
 mod tracers;
 
 use std::{
@@ -19,7 +22,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::{BackendId, Client, PROTO_UDP};
+use lb_common::{BackendId, Client};
 use thiserror::Error;
 use tokio::{
     io::unix::AsyncFd,
@@ -42,20 +45,17 @@ use crate::{
     desired::Wanted,
     installed::Installed,
     maps::{self, Events, Maps, Traces},
-    plan::{Round, Step, Todo, free},
-    programs::{self, Programs},
-    snapshot::{Service, ServiceName, Snapshot, changes},
+    plan::Todo,
+    programs::Programs,
+    snapshot::{ServiceName, Snapshot},
     stats::{Handshakes, KeptRequest, Stats, StatsRequest},
     trace::TraceRequest,
-    views::{Views, ranges},
+    views::Views,
     vip::Pools,
 };
 
 /// How often a failed step is tried again and backends that lost their last flow are freed.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long the hooks for datagrams stay after the last UDP service: as long as flows may by default.
-const LINGER: Duration = Duration::from_secs(30);
 
 /// Events taken before everything else gets its turn again.
 const EVENTS_AT_ONCE: usize = 256;
@@ -274,238 +274,6 @@ pub async fn run(
 }
 
 impl Stage {
-    /// Brings the maps to the newest snapshot.
-    fn follow(&mut self, channels: &mut Channels) {
-        let snapshot = channels.snapshots.borrow_and_update().clone();
-        if let Some(snapshot) = snapshot {
-            self.adopt(snapshot);
-            self.settle(channels);
-        }
-    }
-
-    fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        self.ask_about(&snapshot);
-        let was_complete = self.wanted.desired().complete;
-        let todo = self.wanted.follow(&self.snapshot, &snapshot);
-        self.look_at(todo);
-        let desired = self.wanted.desired();
-        if desired.complete && !was_complete {
-            // What was withheld and what nobody names were only passed over until now.
-            self.todo = Todo::all(&self.installed, desired);
-        }
-        for (name, old, new) in changes(&self.snapshot.services, &snapshot.services) {
-            let met = |address| met(&self.maps, &self.installed, address);
-            self.books
-                .meet(name, new.map(|it| &**it), !was_complete, met);
-            for (key, backend) in old.into_iter().flat_map(|service| &service.backends) {
-                let address = backend.address;
-                let stays = new.and_then(|service| service.backends.get(key));
-                if stays.is_none_or(|it| it.address != backend.address) {
-                    let owners = self.leaving.entry(address).or_default();
-                    // Mostly the only one.
-                    owners.reserve_exact(1);
-                    owners.push((name.clone(), key.clone()));
-                }
-            }
-        }
-        self.leaving
-            .retain(|address, _| !desired.backends.contains_key(address));
-        self.snapshot = snapshot;
-    }
-
-    /// Goes over to where clients stand now.
-    fn look(&mut self) {
-        let Some(clients) = &self.clients else {
-            return;
-        };
-        let views = Arc::new(Views::new(clients, &self.ranges));
-        let todo = self.wanted.look(&self.snapshot, &views);
-        self.look_at(todo);
-        if self.views.replace(views).is_none() {
-            // An earlier agent's views stayed until now.
-            self.todo = Todo::all(&self.installed, self.wanted.desired());
-        }
-    }
-
-    fn look_at(&mut self, todo: Todo) {
-        let desired = self.wanted.desired();
-        self.todo.extend(match desired.complete {
-            true => todo,
-            false => todo.with_former_views(&self.installed, desired),
-        });
-    }
-
-    /// Which ranges of addresses services ask about, where that may have changed.
-    fn ask_about(&mut self, snapshot: &Snapshot) {
-        let asks = |service: Option<&Arc<Service>>| {
-            service.is_some_and(|it| it.options.access.nets().next().is_some())
-        };
-        let asked = changes(&self.snapshot.services, &snapshot.services)
-            .any(|(_, old, new)| asks(old) || asks(new));
-        if !asked {
-            return;
-        }
-        let ranges = ranges(snapshot);
-        if self.ranges != ranges {
-            self.ranges = ranges;
-            self.look();
-        }
-    }
-
-    /// Tells the programs where clients stand: after the services are there that a new view sees.
-    fn tell_clients(&mut self) -> Result<(), maps::Error> {
-        match &self.views {
-            Some(views) => self.maps.set_clients(&mut self.told, &views.clients),
-            None => Ok(()),
-        }
-    }
-
-    /// The hooks that run for each datagram are there while a service needs them, and a while longer: answers on their
-    /// way are to bear the name that was asked.
-    fn serve_datagrams(&mut self) -> Result<(), programs::Error> {
-        let wanted = self.wanted.desired();
-        if wanted.services.keys().any(|key| key.proto == PROTO_UDP) {
-            self.lingers = None;
-            return self.programs.serve_datagrams(true);
-        }
-        // Unknown is not empty: an earlier agent's stay until all is known.
-        if !wanted.complete || !self.programs.serves_datagrams() {
-            return Ok(());
-        }
-        if self.lingers.get_or_insert_with(Instant::now).elapsed() >= LINGER {
-            self.programs.serve_datagrams(false)?;
-            self.lingers = None;
-        }
-        Ok(())
-    }
-
-    /// Carries out what is to be done, up to the first step that the kernel refuses; the next tick tries again.
-    fn settle(&mut self, channels: &Channels) {
-        let started = Instant::now();
-        let endpoints = self.todo.services.clone();
-        let mut round = Round::new(std::mem::take(&mut self.todo));
-        let mut steps = 0_u64;
-        let mut refused = None;
-        let mut told = None;
-        while refused.is_none() {
-            // An unreadable count keeps the backend: unknown is not zero.
-            let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
-            let desired = self.wanted.desired();
-            let Some(step) = round.next(&mut self.installed, desired, active, started) else {
-                break;
-            };
-            // Between the new elements and the end of the old ones: a client in a view without any would be taken
-            // for one of another view.
-            if matches!(step, Step::RemoveService { .. }) && told.is_none() {
-                told = Some(self.tell_clients());
-            }
-            match self.carry_out(&step) {
-                Ok(()) => steps += 1,
-                Err(problem) => refused = Some((step, problem)),
-            }
-        }
-        let (left, unfit) = round.end(refused.as_ref().map(|(step, _)| step));
-        self.todo = left;
-        let pending = (self.todo.backends.len() + self.todo.services.len()) as u64;
-        self.metrics.pending.store(pending, Ordering::Relaxed);
-        if steps > 0 {
-            let took = started.elapsed();
-            self.metrics.durations.observe(took);
-            tracing::debug!(steps, ?took, "changed the maps");
-        }
-        for key in endpoints {
-            let table = self.installed.services.get(&key).map(|it| it.table);
-            let wanted = self.wanted.desired().services.get(&key);
-            let read = |table| self.maps.counters(table).unwrap_or_default();
-            self.books.hold(key, table, wanted.map(|it| &it.name), read);
-        }
-        let installed = &self.installed;
-        self.leaving
-            .retain(|address, _| installed.backends.contains_key(address));
-        let settled = refused.is_none();
-        let mut problems: Vec<Problem> = self.wanted.problems().cloned().collect();
-        problems.extend_from_slice(self.programs.problems());
-        problems.extend(unfit);
-        problems.extend(refused.map(|(_, problem)| problem));
-        self.refused = false;
-        if settled && let Err(error) = told.unwrap_or_else(|| self.tell_clients()) {
-            let message = format!(
-                "{}; some containers are taken for the host; trying again",
-                error_chain(&error)
-            );
-            problems.push(Problem::new("clients", message));
-            self.refused = true;
-        }
-        if settled && let Err(error) = self.serve_datagrams() {
-            let message = format!("{}; trying again", error_chain(&error));
-            problems.push(Problem::new("datagrams", message));
-            self.refused = true;
-        }
-        channels.problems.send_if_modified(|old| {
-            let changed = *old != problems;
-            *old = problems;
-            changed
-        });
-        if settled && self.is_all_in() {
-            let number = self.snapshot.reached();
-            channels
-                .installed
-                .send_if_modified(|done| std::mem::replace(done, number) != number);
-        }
-    }
-
-    /// Whether the maps hold what there is to hold: after the first complete snapshot, or, while a source is away,
-    /// all that was kept and was probed.
-    fn is_all_in(&self) -> bool {
-        let wanted = self.wanted.desired();
-        let is_proven = || wanted.services.values().all(|endpoint| endpoint.proven);
-        wanted.complete || self.snapshot.stopgap && is_proven()
-    }
-
-    /// Carries one step out.
-    fn carry_out(&mut self, step: &Step) -> Result<(), Problem> {
-        if let Err(error) = self.maps.carry_out(step, &mut self.installed) {
-            self.metrics.failures.fetch_add(1, Ordering::Relaxed);
-            let error = error_chain(&error);
-            tracing::warn!(?step, error, "a map write failed and will be tried again");
-            return Err(Problem::new("data plane", format!("{error}; trying again")));
-        }
-        self.metrics.operations.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Frees backends that left and have lost their last flow.
-    fn free_leaving(&mut self) {
-        // An unreadable count keeps the backend: unknown is not zero.
-        let active = |index| self.maps.active(index).unwrap_or(u64::MAX);
-        let steps = free(
-            &self.installed,
-            self.wanted.desired(),
-            active,
-            Instant::now(),
-        );
-        let mut gone = BTreeMap::new();
-        for step in steps {
-            let counted = match &step {
-                Step::FreeBackend { address } => self.counted(*address),
-                _ => None,
-            };
-            // A refused step is logged and counted, and tried again.
-            if self.carry_out(&step).is_err() {
-                break;
-            }
-            gone.extend(counted);
-        }
-        self.books.free(&gone);
-    }
-
-    /// What the kernel has counted at this address, with the failures.
-    fn counted(&self, address: SocketAddr) -> Option<(SocketAddr, (Met, u64))> {
-        let id = self.installed.backends.get(&address)?.id;
-        let latency = self.maps.latency(id.index).ok()?;
-        Some((address, ((id, Handshakes::from(&latency)), latency.failed)))
-    }
-
     fn suspect(&self, id: BackendId, suspects: &mpsc::Sender<SocketAddr>) {
         self.metrics.suspicions.fetch_add(1, Ordering::Relaxed);
         let address = self.installed.addresses.get(&id.index);
@@ -549,11 +317,11 @@ impl Stage {
     }
 }
 
-/// The handshakes that the kernel has counted at this address.
-fn met(maps: &Maps, installed: &Installed, address: SocketAddr) -> Option<Met> {
+/// The handshakes that the kernel has counted at this address, and how many more failed.
+fn counted(maps: &Maps, installed: &Installed, address: SocketAddr) -> Option<(Met, u64)> {
     let id = installed.backends.get(&address)?.id;
     let latency = maps.latency(id.index).ok()?;
-    Some((id, Handshakes::from(&latency)))
+    Some(((id, Handshakes::from(&latency)), latency.failed))
 }
 
 /// The error and its causes on one line.

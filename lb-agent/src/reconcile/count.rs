@@ -11,7 +11,7 @@ use std::{
 use lb_common::Refusal;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Stage, met};
+use super::{Stage, counted};
 use crate::{
     catalog::InstanceKey,
     snapshot::{ServiceName, Snapshot},
@@ -76,7 +76,7 @@ impl Count {
     /// Tells all that a service has counted.
     fn add_up(&mut self, stage: &Stage, name: &ServiceName) {
         let read = |table| stage.maps.counters(table).unwrap_or_default();
-        let met = |address| met(&stage.maps, &stage.installed, address);
+        let met = |address| counted(&stage.maps, &stage.installed, address).map(|(met, _)| met);
         let (counters, handshakes) = stage.books.total(name, read, met);
         let figures = self.stats.services.entry(name.clone()).or_default();
         figures.add(&counters);
