@@ -1,22 +1,24 @@
 //! The stage: keeps the programs attached to the devices, and tells them the newest that is known.
 //!
 //! It never takes away what it has not been told is gone: before the first complete snapshot what an earlier agent left
-//! serves on. What the kernel refuses is tried again.
+//! serves on. What the kernel refuses is tried again. Here is the loop; `attach` has the devices, and `apply` what is told.
 
+mod apply;
+mod attach;
 mod show;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io, mem,
+    collections::BTreeMap,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{Stream, StreamExt as _};
-use lb_common::packet::{EndpointKey, Settings};
-use lb_packet::{Collected, Explainer, Figures, Flows, Publisher, Refused, Samples};
+use lb_common::packet::EndpointKey;
+use lb_packet::{Collected, Explainer, Figures, Flows, Publisher, Samples};
 use rtnetlink::{Handle, MulticastGroup};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -26,21 +28,14 @@ use super::{
     Channels, Config, Labelled, Seen, Sources, Start,
     answers::Desk,
     deadlines::Out,
-    desired::{Standpoint, Wish},
-    devices,
+    desired::Wish,
     moves::Moves,
     neighbours::{Neighbours, towards},
     place::Place,
     seen::Traffic,
     trouble::{Driver, Trouble, WithoutRoom},
 };
-use crate::{
-    catalog::Problem,
-    config,
-    reconcile::error_chain,
-    removal::deadlines::Now,
-    snapshot::{ProbeState, Snapshot},
-};
+use crate::{catalog::Problem, config, reconcile::error_chain, snapshot::Snapshot};
 
 /// What the programs count.
 #[derive(Clone, Debug, Default)]
@@ -294,233 +289,15 @@ impl Stage {
             self.neighbours.follow(&self.handle, towards).await;
         }
     }
-
-    /// Attaches the programs to devices that have come, and takes them off those that are no more to be served.
-    fn attach(&mut self) {
-        let packet = &self.config.packet;
-        let (wanted, missing) = devices::wanted(&self.place, packet, &self.labelled.devices);
-        let is_wanted = |index: u32, name: &str| {
-            let found = wanted.get(&index);
-            found.is_some_and(|(wanted, _)| wanted == name)
-        };
-        let attached = self.programs.attached();
-        let gone = attached
-            .iter()
-            .filter(|it| !is_wanted(it.index, &it.device));
-        let gone: Vec<_> = gone.map(|it| it.device.clone()).collect();
-        for device in gone {
-            let left = self.programs.detach(&device);
-            self.tell_once(&format!("cannot leave the device {device}"), left);
-        }
-        let mut faults: BTreeMap<String, String> = missing
-            .into_iter()
-            .map(|name| (name, "there is no such device yet".to_owned()))
-            .collect();
-        self.in_place.clear();
-        let mut refused = false;
-        for (index, (name, role)) in wanted {
-            let attached = self.programs.attached().iter();
-            let mut attached = attached.filter(|it| it.index == index && it.device == name);
-            if let Some(attached) = attached.next() {
-                let found = look(attached);
-                let gone = found.iter().filter(|(_, there)| !there);
-                let gone: Vec<_> = gone.map(|((_, program), _)| *program).collect();
-                self.in_place.extend(found);
-                // With a device that has gone its programs have: the kernel tells of that next.
-                if gone.is_empty() || !is_there(index) {
-                    continue;
-                }
-                // What cannot be put back is told of below.
-                if !self.faults.contains_key(&name) {
-                    tracing::warn!(
-                        device = name,
-                        programs = gone.join(", "),
-                        "somebody took programs off the device; attaching them again"
-                    );
-                }
-            }
-            let error = match self.programs.attach(&name, role) {
-                Ok(attached) => {
-                    self.in_place.extend(look(attached));
-                    None
-                }
-                Err(error) => Some(error_chain(&error)),
-            };
-            if let Some(error) = error {
-                if self.faults.get(&name) != Some(&error) {
-                    tracing::warn!(device = name, error, "the device is not served");
-                }
-                faults.insert(name, error);
-                refused = true;
-            }
-        }
-        self.faults = faults;
-        // A device that cannot be attached anew keeps what an earlier agent attached, and so does one that may be a container's.
-        if !self.settled && !refused && self.labelled.complete {
-            let left = self.programs.detach_others();
-            let left = self.tell_once("cannot leave the devices of an earlier agent", left);
-            self.settled = left.is_some();
-        }
-    }
-
-    fn follow(&mut self, snapshot: Arc<Snapshot>) {
-        if snapshot.complete {
-            let held = self.publisher.targets().map(|(address, ..)| address);
-            let held = held.collect();
-            self.out.follow(&snapshot, &held, Now::read());
-        }
-        self.snapshot = Some(snapshot);
-        self.apply();
-    }
-
-    /// Tells the programs what is known now.
-    fn apply(&mut self) {
-        self.again = None;
-        let Some(snapshot) = self.snapshot.clone() else {
-            return;
-        };
-        let now = Instant::now();
-        let mut wish = Wish::new(&snapshot, &self.standpoint(now));
-        wish.desired.kept.extend(self.out.orphans(now));
-        if !(snapshot.complete || self.may_begin(&snapshot, &wish)) {
-            return;
-        }
-        let mut refused = Vec::new();
-        match self.publisher.apply(&wish.desired) {
-            Ok(report) => {
-                self.out.done(now);
-                let names = report.refused.iter().map(|it| self.no_room(&wish, it));
-                refused.extend(names);
-                self.again = report.again;
-                let did = report.published + report.removed + report.placed + report.freed > 0;
-                // A part of it may have been done before.
-                if mem::take(&mut self.is_behind) || did {
-                    self.moves.changed();
-                    tracing::debug!(?report, "told the packet path");
-                }
-            }
-            Err(error) => {
-                let error = error_chain(&error);
-                let problem = Problem::new(SUBJECT, format!("{error}; trying again"));
-                if !self.refused.contains(&problem) {
-                    tracing::warn!(error, "the packet path was not told all and will be again");
-                }
-                refused.push(problem);
-                (self.wish, self.refused) = (wish, refused);
-                self.again = Some(now + RETRY);
-                self.is_behind = true;
-                return;
-            }
-        }
-        // Services are called by their names once they are there.
-        self.wish = wish;
-        self.refused = refused;
-        let next = self.out.next();
-        self.again = self.again.into_iter().chain(next).min();
-    }
-
-    /// Whether what is known while a source is away can be served: it is all that there was, and nothing is taken away.
-    fn may_begin(&self, snapshot: &Snapshot, wish: &Wish) -> bool {
-        let mut backends = snapshot
-            .services
-            .values()
-            .flat_map(|it| it.backends.values());
-        let desired = &wish.desired;
-        let members = desired.endpoints.values().flat_map(|it| it.members.iter());
-        let mut named: BTreeSet<_> = members.map(|it| it.address).collect();
-        named.extend(&desired.kept);
-        snapshot.stopgap
-            && backends.all(|it| it.probe.state != ProbeState::Starting)
-            && self
-                .publisher
-                .endpoints()
-                .all(|(key, _)| desired.endpoints.contains_key(&key))
-            && self
-                .publisher
-                .targets()
-                .all(|(address, ..)| named.contains(&address))
-    }
-
-    fn standpoint(&self, now: Instant) -> Standpoint {
-        let packet = &self.config.packet;
-        let (traced, sample) = self.desk.wanted();
-        Standpoint {
-            pools: self.config.pools,
-            own: self.place.own(),
-            inside: self.place.inside(&packet.cards),
-            cards: !packet.cards.is_empty(),
-            hosts: packet.hosts.clone(),
-            out: self.out.targets(now),
-            traced,
-            settings: Settings {
-                sample,
-                flood: self.programs.limits().new_flows(self.cpus),
-                udp_seconds: UDP_SECONDS,
-                ..Settings::default()
-            },
-        }
-    }
-
-    fn no_room(&self, wish: &Wish, refused: &Refused) -> Problem {
-        let limits = self.programs.limits();
-        match refused {
-            Refused::Endpoint(key) => {
-                let owner = wish.owners.get(key);
-                let owner = owner.map_or_else(String::new, |name| format!("service {name}"));
-                let room = limits.services;
-                Problem::new(
-                    owner,
-                    format!(
-                        "the packet path has room for {room} endpoints and does not serve it; raise [limits] packet_services"
-                    ),
-                )
-            }
-            Refused::Host(host) => Problem::new(
-                SUBJECT,
-                format!(
-                    "there is room for 4096 hosts and {host} is none of them: its packets in tunnels are dropped"
-                ),
-            ),
-            Refused::Vip(vip) => Problem::new(
-                SUBJECT,
-                format!(
-                    "there is room for 4096 VIPs and {vip} is none of them: nobody answers for it"
-                ),
-            ),
-            Refused::Backend(address) => Problem::new(
-                SUBJECT,
-                format!(
-                    "there is room for {} backends and {address} is none of them; raise [limits] backends",
-                    limits.backends
-                ),
-            ),
-        }
-    }
-}
-
-/// Asks the kernel whether the programs of a device are in place.
-fn look(device: &lb_packet::Attached) -> Vec<((u32, &'static str), bool)> {
-    let hooks = device.hooks.iter();
-    let told = hooks.filter_map(|it| Some(((device.index, it.program), it.in_place()?)));
-    told.collect()
-}
-
-/// Whether there is a device of this index at this moment.
-fn is_there(index: u32) -> bool {
-    nix::net::if_::if_indextoname(index).is_ok()
 }
 
 /// What problems of this stage are about.
 const SUBJECT: &str = "packet path";
 /// Between two looks at what programs count, and two tries to attach.
 const TICK: Duration = Duration::from_secs(2);
-/// Between two tries to tell the programs what they should know.
-const RETRY: Duration = Duration::from_secs(1);
 /// Between two looks at what was sampled, while somebody follows packets.
 const SAMPLED: Duration = Duration::from_millis(50);
 /// For the rest of what changes with a device.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// For whoever announces VIPs to give them up.
 const GIVEN_UP: Duration = Duration::from_millis(500);
-/// As long as most resolvers and games are silent at most.
-const UDP_SECONDS: u32 = 60;
