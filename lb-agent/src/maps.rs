@@ -1,28 +1,25 @@
-//! The maps of the kernel programs: the only module that reads and writes them.
+//! The maps of the kernel programs: the only module that reads and writes them. Here they are opened, and steps are
+//! carried out.
 
 pub(crate) mod previous;
+mod read_back;
+pub(crate) mod told;
 
-use std::{
-    collections::BTreeMap,
-    io::ErrorKind,
-    net::{Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd, RawFd},
-    path::Path,
-    time::Instant,
-};
+use std::{collections::BTreeMap, io::ErrorKind, path::Path, time::Instant};
 
 use aya::{
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 use lb_common::{
-    Active, Affinity, AffinityKey, Backend, BackendId, Balance, Be16, Be32, Client, Counters,
-    Cursor, Event, Latency, Service, ServiceKey, Suspect, Table, Trace, map,
+    Active, Affinity, AffinityKey, Backend, Client, Counters, Cursor, Latency, Service, ServiceKey,
+    Suspect, Table, map,
 };
 use thiserror::Error;
 
+pub use self::told::{Events, Traces};
 use crate::{
-    installed::{Installed, InstalledBackend, InstalledService, Room},
+    installed::{Installed, InstalledBackend, Room},
     plan::{Step, backend_value},
     programs::Programs,
     stats::MapFill,
@@ -61,12 +58,6 @@ pub struct Maps {
     /// Whether they were made for this agent, and are empty until it writes.
     new: bool,
 }
-
-/// What the kernel tells about backends, as it happens.
-pub struct Events(RingBuf<MapData>);
-
-/// What the kernel tells about decisions, while somebody follows a service.
-pub struct Traces(RingBuf<MapData>);
 
 macro_rules! take {
     ($ebpf:expr, $name:expr) => {
@@ -137,120 +128,6 @@ impl Maps {
                 .min(self.latencies.len())
                 .min(self.active.len()),
         }
-    }
-
-    /// What an earlier agent left in the maps, before anything is written. New ones are not looked through, which with room for
-    /// ten thousand services takes a fifth of a second.
-    ///
-    /// # Errors
-    /// When the kernel refuses a read.
-    pub fn read_at_start(&self) -> Result<Installed, Error> {
-        if !self.new {
-            return self.read_back();
-        }
-        let Room { services, backends } = self.room();
-        Ok(Installed::empty(services, backends))
-    }
-
-    /// Reads back what the maps hold.
-    ///
-    /// # Errors
-    /// When the kernel refuses a read.
-    pub fn read_back(&self) -> Result<Installed, Error> {
-        let room = self.room();
-        let mut generations = BTreeMap::new();
-        let mut backends: BTreeMap<SocketAddr, InstalledBackend> = BTreeMap::new();
-        for index in 1..room.backends {
-            let backend = self.raw_backend(index)?;
-            if backend.generation != 0 {
-                generations.insert(index, backend.generation);
-            }
-            backends.extend(installed_backend(index, backend));
-        }
-        let mut services = BTreeMap::new();
-        for entry in self.services.iter() {
-            let (key, service) = entry.map_err(failed("read", map::SERVICES))?;
-            let service = self.installed_service(service)?;
-            services.insert(key, service);
-        }
-        let mut published = BTreeMap::new();
-        for index in 1..room.services {
-            let table = self
-                .tables
-                .get(&index, 0)
-                .map_err(failed("read", map::TABLES))?;
-            let last = table.halves[0].generation.max(table.halves[1].generation);
-            if last != 0 {
-                published.insert(index, last);
-            }
-        }
-        Ok(Installed::found(
-            services,
-            backends,
-            generations,
-            &published,
-            room,
-            Instant::now(),
-        ))
-    }
-
-    /// What the maps hold at a backend index.
-    ///
-    /// # Errors
-    /// When the kernel refuses the read.
-    pub fn backend(&self, index: u32) -> Result<Option<(SocketAddr, InstalledBackend)>, Error> {
-        Ok(installed_backend(index, self.raw_backend(index)?))
-    }
-
-    fn raw_backend(&self, index: u32) -> Result<Backend, Error> {
-        self.backends
-            .get(&index, 0)
-            .map_err(failed("read", map::BACKENDS))
-    }
-
-    /// What the maps hold for an endpoint.
-    ///
-    /// # Errors
-    /// When the kernel refuses a read.
-    pub fn service(&self, key: &ServiceKey) -> Result<Option<InstalledService>, Error> {
-        match self.services.get(key, 0) {
-            Ok(service) => self.installed_service(service).map(Some),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed("read", map::SERVICES)(error)),
-        }
-    }
-
-    /// How many endpoints the maps hold.
-    ///
-    /// # Errors
-    /// When the kernel refuses a read.
-    pub fn endpoints(&self) -> Result<usize, Error> {
-        let mut keys = self.services.keys();
-        keys.try_fold(0, |count, key| {
-            key.map(|_| count + 1)
-                .map_err(failed("read", map::SERVICES))
-        })
-    }
-
-    fn installed_service(&self, service: Service) -> Result<InstalledService, Error> {
-        let table = self
-            .tables
-            .get(&service.table, 0)
-            .map_err(failed("read", map::TABLES))?;
-        let half = table.halves[(service.half & 1) as usize];
-        Ok(InstalledService {
-            table: service.table,
-            half: service.half,
-            generation: service.generation,
-            balance: Balance::try_from(service.balance).unwrap_or(Balance::LeastConn),
-            affinity_seconds: service.affinity_seconds,
-            flags: service.flags,
-            slots: half
-                .slots
-                .into_iter()
-                .take(service.count as usize)
-                .collect(),
-        })
     }
 
     /// Carries out one step and, once the kernel has taken it, notes it in `installed`.
@@ -496,80 +373,5 @@ fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
         }
         Err(MapError::KeyNotFound) => Ok(()),
         other => other,
-    }
-}
-
-/// What a value of `BACKENDS` says; nothing if its index is free.
-fn installed_backend(index: u32, backend: Backend) -> Option<(SocketAddr, InstalledBackend)> {
-    let mut octets = [0; 16];
-    for (bytes, word) in octets.chunks_exact_mut(4).zip(backend.address) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    let (ip, port) = (Ipv6Addr::from(octets).to_canonical(), backend.port.host());
-    let generation = backend.generation;
-    let installed = InstalledBackend {
-        id: BackendId { index, generation },
-        weight: backend.weight,
-        counted_at: BackendId::from_bits(backend.counted_at),
-    };
-    (port != 0).then_some((SocketAddr::new(ip, port), installed))
-}
-
-impl Events {
-    /// Takes the next event, if one is waiting.
-    pub fn take(&mut self) -> Option<Event> {
-        self.0.next().and_then(|item| event(&item))
-    }
-}
-
-/// An event from its bytes; `None` if they are too few.
-pub(crate) fn event(item: &[u8]) -> Option<Event> {
-    let word = |at: usize| Some(u32::from_ne_bytes(item.get(at..at + 4)?.try_into().ok()?));
-    let (low, high) = (word(0)?, word(4)?);
-    Some(Event {
-        backend: u64::from(high) << 32 | u64::from(low),
-        kind: word(8)?,
-        table: word(12)?,
-    })
-}
-
-impl Traces {
-    /// Takes the next decision, if one is waiting.
-    pub fn take(&mut self) -> Option<Trace> {
-        self.0.next().and_then(|item| trace(&item))
-    }
-}
-
-/// A decision from its bytes; `None` if they are too few.
-pub(crate) fn trace(item: &[u8]) -> Option<Trace> {
-    let bytes = |at: usize, many: usize| item.get(at..at + many);
-    let word = |at| Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?));
-    let long = |at| Some(u64::from_ne_bytes(bytes(at, 8)?.try_into().ok()?));
-    Some(Trace {
-        time_ns: long(0)?,
-        client: long(8)?,
-        socket: long(16)?,
-        process: long(24)?,
-        command: bytes(32, 16)?.try_into().ok()?,
-        vip: Be32::from_raw(word(48)?),
-        port: Be16::from_raw(u16::from_ne_bytes(bytes(52, 2)?.try_into().ok()?)),
-        proto: *item.get(54)?,
-        form: *item.get(55)?,
-        table: word(56)?,
-        backend: word(60)?,
-        detail: word(64)?,
-        spare: word(68)?,
-    })
-}
-
-impl AsRawFd for Traces {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }

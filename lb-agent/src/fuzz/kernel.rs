@@ -86,8 +86,8 @@ fn glance(frame: &[u8]) {
 
 /// An item of the ring of decisions, or of that of events.
 pub fn decisions(data: &[u8]) {
-    assert_eq!(maps::event(data).is_some(), data.len() >= 16);
-    let Some(trace) = maps::trace(data) else {
+    assert_eq!(maps::told::event(data).is_some(), data.len() >= 16);
+    let Some(trace) = maps::told::trace(data) else {
         assert!(data.len() < 72);
         return;
     };
