@@ -1,17 +1,15 @@
 //! The report: what the page, the API, the metrics and the command line all show, one value.
 //!
 //! It is also the JSON of `/api/v1/snapshot` and of `-o json`, so its names are kept: a field may be
-//! added, none changes its meaning without a new [`API`]. `null` means not known, never none.
+//! added, none changes its meaning without a new [`API`]. `null` means not known, never none. Here is the whole; its
+//! services are in `service`, and the answer about open flows in `flows`.
 
 mod asked;
+mod flows;
+mod service;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::LATENCY_BUCKETS;
 use serde::{Deserialize, Serialize};
 
 pub use asked::{
@@ -19,12 +17,15 @@ pub use asked::{
     SESSION_PATH, STATE_PATH, SessionAnswer, SessionOrder, StateAnswer, StateOrder,
 };
 
+pub use flows::{Flow, FlowList, PacketFlow};
+pub use service::{
+    Backend, Connects, Ejection, Flows, Http, Leaving, OnFront, Probe, Service, ServiceState,
+    SourceLevel,
+};
+
 use crate::{
-    catalog::{Check, InstanceKey, Problem, SourceHealth},
-    order::Mode,
+    catalog::{InstanceKey, Problem},
     packet,
-    snapshot::{FULL, ProbeState, State},
-    stats::{Handshakes, Refusals},
 };
 
 /// Version of the report's meaning.
@@ -196,268 +197,6 @@ pub struct Source {
     pub error: Option<String>,
 }
 
-/// A service, or the tagged part of one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Service {
-    /// Its name: `www_hello`, or `www.hello` for the part of `www` tagged `hello`.
-    pub name: String,
-    /// The name in metrics and anchors.
-    pub label: String,
-    /// What the source calls the service.
-    pub service: String,
-    /// The tag that selects the part.
-    pub tag: Option<String>,
-    /// Whether it serves.
-    pub state: ServiceState,
-    /// Its virtual address; `null` while it has none.
-    pub vip: Option<Ipv4Addr>,
-    /// The IPv6 twin of that; `null` also where IPv6 is not served.
-    #[serde(default)]
-    pub vip6: Option<Ipv6Addr>,
-    /// The ports its VIP answers on; empty means every port.
-    pub ports: BTreeSet<u16>,
-    /// How a backend is chosen.
-    pub balance: String,
-    /// How our own probe asks.
-    pub check: String,
-    /// The host names or addresses under which the front serves it.
-    pub hosts: Vec<String>,
-    /// Backends that take new flows.
-    pub usable: usize,
-    /// The kernel's counts; `null` when the data plane did not answer.
-    pub flows: Option<Flows>,
-    /// Flows that were established at its backends over TCP, and how long that took; `null` when not known.
-    #[serde(default)]
-    pub connects: Option<Connects>,
-    /// What the packet path sent to its backends; `null` when it does not serve it.
-    #[serde(default)]
-    pub packets: Option<packet::Traffic>,
-    /// What the front did for it; `null` when it has not said, or there is no front.
-    #[serde(default)]
-    pub http: Option<Http>,
-    /// What its registrations ask for beside that, without what is so by default; times are in seconds.
-    #[serde(default)]
-    pub options: serde_json::Map<String, serde_json::Value>,
-    /// Its backends.
-    pub backends: Vec<Backend>,
-    /// Backends that are gone from the catalog and live on for their open flows.
-    pub leaving: Vec<Leaving>,
-}
-
-/// Whether a service serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum ServiceState {
-    /// Every backend that should serve does.
-    Ok,
-    /// Some backends that should serve fail.
-    Degraded,
-    /// No backend is usable: connects are refused at once.
-    Refused,
-}
-
-impl ServiceState {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Ok, Self::Degraded, Self::Refused];
-
-    /// The word on the page, in metrics and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// What the kernel counted for a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Flows {
-    /// Connects that were given a backend.
-    pub total: u64,
-    /// Connects that were refused.
-    pub refused: u64,
-    /// The same by reason.
-    #[serde(default)]
-    pub refusals: Refusals,
-    /// Connects that failed at the backend.
-    pub failed: u64,
-    /// Open flows.
-    pub active: u64,
-}
-
-/// What the front did for a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Http {
-    /// Requests that have ended.
-    pub requests: u64,
-    /// Those among them that were answered with a status from 500 on.
-    pub errors: u64,
-}
-
-/// A backend with both levels of health and what they add up to, as three fields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Backend {
-    /// Who it is.
-    #[serde(flatten)]
-    pub key: InstanceKey,
-    /// Where flows go.
-    pub address: SocketAddr,
-    /// Relative share.
-    pub weight: u16,
-    /// Marks of the registration.
-    pub tags: Arc<BTreeSet<String>>,
-    /// Level 1: our own probe.
-    pub probe: Probe,
-    /// Level 2: the source's checks.
-    pub source: SourceLevel,
-    /// Both levels and the operator's word, combined.
-    pub state: State,
-    /// What an operator ordered of it.
-    #[serde(default)]
-    pub mode: Mode,
-    /// When the flows are cut that it still has, in seconds since 1970; `null` if that is not to happen, or has.
-    #[serde(default)]
-    pub cut_unix: Option<u64>,
-    /// Whether the kernel saw it fail in the last ten seconds; `null` when not known.
-    pub suspect: Option<bool>,
-    /// The percent of its share that it has under slow start; 100 for most.
-    #[serde(default = "full")]
-    pub ramp: u8,
-    /// Open flows; `null` when not known.
-    pub active: Option<u64>,
-    /// Connects that failed there; `null` when not known.
-    #[serde(default)]
-    pub failed: Option<u64>,
-    /// Flows that were established there over TCP, and how long that took; `null` when not known.
-    #[serde(default)]
-    pub connects: Option<Connects>,
-    /// What the packet path sent there, for all services that share its address; `null` when it sends nothing there.
-    #[serde(default)]
-    pub packets: Option<packet::Traffic>,
-    /// What the front's workers say of it; `null` when none has sent a request there, or there is no front.
-    #[serde(default)]
-    pub front: Option<OnFront>,
-}
-
-/// A backend as the front's workers see it. All but `ejected` is that of its address, which services may share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct OnFront {
-    /// Requests that it has not answered to the end.
-    pub in_flight: u64,
-    /// Connections to it, idle and upgraded ones included.
-    pub connections: u64,
-    /// Attempts that ended in a gateway error, its own ones included.
-    pub failures: u64,
-    /// Attempts that followed a failed one of the same request.
-    pub retries: u64,
-    /// Requests that it was the last one tried for, and that have ended.
-    #[serde(default)]
-    pub requests: u64,
-    /// Those among them that got a status from 500 on, or none although the client waited.
-    #[serde(default)]
-    pub errors: u64,
-    /// Bytes of their bodies.
-    #[serde(default)]
-    pub received: u64,
-    /// Bytes of their answers' bodies.
-    #[serde(default)]
-    pub sent: u64,
-    /// Half of them took no longer from head to end, by estimation from buckets; `null` without any.
-    #[serde(default)]
-    pub p50_microseconds: Option<u64>,
-    /// So with 99 of 100.
-    #[serde(default)]
-    pub p99_microseconds: Option<u64>,
-    /// Set while requests avoid it because it failed.
-    pub ejected: Option<Ejection>,
-}
-
-/// Why a backend gets no requests of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Ejection {
-    /// By how many workers: each judges for itself.
-    pub workers: usize,
-    /// Until when at the latest, in seconds since 1970.
-    pub until_unix: u64,
-    /// How the last request to it failed.
-    pub why: String,
-}
-
-fn full() -> u8 {
-    FULL
-}
-
-/// Handshakes, and how long they took.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Connects {
-    /// How many there were.
-    pub count: u64,
-    /// The sum of their times.
-    pub sum_microseconds: u64,
-    /// How many took less than 64 µs, how many of the others less than 128 µs, and so on; the last, all the rest.
-    pub buckets: [u64; LATENCY_BUCKETS as usize],
-    /// Half of them took no longer, by estimation from the buckets; `null` without any.
-    pub p50_microseconds: Option<u64>,
-    /// So with 99 of 100.
-    pub p99_microseconds: Option<u64>,
-}
-
-impl From<Handshakes> for Connects {
-    fn from(all: Handshakes) -> Self {
-        Self {
-            count: all.count(),
-            sum_microseconds: all.micros,
-            buckets: all.buckets,
-            p50_microseconds: all.percentile(50),
-            p99_microseconds: all.percentile(99),
-        }
-    }
-}
-
-/// Level 1 of health.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Probe {
-    /// The verdict.
-    pub state: ProbeState,
-    /// Since when, in seconds since 1970.
-    pub since_unix: u64,
-    /// Why the last probe failed.
-    pub error: Option<String>,
-    /// How long the last successful probe took.
-    pub took_microseconds: Option<u64>,
-}
-
-/// Level 2 of health.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct SourceLevel {
-    /// The verdict.
-    pub state: SourceHealth,
-    /// The checks behind it.
-    pub checks: Vec<Check>,
-}
-
-/// A backend that left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Leaving {
-    /// Who it was.
-    #[serde(flatten)]
-    pub key: InstanceKey,
-    /// Its open flows.
-    pub active: u64,
-}
-
 /// The data plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -514,111 +253,6 @@ impl MapFill {
         self.entries.saturating_mul(100) / self.capacity.max(1)
     }
 }
-
-/// The answer to `GET /api/v1/flows`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct FlowList {
-    /// Open flows.
-    pub flows: Vec<Flow>,
-    /// How many more there are.
-    pub left_out: u64,
-    /// Flows of the packet path.
-    #[serde(default)]
-    pub packets: Vec<PacketFlow>,
-    /// How many more of these there are.
-    #[serde(default)]
-    pub packets_left_out: u64,
-    /// Whose flows cannot be seen, and why; `null` if all are.
-    pub unseen: Option<String>,
-}
-
-/// A client's open flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Flow {
-    /// The service; `null` if it is gone.
-    pub service: Option<String>,
-    /// What the client connected to.
-    pub vip: SocketAddr,
-    /// The backend as `node/id`; `null` if it is gone.
-    pub backend: Option<String>,
-    /// Where the flow goes.
-    pub address: SocketAddr,
-    /// `tcp` or `udp`.
-    pub protocol: String,
-    /// The state of the socket.
-    pub state: String,
-    /// The client's end.
-    pub client: SocketAddr,
-    /// Since the connect.
-    pub age_seconds: u64,
-    /// The inode of the client's network namespace.
-    pub netns: u64,
-    /// The user that the socket belongs to.
-    pub uid: u32,
-    /// A process that has the socket open; `null` if none is seen.
-    pub pid: Option<u32>,
-    /// Its name.
-    pub command: Option<String>,
-    /// Its container, by the first digits of the id; `null` if it runs in none.
-    pub container: Option<String>,
-}
-
-/// A flow that the packet path balances: its client is on another host, or one that no socket of this host is seen of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct PacketFlow {
-    /// The service; `null` if it is gone.
-    pub service: Option<String>,
-    /// What the client sends to.
-    pub vip: SocketAddr,
-    /// The backend as `node/id`; `null` if it is gone.
-    pub backend: Option<String>,
-    /// Where the packets go; `null` if the backend is gone.
-    pub address: Option<SocketAddr>,
-    /// `tcp` or `udp`.
-    pub protocol: String,
-    /// How they get there: `destination` with the VIP replaced, `full` with both ends, `tunnel`, `hairpin` to the client itself.
-    pub way: Option<String>,
-    /// `opening`, `established`, `closing`, `reset`; `open` for UDP.
-    pub state: String,
-    /// The client's end.
-    pub client: SocketAddr,
-    /// The client's port as the backend sees it.
-    pub local_port: u16,
-    /// Since the first packet; `null` if that is not known any more.
-    pub age_seconds: Option<u64>,
-    /// Since the last packet of either side.
-    pub idle_seconds: u64,
-}
-
-impl PacketFlow {
-    /// Whether it is of `client`, an address.
-    pub fn is_of(&self, client: &str) -> bool {
-        self.client.to_string() == client || self.client.ip().to_string() == client
-    }
-}
-
-impl Flow {
-    /// Whether it is of `client`: an address, the number or name of a process, or the id of a container.
-    pub fn is_of(&self, client: &str) -> bool {
-        let pid = self.pid.map(|pid| pid.to_string());
-        let container = self.container.as_deref();
-        self.client.to_string() == client
-            || self.client.ip().to_string() == client
-            || pid.as_deref() == Some(client)
-            || self.command.as_deref() == Some(client)
-            // Either may be cut off.
-            || container.is_some_and(|id| {
-                let cut = client.len() >= SHORTEST_ID && id.starts_with(client);
-                cut || client.starts_with(id)
-            })
-    }
-}
-
-/// Characters of a container's id from which on it means one.
-const SHORTEST_ID: usize = 4;
 
 /// The path of the report.
 pub const SNAPSHOT_PATH: &str = "/api/v1/snapshot";
