@@ -2,17 +2,20 @@
 //! instance is in its state.
 //!
 //! Counters rise until their owner begins anew. One that fell, or that nobody told, leaves a gap: a rate is never
-//! guessed. A series that never changed takes no memory; the most that others take is bounded.
+//! guessed. A series that never changed takes no memory; the most that others take is bounded. Here are the stage and all
+//! rings; what one of them is has `series`, and what goes in `sample`.
 
+mod sample;
+mod series;
+mod states;
 mod told;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashMap,
     sync::{PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lb_front::{FrontStats, ServiceTraffic};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 pub(super) use told::Past;
 pub(super) use told::{HISTORY_PATH, Totals, tell};
 
-use super::router::Desk;
-use crate::{
-    catalog::InstanceKey,
-    cow_map::CowMap,
-    snapshot::{self, Service, ServiceName, Snapshot, State},
-    stats::Stats,
+pub(super) use self::sample::{Http, Sample};
+use self::{
+    sample::{Told, sample},
+    series::{BackendTrack, Track},
+    states::States,
 };
+use super::router::Desk;
+use crate::{catalog::InstanceKey, snapshot::Snapshot};
 
 /// Samples until told to stop.
 pub(super) async fn run(desk: Desk, stop: CancellationToken) {
@@ -84,8 +88,6 @@ pub(super) const POINTS: usize = 120;
 const SERVICES: usize = 10_000;
 /// Backends beyond these have none, either.
 const BACKENDS: usize = 20_000;
-/// In the place of a count that is not known.
-const GAP: u32 = u32::MAX;
 
 /// What a service's series count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,104 +114,6 @@ impl Kind {
     ];
 }
 
-/// What was counted by one moment, since its counters began.
-#[derive(Debug, Default)]
-pub(super) struct Sample {
-    services: BTreeMap<String, Counts>,
-    told: Told,
-}
-
-/// Who was heard: what one who was heard does not name is at zero with him.
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    kernel: bool,
-    front: bool,
-}
-
-/// Of one service; `None` is not known.
-#[derive(Debug, Default)]
-struct Counts {
-    values: [Option<u64>; Kind::ALL.len()],
-    http: Option<Http>,
-    backends: BTreeMap<InstanceKey, u64>,
-}
-
-/// What the front counted for a service since it started.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Http {
-    pub(super) requests: u64,
-    /// Answered with 5xx, or not at all.
-    pub(super) errors: u64,
-    pub(super) p50_microseconds: Option<u64>,
-    pub(super) p99_microseconds: Option<u64>,
-    pub(super) received: u64,
-    pub(super) sent: u64,
-}
-
-fn sample(stats: Option<&Stats>, front: Option<&FrontStats>) -> Sample {
-    let told = Told {
-        kernel: stats.is_some(),
-        front: front.is_some(),
-    };
-    let mut sample = Sample {
-        services: BTreeMap::new(),
-        told,
-    };
-    for (name, stats) in stats.into_iter().flat_map(|stats| &stats.services) {
-        let counts = sample.services.entry(name.label()).or_default();
-        let mut set = |kind: Kind, value| counts.values[kind as usize] = Some(value);
-        set(Kind::Flows, stats.flows);
-        set(Kind::Failures, stats.refused.total() + stats.failed);
-        set(Kind::Active, stats.active);
-        let backends = stats.backends.iter();
-        counts.backends = backends
-            .map(|(key, stats)| (key.clone(), stats.handshakes.count()))
-            .collect();
-    }
-    for ended in front.into_iter().flat_map(|front| &front.terminations) {
-        let counts = sample.services.entry(ended.service.clone()).or_default();
-        let http = counts.http.get_or_insert_default();
-        http.requests += ended.count;
-        if ended.is_error() {
-            http.errors += ended.count;
-        }
-    }
-    for traffic in front.into_iter().flat_map(|front| &front.traffic) {
-        let counts = sample.services.entry(traffic.service.clone()).or_default();
-        let http = counts.http.get_or_insert_default();
-        http.p50_microseconds = percentile(traffic, 50);
-        http.p99_microseconds = percentile(traffic, 99);
-        (http.received, http.sent) = (traffic.received, traffic.sent);
-    }
-    for counts in sample.services.values_mut() {
-        // A front that was heard and does not name it has served nothing of it yet.
-        let none = told.front.then(Http::default);
-        if let Some(http) = counts.http.as_ref().or(none.as_ref()) {
-            counts.values[Kind::Requests as usize] = Some(http.requests);
-            counts.values[Kind::Errors as usize] = Some(http.errors);
-        }
-    }
-    sample
-}
-
-/// The bound that so many percent of the requests did not exceed; `None` without any. The last bucket has no bound, so
-/// that it answers its beginning.
-///
-/// The other one, `stats::percentile`, estimates within a bucket. Here nothing is estimated: the page writes this as `≤`.
-fn percentile(traffic: &ServiceTraffic, percent: u64) -> Option<u64> {
-    let count: u64 = traffic.buckets.iter().sum();
-    let rank = (count * percent).div_ceil(100);
-    let mut below = 0;
-    for (bucket, many) in traffic.buckets.iter().enumerate() {
-        below += many;
-        if below >= rank && count > 0 {
-            let last = ServiceTraffic::BOUNDS.len() - 1;
-            return Some(ServiceTraffic::BOUNDS[bucket.min(last)]);
-        }
-    }
-    None
-}
-
 /// All series.
 #[derive(Debug)]
 pub(super) struct Rings {
@@ -223,134 +127,6 @@ pub(super) struct Rings {
     /// Who was heard in the last sample.
     told: Told,
     states: States,
-}
-
-/// The series of one service.
-#[derive(Debug, Default)]
-struct Track {
-    /// Its first sample. Before that all is a gap.
-    born: usize,
-    last: [Option<u64>; Kind::ALL.len()],
-    series: [Series; Kind::ALL.len()],
-    http: Option<Http>,
-    backends: BTreeMap<InstanceKey, BackendTrack>,
-}
-
-impl Track {
-    fn new(number: usize, before: Told) -> Self {
-        let known = |kind| match kind {
-            Kind::Flows | Kind::Failures | Kind::Active => before.kernel,
-            Kind::Requests | Kind::Errors => before.front,
-        };
-        Self {
-            born: number.saturating_sub(usize::from(before.kernel || before.front)),
-            last: Kind::ALL.map(|kind| known(kind).then_some(0)),
-            ..Self::default()
-        }
-    }
-
-    fn add(&mut self, number: usize, counts: &Counts) {
-        for kind in Kind::ALL {
-            let (slot, value) = (kind as usize, counts.values[kind as usize]);
-            let point = match (kind, value) {
-                (Kind::Active, Some(value)) => u32::try_from(value).unwrap_or(GAP).min(GAP - 1),
-                _ => risen(self.last[slot], value),
-            };
-            self.series[slot].set(self.born, number, point);
-            self.last[slot] = value;
-        }
-        self.http.clone_from(&counts.http);
-    }
-
-    /// Nobody told anything of it.
-    fn miss(&mut self, number: usize) {
-        self.add(number, &Counts::default());
-        self.miss_backends(number);
-    }
-
-    fn miss_backends(&mut self, number: usize) {
-        for backend in self.backends.values_mut() {
-            backend.last = None;
-            backend.series.set(backend.born, number, GAP);
-        }
-    }
-
-    /// Drops the backends that are not in `there`; answers how many.
-    fn forget(&mut self, there: &BTreeMap<InstanceKey, u64>) -> usize {
-        let before = self.backends.len();
-        self.backends.retain(|key, _| there.contains_key(key));
-        before - self.backends.len()
-    }
-}
-
-#[derive(Debug, Default)]
-struct BackendTrack {
-    born: usize,
-    last: Option<u64>,
-    series: Series,
-    last_flow_unix: Option<u64>,
-}
-
-impl BackendTrack {
-    fn add(&mut self, number: usize, value: u64, now: SystemTime) {
-        let point = risen(self.last, Some(value));
-        if point != GAP && point > 0 {
-            self.last_flow_unix = Some(unix(now));
-        }
-        self.series.set(self.born, number, point);
-        self.last = Some(value);
-    }
-}
-
-/// One ring; while every point is the same, only that.
-#[derive(Debug)]
-struct Series {
-    ring: Option<Box<[u32; POINTS]>>,
-    every: u32,
-}
-
-impl Default for Series {
-    fn default() -> Self {
-        Self {
-            ring: None,
-            every: GAP,
-        }
-    }
-}
-
-impl Series {
-    /// The first sample, `born`, only tells where counting begins.
-    fn set(&mut self, born: usize, sample: usize, point: u32) {
-        if sample == born + 1 && self.ring.is_none() {
-            self.every = point;
-        } else if sample > born && (self.ring.is_some() || point != self.every) {
-            let every = self.every;
-            let ring = self.ring.get_or_insert_with(|| Box::new([every; POINTS]));
-            ring[sample % POINTS] = point;
-        }
-    }
-
-    /// The points of the samples before `end`, oldest first; those up to `born` are gaps.
-    fn line(&self, born: usize, end: usize) -> Vec<Option<u32>> {
-        let from = end.saturating_sub(POINTS);
-        (from..end).map(|sample| self.point(born, sample)).collect()
-    }
-
-    fn point(&self, born: usize, sample: usize) -> Option<u32> {
-        let ring = self.ring.as_ref();
-        let point = ring.map_or(self.every, |ring| ring[sample % POINTS]);
-        (sample > born && point != GAP).then_some(point)
-    }
-}
-
-/// What was added since `last`; a gap if that is not known or more than `now`.
-fn risen(last: Option<u64>, now: Option<u64>) -> u32 {
-    match (last, now) {
-        (Some(last), Some(now)) if now >= last => {
-            u32::try_from(now - last).unwrap_or(GAP).min(GAP - 1)
-        }
-        _ => GAP,
-    }
 }
 
 impl Default for Rings {
@@ -475,43 +251,6 @@ impl Rings {
     /// Since when a backend is in its state; `None` if it already was when the agent first looked.
     pub(super) fn since_unix(&self, label: &str, key: &InstanceKey) -> Option<u64> {
         self.states.since.get(label)?.get(key)?.1
-    }
-}
-
-/// Since when each backend is in its state.
-#[derive(Debug, Default)]
-struct States {
-    before: CowMap<ServiceName, std::sync::Arc<Service>>,
-    since: HashMap<String, BTreeMap<InstanceKey, (State, Option<u64>)>>,
-    /// Whether a first snapshot was seen: what is in that has been so for nobody knows how long.
-    begun: bool,
-}
-
-impl States {
-    fn follow(&mut self, snapshot: &Snapshot, now_unix: u64) -> usize {
-        let since = self.begun.then_some(now_unix);
-        let mut changed = 0;
-        for (name, _, after) in snapshot::changes(&self.before, &snapshot.services) {
-            let label = name.label();
-            let Some(after) = after else {
-                self.since.remove(&label);
-                continue;
-            };
-            let known = self.since.entry(label).or_default();
-            let there: HashSet<&InstanceKey> = after.backends.keys().collect();
-            known.retain(|key, _| there.contains(key));
-            for (key, backend) in &after.backends {
-                let state = backend.state();
-                let known = known.entry(key.clone()).or_insert((state, since));
-                if known.0 != state {
-                    *known = (state, since);
-                    changed += 1;
-                }
-            }
-        }
-        self.before = snapshot.services.clone();
-        self.begun |= snapshot.is_known();
-        changed
     }
 }
 

@@ -1,5 +1,11 @@
+use lb_front::{FrontStats, ServiceTraffic};
+
 use super::*;
-use crate::{admin::sample as made, stats::ServiceStats};
+use crate::{
+    admin::sample as made,
+    snapshot::{Service, ServiceName},
+    stats::ServiceStats,
+};
 
 fn of(flows: Option<u64>) -> Sample {
     let mut sample = Sample::default();
