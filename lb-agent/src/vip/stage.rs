@@ -1,27 +1,24 @@
-//! What the VIP stage owns: the allocator, its two files, and the orders under way.
+//! What the VIP stage owns: the allocator, its two files, and the orders under way, which are in `orders`.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod clock;
+mod file;
+mod orders;
 
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::{
-    sync::{oneshot, watch},
-    task::{JoinSet, spawn_blocking},
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{info, warn};
 
+use self::{
+    clock::{Clock, now},
+    file::File,
+    orders::Change,
+};
 use super::{
-    Config, Error, Names, Request, Vips,
+    Config, Error, Names, Vips,
     allocator::{Allocator, Claims, Left, Records},
-    order::{self, Entry, Order},
     record::{Known, Owner, Record},
-    share::{self, Open},
+    share::Open,
 };
 use crate::{catalog::Problem, discover::consul::keys::Keys, state_file};
 
@@ -44,21 +41,6 @@ pub(super) struct Stage {
     known_due: Option<Instant>,
     /// The writing of it.
     pub(super) saving: JoinSet<Result<(), state_file::Error>>,
-}
-
-/// An order that Consul has answered.
-pub(super) struct Change {
-    what: What,
-    result: Result<(), String>,
-    reply: oneshot::Sender<Result<Vec<Entry>, String>>,
-}
-
-/// What an order changes.
-#[derive(Clone)]
-enum What {
-    Pin(Ipv4Addr, Owner),
-    /// The record, and the quarantine of an address that was not in use then.
-    Release(Entry, Option<Left>),
 }
 
 impl Stage {
@@ -174,127 +156,6 @@ impl Stage {
         self.save().await
     }
 
-    /// Answers an order, or asks Consul to carry it out first.
-    pub(super) async fn take(&mut self, request: Request, names: &Names) -> Result<(), Error> {
-        let Request { order, reply } = request;
-        let what = match order {
-            Order::List => {
-                // Whoever asked may have gone meanwhile, here and below.
-                let _ = reply.send(Ok(self.allocator.list(names)));
-                return Ok(());
-            }
-            Order::Pin { service, address } => {
-                let name = order::named(&service, names, &self.allocator);
-                order::may_pin(&name, address, &self.allocator).map(|()| {
-                    let pinned = true;
-                    What::Pin(
-                        address,
-                        Owner {
-                            pinned,
-                            ..Owner::new(name, now())
-                        },
-                    )
-                })
-            }
-            Order::Release { target } => {
-                order::may_release(&target, names, &self.allocator).map(|entry| {
-                    let quarantine = self.allocator.left().get(&entry.address).cloned();
-                    What::Release(entry, quarantine)
-                })
-            }
-        };
-        let what = match what {
-            Ok(what) => what,
-            Err(why) => {
-                let _ = reply.send(Err(why));
-                return Ok(());
-            }
-        };
-        let records = self.allocator.records();
-        // What is recorded here alone is nothing to Consul.
-        let keys = self.keys.clone().filter(|_| match &what {
-            What::Pin(..) => true,
-            What::Release(entry, _) => records.contains_key(&entry.address),
-        });
-        let Some(keys) = keys else {
-            let result = Ok(());
-            let change = Change {
-                what,
-                result,
-                reply,
-            };
-            return self.carry_out(change, names).await;
-        };
-        let known = records.clone();
-        self.changes.spawn(async move {
-            let result = match &what {
-                What::Pin(address, owner) => {
-                    let of_it = known.iter().filter(|(_, other)| {
-                        other.as_ref().is_some_and(|other| other.name == owner.name)
-                    });
-                    let former: Vec<_> = of_it.map(|(address, _)| *address).collect();
-                    share::pin(&keys, *address, owner, &former).await
-                }
-                What::Release(entry, _) => {
-                    let owner = known.get(&entry.address).and_then(Option::as_ref);
-                    share::release(&keys, entry.address, owner).await
-                }
-            };
-            Change {
-                what,
-                result,
-                reply,
-            }
-        });
-        Ok(())
-    }
-
-    /// Does here what an order has done in Consul, and answers it.
-    pub(super) async fn carry_out(&mut self, change: Change, names: &Names) -> Result<(), Error> {
-        let Change {
-            what,
-            result,
-            reply,
-        } = change;
-        if let Err(why) = result {
-            let _ = reply.send(Err(why));
-            return Ok(());
-        }
-        let entry = match what {
-            What::Pin(address, owner) => {
-                info!(service = %owner.name, vip = %address, "VIP pinned by an operator");
-                self.allocator.record(address, owner);
-                // Here, so that the answer says what is so.
-                self.allocator.allocate(names, self.clock.now());
-                let mut entries = self.allocator.list(names).into_iter();
-                entries.find(|entry| entry.address == address)
-            }
-            What::Release(entry, quarantine) => {
-                let service = entry.service.as_deref().unwrap_or_default();
-                info!(service, vip = %entry.address, how = %entry.how, "VIP released by an operator");
-                // The store may have told of it already.
-                self.allocator.release(entry.address, self.clock.now());
-                if let Some(quarantine) = quarantine {
-                    self.allocator.end_quarantine(entry.address, &quarantine);
-                }
-                Some(entry)
-            }
-        };
-        self.save().await?;
-        let unsaved = self
-            .records
-            .problem
-            .as_ref()
-            .filter(|_| self.keys.is_none());
-        let answer = match unsaved {
-            // It holds until the agent ends, which is not what was asked for.
-            Some(problem) => Err(problem.to_string()),
-            None => Ok(entry.into_iter().collect()),
-        };
-        let _ = reply.send(answer);
-        Ok(())
-    }
-
     /// Before an address is used: after a crash it must be found again.
     async fn save(&mut self) -> Result<(), Error> {
         let records = self.allocator.records();
@@ -388,70 +249,6 @@ pub(super) fn owners(claims: Claims) -> Open {
         .collect()
 }
 
-/// A file in the state directory.
-struct File<T> {
-    path: PathBuf,
-    name: &'static str,
-    /// What happens if it cannot be written.
-    consequence: &'static str,
-    problem: Option<Problem>,
-    _holds: std::marker::PhantomData<fn(T)>,
-}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> File<T> {
-    /// The file at `path` and what is in it.
-    async fn open(
-        path: PathBuf,
-        name: &'static str,
-        consequence: &'static str,
-    ) -> Result<(Self, Option<T>), Error> {
-        let mut file = Self {
-            path,
-            name,
-            consequence,
-            problem: None,
-            _holds: std::marker::PhantomData,
-        };
-        let path = file.path.clone();
-        let loaded = spawn_blocking(move || state_file::load::<T>(&path, VERSION))
-            .await
-            .map_err(|error| Error::Task("reads VIP records", error))?;
-        let value = loaded.unwrap_or_else(|error| {
-            file.problem = Some(file.trouble(&error));
-            None
-        });
-        Ok((file, value))
-    }
-
-    /// Replaces what is in it; whether that worked.
-    async fn save(&mut self, value: T) -> Result<bool, Error> {
-        let path = self.path.clone();
-        let saved = spawn_blocking(move || state_file::save(&path, VERSION, &value))
-            .await
-            .map_err(|error| Error::Task("writes VIP records", error))?;
-        self.saved(saved);
-        Ok(self.problem.is_none())
-    }
-
-    fn saved(&mut self, result: Result<(), state_file::Error>) {
-        self.problem = result.err().map(|error| self.trouble(&error));
-    }
-
-    fn trouble(&self, error: &state_file::Error) -> Problem {
-        use std::error::Error as _;
-        let source = error.source().map(|source| format!(": {source}"));
-        let (name, consequence) = (self.name, self.consequence);
-        let path: &Path = &self.path;
-        Problem::new(
-            format!("{name} {}", path.display()),
-            format!(
-                "{error}{}; see to the state directory, or {consequence}",
-                source.unwrap_or_default()
-            ),
-        )
-    }
-}
-
 fn tell(before: Option<&Vips>, now: &Vips) {
     for (name, address) in &now.by_name {
         match before.and_then(|before| before.by_name.get(name)) {
@@ -467,34 +264,6 @@ fn tell(before: Option<&Vips>, now: &Vips) {
             warn!(%problem, "VIP problem");
         }
     }
-}
-
-/// The time of day when the stage began, and as much later as it has run: a clock that is set meanwhile ends no quarantine, and
-/// prolongs none.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    began: Duration,
-    at: Instant,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self {
-            began: now(),
-            at: Instant::now(),
-        }
-    }
-
-    /// Since 1970.
-    fn now(self) -> Duration {
-        self.began + self.at.elapsed()
-    }
-}
-
-/// The time since 1970; a clock before that stands still.
-fn now() -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default()
 }
 
 /// Of both files.
