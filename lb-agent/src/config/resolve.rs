@@ -1,15 +1,24 @@
-//! From what was typed to what holds. Every mistake is gathered; nothing is guessed.
+//! From what was typed to what holds. Every mistake is gathered; nothing is guessed. `judge` gathers, and `texts` reads
+//! single values.
+
+mod judge;
+mod texts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
+use self::texts::{
+    clients, domain, expose, leave, name_server, pool, pool6, proxies, published, quarantine,
+    retirement,
+};
+pub(super) use self::{
+    judge::Judge,
+    texts::{label, listener, log_format, pause},
+};
 use super::{
     Admin, Config, Dns, Error, Expose, Front, Given, Limits, LogFormat, Outside, Published,
     RawConfig, Sources, Vip, access_log, announce, cgroup, consul, engine, front_limits, front_tls,
@@ -18,7 +27,7 @@ use super::{
 use crate::{
     front::pages::{For, is_html},
     health,
-    options::{is_dns_name, is_list, parse_duration},
+    options::is_list,
     vip::{Pool, Pool6, Pools},
 };
 
@@ -312,262 +321,6 @@ fn probes(raw: &RawConfig, judge: &mut Judge<'_>) -> health::Config {
         rise: judge.number(&raw.health_rise, default.rise, 1..=100),
         fall: judge.number(&raw.health_fall, default.fall, 1..=100),
     }
-}
-
-/// Turns texts into values and gathers what is wrong. After a mistake the default stands in, so that the rest
-/// is judged too.
-pub(super) struct Judge<'o> {
-    mistakes: Vec<String>,
-    pub(super) outside: Outside<'o>,
-}
-
-/// What a text means, or what to write instead.
-pub(super) type Read<T> = fn(&str) -> Result<T, String>;
-
-impl<'o> Judge<'o> {
-    pub(super) fn new(outside: Outside<'o>, mistakes: Vec<String>) -> Self {
-        Self { mistakes, outside }
-    }
-
-    /// `value`, if nothing is wrong.
-    pub(super) fn finish<T>(self, value: T) -> Result<T, Error> {
-        let mistakes = self.mistakes;
-        match mistakes.is_empty() {
-            true => Ok(value),
-            false => Err(Error { mistakes }),
-        }
-    }
-
-    pub(super) fn text<T>(
-        &mut self,
-        given: &Option<Given<String>>,
-        default: T,
-        read: Read<T>,
-    ) -> T {
-        let Some(given) = given else {
-            return default;
-        };
-        read(given.value.trim()).unwrap_or_else(|remedy| {
-            // It may be an address with a password in it.
-            let text = match given.value.contains("://") {
-                true => crate::discover::consul::Address::redacted(&given.value),
-                false => given.value.clone(),
-            };
-            self.wrong(given, &format!("`{text}`: {remedy}"));
-            default
-        })
-    }
-
-    pub(super) fn list<T>(
-        &mut self,
-        given: &Option<Given<Vec<String>>>,
-        default: Vec<T>,
-        read: Read<T>,
-    ) -> Vec<T> {
-        let Some(given) = given else {
-            return default;
-        };
-        let mut values = Vec::new();
-        for text in &given.value {
-            match read(text.trim()) {
-                Ok(value) => values.push(value),
-                Err(remedy) => {
-                    // It may be the address of a Consul, with a password in it.
-                    let text = crate::discover::consul::Address::redacted(text);
-                    self.wrong(given, &format!("`{text}`: {remedy}"));
-                }
-            }
-        }
-        values
-    }
-
-    pub(super) fn number<T: TryFrom<i64> + Copy>(
-        &mut self,
-        given: &Option<Given<i64>>,
-        default: T,
-        range: RangeInclusive<i64>,
-    ) -> T {
-        let Some(given) = given else {
-            return default;
-        };
-        let value = Some(given.value).filter(|value| range.contains(value));
-        match value.and_then(|value| T::try_from(value).ok()) {
-            Some(value) => value,
-            None => {
-                let (from, to) = (range.start(), range.end());
-                let value = given.value;
-                self.wrong(
-                    given,
-                    &format!("{value}: write a number from {from} to {to}"),
-                );
-                default
-            }
-        }
-    }
-
-    pub(super) fn path(&mut self, given: &Option<Given<String>>, default: &str) -> PathBuf {
-        match given {
-            None => PathBuf::from(default),
-            Some(given) => {
-                if given.value.is_empty() {
-                    self.wrong(given, "the path is empty; write one or leave the key out");
-                }
-                PathBuf::from(&given.value)
-            }
-        }
-    }
-
-    pub(super) fn wrong<T>(&mut self, given: &Given<T>, message: &str) {
-        self.mistakes.push(format!("{}: {message}", given.origin));
-    }
-}
-
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "auto" => Ok(LogFormat::Auto),
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        "journald" => Ok(LogFormat::Journald),
-        _ => Err("write auto, text, json or journald".to_owned()),
-    }
-}
-
-fn published(text: &str) -> Result<Published, String> {
-    match text {
-        "token" => Ok(Published::Token),
-        "open" => Ok(Published::Open),
-        _ => Err("write token or open".to_owned()),
-    }
-}
-
-fn expose(text: &str) -> Result<Expose, String> {
-    match text {
-        "all" => Ok(Expose::All),
-        "tagged" => Ok(Expose::Tagged),
-        _ => Err("write all or tagged".to_owned()),
-    }
-}
-
-fn pool(text: &str) -> Result<Pool, String> {
-    let pool: Ipv4Net = text
-        .parse()
-        .map_err(|_| "write an IPv4 network, such as 198.18.0.0/16".to_owned())?;
-    if pool.addr() != pool.network() {
-        return Err(format!("its host part is not zero; write {}", pool.trunc()));
-    }
-    if !(8..=28).contains(&pool.prefix_len()) {
-        return Err("write a network from /8 to /28".to_owned());
-    }
-    let first = pool.network();
-    if first.is_loopback()
-        || first.is_multicast()
-        || first.octets()[0] == 0
-        || first.octets()[0] >= 240
-    {
-        return Err(
-            "these addresses have another meaning; write 198.18.0.0/16 or a private network"
-                .to_owned(),
-        );
-    }
-    Pool::try_from(pool).map_err(|error| error.to_string())
-}
-
-fn pool6(text: &str) -> Result<Pool6, String> {
-    let net: Ipv6Net = text
-        .parse()
-        .map_err(|_| "write an IPv6 network, such as fd62:6c62:76:1::/64".to_owned())?;
-    Pool6::try_from(net).map_err(|error| error.to_string())
-}
-
-/// Whose clients the resolver answers.
-fn clients(text: &str) -> Result<IpNet, String> {
-    let net: IpNet = text
-        .parse()
-        .map_err(|_| "write a network, such as 192.0.2.0/24".to_owned())?;
-    match net.prefix_len() {
-        0 => Err("a resolver that is open to everybody is a weapon; write the networks of your own clients".to_owned()),
-        _ => Ok(net.trunc()),
-    }
-}
-
-/// Who is believed about clients.
-fn proxies(text: &str) -> Result<IpNet, String> {
-    let one = |text: &str| {
-        text.parse()
-            .ok()
-            .map(|address: IpAddr| IpNet::from(address))
-    };
-    let net = text.parse().ok().or_else(|| one(text));
-    let net = net.ok_or_else(|| "write a network or an address, such as 10.0.0.0/24".to_owned())?;
-    match net.prefix_len() {
-        0 => Err(
-            "everybody could claim to be anybody; write the networks of your own proxies"
-                .to_owned(),
-        ),
-        _ => Ok(net.trunc()),
-    }
-}
-
-/// A name of one label, such as a datacenter's.
-pub(super) fn label(text: &str) -> Result<String, String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if (1..=63).contains(&text.len()) && text.bytes().all(plain) {
-        Ok(text.to_owned())
-    } else {
-        Err("write a name of letters, digits, `-` and `_`".to_owned())
-    }
-}
-
-fn domain(text: &str) -> Result<String, String> {
-    let name = text.trim_end_matches('.').to_ascii_lowercase();
-    if is_dns_name(&name) {
-        Ok(name)
-    } else {
-        Err("write a domain without a port, such as apps.example.org".to_owned())
-    }
-}
-
-pub(super) fn listener(text: &str) -> Result<SocketAddr, String> {
-    // `:80` means every address of this host.
-    let full = match text.strip_prefix(':') {
-        Some(port) => format!("0.0.0.0:{port}"),
-        None => text.to_owned(),
-    };
-    full.parse()
-        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
-}
-
-fn name_server(text: &str) -> Result<SocketAddr, String> {
-    let alone = text.parse().map(|ip| SocketAddr::new(ip, 53));
-    alone
-        .or_else(|_| text.parse())
-        .map_err(|_| "write an IP address with or without a port, such as 127.0.0.1:53".to_owned())
-}
-
-pub(super) fn pause(text: &str) -> Result<Duration, String> {
-    let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
-    parse_duration(text)
-        .filter(|pause| bounds.contains(pause))
-        .ok_or_else(|| "write a time from 100ms to 1h, such as 2s".to_owned())
-}
-
-fn quarantine(text: &str) -> Result<Duration, String> {
-    let longest = Duration::from_secs(7 * 24 * 60 * 60);
-    parse_duration(text)
-        .filter(|quarantine| *quarantine <= longest)
-        .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
-}
-
-fn leave(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .filter(|time| *time <= Duration::from_secs(3600))
-        .ok_or_else(|| "write a time up to 1h, such as 30s; 0 for none".to_owned())
-}
-
-fn retirement(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .filter(|time| *time <= Duration::from_secs(7 * 24 * 60 * 60))
-        .ok_or_else(|| "write a time up to a week (168h), such as 10m; 0 for none".to_owned())
 }
 
 /// Begins the mistake that only a readable file could have prevented.
