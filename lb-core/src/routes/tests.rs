@@ -1,3 +1,8 @@
+mod backends;
+mod changes;
+mod contests;
+mod page;
+mod paths;
 mod told;
 
 use std::sync::Arc;
@@ -51,6 +56,15 @@ fn snapshot(services: impl IntoIterator<Item = (ServiceName, Service)>) -> Snaps
 
 fn routes(services: impl IntoIterator<Item = (ServiceName, Service)>) -> (Routes, Vec<Problem>) {
     Routes::new(&snapshot(services), &RouteConfig::default())
+}
+
+/// Without the places, which depend on what was before.
+fn content(routes: &Routes) -> (Vec<(&str, &RouteService)>, Vec<&RouteService>) {
+    let hosts = routes.hosts.names.keys();
+    let hosts = hosts.map(|host| (host.as_str(), routes.find(host).unwrap()));
+    let mut services: Vec<_> = routes.services().collect();
+    services.sort_by_key(|service| &service.label);
+    (hosts.collect(), services)
 }
 
 #[track_caller]
@@ -192,28 +206,6 @@ fn versions_of_a_service_stand_side_by_side() {
 }
 
 #[test]
-fn an_alias_comes_before_a_part_and_the_first_service_before_both() {
-    let part = |name: &str, tag: &str| (ServiceName::part(name, tag), service(&[], &[]));
-    let alias = |name: &str| (ServiceName::whole(name), service(&["www.hello"], &[]));
-    // A service of the second scheme, an alias of a later one, and a part of the first scheme.
-    let (found, problems) = routes([part("www", "hello"), alias("zzz"), whole("www_hello")]);
-    check(&found, "www.hello", Some("www_hello"));
-    assert_eq!(problems.len(), 2, "{problems:?}");
-    let (found, problems) = routes([part("www", "hello"), alias("zzz")]);
-    check(&found, "www.hello", Some("zzz"));
-    // What is not contested stays with the part.
-    check(&found, "www.hello.localhost", Some("hello_www"));
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    let (found, _) = routes([alias("aaa"), whole("www_hello")]);
-    check(&found, "www.hello", Some("aaa"));
-    check(&found, "www.hello.localhost", Some("www_hello"));
-    // Of two parts with one name, too.
-    let (found, problems) = routes([part("a.b", "c"), part("a", "b.c")]);
-    check(&found, "a.b.c", Some("b.c_a"));
-    assert_eq!(problems.len(), 1, "{problems:?}");
-}
-
-#[test]
 fn an_alias_is_a_complete_name_in_any_case() {
     let hello = service(&["Hello.World.example"], &[]);
     let (routes, _) = routes([(ServiceName::whole("www_world_dev"), hello)]);
@@ -230,27 +222,6 @@ fn a_tagged_part_has_the_name_of_service_and_tag_and_its_own_label() {
         "www.world.dev.127.0.0.1.nip.io",
         Some("world.dev_www"),
     );
-}
-
-#[test]
-fn whole_services_come_before_parts_and_the_contest_is_reported_once() {
-    let part = (ServiceName::part("www", "hello"), service(&[], &[]));
-    let (routes, problems) = routes([part, whole("www_hello")]);
-    check(&routes, "www.hello", Some("www_hello"));
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    assert_eq!(problems[0].subject, "service www.hello");
-    assert!(
-        problems[0].message.contains("www.hello.localhost"),
-        "{problems:?}"
-    );
-}
-
-#[test]
-fn among_equals_the_alphabetically_first_service_keeps_the_name() {
-    let claim = |name| (ServiceName::whole(name), service(&["shop.example"], &[]));
-    let (routes, problems) = routes([claim("b"), claim("a")]);
-    check(&routes, "shop.example", Some("a"));
-    assert_eq!(problems.len(), 1);
 }
 
 #[test]
@@ -317,174 +288,6 @@ fn exposure_is_a_choice() {
     assert_eq!(labels(Expose::Tagged), ["open"]);
 }
 
-/// The addresses at which a service `web` with these instances gets requests, and what is told about the others.
-fn left(config: &RouteConfig, addresses: &[&str]) -> (Vec<String>, Vec<Problem>) {
-    let backends: Vec<_> = addresses.iter().map(|it| backend(it, &[])).collect();
-    let services = snapshot([(ServiceName::whole("web"), service(&[], &backends))]);
-    let (routes, problems) = Routes::new(&services, config);
-    let left = routes.find("web").unwrap().backends.iter();
-    let mut left: Vec<_> = left.map(|it| it.address.to_string()).collect();
-    left.sort();
-    (left, problems)
-}
-
-#[test]
-fn a_backend_that_is_our_own_listener_is_refused_and_reported() {
-    let config = RouteConfig {
-        listeners: ["0.0.0.0:80", "127.0.0.1:53"]
-            .map(|it| it.parse().unwrap())
-            .into(),
-        page: vec!["127.0.0.1:9180".parse().unwrap()],
-        host_addresses: ["192.0.2.1".parse().unwrap()].into(),
-        ..RouteConfig::default()
-    };
-    let (left, problems) = left(
-        &config,
-        &[
-            "127.0.0.1:80",
-            "192.0.2.1:80",
-            "127.0.0.1:9180",
-            "[::ffff:127.0.0.1]:80",
-            "0.0.0.0:9180",
-            "[::]:9180",
-            "[::ffff:0.0.0.0]:9180",
-            "127.0.0.1:53",
-            "192.0.2.1:9180",
-            "172.17.0.2:80",
-            "127.0.0.1:8080",
-        ],
-    );
-    assert_eq!(left, ["127.0.0.1:8080", "172.17.0.2:80", "192.0.2.1:9180"]);
-    assert_eq!(problems.len(), 8);
-}
-
-#[test]
-fn a_backend_in_the_pools_is_refused_and_reported_whoever_has_the_address() {
-    let config = RouteConfig {
-        pools: Pools {
-            v6: Some(Pool6::default()),
-            ..Pools::default()
-        },
-        ..RouteConfig::default()
-    };
-    let own = SocketAddr::from((config.pools.own(), 80)).to_string();
-    let twin = config.pools.twin([198, 18, 0, 7].into()).unwrap();
-    let twin = SocketAddr::from((twin, 80)).to_string();
-    let (left, problems) = left(
-        &config,
-        &[
-            &own,
-            &twin,
-            "198.18.0.7:80",
-            "198.18.255.255:80",
-            "[::ffff:198.18.0.7]:80",
-            "198.17.255.255:80",
-            "[fd62:6c62:76:2::7]:80",
-        ],
-    );
-    assert_eq!(left, ["198.17.255.255:80", "[fd62:6c62:76:2::7]:80"]);
-    assert_eq!(problems.len(), 5);
-    for problem in problems {
-        assert!(problem.message.contains("in the VIP pool"), "{problem:?}");
-    }
-}
-
-#[test]
-fn only_the_service_with_a_name_of_the_page_may_be_the_page() {
-    let page = [backend("127.0.0.1:9180", &[])];
-    let owner = |name: ServiceName, aliases: &[&str]| (name, service(aliases, &page));
-    let admin = || owner(ServiceName::whole("proxy-admin_infra"), &[]);
-    let part = || owner(ServiceName::part("proxy-admin", "infra"), &[]);
-    let whole = || owner(ServiceName::whole("proxy-admin"), &[]);
-    let web = || owner(ServiceName::whole("web"), &[]);
-    let config = |names: &[&str]| RouteConfig {
-        page: vec!["127.0.0.1:9180".parse().unwrap()],
-        page_names: names.iter().map(ToString::to_string).collect(),
-        ..RouteConfig::default()
-    };
-    let check = |config: &RouteConfig, services: &[(ServiceName, Service)], expected: &[&str]| {
-        let (routes, problems) = Routes::new(&snapshot(services.to_vec()), config);
-        let pages = routes.services().filter(|it| !it.backends.is_empty());
-        let pages: Vec<_> = pages.map(|it| &*it.label).collect();
-        assert_eq!(pages, expected);
-        assert_eq!(problems.len(), services.len() - expected.len());
-    };
-    check(&config(&[]), &[admin(), web()], &[]);
-    let named = config(&["proxy-admin.infra.test", "proxy-admin.infra"]);
-    check(&named, &[admin(), web()], &["proxy-admin_infra"]);
-    // Where a part has the name, the whole has the same instance.
-    let all = ["proxy-admin", "infra_proxy-admin"];
-    check(&named, &[part(), whole(), web()], &all);
-    // An alias makes an owner, too; and a name that carries an address leads to one.
-    let alias = || owner(ServiceName::whole("page"), &["lb.example"]);
-    check(&config(&["lb.example"]), &[alias(), web()], &["page"]);
-    let carried = config(&["page.10.0.0.7.nip.io"]);
-    check(&carried, &[alias(), web()], &["page"]);
-}
-
-#[test]
-fn who_may_be_the_page_follows_its_names() {
-    let config = RouteConfig {
-        page: vec!["127.0.0.1:9180".parse().unwrap()],
-        page_names: vec!["lb.example".to_owned()],
-        ..RouteConfig::default()
-    };
-    let page = [backend("127.0.0.1:9180", &[])];
-    let before = snapshot([(ServiceName::whole("page"), service(&[], &page))]);
-    let mut after = before.clone();
-    let aliases = Step::Alias("lb.example");
-    take(&mut after, ("page", None), aliases);
-    let mut follower = Follower::new(config);
-    let pages = |change: &RoutesChange| change.services[0].1.as_ref().unwrap().backends.len();
-    let none = BTreeSet::new();
-    assert_eq!(
-        pages(&follower.follow(&Snapshot::default(), &before, &none)),
-        0
-    );
-    assert_eq!(follower.problems().count(), 1);
-    assert_eq!(pages(&follower.follow(&before, &after, &none)), 1);
-    assert_eq!(follower.problems().count(), 0);
-}
-
-#[test]
-fn the_rules_of_a_service_go_along_and_a_change_of_them_alone_is_told() {
-    let before = snapshot(["a", "b"].map(whole));
-    let mut follower = Follower::new(RouteConfig::default());
-    let own = ["192.0.2.1".parse().unwrap()].into();
-    let all = follower.follow(&Snapshot::default(), &before, &own);
-    assert_eq!(all.host_addresses, Some(own.clone()));
-    let mut after = before.clone();
-    take(&mut after, ("b", None), Step::Deny(Some(Rule::Host)));
-    let change = follower.follow(&before, &after, &own);
-    assert_eq!(change.host_addresses, None);
-    let [(_, Some(service))] = &change.services[..] else {
-        panic!("{change:?}");
-    };
-    let access = service.access.as_ref().unwrap();
-    assert!(!access.admits("192.0.2.1".parse().unwrap(), &own));
-    assert!(access.admits("192.0.2.2".parse().unwrap(), &own));
-    // The host is known by its new addresses, too.
-    let moved = ["192.0.2.2".parse().unwrap()].into();
-    let change = follower.follow(&after, &after.clone(), &moved);
-    assert_eq!(change.host_addresses, Some(moved));
-}
-
-#[test]
-fn an_instance_that_the_host_leaves_out_keeps_no_clients_and_one_without_weight_does() {
-    let (name, mut service) = whole("web");
-    service.options.local = Local::Only;
-    service.backends = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
-        .map(|address| (InstanceKey::new("n", address), backend(address, &[])))
-        .into();
-    let mut backends = service.backends.values_mut();
-    backends.next().unwrap().local = false;
-    backends.next().unwrap().weight = 0;
-    let (routes, _) = routes([(name, service)]);
-    let backends = &routes.find("web").unwrap().backends;
-    let told: Vec<_> = backends.iter().map(|it| (it.usable, it.weight)).collect();
-    assert_eq!(told, [(false, 0), (true, 0), (true, 1)]);
-}
-
 #[test]
 fn a_rule_that_no_address_tells_is_reported_once() {
     let ruled = |mut one: (ServiceName, Service)| {
@@ -499,14 +302,6 @@ fn a_rule_that_no_address_tells_is_reported_once() {
         messages[0].contains("`lb_deny=network:web`"),
         "{messages:?}"
     );
-}
-
-#[test]
-fn a_service_without_usable_backend_keeps_its_names() {
-    let mut down = backend("10.0.0.1:80", &[]);
-    down.probe.state = ProbeState::Down;
-    let (routes, _) = routes([(ServiceName::whole("web"), service(&[], &[down]))]);
-    assert!(!routes.find("web").unwrap().backends[0].usable);
 }
 
 #[test]
@@ -530,146 +325,6 @@ proptest! {
         }
     }
 
-    #[test]
-    fn whoever_applies_each_change_has_the_routes_of_the_newest_snapshot(
-        steps in proptest::collection::vec((0_usize..NAMES.len(), step()), 1..30)
-    ) {
-        let config = RouteConfig::default();
-        let mut follower = Follower::new(config.clone());
-        let (mut before, mut known) = (Snapshot::default(), Routes::default());
-        for (which, step) in steps {
-            let mut after = before.clone();
-            take(&mut after, NAMES[which], step);
-            let change = follower.follow(&before, &after, &config.host_addresses);
-            // As it goes over the wire.
-            let told = serde_json::from_str(&serde_json::to_string(&change).unwrap()).unwrap();
-            prop_assert_eq!(&change, &told);
-            known.apply(&told);
-            let (expected, expected_problems) = Routes::new(&after, &config);
-            prop_assert_eq!(content(&known), content(&expected));
-            let problems = |found: &[Problem]| -> BTreeSet<String> {
-                found.iter().map(|it| format!("{} {}", it.subject, it.message)).collect()
-            };
-            let found: Vec<Problem> = follower.problems().cloned().collect();
-            prop_assert_eq!(found.len(), expected_problems.len());
-            prop_assert_eq!(problems(&found), problems(&expected_problems));
-            let again = follower.follow(&after, &after.clone(), &config.host_addresses);
-            prop_assert!(again.is_empty(), "{:?}", again);
-            before = after;
-        }
-    }
-}
-
-/// Services whose names meet: `a_b` with the part `b` of `a`, and each with an alias of another.
-const NAMES: [(&str, Option<&str>); 5] = [
-    ("a", None),
-    ("a", Some("b")),
-    ("a_b", None),
-    ("c", None),
-    ("not a name", None),
-];
-
-#[derive(Clone, Debug)]
-enum Step {
-    Leave,
-    Alias(&'static str),
-    Expose(Option<bool>),
-    Deny(Option<Rule>),
-    /// Addresses, some of them in the pool.
-    Backends(Vec<(u8, bool)>),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let backends = proptest::collection::vec((0_u8..4, any::<bool>()), 0..3);
-    prop_oneof![
-        Just(Step::Leave),
-        prop_oneof![Just("a.b"), Just("c.localhost"), Just("-bad-.")].prop_map(Step::Alias),
-        any::<Option<bool>>().prop_map(Step::Expose),
-        prop_oneof![
-            Just(None),
-            Just(Some(Rule::Host)),
-            Just(Some(Rule::Network("web".to_owned()))),
-            Just(Some(Rule::Net("10.0.0.0/8".parse().unwrap()))),
-        ]
-        .prop_map(Step::Deny),
-        backends.prop_map(Step::Backends),
-    ]
-}
-
-fn take(snapshot: &mut Snapshot, (name, tag): (&str, Option<&str>), step: Step) {
-    let name = match tag {
-        None => ServiceName::whole(name),
-        Some(tag) => ServiceName::part(name, tag),
-    };
-    if matches!(step, Step::Leave) {
-        snapshot.services.remove(&name);
-        return;
-    }
-    if !snapshot.services.contains_key(&name) {
-        snapshot
-            .services
-            .insert(name.clone(), service(&[], &[]).into());
-    }
-    let new = Arc::make_mut(snapshot.services.get_mut(&name).unwrap());
-    match step {
-        Step::Leave => {}
-        Step::Alias(alias) => {
-            if !new.aliases.remove(alias) {
-                new.aliases.insert(alias.to_owned());
-            }
-        }
-        Step::Expose(expose) => new.options.expose = expose,
-        Step::Deny(rule) => new.options.access.deny = rule.into_iter().collect(),
-        Step::Backends(backends) => {
-            let backend = |&(n, up): &(u8, bool)| {
-                let state = if up { ProbeState::Up } else { ProbeState::Down };
-                let mut backend = backend(&format!("198.{}.0.{n}:80", 17 + n % 2), &[]);
-                backend.probe.state = state;
-                backend
-            };
-            let backends: Vec<_> = backends.iter().map(backend).collect();
-            new.backends = service(&[], &backends).backends;
-        }
-    }
-}
-
-/// Without the places, which depend on what was before.
-fn content(routes: &Routes) -> (Vec<(&str, &RouteService)>, Vec<&RouteService>) {
-    let hosts = routes.hosts.names.keys();
-    let hosts = hosts.map(|host| (host.as_str(), routes.find(host).unwrap()));
-    let mut services: Vec<_> = routes.services().collect();
-    services.sort_by_key(|service| &service.label);
-    (hosts.collect(), services)
-}
-
-#[test]
-fn a_change_of_one_service_tells_of_that_service_only() {
-    let names = ["a", "b", "c"];
-    let before = snapshot(names.map(whole));
-    let mut follower = Follower::new(RouteConfig::default());
-    let none = BTreeSet::new();
-    let all = follower.follow(&Snapshot::default(), &before, &none);
-    assert_eq!((all.hosts.len(), all.services.len()), (15, 3));
-    let mut after = before.clone();
-    take(&mut after, ("b", None), Step::Backends(vec![(9, true)]));
-    let change = follower.follow(&before, &after, &none);
-    let labels: Vec<_> = change
-        .services
-        .iter()
-        .map(|(_, it)| it.as_ref().map(|it| &*it.label))
-        .collect();
-    assert_eq!((change.hosts.len(), labels), (0, vec![Some("b")]));
-    // One that leaves takes its names along, and those of the others stay as they are.
-    take(&mut after, ("b", None), Step::Leave);
-    let change = follower.follow(&before, &after, &none);
-    assert_eq!(change.hosts.len(), 5);
-    assert!(
-        change
-            .hosts
-            .iter()
-            .all(|(host, place)| host.starts_with('b') && place.is_none())
-    );
-    assert!(matches!(&change.services[..], [(_, None)]));
 }
 
 /// A service that has the host names of `shop`, by its aliases, below `path`.
@@ -681,89 +336,4 @@ fn below(name: &str, path: &str) -> (ServiceName, Service) {
         ..Default::default()
     }));
     (name, below)
-}
-
-#[test]
-fn services_share_host_names_by_path() {
-    let (routes, problems) = routes([below("api", "/api"), whole("shop"), below("v1", "/api/v1")]);
-    assert_eq!(problems, []);
-    for host in ["shop", "shop.localhost"] {
-        for (path, label) in [
-            ("/", "shop"),
-            ("/apis", "shop"),
-            ("/api", "api"),
-            ("/api/v1/x", "v1"),
-        ] {
-            let found = routes.find_at(host, path).map(|it| &*it.label);
-            assert_eq!(found, Some(label), "{host}{path}");
-        }
-    }
-    // Its own names are no wider.
-    check(&routes, "api", None);
-    let own = routes
-        .find_at("api.localhost", "/api/x")
-        .map(|it| &*it.label);
-    assert_eq!(own, Some("api"));
-    let of_v1 = routes.hosts().filter(|(_, label)| *label == "v1");
-    assert!(
-        of_v1
-            .map(|(host, _)| host)
-            .any(|host| host == "shop/api/v1")
-    );
-}
-
-#[test]
-fn a_path_that_two_services_ask_for_is_a_contest() {
-    let (routes, problems) = routes([below("b", "/api"), below("a", "/api")]);
-    assert_eq!(&*routes.find_at("shop", "/api").unwrap().label, "a");
-    let [problem] = &problems[..] else {
-        panic!("{problems:?}");
-    };
-    assert_eq!(problem.subject, "service b");
-    assert!(
-        problem
-            .message
-            .contains("shop/api, shop.localhost/api belong to service a"),
-        "{problem}"
-    );
-}
-
-#[test]
-fn a_change_of_a_path_or_of_any_rule_alone_is_sent() {
-    let config = RouteConfig::default();
-    let mut follower = Follower::new(config.clone());
-    let mut before = Snapshot::default();
-    let mut routes = Routes::default();
-    let without = || whole("api");
-    let redirected = || {
-        let (name, mut api) = whole("api");
-        let to = lb_front::rules::Target::Https(None);
-        api.options.front = Some(Arc::new(lb_front::rules::Rules {
-            redirect: Some(lb_front::rules::Redirect { status: 301, to }),
-            ..Default::default()
-        }));
-        (name, api)
-    };
-    for api in [
-        without(),
-        below("api", "/a"),
-        below("api", "/b"),
-        redirected(),
-        without(),
-    ] {
-        let after = snapshot([api, whole("shop")]);
-        let change = follower.follow(&before, &after, &config.host_addresses);
-        assert!(!change.is_empty());
-        routes.apply(&change);
-        let (anew, _) = Routes::new(&after, &config);
-        assert_eq!(content(&routes), content(&anew));
-        let hosts = |routes: &Routes| -> Vec<_> {
-            let all = routes.hosts();
-            all.map(|(host, label)| (host, label.to_owned())).collect()
-        };
-        assert_eq!(hosts(&routes), hosts(&anew));
-        let change = follower.follow(&after, &after, &config.host_addresses);
-        assert!(change.is_empty());
-        before = after;
-    }
 }
