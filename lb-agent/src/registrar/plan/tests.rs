@@ -1,3 +1,6 @@
+mod ids;
+mod maintenance;
+
 use std::sync::Arc;
 
 use super::*;
@@ -230,127 +233,6 @@ fn an_ending_container_is_drained_first_never_registered_and_gone_at_its_end() {
 }
 
 #[test]
-fn pausing_is_maintenance_and_its_end_ends_only_ours() {
-    let running = wished(vec![container("a", State::Running)]);
-    let paused = wished(vec![container("a", State::Paused)]);
-    let reason = "lb-agent: the container is paused";
-    let mut held = held(&running);
-    assert_eq!(steps(&paused, &held), [maintain(reason)]);
-    let pause = steps(&paused, &held);
-    carry_out(&mut held, &pause);
-    let id = "h:a:80".to_owned();
-    assert_eq!(steps(&running, &held), [Step::Resume { id }]);
-
-    held.checks.get_mut(&maintenance("h:a:80")).unwrap().notes = "disk".to_owned();
-    assert_eq!(steps(&running, &held), []);
-    assert_eq!(steps(&paused, &held), []);
-    // A registration would end it.
-    let mut changed = container("a", State::Running);
-    changed
-        .labels
-        .insert("SERVICE_TAGS".to_owned(), "new".to_owned());
-    let changed = steps(&wished(vec![changed]), &held);
-    assert!(matches!(&changed[..], [Step::Register(_), again] if *again == maintain("disk")));
-}
-
-#[test]
-fn a_maintenance_of_others_is_owed_until_it_is_put_back() {
-    let mut changed = container("a", State::Running);
-    let before = wished(vec![changed.clone()]);
-    changed
-        .labels
-        .insert("SERVICE_TAGS".to_owned(), "new".to_owned());
-    let wishes = wished(vec![changed]);
-    let mut held = held(&before);
-    carry_out(&mut held, &[maintain("disk")]);
-    let planned = steps(&wishes, &held);
-    let mut memory = Memory::default();
-    memory.owe(&planned);
-    // Consul goes away between the two steps.
-    carry_out(&mut held, &planned[..1]);
-    memory.reset();
-    memory.look(&wishes, &held);
-    assert!(!held.checks.contains_key(&maintenance("h:a:80")));
-    assert_eq!(steps_with(&wishes, &held, &memory), [maintain("disk")]);
-    // Nothing is owed to what is wished no more.
-    memory.look(&Wishes::default(), &held);
-    assert_eq!(memory.owed, BTreeMap::new());
-}
-
-#[test]
-fn of_two_maintenances_of_ours_the_newer_reason_stands() {
-    let paused = wished(vec![container("a", State::Paused)]);
-    let mut held = held(&paused);
-    held.checks.get_mut(&maintenance("h:a:80")).unwrap().notes = "lb-agent: old".to_owned();
-    let now = steps(&paused, &held);
-    carry_out(&mut held, &now);
-    assert_eq!(
-        held.maintenance("h:a:80"),
-        Some("lb-agent: the container is paused")
-    );
-}
-
-#[test]
-fn only_what_carries_our_mark_is_swept_whatever_its_id() {
-    let mut held = Held::default();
-    let mut put = |id: &str, host: Option<&str>| {
-        let mark = |host: &str| (REGISTRAR.to_owned(), host.to_owned());
-        let service = Service {
-            meta: host.map(mark).into_iter().collect(),
-            ..Service::default()
-        };
-        held.services.insert(id.to_owned(), service);
-    };
-    put("custom", Some("h"));
-    put("h:gone:80", Some("h"));
-    put("h:theirs:80", Some("other"));
-    put("old:web-1:80", None);
-    put("old:web-1:53:udp", None);
-    put("old:x", None);
-    put("consul", None);
-    let gone = |adopt: &[&str]| {
-        let adopt = adopt.iter().map(|it| (*it).to_owned()).collect();
-        let owner = Ownership {
-            host: "h",
-            adopt: &adopt,
-        };
-        let (steps, _) = plan(&Wishes::default(), &held, owner, &Memory::default());
-        let ids = steps.into_iter().map(|step| match step {
-            Step::Deregister { id } => id,
-            other => panic!("{other:?}"),
-        });
-        ids.collect::<Vec<_>>()
-    };
-    assert_eq!(gone(&[]), ["custom", "h:gone:80"]);
-    assert_eq!(
-        gone(&["old"]),
-        ["custom", "h:gone:80", "old:web-1:53:udp", "old:web-1:80"]
-    );
-}
-
-#[test]
-fn an_id_of_somebody_else_is_told_and_left_alone() {
-    let wishes = wished(vec![container("a", State::Running)]);
-    for (mark, part) in [
-        (None, "something else"),
-        (Some("other"), "registrar of host other"),
-    ] {
-        let mut held = held(&wishes);
-        let meta = &mut held.services.get_mut("h:a:80").unwrap().meta;
-        meta.remove(REGISTRAR);
-        meta.extend(mark.map(|it| (REGISTRAR.to_owned(), it.to_owned())));
-        let adopt = BTreeSet::new();
-        let owner = Ownership {
-            host: "h",
-            adopt: &adopt,
-        };
-        let (steps, problems) = plan(&wishes, &held, owner, &Memory::default());
-        assert_eq!(steps, []);
-        assert!(problems[0].message.contains(part), "{problems:?}");
-    }
-}
-
-#[test]
 fn a_verdict_is_reported_once_until_it_is_due_and_when_it_changes() {
     let with = |health| {
         let mut a = container("a", State::Running);
@@ -383,20 +265,6 @@ fn a_verdict_is_reported_once_until_it_is_due_and_when_it_changes() {
     // Its time was over.
     now.checks.get_mut(&check).unwrap().status = "critical".to_owned();
     assert_eq!(steps_with(&healthy, &now, &memory).len(), 1);
-}
-
-#[test]
-fn the_older_of_two_containers_keeps_an_id() {
-    let named = |id: &str, created| {
-        let mut it = container(id, State::Running);
-        it.created = created;
-        it.labels.insert("SERVICE_ID".to_owned(), "same".to_owned());
-        it
-    };
-    let wishes = wished(vec![named("a", 2), named("b", 1)]);
-    assert_eq!(wishes.services["same"].registration.container, "b");
-    assert_eq!(wishes.problems.len(), 1);
-    assert_eq!(wishes.problems[0].subject, "container a");
 }
 
 #[test]
@@ -494,23 +362,4 @@ fn containers_that_run_and_register_nothing_are_counted() {
         portless("c", State::Exited(0)),
     ]);
     assert_eq!((wished.services.len(), wished.left_out), (1, 1));
-}
-
-#[test]
-fn of_two_containers_that_claim_one_id_the_younger_is_shown_as_refused() {
-    let claim = |id: &str, created| {
-        let mut container = container(id, State::Running);
-        container.created = created;
-        container.environment = vec![("SERVICE_ID".to_owned(), "same".to_owned())];
-        container
-    };
-    let wished = wished(vec![claim("young", 2), claim("old", 1)]);
-    let shown = wished.seen.iter();
-    let shown: Vec<_> = shown
-        .map(|it| (it.name.as_str(), it.registers.len(), it.refused.len()))
-        .collect();
-    assert_eq!(shown, [("old", 1, 0), ("young", 0, 1)]);
-    let why = &wished.seen[1].refused[0];
-    assert!(why.contains("has registered that id already"), "{why}");
-    assert_eq!(wished.problems[0].message, *why);
 }
