@@ -1,3 +1,6 @@
+mod bounds;
+mod fields;
+
 use std::sync::Arc;
 
 use lb_front::rules::{Canary, Cors, Maintenance, ProxyProtocol, Rate, Redirect, Rules, Target};
@@ -156,62 +159,6 @@ fn what_is_off_everywhere_leaves_no_rules() {
 }
 
 #[test]
-fn fields_are_set_and_removed_by_their_names() {
-    let request = |name: &str, value: Option<&str>| Rules {
-        request_headers: [(name.to_owned(), value.map(str::to_owned))].into(),
-        ..Rules::default()
-    };
-    let response = |name: &str, value: Option<&str>| Rules {
-        response_headers: request(name, value).request_headers,
-        ..Rules::default()
-    };
-    ruled(
-        "lb_header_request_x-tenant=blue",
-        request("x-tenant", Some("blue")),
-    );
-    ruled("lb_header_request_cookie=-", request("cookie", None));
-    ruled(
-        "LB_HEADER_RESPONSE_X_FRAME_OPTIONS=DENY",
-        response("x-frame-options", Some("DENY")),
-    );
-    ruled(
-        "lb_header_response_server=a=b, c",
-        response("server", Some("a=b, c")),
-    );
-    for name in [
-        "connection",
-        "Host",
-        "content-length",
-        "transfer_encoding",
-        "te",
-        "via",
-        "x-forwarded-for",
-    ] {
-        check_wrong(&format!("lb_header_request_{name}=1"), "the front decides");
-        check_wrong(&format!("lb_header_response_{name}=1"), "the front decides");
-    }
-    check_wrong("lb_header_x_set=1", "write `lb_header_request_<name>`");
-    check_wrong("lb_header_response_=1", "not the name of a field");
-    check_wrong("lb_header_response_a b=1", "not the name of a field");
-    check_wrong("lb_header_response_server=", "or `-` to remove");
-    check_wrong("lb_header_response_server=a\tb", "or `-` to remove");
-    check_wrong("lb_header_response_server=\u{e4}", "or `-` to remove");
-    let long = format!("lb_header_response_server={}", "x".repeat(1025));
-    check_wrong(&long, "at most 1024 bytes");
-}
-
-#[test]
-fn a_field_has_one_name_however_it_is_written() {
-    let tags = ["lb_header_request_x-a=1", "lb_header_request_x_a=2"];
-    let problems = tagged(&tags).problems;
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    let fields = tagged(&["lb_header_request_x-a=1", "lb_header_request_x-b=-"])
-        .options
-        .front;
-    assert_eq!(fields.unwrap().request_headers.len(), 2);
-}
-
-#[test]
 fn a_path_is_a_prefix_of_plain_segments() {
     let path = |path: &str| Rules {
         path: Some(path.to_owned()),
@@ -299,45 +246,6 @@ fn the_tag_of_the_demo_keeps_clients_where_nothing_else_is_said() {
 }
 
 #[test]
-fn pages_that_may_read_answers_are_named_by_their_origins() {
-    let cors = |origins: Option<&[&str]>, credentials| Rules {
-        cors: Some(Cors {
-            origins: origins.map(|origins| origins.iter().map(ToString::to_string).collect()),
-            credentials,
-        }),
-        ..Rules::default()
-    };
-    ruled("lb_cors=off", Rules::default());
-    ruled("lb_cors=*", cors(None, false));
-    ruled(
-        "lb_cors=https://a.example",
-        cors(Some(&["https://a.example"]), false),
-    );
-    let two = cors(Some(&["http://b.example:81", "https://a.example"]), true);
-    ruled(
-        "lb_cors=HTTPS://A.example:443 http://b.example:81, credentials",
-        two,
-    );
-    ruled("lb_cors=http://a:80", cors(Some(&["http://a"]), false));
-    for wrong in [
-        "",
-        "true",
-        "credentials",
-        // Any page could do what its visitor may.
-        "* credentials",
-        "* https://a.example",
-        "https",
-        "https:8443",
-        "https://a.example/",
-        "https://a.example/b",
-        "null",
-        "https://*.example",
-    ] {
-        check_wrong(&format!("lb_cors={wrong}"), "beside origins `credentials`");
-    }
-}
-
-#[test]
 fn instances_are_told_of_clients_and_probes_are_nobody_s() {
     let told = |how| Rules {
         proxy_protocol: Some(how),
@@ -385,114 +293,6 @@ fn a_connection_that_clients_share_is_none_of_theirs() {
     let rules = resolved.options.front.unwrap();
     assert_eq!((rules.proxy_protocol, rules.retries), (None, Some(1)));
     assert_eq!(resolved.options.check, CheckKind::Http("/x".to_owned()));
-}
-
-#[test]
-fn retries_are_a_few() {
-    for (text, retries) in [("0", 0), ("5", 5)] {
-        let rules = Rules {
-            retries: Some(retries),
-            ..Rules::default()
-        };
-        ruled(&format!("lb_retries={text}"), rules);
-    }
-    for wrong in ["", "6", "-1", "300", "two", "1.5"] {
-        check_wrong(&format!("lb_retries={wrong}"), "from 0 to 5");
-    }
-}
-
-#[test]
-fn a_body_has_a_size() {
-    for (text, bytes) in [
-        ("0", 0),
-        ("65536", 65_536),
-        ("512KiB", 512 * 1024),
-        ("10MiB", 10 * 1024 * 1024),
-        ("2GiB", 2 * 1024 * 1024 * 1024),
-        ("off", u64::MAX),
-    ] {
-        let rules = Rules {
-            max_body: Some(bytes),
-            ..Rules::default()
-        };
-        ruled(&format!("lb_max_body={text}"), rules);
-    }
-    for wrong in ["", "-1", "10M", "10 MiB", "MiB", "99999999999GiB", "none"] {
-        check_wrong(&format!("lb_max_body={wrong}"), "10MiB");
-    }
-}
-
-#[test]
-fn a_silence_is_a_time() {
-    for (text, milliseconds) in [("1h", 3_600_000), ("500ms", 500)] {
-        let rules = Rules {
-            idle_milliseconds: Some(milliseconds),
-            ..Rules::default()
-        };
-        ruled(&format!("lb_idle={text}"), rules);
-    }
-    for wrong in ["0", "25h", "off"] {
-        check_wrong(&format!("lb_idle={wrong}"), "at most a day");
-    }
-}
-
-#[test]
-fn a_timeout_is_a_time() {
-    for (text, milliseconds) in [("5", 5_000), ("500ms", 500), ("24h", 86_400_000)] {
-        let rules = Rules {
-            timeout_milliseconds: Some(milliseconds),
-            ..Rules::default()
-        };
-        ruled(&format!("lb_timeout={text}"), rules);
-    }
-    for wrong in ["", "0", "0ms", "25h", "-1", "off", "5 s"] {
-        check_wrong(&format!("lb_timeout={wrong}"), "at most a day");
-    }
-}
-
-#[test]
-fn a_rate_is_a_number_of_requests_in_a_time_and_a_burst() {
-    let rate = |requests, seconds, burst| Rules {
-        rate: Some(Rate {
-            requests,
-            seconds,
-            burst,
-        }),
-        ..Rules::default()
-    };
-    ruled("lb_rate=off", Rules::default());
-    for (text, rules) in [
-        ("10", rate(10, 1, 10)),
-        ("10/s", rate(10, 1, 10)),
-        ("600/m", rate(600, 60, 10)),
-        ("601/m", rate(601, 60, 11)),
-        ("5/h", rate(5, 3600, 1)),
-        ("10/s burst 20", rate(10, 1, 20)),
-        ("1  burst  1", rate(1, 1, 1)),
-        ("1000000 burst 1000000", rate(1_000_000, 1, 1_000_000)),
-    ] {
-        ruled(&format!("lb_rate={text}"), rules);
-    }
-    for wrong in [
-        "",
-        "0",
-        "0/m",
-        "-1",
-        "1.5",
-        "1000001",
-        "10/d",
-        "10/",
-        "/s",
-        "10 / s",
-        "10 burst",
-        "10 burst 0",
-        "10 20",
-        "10 burst 5 6",
-        "burst 5",
-        "10 brust 5",
-    ] {
-        check_wrong(&format!("lb_rate={wrong}"), "from 1 to 1000000");
-    }
 }
 
 #[test]
