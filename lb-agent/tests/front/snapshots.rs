@@ -1,11 +1,11 @@
 //! Snapshots of the services that the front's tests know.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::net::SocketAddr;
 
 use lb_agent::{
-    catalog::{InstanceKey, SourceHealth},
+    catalog::InstanceKey,
     options::Options,
-    snapshot::{Backend as Instance, Probe, ProbeState, Service, ServiceName, Snapshot},
+    snapshot::{Backend as Instance, Service, ServiceName, Snapshot},
 };
 /// The service `web` with usable backends at `addresses`, and `down` without any.
 pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
@@ -40,24 +40,5 @@ pub(crate) fn snapshot(addresses: &[SocketAddr]) -> Snapshot {
 
 fn instance(id: usize, address: SocketAddr) -> (InstanceKey, Instance) {
     let key = InstanceKey::new("test", id.to_string());
-    let instance = Instance {
-        address,
-        reach: Default::default(),
-        local: true,
-        tags: Arc::default(),
-        weight: 1,
-        canary: false,
-        source: SourceHealth::Passing,
-        checks: Vec::new(),
-        probe: Probe {
-            state: ProbeState::Up,
-            since: SystemTime::UNIX_EPOCH,
-            error: None,
-            took: None,
-        },
-        order: Default::default(),
-        leaving: false,
-        ramp: 100,
-    };
-    (key, instance)
+    (key, Instance::usable(address))
 }
