@@ -145,7 +145,7 @@ fn is_empty(file: &Path) -> Result<bool> {
     Ok(text.trim().is_empty())
 }
 
-/// How cargo-mutants ends when tests took too long (https://mutants.rs/exit-codes.html).
+/// How cargo-mutants ends when tests took too long (<https://mutants.rs/exit-codes.html>).
 const TOO_LONG: i32 = 3;
 /// What is looked at and what is not, and why.
 const CONFIGURATION: &str = ".cargo/mutants.toml";
