@@ -123,6 +123,12 @@ fn changes_arrive_after_consuls_leader_is_lost() {
     survive(Fault::ConsulLeaderLoss, 0, Some((When::During, 2)));
 }
 
+/// The servers that are left may not have heard of the removal before they choose another leader.
+#[test]
+fn a_backend_does_not_come_back_when_consuls_leader_is_lost_just_after_its_removal() {
+    survive(Fault::ConsulLeaderLoss, 461, Some((When::Before, 796)));
+}
+
 #[test]
 fn without_a_majority_of_consul_all_goes_on() {
     survive(Fault::ConsulMajorityLoss, 1, Some((When::Before, 5)));

@@ -77,6 +77,39 @@ async fn a_server_that_knows_no_leader_and_has_an_older_state_changes_nothing() 
     source.end().await;
 }
 
+/// As after the loss of the leader that alone had said that an instance is gone.
+#[tokio::test]
+async fn a_server_that_is_behind_brings_nothing_back_while_nobody_leads() {
+    let fake = Fake::start().await;
+    let mut source = knowing(config(&fake.address())).await;
+    fake.say(Answer::BehindOfNobody);
+    let state = source.until(BOUND, |state| state.error.is_some()).await;
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    assert!(state.error.unwrap().contains("No cluster leader"));
+    fake.say(Answer::Instance);
+    source.until(BOUND, |state| state.error.is_none()).await;
+    source.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_behind_is_not_believed_where_its_leader_knows_better() {
+    let fake = Fake::start().await;
+    let source = knowing(config(&fake.address())).await;
+    let before = fake.asked().len();
+    fake.say(Answer::Behind);
+    let of_leader = |(_, query): &(_, String)| query.contains("consistent");
+    // The next one is asked when the answer to that has been told.
+    let is_next = |asked: &[(_, String)]| {
+        let mut later = asked[before..].iter();
+        later.any(of_leader) && later.next().is_some()
+    };
+    until(BOUND, || is_next(&fake.asked())).await;
+    let state = source.state.borrow().clone();
+    assert_eq!(state.error, None);
+    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
+    source.end().await;
+}
+
 #[tokio::test]
 async fn a_server_that_loses_its_leader_during_a_wait_is_found_out_after_it() {
     let fake = Fake::start().await;

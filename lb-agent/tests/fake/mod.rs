@@ -42,6 +42,11 @@ pub(crate) enum Answer {
     EmptyWithoutLeader,
     /// Another instance, by a server that has just started from an old snapshot and knows no leader.
     OlderWithoutLeader,
+    /// Another instance with a lower index, by a server that is behind its leader; the leader answers as
+    /// [`Answer::Instance`].
+    Behind,
+    /// The same, and the leader is lost, which the server does not know yet.
+    BehindOfNobody,
     /// The same as [`Answer::Instance`], by a server that lost its leader, as only a question without a wait shows.
     LostDuringWait,
     /// No JSON.
@@ -200,6 +205,10 @@ async fn health(
         "Node": {"Node": "n", "Address": "10.99.0.1"},
         "Service": {"ID": format!("{name}1"), "Port": 1, "Meta": {"lb-registrar": "h"}}
     }]);
+    let older = json!([{
+        "Node": {"Node": "n", "Address": "10.99.0.1"},
+        "Service": {"ID": "a0", "Port": 1}
+    }]);
     match now.1 {
         // The service `consul` lies in another namespace.
         Answer::Empty if name != "b" => indexed(now, Json(json!([]))).into_response(),
@@ -215,14 +224,15 @@ async fn health(
             (headers, indexed(now, Json(json!([])))).into_response()
         }
         Answer::OlderWithoutLeader if name == "a" && stale => {
-            let older = json!([{
-                "Node": {"Node": "n", "Address": "10.99.0.1"},
-                "Service": {"ID": "a0", "Port": 1}
-            }]);
             let headers = [("X-Consul-KnownLeader", "false")];
-            (headers, indexed(now, Json(older))).into_response()
+            (headers, indexed((1, now.1), Json(older))).into_response()
         }
-        Answer::EmptyWithoutLeader | Answer::OlderWithoutLeader if name == "a" => {
+        Answer::Behind | Answer::BehindOfNobody if name == "a" && stale => {
+            indexed((1, now.1), Json(older)).into_response()
+        }
+        Answer::EmptyWithoutLeader | Answer::OlderWithoutLeader | Answer::BehindOfNobody
+            if name == "a" =>
+        {
             (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response()
         }
         Answer::Nonsense if name == "a" => indexed(now, "<html>").into_response(),
@@ -305,7 +315,6 @@ async fn lost_race() -> &'static str {
 fn indexed((index, answer): (u64, Answer), body: impl IntoResponse) -> Response {
     let index = match answer {
         Answer::InstanceAtOnce => 0,
-        Answer::OlderWithoutLeader => 1,
         _ => index,
     };
     ([("X-Consul-Index", index.to_string())], body).into_response()

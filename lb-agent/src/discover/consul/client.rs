@@ -48,6 +48,9 @@ pub(crate) enum Consistency {
     Stale,
     /// By the leader.
     Leader,
+    /// By the leader, once a majority has confirmed it and it has applied all that was decided before: a new one may
+    /// not have, and an old one may have been replaced.
+    Consistent,
 }
 
 /// One question, whoever it is put to.
@@ -135,7 +138,7 @@ impl Client {
         let (at, server) = servers.current();
         let info = self.info(server).await;
         if let Err(RequestError::Unreachable { .. }) = info {
-            servers.leave(at);
+            servers.leave(at, servers.after(at));
         }
         info
     }
@@ -151,6 +154,7 @@ impl Client {
             Consistency::Stale => &[("stale", "")],
             // An agent with `discovery_max_stale` would else ask anybody.
             Consistency::Leader => &[("leader", "")],
+            Consistency::Consistent => &[("consistent", "")],
         };
         self.watch(path, query, index).await
     }
@@ -197,7 +201,8 @@ impl Client {
     /// Any request below `/v1`: the segments of `path` and the values of `query` are encoded here. An answer of
     /// any status is an answer. Each server has `limit` to begin to answer.
     ///
-    /// A server that cannot answer is left for the next one, which gets the same request at once. Only what begins
+    /// Where a server cannot answer, the next one gets the same request at once. Everybody leaves one that cannot be
+    /// reached, and one that refuses as soon as another does better: without a leader all refuse alike. Only what begins
     /// with `agent` concerns the agent that is asked: it fails, and the next request goes to the next server.
     ///
     /// # Errors
@@ -227,6 +232,7 @@ impl Client {
         let is_of_agent = question.path.first() == Some(&"agent");
         let mut at = servers.current().0;
         let (mut turn, mut refusal, mut is_repeated) = (0, None, false);
+        let mut busy = None;
         loop {
             let asked = Instant::now();
             let answer = tokio::select! {
@@ -252,6 +258,9 @@ impl Client {
                 Err(error) => error.is_for_another(),
             };
             if !is_unreachable && !is_busy {
+                if let Some(busy) = busy {
+                    servers.leave(busy, at);
+                }
                 servers.answered_by(at);
                 return answer;
             }
@@ -267,7 +276,12 @@ impl Client {
             if servers.all.len() == 1 || is_of_agent && is_busy {
                 return answer;
             }
-            at = servers.leave(at);
+            let next = servers.after(at);
+            match is_busy {
+                true => _ = busy.get_or_insert(at),
+                false => servers.leave(at, next),
+            }
+            at = next;
             if is_of_agent {
                 return answer;
             }

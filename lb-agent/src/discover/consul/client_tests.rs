@@ -323,6 +323,31 @@ async fn who_waits_at_a_server_that_fails_another_is_taken_along() {
 }
 
 #[tokio::test]
+async fn who_waits_goes_on_waiting_while_all_refuse_another() {
+    fn nobody_leads() -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, "No cluster leader").into_response()
+    }
+    let first = Server::start_with(nobody_leads, true).await;
+    let second = Server::start(nobody_leads).await;
+    let client = client(&[&first.address, &second.address]);
+    let held = client.read(&["held"], Some(7), Consistency::Stale);
+    let refused = async {
+        while first.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let answer = client.read(&["led"], None, Consistency::Leader).await;
+        assert_eq!(answer.unwrap().status, StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    tokio::select! {
+        biased;
+        _ = held => panic!("it does not wait any more"),
+        () = refused => {}
+    }
+    assert_eq!(client.asked(), 0);
+    assert_eq!(second.asked(), ["GET /v1/led?leader="]);
+}
+
+#[tokio::test]
 async fn an_agent_that_is_away_does_not_stay_the_first() {
     let server = Server::start(well).await;
     let client = client(&[&nowhere(), &server.address]);

@@ -356,6 +356,8 @@ fn pause<T>(backoff: &mut Backoff, read: &Result<T, Trouble>) -> Duration {
             Duration::ZERO
         }
         Err(Trouble::Hidden(_)) => backoff.failed(fastrand::f64()),
+        // The leader is asked once for all of us, and is back within seconds.
+        Err(Trouble::Older(_)) => backoff.failed(fastrand::f64()).min(LIST_BACKOFF),
         Err(Trouble::Request(error)) => {
             let longest = SERVICE_BACKOFF;
             let wait = backoff.failed(fastrand::f64());

@@ -14,7 +14,7 @@ pub(crate) struct Index {
 pub(crate) enum Step {
     /// Higher or the same.
     Onward,
-    /// Lower: another server answered a stale query, or Consul's state was restored or wiped.
+    /// Lower: Consul's state was restored or wiped, or whoever answers is behind.
     Back,
 }
 
@@ -29,29 +29,34 @@ impl Index {
         self.last
     }
 
-    /// Takes in the index of an answer.
-    pub(crate) fn answered(&mut self, header: Option<u64>) -> Step {
+    /// How the index of an answer compares with the last one.
+    pub(crate) fn step(self, header: Option<u64>) -> Step {
         match header {
+            Some(index) if index > 0 && index < self.last => Step::Back,
+            _ => Step::Onward,
+        }
+    }
+
+    /// Takes in the index of an answer that is believed.
+    pub(crate) fn answered(&mut self, header: Option<u64>) -> Step {
+        let step = self.step(header);
+        match (header, step) {
             // Asking with 0 would return at once, over and over.
-            None | Some(0) => {
-                self.ask = 1;
-                Step::Onward
-            }
-            Some(index) if index < self.last => {
+            (None | Some(0), _) => self.ask = 1,
+            (Some(index), Step::Back) => {
                 *self = Self {
                     ask: 0,
                     last: index,
                 };
-                Step::Back
             }
-            Some(index) => {
+            (Some(index), Step::Onward) => {
                 *self = Self {
                     ask: index,
                     last: index,
                 };
-                Step::Onward
             }
         }
+        step
     }
 
     /// Makes the next answer come at once. Needed after a failure: whoever answers then may have restarted

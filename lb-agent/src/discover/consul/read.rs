@@ -43,6 +43,8 @@ pub(super) struct Reading<T> {
 #[derive(Debug)]
 pub(super) enum Trouble {
     Request(RequestError),
+    /// The answer is older than what is known, or may be, and no leader says what is so.
+    Older(RequestError),
     /// Consul hides something.
     Hidden(String),
     /// Consul was wiped or restored, and its agents have some time left to register again.
@@ -58,7 +60,7 @@ impl From<RequestError> for Trouble {
 impl Trouble {
     pub(super) fn explain(&self) -> String {
         match self {
-            Self::Request(error) => error.explain(),
+            Self::Request(error) | Self::Older(error) => error.explain(),
             Self::Hidden(text) => text.clone(),
             Self::Held => "Consul's state went back in time, as if wiped or restored, and lists nothing \
                            any more; the last known instances are kept until its agents had time to \
@@ -77,7 +79,7 @@ impl Trouble {
         match self {
             Self::Request(error) => error.is_forbidden(),
             Self::Hidden(_) => true,
-            Self::Held => false,
+            Self::Older(_) | Self::Held => false,
         }
     }
 }
@@ -115,20 +117,15 @@ where
                 Err(_) => self.ask_leader().await?,
             },
         };
-        let before = self.index.last();
-        let step = self.index.answered(answer.index);
-        self.moved = self.index.last() != before;
-        if step == Step::Back {
-            self.client.metrics().index_resets.inc();
-            self.went_back = true;
-        }
-        let (answer, stale) = if answer.is_stale(self.client.config().max_stale) {
+        // An index that goes back is a server that is behind, unless the leader says that all of Consul went back.
+        let is_behind = self.index.step(answer.index) == Step::Back;
+        let (answer, stale) = if is_behind || answer.is_stale(self.client.config().max_stale) {
             match self.ask_leader().await {
                 Ok(fresh) => (fresh, None),
                 Err(error) => {
                     let (_, seen) = self.parse(&answer)?;
-                    if may_be_older(self.before, seen, self.went_back) {
-                        return Err(error.into());
+                    if is_behind || may_be_older(self.before, seen, self.went_back) {
+                        return Err(Trouble::Older(error));
                     }
                     (answer, Some(error.explain()))
                 }
@@ -136,6 +133,13 @@ where
         } else {
             (answer, None)
         };
+        let before = self.index.last();
+        let step = self.index.answered(answer.index);
+        self.moved = self.index.last() != before;
+        if step == Step::Back {
+            self.client.metrics().index_resets.inc();
+            self.went_back = true;
+        }
         let (value, seen) = self.parse(&answer)?;
         match judge(self.before, seen) {
             Verdict::Apply => Ok(self.believe(value, seen, stale)),
@@ -203,7 +207,7 @@ where
         if let Some(error) = leader.is_away(Instant::now()) {
             return Err(error);
         }
-        let answer = self.client.read(&self.path, None, Consistency::Leader);
+        let answer = self.client.read(&self.path, None, Consistency::Consistent);
         let answer = answer.await.and_then(Answer::successful);
         leader.asked(Instant::now(), answer.as_ref().err());
         answer

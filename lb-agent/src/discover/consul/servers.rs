@@ -49,17 +49,20 @@ impl Servers {
         (at, &self.all[at])
     }
 
-    /// Leaves the server at `from`, unless somebody else did, for the next one.
-    pub(super) fn leave(&self, from: usize) -> usize {
-        let next = (from + 1) % self.all.len();
+    /// The one to ask after the one at `at`.
+    pub(super) fn after(&self, at: usize) -> usize {
+        (at + 1) % self.all.len()
+    }
+
+    /// Leaves the server at `from`, unless somebody else did, for the one at `to`.
+    pub(super) fn leave(&self, from: usize, to: usize) {
         self.current.send_if_modified(|current| {
             let is_current = *current == from;
             if is_current {
-                *current = next;
+                *current = to;
             }
             is_current
         });
-        next
     }
 
     /// Ends when the server at `at` is left, or is not the one that is asked first.
