@@ -144,9 +144,14 @@ impl Fault {
             }
             Self::ConsulLeaderLoss => {
                 let leader = cluster.consul.await_leader(&cluster.lan)?;
+                // The other servers may not have been told of the last change yet, and tell nobody before one of them leads.
+                cluster.blind_who_does_not_know();
                 cluster.consul.kill(leader)?;
                 let next = cluster.consul.await_leader(&cluster.lan)?;
                 ensure!(next != leader, "the leader that was killed leads");
+                for host in 0..HOSTS {
+                    cluster.history.sees(host, Moment::now());
+                }
                 Ok(Wound::Consul(vec![leader]))
             }
             Self::ConsulMajorityLoss => {

@@ -152,6 +152,11 @@ impl History {
         self.hosts[host].blind.begin(at);
     }
 
+    /// It can know again.
+    pub fn sees(&mut self, host: usize, at: Moment) {
+        self.hosts[host].blind.end(at);
+    }
+
     /// A host's front is about to be gone.
     pub fn frontless(&mut self, host: usize, at: Moment) {
         self.hosts[host].frontless.begin(at);
@@ -241,6 +246,15 @@ mod tests {
         history.calm(0, at(20));
         assert_eq!(history.due(0, at(5)), Some(at(21)), "it said that it knows");
         assert_eq!(history.due(1, at(5)), Some(at(15)), "the other one saw");
+    }
+
+    #[test]
+    fn a_host_that_sees_again_has_its_time_before_it_says_anything() {
+        let mut history = History::of(1);
+        history.blind(0, at(1));
+        history.sees(0, at(20));
+        assert_eq!(history.due(0, at(5)), Some(at(30)));
+        assert_eq!(history.due(0, at(21)), Some(at(31)));
     }
 
     #[test]

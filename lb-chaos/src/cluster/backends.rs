@@ -103,7 +103,7 @@ impl Cluster {
         self.await_listed(service, &id, true)
     }
 
-    /// Takes a backend out of Consul; it goes on running. Returns when the servers have it.
+    /// Takes a backend out of Consul; it goes on running. Returns when a majority of the servers has decided it.
     pub(crate) fn remove(&mut self, index: usize) -> Result<()> {
         let (service, id) = (
             self.backends[index].service,

@@ -227,6 +227,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Hosts that know all there is now must heed it from now on, and the others cannot know more.
+    pub(crate) fn blind_who_does_not_know(&mut self) {
+        for index in 0..self.hosts.len() {
+            let before = Moment::now();
+            match self.calm(index) {
+                Ok(()) => self.history.calm(index, Moment::now()),
+                Err(_) => self.history.blind(index, before),
+            }
+        }
+    }
+
     fn calm(&self, index: usize) -> Result<()> {
         let report = self.hosts[index].report()?;
         ensure!(
