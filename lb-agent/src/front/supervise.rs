@@ -42,6 +42,8 @@ pub use logging::LogFile;
 
 mod accompany;
 mod interface;
+#[cfg(test)]
+mod kit;
 mod listen;
 mod living;
 mod logging;

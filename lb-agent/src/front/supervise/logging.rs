@@ -101,57 +101,10 @@ pub(super) async fn wish(reopen: &mut Option<watch::Receiver<()>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
-
-    use lb_front::control::{FRONT, FRONT_TLS, Hello};
-    use tokio::net::{UnixListener, UnixStream};
-
     use super::{
-        super::{End, Outputs, Supervisor, listen::Group, living::greet},
+        super::kit::{front, stage},
         *,
     };
-
-    /// A front that has said hello, and its end of the connection.
-    async fn front(directory: &Path, name: &str) -> (Living, UnixStream) {
-        let path = directory.join(name);
-        let listener = UnixListener::bind(&path).unwrap();
-        let hello = async {
-            let (mut front, _) = listener.accept().await.unwrap();
-            let hello = Hello {
-                version: VERSION,
-                pid: 0,
-                listeners: Vec::new(),
-                tls: Vec::new(),
-                has_routes: true,
-                kind: String::new(),
-            };
-            handover::send(&front, &hello, &[]).await.unwrap();
-            let _: Option<Order> = control::receive(&mut front).await.unwrap();
-            front
-        };
-        let (living, front) = tokio::join!(greet(&path), hello);
-        (living.unwrap(), front)
-    }
-
-    fn stage(directory: &Path) -> Stage {
-        Stage {
-            config: Supervisor::new(directory.join("front.sock"), Vec::new()),
-            plain: Group::new(FRONT, &[], Vec::new()),
-            tls: Group::new(FRONT_TLS, &[], Vec::new()),
-            child: None,
-            former: None,
-            retired: None,
-            snapshots: watch::channel(None).1,
-            outputs: Outputs {
-                stats: watch::Sender::default(),
-                problems: watch::Sender::default(),
-                routed: watch::Sender::default(),
-                metrics: Arc::default(),
-            },
-            trouble: None,
-            end: End::default(),
-        }
-    }
 
     #[tokio::test]
     async fn nothing_more_is_told_to_a_front_that_was_told_in_part() {

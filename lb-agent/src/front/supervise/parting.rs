@@ -61,17 +61,56 @@ impl Stage {
         }
     }
 
-    /// Ends a front that this agent could not replace, or has just lost.
+    /// Ends a front that this agent could not replace, or has just lost, and those before it.
     pub(super) async fn end_left(&mut self) {
         self.let_go();
-        if let Ok(mut front) = find(&self.config.control).await
-            && front.order(&Order::Drain).await.is_ok()
-        {
-            let limit = self.config.grace + Duration::from_secs(1);
-            if timeout(limit, front.ended()).await.is_err() {
-                tracing::warn!(pid = front.hello.pid, "the front did not drain in time");
+        let mut left = Vec::from_iter(find(&self.config.control).await.ok());
+        left.extend(self.former.take());
+        left.extend(self.retired.take());
+        let limit = self.config.grace + Duration::from_secs(1);
+        for front in &mut left {
+            // It may have ended by itself in this moment.
+            let _ = front.order(&Order::Drain).await;
+        }
+        let all = async {
+            for front in &mut left {
+                front.ended().await;
             }
+        };
+        if timeout(limit, all).await.is_err() {
+            let pids: Vec<_> = left.iter().map(|it| it.hello.pid).collect();
+            tracing::warn!(?pids, "a front did not drain in time");
         }
         self.end_child(Duration::from_secs(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::kit::{front, stage},
+        *,
+    };
+
+    #[tokio::test]
+    async fn the_fronts_before_one_that_was_lost_end_with_the_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stage = stage(directory.path());
+        let (former, mut second) = front(directory.path(), "second").await;
+        let (retired, mut first) = front(directory.path(), "first").await;
+        (stage.former, stage.retired) = (Some(former), Some(retired));
+        let mut ended = Vec::new();
+        let serve = async {
+            for front in [&mut second, &mut first] {
+                let order: Option<Order> = control::receive(front).await.unwrap();
+                ended.push(order);
+            }
+            drop((first, second));
+        };
+        tokio::join!(stage.end_left(), serve);
+        assert!(
+            matches!(ended[..], [Some(Order::Drain), Some(Order::Drain)]),
+            "{ended:?}"
+        );
     }
 }
