@@ -1,6 +1,10 @@
 //! What is known of the engine and its containers, as one value.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use super::Container;
 
@@ -23,6 +27,8 @@ pub struct Engine {
     /// All containers, those that ended included; `None` before the first full list. While the engine cannot be
     /// reached the last ones stay.
     pub containers: Option<Arc<Containers>>,
+    /// Ids of containers that are there and could not be read: they are not among `containers`.
+    pub unread: BTreeSet<String>,
     /// All networks; `None` before the engine has told them.
     pub networks: Option<Arc<Networks>>,
     /// What the engine calls its host.

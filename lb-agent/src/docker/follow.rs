@@ -9,7 +9,7 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval_at, sleep},
+    time::{MissedTickBehavior, interval, interval_at, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -144,6 +144,8 @@ impl Follower {
         let start = tokio::time::Instant::now() + config.resync;
         let mut resync = interval_at(start, config.resync);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut again = interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while requests.len() < AT_ONCE
                 && let Some(id) = self.table.next()
@@ -186,6 +188,7 @@ impl Follower {
                         }
                     }
                 },
+                _ = again.tick(), if self.table.lacks_some() => self.table.again(Instant::now()),
                 _ = resync.tick(), if !listing => {
                     self.table.pass(Instant::now());
                     requests.push(list(&client, self.table.ids()));
@@ -251,11 +254,12 @@ impl Follower {
             }
             changed
         });
-        let containers = self.table.containers();
+        let (containers, unread) = (self.table.containers(), self.table.unread());
         let trouble = self.trouble.clone().or_else(|| self.table.hitch());
         let error = trouble.or_else(|| self.networks_trouble.clone());
         self.out.send_if_modified(|engine| {
             let same = engine.containers.as_deref() == containers.as_ref()
+                && engine.unread == unread
                 && engine.networks == self.networks
                 && engine.error == error
                 && engine.name == self.name;
@@ -265,6 +269,7 @@ impl Follower {
             if engine.containers.as_deref() != containers.as_ref() {
                 engine.containers = containers.map(Arc::new);
             }
+            engine.unread = unread;
             engine.networks.clone_from(&self.networks);
             engine.error = error;
             engine.name.clone_from(&self.name);
@@ -311,6 +316,9 @@ fn now() -> u64 {
 
 /// How long ago a signal may have been sent whose container still ends, in nanoseconds.
 const LOOK_BACK: u64 = 600 * 1_000_000_000;
+
+/// Before another look at containers of the first list that could not be read.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Requests at the same time; an engine answers each within milliseconds.
 const AT_ONCE: usize = 8;

@@ -29,8 +29,15 @@ pub(super) struct Table {
     failed: BTreeMap<String, String>,
     /// What was sent to containers that no look has found yet, in its order.
     signals: BTreeMap<String, Vec<Sent>>,
-    /// Of the first list, those not seen yet; `None` before it.
-    first: Option<BTreeSet<String>>,
+    /// `None` before the first list.
+    first: Option<First>,
+}
+
+#[derive(Debug)]
+struct First {
+    came: Instant,
+    /// Those of it that no look has found yet, and that are still waited for.
+    left: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -56,9 +63,10 @@ struct Sent {
 }
 
 impl Table {
-    /// Every container; `None` before all of the first list are known.
+    /// Every container that could be read; `None` before all of the first list are known, or have been waited for for
+    /// long enough.
     pub(super) fn containers(&self) -> Option<Containers> {
-        let complete = self.first.as_ref().is_some_and(BTreeSet::is_empty);
+        let complete = self.first.as_ref().is_some_and(|it| it.left.is_empty());
         let all = self.known.iter();
         complete.then(|| {
             all.map(|(id, entry)| (id.clone(), entry.shown.clone()))
@@ -75,6 +83,37 @@ impl Table {
             .filter(|(_, entry)| has_departed(&entry.shown));
         let ended = ended.map(|(id, _)| id);
         ended.chain(self.gone.keys()).cloned().collect()
+    }
+
+    /// Those that are there and of which nothing is known.
+    pub(super) fn unread(&self) -> BTreeSet<String> {
+        let failed = self.failed.keys();
+        failed
+            .filter(|id| !self.known.contains_key(*id))
+            .cloned()
+            .collect()
+    }
+
+    /// Whether some of the first list have to be looked at [`Table::again`].
+    pub(super) fn lacks_some(&self) -> bool {
+        let left = self.first.iter().flat_map(|it| &it.left);
+        left.into_iter().any(|id| self.failed.contains_key(id))
+    }
+
+    /// Looks again at those of the first list that could not be read, for a while: they keep all others waiting.
+    pub(super) fn again(&mut self, now: Instant) {
+        let Some(first) = &mut self.first else {
+            return;
+        };
+        let failed = |id: &String| self.failed.contains_key(id);
+        if now.saturating_duration_since(first.came) >= PATIENCE {
+            first.left.retain(|id| !failed(id));
+            return;
+        }
+        let all: Vec<_> = first.left.iter().filter(|id| failed(id)).cloned().collect();
+        for id in all {
+            self.want(&id);
+        }
     }
 
     /// Why some containers are not known as they are now.
@@ -107,7 +146,10 @@ impl Table {
             self.want(id);
         }
         if self.first.is_none() {
-            self.first = Some(listed);
+            self.first = Some(First {
+                came: now,
+                left: listed,
+            });
         }
     }
 
@@ -211,10 +253,11 @@ impl Table {
             Ok(None) => self.remove(id, now),
             Err(why) => {
                 self.failed.insert(id.to_owned(), why);
+                return;
             }
         }
         if let Some(first) = &mut self.first {
-            first.remove(id);
+            first.left.remove(id);
         }
     }
 
@@ -230,7 +273,9 @@ impl Table {
     pub(super) fn pass(&mut self, now: Instant) {
         self.gone
             .retain(|_, heard| now.saturating_duration_since(*heard) < REMEMBERED);
-        for id in std::mem::take(&mut self.failed).into_keys() {
+        // They count as failed until a look finds them.
+        let failed: Vec<_> = self.failed.keys().cloned().collect();
+        for id in failed {
             self.want(&id);
         }
         for entry in self.known.values_mut() {
@@ -260,7 +305,7 @@ impl Table {
         self.failed.remove(id);
         self.signals.remove(id);
         if let Some(first) = &mut self.first {
-            first.remove(id);
+            first.left.remove(id);
         }
     }
 }
@@ -324,6 +369,9 @@ pub(super) fn short(id: &str) -> &str {
 
 /// How long a removed container is remembered: whoever registered it elsewhere may take so long to say that it is gone.
 const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// How long the others wait for those of the first list that cannot be read.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A container that lives so much longer than its time to end has ignored the signal.
 const SURVIVED: Duration = Duration::from_secs(300);

@@ -45,8 +45,8 @@ pub async fn follow(
 ) {
     let mut known = Known::default();
     loop {
-        let containers = engine.borrow_and_update().containers.clone();
-        if let Some(containers) = containers {
+        let now = engine.borrow_and_update().clone();
+        if let Some(containers) = now.containers {
             let wanted = known.wanted(&containers);
             if !wanted.is_empty() {
                 let (proc, asked) = (proc.clone(), wanted.clone());
@@ -59,7 +59,7 @@ pub async fn follow(
             }
             let all = Labelled {
                 devices: known.devices(),
-                complete: !known.is_incomplete(),
+                complete: !known.is_incomplete() && now.unread.is_empty(),
             };
             labelled.send_if_modified(|told| {
                 let changed = *told != all;

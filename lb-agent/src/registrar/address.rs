@@ -30,6 +30,8 @@ pub(super) enum Nowhere {
     Fine(String),
     /// Somebody has to say more.
     Wrong(String),
+    /// The host publishes it, and nobody has said where: [`UNKNOWN_HOST`].
+    UnknownHost,
 }
 
 /// Follows `container:<id>` to the owner of the network namespace.
@@ -139,12 +141,12 @@ pub(super) fn choose(
         (Place::None, _) => Err(Nowhere::Fine("it has no network".to_owned())),
         (Place::Host, _) => match settings.published_address() {
             Some(ip) => Ok(SocketAddr::new(ip, port.number)),
-            None => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
+            None => Err(Nowhere::UnknownHost),
         },
         (Place::Networks(owner), Addressing::Published) => {
             match published(owner, port, own, settings) {
                 Some(Ok(address)) => Ok(address),
-                Some(Err(UnknownHost)) => Err(Nowhere::Wrong(UNKNOWN_HOST.to_owned())),
+                Some(Err(UnknownHost)) => Err(Nowhere::UnknownHost),
                 None => Err(Nowhere::Fine(
                     "the host does not publish it; publish it, or register internal addresses"
                         .to_owned(),
@@ -249,4 +251,4 @@ fn address(endpoint: &Endpoint) -> Option<IpAddr> {
     v4.or(v6).filter(|ip| !ip.is_unspecified())
 }
 
-const UNKNOWN_HOST: &str = "at which address of its family this host publishes it is not known; set [registrar] ip or --ip";
+pub(super) const UNKNOWN_HOST: &str = "at which address of its family this host publishes it is not known; set [registrar] ip or --ip";

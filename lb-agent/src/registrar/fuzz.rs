@@ -25,6 +25,7 @@ pub(crate) fn lead(held: &Held, containers: &Containers, settings: &Settings) ->
     let wished = wishes(
         containers,
         &BTreeSet::new(),
+        &BTreeSet::new(),
         settings,
         Deregister::OnSuccess,
     );

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    address::{self, Nowhere, Place},
+    address::{self, Nowhere, Place, UNKNOWN_HOST},
     checks::{self, Target, checks},
     meta::{self, Misfits},
     registration::{Reading, Registration},
@@ -92,12 +92,19 @@ impl Reader<'_> {
                 Err(Nowhere::Fine(reason)) => {
                     self.leave_out(format!("{}: {reason}", shown(port)));
                 }
-                // Of two ports on an ambiguous network one complaint is enough.
-                Err(Nowhere::Wrong(message)) if said.insert(message.clone()) => {
-                    self.problem(format!("{} is not registered: {message}", shown(port)));
+                Err(Nowhere::Wrong(message)) => self.wrong(port, &message, &mut said),
+                Err(Nowhere::UnknownHost) => {
+                    self.reading.lacks_host = true;
+                    self.wrong(port, UNKNOWN_HOST, &mut said);
                 }
-                Err(Nowhere::Wrong(_)) => {}
             }
+        }
+    }
+
+    /// Of two ports on an ambiguous network one complaint is enough.
+    fn wrong(&mut self, port: Port, message: &str, said: &mut BTreeSet<String>) {
+        if said.insert(message.to_owned()) {
+            self.problem(format!("{} is not registered: {message}", shown(port)));
         }
     }
 

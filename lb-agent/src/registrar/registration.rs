@@ -109,6 +109,8 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// What is not registered for a good reason, in words.
     pub left_out: Vec<String>,
+    /// Whether something is not registered only because the host's address is not known: what is, stays.
+    pub lacks_host: bool,
 }
 
 impl CheckStatus {

@@ -96,6 +96,7 @@ pub async fn run(
         agent,
         metrics,
         node: None,
+        has_named: false,
         memory: Memory::default(),
         ending: BTreeMap::new(),
         backoff: Backoff::up_to(LONGEST_WAIT),
@@ -164,18 +165,13 @@ struct Registrar {
     agent: Agent,
     metrics: Metrics,
     /// Who the Consul agent is; asked again after every failure.
-    node: Option<Node>,
+    node: Option<Identity>,
+    /// Whether it has ever said so.
+    has_named: bool,
     memory: Memory,
     /// Since when containers are ending.
     ending: BTreeMap<String, Instant>,
     backoff: Backoff,
-}
-
-/// What is known of the Consul agent.
-enum Node {
-    Known(Identity),
-    /// The token may not ask.
-    Hidden,
 }
 
 impl Registrar {
@@ -231,7 +227,8 @@ impl Registrar {
         status.host = Some(settings.host.clone());
         status.problems = problems;
         let overdue = self.overdue(containers);
-        let mut wished = wishes(containers, &overdue, &settings, self.config.deregister);
+        let (unread, ending) = (&engine.unread, self.config.deregister);
+        let mut wished = wishes(containers, unread, &overdue, &settings, ending);
         let mut seen = std::mem::take(&mut wished.seen);
         seen.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         status.containers = Some(seen.into());
@@ -270,16 +267,15 @@ impl Registrar {
         engine: &Engine,
     ) -> Result<Result<(Settings, Vec<Problem>), Problem>, RequestError> {
         if self.node.is_none() {
-            self.node = Some(match self.agent.identity().await {
-                Ok(identity) => Node::Known(identity),
-                Err(error) if error.is_forbidden() => Node::Hidden,
+            match self.agent.identity().await {
+                Ok(identity) => (self.node, self.has_named) = (Some(identity), true),
+                // A token that Consul cannot look up at the moment has no rights either: this host keeps its name, and
+                // who never had the right is asked again each time.
+                Err(error) if error.is_forbidden() && !self.has_named => {}
                 Err(error) => return Err(error),
-            });
+            }
         }
-        let node = match &self.node {
-            Some(Node::Known(identity)) => Some(identity),
-            _ => None,
-        };
+        let node = self.node.as_ref();
         let name = engine.name.as_deref().unwrap_or_default();
         let none = Containers::new();
         let containers = engine.containers.as_deref().unwrap_or(&none);

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::Problem,
     discover::consul::agent::Report,
-    docker::{Container, Containers, Health, State},
+    docker::{Container, Containers, Health, NetworkMode, State},
 };
 
 /// When the services of a container that ended are removed.
@@ -79,18 +79,30 @@ pub(super) struct Wishes {
     pub(super) seen: Vec<Seen>,
 }
 
-/// What the `containers` ask for. Those in `overdue` are ending for too long, and count as gone.
+/// What the `containers` ask for. Those that are `unread` are there, and nobody knows what they ask for. Those in `overdue` are
+/// ending for too long, and count as gone.
 pub(super) fn wishes(
     containers: &Containers,
+    unread: &BTreeSet<String>,
     overdue: &BTreeSet<String>,
     settings: &Settings,
     deregister: Deregister,
 ) -> Wishes {
-    let mut wishes = Wishes::default();
+    let mut wishes = Wishes {
+        kept: unread.clone(),
+        ..Wishes::default()
+    };
     // Of two that claim one id, the older keeps it.
     let mut oldest_first: Vec<&Arc<Container>> = containers.values().collect();
     oldest_first.sort_by_key(|it| (it.created, &it.id));
     for container in oldest_first {
+        if let NetworkMode::Container(other) = &container.network
+            && unread.contains(other)
+        {
+            // Where it can be reached is not known either.
+            wishes.kept.insert(container.id.clone());
+            continue;
+        }
         let phase = match container.state {
             State::Running => Phase::Serving,
             State::Paused => Phase::Paused,
@@ -103,6 +115,9 @@ pub(super) fn wishes(
         };
         let reading = registrations(container, containers, settings);
         wishes.left_out += usize::from(reading.registrations.is_empty());
+        if reading.lacks_host {
+            wishes.kept.insert(container.id.clone());
+        }
         let mut seen = Seen::new(container, phase.life(), &reading);
         wishes.problems.extend(reading.problems);
         for registration in reading.registrations {

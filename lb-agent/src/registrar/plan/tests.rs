@@ -49,6 +49,11 @@ fn container(id: &str, state: State) -> Container {
 }
 
 fn wished_with(containers: Vec<Container>, deregister: Deregister) -> Wishes {
+    wished_beside(&[], containers, deregister)
+}
+
+/// What is wished while nothing is known of the containers `unread`.
+fn wished_beside(unread: &[&str], containers: Vec<Container>, deregister: Deregister) -> Wishes {
     let containers = containers
         .into_iter()
         .map(|it| (it.id.clone(), Arc::new(it)));
@@ -59,6 +64,7 @@ fn wished_with(containers: Vec<Container>, deregister: Deregister) -> Wishes {
     };
     wishes(
         &containers.collect(),
+        &unread.iter().map(|&id| id.to_owned()).collect(),
         &BTreeSet::new(),
         &settings,
         deregister,
@@ -287,6 +293,41 @@ fn on_success_keeps_what_ended_badly() {
         steps(&wished_with(Vec::new(), Deregister::OnSuccess), &held).len(),
         1
     );
+}
+
+#[test]
+fn what_a_container_registered_stays_while_it_cannot_be_read() {
+    let (one, mut sharer) = (
+        container("a", State::Running),
+        container("b", State::Running),
+    );
+    sharer.network = NetworkMode::Container("a".to_owned());
+    let held = held(&wished(vec![one, sharer.clone()]));
+    assert_eq!(held.services.len(), 2);
+    // Where the other one is reached is known by the one whose network it shares.
+    let beside = |unread: &[&str]| wished_beside(unread, vec![sharer.clone()], Deregister::Always);
+    assert_eq!(steps(&beside(&["a"]), &held), []);
+    assert_eq!(steps(&beside(&[]), &held).len(), 2);
+}
+
+#[test]
+fn what_is_published_stays_while_nobody_says_where_this_host_is() {
+    let mut everywhere = container("a", State::Running);
+    everywhere.published[0].host_address = [0, 0, 0, 0].into();
+    let wished_at = |host_address: Option<[u8; 4]>| {
+        let settings = Settings {
+            host_address: host_address.map(Into::into),
+            ..Settings::new("h")
+        };
+        let all = [("a".to_owned(), Arc::new(everywhere.clone()))].into();
+        let none = BTreeSet::new();
+        wishes(&all, &none, &none, &settings, Deregister::Always)
+    };
+    let held = held(&wished_at(Some([192, 0, 2, 7])));
+    assert_eq!(held.services.len(), 1);
+    let unknown = wished_at(None);
+    assert_eq!((unknown.services.len(), unknown.problems.len()), (0, 1));
+    assert_eq!(steps(&unknown, &held), []);
 }
 
 #[test]
