@@ -53,8 +53,11 @@ fn further_down(
             }
         }
         (Err(mistakes), Err(below)) => {
-            let mut mistakes: Vec<_> = mistakes.iter().map(|it| lower(it)).collect();
-            let mut below = below;
+            // Of this one alone the parser does not say where.
+            let is_placed = |it: &String| !it.ends_with(": recursion limit");
+            let mistakes = mistakes.iter().filter(|it| is_placed(it));
+            let mut mistakes: Vec<_> = mistakes.map(|it| lower(it)).collect();
+            let mut below: Vec<_> = below.into_iter().filter(is_placed).collect();
             // Those of a file are in the order of their lines, as text or as numbers.
             mistakes.sort();
             below.sort();

@@ -21,25 +21,28 @@ use crate::{
 };
 
 /// Words in a line, then the answer for one service: `node=`, the Consul node of this host; `host=`, who this host is
-/// to the registrar; `include`, where instances with a warning take flows.
+/// to the registrar; `foreign`, where another datacenter answers, in which nothing is of this host; `include`, where instances with a
+/// warning take flows.
 pub fn consul_listing(data: &[u8]) {
     let (words, body) = lines(data);
     let words = String::from_utf8_lossy(words);
     let word = |key| words.split(' ').find_map(|word| word.strip_prefix(key));
-    let (node, host) = (word("node="), word("host="));
+    let foreign = words.split(' ').any(|word| word == "foreign");
+    let of_host = |key| word(key).filter(|_| !foreign);
+    let (node, host) = (of_host("node="), of_host("host="));
     let includes = words.split(' ').any(|word| word == "include");
     let warning = if includes {
         Warning::Include
     } else {
         Warning::Exclude
     };
-    let plain = consul::fuzz::listing(body, None, None, Warning::Exclude);
-    let listing = consul::fuzz::listing(body, node, host, warning);
+    let plain = consul::fuzz::listing(body, None, None, foreign, Warning::Exclude);
+    let listing = consul::fuzz::listing(body, node, host, foreign, warning);
     let (Some(plain), Some(listing)) = (&plain, &listing) else {
         assert!(plain.is_none() && listing.is_none());
         return;
     };
-    assert!(consul::fuzz::listing(cut(body), node, host, warning).is_none());
+    assert!(consul::fuzz::listing(cut(body), node, host, foreign, warning).is_none());
     let sorted = plain.instances.is_sorted_by(|a, b| a.key < b.key);
     assert!(sorted, "not in the order of their keys, or twice");
     plain.instances.iter().for_each(|it| usable(it));

@@ -24,19 +24,19 @@ pub(crate) struct Listing {
     pub(crate) problems: Vec<Problem>,
 }
 
-/// Reads an answer of `/v1/health/service/fuzz` on the Consul node `node`, as the host that is `host` to the registrar;
-/// `None` if it is no answer.
+/// Reads an answer of `/v1/health/service/fuzz` on the Consul node `node`, as the host that is `host` to the registrar,
+/// about another datacenter if it is `foreign`; `None` if it is no answer.
 pub(crate) fn listing(
     body: &[u8],
     node: Option<&str>,
     host: Option<&str>,
+    foreign: bool,
     warning: Warning,
 ) -> Option<Listing> {
     let standpoint = Standpoint {
         node: node.map(str::to_owned),
         host: host.map(str::to_owned),
-        // Who has no name here asks about elsewhere.
-        foreign: node.is_none() && host.is_none(),
+        foreign,
         warning,
     };
     let listing = parse::listing("fuzz", body, &standpoint).ok()?;
