@@ -1,3 +1,6 @@
+mod equal;
+mod words;
+
 use super::*;
 
 /// A service of backends with these weights, those of this host marked.
