@@ -94,3 +94,39 @@ fn a_map_that_shrinks_keeps_few_chunks() {
     assert!(map.iter().map(|(key, ())| key / 50).eq(0..200));
     assert!(map.chunks.len() <= 10, "{}", map.chunks.len());
 }
+
+#[test]
+fn a_chunk_is_halved_where_more_may_come_between_and_filled_where_all_comes_in_order() {
+    let lens = |map: &CowMap<usize, ()>| -> Vec<usize> {
+        map.chunks.iter().map(|chunk| chunk.len()).collect()
+    };
+    let half = CHUNK / 2;
+    let in_order: CowMap<usize, ()> = (0..2 * CHUNK).map(|it| (10 * it, ())).collect();
+    assert_eq!(lens(&in_order), [CHUNK, CHUNK]);
+    let backwards: CowMap<usize, ()> = (0..=CHUNK).rev().map(|it| (it, ())).collect();
+    assert_eq!(lens(&backwards), [half, half + 1]);
+    // Behind all of the first chunk, and yet before the second.
+    let mut between = in_order.clone();
+    between.insert(10 * CHUNK - 5, ());
+    assert_eq!(lens(&between), [half, half + 1, CHUNK]);
+    // In the last chunk, and not behind all of it.
+    let mut within = in_order;
+    within.insert(10 * CHUNK + 5, ());
+    assert_eq!(lens(&within), [CHUNK, half, half + 1]);
+}
+
+#[test]
+fn values_are_changed_in_place_and_those_of_copies_stay() {
+    let before: CowMap<&str, u8> = [("a", 1), ("b", 2)].into();
+    let mut after = before.clone();
+    assert_eq!(after.get_mut("c"), None);
+    *after.get_mut("b").unwrap() = 20;
+    assert_eq!((after["a"], after["b"]), (1, 20));
+    after.values_mut().for_each(|value| *value += 1);
+    assert!(after.values().eq(&[2, 21]) && after.keys().eq(&["a", "b"]));
+    assert!(before.iter().eq([(&"a", &1), (&"b", &2)]));
+    assert!(before.contains_key("a") && !before.contains_key("c"));
+    assert_eq!((before.get("b"), before.get("c")), (Some(&2), None));
+    let written = serde_json::to_string(&after).unwrap();
+    assert_eq!(written, r#"{"a":2,"b":21}"#);
+}
