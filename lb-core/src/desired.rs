@@ -248,43 +248,4 @@ fn traced(flags: u32, wanted: bool) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::Backend;
-
-    #[test]
-    fn a_traced_service_stays_so_through_changes_until_nobody_wants_it() {
-        let name = ServiceName::whole("s");
-        let snapshot = |ports: &[u16]| {
-            let mut snapshot = Snapshot::default();
-            let mut service = Service {
-                vip: Some([198, 18, 0, 9].into()),
-                options: Default::default(),
-                aliases: BTreeSet::new(),
-                backends: BTreeMap::new(),
-            };
-            service.options.ports = ports.iter().copied().collect();
-            let key = crate::catalog::InstanceKey::new("n", "a");
-            let backend = Backend::usable(([127, 0, 0, 1], 80).into());
-            service.backends.insert(key, backend);
-            snapshot.services.insert(name.clone(), service.into());
-            snapshot
-        };
-        let mut wanted = Wanted::new(Pools::default());
-        let (first, second) = (snapshot(&[80, 443]), snapshot(&[81, 82]));
-        wanted.follow(&Snapshot::default(), &first);
-        let flags = |wanted: &Wanted| -> BTreeSet<u32> {
-            let all = wanted.desired().services.values();
-            all.map(|it| it.flags & flag::TRACE).collect()
-        };
-        assert_eq!(flags(&wanted), [0].into());
-        let todo = wanted.trace(&name, true);
-        // Every one of its endpoints is.
-        assert_eq!(todo.services.len(), 2, "{todo:?}");
-        assert_eq!(flags(&wanted), [flag::TRACE].into());
-        wanted.follow(&first, &second);
-        assert_eq!(flags(&wanted), [flag::TRACE].into());
-        wanted.trace(&name, false);
-        assert_eq!(flags(&wanted), [0].into());
-    }
-}
+mod tests;

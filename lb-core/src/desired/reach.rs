@@ -152,6 +152,33 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_is_registered_at_another_address_is_reached_where_it_is_published() {
+        let backend = Backend {
+            address: at("10.9.9.9:80"),
+            ..container(true, Some("10.1.1.1:8080"))
+        };
+        check(&backend, Viewpoint::Host, Some("10.9.9.9:80"));
+        let elsewhere = Viewpoint::Elsewhere { outside: true };
+        check(&backend, elsewhere, Some("10.1.1.1:8080"));
+        let other = view(&["other"], true);
+        check(
+            &backend,
+            Viewpoint::Container(&other),
+            Some("10.1.1.1:8080"),
+        );
+    }
+
+    #[test]
+    fn what_is_sent_on_for_others_goes_where_the_host_reaches_it() {
+        let local = container(true, Some("10.1.1.1:8080"));
+        assert_eq!(from_host(&local), at("172.18.0.2:80"));
+        let remote = container(false, Some("10.1.1.1:8080"));
+        assert_eq!(from_host(&remote), at("10.1.1.1:8080"));
+        let unpublished = container(false, None);
+        assert_eq!(from_host(&unpublished), at("172.18.0.2:80"));
+    }
+
+    #[test]
     fn what_listens_on_loopback_exists_on_the_host_only() {
         let backend = Backend {
             address: at("127.0.0.1:80"),

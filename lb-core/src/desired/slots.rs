@@ -101,6 +101,29 @@ mod tests {
         check(&[], &[]);
     }
 
+    /// How many slots each of the members with these weights gets.
+    fn counts(weights: &[u16]) -> Vec<usize> {
+        let members: Vec<_> = (1..).map(address).zip(weights.iter().copied()).collect();
+        let slots = sequence(&members);
+        let count = |of: &SocketAddr| slots.iter().filter(|it| *it == of).count();
+        members.iter().map(|(address, _)| count(address)).collect()
+    }
+
+    #[test]
+    fn weights_that_share_a_divisor_take_as_few_slots_as_their_proportions_need() {
+        assert_eq!(counts(&[6000, 4000]), [3, 2]);
+        assert_eq!(counts(&[5, 3]), [5, 3]);
+    }
+
+    #[test]
+    fn weights_that_fit_are_kept_and_others_are_scaled_down_to_what_fits() {
+        assert_eq!(counts(&[1023, 1]), [1023, 1]);
+        // One slot for each, and the other 1022 in proportion.
+        assert_eq!(counts(&[1024, 1]), [1 + 1021, 1]);
+        assert_eq!(counts(&[60_000, 30_001]), [1 + 681, 1 + 340]);
+        assert_eq!(counts(&[65_535, 65_535, 65_534]), [341, 341, 341]);
+    }
+
     proptest! {
         #[test]
         fn every_member_gets_a_slot_and_the_half_never_overflows(weights in prop::collection::vec(1..=u16::MAX, 1..200)) {

@@ -266,3 +266,108 @@ fn without_that_option_the_tag_has_no_meaning_here() {
     service.options.proto = options::Proto::Udp;
     assert_eq!(slots(&service), BTreeMap::from([((PROTO_UDP, 0), both)]));
 }
+
+#[test]
+fn what_listens_on_the_loopback_of_the_host_is_not_there_for_containers() {
+    for address in ["127.0.0.1:80", "[::ffff:127.0.0.1]:80"] {
+        let service = service(vec![Backend::usable(at(address))], Access::default());
+        let seen = seen(&service, &views(&[view(&["web"], true)]));
+        assert_eq!(seen[&HOST_VIEW], (vec![at(address)], 0));
+        assert_eq!(seen[&16], (vec![], flag::NO_PATH));
+    }
+}
+
+#[test]
+fn a_service_whose_instances_take_no_flows_has_no_slots_and_is_not_out_of_reach() {
+    let idle = Backend {
+        weight: 0,
+        ..Backend::usable(at("10.2.2.2:80"))
+    };
+    let mut down = Backend::usable(at("127.0.0.1:80"));
+    down.probe.state = ProbeState::Down;
+    for backend in [idle, down] {
+        let service = service(vec![backend], Access::default());
+        let seen = seen(&service, &views(&[view(&["web"], true)]));
+        assert_eq!(
+            (&seen[&HOST_VIEW], &seen[&16]),
+            (&(vec![], 0), &(vec![], 0))
+        );
+    }
+}
+
+#[test]
+fn a_hash_has_a_table_of_its_own_and_the_others_a_slot_for_each_instance() {
+    let backends = ["10.2.2.2:80", "10.2.2.3:80"].map(|it| Backend::usable(at(it)));
+    let mut service = service(backends.to_vec(), Access::default());
+    for (balance, kind) in [
+        (options::Balance::LeastConn, Balance::LeastConn),
+        (options::Balance::RoundRobin, Balance::RoundRobin),
+        (options::Balance::Random, Balance::Random),
+        (options::Balance::Maglev, Balance::Maglev),
+    ] {
+        service.options.balance = balance;
+        let name = ServiceName::whole("s");
+        let asked = Asked::new(&name, &service, &Views::default(), Pools::default()).unwrap();
+        let (_, endpoint) = asked.endpoints.first_key_value().unwrap();
+        assert_eq!(endpoint.balance, kind);
+        let members = ["10.2.2.2:80", "10.2.2.3:80"].map(|it| (at(it), 1));
+        let slots = match kind {
+            Balance::Maglev => by_hash(&members),
+            _ => members.map(|(address, _)| address).to_vec(),
+        };
+        assert_eq!(endpoint.slots, slots);
+    }
+}
+
+/// What is told of a service of so many instances that take flows, beside some that do not.
+fn told(many: u16) -> Vec<String> {
+    let usable = (0..many).map(|n| {
+        let [high, low] = n.to_be_bytes();
+        Backend::usable(SocketAddr::from(([10, 0, high, low], 80)))
+    });
+    let mut down = Backend::usable(at("10.1.0.1:80"));
+    down.probe.state = ProbeState::Down;
+    let idle = Backend {
+        weight: 0,
+        ..Backend::usable(at("10.1.0.2:80"))
+    };
+    let service = service(usable.chain([down, idle]).collect(), Access::default());
+    let name = ServiceName::whole("s");
+    let asked = Asked::new(&name, &service, &Views::default(), Pools::default()).unwrap();
+    let problems = asked.problems.iter();
+    problems.map(ToString::to_string).collect()
+}
+
+#[test]
+fn more_instances_than_slots_are_told() {
+    assert_eq!(told(1023), [""; 0]);
+    assert_eq!(told(1024), [""; 0]);
+    let expected = "service s: only 1024 of its 1025 usable instances take flows; register fewer";
+    assert_eq!(told(1025), [expected]);
+}
+
+#[test]
+fn an_instance_without_a_port_or_in_the_pool_is_told_with_the_remedy() {
+    let pools = Pools::default();
+    for (address, remedy) in [
+        ("10.2.2.2:0", "has no port; register one"),
+        ("198.18.7.7:80", "register the instance's own address"),
+        (
+            "[::ffff:198.18.7.7]:80",
+            "register the instance's own address",
+        ),
+    ] {
+        let told = fit(at(address), pools).unwrap_err();
+        assert!(told.contains(remedy), "{told}");
+        let service = service(vec![Backend::usable(at(address))], Access::default());
+        let name = ServiceName::whole("s");
+        let asked = Asked::new(&name, &service, &Views::default(), pools).unwrap();
+        let [problem] = &asked.problems[..] else {
+            panic!("{:?}", asked.problems);
+        };
+        assert_eq!(problem.subject, "instance n/0 of s");
+        assert_eq!(problem.message, told);
+        assert!(asked.backends.is_empty());
+    }
+    assert_eq!(fit(at("10.2.2.2:80"), pools), Ok(()));
+}

@@ -189,3 +189,70 @@ fn a_hash_leads_a_client_to_one_backend_and_past_the_suspected_ones() {
     service.backends.clear();
     assert_eq!(leads_to(&service, &[]), None);
 }
+
+#[test]
+fn a_service_without_instances_is_refused_for_that() {
+    let found = explained(&service([]), 0, &[]);
+    assert_eq!(found.ways[0].refused.as_deref(), Some("no-backend"));
+    assert_eq!((found.ways[0].choices, found.denied), (0, None));
+    // One that takes no new flow is none.
+    let idle = Backend {
+        weight: 0,
+        ..Backend::usable(at("10.0.0.1:80"))
+    };
+    let found = explained(&service([idle]), 0, &[]);
+    assert_eq!(found.ways[0].refused.as_deref(), Some("no-backend"));
+    let given = explained(&service([Backend::usable(at("10.0.0.1:80"))]), 0, &[]);
+    assert_eq!(given.ways[0].refused, None);
+}
+
+#[test]
+fn what_the_host_or_the_network_leaves_out_is_told_apart() {
+    let elsewhere = Backend {
+        local: false,
+        ..Backend::usable(at("10.0.0.2:80"))
+    };
+    let mut service = service([container(2, false), elsewhere]);
+    service.options.local = Local::Only;
+    let registered = Some(By::Registered);
+    let left_out = ("not on this host (lb_local=only)", registered, 0);
+    let host = explained(&service, 0, &[]);
+    let given = ("given", Some(By::Container), 1000);
+    assert_eq!(verdicts(&host), [given, left_out]);
+    // A client on another network does not reach the one that is on this host.
+    let other = explained(&service, 2, &[]);
+    assert_eq!(verdicts(&other), [("no-path", None, 0), left_out]);
+}
+
+#[test]
+fn whose_address_it_is_is_the_same_word_everywhere() {
+    for (by, word) in [
+        (By::Container, "container"),
+        (By::Published, "published"),
+        (By::Registered, "registered"),
+    ] {
+        assert_eq!(by.as_str(), word);
+        assert_eq!(serde_json::to_value(by).unwrap(), word);
+    }
+}
+
+#[test]
+fn no_client_is_led_to_a_suspected_backend_while_there_is_another() {
+    let slots = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"].map(at);
+    for suspected in slots {
+        for cookie in 0..100 {
+            let all_sound = hashed(&slots, cookie, &BTreeSet::new()).unwrap();
+            let leads_to = hashed(&slots, cookie, &[suspected].into()).unwrap();
+            assert_ne!(leads_to, suspected);
+            // Whoever was not there stays.
+            assert!(leads_to == all_sound || all_sound == suspected);
+        }
+    }
+    // On from the first one, at the beginning after the end.
+    for (n, &first) in slots.iter().enumerate() {
+        let next = slots[(n + 1) % slots.len()];
+        let mut cookies = 0..100;
+        let cookie = cookies.find(|&it| hashed(&slots, it, &BTreeSet::new()) == Some(first));
+        assert_eq!(hashed(&slots, cookie.unwrap(), &[first].into()), Some(next));
+    }
+}
