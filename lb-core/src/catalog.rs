@@ -172,3 +172,30 @@ pub struct SourceState {
     /// Why the source cannot be read at the moment; the last good catalog goes on serving.
     pub error: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reached_in_no_other_way_is_kept_once_and_the_rest_as_it_is() {
+        let one = Reach::default().shared();
+        assert_eq!(*one, Reach::default());
+        assert!(Arc::ptr_eq(&one, &Reach::default().shared()));
+        let published = Reach {
+            published: Some(([10, 1, 1, 1], 8080).into()),
+            ..Reach::default()
+        };
+        assert_eq!(*published.clone().shared(), published);
+    }
+
+    #[test]
+    fn an_instance_and_a_problem_are_written_in_one_line() {
+        assert_eq!(
+            InstanceKey::new("host-1", "web-a").to_string(),
+            "host-1/web-a"
+        );
+        let problem = Problem::new("service www", "is wrong; mend it");
+        assert_eq!(problem.to_string(), "service www: is wrong; mend it");
+    }
+}

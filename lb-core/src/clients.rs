@@ -68,3 +68,59 @@ impl Clients {
         list
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(container: &str, name: &str) -> Standing {
+        Standing {
+            container: container.to_owned(),
+            name: name.to_owned(),
+            networks: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            outside: true,
+        }
+    }
+
+    /// Two containers, of which the first has the name that the second's id begins with.
+    fn clients() -> Clients {
+        let (one, other) = (
+            standing("0123456789abcdef", "fedcba987654"),
+            standing("fedcba9876543210", "app"),
+        );
+        Clients {
+            by_cookie: [(7, one), (9, other)].into(),
+        }
+    }
+
+    #[test]
+    fn a_client_is_meant_by_its_name_or_by_the_first_digits_of_its_id() {
+        let clients = clients();
+        for (meant, cookie) in [
+            ("app", Some(9)),
+            ("fedcba987654", Some(7)),
+            ("fedcba9876543", Some(9)),
+            ("0123456789ab", Some(7)),
+            // Shorter than any short form.
+            ("0123456789a", None),
+            ("0123456789ac", None),
+            ("ap", None),
+            ("", None),
+        ] {
+            let found = clients.find(meant);
+            assert_eq!(found.map(|(cookie, _)| cookie), cookie, "{meant:?}");
+            assert!(found.is_none_or(|(cookie, it)| *it == clients.by_cookie[&cookie]));
+        }
+    }
+
+    #[test]
+    fn they_are_listed_by_their_names() {
+        let listed = clients().list();
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|it| (it.cookie, &*it.standing.name))
+            .collect();
+        assert_eq!(listed, [(9, "app"), (7, "fedcba987654")]);
+    }
+}

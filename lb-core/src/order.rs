@@ -80,6 +80,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mode_is_the_same_word_everywhere() {
+        for (mode, word) in [
+            (Mode::Ready, "ready"),
+            (Mode::Drain, "drain"),
+            (Mode::Maintenance, "maintenance"),
+        ] {
+            assert_eq!(mode.as_str(), word);
+            assert_eq!(serde_json::to_value(mode).unwrap(), word);
+        }
+    }
+
+    #[test]
     fn the_front_ends_what_an_order_says_and_nothing_else() {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let wait = Some(Duration::from_secs(5));

@@ -105,7 +105,11 @@ fn hash(view: &View) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::Standing;
+    use crate::{
+        clients::Standing,
+        options::{Access, Options, Rule},
+        snapshot::{Service, ServiceName},
+    };
 
     fn standing(networks: &[&str], address: &str) -> Standing {
         Standing {
@@ -166,5 +170,48 @@ mod tests {
         let alone = views(&[&a], &[]).clients[&1].view;
         assert_eq!(views(&[&a, &b], &[]).clients[&1].view, alone);
         assert!(alone >= FIRST_OWN_VIEW);
+    }
+
+    #[test]
+    fn numbers_never_change_from_version_to_version() {
+        let on_web = views(&[&standing(&["web"], "10.0.0.1")], &[]);
+        assert_eq!(on_web.clients[&1].view, 0x424d_6fe6);
+        let inside = Standing {
+            outside: false,
+            ..standing(&["db", "web"], "10.0.0.1")
+        };
+        let asked_about = views(&[&inside], &["10.0.0.0/8", "192.0.2.0/24"]);
+        assert_eq!(asked_about.clients[&1].view, 0xe3b0_f97f);
+    }
+
+    #[test]
+    fn the_ranges_are_those_that_the_rules_of_services_name() {
+        let rule = |text: &str| Rule::Net(text.parse().unwrap());
+        let service = |access| Service {
+            vip: None,
+            options: Options {
+                access,
+                ..Options::default()
+            },
+            aliases: BTreeSet::new(),
+            backends: BTreeMap::new(),
+        };
+        let open = service(Access::default());
+        let closed = service(Access {
+            allow: vec![rule("10.0.0.1/32"), Rule::Host],
+            deny: vec![rule("192.0.2.0/24"), Rule::Network("web".to_owned())],
+        });
+        let mut snapshot = Snapshot::default();
+        for (name, service) in [("open", open), ("closed", closed)] {
+            let name = ServiceName::whole(name);
+            snapshot.services.insert(name, service.into());
+        }
+        let expected = ["10.0.0.1/32", "192.0.2.0/24"].map(|it| it.parse().unwrap());
+        assert_eq!(ranges(&snapshot), expected.into());
+        let one = standing(&["web"], "10.0.0.1");
+        let by_cookie = (1..).zip([one]).collect();
+        let found = Views::of(&Clients { by_cookie }, &snapshot);
+        let view = &found.views[&found.clients[&1].view];
+        assert_eq!(view.ranges, expected[..1].iter().copied().collect());
     }
 }
