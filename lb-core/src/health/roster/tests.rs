@@ -213,6 +213,36 @@ fn a_target_that_is_not_probed_is_counted_and_never_due() {
     world.roster.wait_for_starting();
     assert!(!world.roster.is_waiting());
     assert_eq!(world.roster.next_due(), None);
+    // Another service still has it.
+    world.follow(&[off.clone()]);
+    assert_eq!(world.roster.states().off, 1);
+    world.follow(&[]);
+    assert_eq!(world.roster.states(), States::default());
+}
+
+#[test]
+fn a_target_is_counted_by_the_state_that_it_has() {
+    let mut world = World::new(&[tcp(1)]);
+    let starting = States {
+        starting: 1,
+        ..States::default()
+    };
+    assert_eq!(world.roster.states(), starting);
+    world.probe(true);
+    world.probe(true);
+    let up = States {
+        up: 1,
+        ..States::default()
+    };
+    assert_eq!(world.roster.states(), up);
+    for _ in 0..3 {
+        world.probe(false);
+    }
+    let down = States {
+        down: 1,
+        ..States::default()
+    };
+    assert_eq!(world.roster.states(), down);
     world.follow(&[]);
     assert_eq!(world.roster.states(), States::default());
 }
