@@ -1,4 +1,5 @@
 mod happenings;
+mod listed;
 mod quarantine;
 mod records;
 
@@ -281,37 +282,5 @@ fn a_pin_for_a_service_that_is_yet_to_come_keeps_its_address() {
     assert_eq!(
         settled(&mut allocator, &names([1, 2])).by_name[&name(2)],
         home
-    );
-}
-
-#[test]
-fn every_address_is_listed_with_its_reason() {
-    let mut allocator = allocator("10.0.0.0/24", Records::new());
-    let (a, b, _) = twins(&allocator);
-    let mut wanted = names([a, b, 7]);
-    let (wish, pinned) = (Ipv4Addr::new(10, 0, 0, 200), Ipv4Addr::new(10, 0, 0, 201));
-    let broken = Ipv4Addr::new(10, 0, 0, 202);
-    wanted.insert(name(8), Some(wish));
-    allocator.record(pinned, pin(9));
-    allocator.records.insert(broken, None);
-    settled(&mut allocator, &wanted);
-    wanted.remove(&name(7));
-    settled(&mut allocator, &wanted);
-    let listed = allocator.list(&wanted).into_iter();
-    let mut listed: Vec<_> = listed
-        .map(|it| (it.how, it.in_use, it.service, it.until_unix.is_some()))
-        .collect();
-    listed.sort_by_key(|(how, ..)| how.as_str());
-    let of = |n: u32| Some(format!("s{n}"));
-    assert_eq!(
-        listed,
-        [
-            (How::Hash, true, of(a), false),
-            (How::Pin, false, of(9), false),
-            (How::Quarantine, false, of(7), true),
-            (How::Record, true, of(b), false),
-            (How::Unreadable, false, None, false),
-            (How::Wish, true, of(8), false),
-        ]
     );
 }
