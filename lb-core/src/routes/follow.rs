@@ -180,7 +180,6 @@ impl Follower {
                     Some(prefix) => hosts.paths.owner(&host, prefix),
                 };
                 match (owner, path) {
-                    (Some(owner), _) if owner == place => {}
                     (Some(owner), _) => contests
                         .entry((name, owners[&owner]))
                         .or_default()
@@ -238,7 +237,7 @@ impl Follower {
 fn names_the_same(before: &Snapshot, after: &Snapshot) -> bool {
     fn decides(service: &Service) -> (Option<bool>, bool, Option<&str>) {
         let options = &service.options;
-        let is_udp = options.proto == Proto::Udp;
+        let is_udp = matches!(options.proto, Proto::Udp);
         (options.expose, is_udp, options.path())
     }
     changes(&before.services, &after.services).all(|(_, old, new)| match (old, new) {
