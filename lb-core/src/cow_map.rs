@@ -278,7 +278,8 @@ pub struct Iter<'m, K, V> {
 impl<'m, K, V> Iter<'m, K, V> {
     /// Passes over chunks that both have next and share.
     fn skip_shared(&mut self, other: &mut Self) {
-        if !self.rest.is_empty() || !other.rest.is_empty() {
+        // What is left of chunks that are begun comes before all of them; to look once for each chunk is enough.
+        if !self.rest.is_empty() {
             return;
         }
         let both = self.chunks.iter().zip(other.chunks);

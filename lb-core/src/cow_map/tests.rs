@@ -93,6 +93,15 @@ fn a_map_that_shrinks_keeps_few_chunks() {
     }
     assert!(map.iter().map(|(key, ())| key / 50).eq(0..200));
     assert!(map.chunks.len() <= 10, "{}", map.chunks.len());
+    // Two become one as soon as they fill half of it.
+    let mut map: CowMap<usize, ()> = (0..2 * CHUNK).map(|it| (it, ())).collect();
+    let quarter = CHUNK / 4;
+    for key in (quarter..CHUNK).chain(CHUNK + quarter + 1..2 * CHUNK) {
+        map.remove(&key);
+    }
+    assert_eq!(map.chunks.len(), 2);
+    map.remove(&CHUNK);
+    assert_eq!((map.chunks.len(), map.len()), (1, 2 * quarter));
 }
 
 #[test]
@@ -117,6 +126,7 @@ fn a_chunk_is_halved_where_more_may_come_between_and_filled_where_all_comes_in_o
 
 #[test]
 fn values_are_changed_in_place_and_those_of_copies_stay() {
+    assert!(CowMap::<&str, u8>::new().is_empty());
     let before: CowMap<&str, u8> = [("a", 1), ("b", 2)].into();
     let mut after = before.clone();
     assert_eq!(after.get_mut("c"), None);

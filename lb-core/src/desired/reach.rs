@@ -174,6 +174,23 @@ mod tests {
         assert_eq!(from_host(&local), at("172.18.0.2:80"));
         let remote = container(false, Some("10.1.1.1:8080"));
         assert_eq!(from_host(&remote), at("10.1.1.1:8080"));
+        // Whatever its other networks are, and wherever it is registered.
+        let own = ("web".to_owned(), at("172.18.0.2:80"));
+        let reach = Reach {
+            networks: [own].into(),
+            published: Some(at("10.1.1.1:8080")),
+            ..Reach::default()
+        };
+        let on_one_network = Backend {
+            reach: reach.shared(),
+            ..container(false, None)
+        };
+        assert_eq!(from_host(&on_one_network), at("10.1.1.1:8080"));
+        let at_its_host = Backend {
+            address: at("10.9.9.9:80"),
+            ..container(false, Some("10.1.1.1:8080"))
+        };
+        assert_eq!(from_host(&at_its_host), at("10.9.9.9:80"));
         let unpublished = container(false, None);
         assert_eq!(from_host(&unpublished), at("172.18.0.2:80"));
     }

@@ -91,6 +91,21 @@ fn one_that_came_late_has_a_part_of_its_share() {
 }
 
 #[test]
+fn it_is_spared_for_one_of_another_host_unless_that_takes_no_flows() {
+    for (local, others, expect) in [
+        (Local::Any, false, [10, 100]),
+        (Local::Prefer, false, [160, 100]),
+        (Local::Only, false, [1, 0]),
+        (Local::Only, true, [10, 100]),
+    ] {
+        let mut service = service(local, &[(1, true), (1, others)]);
+        service.backends.values_mut().next().unwrap().ramp = 10;
+        let shares: Vec<u16> = service.shares().map(|(_, _, share)| share).collect();
+        assert_eq!(shares, expect, "{local:?}");
+    }
+}
+
+#[test]
 fn the_part_of_a_share_is_at_least_one() {
     check_ramps(Local::Any, &[(65535, 100), (1, 10)], 2, &[65535, 1]);
     let most = 65535 * 16 * 100_u32;
