@@ -265,6 +265,10 @@ fn the_mark_of_some_instances_makes_them_udp_beside_the_others() {
         let options = both([&[proto], &["udp", proto]]);
         assert_eq!((options.speaks(), options.udp_by_tag), (speaks, false));
     }
+    // Without the mark HTTP has no UDP port beside it.
+    for proto in ["lb_proto=http", "lb_proto=h2c"] {
+        assert_eq!(both([&[proto], &[]]).speaks(), (true, false), "{proto}");
+    }
     let resolved = resolve("dns", &[instance(1, &["udp"]), instance(2, &["udp"])]);
     assert_eq!(resolved.options.proto, Proto::Udp);
     assert_eq!(resolve("dns", &[]).options.proto, Proto::Tcp);

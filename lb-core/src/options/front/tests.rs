@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lb_front::rules::{Canary, Cors, Maintenance, ProxyProtocol, Rate, Redirect, Rules, Target};
 
+use super::redirect::to_https;
 use crate::options::{
     CheckKind, Options,
     tests::{check, check_wrong, tagged},
@@ -86,7 +87,12 @@ fn maintenance_takes_a_time_and_a_notice() {
     );
     ruled("lb_maintenance=true x", noticed(None, Some("x")));
     ruled("lb_maintenance=false", Rules::default());
-    let long = format!("lb_maintenance=true {}", "x".repeat(401));
+    let longest = "x".repeat(400);
+    ruled(
+        &format!("lb_maintenance=true {longest}"),
+        noticed(None, Some(&longest)),
+    );
+    let long = format!("lb_maintenance=true {longest}x");
     for wrong in [
         // A slip of the pen must not take a service down.
         "lb_maintenance=ture",
@@ -147,6 +153,22 @@ fn a_redirect_takes_a_status_and_a_target() {
         "https://a/ b",
     ] {
         check_wrong(&format!("lb_redirect={wrong}"), "before it 301");
+    }
+}
+
+#[test]
+fn what_leads_to_the_same_url_by_https_is_told_from_the_rest() {
+    let https = |status, port| {
+        let to = Target::Https(port);
+        Some(Redirect { status, to })
+    };
+    for (text, expected) in [
+        ("https", https(307, None)),
+        ("301 https:8443", https(301, Some(8443))),
+        ("https://www.example", None),
+        ("off", None),
+    ] {
+        assert_eq!(to_https(text), expected, "{text}");
     }
 }
 

@@ -74,6 +74,13 @@ fn a_registration_that_contradicts_itself_is_told_and_says_the_first() {
 }
 
 #[test]
+fn a_registration_that_says_the_same_twice_does_not_contradict_itself() {
+    let resolved = tagged(&["lb_balance=random", "LB_Balance = random"]);
+    assert_eq!(resolved.options.balance, Balance::Random);
+    assert_eq!(resolved.problems, BTreeSet::new());
+}
+
+#[test]
 fn two_spellings_of_one_value_do_not_disagree() {
     let resolved = resolve(
         "s",

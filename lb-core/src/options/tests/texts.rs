@@ -11,6 +11,7 @@ fn domain_tags_are_dns_names_that_mean_nothing_else() {
         "sticky_session",
         "public_ipaddress=1.2.3.4",
         "server_name=x",
+        "version=1",
         "under_score",
         "-a",
         "",

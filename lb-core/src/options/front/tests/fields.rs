@@ -43,7 +43,12 @@ fn fields_are_set_and_removed_by_their_names() {
     check_wrong("lb_header_response_server=", "or `-` to remove");
     check_wrong("lb_header_response_server=a\tb", "or `-` to remove");
     check_wrong("lb_header_response_server=\u{e4}", "or `-` to remove");
-    let long = format!("lb_header_response_server={}", "x".repeat(1025));
+    let longest = "x".repeat(1024);
+    ruled(
+        &format!("lb_header_response_server={longest}"),
+        response("server", Some(&longest)),
+    );
+    let long = format!("lb_header_response_server={longest}x");
     check_wrong(&long, "at most 1024 bytes");
 }
 
