@@ -129,6 +129,8 @@ mod tests {
         client: u32,
         turn: Cell<u64>,
         loads: Vec<Load>,
+        /// How many loads were read.
+        weighed: Cell<u32>,
         suspects: BTreeSet<u32>,
     }
 
@@ -146,6 +148,7 @@ mod tests {
             slot % SLOTS % u32::try_from(self.loads.len()).unwrap() + 1
         }
         fn load(&self, backend: u32) -> Load {
+            self.weighed.set(self.weighed.get() + 1);
             self.loads[backend as usize - 1]
         }
         fn suspected(&self, backend: u32) -> bool {
@@ -207,6 +210,20 @@ mod tests {
     }
 
     #[test]
+    fn the_most_loaded_of_three_never_wins_for_it_meets_another_one_each_time() {
+        for draw in 0..1_u32 << 12 {
+            let model = model(&[9, 0, 0], &[]);
+            model.random.set(draw.wrapping_mul(0x9e37_79b1));
+            assert_ne!(choose(Balance::LeastConn, 3, &model), 1, "{draw}");
+            assert_eq!(model.weighed.get(), 2);
+        }
+        // A backend alone meets nobody.
+        let alone = model(&[9], &[]);
+        assert_eq!(choose(Balance::LeastConn, 1, &alone), 1);
+        assert_eq!(alone.weighed.get(), 0);
+    }
+
+    #[test]
     fn one_random_number_draws_every_pair_of_slots_equally_often() {
         let count = 7;
         let mut pairs: BTreeMap<_, u32> = BTreeMap::new();
@@ -241,6 +258,28 @@ mod tests {
         };
         assert!(less_loaded(heavy, light));
         assert!(!less_loaded(light, heavy));
+        // By their loads and not by their weights alone.
+        let [few, many] = [9, 19].map(|flows| Load { flows, weight: 10 });
+        assert!(less_loaded(few, many) && !less_loaded(many, few));
+        // Of two that are idle, the heavier one is less loaded; of two alike, none.
+        let [light, heavy] = [1, 5].map(|weight| Load { flows: 0, weight });
+        assert!(less_loaded(heavy, light) && !less_loaded(light, heavy));
+        assert!(!less_loaded(light, light));
+    }
+
+    #[test]
+    fn where_all_are_suspected_each_is_looked_at_once_or_the_half_to_its_end() {
+        for (count, looks) in [(1, 0), (3, 2), (512, 511), (513, 1023), (SLOTS, 1023)] {
+            let looked = Cell::new(0);
+            let suspected = |_| {
+                looked.set(looked.get() + 1);
+                true
+            };
+            assert_eq!(unsuspected_after(7, count, |slot| slot, suspected), None);
+            assert_eq!(looked.get(), looks, "{count}");
+        }
+        // The one after the first comes first.
+        assert_eq!(unsuspected_after(7, 3, |slot| slot, |_| false), Some(8));
     }
 
     #[test]

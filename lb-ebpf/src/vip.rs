@@ -107,6 +107,20 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_address_lies_in_the_pool_by_its_first_twelve_bytes() {
+        for (address, inside) in [
+            ("fd62:6c62:76:1::", true),
+            ("fd62:6c62:76:1::ffff:ffff", true),
+            ("fd63:6c62:76:1::1", false),
+            ("fd62:6c62:76:2::1", false),
+            ("fd62:6c62:76:1:0:1::1", false),
+            ("::", false),
+        ] {
+            assert_eq!(pools().holds_v6(v6(address)), inside, "{address}");
+        }
+    }
+
+    #[test]
     fn an_ipv6_vip_has_the_host_part_of_the_ipv4_one() {
         for (address, expect) in [
             ("fd62:6c62:76:1::1:2", None),
@@ -117,6 +131,8 @@ mod tests {
             ("::ffff:198.18.1.2", Some(("198.18.1.2", Form::Mapped))),
             ("::ffff:198.19.1.2", None),
             ("::198.18.1.2", None),
+            ("1::ffff:198.18.1.2", None),
+            ("0:0:1::ffff:198.18.1.2", None),
             ("::1", None),
         ] {
             let expect = expect.map(|(vip, form)| (v4(vip), form));

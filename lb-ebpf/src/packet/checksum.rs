@@ -142,6 +142,11 @@ mod tests {
         assert_eq!(fold(u64::MAX), 0xffff);
         assert_eq!(fold(0xffff_ffff_0000_0001), 0x0001);
         assert_eq!(fold(0), 0);
+        // Each fold to 16 bits carries once more.
+        assert_eq!(fold(0x0001_0000_ffff_ffff), 0x0001);
+        // The first fold to 32 bits carries, too.
+        assert_eq!(Delta(0x1_ffff_ffff).partial(), 1);
+        assert_eq!(Delta(u64::MAX).partial(), u32::MAX);
     }
 
     proptest! {

@@ -115,11 +115,15 @@ mod tests {
         for none in [
             &[][..],
             &[0, 2, 4, 5],
+            &[0, 2, 2, 4, 5, 0xb4, 0, 0],
             &[1, 1, 1, 1],
             &[2, 3, 5, 1],
             &[3, 0, 2, 4],
             &[3, 1, 2, 4],
+            &[3, 1, 2, 4, 5, 0xb4, 0, 0],
             &[3, 255, 2, 4],
+            // As far as round to itself, if the place were taken modulo 64.
+            &[3, 66, 2, 4, 5, 0xb4, 0, 0],
             // The head ends before the option does.
             &[1, 1, 2, 4],
             &[1, 1, 1, 2],

@@ -43,6 +43,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::packet::samples::address;
 
     fn hash(client_port: u16) -> FlowHash {
         let (client, vip) = (Be32::from_host(0x0a00_0001), Be32::from_host(0xc612_0102));
@@ -77,6 +78,12 @@ mod tests {
         for (port, inside) in [(60_999, false), (61_000, true), (65_535, true), (0, false)] {
             assert_eq!(ports.holds(Be16::from_host(port)), inside, "{port}");
         }
+    }
+
+    #[test]
+    fn an_ipv4_client_is_written_as_an_ipv6_one() {
+        let [.., client] = address("10.1.2.3");
+        assert_eq!(mapped(Be32::from_raw(client)), address("::ffff:10.1.2.3"));
     }
 
     #[test]

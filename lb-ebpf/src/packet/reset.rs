@@ -148,7 +148,8 @@ mod tests {
         )
     }
 
-    fn answer(sent: &Sent) -> Option<Vec<u8>> {
+    /// The answer, and what it says by itself.
+    fn answer(sent: &Sent) -> Option<(Vec<u8>, (u32, u32, u8))> {
         let mut frame = sent.frame();
         let (network, total) = (sent.network(), frame.len() - sent.network());
         let reset = Reset::answering(&frame[..], sent.places(), total)?;
@@ -163,7 +164,7 @@ mod tests {
                 .unwrap();
             frame.truncate(network + Reset::END4);
         }
-        Some(frame)
+        Some((frame, reset.says()))
     }
 
     #[test]
@@ -183,7 +184,10 @@ mod tests {
                 sent.flags = flags;
                 sent.payload = vec![7; payload];
                 let at = if sent.v6() { 54 } else { 34 };
-                let said = answer(&sent).map(|frame| says(&frame, at));
+                let answer = answer(&sent);
+                let written = answer.as_ref().map(|(frame, _)| says(frame, at));
+                assert_eq!(written, expect, "{flags:#x} {payload}");
+                let said = answer.map(|(_, said)| said);
                 assert_eq!(said, expect, "{flags:#x} {payload}");
             }
         }
@@ -192,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_reset_comes_from_whom_the_packet_was_for(sent in any_sent().prop_filter("TCP", |it| it.proto == PROTO_TCP)) {
-            let Some(frame) = answer(&sent) else {
+            let Some((frame, _)) = answer(&sent) else {
                 prop_assert!(sent.flags & RST != 0);
                 return Ok(());
             };

@@ -11,10 +11,10 @@ const HANDSHAKE_SECONDS: u32 = 3;
 #[inline(always)]
 pub const fn seen_of(flags: u8) -> u8 {
     // Bit by bit and without a branch: every branch doubles what the verifier walks through.
-    const _: () = assert!(FIN == 1 && SYN == 2 && RST == 4 && ACK == 16);
+    const _: () = assert!(FIN == 1 && SYN == 2 && RST == 4 && ACK == 16 && seen::SYN == 1);
     let (fin, syn) = (flags & 1, (flags >> 1) & 1);
     let (rst, ack) = ((flags >> 2) & 1, (flags >> 4) & 1 & !syn);
-    (syn * seen::SYN) | (ack * seen::ACK) | (fin * seen::FIN) | (rst * seen::RST)
+    syn | (ack * seen::ACK) | (fin * seen::FIN) | (rst * seen::RST)
 }
 
 /// What has been seen from one side, after another packet of it. A side that acknowledges after a RST has not ended: the

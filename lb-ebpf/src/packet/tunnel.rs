@@ -217,17 +217,18 @@ mod tests {
     fn a_mark_of_congestion_is_written_into_the_packet_with_its_checksum() {
         for sent in [Sent::tcp4(), Sent::tcp6()] {
             let mut sent = sent;
-            sent.class = 0b10;
+            // With other bits of the class beside those of congestion.
+            sent.class = 0b1011_1110;
             let mut bytes = enclosed(&sent, 0);
             let at = sent.network() + 1;
             // The whole class was copied: mark the outer one, and mend its checksum.
             bytes[at] |= if sent.v6() { 0x30 } else { 0x03 };
-            sent.class = 0b11;
+            sent.class = 0b1011_1111;
             let frame = opened(&sent, &mut bytes).unwrap();
             assert_eq!(faults(&frame), Vec::<String>::new());
             assert_eq!(frame, sent.frame());
 
-            sent.class = 0;
+            sent.class = 0b1011_1100;
             let mut bytes = enclosed(&sent, 0);
             bytes[at] |= if sent.v6() { 0x30 } else { 0x03 };
             assert_eq!(opened(&sent, &mut bytes), Err(Fate::Malformed));
