@@ -214,7 +214,7 @@ fn a_target_that_is_not_probed_is_counted_and_never_due() {
     assert!(!world.roster.is_waiting());
     assert_eq!(world.roster.next_due(), None);
     // Another service still has it.
-    world.follow(&[off.clone()]);
+    world.follow(std::slice::from_ref(&off));
     assert_eq!(world.roster.states().off, 1);
     world.follow(&[]);
     assert_eq!(world.roster.states(), States::default());
