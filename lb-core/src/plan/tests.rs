@@ -2,15 +2,20 @@ mod kept;
 mod published;
 mod sequences;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
 
-use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP};
+use lb_common::{ANY_PORT, Balance, Be32, HOST_VIEW, PROTO_TCP, SLOTS, Service, flag};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     catalog::InstanceKey,
-    desired::Wanted,
+    desired::{Endpoint, Share, Wanted},
     options::Options,
     snapshot::{self, ProbeState, ServiceName, Snapshot},
     vip::Pools,
