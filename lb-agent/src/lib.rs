@@ -9,6 +9,7 @@ pub mod announce;
 mod askers;
 pub mod assemble;
 pub mod bundle;
+pub mod causes;
 pub mod check_config;
 pub mod cli;
 pub mod clients;

@@ -19,11 +19,11 @@ use clap::Parser as _;
 use lb_agent::{
     admin::text,
     bundle::{self, BundleArgs},
+    causes::error_chain,
     check_config::{CheckArgs, Checked},
     cli::{self, Cli, Command, Exit, Options, Output, Style, pages},
     config::{Action, Config, LogFormat, Outside, RegisterConfig, is_typed, with_long_flags},
     doctor::{self, DoctorArgs},
-    reconcile::error_chain,
 };
 use lb_sys::inherit::Inherited;
 

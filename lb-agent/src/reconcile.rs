@@ -41,6 +41,7 @@ use self::{
 use crate::{
     askers::Askers,
     catalog::{InstanceKey, Problem},
+    causes::error_chain,
     clients::Clients,
     desired::Wanted,
     installed::Installed,
@@ -322,41 +323,4 @@ fn counted(maps: &Maps, installed: &Installed, address: SocketAddr) -> Option<(M
     let id = installed.backends.get(&address)?.id;
     let latency = maps.latency(id.index).ok()?;
     Some(((id, Handshakes::from(&latency)), latency.failed))
-}
-
-/// The error and its causes on one line.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| {
-        let cause = cause.to_string();
-        // A message with its remedy at the end has told its cause before that.
-        if line.contains(&cause) {
-            return line;
-        }
-        format!("{line}: {cause}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discover::consul::TlsError;
-
-    #[test]
-    fn a_chain_tells_each_cause_once() {
-        let gone = || io::Error::other("gone");
-        let events = Error::Events(gone());
-        assert_eq!(
-            error_chain(&events),
-            "cannot wait for the kernel's events: gone"
-        );
-        let file = TlsError::Read {
-            path: "/ca.pem".into(),
-            source: gone(),
-        };
-        assert_eq!(
-            error_chain(&file),
-            "/ca.pem cannot be read: gone; correct the path or the permissions"
-        );
-    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
     admin::{self, Readiness},
-    announce,
+    announce, causes,
     config::{self, Config, Setting},
     discover::consul,
     front, host_dns,
@@ -256,7 +256,7 @@ fn serve_host(wanted: &host_dns::Wanted) {
                 tracing::warn!("{remedy}");
             }
         }
-        Err(error) => tracing::warn!("[dns] host: {}", reconcile::error_chain(&error)),
+        Err(error) => tracing::warn!("[dns] host: {}", causes::error_chain(&error)),
     }
 }
 

@@ -25,8 +25,8 @@ use super::{
     router::Desk,
 };
 use crate::{
+    causes::error_chain,
     packet,
-    reconcile::error_chain,
     snapshot::{Service, ServiceName, Snapshot},
     sockets::{self, Flows},
     vip::Pools,

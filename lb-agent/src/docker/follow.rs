@@ -21,7 +21,7 @@ use super::{
     inspect::Inspected,
     table::{Table, short},
 };
-use crate::{discover::consul::backoff::Backoff, reconcile::error_chain};
+use crate::{causes::error_chain, discover::consul::backoff::Backoff};
 
 /// Why the stage ended by itself.
 #[derive(Debug, thiserror::Error)]

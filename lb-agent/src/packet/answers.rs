@@ -6,7 +6,7 @@ use lb_packet::{Explainer, Filter, Flows, Packet, Publisher, Samples};
 use tokio::sync::mpsc;
 
 use super::ask::{Answer, Explained, List, MOST, Meant, Request, Told, Trace};
-use crate::{reconcile::error_chain, snapshot::ServiceName};
+use crate::{causes::error_chain, snapshot::ServiceName};
 
 /// What answers are made of.
 pub(super) struct Desk {

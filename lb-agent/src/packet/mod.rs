@@ -38,8 +38,8 @@ pub use self::{
 use crate::{
     announce::Announcing,
     catalog::Problem,
+    causes::error_chain,
     config,
-    reconcile::error_chain,
     snapshot::{Service, Snapshot},
     vip::{Pool6, Pools},
 };

@@ -35,7 +35,7 @@ use super::{
     seen::Traffic,
     trouble::{Driver, Trouble, WithoutRoom},
 };
-use crate::{catalog::Problem, config, reconcile::error_chain, snapshot::Snapshot};
+use crate::{catalog::Problem, causes::error_chain, config, snapshot::Snapshot};
 
 /// What the programs count.
 #[derive(Clone, Debug, Default)]

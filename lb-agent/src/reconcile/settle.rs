@@ -8,9 +8,10 @@ use std::{
 
 use lb_common::PROTO_UDP;
 
-use super::{Channels, Stage, counted, error_chain};
+use super::{Channels, Stage, counted};
 use crate::{
     catalog::Problem,
+    causes::error_chain,
     maps,
     plan::{Round, Step, free},
     programs,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::deadlines::{Deadlines, Now, Pending};
 use crate::{
     catalog::{InstanceKey, Problem},
-    reconcile::error_chain,
+    causes::error_chain,
     snapshot::{ServiceName, Snapshot},
     sockets::{self, Failure, Sight, Sockets, Target},
 };

@@ -182,7 +182,7 @@ async fn send(
         let why = match error.is_timeout() {
             true => "no answer in time".to_owned(),
             // The URL is told beside it.
-            false => crate::reconcile::error_chain(&error.without_url()),
+            false => crate::causes::error_chain(&error.without_url()),
         };
         Failure::Unreachable(format!("{why}; start it, or correct `endpoint`"))
     };

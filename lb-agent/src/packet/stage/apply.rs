@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     catalog::Problem,
-    reconcile::error_chain,
+    causes::error_chain,
     removal::deadlines::Now,
     snapshot::{ProbeState, Snapshot},
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{super::devices, Stage};
-use crate::reconcile::error_chain;
+use crate::causes::error_chain;
 
 impl Stage {
     /// Attaches the programs to devices that have come, and takes them off those that are no more to be served.

@@ -16,7 +16,7 @@ use super::{
     },
     Counted, Stage,
 };
-use crate::{announce::Announcing, reconcile::error_chain};
+use crate::{announce::Announcing, causes::error_chain};
 
 impl Stage {
     /// Forgets the flows that are over.
