@@ -16,13 +16,11 @@ pub(crate) use orders::fuzz;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     select,
     sync::{mpsc, watch},
@@ -42,6 +40,7 @@ use crate::{
     order::{Order, OrderOutcome, OrderRequest, Orders},
     snapshot::Snapshot,
     vip::{Names, Vips},
+    wait::{any_changed, at},
 };
 use compose::{Last, compose};
 use known::Known;
@@ -357,30 +356,6 @@ fn says_the_same(
         && before
             .iter()
             .all(|(name, before)| now.get(name).is_some_and(|now| same(before, now)))
-}
-
-/// Waits until `moment`, or for ever.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
-    }
-}
-
-/// Waits until one of `receivers` has a value that was not seen. One whose sender is gone keeps its last value
-/// and wakes nobody.
-async fn any_changed<'r, T: Send + Sync + 'r>(
-    receivers: impl IntoIterator<Item = &'r mut watch::Receiver<T>>,
-) {
-    let changes = receivers.into_iter().map(|receiver| async {
-        if receiver.changed().await.is_err() {
-            pending::<()>().await;
-        }
-    });
-    let mut changes: FuturesUnordered<_> = changes.collect();
-    if changes.next().await.is_none() {
-        pending::<()>().await;
-    }
 }
 
 /// How long changes are gathered after a round that took `cost` of CPU time: the stage then takes a fifth of one CPU at

@@ -39,5 +39,6 @@ pub mod state_file;
 pub mod stats;
 pub mod trace;
 pub mod vip;
+mod wait;
 
 pub use lb_core::{catalog, cow_map, desired, installed, options, plan, routes, snapshot, views};

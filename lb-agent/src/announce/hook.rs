@@ -26,8 +26,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Announcing, Metrics, Moment, Status, Vips, at, both};
-use crate::vip::Pools;
+use super::{Announcing, Metrics, Moment, Status, Vips, both};
+use crate::{vip::Pools, wait::at};
 
 /// For one run.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -34,7 +34,6 @@ pub use moment::Moment;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
-    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 pub use value::{Announcing, Status};
@@ -285,14 +284,6 @@ async fn follow(
 fn both(pools: Pools, vip: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
     let twin = pools.twin(vip).map(IpAddr::V6);
     std::iter::once(IpAddr::V4(vip)).chain(twin)
-}
-
-/// Waits until then, or for ever.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The file of the session, in the state directory.

@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Announcing, Error, Metrics, Moment, Status, Vips, at,
+    Announcing, Error, Metrics, Moment, Status, Vips,
     device::{self, BUFFER, Device, Devices, Ear, Link, trouble},
     frame::{self, Mac},
     groups::Groups,
     schedule::Schedule,
 };
-use crate::vip::Pools;
+use crate::{vip::Pools, wait::at};
 
 /// Between two lines of the log about others that announce our VIPs.
 const WARN_EVERY: Duration = Duration::from_secs(60);

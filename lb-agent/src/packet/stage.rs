@@ -21,7 +21,7 @@ use lb_common::packet::EndpointKey;
 use lb_packet::{Collected, Explainer, Figures, Flows, Publisher, Samples};
 use rtnetlink::{Handle, MulticastGroup};
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,7 +35,7 @@ use super::{
     seen::Traffic,
     trouble::{Driver, Trouble, WithoutRoom},
 };
-use crate::{catalog::Problem, causes::error_chain, config, snapshot::Snapshot};
+use crate::{catalog::Problem, causes::error_chain, config, snapshot::Snapshot, wait::at};
 
 /// What the programs count.
 #[derive(Clone, Debug, Default)]
@@ -178,13 +178,7 @@ pub async fn run(
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let again = stage.again;
-        let due = async {
-            match again {
-                Some(again) => sleep_until(again.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let again = stage.again.map(Into::into);
         tokio::select! {
             () = stop.cancelled() => break,
             Ok(()) = channels.announcing.changed() => {
@@ -209,7 +203,7 @@ pub async fn run(
                 stage.look_around().await;
                 stage.apply();
             }
-            () = due => stage.apply(),
+            () = at(again) => stage.apply(),
             // Without an engine there is nobody who would say so.
             Ok(()) = channels.labelled.changed() => {
                 stage.labelled = channels.labelled.borrow_and_update().clone();

@@ -15,7 +15,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::{sync::watch, time::sleep_until};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::deadlines::{Deadlines, Now, Pending};
@@ -24,6 +24,7 @@ use crate::{
     causes::error_chain,
     snapshot::{ServiceName, Snapshot},
     sockets::{self, Failure, Sight, Sockets, Target},
+    wait::at,
 };
 
 /// Figures of the stage.
@@ -83,13 +84,7 @@ pub async fn run(
         metrics,
     };
     loop {
-        let next = stage.deadlines.next();
-        let due = async {
-            match next {
-                Some(next) => sleep_until(next.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let next = stage.deadlines.next().map(Into::into);
         let problem = tokio::select! {
             // What has come back since is known before anything is cut.
             biased;
@@ -106,7 +101,7 @@ pub async fn run(
                     None => None,
                 }
             }
-            () = due => Some(stage.end(&sockets).await?),
+            () = at(next) => Some(stage.end(&sockets).await?),
         };
         if let Some(problems) = problem {
             channels.problems.send_if_modified(|old| {
