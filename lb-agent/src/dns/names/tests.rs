@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::options::Options;
+use crate::{options::Options, snapshot::Snapshot};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const ONE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
