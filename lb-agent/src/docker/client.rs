@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
@@ -23,74 +23,13 @@ use tokio::{
 
 use super::{
     Address, Config, Network, Networks,
+    error::RequestError,
     event::{self, ACTIONS, Event, Told},
+    events::{EVENTS, Events},
     inspect::{self, Inspected},
     time::nanoseconds,
+    version::Versions,
 };
-
-/// Why the engine did not answer as it should.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// Nobody listens, or we may not talk to it.
-    #[error(
-        "cannot connect to the Docker Engine at {address}: {source}{}",
-        remedy(source)
-    )]
-    Connect {
-        /// Where.
-        address: Address,
-        /// Why.
-        source: io::Error,
-    },
-    /// The connection broke, or carried something that is no HTTP.
-    #[error("the Docker Engine broke off its answer to {path}: {source}")]
-    Http {
-        /// What was asked.
-        path: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The answer did not come in time.
-    #[error("the Docker Engine has not answered {path} within {} s", limit.as_secs())]
-    Late {
-        /// What was asked.
-        path: String,
-        /// How long it was waited for.
-        limit: Duration,
-    },
-    /// The engine refused.
-    #[error("the Docker Engine answers {path} with {code}: {message}")]
-    Refused {
-        /// What was asked.
-        path: String,
-        /// The status code.
-        code: u16,
-        /// What it says.
-        message: String,
-    },
-    /// The answer is not what it should be.
-    #[error("the Docker Engine answers {path} with something that is not understood: {source}")]
-    Garbage {
-        /// What was asked.
-        path: String,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
-    /// The stream of events is over: the engine ends.
-    #[error("the Docker Engine has closed its stream of events")]
-    EventsEnded,
-    /// An event is longer than any should be.
-    #[error("the Docker Engine sent an event of more than {LONGEST_EVENT} bytes")]
-    EventTooLong,
-}
-
-fn remedy(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => "; run as root or as a member of its group",
-        io::ErrorKind::NotFound => "; start it, or name its socket in [sources.docker] socket",
-        _ => "",
-    }
-}
 
 /// A look at the engine that nothing comes of: everything that the agent asks it for, once. Tells by how many seconds
 /// its clock is ahead of ours.
@@ -241,10 +180,7 @@ impl Client {
         let (since, filters) = (seconds(since), escape(&filters.to_string()));
         let path = format!("/events?since={since}&filters={filters}");
         let begun = self.within(&path, self.request(&path)).await?;
-        Ok(Events {
-            body: begun.into_body(),
-            buffer: BytesMut::new(),
-        })
+        Ok(Events::new(begun.into_body()))
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
@@ -347,101 +283,8 @@ async fn read(path: &str, response: Response<Incoming>) -> Result<Bytes, Request
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// The stream of events.
-#[derive(Debug)]
-pub(super) struct Events {
-    body: Incoming,
-    buffer: BytesMut,
-}
-
-impl Events {
-    /// The next event that concerns a container or the networks. It may be dropped and asked for again without losing one.
-    pub(super) async fn next(&mut self) -> Result<Told, RequestError> {
-        loop {
-            while let Some(line) = self.line() {
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
-                let told = event::parse(&line).map_err(|source| RequestError::Garbage {
-                    path: EVENTS.to_owned(),
-                    source,
-                })?;
-                if let Some(told) = told {
-                    return Ok(told);
-                }
-            }
-            if self.buffer.len() > LONGEST_EVENT {
-                return Err(RequestError::EventTooLong);
-            }
-            match self.body.frame().await {
-                None => return Err(RequestError::EventsEnded),
-                Some(Err(source)) => {
-                    return Err(RequestError::Http {
-                        path: EVENTS.to_owned(),
-                        source: source.into(),
-                    });
-                }
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        self.buffer.extend_from_slice(data);
-                    }
-                }
-            }
-        }
-    }
-
-    fn line(&mut self) -> Option<BytesMut> {
-        let end = self.buffer.iter().position(|&byte| byte == b'\n')?;
-        Some(self.buffer.split_to(end + 1))
-    }
-}
-
-#[derive(Deserialize)]
-struct Versions {
-    #[serde(rename = "ApiVersion", default)]
-    newest: Version,
-    #[serde(rename = "MinAPIVersion", default)]
-    oldest: Version,
-}
-
-impl Versions {
-    /// The highest that both sides know. What is read here has been the same in all of them: an engine that refuses
-    /// all that we know gets its oldest one, which is the nearest.
-    fn choose(&self) -> Version {
-        self.newest.min(KNOWN).max(self.oldest)
-    }
-}
-
-/// `1.44`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(from = "String")]
-struct Version(u32, u32);
-
-impl From<String> for Version {
-    fn from(text: String) -> Self {
-        let parts = text.split_once('.');
-        let numbers = parts.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        // Without a version the engine is an old one, and then every request may name the oldest that was.
-        numbers.map_or(Self(1, 12), |(major, minor)| Self(major, minor))
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
-
-/// The newest version whose description was read for what is used here.
-const KNOWN: Version = Version(1, 51);
-
-const EVENTS: &str = "/events";
-
 /// Bytes of an answer: a list of ten thousand containers with many labels.
 const LONGEST_ANSWER: usize = 64 << 20;
-
-/// Bytes of an event: it carries the labels of its container.
-const LONGEST_EVENT: usize = 1 << 20;
 
 /// Percent-encodes what has a meaning in a path or a query.
 fn escape(text: &str) -> String {
@@ -459,20 +302,6 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_highest_version_that_both_sides_know_is_spoken() {
-        let choose = |newest: &str, oldest: &str| {
-            let text = format!(r#"{{"ApiVersion":"{newest}","MinAPIVersion":"{oldest}"}}"#);
-            let versions: Versions = serde_json::from_str(&text).unwrap();
-            versions.choose().to_string()
-        };
-        assert_eq!(choose("1.41", "1.12"), "1.41");
-        assert_eq!(choose("1.52", "1.44"), "1.51");
-        // Newer than anything we know.
-        assert_eq!(choose("1.90", "1.60"), "1.60");
-        assert_eq!(choose("1.9", "1.1"), "1.9");
-    }
 
     #[test]
     fn what_has_a_meaning_in_a_query_is_encoded() {

@@ -8,19 +8,22 @@ mod client;
 mod config;
 mod container;
 mod engine;
+mod error;
 mod event;
+mod events;
 mod follow;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod inspect;
 mod table;
 pub(crate) mod time;
+mod version;
 
-pub use client::RequestError;
 pub(crate) use client::look;
 pub use config::{Address, AddressError, Config};
 pub use container::{
     Container, Endpoint, Health, NetworkMode, Port, Process, Protocol, Published, State,
 };
 pub use engine::{Containers, Engine, Network, Networks};
+pub use error::RequestError;
 pub use follow::{Error, run};
