@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::pin,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -12,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     apply::apply,
@@ -21,8 +20,8 @@ use super::{
     metrics::Metrics,
     plan::{Memory, Ownership, Step, plan},
     registration::CheckKind,
-    seen::Seen,
     settings::Settings,
+    status::{Outputs, Status, publish},
     wish::{Wishes, wishes},
 };
 use crate::{
@@ -34,35 +33,6 @@ use crate::{
     },
     docker::{Containers, Engine, State},
 };
-
-/// How registration is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// The identity of this host, once it is known.
-    pub host: Option<String>,
-    /// Services that the containers ask for.
-    pub services: usize,
-    /// Containers that run, of which no port is registered.
-    pub left_out: usize,
-    /// Every container that runs, by name; `None` until the engine has answered and this host is known. What was last
-    /// known stays while Consul is away.
-    pub containers: Option<Arc<[Seen]>>,
-    /// When Consul last held all of them.
-    pub synced: Option<SystemTime>,
-    /// Why Consul cannot be asked at the moment.
-    pub error: Option<String>,
-    /// What somebody has to correct.
-    pub problems: Vec<Problem>,
-}
-
-/// Where the stage tells how registration is.
-#[derive(Clone, Debug, Default)]
-pub struct Outputs {
-    /// All of it.
-    pub status: watch::Sender<Status>,
-    /// What somebody has to correct, alone.
-    pub problems: watch::Sender<Vec<Problem>>,
-}
 
 /// Why the stage ended.
 #[derive(Debug, thiserror::Error)]
@@ -385,35 +355,6 @@ fn owner<'o>(config: &'o Config, settings: &'o Settings) -> Ownership<'o> {
         host: &settings.host,
         adopt: &config.adopt,
     }
-}
-
-/// Sends the status; what changed is logged once.
-fn publish(out: &Outputs, status: Status) {
-    out.problems.send_if_modified(|old| {
-        let changed = *old != status.problems;
-        old.clone_from(&status.problems);
-        changed
-    });
-    out.status.send_if_modified(|old| {
-        match (&old.error, &status.error) {
-            (before, Some(error)) if before.as_ref() != Some(error) => {
-                warn!(%error, "containers cannot be registered");
-            }
-            (Some(_), None) => info!("containers can be registered again"),
-            _ => {}
-        }
-        for problem in &status.problems {
-            if !old.problems.contains(problem) {
-                warn!(%problem, "registration");
-            }
-        }
-        let changed = Status {
-            synced: old.synced,
-            ..status.clone()
-        } != *old;
-        *old = status;
-        changed
-    });
 }
 
 /// For what was begun when the registrar ends.
