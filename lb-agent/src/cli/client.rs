@@ -1,31 +1,33 @@
 //! Talks HTTP to the agent's admin socket.
 
+mod exchange;
+
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
-use crate::admin::{
-    events::{EVENTS_PATH, EventList},
-    explain::{EXPLAIN_PATH, Told},
-    packets::{FLUSH_PATH, FlushOrder, Flushed, PACKET_EXPLAIN_PATH, PACKET_TRACE_PATH, Way},
-    report::{
-        ACTION_HEADER, API, CLIENTS_PATH, FLOWS_PATH, FlowList, PIN_PATH, PinOrder, RELEASE_PATH,
-        Refused, ReleaseOrder, Report, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, StateAnswer,
-        StateOrder, Status, VIPS_PATH,
+use crate::{
+    admin::{
+        events::{EVENTS_PATH, EventList},
+        explain::{EXPLAIN_PATH, Told},
+        packets::{FLUSH_PATH, FlushOrder, Flushed, PACKET_EXPLAIN_PATH, PACKET_TRACE_PATH, Way},
+        report::{
+            API, CLIENTS_PATH, FLOWS_PATH, FlowList, PIN_PATH, PinOrder, RELEASE_PATH, Refused,
+            ReleaseOrder, Report, SNAPSHOT_PATH, STATE_PATH, STATUS_PATH, StateAnswer, StateOrder,
+            Status, VIPS_PATH,
+        },
+        text::visible,
+        trace::TRACE_PATH,
     },
-    text::visible,
-    trace::TRACE_PATH,
+    clients,
+    vip::Entry,
 };
-use crate::{clients, vip::Entry};
+use exchange::Lines;
 
 /// An agent, by its socket.
 pub(crate) struct Client {
@@ -70,14 +72,12 @@ impl Client {
     }
 
     pub(crate) async fn report(&self, patience: Duration) -> Result<Report, ClientError> {
-        let answer = self.ask(Method::GET, SNAPSHOT_PATH, None, patience).await?;
-        let body = self.success(answer)?;
+        let body = self.text(SNAPSHOT_PATH, patience).await?;
         self.current(&body, |report: &Report| report.api)
     }
 
     pub(super) async fn status(&self, patience: Duration) -> Result<Status, ClientError> {
-        let answer = self.ask(Method::GET, STATUS_PATH, None, patience).await?;
-        let body = self.success(answer)?;
+        let body = self.text(STATUS_PATH, patience).await?;
         self.current(&body, |status: &Status| status.api)
     }
 
@@ -118,9 +118,7 @@ impl Client {
         &self,
         patience: Duration,
     ) -> Result<Vec<clients::Client>, ClientError> {
-        let answer = self.ask(Method::GET, CLIENTS_PATH, None, patience).await?;
-        let body = self.success(answer)?;
-        self.parse(&body)
+        self.get(CLIENTS_PATH, patience).await
     }
 
     pub(super) async fn flows(
@@ -132,9 +130,7 @@ impl Client {
             None => FLOWS_PATH.to_owned(),
             Some(service) => format!("{FLOWS_PATH}?service={}", escaped(service)),
         };
-        let answer = self.ask(Method::GET, &path, None, patience).await?;
-        let body = self.success(answer)?;
-        self.parse(&body)
+        self.get(&path, patience).await
     }
 
     pub(super) async fn explain(
@@ -145,9 +141,7 @@ impl Client {
     ) -> Result<Told, ClientError> {
         let (client, service) = (escaped(client), escaped(service));
         let path = format!("{EXPLAIN_PATH}?client={client}&service={service}");
-        let answer = self.ask(Method::GET, &path, None, patience).await?;
-        let body = self.success(answer)?;
-        self.parse(&body)
+        self.get(&path, patience).await
     }
 
     /// At most `limit` events after number `after`, or the newest.
@@ -159,15 +153,11 @@ impl Client {
     ) -> Result<EventList, ClientError> {
         let after = after.map(|after| format!("&after={after}"));
         let path = format!("{EVENTS_PATH}?limit={limit}{}", after.unwrap_or_default());
-        let answer = self.ask(Method::GET, &path, None, patience).await?;
-        let body = self.success(answer)?;
-        self.parse(&body)
+        self.get(&path, patience).await
     }
 
     pub(super) async fn vips(&self, patience: Duration) -> Result<Vec<Entry>, ClientError> {
-        let answer = self.ask(Method::GET, VIPS_PATH, None, patience).await?;
-        let body = self.success(answer)?;
-        self.parse(&body)
+        self.get(VIPS_PATH, patience).await
     }
 
     pub(super) async fn pin(
@@ -204,9 +194,7 @@ impl Client {
     ) -> Result<Way, ClientError> {
         let (client, vip) = (escaped(client), escaped(vip));
         let path = format!("{PACKET_EXPLAIN_PATH}?client={client}&vip={vip}&protocol={protocol}");
-        let answer = self.ask(Method::GET, &path, None, patience).await?;
-        let body = self.success(answer)?;
-        self.parse(&body)
+        self.get(&path, patience).await
     }
 
     /// Packets of the packet path, as they come.
@@ -232,22 +220,12 @@ impl Client {
         self.lines(&path, patience).await
     }
 
-    async fn lines(&self, path: &str, patience: Duration) -> Result<Lines, ClientError> {
-        let opened = timeout(patience, self.open(Method::GET, path, None)).await;
-        let (answer, connection) = opened.unwrap_or_else(|_| Err(self.silent(patience)))?;
-        let lines = Lines {
-            body: answer,
-            _connection: connection,
-            read: Vec::new(),
-        };
-        if lines.body.status().is_success() {
-            return Ok(lines);
-        }
-        let status = lines.body.status();
-        let body = timeout(patience, lines.rest()).await;
-        let body = body.unwrap_or_else(|_| Ok(Bytes::new()));
-        let body = body.map_err(|error| self.broken(error))?;
-        Err(self.refused(status, &body))
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        self.parse(&self.text(path, patience).await?)
     }
 
     async fn change<T: DeserializeOwned>(
@@ -276,82 +254,6 @@ impl Client {
         Ok(Err(lines.join("\n")))
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-        patience: Duration,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
-        timeout(patience, self.exchange(method, path, body))
-            .await
-            .unwrap_or_else(|_| Err(self.silent(patience)))
-    }
-
-    fn silent(&self, patience: Duration) -> ClientError {
-        ClientError::Silent {
-            socket: self.socket.clone(),
-            patience,
-        }
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
-        let (body, connection) = self.open(method, path, body).await?;
-        let lines = Lines {
-            body,
-            _connection: connection,
-            read: Vec::new(),
-        };
-        let status = lines.body.status();
-        let body = lines.rest().await.map_err(|error| self.broken(error))?;
-        Ok((status, body))
-    }
-
-    /// The head of an answer, its body to come, and the connection that it comes on.
-    async fn open(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<(Response<Incoming>, Connection), ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.unreachable(error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(error))?;
-        // It ends with the exchange; what goes wrong on it is seen there.
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost");
-        if body.is_some() {
-            request = request
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(ACTION_HEADER, "1");
-        }
-        let request = request
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|error| self.broken(error))?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.broken(error))?;
-        Ok((
-            answer,
-            Connection {
-                task: connection,
-                _sender: sender,
-            },
-        ))
-    }
-
     fn success(&self, (status, body): (StatusCode, Bytes)) -> Result<Bytes, ClientError> {
         if status.is_success() {
             return Ok(body);
@@ -371,17 +273,6 @@ impl Client {
         serde_json::from_slice(body).map_err(|error| self.broken(error))
     }
 
-    fn unreachable(&self, error: io::Error) -> ClientError {
-        let socket = self.socket.clone();
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ClientError::NotThere { socket }
-            }
-            io::ErrorKind::PermissionDenied => ClientError::NotAllowed { socket },
-            _ => self.broken(error),
-        }
-    }
-
     fn broken(&self, why: impl std::fmt::Display) -> ClientError {
         ClientError::Broken {
             socket: self.socket.clone(),
@@ -397,51 +288,6 @@ struct Version {
     api: u32,
 }
 
-/// The task of a connection, which ends with this.
-struct Connection {
-    task: JoinHandle<hyper::Result<()>>,
-    _sender: http1::SendRequest<Full<Bytes>>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// An answer that comes line by line.
-pub(super) struct Lines {
-    body: Response<Incoming>,
-    /// Held as long as lines are to come.
-    _connection: Connection,
-    read: Vec<u8>,
-}
-
-impl Lines {
-    /// The next line without its end; `None` after the last.
-    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
-        loop {
-            if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
-                let rest = self.read.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.read, rest);
-                line.pop();
-                return Some(line);
-            }
-            // An agent that ends, and one that breaks off, have no more to say.
-            let frame = self.body.body_mut().frame().await?.ok()?;
-            if let Ok(data) = frame.into_data() {
-                self.read.extend_from_slice(&data);
-            }
-        }
-    }
-
-    /// All of it at once.
-    async fn rest(self) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-        let body = Limited::new(self.body.into_body(), ANSWER_BYTES);
-        Ok(body.collect().await?.to_bytes())
-    }
-}
-
 /// `text` as a part of a query.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
@@ -452,6 +298,3 @@ fn escaped(text: &str) -> String {
     };
     text.bytes().map(escape).collect()
 }
-
-/// Bytes of an answer: room for ten thousand services.
-const ANSWER_BYTES: usize = 256 << 20;
