@@ -4,13 +4,15 @@
 //! page can make it send requests here. The Host allow-list is the defence against reading by DNS
 //! rebinding; the rules for changes are the defence against forged requests.
 
+mod refusal;
+mod who;
+
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Authority};
+use axum::http::{HeaderMap, Method, Uri, header, uri::Authority};
 
 use super::{
     guesses::Guesses,
@@ -19,154 +21,8 @@ use super::{
     token::Token,
 };
 
-/// Where a request came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Actor {
-    /// Over the unix socket; the kernel says who it is.
-    Local {
-        /// The user of the process at the other end.
-        uid: u32,
-        /// What that user is here.
-        rank: Rank,
-    },
-    /// Over TCP.
-    Remote {
-        /// The other end.
-        peer: SocketAddr,
-        /// Our end.
-        own: SocketAddr,
-    },
-}
-
-/// What a user of this host is to the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rank {
-    /// Root, or the agent's own user.
-    Owner,
-    /// One of `[admin] allow_uids`.
-    Listed,
-    /// Anybody else.
-    Stranger,
-}
-
-/// What a request may do: for handlers, which find it among its extensions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Access {
-    /// Whether it may read. One that may not reaches nothing but the session and the probes.
-    pub(super) may_read: bool,
-    /// Whether whoever sent it may change something, from where it was sent.
-    pub(super) may_change: bool,
-    /// Who sent it.
-    pub(super) who: Who,
-    /// From which address; `None` for the unix socket.
-    pub(super) client: Option<IpAddr>,
-    /// Whether it came to where the page is published.
-    pub(super) published: bool,
-    /// Whether it came there by TLS.
-    pub(super) secure: bool,
-    /// Whether everybody may read from where it was sent.
-    pub(super) open: bool,
-}
-
-impl Access {
-    /// Whether it may be told who the clients are and which processes these have: whoever may change something at the address
-    /// that the page listens on, and reads there, may know that, too.
-    pub(super) fn sees_clients(&self) -> bool {
-        self.who.known() && !self.published
-    }
-
-    /// Where it came from, for the audit.
-    pub(super) fn source(&self) -> String {
-        match self.client {
-            None => "socket".to_owned(),
-            Some(client) => client.to_string(),
-        }
-    }
-}
-
-/// Who sent a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
-    /// Nobody who said so.
-    Nobody,
-    /// A user of this host.
-    User(u32),
-    /// Who knows the token.
-    Token,
-    /// Who knew the token when the session with this number was opened.
-    Session(u64),
-}
-
-impl Who {
-    /// Whether it is somebody.
-    pub(super) fn known(self) -> bool {
-        self != Self::Nobody
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nobody => f.write_str("nobody"),
-            Self::User(uid) => write!(f, "uid {uid}"),
-            Self::Token => f.write_str("token"),
-            Self::Session(number) => write!(f, "session {number}"),
-        }
-    }
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error(
-        "only root, the user that the agent runs as and those of `[admin] allow_uids` may use this socket: run the \
-         command as one of them"
-    )]
-    ForeignUser,
-    #[error("a request needs exactly one valid Host")]
-    BadHost,
-    #[error("this host name is not served here: use 127.0.0.1 or localhost")]
-    ForeignHost,
-    #[error(
-        "nothing can be changed through a published page: run `lb-agent` on the host, or use the address that \
-         the page listens on, such as 127.0.0.1:9180"
-    )]
-    Published,
-    #[error("a change needs the header `Content-Type: application/json`")]
-    NotJson,
-    #[error("a change needs the header `X-LB-Action: 1`")]
-    NoAction,
-    #[error(
-        "a change from another site's page is refused: use the agent's own page, or `lb-agent` on the host"
-    )]
-    CrossSite,
-    #[error(
-        "this needs the header `Authorization: Bearer <token>` or a session; the token is in the agent's token file, \
-         which `lb-agent` on the host does not need"
-    )]
-    NoToken,
-    #[error("the token is wrong: use the one in the agent's token file")]
-    WrongToken,
-    #[error(
-        "too many wrong tokens were shown of late: try again in a minute, or run `lb-agent` on the host"
-    )]
-    Crowded,
-}
-
-impl Refusal {
-    pub(super) fn status(self) -> StatusCode {
-        match self {
-            Self::BadHost => StatusCode::BAD_REQUEST,
-            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
-            Self::ForeignUser | Self::Published | Self::NoAction | Self::CrossSite => {
-                StatusCode::FORBIDDEN
-            }
-            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
-            Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
-        }
-    }
-}
+pub(super) use refusal::Refusal;
+pub(super) use who::{Access, Actor, Rank, Who};
 
 /// Who reads the page where it is published: under one of the configured names, or through a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
