@@ -1,7 +1,15 @@
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use super::*;
 use crate::{
-    admin::sample,
+    admin::{
+        report::{Ejection, Flows, Http, ServiceState},
+        sample,
+    },
     order::{Mode, Order},
+    snapshot::{ServiceName, State},
 };
 
 #[test]
