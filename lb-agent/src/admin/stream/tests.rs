@@ -1,7 +1,13 @@
-use super::*;
+use std::collections::BTreeMap;
+
+use super::{
+    listeners::{ALIVE, BEHIND, HELLO, OVER},
+    tick::{EVERYBODY, Tick, piece},
+    *,
+};
 use crate::{
-    admin::{compose::compose, history::Rings, sample},
-    snapshot::{Service, ServiceName},
+    admin::{compose::compose, history::Rings, sample, session::End},
+    snapshot::{Service, ServiceName, Snapshot},
 };
 
 fn told(last: &mut Last, snapshot: Snapshot, seen: &[&str]) -> Tick {
