@@ -27,7 +27,7 @@ use crate::{
     clients,
     vip::Entry,
 };
-use exchange::Lines;
+pub(super) use exchange::Lines;
 
 /// An agent, by its socket.
 pub(crate) struct Client {

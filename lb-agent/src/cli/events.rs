@@ -13,8 +13,8 @@ use tokio::{
 use super::{
     Answer, Exit, Failure, Look, Output, PATIENCE,
     client::Client,
+    follow::print,
     table::{Rows, words},
-    trace::print,
 };
 use crate::admin::{
     compose::age,

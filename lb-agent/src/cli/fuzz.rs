@@ -58,8 +58,8 @@ fn print(kind: &str, body: &[u8], output: Output) -> Result<String, super::Failu
             events::rows(&list).print(output, &list.events)
         }
         "explain" => explain::print(&read(&client, body)?, output),
-        "trace" => trace::print_line(&read::<Line>(&client, body)?, output),
-        "packets" => packets::print_line(&read::<PacketLine>(&client, body)?, output),
+        "trace" => trace::FORM.line(&read::<Line>(&client, body)?, output),
+        "packets" => packets::FORM.line(&read::<PacketLine>(&client, body)?, output),
         "way" => packets::print_way(&read(&client, body)?, output),
         "ordered" => Ok(order::ordered(&read(&client, body)?, None, output)?.0),
         // What the agent refuses with is its own words, which may have names in them.

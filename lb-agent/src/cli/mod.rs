@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod failure;
 mod flows;
+mod follow;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod host;
@@ -141,7 +142,7 @@ pub async fn perform(
             };
             let ordered = order::order(&client, options.output, mode, outage).await;
             match (ordered, outage.wait) {
-                (Ok((text, exit, answer)), true) => match trace::print(out, &text) {
+                (Ok((text, exit, answer)), true) => match follow::print(out, &text) {
                     Err(failure) => Err(failure),
                     // Whoever has seen enough waits all the same.
                     Ok(_) => {

@@ -7,18 +7,18 @@ use std::{
 };
 
 use lb_packet::Pcap;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Answer, Exit, Failure, Output, PATIENCE, Watch, Wish,
     client::Client,
+    follow::{self, Form},
     json,
     table::csv_line,
-    trace::{print, time},
+    trace::time,
 };
 use crate::admin::{
     packets::{FlushOrder, Line, Traced, Verdict, Way},
-    text::{visible, visible_json},
+    text::visible,
 };
 
 /// Prints packets as they come, and writes them to a file if one is named.
@@ -37,40 +37,19 @@ pub(super) async fn follow(
     });
     let mut file = file.transpose()?;
     let sample = watch.sample.unwrap_or(u32::from(watch.service.is_none()));
-    let mut lines = client
+    let lines = client
         .packets(watch.service.as_deref(), sample, PATIENCE)
         .await?;
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(Failure::Print)?;
-    let head = match output {
-        Output::Table | Output::Wide => HEAD.to_owned(),
-        Output::Csv => csv_line(CSV_HEAD.into_iter()),
-        Output::Json => String::new(),
-    };
-    let mut exit = Exit::Fine;
-    let mut reads = print(out, &head)?;
-    let mut left = watch.count;
-    while reads && left != Some(0) {
-        let line = tokio::select! {
-            line = lines.next() => line.ok_or(Failure::Ended)?,
-            _ = interrupted.recv() => {
-                exit = Exit::Interrupted;
-                break;
-            }
-        };
-        let said: Line = serde_json::from_slice(&line)?;
-        if !wished(&said, watch) {
-            continue;
-        }
-        if let (Some(file), Line::Packet(traced)) = (&mut file, &said)
+    let wished = |said: &Line| {
+        let is_wished = wished(said, watch);
+        if let (true, Some(file), Line::Packet(traced)) = (is_wished, &mut file, said)
             && let Some(packet) = traced.packet()
         {
             file.add(&packet).map_err(Failure::Print)?;
         }
-        reads = print(out, &print_line(&said, output)?)?;
-        if let (Line::Packet(_), Some(left)) = (said, &mut left) {
-            *left -= 1;
-        }
-    }
+        Ok(is_wished)
+    };
+    let exit = follow::lines(lines, &FORM, watch, output, out, wished).await?;
     if let Some(file) = file {
         file.finish().map_err(Failure::Print)?;
     }
@@ -98,16 +77,14 @@ fn wished(line: &Line, watch: &Watch) -> bool {
     means(&watch.client) && means(&watch.backend) && (it.dropped || !watch.drops)
 }
 
-pub(super) fn print_line(line: &Line, output: Output) -> Result<String, Failure> {
-    Ok(match output {
-        Output::Table | Output::Wide => row(line),
-        Output::Csv => csv(line),
-        Output::Json => {
-            let line = serde_json::to_string(line)?;
-            format!("{}\n", visible_json(&line))
-        }
-    })
-}
+/// A line for each packet.
+pub(super) const FORM: Form<Line> = Form {
+    head: HEAD,
+    csv_head: &CSV_HEAD,
+    row,
+    csv,
+    counts: |line| matches!(line, Line::Packet(_)),
+};
 
 const HEAD: &str = "TIME          DEVICE           BYTES  PROTO     SOURCE                 DESTINATION            FLAGS  FATE\n";
 

@@ -1,16 +1,18 @@
-//! `trace`: prints each decision as it comes. It may never end, so its columns have fixed widths.
+//! `trace`: each decision, as it comes.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use lb_common::{HOST_VIEW, INTERNAL_VIEW, OUTSIDE_VIEW};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Answer, Exit, Failure, Output, PATIENCE, Watch, client::Client, flows::is_backend,
+    Answer, Output, PATIENCE, Watch,
+    client::Client,
+    flows::is_backend,
+    follow::{self, Form},
     table::csv_line,
 };
 use crate::admin::{
-    text::{visible, visible_json},
+    text::visible,
     trace::{Decided, Line},
 };
 
@@ -22,36 +24,10 @@ pub(super) async fn follow(
     out: &mut dyn Write,
 ) -> Answer {
     let service = watch.service.as_deref().unwrap_or_default();
-    let mut lines = client.trace(service, PATIENCE).await?;
-    let fine = Ok((String::new(), Exit::Fine));
-    // Before the head, by which the reader knows that decisions are told from now on and that it can interrupt them.
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(Failure::Print)?;
-    let head = match output {
-        Output::Table | Output::Wide => HEAD.to_owned(),
-        Output::Csv => csv_line(CSV_HEAD.into_iter()),
-        Output::Json => String::new(),
-    };
-    if !print(out, &head)? {
-        return fine;
-    }
-    let mut left = watch.count;
-    while left != Some(0) {
-        let line = tokio::select! {
-            line = lines.next() => line.ok_or(Failure::Ended)?,
-            _ = interrupted.recv() => return Ok((String::new(), Exit::Interrupted)),
-        };
-        let said: Line = serde_json::from_slice(&line)?;
-        if !wished(&said, watch) {
-            continue;
-        }
-        if !print(out, &print_line(&said, output)?)? {
-            return fine;
-        }
-        if let (Line::Decision(_), Some(left)) = (said, &mut left) {
-            *left -= 1;
-        }
-    }
-    fine
+    let lines = client.trace(service, PATIENCE).await?;
+    let wished = |said: &Line| Ok(wished(said, watch));
+    let exit = follow::lines(lines, &FORM, watch, output, out, wished).await?;
+    Ok((String::new(), exit))
 }
 
 /// What is missing is told to everybody: it may have been theirs.
@@ -73,25 +49,14 @@ fn wished(line: &Line, watch: &Watch) -> bool {
     client && backend && (it.refused.is_some() || !watch.drops)
 }
 
-/// Whether there is still a reader.
-pub(super) fn print(out: &mut dyn Write, text: &str) -> Result<bool, Failure> {
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::Print(error)),
-    }
-}
-
-pub(super) fn print_line(line: &Line, output: Output) -> Result<String, Failure> {
-    Ok(match output {
-        Output::Table | Output::Wide => row(line),
-        Output::Csv => csv(line),
-        Output::Json => {
-            let line = serde_json::to_string(line)?;
-            format!("{}\n", visible_json(&line))
-        }
-    })
-}
+/// A line for each decision.
+pub(super) const FORM: Form<Line> = Form {
+    head: HEAD,
+    csv_head: &CSV_HEAD,
+    row,
+    csv,
+    counts: |line| matches!(line, Line::Decision(_)),
+};
 
 const HEAD: &str = "TIME              PID  COMMAND          CONTAINER         VIEW        VIP                    PROTO  DECISION\n";
 

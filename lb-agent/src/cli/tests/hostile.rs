@@ -120,12 +120,12 @@ impl Spoiled {
         all.extend(
             self.lines
                 .iter()
-                .map(|it| trace::print_line(it, output).unwrap()),
+                .map(|it| trace::FORM.line(it, output).unwrap()),
         );
         all.extend(
             self.packets
                 .iter()
-                .map(|it| packets::print_line(it, output).unwrap()),
+                .map(|it| packets::FORM.line(it, output).unwrap()),
         );
         all
     }
