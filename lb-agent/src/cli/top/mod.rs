@@ -4,6 +4,7 @@ mod draw;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod model;
+mod rows;
 #[cfg(test)]
 mod tests;
 
