@@ -111,18 +111,8 @@ impl RawConfig {
                     raw.acme_accept_terms = keys.boolean(acme, "accept_terms");
                 });
             });
-            if let Some(auth) = front.table(&mut keys.reader, "auth") {
-                let line = auth.line;
-                let lists = auth.texts(&mut keys.reader).into_iter();
-                let lists = lists.map(|(name, file)| (name, file.value)).collect();
-                raw.front_auth = Some(keys.given(line, lists));
-            }
-            if let Some(pages) = front.table(&mut keys.reader, "pages") {
-                let line = pages.line;
-                let files = pages.texts(&mut keys.reader).into_iter();
-                let files = files.map(|(name, file)| (name, file.value)).collect();
-                raw.front_pages = Some(keys.given(line, files));
-            }
+            raw.front_auth = keys.files(front, "auth");
+            raw.front_pages = keys.files(front, "pages");
             keys.table(front, "limits", |keys, limits| {
                 raw.http_limits_first_byte = keys.string(limits, "first_byte");
                 raw.http_limits_head = keys.string(limits, "head");
@@ -279,6 +269,19 @@ impl Keys {
     fn integer(&mut self, table: &mut Table<'_>, key: &'static str) -> Option<Given<i64>> {
         let lined = table.integer(&mut self.reader, key);
         self.lined(lined)
+    }
+
+    /// The files in the table `[key]`, by their names.
+    fn files(
+        &mut self,
+        outer: &mut Table<'_>,
+        key: &'static str,
+    ) -> Option<Given<Vec<(String, String)>>> {
+        let table = outer.table(&mut self.reader, key)?;
+        let line = table.line;
+        let files = table.texts(&mut self.reader).into_iter();
+        let files = files.map(|(name, file)| (name, file.value)).collect();
+        Some(self.given(line, files))
     }
 
     /// The certificates and keys in the tables `[[key]]`.
