@@ -12,7 +12,8 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     catalog::SourceHealth,
-    order::Order,
+    options::LONGEST,
+    order::{Mode, Order},
     snapshot::{Backend, Service},
 };
 
