@@ -1,4 +1,5 @@
-//! Makes the document. A new path is a line of [`operations`]; what it answers is described by its types.
+//! Makes the document. A new path is a line of [`operations`]; what it answers is described by its types. Half of the file is
+//! that table, which is why it is as long as it is.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
