@@ -343,5 +343,4 @@ fn check(raw: RawCheck) -> Check {
 }
 
 #[cfg(test)]
-#[path = "parse_tests.rs"]
 mod tests;
