@@ -22,6 +22,7 @@ use super::{
 use crate::{
     catalog::{CHECK_OUTPUT_LIMIT, Check, Instance, InstanceKey, Problem, SourceHealth},
     discover::server_address,
+    options::{dotted, is_dns_name},
 };
 
 pub(super) use place::reachable;
@@ -135,16 +136,8 @@ pub(super) fn listing(
 
 /// What is wrong with a service's name, if anything. Such a service has a VIP like any other.
 pub(super) fn name_problem(service: &str) -> Option<Problem> {
-    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-';
     // Names answer with `_` as `.`, too.
-    let dotted = service.replace('_', ".");
-    let safe = dotted.len() <= 253
-        && dotted.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && label.chars().all(letters)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        });
+    let safe = is_dns_name(&dotted(service));
     (!safe).then(|| {
         Problem::new(
             format!("service {service}"),
