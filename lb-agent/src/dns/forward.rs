@@ -2,13 +2,13 @@
 //!
 //! Equal questions that come while one is under way wait for its answer: one name asked by a thousand
 //! containers is one question, which also leaves a forger one chance and not a thousand (RFC 5452
-//! section 5). State: the cache, and which resolver answered last.
+//! section 5). State: the cache, and which resolver is asked first.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -81,9 +81,17 @@ impl Forwarder {
 struct Group {
     what: &'static str,
     servers: Vec<SocketAddr>,
-    /// Index of the one that answered last: a dead one costs its time-out once, not for every name.
-    preferred: AtomicUsize,
+    preferred: Mutex<Preferred>,
     failing: AtomicBool,
+}
+
+/// Which of them is asked first: one that answered, so that a dead one costs its time-out now and then and not for
+/// every name.
+#[derive(Clone, Copy)]
+struct Preferred {
+    index: usize,
+    /// When that one took the place of another, or when another was last tried in its stead.
+    since: Instant,
 }
 
 impl Group {
@@ -91,7 +99,10 @@ impl Group {
         Self {
             what,
             servers,
-            preferred: AtomicUsize::new(0),
+            preferred: Mutex::new(Preferred {
+                index: 0,
+                since: Instant::now(),
+            }),
             failing: AtomicBool::new(false),
         }
     }
@@ -99,7 +110,7 @@ impl Group {
     /// Asks one after the other until one answers, and the silent ones once more if none does.
     async fn ask(&self, question: &Question) -> Stored {
         let deadline = Instant::now() + BUDGET;
-        let first = self.preferred.load(Ordering::Relaxed);
+        let (first, preferred) = self.begin();
         let mut refusal = None;
         for turn in 0..2 * self.servers.len() {
             if turn == self.servers.len() && refusal.is_some() {
@@ -115,7 +126,7 @@ impl Group {
                         stored.code(),
                         ResponseCode::NoError | ResponseCode::NXDomain
                     ) {
-                        self.answered(index);
+                        self.answered(index, preferred);
                         return stored;
                     }
                     refusal.get_or_insert(stored);
@@ -135,14 +146,41 @@ impl Group {
         refusal.unwrap_or_else(|| Stored::failure(Instant::now()))
     }
 
-    fn answered(&self, index: usize) {
+    /// Whom a question asks first, and who is preferred. The first server knows names that the others may not, so that it is
+    /// not left for good: one question tries it again now and then.
+    fn begin(&self) -> (usize, usize) {
+        let mut preferred = self.preferred();
+        let index = preferred.index;
+        if index == 0 || preferred.since.elapsed() < RETURN_AFTER {
+            return (index, index);
+        }
+        preferred.since = Instant::now();
+        (0, index)
+    }
+
+    /// `index` answered a question that began when `before` was preferred.
+    fn answered(&self, index: usize, before: usize) {
         let server = self.servers[index];
         if self.failing.swap(false, Ordering::Relaxed) {
             info!(%server, "{} DNS server answers again", self.what);
         }
-        if self.preferred.swap(index, Ordering::Relaxed) != index {
-            info!(%server, "{} DNS server changed", self.what);
+        let mut preferred = self.preferred();
+        // What began before another question changed it knows nothing newer.
+        if index == before || preferred.index != before {
+            return;
         }
+        *preferred = Preferred {
+            index,
+            since: Instant::now(),
+        };
+        drop(preferred);
+        info!(%server, "{} DNS server changed", self.what);
+    }
+
+    fn preferred(&self) -> MutexGuard<'_, Preferred> {
+        self.preferred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,6 +220,9 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 
 /// How long all of them together may take: libc asks again after five seconds.
 const BUDGET: Duration = Duration::from_millis(4500);
+
+/// How long the first resolver is passed over after another one answered in its stead.
+const RETURN_AFTER: Duration = Duration::from_secs(30);
 
 const CACHE_BYTES: u64 = 8 << 20;
 const ESTIMATED_ENTRIES: usize = 4096;

@@ -145,6 +145,49 @@ async fn the_next_upstream_is_asked_if_one_is_gone_or_refuses() {
     agent.end().await;
 }
 
+// Time is virtual, as below.
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_was_slow_once_is_the_first_again_after_a_while() {
+    let release = Arc::new(Notify::new());
+    let first = Upstream::held(&release, |asked, _| with_address(asked, 60)).await;
+    let second = Upstream::start(|asked, _| denied(asked)).await;
+    let servers = vec![first.address, second.address];
+    let agent = Agent::start(servers, None, Some(snapshot(true))).await;
+    let ask = async |name| code(&agent.udp(&question(name, RecordType::A)).await);
+    assert_eq!(ask("a.example.com.").await, ResponseCode::NXDomain);
+    release.notify_one();
+    // For a moment the one that answered is asked first.
+    assert_eq!(ask("b.example.com.").await, ResponseCode::NXDomain);
+    assert_eq!(first.asked(), 1);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    for name in ["c.example.com.", "d.example.com."] {
+        assert_eq!(ask(name).await, ResponseCode::NoError);
+    }
+    assert_eq!((first.asked(), second.asked()), (3, 2));
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_question_at_a_time_looks_whether_the_first_upstream_is_back() {
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let good = Upstream::start(|asked, _| with_address(asked, 60)).await;
+    let servers = vec![silent.local_addr().unwrap(), good.address];
+    let agent = Agent::start(servers, None, Some(snapshot(true))).await;
+    let slow = async |name| {
+        let started = Instant::now();
+        let answer = agent.udp(&question(name, RecordType::A)).await;
+        assert_eq!(addresses(&answer), [ELSEWHERE]);
+        started.elapsed() > Duration::from_secs(1)
+    };
+    assert!(slow("a.example.com.").await);
+    assert!(!slow("b.example.com.").await);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let (one, other) = tokio::join!(slow("c.example.com."), slow("d.example.com."));
+    assert!(one != other);
+    assert!(!slow("e.example.com.").await);
+    agent.end().await;
+}
+
 #[tokio::test]
 async fn if_every_upstream_refuses_the_asker_learns_it() {
     let upstream = Upstream::start(|asked, _| empty(asked, ResponseCode::Refused)).await;
