@@ -12,7 +12,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use super::diag::Blind;
+use super::{diag::Blind, process::has_ended};
 
 /// How much of the host was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,8 +138,13 @@ fn visit(
                 sight.hidden += 1;
                 continue;
             }
-            // It ended meanwhile.
-            Err(_) => continue,
+            Err(error) if has_ended(&error) => continue,
+            Err(error) => {
+                let why = || format!("cannot see the network namespace of a process: {error}");
+                sight.blocked.get_or_insert_with(why);
+                sight.missed = true;
+                continue;
+            }
         };
         let inode = file.metadata()?.ino();
         if sight.namespaces.contains(&inode) {
@@ -193,6 +198,25 @@ mod tests {
         for cause in ["CONFIG_INET_UDP_DIAG", "CAP_SYS_PTRACE"] {
             assert!(told.contains(cause), "{told}");
         }
+    }
+
+    #[test]
+    fn a_process_that_ended_is_passed_over_and_one_that_cannot_be_seen_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let looks = || {
+            let mut home = Home::here().unwrap();
+            each(&mut home, folder.path(), |_| Ok(Blind::default())).unwrap()
+        };
+        fs::create_dir_all(folder.path().join("1")).unwrap();
+        let sight = looks();
+        assert!(!sight.missed && sight.hidden == 0, "{sight:?}");
+        let place = folder.path().join("2/ns");
+        fs::create_dir_all(&place).unwrap();
+        // ELOOP, in place of the want of descriptors or memory.
+        symlink("net", place.join("net")).unwrap();
+        let sight = looks();
+        assert!(sight.missed && sight.hidden == 0, "{sight:?}");
+        assert!(sight.limits().unwrap().contains("of a process"));
     }
 
     #[test]

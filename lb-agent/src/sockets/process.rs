@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fs, io, os::fd::RawFd, path::Path};
 
+use nix::errno::Errno;
+
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -18,6 +20,8 @@ pub(super) struct Wanted {
     owners: HashMap<u32, Option<Owner>>,
     open: usize,
     denied: bool,
+    /// Why a process could not be looked at that is still there.
+    missed: Option<io::Error>,
 }
 
 /// Who has a socket open, and as which descriptor.
@@ -35,18 +39,24 @@ impl Wanted {
             owners,
             open,
             denied: false,
+            missed: None,
         }
     }
 
     /// Looks through the processes until every socket has an owner. What may not be seen is passed over.
     pub(super) fn search(&mut self, proc: &Path) {
-        let Ok(processes) = fs::read_dir(proc) else {
-            return;
+        let processes = match fs::read_dir(proc) {
+            Ok(processes) => processes,
+            Err(error) => return self.missed(error),
         };
-        for process in processes.flatten() {
+        for process in processes {
             if self.open == 0 {
                 return;
             }
+            let process = match process {
+                Ok(process) => process,
+                Err(error) => return self.missed(error),
+            };
             let name = process.file_name();
             if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
                 self.look_at(pid, &process.path());
@@ -57,6 +67,11 @@ impl Wanted {
     /// Whether one that was not found may be open in a process that does not show what it has open.
     pub(super) fn is_hidden(&self) -> bool {
         self.denied && self.open > 0
+    }
+
+    /// Why one that was not found may be open in a process that could not be looked at this time.
+    pub(super) fn trouble(&self) -> Option<&io::Error> {
+        self.missed.as_ref().filter(|_| self.open > 0)
     }
 
     /// Who has the socket open.
@@ -73,15 +88,24 @@ impl Wanted {
     fn look_at(&mut self, pid: u32, folder: &Path) {
         let descriptors = match fs::read_dir(folder.join("fd")) {
             Ok(descriptors) => descriptors,
-            Err(error) => {
-                self.denied |= error.kind() == io::ErrorKind::PermissionDenied;
-                return;
-            }
+            Err(error) => return self.missed(error),
         };
         let mut process = None;
-        for descriptor in descriptors.flatten() {
-            let link = fs::read_link(descriptor.path());
-            let inode = link.ok().and_then(|link| socket_inode(link.to_str()?));
+        for descriptor in descriptors {
+            let descriptor = match descriptor {
+                Ok(descriptor) => descriptor,
+                Err(error) => return self.missed(error),
+            };
+            let link = match fs::read_link(descriptor.path()) {
+                Ok(link) => link,
+                // That is how the kernel answers for a process that has ended, too.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+                Err(error) => {
+                    self.missed(error);
+                    continue;
+                }
+            };
+            let inode = link.to_str().and_then(socket_inode);
             let Some(owner) = inode.and_then(|inode| self.owners.get_mut(&inode)) else {
                 continue;
             };
@@ -97,6 +121,20 @@ impl Wanted {
             }
         }
     }
+
+    fn missed(&mut self, error: io::Error) {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            self.denied = true;
+        } else if !has_ended(&error) {
+            self.missed.get_or_insert(error);
+        }
+    }
+}
+
+/// Whether `/proc` answers thus for a process, or something of it, that is gone. Anything else says nothing about it.
+pub(super) fn has_ended(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOENT | Errno::ESRCH))
 }
 
 fn read(pid: u32, folder: &Path) -> Process {

@@ -37,6 +37,11 @@ pub(super) fn ask<T>(
         let why = "processes of other users do not show their UDP sockets; the agent needs CAP_DAC_READ_SEARCH";
         sight.blocked.get_or_insert_with(|| why.to_owned());
     }
+    if let Some(error) = wanted.trouble() {
+        let why = || format!("cannot see which sockets a process has open: {error}");
+        sight.blocked.get_or_insert_with(why);
+        sight.missed = true;
+    }
     let mut all = Vec::new();
     for (beside, socket) in sockets {
         match origin(records, &wanted, socket.inode) {
@@ -126,6 +131,21 @@ mod tests {
             assert_eq!(trouble(&proc(id(), number)), Sight::default(), "{number}");
         }
         assert_eq!(trouble(&proc(u32::MAX >> 1, 0)), Sight::default());
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_is_missed_unless_it_has_ended() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let proc = proc(id(), socket.as_raw_fd());
+        fs::create_dir(proc.path().join("1")).unwrap();
+        assert_eq!(trouble(&proc), Sight::default());
+        fs::remove_dir_all(proc.path().join(id().to_string())).unwrap();
+        assert_eq!(trouble(&proc), Sight::default());
+        // ELOOP, in place of the want of descriptors or memory.
+        symlink("fd", proc.path().join("1/fd")).unwrap();
+        let sight = trouble(&proc);
+        assert!(sight.missed);
+        assert!(sight.limits().unwrap().contains("has open"), "{sight:?}");
     }
 
     #[test]
