@@ -1,8 +1,8 @@
 //! Says when a file has a new content that is whole, and gives it.
 //!
-//! Watches the parent directory, so that a file replaced by a rename is seen, and one that appears. A write
-//! in place counts when the writer closes the file, never in the middle. What inotify cannot see (a directory
-//! that does not exist yet, a single bind-mounted file, a network file system, the far end of a symbolic
+//! Watches the parent directory, so that a file replaced by a rename is seen, and one that appears. What is
+//! written, in place or anew, counts when the writer closes the file, never in the middle. What inotify cannot see (a
+//! directory that does not exist yet, a single bind-mounted file, a network file system, the far end of a symbolic
 //! link) is found by a look every two seconds.
 
 use std::{
@@ -176,9 +176,10 @@ impl Sight {
                 // `Both` says again what `From` and `To` have said.
                 | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To))
                 | EventKind::Remove(RemoveKind::File)
-                | EventKind::Create(CreateKind::File)
         );
-        if !whole {
+        let linked = event.kind == EventKind::Create(CreateKind::File)
+            && event.paths.iter().any(|path| is_link(path));
+        if !whole && !linked {
             return false;
         }
         let name = self.name.as_deref();
@@ -190,6 +191,12 @@ impl Sight {
         self.target = target;
         turned
     }
+}
+
+/// Whether there is a link, whose content is another name's, too. A file that was made by opening it has yet to be written.
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|it| it.is_symlink() || it.nlink() > 1)
 }
 
 fn read(path: &Path, mut text: Text) -> io::Result<(Marks, Text)> {
@@ -236,3 +243,78 @@ async fn blocking<T: Send + 'static>(
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 const SIZE_LIMIT: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, hard_link, rename},
+        io::Write as _,
+        os::unix::fs::symlink,
+        sync::mpsc::{Receiver, channel},
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// What becomes of the events, one after the other.
+    fn watch(path: &Path) -> (Sight, Receiver<notify::Result<Event>>, RecommendedWatcher) {
+        let (tell, told) = channel();
+        let mut watcher = notify::recommended_watcher(tell).unwrap();
+        let directory = path.parent().unwrap();
+        watcher
+            .watch(directory, RecursiveMode::NonRecursive)
+            .unwrap();
+        (Sight::new(path), told, watcher)
+    }
+
+    /// The next event that concerns the file.
+    fn next(sight: &mut Sight, told: &Receiver<notify::Result<Event>>) -> EventKind {
+        loop {
+            let event = told.recv_timeout(LIMIT).unwrap();
+            if sight.concerns(&event) {
+                return event.unwrap().kind;
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_made_counts_when_its_writer_closes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("services.toml");
+        let (mut sight, told, _watcher) = watch(&path);
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        let mut event = told.recv_timeout(LIMIT).unwrap();
+        while event.as_ref().unwrap().kind != EventKind::Create(CreateKind::File) {
+            assert!(!sight.concerns(&event), "{event:?}");
+            event = told.recv_timeout(LIMIT).unwrap();
+        }
+        assert!(!sight.concerns(&event), "{event:?}");
+        file.write_all(b" and half").unwrap();
+        drop(file);
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert_eq!(next(&mut sight, &told), closed);
+    }
+
+    #[test]
+    fn what_is_put_in_place_whole_counts_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir_in(directory.path()).unwrap();
+        let path = directory.path().join("services.toml");
+        let ready = elsewhere.path().join("ready");
+        fs::write(&ready, "whole").unwrap();
+        let (mut sight, told, _watcher) = watch(&path);
+        let created = EventKind::Create(CreateKind::File);
+        let removed = EventKind::Remove(RemoveKind::File);
+        for link in [hard_link, symlink] {
+            link(&ready, &path).unwrap();
+            assert_eq!(next(&mut sight, &told), created);
+            fs::remove_file(&path).unwrap();
+            assert_eq!(next(&mut sight, &told), removed);
+        }
+        rename(&ready, &path).unwrap();
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        assert_eq!(next(&mut sight, &told), moved);
+    }
+}
