@@ -1,6 +1,6 @@
 //! Small values kept in the state directory: replaced as a whole or not at all.
 //!
-//! A damaged file is set aside and told, never fatal, and never overwritten.
+//! A file that is damaged or cannot be read is set aside and told, never fatal, and never overwritten.
 
 use std::{
     fs::{self, File},
@@ -15,11 +15,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Why a value could not be loaded or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is there and cannot be read.
-    #[error("cannot read {}", path.display())]
+    /// The file is there and cannot be read; it was moved out of the way, lest the next value takes the place of one that
+    /// nobody knows.
+    #[error("cannot read {}, which was set aside as {}", path.display(), aside.display())]
     Read {
         /// The file.
         path: PathBuf,
+        /// Where it is now.
+        aside: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -47,7 +50,7 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or is damaged; then it is set aside.
+/// When the file cannot be read, or is damaged; in both cases it is set aside.
 pub fn load<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, Error> {
     load_any(path, version..=version)
 }
@@ -65,21 +68,33 @@ pub fn load_any<T: DeserializeOwned>(
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
+            let aside = set_aside(path)?;
             let path = path.to_owned();
-            return Err(Error::Read { path, source });
+            return Err(Error::Read {
+                path,
+                aside,
+                source,
+            });
         }
     };
     let why = match read(&text, &versions) {
         Ok(value) => return Ok(Some(value)),
         Err(why) => why,
     };
-    let aside = beside(path, ".damaged");
-    fs::rename(path, &aside).map_err(|source| Error::Write {
-        path: aside.clone(),
-        source,
-    })?;
+    let aside = set_aside(path)?;
     let path = path.to_owned();
     Err(Error::Damaged { path, aside, why })
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    let aside = beside(path, ".damaged");
+    match fs::rename(path, &aside) {
+        Ok(()) => Ok(aside),
+        Err(source) => Err(Error::Write {
+            path: aside,
+            source,
+        }),
+    }
 }
 
 /// The value in the text of such a file.
@@ -162,7 +177,13 @@ struct Version {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+        thread,
+    };
+
+    use caps::{CapSet, Capability};
 
     use super::{Error, load, load_any, save};
 
@@ -197,6 +218,34 @@ mod tests {
             assert_eq!(fs::read_to_string(aside).unwrap(), text);
             assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_set_aside_and_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        save(&path, 1, &[1]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+        let file = path.clone();
+        // Rights belong to a thread.
+        let reader = thread::spawn(move || {
+            for right in [
+                Capability::CAP_DAC_OVERRIDE,
+                Capability::CAP_DAC_READ_SEARCH,
+            ] {
+                caps::drop(None, CapSet::Effective, right).unwrap();
+            }
+            let error = load::<Vec<u8>>(&file, 1).unwrap_err();
+            save(&file, 1, &[2]).unwrap();
+            error
+        });
+        let error = reader.join().unwrap();
+        let Error::Read { aside, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(error.to_string().contains("set aside"), "{error}");
+        assert_eq!(load::<Vec<u8>>(aside, 1).unwrap(), Some(vec![1]));
+        assert_eq!(load::<Vec<u8>>(&path, 1).unwrap(), Some(vec![2]));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Standing {
             Ok(kept) => (read(kept.unwrap_or_default()), Vec::new()),
             Err(why) => {
                 let message = format!(
-                    "what operators had taken out is not known any more: {why}; take it out again where that is needed"
+                    "what operators had taken out is not known any more: {why}; take it out again where that is needed, or put the file back and start the agent again"
                 );
                 (Orders::new(), vec![Problem::new("drains", message)])
             }

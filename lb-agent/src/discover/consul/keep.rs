@@ -104,7 +104,7 @@ impl Identity {
 /// What was kept of the Consul of `config`.
 ///
 /// # Errors
-/// When the file is damaged; it was set aside.
+/// When the file is damaged or cannot be read; it was set aside.
 pub(super) async fn load(config: &Config) -> Result<Option<Saved>, String> {
     let Some(path) = config.saved.clone() else {
         return Ok(None);
