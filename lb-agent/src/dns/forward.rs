@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync::DefaultLifecycle};
 use tokio::time::{Instant, timeout_at};
@@ -27,31 +28,40 @@ use super::{
 
 /// Asks others, and remembers what they said.
 pub(super) struct Forwarder {
-    upstreams: Group,
-    consul: Group,
+    /// Whoever asks these keeps them to the end, whoever takes their place meanwhile.
+    upstreams: ArcSwap<Group>,
+    consul: Arc<Group>,
     cache: Cache,
 }
 
 impl Forwarder {
     pub(super) fn new(upstreams: Vec<SocketAddr>, consul: Option<SocketAddr>) -> Self {
+        let consul = consul.into_iter().collect();
         Self {
-            upstreams: Group::new("upstream", upstreams),
-            consul: Group::new("Consul", consul.into_iter().collect()),
+            upstreams: ArcSwap::from_pointee(Group::new("upstream", upstreams, 1)),
+            consul: Arc::new(Group::new("Consul", consul, 0)),
             cache: cache(),
         }
+    }
+
+    /// Asks these upstreams from now on. What others said is not remembered: they may know other names.
+    pub(super) fn ask_others(&self, upstreams: Vec<SocketAddr>) {
+        let number = self.upstreams.load().number + 1;
+        let next = Group::new("upstream", upstreams, number);
+        self.upstreams.store(Arc::new(next));
     }
 
     /// The answer of others to `request`. If nobody answers, it says so.
     pub(super) async fn ask(&self, request: &Request, via: Via) -> Reply {
         let group = match via {
-            Via::Upstreams => &self.upstreams,
-            Via::Consul => &self.consul,
+            Via::Upstreams => self.upstreams.load_full(),
+            Via::Consul => Arc::clone(&self.consul),
         };
         if group.servers.is_empty() {
             return request.reply(ResponseCode::ServFail);
         }
-        let key = (via, Question::of(request));
-        let stored = self.remember(group, key).await;
+        let key = (group.number, Question::of(request));
+        let stored = self.remember(&group, key).await;
         stored.reply(request, Instant::now())
     }
 
@@ -80,6 +90,8 @@ impl Forwarder {
 /// Resolvers that give the same answers.
 struct Group {
     what: &'static str,
+    /// Tells their answers from those of others in the cache.
+    number: u64,
     servers: Vec<SocketAddr>,
     preferred: Mutex<Preferred>,
     failing: AtomicBool,
@@ -95,9 +107,10 @@ struct Preferred {
 }
 
 impl Group {
-    fn new(what: &'static str, servers: Vec<SocketAddr>) -> Self {
+    fn new(what: &'static str, servers: Vec<SocketAddr>, number: u64) -> Self {
         Self {
             what,
+            number,
             servers,
             preferred: Mutex::new(Preferred {
                 index: 0,
@@ -184,7 +197,8 @@ impl Group {
     }
 }
 
-type Key = (Via, Question);
+/// The number of who is asked, and what.
+type Key = (u64, Question);
 
 type Cache = quick_cache::sync::Cache<Key, Arc<Stored>, Weigh>;
 
@@ -251,7 +265,7 @@ mod tests {
                 dnssec_ok: false,
                 checking_disabled: false,
             };
-            let key = (Via::Upstreams, question);
+            let key = (1, question);
             cache.insert(key.clone(), Arc::clone(&stored));
             assert!(cache.get(&key).is_some());
             assert!(cache.weight() <= CACHE_BYTES);

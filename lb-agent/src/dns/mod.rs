@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use metrics::Metrics;
-pub use resolv_conf::system_upstreams;
+pub use resolv_conf::{follow_system_upstreams, system_upstreams};
 
 use crate::{
     catalog::Problem,
@@ -69,8 +69,8 @@ pub struct Config {
     pub pools: Pools,
     /// The front's domains.
     pub domains: Vec<String>,
-    /// Who is asked for names that are not ours, in this order.
-    pub upstreams: Vec<SocketAddr>,
+    /// Who is asked for names that are not ours, in this order: the newest value. Without a sender it stays.
+    pub upstreams: watch::Receiver<Vec<SocketAddr>>,
     /// Consul's DNS, which is asked for names under `consul.`.
     pub consul: Option<SocketAddr>,
     /// Networks whose clients are answered where this host has an address in the same one, beside this host
@@ -110,7 +110,7 @@ pub enum Error {
 /// # Errors
 /// If a socket cannot be used, or fails for good.
 pub async fn run(
-    mut config: Config,
+    config: Config,
     udp: Vec<std::net::UdpSocket>,
     tcp: Vec<std::net::TcpListener>,
     mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -118,7 +118,9 @@ pub async fn run(
     problems: watch::Sender<Vec<Problem>>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    config.upstreams = others(config.upstreams, &udp);
+    let own: Vec<SocketAddr> = udp.iter().filter_map(|it| it.local_addr().ok()).collect();
+    let mut upstreams = config.upstreams.clone();
+    let first = others(upstreams.borrow_and_update().clone(), &own);
     let (pools, domains) = (config.pools, config.domains.clone());
     let names = |snapshot: Option<Arc<Snapshot>>| match snapshot {
         Some(snapshot) => Names::new(&snapshot, pools, &domains),
@@ -126,6 +128,7 @@ pub async fn run(
     };
     let server = Arc::new(Server::new(
         config,
+        first,
         Names::unknown(pools, &domains),
         metrics,
     ));
@@ -164,7 +167,7 @@ pub async fn run(
         return Err(Error::NoSocket);
     }
 
-    let mut following = true;
+    let (mut following, mut renewing) = (true, true);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -179,6 +182,12 @@ pub async fn run(
                     learn(snapshot.clone());
                 }
                 known = snapshot;
+            }
+            changed = upstreams.changed(), if renewing => {
+                renewing = changed.is_ok();
+                if renewing {
+                    server.ask_others(others(upstreams.borrow_and_update().clone(), &own));
+                }
             }
         }
     }
@@ -221,11 +230,9 @@ pub fn private_networks() -> Vec<IpNet> {
 }
 
 /// The upstreams that are not this very resolver: to ask itself would only take the time of every asker.
-fn others(mut upstreams: Vec<SocketAddr>, sockets: &[std::net::UdpSocket]) -> Vec<SocketAddr> {
+fn others(mut upstreams: Vec<SocketAddr>, own: &[SocketAddr]) -> Vec<SocketAddr> {
     upstreams.retain(|upstream| {
-        let itself = sockets
-            .iter()
-            .any(|socket| socket.local_addr().is_ok_and(|own| own == *upstream));
+        let itself = own.contains(upstream);
         if itself {
             warn!(%upstream, "the DNS upstream is this resolver itself and is left out; name another one");
         }

@@ -57,11 +57,16 @@ enum Step {
 }
 
 impl Server {
-    pub(super) fn new(config: Config, names: Names, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        upstreams: Vec<SocketAddr>,
+        names: Names,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             names: ArcSwap::from_pointee(names),
             consul: config.consul.is_some(),
-            forwarder: Forwarder::new(config.upstreams, config.consul),
+            forwarder: Forwarder::new(upstreams, config.consul),
             access: Access::new(config.pools, config.neighbours, config.allow),
             metrics,
             forwards: Arc::new(Semaphore::new(FORWARD_LIMIT)),
@@ -75,6 +80,11 @@ impl Server {
             return;
         }
         self.names.store(Arc::new(names));
+    }
+
+    /// Passes questions on to these from now on; those under way are answered by whom they were passed on to.
+    pub(super) fn ask_others(&self, upstreams: Vec<SocketAddr>) {
+        self.forwarder.ask_others(upstreams);
     }
 
     /// Answers datagrams until `stop`, then finishes what is under way.

@@ -85,23 +85,34 @@ pub(crate) fn consul_config(
     Ok(config)
 }
 
-pub(super) fn dns_config(config: &Config, pools: vip::Pools) -> Result<dns::Config> {
-    let upstreams = match &config.dns.upstreams {
-        Some(upstreams) => upstreams.clone(),
+/// Whom the resolver asks at first.
+///
+/// # Errors
+/// When the configuration names nobody, and the host's own cannot be read.
+pub(super) fn upstreams(config: &Config, pools: vip::Pools) -> Result<Vec<SocketAddr>> {
+    match &config.dns.upstreams {
+        Some(upstreams) => Ok(upstreams.clone()),
         None => dns::system_upstreams(pools).context(
             "cannot read /etc/resolv.conf for the resolver's upstreams; set [dns] upstreams",
-        )?,
-    };
+        ),
+    }
+}
+
+pub(super) fn dns_config(
+    config: &Config,
+    pools: vip::Pools,
+    upstreams: watch::Receiver<Vec<SocketAddr>>,
+) -> dns::Config {
     let mut neighbours = dns::private_networks();
     neighbours.push(pools.v4.net().into());
-    Ok(dns::Config {
+    dns::Config {
         pools,
         domains: config.front.domains.clone(),
         upstreams,
         consul: config.dns.consul,
         neighbours,
         allow: config.dns.allow.clone(),
-    })
+    }
 }
 
 /// Where they listen.

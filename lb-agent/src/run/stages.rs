@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     IN_MAPS, Stages,
-    configs::{addresses, admin_config, dns_config},
+    configs::{addresses, admin_config, dns_config, upstreams},
     hosts,
     listeners::Listeners,
     show::{
@@ -277,8 +277,13 @@ pub(super) fn spawn(
         let metrics = Arc::new(dns::Metrics::default());
         metrics.register(&mut assembly.registry);
         assembly.lines.push(dns_line(&listeners.dns_udp));
+        let (upstreams_in, upstreams) = watch::channel(upstreams(&config, pools)?);
+        if config.dns.upstreams.is_none() {
+            let run = dns::follow_system_upstreams(pools, upstreams_in, stop.clone());
+            assembly.spawn_sure("upstreams", run);
+        }
         let run = dns::run(
-            dns_config(&config, pools)?,
+            dns_config(&config, pools, upstreams),
             listeners.dns_udp,
             listeners.dns_tcp,
             snapshots.clone(),

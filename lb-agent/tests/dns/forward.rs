@@ -6,10 +6,15 @@ use hickory_proto::{
     op::{Edns, Message, ResponseCode},
     rr::{Name, RData, RecordType, rdata::A},
 };
-use tokio::{net::UdpSocket, sync::Notify, time::Instant};
+use lb_agent::dns::Config;
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
-    kit::{Agent, addresses, code, question, receive, same_port, snapshot, within},
+    kit::{Agent, addresses, code, config, question, receive, same_port, snapshot, within},
     upstream::{ELSEWHERE, Transport, Upstream, denied, empty, with_address, with_text},
 };
 
@@ -217,6 +222,45 @@ async fn without_an_upstream_other_names_fail_at_once() {
         .udp(&question("www.example.com.", RecordType::A))
         .await;
     assert_eq!(code(&answer), ResponseCode::ServFail);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn new_upstreams_are_asked_at_once_and_what_is_under_way_is_answered_by_the_old() {
+    let release = Arc::new(Notify::new());
+    let old = Upstream::held(&release, |asked, _| with_address(asked, 60)).await;
+    let new = Upstream::start(|asked, _| denied(asked)).await;
+    let (renew, upstreams) = watch::channel(vec![old.address]);
+    let config = Config {
+        upstreams,
+        ..config(vec![], None)
+    };
+    let agent = Agent::start_with(same_port().await, config, Some(snapshot(true)));
+    let asked = question("a.example.com.", RecordType::A);
+    let under_way = agent.udp(&asked);
+    let renewed = async {
+        within(async {
+            while old.asked() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        renew.send_replace(vec![new.address]);
+        // Until the resolver has heard of it.
+        for number in 0.. {
+            let name = format!("b{number}.example.com.");
+            let answer = agent.udp(&question(&name, RecordType::A)).await;
+            if code(&answer) == ResponseCode::NXDomain {
+                break;
+            }
+        }
+        // What the old ones say of it is no answer of the new ones.
+        assert_eq!(code(&agent.udp(&asked).await), ResponseCode::NXDomain);
+        release.notify_one();
+    };
+    let (answer, ()) = tokio::join!(under_way, renewed);
+    assert_eq!(addresses(&answer), [ELSEWHERE]);
+    assert_eq!(code(&agent.udp(&asked).await), ResponseCode::NXDomain);
     agent.end().await;
 }
 

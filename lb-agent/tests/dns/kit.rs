@@ -155,7 +155,7 @@ pub(crate) fn config(upstreams: Vec<SocketAddr>, consul: Option<SocketAddr>) -> 
             ..Pools::default()
         },
         domains: vec!["localhost".to_owned(), "127.0.0.1.xip.io".to_owned()],
-        upstreams,
+        upstreams: watch::channel(upstreams).1,
         consul,
         neighbours: dns::private_networks(),
         allow: Vec::new(),
