@@ -267,6 +267,8 @@ pub struct Backend {
     pub reach: Arc<Reach>,
     /// Whether it runs on this host.
     pub local: bool,
+    /// The container that it runs in, where that is known: another one at the same address is somebody else.
+    pub container: Option<Arc<str>>,
     /// Marks of the registration.
     pub tags: Arc<BTreeSet<String>>,
     /// Relative share, 0 to 65535.
@@ -384,6 +386,7 @@ impl Backend {
             address,
             reach: Reach::default().shared(),
             local: true,
+            container: None,
             tags: Arc::default(),
             weight: 1,
             canary: false,

@@ -190,17 +190,22 @@ fn backend(
     let stated = resolved.weights.get(&instance.key).copied();
     let ordered = facts.orders.get(service);
     let ordered = ordered.and_then(|instances| instances.get(&instance.key));
-    let verdict = facts.verdicts.of(instance.address, check).cloned();
+    let container = instance.container.as_deref();
+    let verdict = facts.verdicts.on(instance.address, check, container);
+    let known = before.and_then(|it| it.container.clone());
     Backend {
         address: instance.address,
         reach: instance.reach.clone(),
         local: instance.local,
+        container: known
+            .filter(|it| container == Some(it))
+            .or_else(|| container.map(Arc::from)),
         tags: instance.tags.clone(),
         weight: stated.unwrap_or(instance.weight),
         canary: resolved.canaries.contains(&instance.key),
         source: instance.health,
         checks: instance.checks.clone(),
-        probe: verdict.unwrap_or_else(|| {
+        probe: verdict.cloned().unwrap_or_else(|| {
             let probe = unprobed(check, facts.since);
             // It has waited since it was first heard of, not since its neighbour changed.
             let waits =

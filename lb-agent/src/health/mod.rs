@@ -1,7 +1,7 @@
 //! Level 1 of health: our own probes of every backend.
 //!
 //! One timer queue and a bounded number of probes at a time, however many targets there are. The stage owns
-//! the state of each target, which lasts as long as some service lists it; others get [`Verdicts`]. It never
+//! the state of each target, which lasts as long as some service lists it and no other container has its address; others get [`Verdicts`]. It never
 //! decides what a verdict means for a service.
 
 mod metrics;
@@ -137,17 +137,20 @@ fn follow(roster: &mut Roster, before: &Snapshot, after: &Snapshot) {
     let now = read_clocks();
     let changes: Vec<_> = changes(&before.services, &after.services).collect();
     // The new ones first: a target that one service hands to another keeps its state.
-    for target in changes.iter().filter_map(|it| it.2).flat_map(targets) {
-        roster.list(target, now);
+    for (target, container) in changes.iter().filter_map(|it| it.2).flat_map(targets) {
+        roster.list(target, container, now);
     }
-    for target in changes.iter().filter_map(|it| it.1).flat_map(targets) {
-        roster.unlist(&target);
+    for (target, container) in changes.iter().filter_map(|it| it.1).flat_map(targets) {
+        roster.unlist(&target, container.map(|it| &**it));
     }
 }
 
-fn targets(service: &Arc<Service>) -> impl Iterator<Item = Target> {
-    let backends = service.backends.values();
-    backends.map(|it| (it.address, service.options.check_of(&it.tags).clone()))
+/// Each target with its container.
+fn targets(service: &Arc<Service>) -> impl Iterator<Item = (Target, Option<&Arc<str>>)> {
+    service.backends.values().map(|it| {
+        let target = (it.address, service.options.check_of(&it.tags).clone());
+        (target, it.container.as_ref())
+    })
 }
 
 /// This moment, as the roster is told it.

@@ -84,10 +84,15 @@ impl Stage {
 }
 
 fn snapshot(addresses: &[SocketAddr], answered: bool) -> Snapshot {
+    in_container(None, addresses, answered)
+}
+
+fn in_container(container: Option<&str>, addresses: &[SocketAddr], answered: bool) -> Snapshot {
     let backend = |address: &SocketAddr| {
         let key = InstanceKey::new("n", address.to_string());
         let mut backend = Backend::usable(*address);
         backend.probe.state = ProbeState::Starting;
+        backend.container = container.map(Into::into);
         (key, backend)
     };
     let service = Service {
@@ -140,6 +145,33 @@ async fn a_suspected_backend_that_died_is_down_long_before_the_interval_ends() {
     let probe = stage.until_state(gone, ProbeState::Down).await;
     assert_eq!(probe.error.as_deref(), Some("connection refused"));
     stage.until_state(stays, ProbeState::Up).await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn another_container_at_the_same_address_is_up_when_it_listens_itself() {
+    let quick = Config {
+        interval: Duration::from_millis(200),
+        ..SLOW
+    };
+    let mut stage = Stage::start(quick);
+    let (former, address) = listener().await;
+    let follow = |stage: &Stage, container| {
+        let snapshot = in_container(Some(container), &[address], true);
+        stage.snapshots.send_replace(Some(Arc::new(snapshot)));
+    };
+    follow(&stage, "a");
+    stage.until_state(address, ProbeState::Up).await;
+    drop(former);
+    follow(&stage, "b");
+    let state = |it: &Verdicts| {
+        let probe = it.on(address, &CheckKind::Tcp, Some("b"));
+        probe.map(|it| it.state)
+    };
+    let verdicts = stage.until(|it| state(it).is_some()).await;
+    assert_ne!(state(&verdicts), Some(ProbeState::Up));
+    let _latter = TcpListener::bind(address).await.unwrap();
+    stage.until(|it| state(it) == Some(ProbeState::Up)).await;
     stage.end().await;
 }
 

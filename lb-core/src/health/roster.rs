@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -76,6 +77,8 @@ pub struct States {
 struct Entry {
     /// How often it is listed: by services, and by their parts.
     listed: usize,
+    /// The containers that it is listed for, and how often each is.
+    containers: BTreeMap<Arc<str>, usize>,
     /// Whether somebody waits for its first verdict.
     awaited: bool,
     phase: Phase,
@@ -111,19 +114,40 @@ impl Roster {
         }
     }
 
-    /// Probes `target` from now on, once more than so far. One that is listed already keeps its state; a new one is due
-    /// at once.
-    pub fn list(&mut self, target: Target, now: Now) {
+    /// Probes `target`, which runs in this container, from now on, once more than so far. One that is listed already keeps its
+    /// state; a new one is due at once. So is one of another container: what was there before says nothing of it.
+    pub fn list(&mut self, target: Target, container: Option<&Arc<str>>, now: Now) {
         if target.1 == CheckKind::Off {
             *self.off.entry(target.0).or_default() += 1;
             return;
         }
         if let Some(entry) = self.entries.get_mut(&target) {
             entry.listed += 1;
+            let Some(container) = container else {
+                return;
+            };
+            let of_another = !entry.containers.is_empty();
+            let times = entry.containers.entry(container.clone()).or_default();
+            *times += 1;
+            if *times > 1 {
+                return;
+            }
+            if of_another {
+                if let Turn::Queued(due) = entry.turn {
+                    self.queue.remove(&(due, target.clone()));
+                }
+                *self.states.of(entry.phase.state()) -= 1;
+                entry.begin(now);
+                *self.states.of(entry.phase.state()) += 1;
+                self.queue.insert((now.instant, target.clone()));
+            }
+            self.verdicts.put_on(target, entry.names(), entry.verdict());
+            self.news = News::Verdicts;
             return;
         }
         let entry = Entry {
             listed: 1,
+            containers: container.map(|it| (it.clone(), 1)).into_iter().collect(),
             awaited: false,
             phase: Phase::NEW,
             since: now.wall,
@@ -134,13 +158,14 @@ impl Roster {
         };
         self.queue.insert((now.instant, target.clone()));
         *self.states.of(entry.phase.state()) += 1;
-        self.verdicts.put(target.clone(), entry.verdict());
+        self.verdicts
+            .put_on(target.clone(), entry.names(), entry.verdict());
         self.entries.insert(target, entry);
         self.news = News::Verdicts;
     }
 
     /// Takes one listing of `target` back; without any it is forgotten.
-    pub fn unlist(&mut self, target: &Target) {
+    pub fn unlist(&mut self, target: &Target, container: Option<&str>) {
         if target.1 == CheckKind::Off {
             if let Some(listed) = self.off.get_mut(&target.0) {
                 *listed -= 1;
@@ -155,6 +180,19 @@ impl Roster {
         };
         entry.listed -= 1;
         if entry.listed > 0 {
+            let Some(container) = container else {
+                return;
+            };
+            if let Some(times) = entry.containers.get_mut(container) {
+                *times -= 1;
+                if *times > 0 {
+                    return;
+                }
+                entry.containers.remove(container);
+                self.verdicts
+                    .put_on(target.clone(), entry.names(), entry.verdict());
+                self.news = News::Verdicts;
+            }
             return;
         }
         if let Turn::Queued(due) = entry.turn {
@@ -237,7 +275,8 @@ impl Roster {
             news = News::Verdicts;
         }
         if news != News::None {
-            self.verdicts.put(job.target.clone(), entry.verdict());
+            let target = job.target.clone();
+            self.verdicts.put_on(target, entry.names(), entry.verdict());
         }
         let pause = if entry.phase.wavers() || again {
             HURRY
@@ -316,6 +355,20 @@ impl States {
 }
 
 impl Entry {
+    /// As if nothing were known of it. A probe under way is of who was there before.
+    fn begin(&mut self, now: Now) {
+        self.phase = Phase::NEW;
+        self.since = now.wall;
+        self.error = None;
+        self.took = None;
+        self.turn = Turn::Queued(now.instant);
+    }
+
+    /// The containers that it is listed for.
+    fn names(&self) -> impl Iterator<Item = Arc<str>> {
+        self.containers.keys().cloned()
+    }
+
     fn verdict(&self) -> Probe {
         Probe {
             state: self.phase.state(),

@@ -12,9 +12,17 @@ use crate::{
 /// What our probes say of every target that is probed.
 #[derive(Clone, Debug, Default)]
 pub struct Verdicts {
-    probes: CowMap<Target, Arc<Probe>>,
+    probes: CowMap<Target, Arc<Verdict>>,
     /// Whether every target that the sources named at first has had its first verdict. Never taken back.
     pub settled: bool,
+}
+
+/// What is said of one target.
+#[derive(Debug, PartialEq, Eq)]
+struct Verdict {
+    probe: Probe,
+    /// The containers of whom it is said; none where nobody knows of any.
+    containers: Box<[Arc<str>]>,
 }
 
 impl Verdicts {
@@ -26,16 +34,47 @@ impl Verdicts {
 
     /// The verdict on `address` asked in this way.
     pub fn of(&self, address: SocketAddr, check: &CheckKind) -> Option<&Probe> {
+        self.said(address, check).map(|verdict| &verdict.probe)
+    }
+
+    /// The same, if it is said of this container, which may have got the address of another one a moment ago. Where either
+    /// is not known, the address alone counts.
+    pub fn on(
+        &self,
+        address: SocketAddr,
+        check: &CheckKind,
+        container: Option<&str>,
+    ) -> Option<&Probe> {
+        let verdict = self.said(address, check)?;
+        let another = |it| !verdict.containers.is_empty() && !verdict.is_on(it);
+        (!container.is_some_and(another)).then_some(&verdict.probe)
+    }
+
+    fn said(&self, address: SocketAddr, check: &CheckKind) -> Option<&Verdict> {
         if *check == CheckKind::Off {
             return None;
         }
-        let probe = self.probes.get(&(address, check.clone()))?;
-        Some(&**probe)
+        let verdict = self.probes.get(&(address, check.clone()))?;
+        Some(&**verdict)
     }
 
     /// Notes a verdict.
     pub fn put(&mut self, target: Target, probe: Probe) {
-        self.probes.insert(target, Arc::new(probe));
+        self.put_on(target, [], probe);
+    }
+
+    /// Notes a verdict on these containers.
+    pub fn put_on(
+        &mut self,
+        target: Target,
+        containers: impl IntoIterator<Item = Arc<str>>,
+        probe: Probe,
+    ) {
+        let verdict = Verdict {
+            probe,
+            containers: containers.into_iter().collect(),
+        };
+        self.probes.insert(target, Arc::new(verdict));
     }
 
     /// Forgets a target.
@@ -45,7 +84,8 @@ impl Verdicts {
 
     /// Every target with its verdict, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&Target, &Probe)> {
-        self.probes.iter().map(|(target, probe)| (target, &**probe))
+        let all = self.probes.iter();
+        all.map(|(target, verdict)| (target, &verdict.probe))
     }
 
     /// The targets on which `before` said something else, or nothing, or this one no longer does.
@@ -54,10 +94,16 @@ impl Verdicts {
     }
 }
 
+impl Verdict {
+    fn is_on(&self, container: &str) -> bool {
+        self.containers.iter().any(|it| **it == *container)
+    }
+}
+
 /// Two verdicts are equal when they say the same of the same targets.
 impl PartialEq for Verdicts {
     fn eq(&self, other: &Self) -> bool {
-        let says = |target: &Target, of: &Self| of.of(target.0, &target.1).cloned();
+        let says = |target: &Target, of: &Self| of.probes.get(target).cloned();
         self.settled == other.settled
             && self
                 .changed_since(other)
@@ -110,6 +156,22 @@ mod tests {
         let took = Some(Duration::from_secs(1));
         slower.put(target(1), Probe { took, ..probe(Up) });
         assert_eq!(one, slower);
+    }
+
+    #[test]
+    fn a_verdict_on_one_container_is_none_on_another() {
+        let (address, check) = target(1);
+        let mut verdicts = verdicts(&[(1, Up)]);
+        let says =
+            |verdicts: &Verdicts, container| verdicts.on(address, &check, container).cloned();
+        assert_eq!(says(&verdicts, Some("a")), Some(probe(Up)));
+        let before = verdicts.clone();
+        verdicts.put_on(target(1), ["a".into(), "b".into()], probe(Up));
+        assert_ne!(verdicts, before);
+        for known in [None, Some("a"), Some("b")] {
+            assert_eq!(says(&verdicts, known), Some(probe(Up)));
+        }
+        assert_eq!(says(&verdicts, Some("c")), None);
     }
 
     #[test]

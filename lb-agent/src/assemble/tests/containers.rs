@@ -46,3 +46,20 @@ fn a_container_of_another_host_is_not_ours_to_know_of() {
     let www = &snapshot.services[&ServiceName::whole("www")];
     assert!(www.backends.values().all(|it| !it.leaving));
 }
+
+#[test]
+fn what_was_said_of_a_container_is_not_believed_of_the_next_one_at_its_address() {
+    let state = |of: &str| {
+        let mut facts = NOTHING;
+        let target = ("10.0.0.1:80".parse().unwrap(), CheckKind::Tcp);
+        facts
+            .verdicts
+            .put_on(target, [of.into()], probe(ProbeState::Up));
+        let snapshot = assemble(&sources(&[("docker", in_containers(WWW))]), &facts.facts());
+        let backend = &snapshot.services[&ServiceName::whole("www")].backends[&key("a")];
+        assert_eq!(backend.container.as_deref(), Some("container-a"));
+        backend.state()
+    };
+    assert_eq!(state("container-a"), State::Usable);
+    assert_eq!(state("container-z"), State::Starting);
+}

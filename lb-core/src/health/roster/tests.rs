@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -38,10 +39,10 @@ impl World {
     /// Lists `targets`, and no others any more.
     fn follow(&mut self, targets: &[Target]) {
         for target in targets {
-            self.roster.list(target.clone(), self.now);
+            self.roster.list(target.clone(), None, self.now);
         }
         for target in std::mem::replace(&mut self.listed, targets.to_vec()) {
-            self.roster.unlist(&target);
+            self.roster.unlist(&target, None);
         }
     }
 
@@ -319,9 +320,54 @@ fn that_a_target_left_is_news_and_nothing_is_said_of_it_any_more() {
     assert_eq!(world.verdict(&tcp(1)), None);
     assert!(world.verdict(&tcp(2)).is_some());
     // Who is listed by another service still is told of.
-    world.roster.list(tcp(2), world.now);
-    world.roster.unlist(&tcp(2));
+    world.roster.list(tcp(2), None, world.now);
+    world.roster.unlist(&tcp(2), None);
     assert_eq!(world.roster.news(), News::None);
+}
+
+#[test]
+fn another_container_at_the_same_address_begins_anew() {
+    let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+    let mut world = World::new(&[]);
+    let (address, check) = tcp(1);
+    world.roster.list(tcp(1), Some(&a), world.now);
+    world.probe(true);
+    world.probe(true);
+    let on = |world: &mut World, container: &str| {
+        let verdicts = world.roster.report();
+        let probe = verdicts.on(address, &check, Some(container));
+        probe.map(|it| it.state)
+    };
+    assert_eq!(on(&mut world, "a"), Some(ProbeState::Up));
+    assert_eq!(on(&mut world, "b"), None);
+    // A part of its service is the same container.
+    world.roster.list(tcp(1), Some(&a), world.now);
+    world.roster.unlist(&tcp(1), Some(&a));
+    world.pass(INTERVAL * 2);
+    let of_the_former = world.job();
+    world.roster.list(tcp(1), Some(&b), world.now);
+    world.roster.unlist(&tcp(1), Some(&a));
+    assert_eq!(world.roster.news(), News::Verdicts);
+    assert_eq!(on(&mut world, "a"), None);
+    assert_eq!(on(&mut world, "b"), Some(ProbeState::Starting));
+    assert_eq!(
+        world.roster.states(),
+        States {
+            starting: 1,
+            ..States::default()
+        }
+    );
+    world.finish(of_the_former, true);
+    assert_eq!(world.probe(true), Duration::ZERO);
+    assert_eq!(on(&mut world, "b"), Some(ProbeState::Starting));
+    world.probe(true);
+    assert_eq!(on(&mut world, "b"), Some(ProbeState::Up));
+    // Who tells no container is no other one.
+    world.roster.list(tcp(1), None, world.now);
+    world.roster.unlist(&tcp(1), Some(&b));
+    assert_eq!(on(&mut world, "b"), Some(ProbeState::Up));
+    world.roster.unlist(&tcp(1), None);
+    assert_eq!(on(&mut world, "b"), None);
 }
 
 #[test]
