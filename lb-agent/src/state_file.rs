@@ -225,7 +225,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("value.json");
         save(&path, 1, &[1]).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
         let file = path.clone();
         // Rights belong to a thread.
         let reader = thread::spawn(move || {

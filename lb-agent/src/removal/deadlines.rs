@@ -195,7 +195,9 @@ impl Deadlines {
         (after, new): (&Snapshot, Option<&snapshot::Service>),
         now: Now,
     ) {
-        let vips = self.vips(name, old.vip);
+        let mut vips = self.vips(name, old.vip);
+        // Whoever was busy has not seen every snapshot: it may have served there at the new one, too.
+        vips.extend(new.and_then(|it| it.vip));
         let stay: BTreeSet<_> = new
             .into_iter()
             .flat_map(|new| new.backends.values())

@@ -53,6 +53,7 @@ pub(crate) fn service(vip: Option<Ipv4Addr>) -> Service {
         address: "10.0.0.1:80".parse().unwrap(),
         reach: Default::default(),
         local: true,
+        container: None,
         tags: Default::default(),
         weight: 1,
         canary: false,
