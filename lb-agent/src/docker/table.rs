@@ -371,7 +371,7 @@ pub(super) fn short(id: &str) -> &str {
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// How long the others wait for those of the first list that cannot be read.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container that lives so much longer than its time to end has ignored the signal.
 const SURVIVED: Duration = Duration::from_secs(300);

@@ -131,12 +131,15 @@ async fn a_container_that_cannot_be_read_is_told_and_breaks_no_other() {
     let mut follower = follow(&fake);
     let known = follower.until(|engine| engine.containers.is_some()).await;
     assert!(named(&known, "good").is_some() && named(&known, "bad").is_none());
+    assert_eq!(known.unread, ["bad".to_owned()].into());
     let error = known.error.unwrap();
     assert!(error.contains("container bad"), "{error}");
     fake.put("bad", "running");
     fake.tell("bad", "start", &json!({}));
     follower
-        .until(|engine| engine.error.is_none() && named(engine, "bad").is_some())
+        .until(|engine| {
+            engine.error.is_none() && engine.unread.is_empty() && named(engine, "bad").is_some()
+        })
         .await;
 }
 
