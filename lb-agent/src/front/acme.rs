@@ -4,6 +4,7 @@
 //! Each name has a certificate of its own: one that cannot be proven keeps no other from being renewed.
 
 mod client;
+mod interface;
 
 use std::{
     collections::BTreeMap,
@@ -19,85 +20,13 @@ use instant_acme::{
 };
 use lb_front::tls::Certificate;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::certificates::validity::validity;
 use crate::catalog::Problem;
 
-/// Which certificates, and from whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acme {
-    /// The URL of the authority's directory.
-    pub directory: String,
-    /// Whom to trust as the authority; the system's authorities if absent.
-    pub ca_file: Option<PathBuf>,
-    /// Where the authority writes to, such as `mailto:admin@example.org`.
-    pub contact: Vec<String>,
-    /// The names.
-    pub names: Vec<String>,
-    /// Where account and certificates outlive the agent.
-    pub folder: PathBuf,
-}
-
-/// What the authority has given, and what it wants to see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Issued {
-    /// The certificates, in the order of the names.
-    pub certificates: Vec<Certificate>,
-    /// For the handshakes by which it looks.
-    pub proofs: Vec<(String, Certificate)>,
-    /// Grows with each change.
-    pub number: u64,
-}
-
-/// What the stage is told and tells.
-#[derive(Debug, Default)]
-pub struct AcmeChannels {
-    /// What the front is to show.
-    pub issued: watch::Sender<Issued>,
-    /// [`Issued::number`] of what it does show.
-    pub shown: watch::Sender<u64>,
-    /// Names without a certificate, or with an old one.
-    pub problems: watch::Sender<Vec<Problem>>,
-}
-
-/// Why there is no certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum AcmeError {
-    /// The authority refuses, or is not reached.
-    #[error("the authority: {0}")]
-    Authority(#[from] instant_acme::Error),
-    /// It cannot be asked in the first place.
-    #[error("{0}")]
-    Client(String),
-    /// It has looked, and was not convinced.
-    #[error("the authority did not accept the proof: {0}")]
-    Unproven(String),
-    /// It offers no way of ours.
-    #[error("the authority does not offer tls-alpn-01 for this name")]
-    NoChallenge,
-    /// No front shows the proof.
-    #[error("the front does not show the proof")]
-    NotShown,
-    /// It takes too long.
-    #[error("the authority did not issue it in time")]
-    Late,
-    /// What came, or what we made, is no certificate.
-    #[error("{0}")]
-    Certificate(String),
-    /// The folder cannot be used.
-    #[error("{}: {source}", path.display())]
-    Folder {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
+pub use interface::{Acme, AcmeChannels, AcmeError, Issued};
 
 /// Tells at once what there is from before, and gives the stage that sees to it that each name has a certificate that is good
 /// for a while.
@@ -132,6 +61,8 @@ struct Kept {
     certificate: Option<Certificate>,
     /// From when another one is asked for, by the time of day, which may be set meanwhile.
     renewal: Option<SystemTime>,
+    /// Whether it is nowhere but here.
+    is_unsaved: bool,
     /// When to try again what failed.
     again: Option<Instant>,
     /// How often that failed in a row, and why it did last.
@@ -140,15 +71,18 @@ struct Kept {
 }
 
 impl Kept {
-    /// Until another one is asked for.
+    /// Until another one is asked for, or it is written down.
     fn wait(&self) -> Duration {
+        let again = self
+            .again
+            .map(|it| it.saturating_duration_since(Instant::now()));
+        if self.is_unsaved {
+            return again.unwrap_or_default();
+        }
         let since = SystemTime::now();
         let renewal = self
             .renewal
             .map(|it| it.duration_since(since).unwrap_or_default());
-        let again = self
-            .again
-            .map(|it| it.saturating_duration_since(Instant::now()));
         renewal.max(again).unwrap_or_default()
     }
 }
@@ -176,7 +110,13 @@ impl Stage {
     async fn run(&mut self) {
         loop {
             for name in self.config.names.clone() {
-                if self.kept.get(&name).is_some_and(|it| it.wait().is_zero()) {
+                let Some(kept) = self.kept.get(&name).filter(|it| it.wait().is_zero()) else {
+                    continue;
+                };
+                if kept.is_unsaved {
+                    self.save(&name);
+                    self.tell();
+                } else {
                     let order = timeout(LONGEST_ORDER, self.order(&name)).await;
                     let order = order.unwrap_or(Err(AcmeError::Late));
                     self.note(&name, order);
@@ -200,6 +140,7 @@ impl Stage {
                     renewal: Some(renewal),
                     ..Kept::default()
                 };
+                self.save(name);
             }
             Err(error) => {
                 // Authorities count failures, and refuse whoever has many.
@@ -207,14 +148,41 @@ impl Stage {
                 kept.again = Some(Instant::now() + pause.min(LONGEST_PAUSE));
                 kept.failed += 1;
                 tracing::warn!(name, %error, "no certificate from the authority");
-                kept.why = Some(error.to_string());
+                kept.why = Some(format!(
+                    "no new one from the authority, which is asked again: {error}"
+                ));
             }
         }
         self.publish(Vec::new());
+        self.tell();
+    }
+
+    /// Writes down what was issued for `name`. Where that fails the certificate is used all the same: an authority issues only a few
+    /// for one name.
+    fn save(&mut self, name: &str) {
+        let path = self.file(name);
+        let certificate = self.kept.get(name).and_then(|it| it.certificate.as_ref());
+        let Some(Certificate { chain, key }) = certificate else {
+            return;
+        };
+        let saved = self.write(&path, &format!("{chain}\n{key}"));
+        let kept = self.kept.entry(name.to_owned()).or_default();
+        kept.is_unsaved = saved.is_err();
+        (kept.again, kept.why) = (None, None);
+        if let Err(error) = saved {
+            tracing::warn!(name, %error, "the certificate is used, and cannot be kept");
+            kept.again = Some(Instant::now() + SAVE_PAUSE);
+            kept.why = Some(format!(
+                "it is used, and could not be kept for the next agent: {error}"
+            ));
+        }
+    }
+
+    /// Says what is wrong.
+    fn tell(&self) {
         let problems = self.kept.iter().filter_map(|(name, kept)| {
-            let why = kept.why.as_ref()?;
-            let message = format!("no new one from the authority, which is asked again: {why}");
-            Some(Problem::new(format!("certificate of {name}"), message))
+            let why = kept.why.clone()?;
+            Some(Problem::new(format!("certificate of {name}"), why))
         });
         let problems: Vec<_> = problems.collect();
         self.channels.problems.send_if_modified(|known| {
@@ -241,7 +209,7 @@ impl Stage {
         number
     }
 
-    /// Gets a certificate for `name`, and writes it down.
+    /// Gets a certificate for `name`.
     async fn order(&mut self, name: &str) -> Result<Certificate, AcmeError> {
         let account = self.account().await?;
         let identifiers = [Identifier::Dns(name.to_owned())];
@@ -278,8 +246,6 @@ impl Stage {
         certificate
             .read()
             .map_err(|error| AcmeError::Certificate(error.to_string()))?;
-        let text = format!("{}\n{}", certificate.chain, certificate.key);
-        self.write(&self.file(name), &text)?;
         Ok(certificate)
     }
 
@@ -389,4 +355,5 @@ const POLL: Duration = Duration::from_millis(500);
 const LONGEST_ORDER: Duration = Duration::from_secs(120);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const SAVE_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);

@@ -127,6 +127,9 @@ fn an_authority_issues_a_certificate_and_renews_it_and_nobody_is_cut() {
         names: vec!["shop.example".into()],
         folder: folder.path().join("acme"),
     };
+    // The first one cannot be written down.
+    let in_the_way = config.folder.join("shop.example.new");
+    fs::create_dir_all(&in_the_way).unwrap();
     let mut agent = Agent::config(folder.path(), vec![plain]);
     agent.listen_tls = vec![tls];
     agent.certificates = Some(outputs.tls.subscribe());
@@ -161,6 +164,14 @@ fn an_authority_issues_a_certificate_and_renews_it_and_nobody_is_cut() {
                 let newest = issued.borrow().certificates.last().map(leaf);
                 assert_eq!(newest.as_ref(), Some(&certificate));
                 seen.push(certificate);
+                if seen.len() == 1 {
+                    eventually("that it cannot be kept is told", || {
+                        let told = problems.borrow();
+                        let told = told.first()?;
+                        told.message.contains("could not be kept").then_some(())
+                    });
+                    fs::remove_dir(&in_the_way).unwrap();
+                }
             }
             assert_eq!(client.send(GET).answer().body, "a");
             kept.get_or_insert(client);
