@@ -30,6 +30,9 @@ pub(crate) struct Mutants {
     /// One part of so many, counted from 0, such as 0/8.
     #[arg(long, value_name = "PART")]
     shard: Option<String>,
+    /// Only tests with this in their names, such as vip::, which is sooner done; `--again` without it then asks the others.
+    #[arg(long, value_name = "NAME")]
+    tests: Option<String>,
     /// Only what no earlier run saw caught.
     #[arg(long)]
     again: bool,
@@ -64,6 +67,8 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
             .arg(&output)
             // Dependencies are built once, and not for each copy of the sources.
             .env("CARGO_TARGET_DIR", folder.join("build"))
+            // What chance found against one change is no test that the next one has to pass.
+            .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
             .env(lb_ebpf_build::TOOLS, tools());
         if let Some(configuration) = &configuration {
             command.arg("--config").arg(configuration);
@@ -79,6 +84,9 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
         }
         if options.list {
             command.arg("--list");
+        }
+        if let Some(tests) = &options.tests {
+            command.arg("--").arg(tests);
         }
         let status = command.status();
         let status = status.with_context(|| format!("cannot run {}", binary.display()))?;
