@@ -142,4 +142,62 @@ mod tests {
         assert_eq!(free.take(Instant::now()), Some(2));
         assert!(free.is_empty());
     }
+
+    #[test]
+    fn whichever_is_claimed_the_others_are_given_out_in_their_order() {
+        let start = Instant::now();
+        let later = start + REST;
+        for claimed in 1..=6 {
+            let mut free: FreeList = (1..=3).collect();
+            for index in 4..=6 {
+                free.give_back(index, start);
+            }
+            assert_eq!(free.len(), 6);
+            free.claim(claimed);
+            assert_eq!(free.len(), 5);
+            let given: Vec<_> = std::iter::from_fn(|| free.take(later)).collect();
+            let others: Vec<_> = (1..=6).filter(|&it| it != claimed).collect();
+            assert_eq!(given, others);
+            assert!(free.is_empty());
+            // One that is in use already changes nothing.
+            free.claim(claimed);
+            assert!(free.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_first_that_fits_is_taken_and_those_before_it_go_to_the_end() {
+        let start = Instant::now();
+        let mut free: FreeList = (1..=3).collect();
+        assert_eq!(free.take_if(start, |it| it % 2 == 0), Some(2));
+        assert_eq!(free.take_if(start, |it| it % 2 == 0), None);
+        let given: Vec<_> = std::iter::from_fn(|| free.take(start)).collect();
+        assert_eq!(given, [3, 1]);
+        free.give_back(2, start);
+        assert_eq!(free.take_if(start, |_| true), None);
+        assert_eq!(free.take_if(start + REST, |_| true), Some(2));
+    }
+
+    #[test]
+    fn what_was_not_used_after_all_is_given_out_first() {
+        let mut free: FreeList = (2..=3).collect();
+        free.untake(1);
+        assert_eq!(free.take(Instant::now()), Some(1));
+    }
+
+    #[test]
+    fn nothing_is_waited_for_while_one_has_rested_or_none_rests() {
+        let start = Instant::now();
+        let mut free: FreeList = (1..=1).collect();
+        assert!(!free.is_empty());
+        assert_eq!(free.next_rested(), None);
+        free.give_back(2, start);
+        assert_eq!(free.next_rested(), None);
+        free.claim(1);
+        assert_eq!(free.next_rested(), Some(start + REST));
+        let just_before = start + REST - Duration::from_nanos(1);
+        assert_eq!(free.take(just_before), None);
+        assert_eq!(free.take(start + REST), Some(2));
+        assert_eq!(free.next_rested(), None);
+    }
 }

@@ -1,6 +1,8 @@
 //! Every step of every plan, against what programs may read at that moment, also those that began a while ago.
 
+mod found;
 mod kernel;
+mod settled;
 mod wishes;
 
 use proptest::{collection, prelude::*};
