@@ -69,6 +69,8 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
             .env("CARGO_TARGET_DIR", folder.join("build"))
             // What chance found against one change is no test that the next one has to pass.
             .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+            // Nobody reads which the least case is that fails.
+            .env("PROPTEST_MAX_SHRINK_ITERS", "0")
             .env(lb_ebpf_build::TOOLS, tools());
         if let Some(configuration) = &configuration {
             command.arg("--config").arg(configuration);
