@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Extension, Json,
-    extract::State,
+    extract::{State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
@@ -21,8 +21,9 @@ use super::{
     Follower,
     audit::{self, Deed},
     compose::unix,
-    guard::{Access, Actor},
-    report::{Refused, StateAnswer, StateOrder},
+    guard::Access,
+    refusals::{Failed, ordered, refused},
+    report::{StateAnswer, StateOrder},
     router::Desk,
 };
 use crate::{
@@ -72,16 +73,11 @@ impl Counts {
 pub(super) async fn order(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
-    order: Result<Json<StateOrder>, axum::extract::rejection::JsonRejection>,
-) -> Response {
-    let order = match order {
-        Ok(Json(order)) => order,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
-    if let Err(wrong) = judge(&order) {
-        return refused(StatusCode::UNPROCESSABLE_ENTITY, wrong);
-    }
-    to_the_end(carry_out(desk, access, order)).await
+    order: Result<Json<StateOrder>, JsonRejection>,
+) -> Result<Response, Response> {
+    let order = ordered(order)?;
+    judge(&order).map_err(|wrong| refused(StatusCode::UNPROCESSABLE_ENTITY, wrong))?;
+    Ok(to_the_end(carry_out(desk, access, order)).await)
 }
 
 /// Whether the deadline is one.
@@ -161,32 +157,6 @@ fn keep(
     audit::keep(desk, access, deed, after);
 }
 
-/// Why a change did not happen.
-#[derive(Debug)]
-pub(super) enum Failed {
-    /// The stage that owns the matter says no.
-    Refused(String),
-    /// It says nothing.
-    Silent,
-}
-
-impl Failed {
-    pub(super) fn answer(self) -> Response {
-        let status = match self {
-            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Silent => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        refused(status, self.why().to_owned())
-    }
-
-    pub(super) fn why(&self) -> &str {
-        match self {
-            Self::Refused(why) => why,
-            Self::Silent => "the agent did not answer in time: try again, and see its log",
-        }
-    }
-}
-
 /// Waits until the snapshot of this number is in force everywhere; where it is not when the time is over.
 async fn await_force(followers: Vec<Follower>, number: u64, until: Instant) -> Vec<String> {
     let mut late = Vec::new();
@@ -221,24 +191,6 @@ async fn ask(
         Ok(Some(outcome)) => outcome.map_err(Failed::Refused),
         Ok(None) | Err(_) => Err(Failed::Silent),
     }
-}
-
-pub(super) fn refused(status: StatusCode, error: String) -> Response {
-    (status, Json(Refused { error })).into_response()
-}
-
-/// The answer to who asks over the network for what names processes; `None` for the unix socket.
-pub(super) fn refused_from_afar(actor: &Actor, why: &str) -> Option<Response> {
-    match actor {
-        Actor::Local { .. } => None,
-        _ => Some(refused(StatusCode::FORBIDDEN, why.to_owned())),
-    }
-}
-
-/// The answer as long as there is no snapshot.
-pub(super) fn nothing_known() -> Response {
-    let why = "the agent does not know its services yet: see `lb-agent status`";
-    refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
 }
 
 /// For the stage that keeps orders to answer, and for what it says to be in force. The command waits a little longer.

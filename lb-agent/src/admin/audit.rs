@@ -3,9 +3,9 @@
 use tracing::{info, warn};
 
 use super::{
-    action::Failed,
     events::{Happened, Kind},
     guard::Access,
+    refusals::Failed,
     router::Desk,
 };
 use crate::{

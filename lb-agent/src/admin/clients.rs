@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{action::refused, guard::Access, published, router::Desk};
+use super::{guard::Access, published, refusals::refused, router::Desk};
 
 /// `GET /api/v1/clients`. Where the page is published they are not told.
 pub(super) async fn list(

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{action::refused, guard::Access, published, router::Desk};
+use super::{guard::Access, published, refusals::refused, router::Desk};
 use crate::{catalog::Problem, config::Setting};
 
 /// The answer to `GET /api/v1/configuration`.

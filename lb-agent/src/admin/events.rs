@@ -15,7 +15,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::{action::refused, guard::Access, published, router::Desk};
+use super::{guard::Access, published, refusals::asked, router::Desk};
 
 /// What happened, before it has a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,15 +212,11 @@ pub(super) struct Asked {
 pub(super) async fn list(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    match asked {
-        Ok(Query(Asked { after, limit })) => {
-            let limit = limit.unwrap_or(USUAL).min(MOST);
-            Json(desk.events_for(&access, after, limit)).into_response()
-        }
-        Err(rejection) => refused(rejection.status(), rejection.body_text()),
-    }
+    wish: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Response> {
+    let Asked { after, limit } = asked(wish)?;
+    let limit = limit.unwrap_or(USUAL).min(MOST);
+    Ok(Json(desk.events_for(&access, after, limit)).into_response())
 }
 
 impl Desk {

@@ -15,10 +15,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    action::{Failed, nothing_known, refused},
     compose::balance,
     guard::{Access, Actor},
     published,
+    refusals::{Failed, asked, no_service, refused},
     router::Desk,
 };
 use crate::{
@@ -121,30 +121,19 @@ pub(super) async fn tell(
     Extension(actor): Extension<Actor>,
     Extension(access): Extension<Access>,
     wish: Result<Query<Wish>, QueryRejection>,
-) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
+) -> Result<Response, Response> {
+    let wish = asked(wish)?;
     // Before it is looked for: whether there is such a container is not told, either.
     if access.published && wish.client != HOST {
-        return refused(StatusCode::FORBIDDEN, published::EXPLANATION.to_string());
+        let why = published::EXPLANATION.to_string();
+        return Err(refused(StatusCode::FORBIDDEN, why));
     }
     let clients = desk.clients.borrow().clone();
-    let who = match who(&wish.client, clients.as_deref(), &actor).await {
-        Ok(who) => who,
-        Err((status, why)) => return refused(status, why),
-    };
-    let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        return nothing_known();
-    };
-    let Some((name, service)) = meant(&snapshot, desk.pools, &wish.service) else {
-        let why = format!(
-            "there is no service {:?}: see `lb-agent services`",
-            wish.service
-        );
-        return refused(StatusCode::NOT_FOUND, why);
-    };
+    let who = who(&wish.client, clients.as_deref(), &actor).await;
+    let who = who.map_err(|(status, why)| refused(status, why))?;
+    let snapshot = desk.known()?;
+    let meant = meant(&snapshot, desk.pools, &wish.service);
+    let (name, service) = meant.ok_or_else(|| no_service(&wish.service))?;
     if let Some(port) = place(&wish.service).and_then(|(_, port)| port)
         && !service.options.ports.is_empty()
         && !service.options.ports.contains(&port)
@@ -153,36 +142,29 @@ pub(super) async fn tell(
             "{name} does not answer on port {port} of its VIP, so that a connect is refused with `unknown`: see \
              `lb-agent services {name}`"
         );
-        return refused(StatusCode::NOT_FOUND, why);
+        return Err(refused(StatusCode::NOT_FOUND, why));
     }
-    let Some(stats) = desk.read_stats().await else {
-        return Failed::Silent.answer();
-    };
+    let silent = || Failed::Silent.answer();
+    let stats = desk.read_stats().await.ok_or_else(silent)?;
     let clients = clients.unwrap_or_default();
-    let Some(cookie) = who.cookie.or_else(|| cookie_here().ok()) else {
-        return Failed::Silent.answer();
-    };
-    match told(
+    let cookie = who.cookie.or_else(|| cookie_here().ok());
+    let cookie = cookie.ok_or_else(silent)?;
+    let told = told(
         (who, cookie),
         (name, service),
         (&snapshot, &clients),
         &stats,
         desk.pools,
-    ) {
-        Some(mut told) => {
-            if told.affinity_seconds > 0 {
-                match desk.read_kept(cookie, told.vip).await {
-                    Some(kept) => told.kept = kept,
-                    None => return Failed::Silent.answer(),
-                }
-            }
-            Json(told).into_response()
-        }
-        None => {
-            let why = format!("{name} has no virtual address yet: see `lb-agent status`");
-            refused(StatusCode::CONFLICT, why)
-        }
+    );
+    let mut told = told.ok_or_else(|| {
+        let why = format!("{name} has no virtual address yet: see `lb-agent status`");
+        refused(StatusCode::CONFLICT, why)
+    })?;
+    if told.affinity_seconds > 0 {
+        let kept = desk.read_kept(cookie, told.vip).await;
+        told.kept = kept.ok_or_else(silent)?;
     }
+    Ok(Json(told).into_response())
 }
 
 /// The one service that is meant: by the name shown, by label, or by its VIP.

@@ -19,8 +19,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
-    action::{Failed, nothing_known, refused},
     guard::Access,
+    refusals::{Failed, asked, no_service, refused},
     report::{Flow, FlowList, PacketFlow},
     router::Desk,
 };
@@ -48,36 +48,20 @@ pub(super) async fn list(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
     wish: Result<Query<Wish>, QueryRejection>,
-) -> Response {
+) -> Result<Response, Response> {
     if !access.sees_clients() {
-        return refused(StatusCode::FORBIDDEN, NOT_FOR_ALL.to_owned());
+        return Err(refused(StatusCode::FORBIDDEN, NOT_FOR_ALL.to_owned()));
     }
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
-    match desk.flows(&wish).await {
-        Ok(flows) => Json(flows).into_response(),
-        Err(refusal) => refusal,
-    }
+    let flows = desk.flows(&asked(wish)?).await?;
+    Ok(Json(flows).into_response())
 }
 
 impl Desk {
     /// The open flows that are wished for, the newest first; what is answered if they cannot be listed.
     pub(super) async fn flows(&self, wish: &Wish) -> Result<FlowList, Response> {
-        let Some(snapshot) = self.snapshots.borrow().clone() else {
-            return Err(nothing_known());
-        };
-        let vips = match &wish.service {
-            None => None,
-            Some(name) => match vips_of(&snapshot, name) {
-                Some(vips) => Some(vips),
-                None => {
-                    let why = format!("there is no service {name:?}: see `lb-agent services`");
-                    return Err(refused(StatusCode::NOT_FOUND, why));
-                }
-            },
-        };
+        let snapshot = self.known()?;
+        let vips = |name| vips_of(&snapshot, name).ok_or_else(|| no_service(name));
+        let vips = wish.service.as_deref().map(vips).transpose()?;
         let listed = timeout(PATIENCE, self.sockets.list(vips.clone())).await;
         let listed = listed.map_err(|_| Failed::Silent.answer())?;
         let flows = listed.map_err(|error| {

@@ -30,6 +30,7 @@ mod places;
 mod process;
 mod published;
 mod readiness;
+mod refusals;
 mod registered;
 pub mod report;
 mod reports;

@@ -6,7 +6,8 @@ mod trace;
 
 use axum::{http::StatusCode, response::Response};
 
-use super::action::refused;
+use super::{refusals::refused, router::Desk};
+use crate::packet;
 
 #[cfg(test)]
 pub(crate) use self::explain::Protocol;
@@ -24,13 +25,16 @@ pub(crate) const PACKET_EXPLAIN_PATH: &str = "/api/v1/packet/explain";
 /// Where packets are told as they come.
 pub(crate) const PACKET_TRACE_PATH: &str = "/api/v1/packet/trace";
 
-fn no_service(name: &str) -> Response {
-    let why = format!("there is no service {name:?}: see `lb-agent services`");
-    refused(StatusCode::NOT_FOUND, why)
-}
-
-fn no_path() -> Response {
-    let why =
-        "this agent has no packet path: [packet] or --packet-card and --packet-client switch it on";
-    refused(StatusCode::CONFLICT, why.to_owned())
+impl Desk {
+    /// The packet path, unless there is none, or it does not work.
+    fn packet_path(&self) -> Result<packet::Handle, Response> {
+        let none = "this agent has no packet path: [packet] or --packet-card and --packet-client switch it on";
+        let path = self.packet.clone();
+        let path = path.ok_or_else(|| refused(StatusCode::CONFLICT, none.to_owned()))?;
+        let error = path.seen.borrow().error.clone();
+        match error {
+            Some(why) => Err(refused(StatusCode::CONFLICT, why)),
+            None => Ok(path),
+        }
+    }
 }

@@ -23,7 +23,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    action::{self, Counts, refused},
+    action::{self, Counts},
     clients,
     configuration::{self, CONFIGURATION_PATH},
     events::{self, EVENTS_PATH, Events},
@@ -41,6 +41,7 @@ use super::{
     },
     process,
     readiness::Readiness,
+    refusals::refused,
     registered::{self, REGISTRAR_PATH},
     report::{
         ACTION_HEADER, CLIENTS_PATH, FLOWS_PATH, LOG_PATH, PIN_PATH, RELEASE_PATH, SESSION_PATH,

@@ -21,9 +21,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
-    action::refused,
     guard::Actor,
     places::{Place, Places},
+    refusals::refused,
 };
 
 /// Serves `listener` until told to stop, then lets the requests in flight end.

@@ -18,8 +18,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use super::{
-    action::refused,
     guard::{Access, Refusal, Who},
+    refusals::{ordered, refused},
     report::{SESSION_HEADER, SessionAnswer, SessionOrder},
     router::{Desk, turn_away},
     token::random,
@@ -177,28 +177,22 @@ pub(super) async fn open(
     Extension(access): Extension<Access>,
     headers: HeaderMap,
     order: Result<Json<SessionOrder>, JsonRejection>,
-) -> Response {
-    let order = match order {
-        Ok(Json(order)) => order,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
+) -> Result<Response, Response> {
+    let order = ordered(order)?;
     if desk.guard.guesses.is_crowded() {
-        return turn_away(&desk, access.client, &headers, Refusal::Crowded).await;
+        return Err(turn_away(&desk, access.client, &headers, Refusal::Crowded).await);
     }
     if !desk.guard.token.is(order.token.trim().as_bytes()) {
-        return turn_away(&desk, access.client, &headers, Refusal::WrongToken).await;
+        return Err(turn_away(&desk, access.client, &headers, Refusal::WrongToken).await);
     }
     desk.guard.guesses.forget(access.client);
     // Its cookie is replaced: nobody would end it any more.
     desk.end_session(&access);
     let opened = desk.guard.sessions.open(access.published, Instant::now());
-    let Opened { number, id, key } = match opened {
-        Ok(made) => made,
-        Err(error) => {
-            let why = format!("no session can be made: {error}; use the token itself");
-            return refused(StatusCode::SERVICE_UNAVAILABLE, why);
-        }
-    };
+    let Opened { number, id, key } = opened.map_err(|error| {
+        let why = format!("no session can be made: {error}; use the token itself");
+        refused(StatusCode::SERVICE_UNAVAILABLE, why)
+    })?;
     info!(target: "audit", session = number, source = access.source(), "session opened");
     let access = Access {
         may_read: true,
@@ -210,7 +204,7 @@ pub(super) async fn open(
         key: Some(key),
         ..answer(&access)
     };
-    with_cookie(&access, &id, LIFETIME, answer)
+    Ok(with_cookie(&access, &id, LIFETIME, answer))
 }
 
 /// `DELETE /api/v1/session`. The cookie is enough, for it takes power away: so it is ended from any tab, and by no foreign page.

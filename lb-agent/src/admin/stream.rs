@@ -21,8 +21,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    action::refused,
     guard::{Access, Who},
+    refusals::refused,
     reports::Hosts,
     router::Desk,
 };

@@ -10,7 +10,7 @@ use axum::{
     Extension,
     body::{Body, Bytes},
     extract::{Query, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use super::{
-    action::{Failed, nothing_known, refused, refused_from_afar},
     explain::meant,
     guard::Actor,
+    refusals::{Failed, asked, no_service, only_here},
     router::Desk,
 };
 use crate::{
@@ -93,36 +93,24 @@ pub(super) async fn stream(
     State(desk): State<Desk>,
     Extension(actor): Extension<Actor>,
     wish: Result<Query<Wish>, QueryRejection>,
-) -> Response {
+) -> Result<Response, Response> {
     let why = "a trace names the processes of this host: run `lb-agent trace` on it";
-    if let Some(refusal) = refused_from_afar(&actor, why) {
-        return refusal;
-    }
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
-    let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        return nothing_known();
-    };
-    let Some((name, _)) = meant(&snapshot, desk.pools, &wish.service) else {
-        let why = format!(
-            "there is no service {:?}: see `lb-agent services`",
-            wish.service
-        );
-        return refused(StatusCode::NOT_FOUND, why);
-    };
+    only_here(&actor, why)?;
+    let wish = asked(wish)?;
+    let snapshot = desk.known()?;
+    let meant = meant(&snapshot, desk.pools, &wish.service);
+    let (name, _) = meant.ok_or_else(|| no_service(&wish.service))?;
     let (reply, answer) = oneshot::channel();
     let service = name.clone();
-    let asked = async {
+    let told = async {
         desk.traces
             .send(TraceRequest { service, reply })
             .await
             .ok()?;
         answer.await.ok()
     };
-    let Ok(Some(hears)) = timeout(PATIENCE, asked).await else {
-        return Failed::Silent.answer();
+    let Ok(Some(hears)) = timeout(PATIENCE, told).await else {
+        return Err(Failed::Silent.answer());
     };
     let state = (hears, desk, name.clone());
     // Whoever goes away drops this, and with it the receiver: that is how the stage knows.
@@ -136,7 +124,7 @@ pub(super) async fn stream(
         Some((Ok::<_, Infallible>(line), (hears, desk, name)))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    (kind, Body::from_stream(lines)).into_response()
+    Ok((kind, Body::from_stream(lines)).into_response())
 }
 
 impl Desk {

@@ -10,9 +10,10 @@ use axum::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    action::{Failed, refused, to_the_end},
+    action::to_the_end,
     audit::{self, Deed},
     guard::Access,
+    refusals::{Failed, ordered},
     report::{PinOrder, ReleaseOrder},
     router::Desk,
 };
@@ -31,9 +32,10 @@ pub(super) async fn pin(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
     order: Result<Json<PinOrder>, JsonRejection>,
-) -> Response {
-    let order = order.map(|Json(PinOrder { service, address })| Order::Pin { service, address });
-    change(desk, access, "vip_pin", order).await
+) -> Result<Response, Response> {
+    let PinOrder { service, address } = ordered(order)?;
+    let order = Order::Pin { service, address };
+    Ok(to_the_end(carry_out(desk, access, "vip_pin", order)).await)
 }
 
 /// `POST /api/v1/vips/release`.
@@ -41,21 +43,10 @@ pub(super) async fn release(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
     order: Result<Json<ReleaseOrder>, JsonRejection>,
-) -> Response {
-    let order = order.map(|Json(ReleaseOrder { target })| Order::Release { target });
-    change(desk, access, "vip_release", order).await
-}
-
-async fn change(
-    desk: Desk,
-    access: Access,
-    action: &'static str,
-    order: Result<Order, JsonRejection>,
-) -> Response {
-    match order {
-        Ok(order) => to_the_end(carry_out(desk, access, action, order)).await,
-        Err(rejection) => refused(rejection.status(), rejection.body_text()),
-    }
+) -> Result<Response, Response> {
+    let ReleaseOrder { target } = ordered(order)?;
+    let order = Order::Release { target };
+    Ok(to_the_end(carry_out(desk, access, "vip_release", order)).await)
 }
 
 async fn carry_out(desk: Desk, access: Access, action: &'static str, order: Order) -> Response {

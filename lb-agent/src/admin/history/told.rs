@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, Rings};
 use crate::{
     admin::{
-        action::refused,
+        refusals::asked,
         report::{Backend, Report, Service},
         reports::apart,
         router::Desk,
@@ -137,13 +137,10 @@ struct BackendPast {
 pub(in crate::admin) async fn tell(
     State(desk): State<Desk>,
     wish: Result<Query<Wish>, QueryRejection>,
-) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
+) -> Result<Response, Response> {
+    let wish = asked(wish)?;
     let report = desk.report().await;
-    apart(move || Json(past(&report, &desk.history.read(), &wish)).into_response()).await
+    Ok(apart(move || Json(past(&report, &desk.history.read(), &wish)).into_response()).await)
 }
 
 fn past(report: &Report, rings: &Rings, wish: &Wish) -> Past {

@@ -11,11 +11,10 @@ use axum::{
 use lb_common::{PROTO_TCP, PROTO_UDP};
 use serde::{Deserialize, Serialize};
 
-use super::no_path;
 use crate::{
     admin::{
-        action::{Failed, nothing_known, refused},
         explain::meant,
+        refusals::{Failed, asked, refused},
         router::Desk,
     },
     packet::{self, Explained},
@@ -92,31 +91,21 @@ pub(crate) struct Verdict {
 pub(in crate::admin) async fn explain(
     State(desk): State<Desk>,
     wish: Result<Query<Wish>, QueryRejection>,
-) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
-    let Some(path) = desk.packet.clone() else {
-        return no_path();
-    };
-    if let Some(why) = path.seen.borrow().error.clone() {
-        return refused(StatusCode::CONFLICT, why);
-    }
-    let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        return nothing_known();
-    };
+) -> Result<Response, Response> {
+    let wish = asked(wish)?;
+    let path = desk.packet_path()?;
+    let snapshot = desk.known()?;
     if wish.client.is_ipv4() != wish.vip.is_ipv4() {
         let why = format!("{} and {} are of two families", wish.client, wish.vip);
-        return refused(StatusCode::UNPROCESSABLE_ENTITY, why);
+        return Err(refused(StatusCode::UNPROCESSABLE_ENTITY, why));
     }
     let known = meant(&snapshot, desk.pools, &wish.vip.to_string());
     let vip = known.and_then(|(_, service)| service.vip);
     let vip = vip.or_else(|| v4_of(wish.vip.ip()));
-    let Some(vip) = vip else {
+    let vip = vip.ok_or_else(|| {
         let why = format!("nobody has the address {}", wish.vip.ip());
-        return refused(StatusCode::NOT_FOUND, why);
-    };
+        refused(StatusCode::NOT_FOUND, why)
+    })?;
     let question = lb_packet::Question {
         proto: match wish.protocol {
             Protocol::Tcp => PROTO_TCP,
@@ -127,11 +116,10 @@ pub(in crate::admin) async fn explain(
         vip_port: wish.vip.port(),
         local: false,
     };
-    match path.explain(question).await {
-        None => Failed::Silent.answer(),
-        Some(Err(why)) => refused(StatusCode::SERVICE_UNAVAILABLE, why),
-        Some(Ok(explained)) => Json(told(&wish, &explained, &snapshot, desk.pools)).into_response(),
-    }
+    let explained = path.explain(question).await;
+    let explained = explained.ok_or_else(|| Failed::Silent.answer())?;
+    let explained = explained.map_err(|why| refused(StatusCode::SERVICE_UNAVAILABLE, why))?;
+    Ok(Json(told(&wish, &explained, &snapshot, desk.pools)).into_response())
 }
 
 fn v4_of(ip: IpAddr) -> Option<Ipv4Addr> {

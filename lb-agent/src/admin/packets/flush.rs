@@ -5,18 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
-    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{no_path, no_service};
 use crate::{
     admin::{
-        action::{Failed, nothing_known, refused, to_the_end},
+        action::to_the_end,
         audit::{self, Deed},
         flows::vips_of,
         guard::Access,
+        refusals::{Failed, no_service, ordered},
         router::Desk,
     },
     packet,
@@ -51,38 +50,29 @@ pub(in crate::admin) async fn flush(
     State(desk): State<Desk>,
     Extension(access): Extension<Access>,
     order: Result<Json<FlushOrder>, JsonRejection>,
-) -> Response {
-    match order {
-        Ok(Json(order)) => to_the_end(forget(desk, access, order)).await,
-        Err(rejection) => refused(rejection.status(), rejection.body_text()),
-    }
-}
-
-async fn forget(desk: Desk, access: Access, order: FlushOrder) -> Response {
-    let Some(path) = desk.packet.clone() else {
-        return no_path();
-    };
-    if let Some(why) = path.seen.borrow().error.clone() {
-        return refused(StatusCode::CONFLICT, why);
-    }
-    let Some(snapshot) = desk.snapshots.borrow().clone() else {
-        return nothing_known();
-    };
-    let vips = match order.service.as_deref() {
-        None => None,
-        Some(name) => match vips_of(&snapshot, name) {
-            Some(vips) => Some(vips),
-            None => return no_service(name),
-        },
-    };
+) -> Result<Response, Response> {
+    let order = ordered(order)?;
+    let path = desk.packet_path()?;
+    let snapshot = desk.known()?;
+    let vips = |name| vips_of(&snapshot, name).ok_or_else(|| no_service(name));
     let meant = packet::Meant {
-        vips,
+        vips: order.service.as_deref().map(vips).transpose()?,
         filter: lb_packet::Filter {
             client: order.client,
             backend: order.backend,
             ..lb_packet::Filter::default()
         },
     };
+    Ok(to_the_end(forget(desk, access, path, order, meant)).await)
+}
+
+async fn forget(
+    desk: Desk,
+    access: Access,
+    path: packet::Handle,
+    order: FlushOrder,
+    meant: packet::Meant,
+) -> Response {
     let outcome = match path.flush(meant).await {
         None => Err(Failed::Silent),
         Some(answer) => answer.map_err(Failed::Refused),

@@ -10,18 +10,17 @@ use axum::{
     Extension,
     body::{Body, Bytes},
     extract::{Query, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
-use super::{no_path, no_service};
 use crate::{
     admin::{
-        action::{Failed, nothing_known, refused, refused_from_afar},
         explain::meant,
         guard::Actor,
+        refusals::{Failed, asked, no_service, only_here},
         router::Desk,
     },
     packet::{self, Glance, Told},
@@ -97,31 +96,17 @@ pub(in crate::admin) async fn trace(
     State(desk): State<Desk>,
     Extension(actor): Extension<Actor>,
     watch: Result<Query<Watch>, QueryRejection>,
-) -> Response {
+) -> Result<Response, Response> {
     let why = "packets say who talks with whom: run `lb-agent trace --packets` on this host";
-    if let Some(refusal) = refused_from_afar(&actor, why) {
-        return refusal;
-    }
-    let watch = match watch {
-        Ok(Query(watch)) => watch,
-        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
-    };
-    let Some(path) = desk.packet.clone() else {
-        return no_path();
-    };
-    if let Some(why) = path.seen.borrow().error.clone() {
-        return refused(StatusCode::CONFLICT, why);
-    }
+    only_here(&actor, why)?;
+    let watch = asked(watch)?;
+    let path = desk.packet_path()?;
     let service = match watch.service.as_deref() {
         None => None,
         Some(name) => {
-            let Some(snapshot) = desk.snapshots.borrow().clone() else {
-                return nothing_known();
-            };
-            let Some((name, _)) = meant(&snapshot, desk.pools, name) else {
-                return no_service(name);
-            };
-            Some(name.clone())
+            let snapshot = desk.known()?;
+            let meant = meant(&snapshot, desk.pools, name);
+            Some(meant.ok_or_else(|| no_service(name))?.0.clone())
         }
     };
     // Without a word all of them are meant.
@@ -131,7 +116,7 @@ pub(in crate::admin) async fn trace(
     };
     let trace = packet::Trace { service, sample };
     let Some(hears) = path.trace(trace).await else {
-        return Failed::Silent.answer();
+        return Err(Failed::Silent.answer());
     };
     // Whoever goes away drops this, and with it the receiver: that is how the stage knows.
     let lines = stream::unfold(hears, |mut hears| async move {
@@ -139,7 +124,7 @@ pub(in crate::admin) async fn trace(
         Some((Ok::<_, Infallible>(line), hears))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    (kind, Body::from_stream(lines)).into_response()
+    Ok((kind, Body::from_stream(lines)).into_response())
 }
 
 fn line(told: Told) -> Line {

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use super::{frame, overview::since, place::Place, wrong};
 use crate::{
     admin::{
-        action::Failed,
         compose::age,
         guard::Access,
+        refusals::Failed,
         report::{Report, Service},
         reports::apart,
         router::Desk,
