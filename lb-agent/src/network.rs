@@ -1,7 +1,9 @@
 //! The two things the host's network must know of each pool: the agent's own address on `lo`, and an
 //! `unreachable` route, so that nothing for the pool can leave the host whatever the hooks do.
 //!
-//! Both stay when the agent ends: the data plane goes on without it.
+//! Both stay when the agent ends: the data plane goes on without it. While it runs, [`keep`] sees to that.
+
+mod keep;
 
 use std::{
     fs, io,
@@ -16,6 +18,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
 use thiserror::Error;
+
+pub use keep::keep;
 
 /// The mark of our own routes among those of others: "l" for lb. Not taken in iproute2's table of protocols.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(108);

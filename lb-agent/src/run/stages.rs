@@ -20,7 +20,7 @@ use lb_agent::{
     front::End,
     health,
     last_lines::LastLines,
-    packet, reconcile, removal,
+    network, packet, reconcile, removal,
     routes::RouteConfig,
     sockets::Sockets,
     vip,
@@ -33,6 +33,7 @@ use super::{
     configs::{addresses, admin_config, dns_config, upstreams},
     hosts,
     listeners::Listeners,
+    shares,
     show::{
         Changes, announce_figures, announce_line, dns_line, follow, packet_line, reconcile_figures,
         removal_figures,
@@ -179,6 +180,9 @@ pub(super) fn spawn(
         stop.clone(),
     );
     assembly.spawn_sure("health", run);
+
+    let run = network::keep(shares(pools), assembly.problems(), stop.clone());
+    assembly.spawn_sure("network", run);
 
     if config.announce.is_on() {
         let metrics = Arc::new(announce::Metrics::default());
