@@ -1,8 +1,8 @@
 //! Level 1 of health: our own probes of every backend.
 //!
 //! One timer queue and a bounded number of probes at a time, however many targets there are. The stage owns
-//! the state of each target, which lasts as long as some service lists it and no other container has its address; others get [`Verdicts`]. It never
-//! decides what a verdict means for a service.
+//! the state of each target, which lasts as long as some service lists it and no other container has its address; others
+//! get [`Verdicts`]. It never decides what a verdict means for a service.
 
 mod metrics;
 mod probe;
@@ -16,7 +16,7 @@ use std::{
 
 pub use lb_core::health::{Config, Target, Verdicts};
 use lb_core::health::{
-    Outcome,
+    Outcome, PROBES_AT_ONCE,
     roster::{Job, News, Now, Roster},
 };
 use tokio::{
@@ -160,9 +160,6 @@ fn read_clocks() -> Now {
         wall: SystemTime::now(),
     }
 }
-
-/// Bounds the descriptors in use; the rest waits for its turn.
-const PROBES_AT_ONCE: usize = 512;
 
 /// Between two publications of changed verdicts, so that ten thousand of them are not ten thousand values.
 const PUBLISH_EVERY: Duration = Duration::from_millis(20);

@@ -3,6 +3,7 @@
 //! No clock and no IO: times and results of probes come in, probes to start and [`Verdicts`] go out.
 
 mod machine;
+mod queue;
 pub mod roster;
 mod verdicts;
 
@@ -34,6 +35,9 @@ impl Default for Config {
         }
     }
 }
+
+/// Probes under way at the same time: bounds the descriptors in use; the rest waits for its turn.
+pub const PROBES_AT_ONCE: usize = 512;
 
 /// What a probe asks of whom.
 pub type Target = (SocketAddr, CheckKind);

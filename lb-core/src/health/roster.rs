@@ -2,13 +2,13 @@
 //! probes to start and verdicts go out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Config, Outcome, Target, Verdicts, machine::Phase};
+use super::{Config, Outcome, Target, Verdicts, machine::Phase, queue::Queue};
 use crate::{
     options::CheckKind,
     snapshot::{Probe, ProbeState},
@@ -26,8 +26,7 @@ pub struct Roster {
     states: States,
     /// Entries that are waited for.
     awaited: usize,
-    /// When which target is due; one in flight is not listed.
-    queue: BTreeSet<(Instant, Target)>,
+    queue: Queue,
     jobs: u64,
     news: News,
 }
@@ -48,6 +47,8 @@ pub struct Job {
     pub target: Target,
     /// Rises with each probe.
     pub number: u64,
+    /// What was known of the target when it began.
+    pub state: ProbeState,
 }
 
 /// What changed since the last report.
@@ -108,7 +109,7 @@ impl Roster {
             verdicts: Verdicts::NONE,
             states: States::default(),
             awaited: 0,
-            queue: BTreeSet::new(),
+            queue: Queue::default(),
             jobs: 0,
             news: News::None,
         }
@@ -133,13 +134,15 @@ impl Roster {
                 return;
             }
             if of_another {
+                let before = entry.phase.state();
                 if let Turn::Queued(due) = entry.turn {
-                    self.queue.remove(&(due, target.clone()));
+                    self.queue.remove(due, target.clone(), before);
                 }
-                *self.states.of(entry.phase.state()) -= 1;
                 entry.begin(now);
-                *self.states.of(entry.phase.state()) += 1;
-                self.queue.insert((now.instant, target.clone()));
+                let state = entry.phase.state();
+                *self.states.of(before) -= 1;
+                *self.states.of(state) += 1;
+                self.queue.insert(now.instant, target.clone(), state);
             }
             self.verdicts.put_on(target, entry.names(), entry.verdict());
             self.news = News::Verdicts;
@@ -156,8 +159,9 @@ impl Roster {
             turn: Turn::Queued(now.instant),
             began: None,
         };
-        self.queue.insert((now.instant, target.clone()));
-        *self.states.of(entry.phase.state()) += 1;
+        let state = entry.phase.state();
+        self.queue.insert(now.instant, target.clone(), state);
+        *self.states.of(state) += 1;
         self.verdicts
             .put_on(target.clone(), entry.names(), entry.verdict());
         self.entries.insert(target, entry);
@@ -196,7 +200,8 @@ impl Roster {
             return;
         }
         if let Turn::Queued(due) = entry.turn {
-            self.queue.remove(&(due, target.clone()));
+            let state = entry.phase.state();
+            self.queue.remove(due, target.clone(), state);
         }
         *self.states.of(entry.phase.state()) -= 1;
         self.awaited -= usize::from(entry.awaited);
@@ -206,17 +211,14 @@ impl Roster {
         self.news = News::Verdicts;
     }
 
-    /// At most `room` probes that are to start now.
+    /// At most `room` probes that are to start now; half of [`PROBES_AT_ONCE`](super::PROBES_AT_ONCE) are for targets that
+    /// are not down.
     pub fn due(&mut self, now: Instant, room: usize) -> Vec<Job> {
         let mut jobs = Vec::new();
         while jobs.len() < room {
-            let Some((due, target)) = self.queue.pop_first() else {
+            let Some(target) = self.queue.start(now) else {
                 break;
             };
-            if due > now {
-                self.queue.insert((due, target));
-                break;
-            }
             let Some(entry) = self.entries.get_mut(&target) else {
                 continue;
             };
@@ -225,19 +227,25 @@ impl Roster {
             let again = false;
             entry.turn = Turn::InFlight { number, again };
             entry.began = Some(now);
-            jobs.push(Job { target, number });
+            let state = entry.phase.state();
+            jobs.push(Job {
+                target,
+                number,
+                state,
+            });
         }
         jobs
     }
 
-    /// When the next probe is due.
+    /// When the next probe is due that may start then.
     pub fn next_due(&self) -> Option<Instant> {
-        self.queue.first().map(|(due, _)| *due)
+        self.queue.next()
     }
 
     /// Takes the result of a probe. `noise` spreads the next ones, so that targets that came together are not
     /// probed together for ever.
     pub fn finished(&mut self, job: Job, outcome: Outcome, now: Now, noise: u64) {
+        self.queue.ended(job.state);
         let Some(entry) = self.entries.get_mut(&job.target) else {
             return;
         };
@@ -285,7 +293,8 @@ impl Roster {
         };
         let due = now.instant + pause;
         entry.turn = Turn::Queued(due);
-        self.queue.insert((due, job.target));
+        let state = entry.phase.state();
+        self.queue.insert(due, job.target, state);
         self.news = self.news.max(news);
     }
 
@@ -296,12 +305,13 @@ impl Roster {
         let from = (address, CheckKind::Tcp);
         let all = self.entries.range_mut(from..);
         for (target, entry) in all.take_while(|(target, _)| target.0 == address) {
+            let state = entry.phase.state();
             match &mut entry.turn {
                 Turn::Queued(due) => {
                     let soon = entry.began.map_or(now, |began| now.max(began + HURRY));
                     if soon < *due {
-                        self.queue.remove(&(*due, target.clone()));
-                        self.queue.insert((soon, target.clone()));
+                        self.queue.remove(*due, target.clone(), state);
+                        self.queue.insert(soon, target.clone(), state);
                         *due = soon;
                     }
                 }

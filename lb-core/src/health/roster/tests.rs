@@ -7,7 +7,9 @@ use std::{
 
 use proptest::{collection, prelude::*};
 
-use super::{Config, HURRY, Job, News, Now, Outcome, Roster, States, Target};
+use super::{
+    super::queue::DOWN_AT_ONCE, Config, HURRY, Job, News, Now, Outcome, Roster, States, Target,
+};
 use crate::{
     options::CheckKind,
     snapshot::{Probe, ProbeState},
@@ -378,6 +380,45 @@ fn no_more_probes_start_than_there_is_room_for() {
     assert_eq!(world.roster.due(world.now.instant, 0).len(), 0);
     assert_eq!(world.roster.due(world.now.instant, 100).len(), 6);
     assert_eq!(world.roster.next_due(), None);
+}
+
+#[test]
+fn targets_that_are_down_leave_half_of_the_places_to_the_others() {
+    let wide = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let address = SocketAddr::from(([10, 1, high, low], 80));
+        (address, CheckKind::Tcp)
+    };
+    let gone: Vec<Target> = (0..1_000).map(wide).collect();
+    let mut world = World::new(&gone);
+    // Until they are judged they are as good as others.
+    for _ in 0..3 {
+        let jobs = world.due();
+        assert_eq!(jobs.len(), gone.len());
+        for job in jobs {
+            world.finish(job, false);
+        }
+        world.pass(HURRY);
+    }
+    assert_eq!(world.roster.states().down, gone.len());
+    world.pass(INTERVAL * 2);
+    let mut under_way = world.due();
+    assert_eq!(under_way.len(), DOWN_AT_ONCE);
+    // Nor is there anything to wake up for, however many of them are due.
+    assert_eq!(world.roster.next_due(), None);
+    let with_others = [&gone[..], &[tcp(1), tcp(2)]].concat();
+    world.follow(&with_others);
+    assert_eq!(world.due().len(), 2);
+    world.finish(under_way.remove(0), false);
+    assert!(world.roster.next_due().is_some());
+    assert_eq!(world.due().len(), 1);
+    // The places of those that leave are free when their probes have ended.
+    world.follow(&[]);
+    for job in under_way {
+        world.finish(job, false);
+    }
+    world.follow(&gone[..2]);
+    assert_eq!(world.due().len(), 2);
 }
 
 /// One thing that may happen to a roster.
