@@ -28,6 +28,8 @@ use crate::{body::Download, crowd::Token};
 pub(super) struct Streams {
     stall: Duration,
     begun: Cell<u64>,
+    /// Pieces of answers, of all requests.
+    pieces: Cell<u64>,
     open: Cell<u64>,
     /// Requests that the client gave up.
     aborted: Cell<u64>,
@@ -44,6 +46,7 @@ impl Streams {
         Rc::new(Self {
             stall,
             begun: Cell::default(),
+            pieces: Cell::default(),
             open: Cell::default(),
             aborted: Cell::default(),
             idle_since: Cell::new(Instant::now()),
@@ -71,6 +74,11 @@ impl Streams {
     /// How many requests there were.
     pub(super) fn begun(&self) -> u64 {
         self.begun.get()
+    }
+
+    /// How many pieces their answers had so far, each a DATA frame of its own at least.
+    pub(super) fn pieces(&self) -> u64 {
+        self.pieces.get()
     }
 
     /// Since when there is none in flight.
@@ -159,6 +167,8 @@ impl Body for Flowing {
         if let Poll::Ready(frame) = &frame {
             flow.frames.set(flow.frames.get() + 1);
             let goes_on = matches!(frame, Some(Ok(frame)) if frame.is_data());
+            let pieces = &flow.streams.pieces;
+            pieces.set(pieces.get() + u64::from(goes_on));
             flow.over.set(!goes_on || this.body.is_end_stream());
         }
         frame

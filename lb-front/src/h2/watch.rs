@@ -59,19 +59,19 @@ struct Allowance {
     left: u64,
     /// When it was last full.
     since: Instant,
-    /// Requests begun until then.
-    begun: u64,
+    /// Requests begun and pieces of answers until it was last looked at.
+    turns: u64,
     /// Bytes sent since.
     written: u64,
 }
 
 impl Allowance {
     /// Whether `idle` more such frames are too many. Who asks and takes may acknowledge, too.
-    fn is_spent(&mut self, idle: u32, begun: u64) -> bool {
-        let earned = self.written / BYTES_EACH + (begun - self.begun) * FRAMES_EACH;
+    fn is_spent(&mut self, idle: u32, turns: u64) -> bool {
+        let earned = self.written / BYTES_EACH + (turns - self.turns) * FRAMES_EACH;
         self.left = (self.left + earned).min(ALLOWANCE * 16);
         self.written %= BYTES_EACH;
-        self.begun = begun;
+        self.turns = turns;
         let now = Instant::now();
         if now - self.since >= Duration::from_secs(1) {
             self.since = now;
@@ -95,7 +95,7 @@ impl<S: Stream> Watched<S> {
             allowance: Allowance {
                 left: ALLOWANCE,
                 since: Instant::now(),
-                begun: 0,
+                turns: 0,
                 written: 0,
             },
             limits,
@@ -106,7 +106,8 @@ impl<S: Stream> Watched<S> {
 
     fn inspect(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         let idle = self.frames.scan(bytes);
-        if idle > 0 && self.allowance.is_spent(idle, self.streams.begun()) {
+        let turns = self.streams.begun() + self.streams.pieces();
+        if idle > 0 && self.allowance.is_spent(idle, turns) {
             self.streams.accuse(Abuse::Flood);
         }
         if self.streams.abuse().is_none() {
@@ -209,8 +210,8 @@ impl<S: Stream> Watched<S> {
 
 /// GOAWAY with `ENHANCE_YOUR_CALM` (RFC 9113 section 6.8).
 const CALM: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b";
-/// Frames that ask for nothing in a second, and with each request, and for so many bytes that the client gets:
-/// WINDOW_UPDATE and the pings that measure a path come with these.
+/// Frames that ask for nothing in a second, and with each request and each piece of an answer, however small, and for so many
+/// bytes that the client gets: WINDOW_UPDATE and the pings that measure a path come with these. grpc-go answers a message with both.
 const ALLOWANCE: u64 = 1000;
 const FRAMES_EACH: u64 = 4;
 const BYTES_EACH: u64 = 256;

@@ -4,55 +4,14 @@ use std::{io::Read as _, time::Duration};
 
 use lb_front::{Limits, Reason};
 
-use crate::kit::{Backend, Client, GET, Reply, TestFront, eventually, ok};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
-const ENHANCE_YOUR_CALM: u8 = 0xb;
-
-/// `GET /` of `http://web`, from the static table.
-const ASK: &[u8] = b"\x82\x86\x84\x01\x03web";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A client that has said what each must.
-fn client(front: &TestFront) -> Client {
-    let mut client = front.client();
-    client.send(PREFACE).send(frame(SETTINGS, 0, 0, b""));
-    client
-}
-
-/// The next frame of this kind: flags, stream and payload.
-#[track_caller]
-fn await_frame(client: &mut Client, kind: u8) -> (u8, u32, Vec<u8>) {
-    loop {
-        let head = client.bytes(9);
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let payload = client.bytes(length);
-        if head[3] == kind {
-            let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
-            return (head[4], stream, payload);
-        }
-    }
-}
+use crate::{
+    kit::{Backend, Client, GET, Reply, TestFront, eventually, ok},
+    kit_frames::{
+        ACK, ASK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS,
+        PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, await_frame, client, frame,
+        sync,
+    },
+};
 
 /// All that came until the end, which may be a reset.
 fn until_closed(client: &mut Client) -> Vec<u8> {
@@ -66,12 +25,6 @@ fn until_closed(client: &mut Client) -> Vec<u8> {
             Err(error) => panic!("still open: {error}"),
         }
     }
-}
-
-/// Waits until the front has read everything up to here.
-fn sync(client: &mut Client) {
-    client.send(frame(PING, 0, 0, &[7; 8]));
-    assert_eq!(await_frame(client, PING).0, ACK);
 }
 
 #[track_caller]
