@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    io,
+    io, mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -110,7 +110,7 @@ pub(super) struct Flow {
     frames: Cell<u64>,
     /// Whether it is the answer that keeps the client waiting.
     waits: Cell<bool>,
-    /// Whether there is nothing more of the answer.
+    /// Whether there is nothing more of the answer for the client.
     over: Cell<bool>,
     _token: Option<Token>,
 }
@@ -138,9 +138,12 @@ impl Drop for Flow {
     }
 }
 
-/// An answer on its way to the client.
+/// An answer on its way to the client. hyper gets it in small pieces: it asks for the next one once the client has taken the last
+/// one, and nothing else tells a client that is slow from one that takes nothing.
 pub(super) struct Flowing {
     body: Download,
+    /// What of its last piece hyper does not have yet.
+    rest: Bytes,
     flow: Rc<Flow>,
 }
 
@@ -148,7 +151,8 @@ impl Flowing {
     pub(super) fn new(body: Download, flow: Rc<Flow>) -> Self {
         flow.answered.set(true);
         flow.over.set(body.is_end_stream());
-        Self { body, flow }
+        let rest = Bytes::new();
+        Self { body, rest, flow }
     }
 }
 
@@ -161,7 +165,17 @@ impl Body for Flowing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        let frame = match this.rest.is_empty() {
+            true => Pin::new(&mut this.body).poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(mem::take(&mut this.rest))))),
+        };
+        let frame = frame.map_ok(|frame| match frame.into_data() {
+            Ok(mut piece) => {
+                this.rest = piece.split_off(piece.len().min(PIECE));
+                Frame::data(piece)
+            }
+            Err(trailers) => trailers,
+        });
         let flow = &this.flow;
         flow.waits.set(frame.is_pending());
         if let Poll::Ready(frame) = &frame {
@@ -169,17 +183,22 @@ impl Body for Flowing {
             let goes_on = matches!(frame, Some(Ok(frame)) if frame.is_data());
             let pieces = &flow.streams.pieces;
             pieces.set(pieces.get() + u64::from(goes_on));
-            flow.over.set(!goes_on || this.body.is_end_stream());
+            flow.over.set(!goes_on || this.is_end_stream());
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(most) = hint.upper() {
+            hint.set_upper(most + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 
@@ -218,6 +237,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
                 loop {
                     ready!(timer.as_mut().poll(cx));
                     if since + limit <= Instant::now() {
+                        // It is not the client that gives it up.
+                        flow.over.set(true);
                         return Poll::Ready(());
                     }
                     timer.as_mut().reset(since + limit);
@@ -228,5 +249,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     }
 }
 
+/// As much as a frame carries unless the client wants larger ones.
+const PIECE: usize = 16 * 1024;
 /// So many given up requests, and more than half of all, are no accident.
 const ABORTS: u64 = 100;

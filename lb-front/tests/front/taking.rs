@@ -1,14 +1,16 @@
 //! Clients over HTTP/2 that take their answers: in small messages, slowly, or not at all.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::Response;
-use lb_front::Limits;
+use lb_front::{Limits, Reason};
 
 use crate::{
-    kit::Client,
+    kit::{Backend, Client, Reply, TestFront, eventually, ok},
     kit_frames::{
-        ASK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE,
-        await_frame, frame, sync,
+        ASK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+        WINDOW_UPDATE, await_frame, frame, sync,
     },
     kit_h2::{H2Backend, front},
 };
@@ -54,4 +56,69 @@ fn who_acknowledges_each_small_message_of_a_stream_is_no_flood() {
     client.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, ASK));
     assert_eq!(await_frame(&mut client, HEADERS).1, 3);
     assert!(front.stats().rejected.is_empty());
+}
+
+#[test]
+fn who_takes_an_answer_slowly_but_steadily_gets_all_of_it() {
+    const WHOLE: usize = 3 << 20;
+    let large = "x".repeat(WHOLE);
+    let backend = Backend::start(move |_| Reply::Keep(ok(&large)));
+    let limits = Limits {
+        write_stall: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut client = front.client();
+    client.send(PREFACE).send(frame(SETTINGS, 0, 0, b""));
+    client.send(frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0, 0]));
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, ASK));
+    let (mut taken, mut slowly) = (0, 0);
+    while taken < WHOLE {
+        let (.., piece) = await_frame(&mut client, DATA);
+        taken += piece.len();
+        // At first as fast as can be, so that the front reads large pieces of its backend.
+        let slow = taken > 1 << 20 && slowly < 400 * 1024;
+        if slow {
+            // Far more than the limit for a large piece, and far less for a frame: it is time itself that is tried.
+            std::thread::sleep(
+                Duration::from_millis(10) * u32::try_from(piece.len()).unwrap() / 2048,
+            );
+            slowly += piece.len();
+        }
+        let more = u32::try_from(piece.len().max(1)).unwrap().to_be_bytes();
+        client.send(frame(WINDOW_UPDATE, 0, 1, &more));
+    }
+    assert_eq!(taken, WHOLE);
+    eventually("it is counted", || {
+        (front.stats().ended(Reason::Ok) == 1).then_some(())
+    });
+}
+
+#[test]
+fn answers_that_the_front_gives_up_are_not_taken_back_by_the_client() {
+    let large = "x".repeat(64 * 1024);
+    let backend = Backend::start(move |_| Reply::Keep(ok(&large)));
+    let limits = Limits {
+        write_stall: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&backend]);
+    let mut client = front.client();
+    // No window at all.
+    client
+        .send(PREFACE)
+        .send(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let streams: Vec<u32> = (1..400).step_by(2).collect();
+    for some in streams.chunks(50) {
+        for &stream in some {
+            client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, ASK));
+        }
+        for _ in some {
+            await_frame(&mut client, RST_STREAM);
+        }
+    }
+    sync(&mut client);
+    let stats = front.stats();
+    assert!(stats.rejected.is_empty(), "{stats:?}");
+    assert_eq!(stats.accepted, 1);
 }
