@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +23,19 @@ pub(super) async fn run(
     idle: Duration,
     end: CancellationToken,
 ) {
-    let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else {
-        return; // One side closed in the moment of switching; the drop closes the other.
-    };
     let cut = place.ends();
+    // hyper has no limit for what is left of HTTP. Whoever is through is closed by the drop.
+    let switched = async { tokio::join!(client, backend) };
+    let switched = tokio::select! {
+        switched = timeout(idle, switched) => switched,
+        () = cut.cancelled() => return exchange.end(Reason::Cut),
+        () = end.cancelled() => return,
+    };
+    let (client, backend) = match switched {
+        Ok((Ok(client), Ok(backend))) => (client, backend),
+        Ok(_) => return, // One side closed in the moment of switching; the drop closes the other.
+        Err(_) => return exchange.end(Reason::TunnelIdle),
+    };
     let (client_read, client_write) = split(TokioIo::new(client));
     let (backend_read, backend_write) = split(TokioIo::new(backend));
     let moved = Cell::new(Instant::now());

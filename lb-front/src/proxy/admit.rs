@@ -33,13 +33,16 @@ pub(super) fn admit(
 ) -> Result<Outgoing, Box<Response<Bytes>>> {
     let client = table.forwarding.client(address, &parts.headers);
     exchange.asked(worker.log.asked(&parts, client));
-    let (checked, service) = match route(&table, &parts, client, exchange) {
+    let (mut checked, service) = match route(&table, &parts, client, exchange) {
         Ok(found) => found,
         Err(refusal) => {
             let answer = refuse(refusal, body, exchange);
             return Err(table.pages.dress(answer, refusal.reason, exchange).into());
         }
     };
+    // A client that is still sending a request cannot leave HTTP, and hyper would wait for the rest for ever. An upgrade may always
+    // be ignored (RFC 9110 section 7.8).
+    checked.upgrade &= body.is_end_stream();
     let tls = exchange.client().is_secure();
     let peer = Peer {
         address,

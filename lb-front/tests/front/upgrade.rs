@@ -1,7 +1,9 @@
 //! Leaving HTTP, and requests that only try to.
 
 use std::{
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read as _, Write},
+    net::TcpStream,
+    sync::mpsc,
     time::Duration,
 };
 
@@ -135,6 +137,41 @@ fn an_upgrade_that_nobody_asked_for_is_an_invalid_answer() {
 }
 
 #[test]
+fn who_is_still_sending_a_request_does_not_leave_http() {
+    // Agrees as soon as it has the head.
+    let agree = |head: &str, stream: &mut TcpStream| {
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+            seen.extend(byte);
+        }
+        stream.write_all(head.as_bytes()).unwrap();
+        String::from_utf8(seen).unwrap().to_ascii_lowercase()
+    };
+    let (tell, told) = mpsc::channel();
+    let backend = Backend::start_after(
+        move |_, stream| tell.send(agree(SWITCHED, stream)).unwrap(),
+        |_| Reply::Close(Vec::new()),
+    );
+    let front = TestFront::with(&[&backend]);
+    let unfinished = UPGRADE.replace("\r\n\r\n", "\r\nContent-Length: 1000\r\n\r\n");
+    let mut client = front.client();
+    client.send([&unfinished, "0123456789"].concat());
+    let answer = client.answer();
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (502, Some("close"))
+    );
+    let seen = told.recv_timeout(PATIENCE).unwrap();
+    assert!(seen.contains("\r\ncontent-length: 1000\r\n"), "{seen}");
+    assert!(!seen.contains("upgrade"), "{seen}");
+    assert_eq!(front.stats().ended(Reason::ResponseInvalid), 1);
+    eventually("its place is free", || {
+        (front.stats().open == 0 && backend.open() == 0).then_some(())
+    });
+}
+
+#[test]
 fn an_offer_of_http_2_is_answered_in_http_1() {
     let backend = Backend::start(agree);
     let front = TestFront::with(&[&backend]);
@@ -170,7 +207,7 @@ fn a_client_that_leaves_before_the_answer_to_its_upgrade_frees_the_backend() {
 
 #[test]
 fn what_is_sent_ahead_of_an_agreement_is_taken_up_to_a_limit_and_not_lost() {
-    let (answer, answers) = std::sync::mpsc::channel::<()>();
+    let (answer, answers) = mpsc::channel::<()>();
     let answers = std::sync::Mutex::new(answers);
     let backend = Backend::start(move |_| {
         answers.lock().unwrap().recv_timeout(PATIENCE).unwrap();
