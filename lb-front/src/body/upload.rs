@@ -14,7 +14,12 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-use crate::{Limits, pace::Pace, request::BodyKind, timer::Timer};
+use crate::{
+    Limits,
+    pace::Pace,
+    request::{self, BodyKind},
+    timer::Timer,
+};
 
 /// A client's body on its way to the backend. hyper asks for it only once a connection stands, which is also
 /// when `100 Continue` goes out.
@@ -177,6 +182,14 @@ fn is_reset(error: &hyper::Error) -> bool {
     error.is_some_and(h2::Error::is_remote)
 }
 
+/// What of a frame a backend may get, in whichever protocol.
+fn passable(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(trailers) => Frame::trailers(request::passable_trailers(trailers)),
+        Err(data) => data,
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = io::Error;
@@ -235,7 +248,7 @@ impl Body for Upload {
                 progress.taken_back.set(is_reset(error));
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+        Poll::Ready(frame.map(|frame| frame.map(passable).map_err(io::Error::other)))
     }
 
     fn is_end_stream(&self) -> bool {

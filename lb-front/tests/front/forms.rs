@@ -170,6 +170,23 @@ fn trailers_never_become_fields() {
 }
 
 #[test]
+fn trailers_tell_nothing_of_the_client_that_the_front_did_not_see() {
+    let names = "X-Forwarded-User, X-Forwarded-For, X_Forwarded_For, Forwarded, Via, X-Real-Ip, X-Request-Id, Authorization, Cookie";
+    let forged: String = names
+        .split(", ")
+        .map(|name| format!("{name}: evil\r\n"))
+        .collect();
+    for honest in ["", "x-sum: 1\r\n"] {
+        let seen = passed(format!(
+            "POST / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\nTrailer: X-Sum, {names}\r\nTransfer-Encoding: chunked\r\n\r\n\
+             3\r\nabc\r\n0\r\n{forged}{honest}\r\n"
+        ));
+        let body = String::from_utf8(seen.body).unwrap();
+        assert_eq!(body, format!("3\r\nabc\r\n0\r\n{honest}\r\n"));
+    }
+}
+
+#[test]
 fn fields_that_concern_one_connection_end_there_and_all_others_pass() {
     let seen = passed(
         b"GET / HTTP/1.1\r\nHost: web\r\nConnection: host, close, X-Secret, cookie, authorization\r\nX-Secret: 1\r\nCookie: c\r\nCookie: d\r\nAuthorization: a\r\nMy_Field: b\r\nX-Bytes: \xe4\xff\r\nExpect: 100-continue\r\nX-Empty:\r\n\r\n",

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use hyper::{HeaderMap, body::Body as _, body::Frame};
 
-use crate::{body::Upload, request};
+use crate::body::Upload;
 
 /// Sends it piece by piece, each once the backend's window opens for it: no more of it is asked for before.
 pub(super) struct Uploading {
@@ -112,7 +112,6 @@ impl Uploading {
                 }
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                    let trailers = request::passable_trailers(trailers);
                     self.stream.reserve_capacity(0);
                     if trailers.is_empty() || self.stream.send_trailers(trailers).is_err() {
                         let _ = self.stream.send_data(Bytes::new(), true);
