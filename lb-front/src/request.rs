@@ -214,17 +214,22 @@ pub(super) enum BodyKind {
 }
 
 /// Path and query alone; `*` stays, and stands for an absolute OPTIONS without path (RFC 9112 section 3.2.4).
-/// One with the path `/` cannot be told from it: a parsed URI has that path in both cases.
-fn origin_form(uri: &Uri, method: &Method) -> Uri {
-    let path = uri.path_and_query().cloned();
+/// One with the path `/` cannot be told from it: a parsed URI has that path in both cases. One with a query alone gets a path, without
+/// which HTTP/2 has no target (RFC 9113 section 8.3.1).
+pub(super) fn origin_form(uri: &Uri, method: &Method) -> Uri {
     let server = *method == Method::OPTIONS
         && uri.authority().is_some()
         && uri.path() == "/"
         && uri.query().is_none();
-    let path = if server {
-        PathAndQuery::from_static("*")
-    } else {
-        path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+    let path = match uri.path_and_query() {
+        _ if server => PathAndQuery::from_static("*"),
+        Some(path) if path.as_str().starts_with('?') => {
+            // Legal parts make a legal whole.
+            let whole = PathAndQuery::try_from(format!("/{}", path.as_str()));
+            whole.unwrap_or_else(|_| PathAndQuery::from_static("/"))
+        }
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
     };
     Uri::from(path)
 }

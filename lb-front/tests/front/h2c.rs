@@ -150,6 +150,20 @@ fn an_upgrade_is_not_offered_to_a_backend_that_has_none() {
     assert_eq!(field(&backend.seen()[0], "upgrade"), None);
 }
 
+#[test]
+fn a_target_without_a_path_has_one_there() {
+    let backend = H2Backend::named("a");
+    let front = front(Limits::default(), &[backend.address]);
+    for target in ["http://web?x=1", "http://web/?x=1", "/?x=1"] {
+        let answer = front.ask(format!("GET {target} HTTP/1.1\r\nHost: web\r\n\r\n"));
+        assert_eq!(answer.status, 200, "{target}");
+    }
+    for seen in backend.seen() {
+        let path = seen.uri().path_and_query().unwrap();
+        assert_eq!(path.as_str(), "/?x=1");
+    }
+}
+
 /// Answers once there is a permit.
 fn gated(builder: Builder) -> (H2Backend, &'static Semaphore) {
     let gate: &_ = Box::leak(Box::new(Semaphore::new(0)));
