@@ -4,9 +4,9 @@ mod explain;
 mod flush;
 mod trace;
 
-use axum::{http::StatusCode, response::Response};
+use axum::http::StatusCode;
 
-use super::{refusals::refused, router::Desk};
+use super::{refusals::Unserved, router::Desk};
 use crate::packet;
 
 #[cfg(test)]
@@ -27,13 +27,13 @@ pub(crate) const PACKET_TRACE_PATH: &str = "/api/v1/packet/trace";
 
 impl Desk {
     /// The packet path, unless there is none, or it does not work.
-    fn packet_path(&self) -> Result<packet::Handle, Response> {
+    fn packet_path(&self) -> Result<packet::Handle, Unserved> {
         let none = "this agent has no packet path: [packet] or --packet-card and --packet-client switch it on";
         let path = self.packet.clone();
-        let path = path.ok_or_else(|| refused(StatusCode::CONFLICT, none.to_owned()))?;
+        let path = path.ok_or_else(|| Unserved::new(StatusCode::CONFLICT, none))?;
         let error = path.seen.borrow().error.clone();
         match error {
-            Some(why) => Err(refused(StatusCode::CONFLICT, why)),
+            Some(why) => Err(Unserved::new(StatusCode::CONFLICT, why)),
             None => Ok(path),
         }
     }

@@ -41,40 +41,60 @@ impl Failed {
     }
 }
 
+/// Why somebody is not served, before it is an answer.
+#[derive(Debug)]
+pub(super) struct Unserved {
+    status: StatusCode,
+    why: String,
+}
+
+impl Unserved {
+    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { status, why }
+    }
+}
+
+impl From<Unserved> for Response {
+    fn from(Unserved { status, why }: Unserved) -> Self {
+        refused(status, why)
+    }
+}
+
 pub(super) fn refused(status: StatusCode, error: String) -> Response {
     (status, Json(Refused { error })).into_response()
 }
 
 /// What the query asks for, unless it cannot be read.
-pub(super) fn asked<T>(wish: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
+pub(super) fn asked<T>(wish: Result<Query<T>, QueryRejection>) -> Result<T, Unserved> {
     let read = wish.map(|Query(wish)| wish);
-    read.map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+    read.map_err(|rejection| Unserved::new(rejection.status(), rejection.body_text()))
 }
 
 /// What the body orders, unless it cannot be read.
-pub(super) fn ordered<T>(order: Result<Json<T>, JsonRejection>) -> Result<T, Response> {
+pub(super) fn ordered<T>(order: Result<Json<T>, JsonRejection>) -> Result<T, Unserved> {
     let read = order.map(|Json(order)| order);
-    read.map_err(|rejection| refused(rejection.status(), rejection.body_text()))
+    read.map_err(|rejection| Unserved::new(rejection.status(), rejection.body_text()))
 }
 
 /// Refuses who asks over the network for what is told on the unix socket alone.
-pub(super) fn only_here(actor: &Actor, why: &str) -> Result<(), Response> {
+pub(super) fn only_here(actor: &Actor, why: &str) -> Result<(), Unserved> {
     match actor {
         Actor::Local { .. } => Ok(()),
-        _ => Err(refused(StatusCode::FORBIDDEN, why.to_owned())),
+        _ => Err(Unserved::new(StatusCode::FORBIDDEN, why)),
     }
 }
 
-pub(super) fn no_service(name: &str) -> Response {
+pub(super) fn no_service(name: &str) -> Unserved {
     let why = format!("there is no service {name:?}: see `lb-agent services`");
-    refused(StatusCode::NOT_FOUND, why)
+    Unserved::new(StatusCode::NOT_FOUND, why)
 }
 
 impl Desk {
     /// The newest snapshot, unless there is none yet.
-    pub(super) fn known(&self) -> Result<Arc<Snapshot>, Response> {
+    pub(super) fn known(&self) -> Result<Arc<Snapshot>, Unserved> {
         let why = "the agent does not know its services yet: see `lb-agent status`";
         let snapshot = self.snapshots.borrow().clone();
-        snapshot.ok_or_else(|| refused(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()))
+        snapshot.ok_or_else(|| Unserved::new(StatusCode::SERVICE_UNAVAILABLE, why))
     }
 }
