@@ -33,6 +33,7 @@ use watch::Watched;
 
 mod flow;
 pub(super) mod frames;
+mod piece;
 mod watch;
 
 /// Whether a connection that begins with `bytes` is HTTP/2; `None` while they may become it.
@@ -115,7 +116,8 @@ pub(super) async fn serve<S: Stream>(
                 () = worker.drain.cancelled() => break,
             }
             look = streams.idle_since().unwrap_or_else(Instant::now) + idle;
-            if look <= Instant::now() {
+            // What is stuck cannot be reset any more: END_STREAM is behind it.
+            if look <= Instant::now() || streams.is_stuck() {
                 break;
             }
         }

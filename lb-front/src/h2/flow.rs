@@ -21,7 +21,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::watch::Abuse;
+use super::{
+    piece::{Handed, Piece},
+    watch::Abuse,
+};
 use crate::{body::Download, crowd::Token};
 
 /// What the requests of one connection have in common.
@@ -33,8 +36,10 @@ pub(super) struct Streams {
     open: Cell<u64>,
     /// Requests that the client gave up.
     aborted: Cell<u64>,
-    /// When the last one ended, or something of an answer went out, or the connection began.
+    /// When the last one ended, or the connection began.
     idle_since: Cell<Instant>,
+    /// Whether a client does not take the end of an answer, which only the connection's end frees.
+    stuck: Cell<bool>,
     abuse: Cell<Option<Abuse>>,
     /// The request that was just begun: hyper makes a task of it next.
     next: RefCell<Option<Rc<Flow>>>,
@@ -50,6 +55,7 @@ impl Streams {
             open: Cell::default(),
             aborted: Cell::default(),
             idle_since: Cell::new(Instant::now()),
+            stuck: Cell::default(),
             abuse: Cell::default(),
             next: RefCell::default(),
         })
@@ -65,6 +71,7 @@ impl Streams {
             frames: Cell::default(),
             waits: Cell::default(),
             over: Cell::default(),
+            handed: Rc::default(),
             _token: token,
         });
         self.next.replace(Some(flow.clone()));
@@ -86,9 +93,9 @@ impl Streams {
         (self.open.get() == 0).then(|| self.idle_since.get())
     }
 
-    /// Something of an answer went out: hyper has it long before the client does.
-    pub(super) fn moved(&self) {
-        self.idle_since.set(Instant::now());
+    /// Whether there is an answer that is over for hyper, and whose end the client does not take.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.get()
     }
 
     /// The client is not served any longer. The first reason stands.
@@ -101,7 +108,7 @@ impl Streams {
     }
 }
 
-/// One request from its head to the end of its answer.
+/// One request from its head until the socket has the end of its answer.
 pub(super) struct Flow {
     streams: Rc<Streams>,
     /// Whether the answer has begun.
@@ -112,6 +119,7 @@ pub(super) struct Flow {
     waits: Cell<bool>,
     /// Whether there is nothing more of the answer for the client.
     over: Cell<bool>,
+    handed: Rc<Handed>,
     _token: Option<Token>,
 }
 
@@ -157,24 +165,24 @@ impl Flowing {
 }
 
 impl Body for Flowing {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let this = &mut *self;
         let frame = match this.rest.is_empty() {
             true => Pin::new(&mut this.body).poll_frame(cx),
             false => Poll::Ready(Some(Ok(Frame::data(mem::take(&mut this.rest))))),
         };
         let frame = frame.map_ok(|frame| match frame.into_data() {
-            Ok(mut piece) => {
-                this.rest = piece.split_off(piece.len().min(PIECE));
-                Frame::data(piece)
+            Ok(mut bytes) => {
+                this.rest = bytes.split_off(bytes.len().min(PIECE));
+                Frame::data(Piece::new(bytes, &this.flow.handed))
             }
-            Err(trailers) => trailers,
+            Err(frame) => Frame::trailers(frame.into_trailers().unwrap_or_default()),
         });
         let flow = &this.flow;
         flow.waits.set(frame.is_pending());
@@ -245,6 +253,10 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
                 }
             })
             .await;
+            drop(task);
+            if !flow.handed.is_taken(limit).await {
+                flow.streams.stuck.set(true);
+            }
         });
     }
 }

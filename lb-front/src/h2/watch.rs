@@ -200,9 +200,6 @@ impl<S: Stream> Watched<S> {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
             self.allowance.written += *bytes as u64;
-            if *bytes > ABOUT_NOTHING {
-                self.streams.moved();
-            }
         }
         self.stall.poll(cx, self.limits.write_stall, written)
     }
@@ -215,5 +212,3 @@ const CALM: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0b";
 const ALLOWANCE: u64 = 1000;
 const FRAMES_EACH: u64 = 4;
 const BYTES_EACH: u64 = 256;
-/// What is written at once without an answer in it: pings, acknowledgements, GOAWAY.
-const ABOUT_NOTHING: usize = 128;

@@ -1,13 +1,13 @@
 //! Clients over HTTP/2 that take their answers: in small messages, slowly, or not at all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::Response;
 use lb_front::{Limits, Reason};
 
 use crate::{
-    kit::{Backend, Client, Reply, TestFront, eventually, ok},
+    kit::{Backend, Client, PATIENCE, Reply, TestFront, eventually, ok},
     kit_frames::{
         ASK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
         WINDOW_UPDATE, await_frame, frame, sync,
@@ -121,4 +121,79 @@ fn answers_that_the_front_gives_up_are_not_taken_back_by_the_client() {
     let stats = front.stats();
     assert!(stats.rejected.is_empty(), "{stats:?}");
     assert_eq!(stats.accepted, 1);
+}
+
+/// A client that asks `times` and whose windows have room for a byte each: hyper gets all of each answer, and is done with it.
+fn barely_open(front: &TestFront, times: u32) -> Client {
+    let mut client = front.client();
+    client.send(PREFACE);
+    client.send(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]));
+    for time in 0..times {
+        let stream = 2 * time + 1;
+        client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, ASK));
+    }
+    for _ in 0..times {
+        assert_eq!(await_frame(&mut client, DATA).2, b"x");
+    }
+    client
+}
+
+fn middling() -> Backend {
+    let body = "x".repeat(12 * 1024);
+    Backend::start(move |_| Reply::Keep(ok(&body)))
+}
+
+#[test]
+fn who_does_not_take_the_end_of_answers_is_left() {
+    let limits = Limits {
+        write_stall: Duration::from_millis(100),
+        keep_alive: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&middling()]);
+    let mut client = barely_open(&front, 50);
+    // It goes on to ask for answers of more than a hundred bytes, of which there is nothing to take, and is no flood.
+    let begin = Instant::now();
+    while front.stats().open > 0 {
+        assert!(begin.elapsed() < PATIENCE, "it holds on to them");
+        client.send(frame(PING, 0, 0, &[7; 8]).repeat(20));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let stats = front.stats();
+    assert!(stats.rejected.is_empty(), "{stats:?}");
+}
+
+#[test]
+fn ends_of_answers_that_nobody_takes_count_as_requests_of_their_client() {
+    let limits = Limits {
+        connections_per_client: 50,
+        ..Limits::default()
+    };
+    let front = TestFront::limited(limits, &[&middling()]);
+    let mut client = barely_open(&front, 49);
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 99, ASK));
+    assert_eq!(await_frame(&mut client, HEADERS).1, 99);
+    assert_eq!(front.stats().ended(Reason::Limit), 1);
+    // They are taken, all but the one byte of each.
+    client.send(frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]));
+    client.send(frame(WINDOW_UPDATE, 0, 0, &[0, 0x10, 0, 0]));
+    let mut ended = 0;
+    while ended < 49 {
+        let (flags, stream, _) = await_frame(&mut client, DATA);
+        ended += usize::from(flags & END_STREAM != 0 && stream < 99);
+    }
+    client.send(frame(HEADERS, END_HEADERS | END_STREAM, 101, ASK));
+    await_frame(&mut client, HEADERS);
+    assert_eq!(await_frame(&mut client, DATA).1, 101);
+    assert_eq!(front.stats().ended(Reason::Limit), 1);
+}
+
+#[test]
+fn ends_of_answers_that_nobody_takes_keep_no_front() {
+    let mut front = TestFront::start_for(Limits::default(), 1, Duration::from_millis(300));
+    front.publish(&[middling().address]);
+    let client = barely_open(&front, 50);
+    let stats = front.drain().join().unwrap();
+    assert_eq!(stats.open, 0, "{stats:?}");
+    drop(client);
 }
