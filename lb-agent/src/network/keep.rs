@@ -13,10 +13,11 @@ use netlink_packet_route::{
     address::AddressMessage,
     route::{RouteHeader, RouteMessage, RouteType},
 };
-use rtnetlink::{Handle, RouteMessageBuilder, new_connection_with_strict_check};
+use rtnetlink::{Handle, RouteMessageBuilder, new_connection, new_connection_with_strict_check};
 use tokio::{
     select,
     sync::watch,
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -77,20 +78,26 @@ fn problem(error: &Error) -> Problem {
 /// # Errors
 /// When the kernel refuses, or somebody else uses addresses of a pool whose route is gone.
 async fn restore(shares: &[Share]) -> Result<Vec<String>, Error> {
-    let (connection, handle, _) = new_connection_with_strict_check()?;
-    let connection = tokio::spawn(connection);
-    let result = restore_by(&handle, shares).await;
-    connection.abort();
+    // To one the kernel tells only what was asked for, to the other all there is.
+    let (strict, narrow, _) = new_connection_with_strict_check()?;
+    let (connection, handle, _) = new_connection()?;
+    let connections = [tokio::spawn(strict), tokio::spawn(connection)];
+    let result = restore_by(&narrow, &handle, shares).await;
+    connections.iter().for_each(JoinHandle::abort);
     result
 }
 
-async fn restore_by(handle: &Handle, shares: &[Share]) -> Result<Vec<String>, Error> {
+async fn restore_by(
+    narrow: &Handle,
+    handle: &Handle,
+    shares: &[Share],
+) -> Result<Vec<String>, Error> {
     let addresses = addresses(handle).await?;
     let mut gone = Vec::new();
     for &Share { pool, own } in shares {
         let is_own =
             |it: &AddressMessage| it.header.index == LOOPBACK_INDEX && local(it) == Some(own);
-        let has_route = has_route(handle, pool).await?;
+        let has_route = has_route(narrow, pool).await?;
         let missing = [
             (!has_route).then(|| format!("the unreachable route of {pool}")),
             (!addresses.iter().any(is_own)).then(|| format!("the address {own} on lo")),
@@ -109,7 +116,7 @@ async fn restore_by(handle: &Handle, shares: &[Share]) -> Result<Vec<String>, Er
 }
 
 /// Whether our route of `pool` is there. The kernel looks for those of ours alone: a host may have a million others.
-async fn has_route(handle: &Handle, pool: IpNet) -> Result<bool, Error> {
+async fn has_route(narrow: &Handle, pool: IpNet) -> Result<bool, Error> {
     let mut ours = match pool {
         IpNet::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
         IpNet::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
@@ -117,7 +124,7 @@ async fn has_route(handle: &Handle, pool: IpNet) -> Result<bool, Error> {
     ours.header.table = RouteHeader::RT_TABLE_UNSPEC;
     ours.header.kind = RouteType::Unreachable;
     ours.header.protocol = OUR_PROTOCOL;
-    let routes = handle.route().get(ours).execute();
+    let routes = narrow.route().get(ours).execute();
     let routes: Vec<RouteMessage> = routes.try_collect().await.map_err(failed("list routes"))?;
     Ok(routes.iter().any(|it| destination(it) == Some(pool)))
 }
@@ -127,8 +134,12 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 #[cfg(test)]
 mod tests {
     use lb_testkit::Netns;
+    use tokio::time::timeout;
 
     use super::{super::take_pools, *};
+
+    /// Of virtual time.
+    const LIMIT: Duration = Duration::from_hours(1);
 
     fn shares() -> [Share; 2] {
         let share = |pool: &str, own: &str| Share {
@@ -190,16 +201,14 @@ mod tests {
             let kept = tokio::spawn(keep(shares().into(), problems_in, stop.clone()));
             host.ip("route del unreachable 198.18.0.0/16\nroute add 198.18.7.0/24 dev lo\n")
                 .unwrap();
-            let told = problems
-                .wait_for(|it| !it.is_empty())
-                .await
-                .unwrap()
-                .clone();
+            let told = timeout(LIMIT, problems.wait_for(|it| !it.is_empty()));
+            let told = told.await.unwrap().unwrap().clone();
             for word in ["198.18.7.0/24", "--pool"] {
                 assert!(told[0].message.contains(word), "{told:?}");
             }
             host.ip("route del 198.18.7.0/24 dev lo\n").unwrap();
-            problems.wait_for(Vec::is_empty).await.unwrap();
+            let none = timeout(LIMIT, problems.wait_for(Vec::is_empty)).await;
+            none.unwrap().unwrap();
             assert_eq!(restore(&shares()).await.unwrap(), Vec::<String>::new());
             stop.cancel();
             kept.await.unwrap();
