@@ -44,6 +44,8 @@ impl Kernel {
                 self.tables.insert(*table, slots.clone());
             }
             Step::PutEndpoint { key, placed, .. } => {
+                let endpoint = placed.endpoint;
+                assert_eq!(endpoint.table / 2, endpoint.service, "another's table");
                 if let Some(before) = self.endpoints.insert(*key, placed.endpoint) {
                     self.late.push((now, *key, before));
                 }

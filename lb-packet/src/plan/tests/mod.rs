@@ -9,7 +9,7 @@ use proptest::{collection, prelude::*};
 
 use self::{
     kernel::Kernel,
-    wishes::{key, member, places, some_turn, wanted},
+    wishes::{elsewhere, key, member, places, some_turn, wanted},
 };
 use super::*;
 use crate::Limits;
@@ -205,6 +205,8 @@ fn a_drained_backend_keeps_its_id_and_one_that_nobody_wants_is_freed_after_a_res
     assert_eq!(gone.again, Some(now + REST));
     let gone = plan(&book, &one, now + REST);
     assert!(matches!(gone.steps[..], [Step::FreeTarget { address, .. }] if address == drained));
+    // Nobody waits for its index.
+    assert_eq!(gone.again, None);
     carry_out(&mut book, &one, &gone, now + REST);
     // When it comes back it is somebody else, wherever it stands.
     let back = plan(&book, &both, now + REST);
@@ -252,6 +254,8 @@ fn what_finds_no_room_is_told_and_the_others_serve() {
     let second = plan(&book, &desired, now);
     assert_eq!(second.refused, refused);
     assert!(second.steps.is_empty(), "{:?}", second.steps);
+    // Nothing goes that would make room.
+    assert_eq!((first.again, second.again), (None, None));
 }
 
 #[test]
@@ -277,7 +281,10 @@ fn what_goes_makes_room_for_who_found_none() {
             let plan = plan(&book, &next, now);
             carry_out(&mut book, &next, &plan, now);
             match plan.again {
-                Some(again) => now = again,
+                Some(again) => {
+                    assert!(again > now);
+                    now = again;
+                }
                 None => break,
             }
             waits += 1;
@@ -287,5 +294,56 @@ fn what_goes_makes_room_for_who_found_none() {
         assert_eq!(endpoints, next.endpoints.keys().collect::<Vec<_>>());
         let placed = book.endpoints.values().all(|it| it.named.len() == 1);
         assert!(placed, "{:?}", book.endpoints);
+    }
+}
+
+#[test]
+fn who_takes_no_flows_from_the_start_or_has_no_port_gets_no_index() {
+    let now = Instant::now();
+    let mut nowhere = member(4, 1);
+    nowhere.address.set_port(0);
+    let book = Book::empty(ROOM);
+    let mut desired = only(&[(1, 1), (2, 0)]);
+    let endpoint = desired.endpoints.get_mut(&key(1, 0)).unwrap();
+    endpoint.members = endpoint.members.iter().copied().chain([nowhere]).collect();
+    // Named twice is named once.
+    desired.endpoints.insert(key(2, 0), wanted(&[(1, 1)]));
+    let steps = plan(&book, &desired, now).steps;
+    let placed = steps.iter().filter_map(|it| match it {
+        Step::PutTarget { address, .. } => Some(*address),
+        _ => None,
+    });
+    assert_eq!(placed.collect::<Vec<_>>(), [member(1, 1).address]);
+}
+
+#[test]
+fn a_backend_that_moves_is_written_first_and_one_that_comes_home_last() {
+    let now = Instant::now();
+    let mut book = Book::empty(ROOM);
+    let on = |host| elsewhere(&[(1, host)].into()).collect::<BTreeMap<_, _>>();
+    let mut desired = Desired {
+        places: on(1),
+        ..only(&[(1, 1)])
+    };
+    let first = plan(&book, &desired, now);
+    carry_out(&mut book, &desired, &first, now);
+    // Each time somebody else comes or goes, too, so that a table is written.
+    for (places, members, last) in [
+        (on(2), &[(1, 1), (2, 1)][..], false),
+        (places([1]), &[(1, 1)], true),
+        (on(2), &[(1, 1), (2, 1)], false),
+    ] {
+        desired = Desired {
+            places,
+            ..only(members)
+        };
+        let next = plan(&book, &desired, now);
+        let address = member(1, 1).address;
+        let moves = |it: &Step| matches!(it, Step::PutTarget { address: it, .. } if *it == address);
+        let at = next.steps.iter().position(moves).unwrap();
+        let table = |it: &Step| matches!(it, Step::PutTable { .. });
+        let table = next.steps.iter().position(table).unwrap();
+        assert_eq!(at > table, last, "{:?}", next.steps);
+        carry_out(&mut book, &desired, &next, now);
     }
 }

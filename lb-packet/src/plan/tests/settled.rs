@@ -94,3 +94,23 @@ fn a_backend_that_several_tables_named_rests_after_the_last_of_them() {
     carry_out(&mut book, &desired, &last, later);
     assert_eq!(frees(&plan(&book, &desired, later + REST)), 1);
 }
+
+#[test]
+fn an_endpoint_of_this_host_names_those_who_are_here() {
+    let now = Instant::now();
+    let mut book = Book::empty(ROOM);
+    let here = key(1, scope::LOCAL);
+    let mut desired = Desired {
+        endpoints: BTreeMap::from([(here, wanted(&[(1, 1), (2, 1)]))]),
+        ..Desired::default()
+    };
+    // The list of members is the same each time.
+    for local in [&[1, 2][..], &[1], &[2], &[], &[2]] {
+        desired.places = places(local.iter().copied());
+        let next = plan(&book, &desired, now);
+        carry_out(&mut book, &desired, &next, now);
+        let index = |it: &u8| book.targets[&member(*it, 1).address].index;
+        let expected: BTreeSet<u32> = local.iter().map(index).collect();
+        assert_eq!(book.endpoints[&here].named, expected, "{local:?}");
+    }
+}
