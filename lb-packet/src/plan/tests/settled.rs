@@ -114,3 +114,17 @@ fn an_endpoint_of_this_host_names_those_who_are_here() {
         assert_eq!(book.endpoints[&here].named, expected, "{local:?}");
     }
 }
+
+#[test]
+fn tables_are_told_apart_by_any_bit_of_any_slot_and_by_their_length() {
+    let table = [7_u16, 7, 300, 65_535, 1, 0, 7, 2, 9];
+    let all = digest(&table);
+    for shorter in 0..table.len() {
+        assert_ne!(digest(&table[..shorter]), all, "{shorter}");
+    }
+    for (slot, bit) in (0..table.len()).flat_map(|slot| (0..16).map(move |bit| (slot, bit))) {
+        let mut other = table;
+        other[slot] ^= 1 << bit;
+        assert_ne!(digest(&other), all, "{slot} {bit}");
+    }
+}
