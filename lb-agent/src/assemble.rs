@@ -200,12 +200,16 @@ impl Stage {
             self.known.refresh(&states);
             return;
         }
+        // Nobody else asks for it, and what is shared is copied when it changes.
+        let ordered = !self.standing.orders.is_empty();
+        let before = ordered.then(|| self.known.catalog().clone());
         let changed = cpu::measured(&mut self.cost, || self.known.learn(&states));
         self.changed.extend(changed);
         self.since = SystemTime::now();
         if self.known.answered() {
             let left = cpu::measured(&mut self.cost, || {
-                orders::after_leaving(&self.standing.orders, self.known.catalog())
+                let before = before.unwrap_or_default();
+                orders::after_leaving(&self.standing.orders, &before, self.known.catalog())
             });
             if let Err(error) = self.standing.store(left).await {
                 warn!(error, "orders for instances that left are kept");

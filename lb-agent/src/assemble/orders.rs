@@ -1,6 +1,7 @@
 //! What operators ordered of instances. The orders outlive the agent in a file of their own.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     path::PathBuf,
     sync::Arc,
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    catalog::{Catalog, InstanceKey, Problem},
+    catalog::{Catalog, Instance, InstanceKey, Problem},
     order::{Mode, Order, Orders},
     snapshot::ServiceName,
     state_file,
@@ -146,12 +147,33 @@ pub(super) fn after_request(
 }
 
 /// The orders without those for instances that left `catalog`, which must be complete: whatever comes back under an
-/// old id is another process.
-pub(super) fn after_leaving(orders: &Orders, catalog: &Catalog) -> Orders {
+/// old id is another process. A container that was renamed since `before` is the same one.
+pub(super) fn after_leaving(orders: &Orders, before: &Catalog, catalog: &Catalog) -> Orders {
     let mut orders = orders.clone();
     orders.retain(|service, ordered| {
-        let instances = catalog.services.get(&**service);
-        ordered.retain(|key, _| instances.is_some_and(|all| all.iter().any(|it| it.key == *key)));
+        let of = |catalog: &Catalog| -> Vec<Arc<Instance>> {
+            let instances = catalog.services.get(&**service);
+            instances.map(|all| all.to_vec()).unwrap_or_default()
+        };
+        let (was, is) = (of(before), of(catalog));
+        let has = |all: &[Arc<Instance>], key: &InstanceKey| all.iter().any(|it| it.key == *key);
+        let renamed = |key: &InstanceKey| {
+            let left = was.iter().find(|it| it.key == *key)?;
+            let same = |it: &&Arc<Instance>| {
+                it.container.is_some()
+                    && (&it.container, it.address) == (&left.container, left.address)
+                    && !has(&was, &it.key)
+            };
+            is.iter().find(same).map(|it| it.key.clone())
+        };
+        let (stay, leave): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(ordered)
+            .into_iter()
+            .partition(|(key, _)| has(&is, key));
+        *ordered = stay;
+        let moved = leave
+            .into_iter()
+            .filter_map(|(key, order)| Some((renamed(&key)?, order)));
+        ordered.extend(moved);
         !ordered.is_empty()
     });
     orders

@@ -29,5 +29,5 @@ pub(crate) fn ordered(
 
 /// The orders when what is not in `catalog` has left.
 pub(crate) fn left(orders: &Orders, catalog: &Catalog) -> Orders {
-    super::after_leaving(orders, catalog)
+    super::after_leaving(orders, catalog, catalog)
 }

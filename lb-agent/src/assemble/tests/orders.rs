@@ -55,6 +55,42 @@ async fn drains_outlive_the_agent_and_end_with_their_instance() {
 }
 
 #[tokio::test]
+async fn a_drain_goes_with_a_container_that_is_renamed_and_not_to_another_one() {
+    let directory = TempDir::new().unwrap();
+    let mut stage = Stage::start(directory.path());
+    let called = |id: &str, container: &str| {
+        let mut state = in_containers(WWW);
+        let catalog = Arc::make_mut(state.catalog.as_mut().unwrap());
+        for instances in catalog.services.values_mut() {
+            let renamed = instances.iter().map(|it| {
+                let mut it = Instance::clone(it);
+                if it.key == key("b") {
+                    it.key = key(id);
+                    it.container = Some(container.to_owned());
+                }
+                Arc::new(it)
+            });
+            *instances = renamed.collect();
+        }
+        state
+    };
+    stage.serve(WWW).await;
+    stage.source.send_replace(called("b", "container-b"));
+    let b = |it: &Snapshot| it.services[&ServiceName::whole("www")].backends[&key("b")].clone();
+    stage.until(|it| b(it).container.is_some()).await;
+    stage.drain("www", Some("b"), false).await.unwrap();
+    stage.source.send_replace(called("c", "container-b"));
+    stage.until(|it| drained(it) == ["file/c"]).await;
+    stage.source.send_replace(called("d", "container-d"));
+    let has_d = |it: &Snapshot| {
+        let www = &it.services[&ServiceName::whole("www")];
+        www.backends.contains_key(&key("d"))
+    };
+    assert!(drained(&*stage.until(has_d).await).is_empty());
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn drains_of_the_version_before_are_kept_and_written_as_orders() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("drains.json");
