@@ -1,7 +1,7 @@
 //! The two things the host's network must know of each pool: the agent's own address on `lo`, and an
 //! `unreachable` route, so that nothing for the pool can leave the host whatever the hooks do.
 //!
-//! Both stay when the agent ends: the data plane goes on without it. While it runs, [`keep`] sees to that.
+//! Both stay when the agent ends: the data plane goes on without it. While it runs, [`keep()`] sees to that.
 
 mod keep;
 
