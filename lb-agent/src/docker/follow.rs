@@ -40,7 +40,7 @@ pub enum Error {
 }
 
 /// Follows the engine until `stop`. `out` gets what is known of all containers; `departed` the full ids of those that
-/// nothing new may be sent to because they are ending, have ended or were removed a short time ago.
+/// nothing new may be sent to because they are ending, have ended or were removed.
 ///
 /// # Errors
 /// Only when [`Config::give_up_after`] says so. An engine that is away is told in [`Engine::error`].

@@ -75,7 +75,7 @@ impl Table {
     }
 
     /// The containers that nothing new may be sent to: they are ending, have ended, are connected to nothing any more,
-    /// or were removed a short time ago.
+    /// or were removed.
     pub(super) fn departed(&self) -> BTreeSet<String> {
         let ended = self
             .known
@@ -271,8 +271,6 @@ impl Table {
 
     /// Looks again at what could not be read, and forgets what is over.
     pub(super) fn pass(&mut self, now: Instant) {
-        self.gone
-            .retain(|_, heard| now.saturating_duration_since(*heard) < REMEMBERED);
         // They count as failed until a look finds them.
         let failed: Vec<_> = self.failed.keys().cloned().collect();
         for id in failed {
@@ -301,6 +299,12 @@ impl Table {
     fn remove(&mut self, id: &str, now: Instant) {
         if self.known.remove(id).is_some() {
             self.gone.insert(id.to_owned(), now);
+        }
+        if self.gone.len() > REMEMBERED
+            && let Some((first, _)) = self.gone.iter().min_by_key(|(_, heard)| **heard)
+        {
+            let first = first.clone();
+            self.gone.remove(&first);
         }
         self.failed.remove(id);
         self.signals.remove(id);
@@ -367,8 +371,9 @@ pub(super) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// How long a removed container is remembered: whoever registered it elsewhere may take so long to say that it is gone.
-const REMEMBERED: Duration = Duration::from_secs(600);
+/// How many removed containers are remembered: whoever registered one elsewhere may be away for long before it says that it is
+/// gone, and another one may have its address then. Ids never come back.
+const REMEMBERED: usize = 1_000;
 
 /// How long the others wait for those of the first list that cannot be read.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -188,16 +188,23 @@ fn a_look_from_before_an_event_is_made_again() {
 }
 
 #[test]
-fn a_removed_container_is_remembered_for_a_while() {
+fn a_removed_container_is_remembered_until_many_others_were_removed() {
     let now = Instant::now();
     let mut table = running(now);
     table.happened(event("a", 20, Action::Destroy), now);
     look_absent(&mut table, now);
     assert_eq!(table.containers(), Some(BTreeMap::new()));
-    table.pass(now + REMEMBERED / 2);
+    // Consul may be away for days, and then still name it.
+    table.pass(now + Duration::from_secs(3 * 86_400));
     assert_eq!(table.departed(), ids(&["a"]));
-    table.pass(now + REMEMBERED);
-    assert_eq!(table.departed(), BTreeSet::new());
+    for n in 1..=REMEMBERED {
+        assert!(table.departed().contains("a"), "{n}");
+        let (id, later) = (n.to_string(), now + Duration::from_secs(1));
+        table.looked(&id, Ok(Some(inspected(&id, State::Running, 1))), later);
+        table.happened(event(&id, 20, Action::Destroy), later);
+    }
+    assert!(!table.departed().contains("a"));
+    assert_eq!(table.departed().len(), REMEMBERED);
 }
 
 fn look_absent(table: &mut Table, now: Instant) {
