@@ -55,40 +55,18 @@ async fn a_filtered_answer_keeps_what_is_known() {
 
 #[tokio::test]
 async fn a_server_without_a_leader_empties_nothing() {
-    let fake = Fake::start().await;
-    let mut source = knowing(config(&fake.address())).await;
-    fake.say(Answer::EmptyWithoutLeader);
-    let state = source.until(BOUND, |state| state.error.is_some()).await;
-    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
-    assert!(state.error.unwrap().contains("No cluster leader"));
-    source.end().await;
+    survives(Answer::EmptyWithoutLeader, "No cluster leader").await;
 }
 
 #[tokio::test]
 async fn a_server_that_knows_no_leader_and_has_an_older_state_changes_nothing() {
-    let fake = Fake::start().await;
-    let mut source = knowing(config(&fake.address())).await;
-    fake.say(Answer::OlderWithoutLeader);
-    let state = source.until(BOUND, |state| state.error.is_some()).await;
-    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
-    assert!(state.error.unwrap().contains("No cluster leader"));
-    fake.say(Answer::Instance);
-    source.until(BOUND, |state| state.error.is_none()).await;
-    source.end().await;
+    survives(Answer::OlderWithoutLeader, "No cluster leader").await;
 }
 
 /// As after the loss of the leader that alone had said that an instance is gone.
 #[tokio::test]
 async fn a_server_that_is_behind_brings_nothing_back_while_nobody_leads() {
-    let fake = Fake::start().await;
-    let mut source = knowing(config(&fake.address())).await;
-    fake.say(Answer::BehindOfNobody);
-    let state = source.until(BOUND, |state| state.error.is_some()).await;
-    assert_eq!(ids(&state.catalog.unwrap(), "a"), ["a1"]);
-    assert!(state.error.unwrap().contains("No cluster leader"));
-    fake.say(Answer::Instance);
-    source.until(BOUND, |state| state.error.is_none()).await;
-    source.end().await;
+    survives(Answer::BehindOfNobody, "No cluster leader").await;
 }
 
 #[tokio::test]
