@@ -9,7 +9,7 @@ use axum::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::*;
-use crate::discover::consul::Address;
+use crate::discover::consul::{Address, Token};
 
 /// A server that writes down what it is asked, and answers everything the same.
 struct Server {
