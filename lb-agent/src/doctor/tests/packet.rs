@@ -17,15 +17,7 @@ fn with_card() -> (Tree, Config) {
         packet_card: vec!["eth0".to_owned()],
         ..RunArgs::default()
     };
-    let outside = Outside {
-        variable: &|_| None,
-        read: &|path| match path == Path::new("/proc/self/mountinfo") {
-            true => Ok(MOUNTS.to_owned()),
-            false => Err(io::ErrorKind::NotFound.into()),
-        },
-    };
-    let config = Config::load_from(&args, outside).unwrap();
-    (tree, config)
+    (tree, configured(&args))
 }
 
 /// What is planted, and what must be found of it.
