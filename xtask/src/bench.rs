@@ -107,6 +107,7 @@ fn all(quick: bool, only: &[Name]) -> Result<()> {
     } else {
         Report::published()
     };
+    let commit = record::commit();
     let mut failed = Vec::new();
     for name in Name::ALL {
         if !only.is_empty() && !only.contains(&name) {
@@ -114,7 +115,7 @@ fn all(quick: bool, only: &[Name]) -> Result<()> {
         }
         say(&format!("bench {}", name.word()));
         let kept = measure(name, quick, &[])
-            .and_then(|last| Record::of(name.word(), &last))
+            .and_then(|last| Record::of(name.word(), commit.as_deref(), &last))
             .and_then(|record| report.keep(name, &record));
         if let Err(error) = kept {
             eprintln!("    {} failed: {error:#}", name.word());

@@ -37,11 +37,11 @@ pub(super) struct Machine {
 }
 
 impl Record {
-    /// Of what a bench printed last, here and now.
+    /// Of what a bench of `commit` ([`commit`]) printed last, here and now.
     ///
     /// # Errors
     /// When that is no JSON object, or the system does not say what it is.
-    pub(super) fn of(subject: &str, last_line: &str) -> Result<Self> {
+    pub(super) fn of(subject: &str, commit: Option<&str>, last_line: &str) -> Result<Self> {
         let figures = serde_json::from_str(last_line)
             .with_context(|| format!("the last line of {subject} is no JSON object"))?;
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -49,13 +49,7 @@ impl Record {
         Ok(Self {
             subject: subject.to_owned(),
             date: said_by(Command::new("date").args(["-u", "+%F"])).context("date says nothing")?,
-            commit: said_by(Command::new("git").current_dir(workspace()).args([
-                "describe",
-                "--always",
-                "--dirty",
-                "--abbrev=12",
-                "--exclude=*",
-            ])),
+            commit: commit.map(str::to_owned),
             kernel: format!("{} {}", release.trim(), std::env::consts::ARCH),
             machine: Machine::this()?,
             figures,
@@ -147,6 +141,17 @@ fn described(cpuinfo: &str) -> (Option<String>, Option<bool>) {
     (cpu.map(str::to_owned), is_virtual)
 }
 
+/// What the tree is now, for a record. To be asked before the first one is kept: the tree differs from its commit then.
+pub(super) fn commit() -> Option<String> {
+    said_by(Command::new("git").current_dir(workspace()).args([
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]))
+}
+
 /// What a program says, if it succeeds and says something.
 fn said_by(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
@@ -172,7 +177,7 @@ mod tests {
     fn a_record_is_read_as_it_was_written_and_under_its_own_name_alone() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Record::read(folder.path(), "socket").unwrap(), None);
-        let record = Record::of("socket", r#"{"hook_ns":1.5}"#).unwrap();
+        let record = Record::of("socket", Some("1459e61dc853"), r#"{"hook_ns":1.5}"#).unwrap();
         record.write(folder.path()).unwrap();
         let read = Record::read(folder.path(), "socket").unwrap();
         assert_eq!(read, Some(record));
@@ -184,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_last_line_that_is_no_object_is_no_record() {
-        let error = Record::of("socket", "rounds: 5").unwrap_err();
+        let error = Record::of("socket", None, "rounds: 5").unwrap_err();
         assert!(error.to_string().contains("last line of socket"), "{error}");
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         let figures = r#"{"refused_failed":2,"refused_in_flight":1,"blackhole_failed":0,
             "blackhole_new_flows_after_suspicion":0,"blackhole_suspicion_ms":2056,"drained_new_flows":0,
             "drained_failed":0,"flows":38113}"#;
-        let record = Record::of("failover", figures).unwrap();
+        let record = Record::of("failover", None, figures).unwrap();
         let with = rendered(&without, &[(Name::Failover, record.clone())]).unwrap();
         assert!(
             !with.contains("old\n") && !with.contains("by hand"),
