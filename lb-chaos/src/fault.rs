@@ -48,6 +48,12 @@ pub enum Fault {
     BadLink,
     /// A backend is killed and comes back, again and again.
     BackendFlapping,
+    /// The Docker Engine ends by SIGTERM, and its containers with it.
+    EngineStop,
+    /// The Docker Engine is killed. Its containers live until there is another one.
+    EngineKill,
+    /// The registrar is killed, and a container after it.
+    RegistrarKill,
     /// Services come and go, a thousand changes a minute.
     ManyChanges,
     /// There is no room for the agent's state.
@@ -68,7 +74,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::AgentKill,
         Self::AgentHandover,
         Self::AgentStop,
@@ -83,6 +89,9 @@ impl Fault {
         Self::BackendPartition,
         Self::BadLink,
         Self::BackendFlapping,
+        Self::EngineStop,
+        Self::EngineKill,
+        Self::RegistrarKill,
         Self::ManyChanges,
         Self::StateDiskFull,
         Self::NoDescriptors,
@@ -186,13 +195,13 @@ impl Fault {
                 Ok(Wound::HostPartition)
             }
             Self::BackendPartition => {
-                let backend = pick % cluster.backend_count();
+                let backend = pick % cluster.process_count();
                 let (id, from) = cluster.backend(backend);
                 let id = id.to_owned();
                 cluster.history.severed(host, &id, Moment::now());
                 let to = cluster.hosts[host].address;
                 let rule = format!("from {from} to {to} blackhole");
-                cluster.backend_netns.ip(&format!("rule add {rule}\n"))?;
+                cluster.backend_netns().ip(&format!("rule add {rule}\n"))?;
                 cluster.await_unusable(host, &id)?;
                 Ok(Wound::BackendPartition { host, id, rule })
             }
@@ -209,6 +218,21 @@ impl Fault {
                     cluster.await_tries(5)?;
                 }
                 Ok(Wound::None)
+            }
+            Self::EngineStop => {
+                cluster.stop_engine()?;
+                Ok(Wound::Engine)
+            }
+            Self::EngineKill => {
+                cluster.engine.docker.kill()?;
+                Ok(Wound::Engine)
+            }
+            Self::RegistrarKill => {
+                let containers = cluster.containers();
+                let container = containers.start + pick % containers.len();
+                cluster.engine.kill_registrar()?;
+                cluster.kill_backend(container)?;
+                Ok(Wound::Registrar { container })
             }
             Self::ManyChanges => many_changes(cluster),
             Self::StateDiskFull => limits::fill_disk(cluster, host),

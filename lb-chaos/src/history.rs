@@ -78,6 +78,8 @@ pub(crate) struct Life {
     pub(crate) service: String,
     /// It does not run.
     pub(crate) down: Spans,
+    /// It ends in one of these, at a moment that nobody knows.
+    pub(crate) ending: Spans,
     /// It is not registered.
     pub(crate) away: Spans,
 }
@@ -128,9 +130,24 @@ impl History {
             .begin(at);
     }
 
+    /// A backend is about to end, at a moment that nobody will know: if it is ended by somebody else.
+    pub fn ending(&mut self, id: &str, at: Moment) {
+        self.down(id, at);
+        let life = self.backends.entry(id.to_owned()).or_default();
+        life.ending.begin(at);
+    }
+
+    /// It has ended by now.
+    pub fn ended(&mut self, id: &str, at: Moment) {
+        let life = self.backends.entry(id.to_owned()).or_default();
+        life.ending.end(at);
+    }
+
     /// It runs again.
     pub fn up(&mut self, id: &str, at: Moment) {
-        self.backends.entry(id.to_owned()).or_default().down.end(at);
+        let life = self.backends.entry(id.to_owned()).or_default();
+        life.ending.end(at);
+        life.down.end(at);
     }
 
     /// A backend is not registered any more.

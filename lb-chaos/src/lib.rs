@@ -1,14 +1,14 @@
 //! What must hold while things fail.
 //!
-//! A [`Cluster`] is a few hosts in network namespaces: three Consul servers, backends that they check, hosts with the real agent and
-//! clients that ask all the time. A [`Fault`] is done to it and undone; what clients saw is then judged by [`rules`], against the
+//! A [`Cluster`] is a few hosts in network namespaces: three Consul servers, backends that they check, some of them in containers that
+//! a registrar registers, hosts with the real agent and clients that ask all the time. A [`Fault`] is done to it and undone; what clients saw is then judged by [`rules`], against the
 //! [`History`] of what happened. [`Schedule`] is a sequence of faults by a seed.
 //!
 //! Rules, history and schedule are pure. Nothing outside the namespaces and the cgroup of the cluster is touched.
 //!
 //! | file | room |
 //! |---|---|
-//! | `cluster/` | the cluster: `lan` (the switch), `consul`, `backends`, `host` (an agent and its clients) |
+//! | `cluster/` | the cluster: `lan` (the switch), `consul`, `engine` (Docker and the registrar), `backends`, `host` (an agent and its clients) |
 //! | `fault.rs`, `fault/wound.rs` | what is done, and what that leaves and how it is undone |
 //! | `fault/limits.rs`, `fault/clock.rs` | what an agent may use of its host; the time of day as it sees it |
 //! | `schedule.rs`, `run.rs` | which fault comes when; steps, one after the other |

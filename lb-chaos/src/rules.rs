@@ -164,7 +164,10 @@ fn connect_may_fail(history: &History, host: usize, it: &Try) -> bool {
 fn request_may_fail(history: &History, host: usize, it: &Try) -> bool {
     let under_way = |span: &crate::history::Span| it.begun <= span.from && span.from <= it.ended;
     let mut lives = history.backends.values();
-    let lost = lives.any(|life| life.service == it.service && life.down.iter().any(under_way));
+    let lost = lives.any(|life| {
+        life.service == it.service
+            && (life.down.iter().any(under_way) || life.ending.overlap(it.begun, it.ended))
+    });
     let silent = history.hosts[host].severed.iter().any(|(id, spans)| {
         let same = history.backends.get(id);
         same.is_some_and(|life| life.service == it.service)

@@ -135,6 +135,14 @@ pub fn step(cluster: &mut Cluster, step: Step) -> Result<Tried> {
             });
         }
     }
+    if cluster.engine.log().contains("panicked") {
+        violations.push(Violation {
+            invariant: Invariant::NobodyPanics,
+            host: None,
+            at: Moment::now(),
+            what: "the registrar's log tells of a panic".to_owned(),
+        });
+    }
     violations.extend(cluster.vips_differ());
     if let Err(error) = done {
         violations.push(Violation {
@@ -159,7 +167,7 @@ pub fn step(cluster: &mut Cluster, step: Step) -> Result<Tried> {
 
 fn act(cluster: &mut Cluster, step: Step) -> Result<()> {
     let backend = step.removal.map(|(when, pick)| {
-        let index = pick as usize % cluster.backend_count();
+        let index = pick as usize % cluster.process_count();
         (when, index)
     });
     if let Some((When::Before, index)) = backend {

@@ -116,6 +116,8 @@ fn watch(cluster: &mut Cluster, time: Duration) -> Result<(Series, usize, usize)
     for host in &cluster.hosts {
         ensure!(!host.log().contains("panicked"), "an agent panicked");
     }
+    let registrar = cluster.engine.log();
+    ensure!(!registrar.contains("panicked"), "the registrar panicked");
     Ok((series, changes, tries))
 }
 

@@ -1,5 +1,5 @@
 //! Each fault alone, and all that must hold while it lasts and after it. Needs root, the agent's program beside this crate's, a
-//! Consul in `LB_CONSUL` and libfaketime in `LB_FAKETIME`.
+//! Consul in `LB_CONSUL`, a Docker Engine in `LB_DOCKER` and libfaketime in `LB_FAKETIME`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -162,6 +162,27 @@ fn a_slow_and_lossy_link_costs_time_alone() {
 #[test]
 fn a_backend_that_flaps_costs_what_was_under_way_alone() {
     survive(Fault::BackendFlapping, 3, None);
+}
+
+#[test]
+fn a_container_that_flaps_costs_what_was_under_way_alone() {
+    // Those in containers come after six others.
+    survive(Fault::BackendFlapping, 7, Some((When::During, 3)));
+}
+
+#[test]
+fn a_docker_engine_that_stops_takes_its_containers_alone() {
+    survive(Fault::EngineStop, 0, Some((When::During, 1)));
+}
+
+#[test]
+fn a_docker_engine_that_is_killed_takes_nobody_until_it_starts_again() {
+    survive(Fault::EngineKill, 0, Some((When::During, 4)));
+}
+
+#[test]
+fn a_registrar_that_is_killed_makes_good_what_happened_without_it() {
+    survive(Fault::RegistrarKill, 1, Some((When::During, 2)));
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn start(command: &str, arguments: &[OsString], former: Option<PathBuf>) -> Resu
     setup::programs()?;
     setup::test_programs()?;
     let consul = packages::consul(&tools())?;
+    let docker = packages::docker(&tools())?;
     let faketime = packages::faketime(&tools())?;
     say("building the agent and what tries it");
     // One call for each: features would unify.
@@ -100,6 +101,7 @@ fn start(command: &str, arguments: &[OsString], former: Option<PathBuf>) -> Resu
         .args(program)
         .args(arguments)
         .env("LB_CONSUL", &consul)
+        .env("LB_DOCKER", &docker)
         .env("LB_FAKETIME", &faketime)
         .envs(former.map(|it| ("LB_FORMER", it))))
 }

@@ -309,13 +309,6 @@ impl Host {
         self.judged = log.len();
         new
     }
-
-    /// The end of the agents' log, without the lines of the access log.
-    pub(crate) fn last_words(&self, lines: usize) -> String {
-        let log = self.log();
-        let all: Vec<_> = log.lines().filter(|it| !it.contains("\"GET /")).collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
-    }
 }
 
 /// Takes what clients say to its end.

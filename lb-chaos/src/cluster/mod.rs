@@ -1,7 +1,9 @@
-//! A small cluster: three Consul servers, backends with checks, hosts with an agent and clients, all on one switch.
+//! A small cluster: three Consul servers, backends with checks, of which some are containers of a Docker Engine with a registrar, hosts with
+//! an agent and clients, all on one switch.
 
 mod backends;
 pub(crate) mod consul;
+mod engine;
 mod host;
 pub(crate) mod lan;
 
@@ -19,7 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use host::{Host, SERVICES};
 
-use self::{consul::Consul, lan::Lan};
+use self::{consul::Consul, engine::Engine, lan::Lan};
 use crate::{client::Target, history::History, moment::Moment, rules};
 
 /// How long anything may take that only has to happen.
@@ -28,11 +30,14 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// How many hosts have an agent.
 pub const HOSTS: usize = 2;
 
-/// The services, and how many backends each has.
+/// The services, and how many backends each has as processes. One more is in a container.
 const SERVICES_OF_BACKENDS: [(&str, usize); 2] = [("www_hello", 3), ("api_hello", 3)];
 
 /// Where the backends are.
 const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 20);
+
+/// How many lines of a log are told.
+const LAST_WORDS: usize = 25;
 
 /// The programs that take part.
 #[derive(Clone, Debug)]
@@ -45,10 +50,12 @@ pub struct Programs {
     pub former: PathBuf,
     /// Consul.
     pub consul: PathBuf,
+    /// The folder with the packages of a Docker Engine.
+    pub docker: PathBuf,
 }
 
 impl Programs {
-    /// Those beside `own`, and the Consul that `LB_CONSUL` names. Another version is the program that `LB_FORMER` names; without one it
+    /// Those beside `own`, and the Consul and the Docker Engine that `LB_CONSUL` and `LB_DOCKER` name. Another version is the program that `LB_FORMER` names; without one it
     /// is the same, which is only ended and started.
     ///
     /// # Errors
@@ -63,6 +70,9 @@ impl Programs {
         let consul = std::env::var_os("LB_CONSUL").context(
             "a Consul is needed: run `cargo xtask chaos`, which fetches one, or set LB_CONSUL to its binary",
         )?;
+        let docker = std::env::var_os("LB_DOCKER").context(
+            "a Docker Engine is needed: run `cargo xtask chaos`, which fetches one, or set LB_DOCKER to the folder of its packages",
+        )?;
         let former = std::env::var_os("LB_FORMER").map_or_else(|| agent.clone(), PathBuf::from);
         ensure!(
             former.is_file(),
@@ -74,6 +84,7 @@ impl Programs {
             agent,
             former,
             consul: consul.into(),
+            docker: docker.into(),
         })
     }
 }
@@ -83,7 +94,8 @@ pub struct Cluster {
     pub(crate) hosts: Vec<Host>,
     backends: Vec<backends::Backend>,
     pub(crate) consul: Consul,
-    pub(crate) backend_netns: Netns,
+    /// On the host of the backends.
+    pub(crate) engine: Engine,
     backend_group: Cgroup,
     pub(crate) lan: Lan,
     pub(crate) group: Cgroup,
@@ -104,12 +116,13 @@ impl Cluster {
         let folder = TempDir::with_prefix("lb-chaos-")?;
         let group = Cgroup::new("chaos")?;
         let lan = Lan::new()?;
-        let backend_netns = Netns::new("backends")?;
-        lan.plug(&backend_netns, "backends", BACKENDS)?;
+        let engine = Engine::start(programs, group.subgroup("registrar")?)
+            .context("the Docker Engine does not come up")?;
+        lan.plug(engine.docker.netns(), "backends", BACKENDS)?;
         let consul = Consul::start(
             &programs.consul,
             &lan,
-            (&backend_netns, BACKENDS),
+            (engine.docker.netns(), BACKENDS),
             group.subgroup("consul")?,
             folder.path(),
         )
@@ -118,7 +131,7 @@ impl Cluster {
             hosts: Vec::new(),
             backends: Vec::new(),
             consul,
-            backend_netns,
+            engine,
             backend_group: group.subgroup("backends")?,
             lan,
             group,
@@ -284,17 +297,25 @@ impl Cluster {
         rules::compare_vips(Moment::now(), &all)
     }
 
-    /// The last words of every agent.
+    /// The namespace of the host of the backends.
+    pub(crate) fn backend_netns(&self) -> &Netns {
+        self.engine.docker.netns()
+    }
+
+    /// The last words of every agent, and of the registrar.
     pub(crate) fn last_words(&self) -> String {
         let all = self.hosts.iter().enumerate();
-        let each = all.map(|(index, host)| {
-            format!(
-                "the agent of host {index} said last:\n{}\n",
-                host.last_words(25)
-            )
-        });
+        let agents = all.map(|(index, host)| (format!("agent of host {index}"), host.log()));
+        let all = agents.chain([("registrar".to_owned(), self.engine.log())]);
+        let each = all.map(|(who, log)| format!("the {who} said last:\n{}\n", end_of(&log)));
         each.collect()
     }
+}
+
+/// The end of a log, without the lines of the access log.
+fn end_of(log: &str) -> String {
+    let all: Vec<_> = log.lines().filter(|it| !it.contains("\"GET /")).collect();
+    all[all.len().saturating_sub(LAST_WORDS)..].join("\n")
 }
 
 /// The VIPs that a report tells.

@@ -54,6 +54,13 @@ pub enum Wound {
         /// Which host.
         host: usize,
     },
+    /// There is no Docker Engine.
+    Engine,
+    /// There is no registrar, and a container has ended.
+    Registrar {
+        /// Which backend.
+        container: usize,
+    },
     /// The disk of a host's state is full.
     Disk {
         /// Which host.
@@ -141,13 +148,19 @@ impl Wound {
                 Ok(())
             }
             Self::BackendPartition { host, id, rule } => {
-                cluster.backend_netns.ip(&format!("rule del {rule}\n"))?;
+                cluster.backend_netns().ip(&format!("rule del {rule}\n"))?;
                 cluster.history.joined(host, &id, Moment::now());
                 Ok(())
             }
             Self::BadLink { host } => {
                 cluster.hosts[host].cable.mend();
                 Ok(())
+            }
+            Self::Engine => cluster.start_engine(),
+            Self::Registrar { container } => {
+                cluster.engine.start_registrar()?;
+                cluster.await_away(container)?;
+                cluster.start_backend(container)
             }
             Self::Disk { host } => limits::free_disk(cluster, host),
             Self::Descriptors { host, before } => limits::give_descriptors(cluster, host, before),
