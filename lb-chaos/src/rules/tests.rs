@@ -125,6 +125,24 @@ fn a_backend_that_ended_excuses_connects_until_it_must_be_heeded_and_requests_th
 }
 
 #[test]
+fn what_somebody_else_ends_excuses_requests_until_it_has_ended() {
+    let mut history = history();
+    history.ending("a", at(10));
+    let during = failed(12, 13);
+    assert_eq!(during.each_ref().map(|it| verdict(&history, it)), [None; 2]);
+    history.ended("a", at(14));
+    let [connect, request] = failed(15, 16);
+    assert_eq!(verdict(&history, &connect), None, "not heeded yet");
+    assert!(
+        verdict(&history, &request).is_some(),
+        "nothing was under way"
+    );
+    history.up("a", at(20));
+    assert_eq!(history.usable().len(), 4);
+    assert!(verdict(&history, &failed(21, 22)[0]).is_some());
+}
+
+#[test]
 fn a_backend_of_another_service_excuses_nothing() {
     let mut history = history();
     history.down("c", at(5));
