@@ -26,7 +26,7 @@ use self::{
     load::{Flow, Load, Outcome},
 };
 use crate::{
-    subject::{Subject, last_words, pinned, services},
+    subject::{Subject, last_words, pinned, program, services},
     world::Membership,
 };
 
@@ -243,10 +243,7 @@ impl<'a> Stage<'a> {
 
     /// Drains as an operator would.
     fn drain(&self, server: &Server) -> Result<()> {
-        let program = std::env::current_exe()
-            .context("cannot find this program")?
-            .with_file_name("lb-agent");
-        Spawn::new("lb-agent drain", program)
+        Spawn::new("lb-agent drain", program()?)
             .arg("drain")
             .arg(format!("web/{}", server.id()))
             .arg("--socket")
