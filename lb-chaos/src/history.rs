@@ -209,6 +209,11 @@ impl History {
         host.calm.push(at);
     }
 
+    /// Whose backend this is, if there ever was such a one.
+    pub fn service_of(&self, id: &str) -> Option<&str> {
+        self.backends.get(id).map(|life| life.service.as_str())
+    }
+
     /// The backends that run and are registered, with their services.
     pub fn usable(&self) -> BTreeSet<(&str, &str)> {
         let all = self.backends.iter();

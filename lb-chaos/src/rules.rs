@@ -11,6 +11,8 @@ use crate::{
 /// What must hold whatever fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
+    /// Who answers is a backend of the service that was asked for.
+    RightService,
     /// No connect and no request reaches a backend that was taken out, after the deadline.
     RemovedIsNotReached,
     /// A new flow is served as long as one backend is usable.
@@ -30,6 +32,7 @@ pub enum Invariant {
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::RightService => "a backend of the service that was asked for answers",
             Self::RemovedIsNotReached => "no flow reaches a removed backend after the deadline",
             Self::ConnectIsServed => "no connect fails while one backend is usable",
             Self::RequestIsServed => "no request of the front fails while one backend is usable",
@@ -62,6 +65,19 @@ pub fn judge(history: &History, host: usize, seen: &Seen) -> Option<Violation> {
         at,
         what,
     };
+    if let Some((service, backend, at)) = answered(seen)
+        && history.service_of(backend) != Some(service)
+    {
+        let whose = match history.service_of(backend) {
+            Some(other) => format!("of {other}"),
+            None => "whom nobody knows".to_owned(),
+        };
+        let what = format!(
+            "a {} for {service} reached {backend:?}, {whose}",
+            kind(seen)
+        );
+        return Some(violation(Invariant::RightService, at, what));
+    }
     match seen {
         Seen::Echo => None,
         Seen::Connect(it) | Seen::Request(it) => match &it.outcome {
@@ -114,9 +130,27 @@ pub fn judge(history: &History, host: usize, seen: &Seen) -> Option<Violation> {
     }
 }
 
+/// Which service was asked for and who answered, if anybody did.
+fn answered(seen: &Seen) -> Option<(&str, &str, Moment)> {
+    match seen {
+        Seen::Echo => None,
+        Seen::Connect(it) | Seen::Request(it) => match &it.outcome {
+            Outcome::Reached(backend) => Some((&it.service, backend, it.begun)),
+            Outcome::Failed(_) => None,
+        },
+        Seen::Broken {
+            service,
+            backend,
+            opened,
+            ..
+        } => Some((service, backend, *opened)),
+    }
+}
+
 fn kind(seen: &Seen) -> &'static str {
     match seen {
         Seen::Request(_) => "request",
+        Seen::Broken { .. } | Seen::Echo => "flow",
         _ => "connect",
     }
 }

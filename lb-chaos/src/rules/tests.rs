@@ -80,6 +80,28 @@ fn a_blind_host_may_reach_a_removed_backend_and_others_may_not() {
 }
 
 #[test]
+fn who_is_of_another_service_or_unknown_may_never_be_reached() {
+    let wrong = Some(Invariant::RightService);
+    for id in ["c", "", "nobody"] {
+        assert_eq!(verdict(&history(), &reached(5, id)), wrong, "{id:?}");
+        let Seen::Connect(request) = reached(5, id) else {
+            unreachable!("it is a connect")
+        };
+        assert_eq!(verdict(&history(), &Seen::Request(request)), wrong);
+    }
+    let mut history = history();
+    history.down("c", at(1));
+    let of_another = Seen::Broken {
+        service: "www".to_owned(),
+        backend: "c".to_owned(),
+        opened: at(1),
+        ended: at(2),
+        why: "reset".to_owned(),
+    };
+    assert_eq!(verdict(&history, &of_another), wrong);
+}
+
+#[test]
 fn without_a_cause_nothing_may_fail() {
     let [connect, request] = failed(5, 6);
     assert_eq!(
