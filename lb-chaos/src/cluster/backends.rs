@@ -58,10 +58,10 @@ impl Cluster {
         for (port, (service, count)) in (CONTAINER_PORT..).zip(SERVICES_OF_BACKENDS) {
             let address = SocketAddrV4::new(BACKENDS, port);
             let index = self.add(service, count + 1, address, Place::Container);
-            let id = &self.backends[index].id;
-            self.engine.create(id, service, address)?;
+            let id = self.backends[index].id.clone();
+            self.engine.create(&id, service, address)?;
             self.await_answer(index)?;
-            self.await_listed(service, id, true)?;
+            self.await_listed(service, &id, true)?;
         }
         Ok(())
     }

@@ -19,6 +19,9 @@ use super::{LIMIT, lan::Lan};
 /// How many servers there are.
 pub(crate) const SERVERS: usize = 3;
 
+/// The node of the Consul agent of the backends.
+pub(super) const LOCAL: &str = "backends";
+
 /// A server, which may have ended.
 struct Server {
     process: Option<Process>,
@@ -65,7 +68,7 @@ impl Consul {
             let name = format!("consul{index}");
             server.process = Some(spawn(&name, address(index), &server.netns, true)?);
         }
-        let process = spawn("backends", local.1, local.0, false)?;
+        let process = spawn(LOCAL, local.1, local.0, false)?;
         let consul = Self {
             servers,
             _local: process,
@@ -81,7 +84,7 @@ impl Consul {
             // Its own node has to be in the catalog before services are.
             let nodes = ask(lan, address(0), "GET", "/v1/catalog/nodes", "")?;
             ensure!(
-                nodes.contains("\"backends\""),
+                nodes.contains(&format!("\"{LOCAL}\"")),
                 "no node of backends: {nodes}"
             );
             Ok(())

@@ -6,7 +6,7 @@ use std::{net::SocketAddrV4, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{Cgroup, Docker, Process, Spawn};
 
-use super::{BACKENDS, Programs};
+use super::{BACKENDS, Programs, consul};
 
 /// The image of every backend.
 const IMAGE: &str = "backend";
@@ -80,7 +80,9 @@ impl Engine {
             .hide("LB_")
             .hide("DOCKER_")
             .hide("CONSUL_")
-            .args(["register", "--give-up", "0", "--docker"])
+            // All hosts here have the name of the machine.
+            .args(["register", "--give-up", "0", "--host", consul::LOCAL])
+            .arg("--docker")
             .arg(self.docker.socket())
             .arg(format!("consul://{BACKENDS}:8500"))
             .netns(self.docker.netns())

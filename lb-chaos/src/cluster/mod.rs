@@ -141,7 +141,8 @@ impl Cluster {
             vips: BTreeMap::new(),
             began: Moment::now(),
         };
-        cluster.start_backends()?;
+        let backends = cluster.start_backends();
+        backends.with_context(|| cluster.last_words())?;
         cluster.start_hosts()?;
         Ok(cluster)
     }
