@@ -24,13 +24,19 @@ pub struct FileError {
     pub mistakes: Vec<Mistake>,
 }
 
+/// How many mistakes its text has: a file may have one in each of its lines, and the text is a line of the log.
+const SHOWN: usize = 8;
+
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.mistakes.iter().enumerate() {
+        for (index, mistake) in self.mistakes.iter().take(SHOWN).enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{mistake}")?;
         }
-        Ok(())
+        match self.mistakes.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more, which `lb-agent check-config` tells"),
+        }
     }
 }
 

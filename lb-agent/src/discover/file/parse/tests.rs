@@ -87,6 +87,17 @@ fn no_service_must_be_said() {
 }
 
 #[test]
+fn a_mistake_in_every_line_makes_no_endless_text() {
+    let text = "[[service]]\nname = \"web\"\nport = 80\n".repeat(1_000);
+    let error = parse(&text).unwrap_err();
+    assert_eq!(error.mistakes.len(), 1_000);
+    let said = error.to_string();
+    assert!(said.starts_with("line 3: [[service]] has no key"), "{said}");
+    let rest = "; and 992 more, which `lb-agent check-config` tells";
+    assert!(said.ends_with(rest) && said.len() < 2_000, "{said}");
+}
+
+#[test]
 fn all_mistakes_of_form_are_told_at_once() {
     wrong(
         "[[service]]\nnmae = \"x\"\n[[service.instance]]\nid = 1\nport = \"80\"\n\n[[services]]\nname = \"y\"\n",
