@@ -60,41 +60,6 @@ pub(super) fn socket() -> Sheet {
             Direct,
         ),
     ]);
-    let one = |what, few: &str, many: &str| row(what, &[few, many], Nanoseconds);
-    let judged = vec![
-        one(
-            "`connect4` to a VIP",
-            "hook_ns",
-            "hook_ns_at_10000_services",
-        )
-        .at_most_of("record_ns", 1.3, 0.0, RECORD),
-        one(
-            "a program that only makes the record",
-            "record_ns",
-            "record_ns_at_10000_services",
-        ),
-        one(
-            "`connect4` outside the pool",
-            "miss_ns",
-            "miss_ns_at_10000_services",
-        )
-        .at_most(20.0),
-        one(
-            "all hooks of a bystander's connection, both ends",
-            "bystander_ns",
-            "bystander_ns_at_10000_services",
-        )
-        .at_most(300.0),
-        row(
-            "runs of any program while 1 GiB flows",
-            &[
-                "runs_during_transfer",
-                "runs_during_transfer_at_10000_services",
-            ],
-            Count,
-        )
-        .at_most(0.0),
-    ];
     let others = [
         ("`getpeername4` of a VIP's client", "getpeername_ns"),
         ("`sock_release` of a VIP's client", "sock_release_ns"),
@@ -108,13 +73,49 @@ pub(super) fn socket() -> Sheet {
     Sheet {
         ratios,
         tables: vec![
-            Table {
-                name: "programs, net of an empty one",
-                head: vec!["among few services", "among 10,000"],
-                rows: judged,
-            },
+            programs(
+                ["programs, net of an empty one", "`connect4` to a VIP"],
+                "",
+                "record_ns",
+            ),
+            programs(
+                [
+                    "the same among 10,000 services",
+                    "`connect4` to a VIP among 10,000",
+                ],
+                "_at_10000_services",
+                "record_ns_at_10000_services",
+            ),
             measured("more of them", others.into()),
         ],
         repeated: Vec::new(),
     }
+}
+
+/// What programs cost, with the names of the table and of its first row: of the keys that end so, of which one is that of the
+/// record's program.
+fn programs([name, connect]: [&'static str; 2], end: &str, record: &'static str) -> Table {
+    let one = |what, key: &str, unit| row(what, &[&format!("{key}{end}")], unit);
+    let rows = vec![
+        one(connect, "hook_ns", Nanoseconds).at_most_of(record, 1.3, 0.0, RECORD),
+        row(
+            "a program that only makes the record",
+            &[record],
+            Nanoseconds,
+        ),
+        one("`connect4` outside the pool", "miss_ns", Nanoseconds).at_most(20.0),
+        one(
+            "all hooks of a bystander's connection, both ends",
+            "bystander_ns",
+            Nanoseconds,
+        )
+        .at_most(300.0),
+        one(
+            "runs of any program while 1 GiB flows",
+            "runs_during_transfer",
+            Count,
+        )
+        .at_most(0.0),
+    ];
+    measured(name, rows)
 }
