@@ -6,7 +6,7 @@ mod listeners;
 mod show;
 mod stages;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use lb_agent::{
@@ -99,6 +99,10 @@ struct Started {
     packet: Option<packet::Start>,
     /// Where VIPs are announced.
     devices: announce::Devices,
+    /// What a front is told, if there is one.
+    front: Option<lb_front::Settings>,
+    /// Whom the resolver asks at first, if there is one.
+    upstreams: Option<Vec<SocketAddr>>,
 }
 
 /// Takes what the agent needs of this host. Everything that can be refused comes before the first change.
@@ -112,6 +116,11 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
         .map(|consul| configs::consul_config(consul, told_to_reload))
         .transpose()?;
     let devices = announce::Devices::open(&config.announce.devices)?;
+    let front = config.front.enabled;
+    let front = front.then(|| configs::front_settings(config)).transpose()?;
+    let upstreams = config.dns.enabled;
+    let upstreams = upstreams.then(|| configs::upstreams(config, pools));
+    let upstreams = upstreams.transpose()?;
     for name in inherited.names() {
         tracing::warn!(
             name,
@@ -151,6 +160,8 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
         plane,
         packet,
         devices,
+        front,
+        upstreams,
     })
 }
 
@@ -168,6 +179,8 @@ async fn agent(
         plane,
         packet,
         devices,
+        front,
+        upstreams,
     } = started;
     let host_dns = config.dns.host.then(|| host_dns::Wanted {
         own: plane.pools.v4.own(),
@@ -197,6 +210,8 @@ async fn agent(
         log,
         devices,
         packet,
+        front,
+        upstreams,
     };
     let mut stages = spawn(
         config, consul, listeners, plane, privileges, &readiness, signals,

@@ -47,6 +47,10 @@ pub(super) fn front_kind(config: &Config) -> String {
     )
 }
 
+/// What a front is told once.
+///
+/// # Errors
+/// When there is no key for the cookies of `lb_sticky`.
 pub(super) fn front_settings(config: &Config) -> Result<lb_front::Settings> {
     let host = nix::sys::utsname::uname().ok();
     let host = host.as_ref().and_then(|it| it.nodename().to_str());

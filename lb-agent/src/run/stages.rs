@@ -7,7 +7,7 @@ mod assembly;
 mod engine;
 mod front;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use lb_agent::{
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     IN_MAPS, Stages,
-    configs::{addresses, admin_config, dns_config, upstreams},
+    configs::{addresses, admin_config, dns_config},
     hosts,
     listeners::Listeners,
     shares,
@@ -60,6 +60,10 @@ pub(super) struct Signals<'s> {
     pub(super) devices: announce::Devices,
     /// The packet path, if there is one.
     pub(super) packet: Option<packet::Start>,
+    /// What a front is told, if there is one.
+    pub(super) front: Option<lb_front::Settings>,
+    /// Whom the resolver asks at first, if there is one.
+    pub(super) upstreams: Option<Vec<SocketAddr>>,
 }
 
 pub(super) fn spawn(
@@ -77,6 +81,8 @@ pub(super) fn spawn(
         log,
         devices,
         packet,
+        front,
+        upstreams,
     }: Signals<'_>,
 ) -> Result<Stages> {
     let (stop, pools) = (&end.stop, plane.pools);
@@ -267,6 +273,7 @@ pub(super) fn spawn(
     };
     let inputs = front::Inputs {
         config: &config,
+        settings: front,
         routes: routes.clone(),
         listeners: lb_front::Listeners {
             plain: listeners.front,
@@ -276,12 +283,12 @@ pub(super) fn spawn(
         reload,
         end,
     };
-    let front_stats = front::spawn(&mut assembly, inputs)?;
-    if config.dns.enabled {
+    let front_stats = front::spawn(&mut assembly, inputs);
+    if let Some(first) = upstreams {
         let metrics = Arc::new(dns::Metrics::default());
         metrics.register(&mut assembly.registry);
         assembly.lines.push(dns_line(&listeners.dns_udp));
-        let (upstreams_in, upstreams) = watch::channel(upstreams(&config, pools)?);
+        let (upstreams_in, upstreams) = watch::channel(first);
         if config.dns.upstreams.is_none() {
             let run = dns::follow_system_upstreams(pools, upstreams_in, stop.clone());
             assembly.spawn_sure("upstreams", run);

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    path::Path,
 };
 
 use crate::kit::{Instance, World, greeting, service};
@@ -95,6 +96,34 @@ fn taken_ports_are_named_with_the_setting_that_moves_them() {
     let udp = world.netns.enter(|| UdpSocket::bind(everywhere).unwrap());
     world.attempt(&[]).expect(1, &[":53", "dns"]);
     drop(udp);
+    world.assert_untouched();
+    world.finish();
+}
+
+#[test]
+fn a_key_of_cookies_that_cannot_be_used_is_named() {
+    let mut world = World::new();
+    let key = world.path("sticky.key").display().to_string();
+    let setting = format!("[front]\nsticky_key_file = \"{key}\"\n");
+    world.configure(&(world.usual() + &setting));
+    let refused = [&*key, "[front] sticky_key_file"];
+    world.attempt(&[]).expect(1, &refused);
+    world.assert_untouched();
+    fs::write(&key, "short").unwrap();
+    world.attempt(&[]).expect(1, &refused);
+    world.assert_untouched();
+    world.finish();
+}
+
+#[test]
+fn resolvers_of_the_host_that_cannot_be_read_are_named_with_the_setting_in_their_place() {
+    let mut world = World::new();
+    world.configure(&world.usual().replace("upstreams = []\n", ""));
+    let etc = world.path("etc");
+    fs::create_dir_all(etc.join("resolv.conf")).unwrap();
+    world.netns.bind(&etc, Path::new("/etc")).unwrap();
+    let attempt = world.attempt(&[]);
+    attempt.expect(1, &["/etc/resolv.conf", "[dns] upstreams"]);
     world.assert_untouched();
     world.finish();
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
 use lb_agent::{
     config::{Config, LogFormat},
     front,
@@ -15,13 +14,15 @@ use tokio::sync::watch;
 use super::assembly::Assembly;
 use crate::run::{
     ROUTED,
-    configs::{front_control, front_kind, front_settings},
+    configs::{front_control, front_kind},
     show::{certificates_figures, certificates_line, front_figures, front_line, routes_figures},
 };
 
 /// What it is told from outside.
 pub(super) struct Inputs<'i> {
     pub(super) config: &'i Config,
+    /// What it is told once; `None` if it is switched off.
+    pub(super) settings: Option<lb_front::Settings>,
     pub(super) routes: RouteConfig,
     pub(super) listeners: lb_front::Listeners,
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -31,30 +32,28 @@ pub(super) struct Inputs<'i> {
 }
 
 /// Spawns it, if it is switched on; its figures.
-///
-/// # Errors
-/// When its settings cannot be used.
 pub(super) fn spawn(
     assembly: &mut Assembly,
     Inputs {
         config,
+        settings,
         routes,
         listeners,
         snapshots,
         reload,
         end,
     }: Inputs<'_>,
-) -> Result<watch::Receiver<Option<FrontStats>>> {
+) -> watch::Receiver<Option<FrontStats>> {
     let (stats_in, stats) = watch::channel(None);
-    if !config.front.enabled {
-        return Ok(stats);
-    }
+    let Some(settings) = settings else {
+        return stats;
+    };
     let mut supervisor = front::Supervisor::new(front_control(config), config.front.listen.clone());
     supervisor.grace = config.front.drain;
     supervisor.retirement = config.front.retirement;
     supervisor.kind = front_kind(config);
     supervisor.routes = routes;
-    supervisor.settings = front_settings(config)?;
+    supervisor.settings = settings;
     let log = config.front.access_log.format;
     let file = log.and(config.front.access_log_file.clone());
     supervisor.log_file = file.map(|path| front::LogFile {
@@ -97,7 +96,7 @@ pub(super) fn spawn(
     assembly.figures(front_figures(stats.clone()));
     let shown = stats.clone();
     assembly.line(move || front_line(shown.borrow().as_ref()));
-    Ok(stats)
+    stats
 }
 
 /// Those of files and of an authority, if the front speaks TLS.
