@@ -6,6 +6,7 @@
 mod assembly;
 mod engine;
 mod front;
+mod readiness;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -26,7 +27,6 @@ use lb_agent::{
     vip,
 };
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     IN_MAPS, Stages,
@@ -43,7 +43,7 @@ use crate::{
     privileges::Privileges,
     systemd::{self, Systemd},
 };
-use assembly::{Assembly, Reached};
+use assembly::Assembly;
 
 /// What the stages are told from outside.
 pub(super) struct Signals<'s> {
@@ -323,8 +323,8 @@ pub(super) fn spawn(
     assembly.spawn_sure("assemble", run);
 
     let conditions = std::mem::take(&mut assembly.conditions);
-    let run = report_readiness(conditions, readiness.clone(), stop.clone());
-    assembly.spawn("readiness", run);
+    let run = readiness::report(conditions, readiness.clone(), stop.clone());
+    assembly.spawn_sure("readiness", run);
     let hosts = snapshots.clone();
     let inputs = admin::Inputs {
         snapshots,
@@ -358,23 +358,4 @@ pub(super) fn spawn(
     );
     assembly.spawn("admin", run);
     Ok(assembly.stages)
-}
-
-/// Sets the conditions of readiness as they come true.
-async fn report_readiness(
-    mut conditions: Vec<Reached>,
-    readiness: Readiness,
-    stop: CancellationToken,
-) -> Result<()> {
-    for (condition, reached) in &mut conditions {
-        tokio::select! {
-            // An error means that the stage ended, which is told elsewhere.
-            reached = reached.wait_for(Option::is_some) => if reached.is_ok() {
-                readiness.set(condition);
-            },
-            () = stop.cancelled() => return Ok(()),
-        }
-    }
-    stop.cancelled().await;
-    Ok(())
 }
