@@ -80,7 +80,8 @@ impl Guard {
                     open: true,
                 });
             }
-            Actor::Remote { own, peer } => (own, peer),
+            // A listener of both families has IPv4 addresses written as IPv6 ones.
+            Actor::Remote { own, peer } => (canonical(own), peer),
         };
         let published = self.admit_host(own, uri, headers)?;
         let secure = published && is_secure(headers);
@@ -183,6 +184,7 @@ impl Guard {
         let port = authority.port_u16().unwrap_or(HTTP_PORT);
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(ip) = literal.parse::<IpAddr>() {
+            let ip = ip.to_canonical();
             // No name was resolved, so nobody can have rebound it.
             let ours = ip.is_loopback() || ip == own.ip() || !own.ip().is_loopback();
             return ours && port == own.port();
@@ -233,6 +235,10 @@ fn client(own: SocketAddr, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
     let last = last.and_then(|line| line.to_str().ok()?.rsplit(',').next());
     let told = last.and_then(|entry| entry.trim().parse().ok());
     told.unwrap_or(peer)
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether nothing is in it but a name and a port, and whom it is for. The parser takes anything behind the colon, and behind

@@ -99,6 +99,24 @@ fn beyond_loopback_reading_needs_the_token_too_except_for_probes() {
     }
 }
 
+#[test]
+fn a_listener_of_both_families_serves_ipv4_as_one_of_ipv4_does() {
+    let own = "[::ffff:127.0.0.1]:9180";
+    for host in ["127.0.0.1:9180", "localhost:9180", own] {
+        read(own, host, Ok(()));
+    }
+    read(own, "10.0.0.5:9180", Err(Refusal::ForeignHost));
+    read(own, "127.0.0.1:80", Err(Refusal::ForeignHost));
+    let own = "[::ffff:10.0.0.5]:9180";
+    for host in ["10.0.0.5:9180", own] {
+        read(own, host, Err(Refusal::NoToken));
+    }
+    let with_token = headers(&[("host", "10.0.0.5:9180"), BEARER]);
+    let uri = Uri::from_static("/");
+    let verdict = guard().admit(&remote(own), &Method::GET, &uri, &with_token);
+    assert_eq!(verdict.map(drop), Ok(()));
+}
+
 #[track_caller]
 fn change(actor: &Actor, pairs: &[(&'static str, &str)], expect: Result<(), Refusal>) {
     let uri = Uri::from_static("/api/v1/instances/state");
