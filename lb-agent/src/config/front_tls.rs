@@ -7,6 +7,7 @@ use std::{
 };
 
 use lb_front::{HttpsSettings, rules};
+use reqwest::Url;
 
 use super::{
     FrontTls, Given, RawConfig,
@@ -124,11 +125,22 @@ fn acme(raw: &RawConfig, judge: &mut Judge<'_>) -> Option<Acme> {
     })
 }
 
+/// It is logged, and names a folder: nothing secret may be in it.
 fn directory(text: &str) -> Result<String, String> {
-    let whole = text.starts_with("https://") && reqwest::Url::parse(text).is_ok();
-    whole
-        .then(|| text.to_owned())
-        .ok_or_else(|| "write a URL with https://".to_owned())
+    let url = Url::parse(text).ok();
+    let plain = url.is_some_and(|url| {
+        url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    match plain && text.starts_with("https://") {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "write a URL with https://, without a user, a password, `?` and `#`: it is logged"
+                .to_owned(),
+        ),
+    }
 }
 
 fn contact(text: &str) -> Result<String, String> {

@@ -255,10 +255,17 @@ fn every_list_has_what_it_is_for() {
         "https://",
         "https://a b/dir",
         "https://a.example:port/dir",
+        "https://user@a.example/dir",
+        "https://user:s3cret@a.example/dir",
+        "https://:s3cret@a.example/dir",
+        "https://a.example/dir?key=s3cret",
+        "https://a.example/dir#s3cret",
         "",
     ] {
-        let text = acme(&format!("directory = \"{directory}\""));
-        wrong(&text, &[("/etc/lb/lb.toml:2", "write a URL with https://")]);
+        let world = World::new().toml(&acme(&format!("directory = \"{directory}\"")));
+        world.wrong(&[("/etc/lb/lb.toml:2", "write a URL with https://, without")]);
+        let mistakes = world.load_with_origins().unwrap_err().mistakes;
+        assert!(!mistakes.concat().contains("s3cret"), "{mistakes:#?}");
     }
     for name in ["", "-", "a_b.example", "a.example:443", "192.0.2.1", "::1"] {
         let text = acme(&format!("names = [\"{name}\"]"));

@@ -8,10 +8,7 @@ use super::{
     Row, row,
     value::{texts, time, typed},
 };
-use crate::{
-    config::{Front, FrontTls, RawConfig},
-    discover::consul::Address,
-};
+use crate::config::{Front, FrontTls, RawConfig};
 
 pub(super) fn front(front: &Front, raw: &RawConfig) -> Vec<Row> {
     let (limits, log, forwarding) = (&front.limits, &front.access_log, &front.forwarding);
@@ -224,13 +221,11 @@ pub(super) fn tls(tls: &FrontTls, raw: &RawConfig) -> Vec<Row> {
         row("front.tls.hsts", &["tls_hsts"], typed(&raw.tls_hsts)),
     ];
     if let Some(acme) = &tls.acme {
-        // It may hold a password, as any URL.
-        let directory = Address::redacted(&acme.directory);
         rows.extend([
             row(
                 "front.tls.acme.directory",
                 &["acme_directory"],
-                json!(directory),
+                json!(acme.directory),
             ),
             row(
                 "front.tls.acme.ca_file",
