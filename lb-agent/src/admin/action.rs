@@ -12,17 +12,14 @@ use prometheus_client::{
     encoding::EncodeLabelSet, metrics::counter::Counter, metrics::family::Family,
     registry::Registry,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Follower,
     audit::{self, Deed},
     compose::unix,
     guard::Access,
-    refusals::{Failed, ordered, refused},
+    refusals::{Failed, give, ordered, refused},
     report::{StateAnswer, StateOrder},
     router::Desk,
 };
@@ -97,13 +94,20 @@ pub(super) fn judge(order: &StateOrder) -> Result<(), String> {
 /// Goes on when who asked leaves: what was ordered is kept and told.
 pub(super) async fn to_the_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
     let done = tokio::spawn(work).await;
-    done.unwrap_or_else(|_| Failed::Silent.answer())
+    done.unwrap_or_else(|_| Failed::Unknown.answer())
 }
 
 async fn carry_out(desk: Desk, access: Access, order: StateOrder) -> Response {
     let until = Instant::now() + PATIENCE;
     let before = desk.snapshots.borrow().clone();
-    let outcome = ask(&desk.orders, &order, until).await;
+    let request = |reply| OrderRequest {
+        service: order.service.clone(),
+        backend: order.backend.clone(),
+        mode: order.mode,
+        deadline: order.deadline_seconds.map(Duration::from_secs),
+        reply,
+    };
+    let outcome = give(&desk.orders, request, until).await;
     keep(&desk, &access, &order, (before.as_deref(), &outcome));
     match outcome {
         Ok(outcome) => {
@@ -168,29 +172,6 @@ async fn await_force(followers: Vec<Follower>, number: u64, until: Instant) -> V
         }
     }
     late
-}
-
-async fn ask(
-    orders: &mpsc::Sender<OrderRequest>,
-    order: &StateOrder,
-    until: Instant,
-) -> Result<OrderOutcome, Failed> {
-    let (reply, answer) = oneshot::channel();
-    let request = OrderRequest {
-        service: order.service.clone(),
-        backend: order.backend.clone(),
-        mode: order.mode,
-        deadline: order.deadline_seconds.map(Duration::from_secs),
-        reply,
-    };
-    let asked = async {
-        orders.send(request).await.ok()?;
-        answer.await.ok()
-    };
-    match timeout_at(until, asked).await {
-        Ok(Some(outcome)) => outcome.map_err(Failed::Refused),
-        Ok(None) | Err(_) => Err(Failed::Silent),
-    }
 }
 
 /// For the stage that keeps orders to answer, and for what it says to be in force. The command waits a little longer.

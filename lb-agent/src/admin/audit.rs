@@ -25,7 +25,7 @@ pub(super) struct Deed {
     pub(super) before: Option<String>,
 }
 
-/// Keeps what became of `deed`: how its object is now, or why nothing changed. Names are logged quoted: they may hold line
+/// Keeps what became of `deed`: how its object is now, or why nothing changed, or that this is not known. Names are logged quoted: they may hold line
 /// breaks.
 pub(super) fn keep(desk: &Desk, access: &Access, deed: Deed, outcome: Result<String, &Failed>) {
     let (actor, source) = (access.who, access.source());
@@ -38,6 +38,11 @@ pub(super) fn keep(desk: &Desk, access: &Access, deed: Deed, outcome: Result<Str
         Ok(after) => {
             info!(target: "audit", %actor, source, action, ?object, ?before, ?after, result = "ok", "changed");
             (Some(after), "ok", format!("{action} from {source}"))
+        }
+        Err(Failed::Unknown) => {
+            warn!(target: "audit", %actor, source, action, ?object, ?before, result = "unknown", "perhaps changed");
+            let cause = format!("{action} from {source}: {}", Failed::Unknown.why());
+            (Some("unknown".to_owned()), "unknown", cause)
         }
         Err(failed) => {
             warn!(target: "audit", %actor, source, action, ?object, ?before, ?failed, result = "refused", "not changed");

@@ -7,13 +7,13 @@ use axum::{
     extract::{State, rejection::JsonRejection},
     response::{IntoResponse as _, Response},
 };
-use tokio::{sync::oneshot, time::timeout};
+use tokio::time::Instant;
 
 use super::{
     action::to_the_end,
     audit::{self, Deed},
     guard::Access,
-    refusals::{Failed, ordered},
+    refusals::{Failed, give, ordered},
     report::{PinOrder, ReleaseOrder},
     router::Desk,
 };
@@ -21,7 +21,7 @@ use crate::vip::{Entry, Order, Request};
 
 /// `GET /api/v1/vips`.
 pub(super) async fn list(State(desk): State<Desk>) -> Response {
-    match ask(&desk, Order::List).await {
+    match known(&desk).await {
         Ok(entries) => Json(entries).into_response(),
         Err(failed) => failed.answer(),
     }
@@ -82,16 +82,19 @@ fn deed(desk: &Desk, action: &'static str, order: &Order) -> Deed {
     }
 }
 
-pub(super) async fn ask(desk: &Desk, order: Order) -> Result<Vec<Entry>, Failed> {
-    let (reply, answer) = oneshot::channel();
-    let asked = async {
-        desk.vips.send(Request { order, reply }).await.ok()?;
-        answer.await.ok()
-    };
-    match timeout(PATIENCE, asked).await {
-        Ok(Some(outcome)) => outcome.map_err(Failed::Refused),
-        Ok(None) | Err(_) => Err(Failed::Silent),
-    }
+/// Those that are given or kept.
+pub(super) async fn known(desk: &Desk) -> Result<Vec<Entry>, Failed> {
+    let told = ask(desk, Order::List).await;
+    told.map_err(|failed| match failed {
+        // Nothing is changed by looking.
+        Failed::Unknown => Failed::Silent,
+        other => other,
+    })
+}
+
+async fn ask(desk: &Desk, order: Order) -> Result<Vec<Entry>, Failed> {
+    let until = Instant::now() + PATIENCE;
+    give(&desk.vips, |reply| Request { order, reply }, until).await
 }
 
 /// For the VIP stage to answer, which may have to ask Consul several times. Below the patience of the command.

@@ -50,7 +50,7 @@ async fn events_are_read_from_a_number_on_and_a_wrong_question_is_refused_in_wor
 }
 
 #[tokio::test]
-async fn a_change_is_an_event_with_its_actor_and_with_before_and_after() {
+async fn a_change_is_an_event_with_its_actor_and_with_before_and_after_as_far_as_they_are_known() {
     let mut agent = Agent::start().await;
     let headers = format!(
         "Content-Type: application/json\r\nX-LB-Action: 1\r\nAuthorization: Bearer {}\r\n",
@@ -66,14 +66,19 @@ async fn a_change_is_an_event_with_its_actor_and_with_before_and_after() {
         for answer in [Ok(outcome), Err("the disk is full".to_owned())] {
             orders.recv().await.unwrap().reply.send(answer).unwrap();
         }
+        // Nobody answers what was taken.
+        drop(orders.recv().await.unwrap());
     };
     let orders = async {
         status(&agent.post_order(&headers).await, 200);
         status(&agent.post_order(&headers).await, 422);
+        let unknown = agent.post_order(&headers).await;
+        status(&unknown, 503);
+        assert!(unknown.contains("it may still happen"), "{unknown}");
     };
     tokio::join!(orders, stage);
     let list = read(&agent, "").await;
-    let [done, refused] = [&list["events"][0], &list["events"][1]];
+    let [done, refused, unknown] = [0, 1, 2].map(|at| &list["events"][at]);
     assert_eq!(done["kind"], "change");
     assert_eq!(done["subject"], "instance a of service www_hello");
     assert_eq!(done["from"], format!("{} usable", key("a")));
@@ -85,5 +90,16 @@ async fn a_change_is_an_event_with_its_actor_and_with_before_and_after() {
         "drain from 127.0.0.1 was refused: the disk is full"
     );
     assert_eq!(refused["actor"], "token");
+    assert_eq!(unknown["to"], "unknown");
+    let cause = unknown["cause"].as_str().unwrap();
+    assert!(
+        cause.starts_with("drain from 127.0.0.1: no answer in time"),
+        "{cause}"
+    );
+    let metrics = agent.get("/metrics").await;
+    for result in ["ok", "refused", "unknown"] {
+        let line = format!("lb_admin_actions_total{{action=\"drain\",result=\"{result}\"}} 1");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
     agent.end().await;
 }

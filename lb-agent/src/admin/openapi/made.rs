@@ -221,7 +221,7 @@ fn operations(all: &mut Operations) {
     .tells::<Flushed>(200, "They are forgotten.")
     .refuses(404, "There is no such service.")
     .refuses(409, "There is no packet path, or it does not run.")
-    .refuses(503, "Services are not known, or the stage does not answer.");
+    .refuses(503, "Services are not known, or the stage does not answer: then the order may still be carried out.");
     all.get(
         LOG_PATH,
         "The last lines of the log; on the unix socket only.",
@@ -243,14 +243,14 @@ fn operations(all: &mut Operations) {
         "Gives a service this address from now on, on every host.",
     )
     .tells::<Vec<Entry>>(200, "The addresses concerned.")
-    .refuses(503, "The stage that owns them does not answer.");
+    .refuses(503, "The stage that owns them does not answer; the order may still be carried out.");
     all.change::<ReleaseOrder>(RELEASE_PATH, "Ends a pin, a record or a quarantine.")
         .tells::<Vec<Entry>>(200, "The addresses concerned.")
-        .refuses(503, "The stage that owns them does not answer.");
+        .refuses(503, "The stage that owns them does not answer; the order may still be carried out.");
     all.change::<StateOrder>(STATE_PATH, "Takes instances out, or puts them back.")
         .tells::<StateAnswer>(200, "It is in force.")
         .tells::<StateAnswer>(202, "It is ordered, and not in force everywhere yet.")
-        .refuses(503, "The stage that owns it does not answer.");
+        .refuses(503, "The stage that owns it does not answer; the order may still be carried out.");
 
     all.get(
         SESSION_PATH,

@@ -74,7 +74,7 @@ async fn forget(
     meant: packet::Meant,
 ) -> Response {
     let outcome = match path.flush(meant).await {
-        None => Err(Failed::Silent),
+        None => Err(Failed::Unknown),
         Some(answer) => answer.map_err(Failed::Refused),
     };
     let of = [

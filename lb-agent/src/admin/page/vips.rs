@@ -20,9 +20,9 @@ use crate::{
         reports::apart,
         router::Desk,
         text,
-        vips::ask,
+        vips::known,
     },
-    vip::{Entry, How, Order, Pools},
+    vip::{Entry, How, Pools},
 };
 
 /// What is looked for.
@@ -57,7 +57,7 @@ pub(in crate::admin) async fn show(
 ) -> Response {
     let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
     let report = desk.report().await;
-    let told = ask(&desk, Order::List).await;
+    let told = known(&desk).await;
     let page = move || {
         let body = section(&told, &wish, &report, desk.pools);
         frame(&report, Some(Place::Vips), access.published, &body).into_string()
