@@ -38,6 +38,8 @@ pub(crate) struct FileWatch {
     /// Woken by the watcher's thread.
     touched: Arc<Notify>,
     looks: tokio::time::Interval,
+    /// Whether there is to be read what nobody was given yet.
+    pending: bool,
     /// What was read last; `None` before the first reading.
     read: Option<Stamp>,
     /// What the last look found. A stamp counts only when two looks agree: in between somebody writes.
@@ -80,36 +82,32 @@ impl FileWatch {
             watcher,
             touched,
             looks,
+            pending: true,
             read: None,
             seen: None,
         })
     }
 
-    /// The content, in `room`: at once the first time and then whenever there is a new one.
+    /// The content, in `room`: at once the first time and then whenever there is a new one. Whoever stops waiting for it
+    /// loses nothing: the next call gives it.
     pub(crate) async fn next(&mut self, room: Text) -> io::Result<Text> {
-        if self.read.is_none() {
-            let (directory, _) = self.look().await;
-            self.watch(directory);
-            return self.read(room).await;
-        }
-        loop {
+        while !self.pending {
             select! {
-                () = self.touched.notified() => {
-                    // What happened may be that the directory was replaced.
-                    let (directory, _) = self.look().await;
-                    self.watch(directory);
-                    return self.read(room).await;
-                }
+                () = self.touched.notified() => self.pending = true,
                 _ = self.looks.tick() => {
                     let (directory, now) = self.look().await;
                     self.watch(directory);
                     let settled = self.seen.replace(now) == Some(now);
-                    if settled && self.read != Some(now) {
-                        return self.read(room).await;
-                    }
+                    self.pending = settled && self.read != Some(now);
                 }
             }
         }
+        // What happened may be that the directory was replaced.
+        let (directory, _) = self.look().await;
+        self.watch(directory);
+        let text = self.read(room).await;
+        self.pending = false;
+        text
     }
 
     /// Which directory and which content there is now.
@@ -250,8 +248,12 @@ mod tests {
         fs::{self, hard_link, rename},
         io::Write as _,
         os::unix::fs::symlink,
+        pin::pin,
         sync::mpsc::{Receiver, channel},
+        task::{Context, Waker},
     };
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -295,6 +297,27 @@ mod tests {
         drop(file);
         let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
         assert_eq!(next(&mut sight, &told), closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_stopped_waiting_for_is_given_to_whoever_waits_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        fs::write(&path, "a").unwrap();
+        let mut file = FileWatch::new(path).unwrap();
+        assert_eq!(file.next(Vec::new()).await.unwrap(), b"a");
+        // Until the waiting ends in the middle of reading what the watcher told.
+        loop {
+            file.touched.notify_one();
+            let waiting = pin!(file.next(Vec::new()));
+            let mut nobody = Context::from_waker(Waker::noop());
+            if waiting.poll(&mut nobody).is_pending() {
+                break;
+            }
+        }
+        // Before any look would find it.
+        let next = timeout(LOOK_EVERY / 2, file.next(Vec::new())).await;
+        assert_eq!(next.unwrap().unwrap(), b"a");
     }
 
     #[test]
