@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     privileges,
-    run::{Ending, Stages, configs::consul_config, fault, shutdown_signal},
+    run::{Ending, Stages, configs::consul_config, fault, last_words, shutdown_signal},
 };
 
 /// Registers until it is told to end, or prints what it would register.
@@ -70,8 +70,7 @@ async fn register(
     }
     stop.cancel();
     // Deregistering may take a moment.
-    let rest = async { while stages.join_next().await.is_some() {} };
-    if timeout(GRACE, rest).await.is_err() {
+    if timeout(GRACE, last_words(&mut stages)).await.is_err() {
         tracing::warn!("not everything was deregistered in time");
     }
     early.map(drop)

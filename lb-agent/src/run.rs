@@ -1,6 +1,7 @@
 //! `lb-agent run`: brings everything up in order, waits for the end, and takes it down in order.
 
 pub(crate) mod configs;
+mod ending;
 mod hosts;
 mod listeners;
 mod show;
@@ -8,7 +9,7 @@ mod stages;
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use lb_agent::{
     admin::{self, Readiness},
     announce, causes,
@@ -23,9 +24,8 @@ use lb_agent::{
 };
 use lb_sys::inherit::Inherited;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -34,6 +34,7 @@ use crate::{
     privileges::{self, Privileges},
     systemd::Systemd,
 };
+pub(crate) use ending::{Ending, fault, last_words, shutdown_signal};
 use listeners::Listeners;
 use stages::{Signals, spawn};
 
@@ -246,7 +247,7 @@ async fn agent(
     systemd.be_patient(drain + GRACE);
     stop.cancel();
     let late = tokio::select! {
-        drained = timeout(drain + GRACE, async { while stages.join_next().await.is_some() {} }) => drained.is_err(),
+        drained = timeout(drain + GRACE, last_words(&mut stages)) => drained.is_err(),
         // The second signal means now.
         signal = shutdown_signal(&reload) => signal.is_ok(),
     };
@@ -308,48 +309,4 @@ fn load(config: programs::Config) -> Result<Programs> {
     let loaded = std::thread::spawn(move || Programs::load(&config)).join();
     lb_sys::memory::give_back();
     Ok(loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
-}
-
-/// What is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    All,
-    /// The front serves on, for the next agent.
-    AllButFront,
-}
-
-pub(crate) async fn shutdown_signal(reload: &watch::Sender<()>) -> Result<Ending> {
-    let listen = |kind| signal(kind).context("cannot listen for signals");
-    let (mut term, mut int, mut hup, mut usr2): (Signal, Signal, Signal, Signal) = (
-        listen(SignalKind::terminate())?,
-        listen(SignalKind::interrupt())?,
-        listen(SignalKind::hangup())?,
-        listen(SignalKind::user_defined2())?,
-    );
-    loop {
-        let (signal, ending) = tokio::select! {
-            _ = term.recv() => ("SIGTERM", Ending::All),
-            _ = int.recv() => ("SIGINT", Ending::All),
-            _ = usr2.recv() => ("SIGUSR2", Ending::AllButFront),
-            _ = hup.recv() => {
-                tracing::info!(
-                    "SIGHUP: tokens and certificates are read again, the access log is opened again; restart the agent to change anything else"
-                );
-                reload.send_replace(());
-                continue;
-            }
-        };
-        tracing::info!(signal, "ending");
-        return Ok(ending);
-    }
-}
-
-/// A stage that ends before it is told to is a fault, even when it says that all is well.
-pub(crate) fn fault(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
-    match ended {
-        None => anyhow!("no stage is left"),
-        Some(Err(error)) => anyhow!("a stage failed: {error}"),
-        Some(Ok((name, Ok(())))) => anyhow!("the stage {name} ended by itself"),
-        Some(Ok((name, Err(error)))) => error.context(format!("the stage {name} ended")),
-    }
 }

@@ -243,14 +243,23 @@ fn operations(all: &mut Operations) {
         "Gives a service this address from now on, on every host.",
     )
     .tells::<Vec<Entry>>(200, "The addresses concerned.")
-    .refuses(503, "The stage that owns them does not answer; the order may still be carried out.");
+    .refuses(
+        503,
+        "The stage that owns them does not answer; the order may still be carried out.",
+    );
     all.change::<ReleaseOrder>(RELEASE_PATH, "Ends a pin, a record or a quarantine.")
         .tells::<Vec<Entry>>(200, "The addresses concerned.")
-        .refuses(503, "The stage that owns them does not answer; the order may still be carried out.");
+        .refuses(
+            503,
+            "The stage that owns them does not answer; the order may still be carried out.",
+        );
     all.change::<StateOrder>(STATE_PATH, "Takes instances out, or puts them back.")
         .tells::<StateAnswer>(200, "It is in force.")
         .tells::<StateAnswer>(202, "It is ordered, and not in force everywhere yet.")
-        .refuses(503, "The stage that owns it does not answer; the order may still be carried out.");
+        .refuses(
+            503,
+            "The stage that owns it does not answer; the order may still be carried out.",
+        );
 
     all.get(
         SESSION_PATH,
