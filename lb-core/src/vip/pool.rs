@@ -1,6 +1,6 @@
 //! The range that VIPs come from, and the address in it that a name is born with. Pure.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive};
 
 use ipnet::Ipv4Net;
 
@@ -18,7 +18,9 @@ pub struct Pool {
 /// Why a range is no pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} cannot be the pool of virtual addresses; give a network of /8 to /30, such as 198.18.0.0/16"
+    "{0} cannot be the pool of virtual addresses; give a network of /{widest} to /{narrowest}, such as 198.18.0.0/16",
+    widest = Pool::PREFIXES.start(),
+    narrowest = Pool::PREFIXES.end()
 )]
 pub struct PoolError(pub Ipv4Net);
 
@@ -49,6 +51,9 @@ impl TryFrom<Ipv4Net> for Pool {
 }
 
 impl Pool {
+    /// What an operator may give. A narrower pool works as long as it has an address for a service, and is full at once.
+    pub const PREFIXES: RangeInclusive<u8> = 8..=28;
+
     /// The whole range.
     pub fn net(self) -> Ipv4Net {
         self.net
@@ -195,7 +200,9 @@ mod tests {
         for net in ["10.0.0.0/31", "10.0.0.1/32", "0.0.0.0/0", "0.0.0.0/7"] {
             let error = Pool::try_from(net.parse::<Ipv4Net>().unwrap()).unwrap_err();
             assert!(
-                error.to_string().contains("such as 198.18.0.0/16"),
+                error
+                    .to_string()
+                    .contains("a network of /8 to /28, such as 198.18.0.0/16"),
                 "{error}"
             );
         }

@@ -46,8 +46,9 @@ pub(super) fn pool(text: &str) -> Result<Pool, String> {
     if pool.addr() != pool.network() {
         return Err(format!("its host part is not zero; write {}", pool.trunc()));
     }
-    if !(8..=28).contains(&pool.prefix_len()) {
-        return Err("write a network from /8 to /28".to_owned());
+    if !Pool::PREFIXES.contains(&pool.prefix_len()) {
+        let (widest, narrowest) = (Pool::PREFIXES.start(), Pool::PREFIXES.end());
+        return Err(format!("write a network from /{widest} to /{narrowest}"));
     }
     let first = pool.network();
     if first.is_loopback()
@@ -119,7 +120,7 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
 }
 
 pub(in crate::config) fn listener(text: &str) -> Result<SocketAddr, String> {
-    // `:80` means every address of this host.
+    // `:80` means every IPv4 address of this host; all of IPv6 are `[::]:80`.
     let full = match text.strip_prefix(':') {
         Some(port) => format!("0.0.0.0:{port}"),
         None => text.to_owned(),
