@@ -141,13 +141,7 @@ impl RegisterConfig {
     ///
     /// Everything that is wrong.
     pub fn load(args: &RegisterArgs) -> Result<Self, Error> {
-        Self::load_from(
-            args,
-            Outside {
-                variable: &|name| std::env::var(name).ok(),
-                read: &|path| std::fs::read_to_string(path),
-            },
-        )
+        Self::load_from(args, Outside::real())
     }
 
     /// As [`RegisterConfig::load`], from this `outside`.

@@ -56,10 +56,7 @@ impl InstallArgs {
     ///
     /// Everything that is wrong.
     pub fn wanted(&self) -> Result<Wanted, Error> {
-        self.wanted_from(Outside {
-            variable: &|name| std::env::var(name).ok(),
-            read: &|path| std::fs::read_to_string(path),
-        })
+        self.wanted_from(Outside::real())
     }
 
     fn wanted_from(&self, outside: Outside<'_>) -> Result<Wanted, Error> {

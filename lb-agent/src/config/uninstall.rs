@@ -49,13 +49,7 @@ impl UninstallArgs {
     ///
     /// Everything that is wrong.
     pub fn places(&self, socket: Option<&Path>) -> Result<Places, Error> {
-        self.places_from(
-            socket,
-            Outside {
-                variable: &|name| std::env::var(name).ok(),
-                read: &|path| std::fs::read_to_string(path),
-            },
-        )
+        self.places_from(socket, Outside::real())
     }
 
     fn places_from(&self, socket: Option<&Path>, outside: Outside<'_>) -> Result<Places, Error> {
