@@ -3,6 +3,7 @@
 //!
 //! Both stay when the agent ends: the data plane goes on without it. While it runs, [`keep()`] sees to that.
 
+mod held;
 mod keep;
 
 use std::{
@@ -19,6 +20,7 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
 use thiserror::Error;
 
+pub(crate) use held::{held, ip};
 pub use keep::keep;
 
 /// The mark of our own routes among those of others: "l" for lb. Not taken in iproute2's table of protocols.

@@ -14,7 +14,7 @@ use std::{
 use nix::{
     ifaddrs::getifaddrs,
     net::if_::InterfaceFlags,
-    sys::socket::{LinkAddr, SockaddrIn6, SockaddrStorage, bind},
+    sys::socket::{LinkAddr, SockaddrStorage, bind},
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
@@ -22,7 +22,7 @@ use super::{
     Error,
     frame::{self, Mac},
 };
-use crate::vip::Pools;
+use crate::{network, vip::Pools};
 
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,10 +101,9 @@ pub fn trouble(link: Option<&Link>) -> Option<(&'static str, &'static str)> {
 }
 
 fn address(storage: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-    let v6 = storage.as_sockaddr_in6().map(SockaddrIn6::ip);
     // One of the link alone says little to people.
-    v4.or(v6.filter(|it| !it.is_unicast_link_local()).map(IpAddr::V6))
+    let of_the_link = |it: &IpAddr| matches!(it, IpAddr::V6(it) if it.is_unicast_link_local());
+    network::ip(storage).filter(|it| !of_the_link(it))
 }
 
 /// The devices, each with its sockets, which hear nothing yet.

@@ -12,14 +12,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use nix::{
-    ifaddrs::{InterfaceAddress, getifaddrs},
-    sys::socket::SockaddrStorage,
-};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::vip::Pools;
+use crate::{network, vip::Pools};
 
 pub(super) struct Access {
     pools: Pools,
@@ -119,26 +115,10 @@ fn holds(networks: &[IpNet], client: IpAddr) -> bool {
 
 /// The networks of this host's devices, as the kernel tells them.
 fn host_networks() -> io::Result<Vec<IpNet>> {
-    let devices = getifaddrs()?;
-    Ok(devices.flat_map(|device| networks_of(&device)).collect())
-}
-
-/// The network of an address, and that of the other end where the device has one.
-fn networks_of(device: &InterfaceAddress) -> Vec<IpNet> {
-    let Some(mask) = device.netmask.as_ref().and_then(ip) else {
-        return Vec::new();
-    };
-    let ends = [device.address.as_ref(), device.destination.as_ref()];
-    ends.into_iter()
-        .flatten()
-        .filter_map(ip)
-        .filter_map(|end| IpNet::with_netmask(end, mask).ok())
-        .collect()
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    let all = network::held()?;
+    Ok(all
+        .flat_map(|held| held.networks().collect::<Vec<_>>())
+        .collect())
 }
 
 /// An unknown client costs no more than one look at the devices in this time.

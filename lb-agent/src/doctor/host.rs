@@ -11,12 +11,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use nix::sys::socket::SockaddrStorage;
 
 use super::facts::{Host, Listener, Mount, Paths};
 use crate::{
     announce,
     config::{Config, Packet, unescaped},
+    network,
     packet::Driver,
     programs::{DATAGRAM_HOOKS, HOOKS, pin_root},
 };
@@ -119,18 +119,9 @@ fn vlans(table: &str) -> Vec<(String, String)> {
 }
 
 fn addresses() -> Option<Vec<(String, IpNet)>> {
-    let ip = |storage: Option<SockaddrStorage>| {
-        let storage = storage?;
-        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-        let v6 = || storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
-        v4.or_else(v6)
-    };
-    let all = nix::ifaddrs::getifaddrs().ok()?;
-    let all = all.filter_map(|it| {
-        let address = ip(it.address)?;
-        // An address without a mask is alone.
-        let mask = ip(it.netmask).and_then(|mask| IpNet::with_netmask(address, mask).ok());
-        Some((it.interface_name, mask.unwrap_or_else(|| address.into())))
+    let all = network::held().ok()?.map(|held| {
+        let net = held.net();
+        (held.device, net)
     });
     Some(all.collect())
 }

@@ -12,6 +12,7 @@ use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::SuperviseError;
+use crate::network;
 
 /// The listeners of one kind: those that there are, and where they are to be.
 pub(super) struct Group {
@@ -168,15 +169,8 @@ pub(super) fn control(path: &Path) -> io::Result<UnixListener> {
 
 /// The addresses of the host's devices, for recognising our own listeners among backends.
 pub(super) fn host_addresses() -> BTreeSet<IpAddr> {
-    let Ok(devices) = nix::ifaddrs::getifaddrs() else {
-        return BTreeSet::new();
-    };
-    let address = |device: nix::ifaddrs::InterfaceAddress| {
-        let address = device.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-    };
-    devices.filter_map(address).collect()
+    let all = network::held().into_iter().flatten();
+    all.map(|held| held.address).collect()
 }
 
 /// The kernel caps it at `net.core.somaxconn`.
