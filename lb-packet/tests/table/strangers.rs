@@ -44,6 +44,35 @@ pub(crate) fn rows(family: Family) -> Vec<Row> {
                 .takes(&tcp.clone().to(family.vip(1), 80))
                 .is_not_ours(),
         );
+        let (echo, unreachable) = if family == V4 {
+            ((8, 0), (3, 3))
+        } else {
+            ((128, 0), (1, 4))
+        };
+        let to_agent =
+            |(kind, code), payload| Frame::icmp(here, family.vip(1), kind, code, 0, payload);
+        let answer = Frame::udp((family.vip(1), 53), (here, 1000));
+        rows.push(
+            of("an echo request to the agent's own address is the stack's")
+                .takes(&to_agent(echo, b"ping".to_vec()))
+                .is_not_ours(),
+        );
+        rows.push(
+            of("an error about an answer of the agent is the stack's")
+                .takes(&to_agent(unreachable, answer.ip.bytes()))
+                .is_not_ours(),
+        );
+        for (part, fragment) in [("first", (0, true)), ("last", (4, false))] {
+            let question = Frame::udp((here, 1000), (family.vip(1), 53));
+            let question = question.change(|frame| frame.ip.fragment = Some(fragment));
+            rows.push(
+                of(&format!(
+                    "the {part} part of a packet to the agent is the stack's"
+                ))
+                .takes(&question)
+                .is_not_ours(),
+            );
+        }
     }
     if family == V4 {
         for program in ["xdp_card", "tc_card_in", "tc_client_in"] {

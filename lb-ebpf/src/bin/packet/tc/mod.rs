@@ -116,12 +116,16 @@ impl<P: Place + Hairpins> Direction for In<P> {
         let Some(destination) = F::destination(&memory, network) else {
             return PASS;
         };
-        if F::is_vip(&destination).is_none() {
+        let Some(vip) = F::is_vip(&destination) else {
             return if P::HAIRPINS && destination == F::hairpin() {
                 hairpin::<F>(ctx, network)
             } else {
                 PASS
             };
+        };
+        // Whatever is for the agent itself, messages and fragments too.
+        if vip.raw() == OWN_ADDRESS.load() {
+            return PASS;
         }
         if F::is_message(&memory, network) {
             return F::message_in(ctx, offset(network));
@@ -163,9 +167,6 @@ fn towards<F: Rare, P: Place>(ctx: &TcContext, network: usize) -> i32 {
         let Some(vip) = F::is_vip(&seen.destination) else {
             return PASS;
         };
-        if vip.raw() == OWN_ADDRESS.load() {
-            return PASS;
-        }
         if let Err(fate) = verdict {
             sample::some(ctx, fate);
             count::fate(fate);
