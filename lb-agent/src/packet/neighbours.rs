@@ -1,6 +1,8 @@
 //! Who takes frames for backends of other hosts: XDP cannot ask for a link address, so the kernel is told to keep those of
 //! the next hops known, for as long as there is a card.
 //!
+//! What others keep known is theirs: an entry without an end of an administrator or of an overlay network stays as it is.
+//!
 //! Such a neighbour is *managed* (`NTF_EXT_MANAGED`, Linux 5.16): the kernel asks again before it forgets. An older kernel
 //! takes no notice, and where an address is not known the programs leave the packet to the stack.
 
@@ -13,7 +15,10 @@ use std::{
 use futures_util::TryStreamExt as _;
 use lb_packet::Desired;
 use netlink_packet_route::{
-    neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourState},
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+        NeighbourState,
+    },
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -27,17 +32,33 @@ pub(super) struct Neighbours {
     managed: BTreeSet<Hop>,
     /// For whom they were looked up.
     towards: BTreeSet<IpAddr>,
+    /// The devices that programs send frames out of.
+    cards: BTreeSet<u32>,
     looked: Option<Instant>,
 }
 
 impl Neighbours {
-    /// Has the kernel keep those towards these addresses, and no others of ours.
-    pub(super) async fn follow(&mut self, handle: &Handle, towards: BTreeSet<IpAddr>) {
-        let is_new = self.towards != towards;
+    /// Has the kernel keep those towards these addresses that are behind one of `cards`, and no others of ours. What leaves by
+    /// another device is the stack's.
+    pub(super) async fn follow(
+        &mut self,
+        handle: &Handle,
+        cards: BTreeSet<u32>,
+        towards: BTreeSet<IpAddr>,
+    ) {
+        let is_new = self.towards != towards || self.cards != cards;
         let is_old = self.looked.is_none_or(|it| it.elapsed() >= AGAIN);
         if !is_new && !is_old || towards.is_empty() && self.managed.is_empty() {
             return;
         }
+        let others = match kept_by_others(handle).await {
+            Ok(others) => others,
+            // Who knows nothing of them touches none.
+            Err(error) => {
+                tracing::debug!(%error, "cannot list the neighbours");
+                return;
+            }
+        };
         let mut hops = BTreeSet::new();
         for &address in towards.iter().take(MOST) {
             match route(handle, address).await {
@@ -46,14 +67,18 @@ impl Neighbours {
                 Err(error) => tracing::debug!(%address, %error, "no way to a backend's host"),
             }
         }
+        hops.retain(|hop| cards.contains(&hop.0) && !others.contains(hop));
         for hop in hops.difference(&self.managed) {
             manage(handle, *hop).await;
         }
         for hop in self.managed.difference(&hops) {
-            forget(handle, *hop).await;
+            if !others.contains(hop) {
+                forget(handle, *hop).await;
+            }
         }
         self.managed = hops;
         self.towards = towards;
+        self.cards = cards;
         self.looked = Some(Instant::now());
     }
 }
@@ -104,6 +129,31 @@ fn hop(route: &RouteMessage, to: IpAddr) -> Option<Hop> {
     Some((device.filter(|it| *it != 1)?, gateway))
 }
 
+/// The neighbours that somebody else keeps known: to manage one would take its address away, and what keeps it.
+async fn kept_by_others(handle: &Handle) -> Result<BTreeSet<Hop>, rtnetlink::Error> {
+    let all: Vec<_> = handle.neighbours().get().execute().try_collect().await?;
+    let kept = all.iter().filter(|it| is_kept(it));
+    Ok(kept.filter_map(entry).collect())
+}
+
+/// Whether an entry has no end, or is another program's to change.
+fn is_kept(message: &NeighbourMessage) -> bool {
+    let header = &message.header;
+    matches!(
+        header.state,
+        NeighbourState::Permanent | NeighbourState::Noarp
+    ) || header.flags.contains(NeighbourFlags::ExtLearned)
+}
+
+fn entry(message: &NeighbourMessage) -> Option<Hop> {
+    let address = message.attributes.iter().find_map(|it| match it {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => Some(IpAddr::V4(*it)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => Some(IpAddr::V6(*it)),
+        _ => None,
+    });
+    Some((message.header.ifindex, address?))
+}
+
 async fn manage(handle: &Handle, (device, address): Hop) {
     let mut request = handle.neighbours().add(device, address).replace();
     let message = request.message_mut();
@@ -116,7 +166,7 @@ async fn manage(handle: &Handle, (device, address): Hop) {
 }
 
 async fn forget(handle: &Handle, (device, address): Hop) {
-    let mut message = netlink_packet_route::neighbour::NeighbourMessage::default();
+    let mut message = NeighbourMessage::default();
     message.header.ifindex = device;
     message.header.family = match address {
         IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
@@ -125,8 +175,8 @@ async fn forget(handle: &Handle, (device, address): Hop) {
     message
         .attributes
         .push(NeighbourAttribute::Destination(match address {
-            IpAddr::V4(it) => netlink_packet_route::neighbour::NeighbourAddress::Inet(it),
-            IpAddr::V6(it) => netlink_packet_route::neighbour::NeighbourAddress::Inet6(it),
+            IpAddr::V4(it) => NeighbourAddress::Inet(it),
+            IpAddr::V6(it) => NeighbourAddress::Inet6(it),
         }));
     if let Err(error) = handle.neighbours().del(message).execute().await {
         tracing::debug!(device, %address, %error, "a neighbour is gone already");
@@ -144,6 +194,7 @@ mod tests {
 
     use lb_common::{Be16, Be32, packet::EndpointKey};
     use lb_packet::{Member, Place, Wanted};
+    use lb_testkit::Netns;
 
     use super::*;
 
@@ -184,21 +235,40 @@ mod tests {
         assert_eq!(asked(true), [ip("192.0.2.8")].into());
     }
 
-    /// The kernel asks for such a neighbour by itself, again and again.
-    #[test]
-    fn the_kernel_keeps_the_next_hops_known_and_forgets_those_that_are_no_more_needed() {
-        let host = lb_testkit::Netns::new("neighbours").unwrap();
-        let other = lb_testkit::Netns::new("neighbours-other").unwrap();
-        let there = other.path().display().to_string();
-        host.ip(&format!(
-            "link add lb-n0 type veth peer name eth0 netns {there}\naddr add 10.1.0.1/24 dev lb-n0\nlink set lb-n0 up\n\
-             route add 10.9.0.0/16 via 10.1.0.2\n"
-        ))
-        .unwrap();
-        other
-            .ip("addr add 10.1.0.2/24 dev eth0\nlink set eth0 up\n")
-            .unwrap();
-        let follow = |neighbours: &mut Neighbours, towards: &[&str]| {
+    /// A host with two others behind a device each, `lb-n0` and `lb-n1`, which have the last number 2 in `10.1.0.0/24` and
+    /// `10.2.0.0/24`; `10.9.0.0/16` is behind the first of them.
+    struct Scene {
+        host: Netns,
+        _others: [Netns; 2],
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let host = Netns::new("neighbours").unwrap();
+            let others = [1, 2].map(|net| {
+                let other = Netns::new("neighbours-other").unwrap();
+                let (there, device) = (other.path().display().to_string(), net - 1);
+                host.ip(&format!(
+                    "link add lb-n{device} type veth peer name eth0 netns {there}\n\
+                     addr add 10.{net}.0.1/24 dev lb-n{device}\nlink set lb-n{device} up\n"
+                ))
+                .unwrap();
+                other
+                    .ip(&format!(
+                        "addr add 10.{net}.0.2/24 dev eth0\nlink set eth0 up\n"
+                    ))
+                    .unwrap();
+                other
+            });
+            host.ip("route add 10.9.0.0/16 via 10.1.0.2\n").unwrap();
+            Self {
+                host,
+                _others: others,
+            }
+        }
+
+        /// The first device is a card.
+        fn follow(&self, neighbours: &mut Neighbours, towards: &[&str]) {
             let towards = towards.iter().map(|it| it.parse().unwrap()).collect();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -207,14 +277,25 @@ mod tests {
             let followed = async {
                 let (connection, handle, _) = rtnetlink::new_connection().unwrap();
                 tokio::spawn(connection);
-                neighbours.follow(&handle, towards).await;
+                let card = nix::net::if_::if_nametoindex("lb-n0").unwrap();
+                neighbours.follow(&handle, [card].into(), towards).await;
             };
-            host.enter(|| runtime.block_on(followed)).unwrap();
-        };
-        let told = || host.ip("neigh show dev lb-n0\n").unwrap();
+            self.host.enter(|| runtime.block_on(followed)).unwrap();
+        }
+
+        fn known(&self) -> String {
+            let line = "neigh show to 10.0.0.0/8 nud all\n";
+            self.host.ip(line).unwrap()
+        }
+    }
+
+    /// The kernel asks for such a neighbour by itself, again and again.
+    #[test]
+    fn the_kernel_keeps_the_next_hops_known_and_forgets_those_that_are_no_more_needed() {
+        let scene = Scene::new();
         let mut neighbours = Neighbours::default();
-        follow(&mut neighbours, &["10.9.0.7", "10.9.0.8", "10.1.0.1"]);
-        let known = lb_testkit::eventually(Duration::from_secs(10), || match told() {
+        scene.follow(&mut neighbours, &["10.9.0.7", "10.9.0.8", "10.1.0.1"]);
+        let known = lb_testkit::eventually(Duration::from_secs(10), || match scene.known() {
             it if it.starts_with("10.1.0.2 ") && it.contains("lladdr") => Ok(it),
             it => Err(it),
         });
@@ -223,8 +304,40 @@ mod tests {
             known.contains("managed") && known.lines().count() == 1,
             "{known}"
         );
-        follow(&mut neighbours, &[]);
-        assert!(!told().contains("managed"), "{}", told());
+        scene.follow(&mut neighbours, &[]);
+        assert!(!scene.known().contains("managed"), "{}", scene.known());
+    }
+
+    #[test]
+    fn what_others_keep_known_and_what_is_behind_no_card_is_left_as_it_is() {
+        let scene = Scene::new();
+        let kept = [
+            "10.1.0.2 lladdr 02:00:00:00:00:02 nud permanent",
+            "10.1.0.3 lladdr 02:00:00:00:00:03 nud noarp",
+            "10.1.0.4 lladdr 02:00:00:00:00:04 nud stale extern_learn",
+        ];
+        let entries = kept.map(|it| format!("neigh add {it} dev lb-n0\n"));
+        scene.host.ip(&entries.concat()).unwrap();
+        let before = scene.known();
+        let mut neighbours = Neighbours::default();
+        // The last one is not behind a card.
+        let towards = ["10.9.0.7", "10.1.0.3", "10.1.0.4", "10.2.0.2"];
+        for towards in [&towards[..], &[]] {
+            scene.follow(&mut neighbours, towards);
+            assert_eq!(scene.known(), before);
+        }
+        // One of ours that somebody takes over is his from then on.
+        scene.follow(&mut neighbours, &["10.1.0.5"]);
+        let one = || {
+            let line = "neigh show to 10.1.0.5 nud all\n";
+            scene.host.ip(line).unwrap()
+        };
+        assert!(one().contains("managed"), "{}", one());
+        let taken = "neigh replace 10.1.0.5 lladdr 02:00:00:00:00:05 nud permanent dev lb-n0\n";
+        scene.host.ip(taken).unwrap();
+        let before = one();
+        scene.follow(&mut neighbours, &[]);
+        assert_eq!(one(), before);
     }
 
     #[test]

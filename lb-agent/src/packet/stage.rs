@@ -279,8 +279,9 @@ impl Stage {
     async fn know_neighbours(&mut self) {
         let packet = &self.config.packet;
         if !packet.cards.is_empty() && packet.xdp != config::Xdp::Off {
-            let towards = towards(&self.wish.desired);
-            self.neighbours.follow(&self.handle, towards).await;
+            let cards = packet.cards.iter().filter_map(|it| self.place.index(it));
+            let (cards, towards) = (cards.collect(), towards(&self.wish.desired));
+            self.neighbours.follow(&self.handle, cards, towards).await;
         }
     }
 }
