@@ -147,25 +147,29 @@ async fn remove_ours(handle: &Handle, dry: bool) -> Result<Vec<String>, Error> {
         }
         told.push(format!("the address {address} on {device}"));
     }
-    let any = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-    for family in any {
+    for (pool, route) in our_routes(handle).await? {
+        if !dry {
+            let removal = handle.route().del(route).execute().await;
+            removal.map_err(failed("remove the route of the pool"))?;
+        }
+        told.push(format!("the unreachable route of {pool}"));
+    }
+    Ok(told)
+}
+
+/// The routes that an agent of ours laid, of any pool of both families.
+async fn our_routes(handle: &Handle) -> Result<Vec<(IpNet, RouteMessage)>, Error> {
+    let mut ours = Vec::new();
+    for family in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
         // A kernel without IPv6 has no such routes and does not answer.
         if matches!(family, IpNet::V6(_)) && !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
             continue;
         }
-        for route in routes(handle, family).await? {
-            let Some(pool) = destination(&route).filter(|_| route.header.protocol == OUR_PROTOCOL)
-            else {
-                continue;
-            };
-            if !dry {
-                let removal = handle.route().del(route).execute().await;
-                removal.map_err(failed("remove the route of the pool"))?;
-            }
-            told.push(format!("the unreachable route of {pool}"));
-        }
+        let routes = routes(handle, family).await?.into_iter();
+        let routes = routes.filter(|route| route.header.protocol == OUR_PROTOCOL);
+        ours.extend(routes.filter_map(|route| Some((destination(&route)?, route))));
     }
-    Ok(told)
+    Ok(ours)
 }
 
 /// All addresses of all devices.
@@ -319,19 +323,17 @@ fn overlaps(destination: IpNet, pool: IpNet) -> bool {
     destination.prefix_len() >= 8 && (pool.contains(&destination) || destination.contains(&pool))
 }
 
-/// Takes away the routes and addresses that an earlier agent of ours laid for other pools.
+/// Takes away the routes and addresses that an earlier agent of ours laid for pools that are none of these, also of a family that
+/// has none now.
 async fn remove_outdated(handle: &Handle, shares: &[Share]) -> Result<(), Error> {
-    for share in shares {
-        for route in routes(handle, share.pool).await? {
-            let ours = route.header.protocol == OUR_PROTOCOL;
-            if ours && destination(&route) != Some(share.pool) {
-                handle
-                    .route()
-                    .del(route)
-                    .execute()
-                    .await
-                    .map_err(failed("remove the route of a former pool"))?;
-            }
+    for (pool, route) in our_routes(handle).await? {
+        if !shares.iter().any(|share| share.pool == pool) {
+            handle
+                .route()
+                .del(route)
+                .execute()
+                .await
+                .map_err(failed("remove the route of a former pool"))?;
         }
     }
     for message in addresses(handle).await? {
@@ -360,7 +362,47 @@ fn destination(route: &RouteMessage) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use lb_testkit::Netns;
+
     use super::*;
+
+    #[test]
+    fn the_route_and_the_address_of_a_former_pool_go_also_where_its_family_has_no_pool_any_more() {
+        let share = |pool: &str, own: &str| Share {
+            pool: pool.parse().unwrap(),
+            own: own.parse().unwrap(),
+        };
+        let v4 = share("198.18.0.0/16", "198.18.0.1");
+        let v6 = share("fd62:6c62:76:1::/64", "fd62:6c62:76:1::1");
+        let job = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (connection, handle, _) = new_connection().unwrap();
+                tokio::spawn(connection);
+                let mut laid = Vec::new();
+                for shares in [&[v4, v6][..], &[v4], &[v6]] {
+                    take_pools(shares).await.unwrap();
+                    let routes = our_routes(&handle).await.unwrap().into_iter();
+                    let all = addresses(&handle).await.unwrap();
+                    let ours = all.iter().filter(|it| is_ours(it)).filter_map(local);
+                    laid.push((
+                        routes.map(|(pool, _)| pool).collect::<Vec<_>>(),
+                        ours.collect::<Vec<_>>(),
+                    ));
+                }
+                laid
+            })
+        };
+        let laid = Netns::new("pools").unwrap().enter(job).unwrap();
+        let of = |shares: &[Share]| {
+            let (pools, own) = shares.iter().map(|it| (it.pool, it.own)).unzip();
+            (pools, own)
+        };
+        assert_eq!(laid, [of(&[v4, v6]), of(&[v4]), of(&[v6])]);
+    }
 
     #[test]
     fn a_network_that_shares_addresses_with_the_pool_is_in_the_way() {
