@@ -103,3 +103,28 @@ fn what_is_in_place_is_left_alone_when_the_rest_is_tried_again() {
         assert_eq!(attach(XdpMode::Auto).unwrap(), (hooks.clone(), true));
     }
 }
+
+#[test]
+fn who_adopts_xdp_of_the_stack_says_how_the_driver_is_tried() {
+    let scene = Scene::new();
+    scene.host.ip("link add br9 type bridge\n").unwrap();
+    let attach = |mode| {
+        let mut agent = Agent::start(&scene.host, &scene.pins, None, &[]);
+        let attached = scene.host.enter(|| {
+            let attached = agent.programs.attach("br9", Role::Card { mode })?;
+            let xdp = attached.hooks.iter().find(|it| it.program == "xdp_card");
+            let xdp = xdp.map(|it| (it.how, it.adopted));
+            Ok::<_, lb_packet::Error>((xdp.unwrap(), attached.fallback.clone()))
+        });
+        attached.unwrap().unwrap()
+    };
+    let (found, why) = attach(XdpMode::Auto);
+    assert_eq!(found, (How::Generic, false));
+    assert!(why.unwrap().starts_with("its driver does not run XDP: "));
+    let (found, why) = attach(XdpMode::Auto);
+    assert_eq!(found, (How::Generic, true));
+    assert!(why.unwrap().contains("xdp = \"native\""));
+    // Nothing else was to be tried.
+    let (found, why) = attach(XdpMode::Generic);
+    assert_eq!((found, why), ((How::Generic, true), None));
+}

@@ -170,7 +170,7 @@ pub(crate) fn packet_line(seen: &packet::Seen) -> Component {
     let (cards, clients): (Vec<_>, Vec<_>) = served.partition(|it| it.role == "card");
     parts.extend(cards.into_iter().map(|it| {
         let fallback = it.fallback.as_deref();
-        let fallback = fallback.map(|why| format!(" (its driver does not run XDP: {why})"));
+        let fallback = fallback.map(|why| format!(" ({why})"));
         format!(
             "card {}: {}{}",
             it.name,

@@ -214,7 +214,7 @@ fn the_line_of_the_packet_path_says_how_its_devices_are_served() {
     assert_eq!(line(&seen).0, Mark::Warning);
     seen.maps.clear();
     let fallback = packet::Device {
-        fallback: Some("not supported".to_owned()),
+        fallback: Some("its driver does not run XDP: not supported".to_owned()),
         ..device("eth1", "card", &[("generic", Some(true))])
     };
     let missing = packet::Device {

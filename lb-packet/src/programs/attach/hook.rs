@@ -66,7 +66,7 @@ pub struct Attached {
     pub role: Role,
     /// The programs.
     pub hooks: Vec<Hook>,
-    /// Why XDP is not native where that was to be tried first.
+    /// Why XDP is not native where that was to be tried first, with a remedy if there is one.
     pub fallback: Option<String>,
 }
 

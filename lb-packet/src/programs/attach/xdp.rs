@@ -10,6 +10,9 @@ use crate::{Error, programs::Programs};
 
 const PROGRAM: &str = "xdp_card";
 
+/// Why an adopted program is not the driver's.
+const ADOPTED: &str = "as an earlier agent left it; xdp = \"native\" tries the driver";
+
 impl XdpMode {
     /// What is to be tried, one after the other.
     fn ways(self) -> &'static [How] {
@@ -55,6 +58,10 @@ impl Programs {
         for spot in ways.iter().map(spot) {
             if let Some(hook) = self.adopt(spot)? {
                 attached.put(hook);
+                // The kernel has one of both: to try the driver would leave the device without a program for a while.
+                if mode == XdpMode::Auto && spot.how == How::Generic {
+                    attached.fallback = Some(ADOPTED.to_owned());
+                }
                 return Ok(());
             }
         }
@@ -76,7 +83,8 @@ impl Programs {
                     }
                     spot.tell();
                     attached.put(hook);
-                    attached.fallback = fallback;
+                    attached.fallback =
+                        fallback.map(|why| format!("its driver does not run XDP: {why}"));
                     return Ok(());
                 }
                 Err(error) if at + 1 == ways.len() => return Err(refused(error)),
