@@ -183,11 +183,17 @@ fn a_program_is_taken_off_and_the_packets_go_to_the_stack() {
     load(&scene.client, to(V4), 1, 3, 1000);
     drop(agent);
     agent = Agent::start(&scene.balancer, &scene.pins, None, &[]);
-    scene
-        .balancer
-        .enter(|| agent.programs.detach_others())
-        .unwrap()
-        .unwrap();
+    let mut keeping = |devices: &[&str]| {
+        let detach = || {
+            let index = |it: &&str| nix::net::if_::if_nametoindex(*it).unwrap();
+            let kept = devices.iter().map(index).collect();
+            agent.programs.detach_others(&kept)
+        };
+        scene.balancer.enter(detach).unwrap().unwrap();
+    };
+    keeping(&["eth0"]);
+    load(&scene.client, to(V4), 1, 3, 1000);
+    keeping(&[]);
     assert!(Talk::begin(&scene.client, to(V4)).is_err());
 }
 

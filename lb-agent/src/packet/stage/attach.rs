@@ -1,6 +1,6 @@
 //! Keeps the programs at the devices that are to be served, and off all others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{super::devices, Stage};
 use crate::causes::error_chain;
@@ -28,7 +28,7 @@ impl Stage {
             .map(|name| (name, "there is no such device yet".to_owned()))
             .collect();
         self.in_place.clear();
-        let mut refused = false;
+        let mut refused = BTreeSet::new();
         for (index, (name, role)) in wanted {
             let attached = self.programs.attached().iter();
             let mut attached = attached.filter(|it| it.index == index && it.device == name);
@@ -62,15 +62,15 @@ impl Stage {
                     tracing::warn!(device = name, error, "the device is not served");
                 }
                 faults.insert(name, error);
-                refused = true;
+                refused.insert(index);
             }
         }
         self.faults = faults;
         // A device that cannot be attached anew keeps what an earlier agent attached, and so does one that may be a container's.
-        if !self.settled && !refused && self.labelled.complete {
-            let left = self.programs.detach_others();
+        if !self.settled && self.labelled.complete {
+            let left = self.programs.detach_others(&refused);
             let left = self.tell_once("cannot leave the devices of an earlier agent", left);
-            self.settled = left.is_some();
+            self.settled = left.is_some() && refused.is_empty();
         }
     }
 }

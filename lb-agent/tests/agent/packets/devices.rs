@@ -66,6 +66,34 @@ fn programs_stay_on_devices_that_may_be_a_containers_until_docker_has_told() {
 }
 
 #[test]
+fn a_device_that_cannot_be_served_keeps_no_programs_on_others_that_are_no_more_configured() {
+    let mut place = Place::new();
+    drop(place.flow_to("a"));
+    place.world.terminate();
+    // No driver runs XDP there.
+    place
+        .world
+        .netns
+        .ip("link add lb-br9 type bridge\n")
+        .unwrap();
+    let usual = fs::read_to_string(place.world.config()).unwrap();
+    let other = usual.replace(
+        "clients = [\"lb-cli*\"]",
+        "cards = [\"lb-br9\"]\nxdp = \"native\"",
+    );
+    assert_ne!(other, usual);
+    place.world.configure(&other);
+    place.start_again();
+    place.world.await_degraded(&["card lb-br9", "xdp_card"]);
+    let gone = eventually(LIMIT, || match connect(&place.client, place.vip, 80) {
+        Err(_) => Ok(()),
+        Ok(_) => Err("still served"),
+    });
+    gone.unwrap_or_else(|late| panic!("{late}\n{}", place.world.said()));
+    place.world.finish();
+}
+
+#[test]
 fn programs_that_somebody_takes_off_a_device_come_again() {
     let place = Place::new();
     drop(place.flow_to("a"));

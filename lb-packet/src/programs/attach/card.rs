@@ -1,5 +1,7 @@
 //! The list of cards by which frames may leave, as the programs read it.
 
+use std::collections::BTreeSet;
+
 use aya::maps::{HashMap, MapData};
 use lb_common::packet::packet_map as map;
 
@@ -27,11 +29,13 @@ impl Programs {
         removed.map_err(Error::map("remove from", map::CARDS))
     }
 
-    /// Forgets the cards of an earlier agent that are none now.
-    pub(super) fn forget_other_cards(&mut self) -> Result<(), Error> {
+    /// Forgets the cards of an earlier agent that are none now, except those of these indexes.
+    pub(super) fn forget_other_cards(&mut self, except: &BTreeSet<u32>) -> Result<(), Error> {
         let known: Result<Vec<u32>, _> = self.cards()?.keys().collect();
         for index in known.map_err(Error::map("read", map::CARDS))? {
-            if !(self.attached.iter()).any(|it| it.index == index && it.takes_frames()) {
+            let mut attached = self.attached.iter();
+            let is_card = attached.any(|it| it.index == index && it.takes_frames());
+            if !is_card && !except.contains(&index) {
                 self.forget_card(index)?;
             }
         }

@@ -10,7 +10,7 @@ mod link;
 mod tc;
 mod xdp;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 pub(super) use self::clsact::detach as detach_filter;
 pub use self::hook::{Attached, Hook, How, Role, XdpMode};
@@ -113,13 +113,16 @@ impl Programs {
         Ok(())
     }
 
-    /// Takes away what an earlier agent attached to devices that are not attached now.
+    /// Takes away what an earlier agent attached to devices that are not attached now, except those of these indexes.
     ///
     /// # Errors
     /// As [`Programs::detach`].
-    pub fn detach_others(&mut self) -> Result<(), Error> {
-        self.forget_other_cards()?;
+    pub fn detach_others(&mut self, except: &BTreeSet<u32>) -> Result<(), Error> {
+        self.forget_other_cards(except)?;
         self.remove_pins(|pin| {
+            if except.contains(&pin.index) {
+                return false;
+            }
             let mut attached = self.attached.iter().filter(|it| it.index == pin.index);
             !attached.any(|it| {
                 let mut hooks = it.hooks.iter();
