@@ -5,6 +5,7 @@
 
 mod held;
 mod keep;
+pub(crate) mod neighbours;
 
 use std::{
     fs, io,
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub(crate) use held::{held, ip};
 pub use keep::keep;
+pub use neighbours::forget_all as forget_neighbours;
 
 /// The mark of our own routes among those of others: "l" for lb. Not taken in iproute2's table of protocols.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(108);
@@ -121,8 +123,8 @@ async fn foreign(handle: &Handle, shares: &[Share]) -> Result<Vec<(IpNet, String
     Ok(found)
 }
 
-/// Takes away whatever an agent laid here, of any pool, and tells what that was; only tells it if `dry`. The routes go
-/// last: until then nothing for a pool can leave the host.
+/// Takes away whatever an agent laid here, of any pool, and the neighbours that the kernel keeps for one, and tells what that
+/// was; only tells it if `dry`. The routes go last: until then nothing for a pool can leave the host.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -135,7 +137,7 @@ pub async fn give_back(dry: bool) -> Result<Vec<String>, Error> {
 }
 
 async fn remove_ours(handle: &Handle, dry: bool) -> Result<Vec<String>, Error> {
-    let mut told = Vec::new();
+    let mut told = neighbours::remove(handle, dry).await?;
     for message in addresses(handle).await? {
         let Some(address) = local(&message).filter(|_| is_ours(&message)) else {
             continue;

@@ -141,7 +141,7 @@ async fn start(config: &Config, mut inherited: Inherited) -> Result<Started> {
     let packet = match &config.packet {
         Some(packet) => Some(packet::start(config, packet, pools).await?),
         None => {
-            packet::leave(&config.bpffs);
+            packet::leave(&config.bpffs).await;
             None
         }
     };

@@ -39,7 +39,7 @@ use crate::{
     announce::Announcing,
     catalog::Problem,
     causes::error_chain,
-    config,
+    config, network,
     snapshot::{Service, Snapshot},
     vip::{Pool6, Pools},
 };
@@ -119,8 +119,8 @@ pub async fn start(
     })
 }
 
-/// Takes away what an earlier agent attached and pinned that had a packet path.
-pub fn leave(bpffs: &Path) {
+/// Takes away what an earlier agent that had a packet path attached and pinned, and the neighbours that the kernel keeps for it.
+pub async fn leave(bpffs: &Path) {
     match lb_packet::remove(bpffs, false) {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => tracing::info!(
@@ -131,5 +131,11 @@ pub fn leave(bpffs: &Path) {
             error = error_chain(&error),
             "cannot take away the packet path of an earlier agent; run `lb-agent uninstall`"
         ),
+    }
+    if let Err(error) = network::forget_neighbours().await {
+        tracing::warn!(
+            error = error_chain(&error),
+            "cannot take away the neighbours of an earlier agent; run `lb-agent uninstall`"
+        );
     }
 }

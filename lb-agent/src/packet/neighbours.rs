@@ -1,10 +1,8 @@
 //! Who takes frames for backends of other hosts: XDP cannot ask for a link address, so the kernel is told to keep those of
-//! the next hops known, for as long as there is a card.
+//! the next hops known, for as long as there is a card: [`crate::network::neighbours`] says how.
 //!
 //! What others keep known is theirs: an entry without an end of an administrator or of an overlay network stays as it is.
-//!
-//! Such a neighbour is *managed* (`NTF_EXT_MANAGED`, Linux 5.16): the kernel asks again before it forgets. An older kernel
-//! takes no notice, and where an address is not known the programs leave the packet to the stack.
+//! Where an address is not known the programs leave the packet to the stack.
 
 use std::{
     collections::BTreeSet,
@@ -14,22 +12,14 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use lb_packet::Desired;
-use netlink_packet_route::{
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
-        NeighbourState,
-    },
-    route::{RouteAddress, RouteAttribute, RouteMessage},
-};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-/// A next hop: a device, and the address behind it that takes frames.
-type Hop = (u32, IpAddr);
+use crate::network::neighbours::{Hop, Keeper, forget, keep, list};
 
-/// The next hops that the kernel keeps known for us.
+/// The next hops that the kernel keeps known for us. Which those are it tells itself: also those of an earlier agent.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
-    managed: BTreeSet<Hop>,
     /// For whom they were looked up.
     towards: BTreeSet<IpAddr>,
     /// The devices that programs send frames out of.
@@ -47,12 +37,16 @@ impl Neighbours {
         towards: BTreeSet<IpAddr>,
     ) {
         let is_new = self.towards != towards || self.cards != cards;
-        let is_old = self.looked.is_none_or(|it| it.elapsed() >= AGAIN);
-        if !is_new && !is_old || towards.is_empty() && self.managed.is_empty() {
+        let is_due = match self.looked {
+            // With nobody to reach there is nothing that could change.
+            Some(looked) => is_new || !towards.is_empty() && looked.elapsed() >= AGAIN,
+            None => true,
+        };
+        if !is_due {
             return;
         }
-        let others = match kept_by_others(handle).await {
-            Ok(others) => others,
+        let known = match list(handle).await {
+            Ok(known) => known,
             // Who knows nothing of them touches none.
             Err(error) => {
                 tracing::debug!(%error, "cannot list the neighbours");
@@ -62,21 +56,28 @@ impl Neighbours {
         let mut hops = BTreeSet::new();
         for &address in towards.iter().take(MOST) {
             match route(handle, address).await {
-                Ok(hop) => hops.extend(hop),
+                Ok(hop) => hops.extend(hop.filter(|(device, _)| cards.contains(device))),
                 // Where no way leads there, there is nobody to know.
                 Err(error) => tracing::debug!(%address, %error, "no way to a backend's host"),
             }
         }
-        hops.retain(|hop| cards.contains(&hop.0) && !others.contains(hop));
-        for hop in hops.difference(&self.managed) {
-            manage(handle, *hop).await;
-        }
-        for hop in self.managed.difference(&hops) {
-            if !others.contains(hop) {
-                forget(handle, *hop).await;
+        for &hop in &hops {
+            if matches!(known.get(&hop), None | Some(Keeper::Nobody))
+                && let Err(error) = keep(handle, hop).await
+            {
+                let (device, address) = hop;
+                tracing::debug!(device, %address, %error, "the kernel does not keep a neighbour");
             }
         }
-        self.managed = hops;
+        for (hop, keeper) in known {
+            if keeper == Keeper::Us
+                && !hops.contains(&hop)
+                && let Err(error) = forget(handle, hop).await
+            {
+                let (device, address) = hop;
+                tracing::debug!(device, %address, %error, "the kernel does not forget a neighbour");
+            }
+        }
         self.towards = towards;
         self.cards = cards;
         self.looked = Some(Instant::now());
@@ -127,60 +128,6 @@ fn hop(route: &RouteMessage, to: IpAddr) -> Option<Hop> {
     }
     // The first device of every network namespace is `lo`.
     Some((device.filter(|it| *it != 1)?, gateway))
-}
-
-/// The neighbours that somebody else keeps known: to manage one would take its address away, and what keeps it.
-async fn kept_by_others(handle: &Handle) -> Result<BTreeSet<Hop>, rtnetlink::Error> {
-    let all: Vec<_> = handle.neighbours().get().execute().try_collect().await?;
-    let kept = all.iter().filter(|it| is_kept(it));
-    Ok(kept.filter_map(entry).collect())
-}
-
-/// Whether an entry has no end, or is another program's to change.
-fn is_kept(message: &NeighbourMessage) -> bool {
-    let header = &message.header;
-    matches!(
-        header.state,
-        NeighbourState::Permanent | NeighbourState::Noarp
-    ) || header.flags.contains(NeighbourFlags::ExtLearned)
-}
-
-fn entry(message: &NeighbourMessage) -> Option<Hop> {
-    let address = message.attributes.iter().find_map(|it| match it {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => Some(IpAddr::V4(*it)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => Some(IpAddr::V6(*it)),
-        _ => None,
-    });
-    Some((message.header.ifindex, address?))
-}
-
-async fn manage(handle: &Handle, (device, address): Hop) {
-    let mut request = handle.neighbours().add(device, address).replace();
-    let message = request.message_mut();
-    message.header.state = NeighbourState::None;
-    let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-    message.attributes.push(managed);
-    if let Err(error) = request.execute().await {
-        tracing::debug!(device, %address, %error, "the kernel does not keep a neighbour");
-    }
-}
-
-async fn forget(handle: &Handle, (device, address): Hop) {
-    let mut message = NeighbourMessage::default();
-    message.header.ifindex = device;
-    message.header.family = match address {
-        IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
-        IpAddr::V6(_) => netlink_packet_route::AddressFamily::Inet6,
-    };
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(match address {
-            IpAddr::V4(it) => NeighbourAddress::Inet(it),
-            IpAddr::V6(it) => NeighbourAddress::Inet6(it),
-        }));
-    if let Err(error) = handle.neighbours().del(message).execute().await {
-        tracing::debug!(device, %address, %error, "a neighbour is gone already");
-    }
 }
 
 /// Between two looks at routes that may have changed.
@@ -306,6 +253,44 @@ mod tests {
         );
         scene.follow(&mut neighbours, &[]);
         assert!(!scene.known().contains("managed"), "{}", scene.known());
+    }
+
+    #[test]
+    fn the_next_agent_forgets_what_it_does_not_need_and_so_does_who_takes_all_away() {
+        let scene = Scene::new();
+        // Another program's.
+        let other = "neigh add 10.1.0.9 dev lb-n0 managed protocol 7 nud none\n";
+        scene.host.ip(other).unwrap();
+        let managed = || {
+            let known = scene.known();
+            let lines = known.lines().filter(|line| line.contains("managed"));
+            let addresses = lines.filter_map(|line| line.split_whitespace().next());
+            let mut addresses: Vec<_> = addresses.map(str::to_owned).collect();
+            addresses.sort_unstable();
+            addresses
+        };
+        let towards = ["10.1.0.5", "10.1.0.6"];
+        scene.follow(&mut Neighbours::default(), &towards);
+        assert_eq!(managed(), ["10.1.0.5", "10.1.0.6", "10.1.0.9"]);
+        let mut next = Neighbours::default();
+        scene.follow(&mut next, &towards[..1]);
+        assert_eq!(managed(), ["10.1.0.5", "10.1.0.9"]);
+        let give_back = |dry| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let given = || runtime.block_on(crate::network::give_back(dry));
+            scene.host.enter(given).unwrap().unwrap()
+        };
+        for (dry, left) in [
+            (true, &["10.1.0.5", "10.1.0.9"][..]),
+            (false, &["10.1.0.9"]),
+        ] {
+            assert_eq!(give_back(dry), ["the neighbour 10.1.0.5 on lb-n0"]);
+            assert_eq!(managed(), left);
+        }
+        assert_eq!(give_back(false), Vec::<String>::new());
     }
 
     #[test]

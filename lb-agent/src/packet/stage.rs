@@ -85,6 +85,8 @@ struct Stage {
     /// Whether programs were in place at the last look, by the indexes of devices and their names; none where the kernel does not
     /// tell.
     in_place: BTreeMap<(u32, &'static str), bool>,
+    /// Whether the maps were told what is known now, or a part of it.
+    has_told: bool,
     /// Whether the maps were told only a part the last time.
     is_behind: bool,
     /// What fails again and again is told once: what, and why.
@@ -160,6 +162,7 @@ pub async fn run(
         labelled: channels.labelled.borrow_and_update().clone(),
         settled: false,
         in_place: BTreeMap::new(),
+        has_told: false,
         is_behind: false,
         told: BTreeMap::new(),
         faults: BTreeMap::new(),
@@ -277,12 +280,17 @@ impl Stage {
 
     /// Has the kernel keep the link addresses known that programs at cards send to.
     async fn know_neighbours(&mut self) {
-        let packet = &self.config.packet;
-        if !packet.cards.is_empty() && packet.xdp != config::Xdp::Off {
-            let cards = packet.cards.iter().filter_map(|it| self.place.index(it));
-            let (cards, towards) = (cards.collect(), towards(&self.wish.desired));
-            self.neighbours.follow(&self.handle, cards, towards).await;
+        // Until it is known who is to be reached, those of an earlier agent stay.
+        if !self.has_told {
+            return;
         }
+        let packet = &self.config.packet;
+        let cards = packet.cards.iter().filter_map(|it| self.place.index(it));
+        let (cards, towards) = match packet.xdp {
+            config::Xdp::Off => Default::default(),
+            _ => (cards.collect(), towards(&self.wish.desired)),
+        };
+        self.neighbours.follow(&self.handle, cards, towards).await;
     }
 }
 

@@ -44,6 +44,7 @@ impl Stage {
         if !(snapshot.complete || self.may_begin(&snapshot, &wish)) {
             return;
         }
+        self.has_told = true;
         let mut refused = Vec::new();
         match self.publisher.apply(&wish.desired) {
             Ok(report) => {

@@ -64,5 +64,16 @@ fn a_client_on_another_host_is_balanced_at_the_card_by_full_nat() {
     // The agent's end ends nothing.
     world.terminate();
     goes_on(&flow, "a");
+    let kept = || {
+        let known = world.netns.ip("neigh show dev lb-card\n").unwrap();
+        known.lines().any(|line| {
+            line.starts_with("10.79.0.3 ") && line.contains("managed") && line.contains("proto 108")
+        })
+    };
+    assert!(kept(), "who takes frames for the backend stays known");
+    let done = world.uninstall(&[]);
+    let line = "removed the neighbour 10.79.0.3 on lb-card";
+    assert!(done.out.contains(line), "{done:?}");
+    assert!(!kept());
     world.finish();
 }
