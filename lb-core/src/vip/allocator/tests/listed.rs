@@ -1,6 +1,7 @@
 //! What operators are shown of every address.
 
 use super::*;
+use crate::vip::How;
 
 #[test]
 fn every_address_is_listed_with_its_reason() {
