@@ -1,7 +1,14 @@
 mod equal;
 mod words;
 
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
 use super::*;
+use crate::{
+    catalog::{InstanceKey, Reach, SourceHealth},
+    options::{Local, Options},
+    order::Mode,
+};
 
 /// A service of backends with these weights, those of this host marked.
 fn service(local: Local, backends: &[(u16, bool)]) -> Service {
