@@ -39,95 +39,14 @@ pub fn resolve(service: &str, instances: &[Arc<Instance>]) -> Resolved {
 
     let mut stated = Stated::new();
     for instance in newest_first {
-        let mut own: BTreeMap<String, String> = BTreeMap::new();
-        for (name, text) in words(service, instance, &mut resolved) {
-            match own.entry(name) {
-                Entry::Vacant(free) => drop(free.insert(text)),
-                Entry::Occupied(first) if *first.get() == text => {}
-                Entry::Occupied(first) => {
-                    let (name, first) = (cut(first.key()), cut(first.get()));
-                    let message = format!(
-                        "`{name}={}` has no effect: the same registration says `{name}={first}`, which counts; \
-                         say it once",
-                        cut(&text)
-                    );
-                    resolved.report(service, message);
-                }
-            }
-        }
-        for (name, text) in own {
-            let setting = value::setting(&name, &text);
-            match setting {
-                Err(Wrong { remedy, left }) => {
-                    let effect = match &left {
-                        None => "has no effect",
-                        Some(_) => "counts only as far as it is right",
-                    };
-                    let (shown, value) = (cut(&name), cut(&text));
-                    resolved.report(service, format!("`{shown}={value}` {effect}: {remedy}"));
-                    if let Some(setting) = left {
-                        state(&mut stated, name, text, setting);
-                    }
-                }
-                Ok(Setting::Weight(weight)) => {
-                    resolved.weights.insert(instance.key.clone(), weight);
-                }
-                Ok(setting) => {
-                    if matches!(setting, Setting::Front(FrontSetting::Canary(_))) {
-                        resolved.canaries.insert(instance.key.clone());
-                    }
-                    state(&mut stated, name, text, setting);
-                }
-            }
+        for (name, text) in resolved.own(service, instance) {
+            resolved.hear(service, instance, &mut stated, name, text);
         }
     }
     resolved.assume(instances, &stated);
-    for (name, values) in stated {
-        let others = values.iter().skip(1).map(|(text, _)| cut(text));
-        let others: Vec<&str> = others.take(DISAGREEMENTS).collect();
-        if let Some((winner, _)) = values.first().filter(|_| !others.is_empty()) {
-            let winner = cut(winner);
-            let message = format!(
-                "its registrations disagree on {name}: `{winner}` of the newest wins over `{}`; \
-                 register all of them with the same value",
-                others.join("`, `")
-            );
-            resolved.report(service, message);
-        }
-        if let Some((_, setting)) = values.into_iter().next() {
-            setting.apply(&mut resolved.options);
-        }
-    }
-    if resolved.options.proto == Proto::Udp && resolved.options.expose == Some(true) {
-        let message = "`lb_expose=true` has no effect: the front speaks HTTP over TCP, and the service is UDP; \
-                       remove one of the two";
-        resolved.report(service, message.to_owned());
-    }
-    let unfollowed = front::proxy_protocol::settle(&mut resolved.options);
-    for message in unfollowed
-        .into_iter()
-        .chain(front::useless(&resolved.options))
-    {
-        resolved.report(service, message.to_owned());
-    }
-    for alias in std::mem::take(&mut resolved.aliases) {
-        let name = alias.to_ascii_lowercase();
-        let name = name.strip_suffix('.').unwrap_or(&name);
-        // Digits alone are an address, or a port behind a colon.
-        let is_number = name
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.');
-        if is_dns_name(&dotted(name)) && !is_number {
-            resolved.aliases.insert(name.to_owned());
-        } else {
-            let message = format!(
-                "alias `{}` has no effect: it is not a host name; write letters, digits, `-` and `_` between \
-                 dots, without a port",
-                cut(&alias)
-            );
-            resolved.report(service, message);
-        }
-    }
+    resolved.agree(service, stated);
+    resolved.settle(service);
+    resolved.keep_host_names(service);
     resolved
 }
 
@@ -142,6 +61,60 @@ fn state(stated: &mut Stated, name: String, text: String, setting: Setting) {
 }
 
 impl Resolved {
+    /// The options that `instance` states, each once.
+    fn own(&mut self, service: &str, instance: &Instance) -> BTreeMap<String, String> {
+        let mut own: BTreeMap<String, String> = BTreeMap::new();
+        for (name, text) in words(service, instance, self) {
+            match own.entry(name) {
+                Entry::Vacant(free) => drop(free.insert(text)),
+                Entry::Occupied(first) if *first.get() == text => {}
+                Entry::Occupied(first) => {
+                    let (name, first) = (cut(first.key()), cut(first.get()));
+                    let message = format!(
+                        "`{name}={}` has no effect: the same registration says `{name}={first}`, which counts; \
+                         say it once",
+                        cut(&text)
+                    );
+                    self.report(service, message);
+                }
+            }
+        }
+        own
+    }
+
+    /// Takes what `instance` states of one option: for itself, or for the service as one of those that may win.
+    fn hear(
+        &mut self,
+        service: &str,
+        instance: &Instance,
+        stated: &mut Stated,
+        name: String,
+        text: String,
+    ) {
+        match value::setting(&name, &text) {
+            Err(Wrong { remedy, left }) => {
+                let effect = match &left {
+                    None => "has no effect",
+                    Some(_) => "counts only as far as it is right",
+                };
+                let (shown, value) = (cut(&name), cut(&text));
+                self.report(service, format!("`{shown}={value}` {effect}: {remedy}"));
+                if let Some(setting) = left {
+                    state(stated, name, text, setting);
+                }
+            }
+            Ok(Setting::Weight(weight)) => {
+                self.weights.insert(instance.key.clone(), weight);
+            }
+            Ok(setting) => {
+                if matches!(setting, Setting::Front(FrontSetting::Canary(_))) {
+                    self.canaries.insert(instance.key.clone());
+                }
+                state(stated, name, text, setting);
+            }
+        }
+    }
+
     /// Sets what follows where nothing is stated: the protocol from the mark that registrators set, and whether to
     /// probe from the protocol.
     fn assume(&mut self, instances: &[Arc<Instance>], stated: &Stated) {
@@ -160,6 +133,62 @@ impl Resolved {
         // A connect says nothing of a UDP port.
         if self.options.proto == Proto::Udp {
             self.options.check = CheckKind::Off;
+        }
+    }
+
+    /// Applies what wins of each option, and tells what does not.
+    fn agree(&mut self, service: &str, stated: Stated) {
+        for (name, values) in stated {
+            let others = values.iter().skip(1).map(|(text, _)| cut(text));
+            let others: Vec<&str> = others.take(DISAGREEMENTS).collect();
+            if let Some((winner, _)) = values.first().filter(|_| !others.is_empty()) {
+                let winner = cut(winner);
+                let message = format!(
+                    "its registrations disagree on {name}: `{winner}` of the newest wins over `{}`; \
+                     register all of them with the same value",
+                    others.join("`, `")
+                );
+                self.report(service, message);
+            }
+            if let Some((_, setting)) = values.into_iter().next() {
+                setting.apply(&mut self.options);
+            }
+        }
+    }
+
+    /// Tells which options come to nothing beside the others.
+    fn settle(&mut self, service: &str) {
+        if self.options.proto == Proto::Udp && self.options.expose == Some(true) {
+            let message = "`lb_expose=true` has no effect: the front speaks HTTP over TCP, and the service is UDP; \
+                           remove one of the two";
+            self.report(service, message.to_owned());
+        }
+        let unfollowed = front::proxy_protocol::settle(&mut self.options);
+        let useless = front::useless(&self.options);
+        for message in unfollowed.into_iter().chain(useless) {
+            self.report(service, message.to_owned());
+        }
+    }
+
+    /// Leaves of the aliases those that are host names, as they are written in lower case.
+    fn keep_host_names(&mut self, service: &str) {
+        for alias in std::mem::take(&mut self.aliases) {
+            let name = alias.to_ascii_lowercase();
+            let name = name.strip_suffix('.').unwrap_or(&name);
+            // Digits alone are an address, or a port behind a colon.
+            let is_number = name
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.');
+            if is_dns_name(&dotted(name)) && !is_number {
+                self.aliases.insert(name.to_owned());
+            } else {
+                let message = format!(
+                    "alias `{}` has no effect: it is not a host name; write letters, digits, `-` and `_` between \
+                     dots, without a port",
+                    cut(&alias)
+                );
+                self.report(service, message);
+            }
         }
     }
 
