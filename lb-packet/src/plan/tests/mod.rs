@@ -5,6 +5,7 @@ mod kernel;
 mod settled;
 mod wishes;
 
+use lb_common::packet::{Endpoint, endpoint_flag, scope};
 use proptest::{collection, prelude::*};
 
 use self::{
