@@ -1,25 +1,20 @@
 //! The tasks that follow the list of services, each service and the list of checks, and send what they learn.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+mod shared;
 
-use arc_swap::ArcSwap;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep},
 };
 
+pub(super) use self::shared::Shared;
 use super::{
     backoff::Backoff,
     checks::Checks,
-    client::Client,
     pace::Bucket,
-    parse::{self, Listing, Standpoint},
+    parse::{self, Listing},
     read::{Reader, Reading, Trouble},
 };
 
@@ -37,35 +32,12 @@ pub(super) enum Event {
     Resolved(Arc<str>, Result<IpAddr, String>),
 }
 
-/// What all followers share.
-pub(super) struct Shared {
-    pub(super) client: Client,
-    pub(super) events: mpsc::Sender<Event>,
-    standpoint: ArcSwap<Standpoint>,
-    /// One permit for each blocking query on a service.
-    pub(super) watches: Arc<Semaphore>,
-    max_watches: AtomicUsize,
-    /// Permits that their holders must not give back.
-    too_many_watches: AtomicUsize,
-    /// One for each other read of a service.
-    reads: Semaphore,
-    /// How many of these there are beyond [`READS`].
-    more_reads: AtomicUsize,
-    /// How many services are left without a blocking query.
-    pub(super) polled: watch::Sender<usize>,
-}
-
 /// Reads per second and watch; Consul may wake a query more often than anything changes.
 const WATCH_PACE: Duration = Duration::from_secs(1);
 const WATCH_BURST: u32 = 5;
 /// The same of a service whose index moves: something of it did change.
 const CHANGE_PACE: Duration = Duration::from_millis(100);
 const CHANGE_BURST: u32 = 10;
-/// Reads of services at a time that Consul does not hold back, each on a connection of its own, or sharing one.
-const READS: usize = 8;
-const READS_MULTIPLEXED: usize = 32;
-/// No limit for all that Consul can hold.
-const WATCHES_MULTIPLEXED: usize = 1_000_000;
 /// The list of checks is large and wakes whenever any check changes: so much of it is read in a second.
 const CHECKS_BYTES_PER_SECOND: usize = 2_500_000;
 const CHECKS_PACE: Duration = Duration::from_millis(250);
@@ -73,103 +45,6 @@ const CHECKS_PACE: Duration = Duration::from_millis(250);
 const LIST_BACKOFF: Duration = Duration::from_secs(1);
 const SERVICE_BACKOFF: Duration = Duration::from_secs(30);
 const JITTER: Duration = Duration::from_secs(1);
-
-impl Shared {
-    pub(super) fn new(client: Client, events: mpsc::Sender<Event>) -> Self {
-        let config = client.config();
-        let max_watches = config.max_watches;
-        let standpoint = Standpoint {
-            node: None,
-            host: config.host.clone(),
-            foreign: false,
-            warning: config.warning,
-        };
-        Self {
-            events,
-            standpoint: ArcSwap::from_pointee(standpoint),
-            watches: Arc::new(Semaphore::new(max_watches)),
-            max_watches: AtomicUsize::new(max_watches),
-            too_many_watches: AtomicUsize::new(0),
-            reads: Semaphore::new(READS),
-            more_reads: AtomicUsize::new(0),
-            polled: watch::Sender::new(0),
-            client,
-        }
-    }
-
-    pub(super) fn max_watches(&self) -> usize {
-        self.max_watches.load(Ordering::Relaxed)
-    }
-
-    /// Where one connection carries many requests, blocking queries cost none. A failover may lead to where they do.
-    fn fit(&self) {
-        let wanted = match self.client.multiplexes() {
-            Some(true) => WATCHES_MULTIPLEXED,
-            Some(false) => self.client.config().max_watches,
-            None => return,
-        };
-        self.resize(wanted);
-    }
-
-    fn resize(&self, wanted: usize) {
-        let before = self.max_watches.swap(wanted, Ordering::Relaxed);
-        if wanted > before {
-            // Those that are owed are kept by their holders.
-            let owed = self.too_many_watches.swap(0, Ordering::Relaxed);
-            self.watches
-                .add_permits((wanted - before).saturating_sub(owed));
-            let more = READS_MULTIPLEXED - READS;
-            let before = self.more_reads.swap(more, Ordering::Relaxed);
-            self.reads.add_permits(more - before);
-        } else if wanted < before {
-            let fewer = before - wanted;
-            let owed = fewer - self.watches.forget_permits(fewer);
-            self.too_many_watches.fetch_add(owed, Ordering::Relaxed);
-            let more = self.more_reads.load(Ordering::Relaxed);
-            let fewer = self.reads.forget_permits(more);
-            self.more_reads.store(more - fewer, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a holder of a permit must end its watch without giving the permit back.
-    fn takes_one_back(&self) -> bool {
-        let one_less = |owed: usize| owed.checked_sub(1);
-        self.too_many_watches
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-            .is_ok()
-    }
-
-    /// Learns which node the Consul agent is: its instances are local, unless another datacenter is asked about.
-    async fn identify(&self) -> Option<Result<(), String>> {
-        if !self.client.asks_own_agent() {
-            // Its instances are not local; what our own agent said stays true.
-            return Some(Ok(()));
-        }
-        let agent = match self.client.agent().await {
-            Ok(agent) => agent,
-            Err(error) if error.is_forbidden() => {
-                return Some(Err(
-                    "the token may not read the Consul agent's name, so instances count as local only if \
-                     this host's registrar registered them; give it agent_prefix \"\" read"
-                        .to_owned(),
-                ));
-            }
-            // Whatever it is, the list of services shows it, too.
-            Err(_) => return None,
-        };
-        let config = self.client.config();
-        // The names of nodes and hosts are unique within a datacenter only.
-        let is_foreign = |asked: &String| !asked.eq_ignore_ascii_case(&agent.datacenter);
-        let is_own = !config.datacenter.as_ref().is_some_and(is_foreign);
-        self.standpoint.store(Arc::new(Standpoint {
-            node: Some(agent.node).filter(|_| is_own),
-            host: config.host.clone().filter(|_| is_own),
-            foreign: !is_own,
-            warning: config.warning,
-        }));
-        Some(Ok(()))
-    }
-}
 
 /// Follows the list of services until nobody listens any more.
 pub(super) async fn names(shared: Arc<Shared>) {
@@ -363,43 +238,5 @@ fn pause<T>(backoff: &mut Backoff, read: &Result<T, Trouble>) -> Duration {
             let wait = backoff.failed(fastrand::f64());
             wait.max(error.retry_after().unwrap_or_default().min(longest))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discover::consul::Config;
-
-    #[tokio::test]
-    async fn watches_end_when_a_failover_makes_connections_few_again() {
-        let config = Config::new("127.0.0.1:8500".parse().unwrap());
-        let few = config.max_watches;
-        let client = Client::new(config).unwrap();
-        let shared = Shared::new(client, mpsc::channel(1).0);
-        shared.resize(WATCHES_MULTIPLEXED);
-        let held = |count| -> Vec<_> {
-            let permit = |_| shared.watches.clone().try_acquire_owned().unwrap();
-            (0..count).map(permit).collect()
-        };
-        let mut watches = held(few + 3);
-        shared.fit();
-        assert_eq!(shared.max_watches(), few);
-        while shared.takes_one_back() {
-            watches.pop().unwrap().forget();
-        }
-        assert_eq!(watches.len(), few);
-        assert_eq!(shared.watches.available_permits(), 0);
-        drop(watches);
-        assert_eq!(shared.watches.available_permits(), few);
-        assert_eq!(shared.reads.available_permits(), READS);
-        // Back again before all are given back: none is lost.
-        shared.resize(WATCHES_MULTIPLEXED);
-        let watches = held(few + 3);
-        shared.fit();
-        shared.resize(WATCHES_MULTIPLEXED);
-        drop(watches);
-        assert_eq!(shared.watches.available_permits(), WATCHES_MULTIPLEXED);
-        assert_eq!(shared.reads.available_permits(), READS_MULTIPLEXED);
     }
 }
