@@ -1,6 +1,7 @@
-use std::net::Ipv4Addr;
+mod happenings;
+mod unread;
 
-use proptest::prelude::*;
+use std::net::Ipv4Addr;
 
 use super::{super::Endpoint, *};
 
@@ -249,65 +250,6 @@ fn a_container_that_survives_its_signal_is_believed_after_a_while() {
 }
 
 #[test]
-fn a_container_that_cannot_be_read_stays_as_it_was_and_is_told() {
-    let now = Instant::now();
-    let mut table = running(now);
-    table.happened(event("a", 20, Action::Other), now);
-    let id = table.next().unwrap();
-    table.looked(&id, Err("garbage".to_owned()), now);
-    assert_eq!(state(&table, "a"), Some(State::Running));
-    assert_eq!(table.hitch().as_deref(), Some("container a: garbage"));
-    table.pass(now);
-    look(&mut table, State::Running, 10, now);
-    assert_eq!(table.hitch(), None);
-}
-
-/// Lets the next look at `b` fail, and others succeed.
-fn look_in_vain(table: &mut Table, now: Instant) {
-    while let Some(id) = table.next() {
-        let found = match &*id {
-            "b" => Err("hangs".to_owned()),
-            _ => Ok(Some(inspected(&id, State::Running, 1))),
-        };
-        table.looked(&id, found, now);
-    }
-}
-
-#[test]
-fn one_of_the_first_list_that_cannot_be_read_is_not_taken_for_gone() {
-    let now = Instant::now();
-    let mut table = Table::default();
-    table.list(&BTreeSet::new(), ids(&["a", "b"]), now);
-    look_in_vain(&mut table, now);
-    assert_eq!(table.containers(), None);
-    assert!(table.lacks_some());
-    table.again(now);
-    assert_eq!(table.next().as_deref(), Some("b"), "it is looked at again");
-    table.looked("b", Ok(Some(inspected("b", State::Running, 1))), now);
-    assert_eq!(table.containers().unwrap().len(), 2);
-    assert_eq!(table.unread(), BTreeSet::new());
-}
-
-#[test]
-fn the_others_wait_for_one_that_cannot_be_read_for_a_while_only() {
-    let now = Instant::now();
-    let mut table = Table::default();
-    table.list(&BTreeSet::new(), ids(&["a", "b"]), now);
-    look_in_vain(&mut table, now);
-    table.again(now + PATIENCE);
-    let known = table.containers().unwrap();
-    assert_eq!(known.keys().collect::<Vec<_>>(), ["a"]);
-    assert!(!table.lacks_some());
-    // That it is there stays known, also while it is looked at once more.
-    assert_eq!(table.unread(), ids(&["b"]));
-    table.pass(now + PATIENCE);
-    assert_eq!(table.unread(), ids(&["b"]));
-    look(&mut table, State::Running, 1, now);
-    assert_eq!(table.unread(), BTreeSet::new());
-    assert_eq!(table.containers().unwrap().len(), 2);
-}
-
-#[test]
 fn what_stays_the_same_keeps_its_allocation() {
     let now = Instant::now();
     let mut table = running(now);
@@ -315,91 +257,4 @@ fn what_stays_the_same_keeps_its_allocation() {
     table.happened(event("a", 20, Action::Other), now);
     look(&mut table, State::Running, 10, now);
     assert!(Arc::ptr_eq(&before, &table.containers().unwrap()["a"]));
-}
-
-/// What the engine does, and when the follower gets to look.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Start(u8),
-    Kill(u8),
-    Die(u8),
-    Destroy(u8),
-    Look,
-    Finish,
-    List,
-    Reconnect,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let id = 0..3_u8;
-    prop_oneof![
-        id.clone().prop_map(Step::Start),
-        id.clone().prop_map(Step::Kill),
-        id.clone().prop_map(Step::Die),
-        id.prop_map(Step::Destroy),
-        Just(Step::Look),
-        Just(Step::Finish),
-        Just(Step::List),
-        Just(Step::Reconnect),
-    ]
-}
-
-proptest! {
-    /// However events, looks and lists interleave: when all is read, the table holds what the engine holds.
-    #[test]
-    fn the_table_ends_as_the_engine_is(steps in proptest::collection::vec(step(), 0..60)) {
-        let now = Instant::now();
-        let mut engine: BTreeMap<String, Inspected> = BTreeMap::new();
-        let mut table = Table::default();
-        table.list(&BTreeSet::new(), BTreeSet::new(), now);
-        let mut under_way: Vec<(String, Option<Inspected>)> = Vec::new();
-        for (time, step) in (1_u64..).zip(steps) {
-            let name = |id: u8| format!("c{id}");
-            match step {
-                Step::Start(id) => {
-                    engine.insert(name(id), inspected(&name(id), State::Running, time));
-                    table.happened(event(&name(id), time, Action::Other), now);
-                }
-                Step::Kill(id) => table.happened(event(&name(id), time, Action::Kill(9)), now),
-                Step::Die(id) => if let Some(it) = engine.get_mut(&name(id)) {
-                    it.container.state = State::Exited(1);
-                    table.happened(event(&name(id), time, Action::Die(1)), now);
-                },
-                Step::Destroy(id) => {
-                    engine.remove(&name(id));
-                    table.happened(event(&name(id), time, Action::Destroy), now);
-                }
-                Step::Look => if let Some(id) = table.next() {
-                    let found = engine.get(&id).cloned();
-                    under_way.push((id, found));
-                },
-                Step::Finish => if let Some((id, found)) = under_way.pop() {
-                    table.looked(&id, Ok(found), now);
-                },
-                Step::List => {
-                    let before = table.ids();
-                    table.list(&before, engine.keys().cloned().collect(), now);
-                }
-                Step::Reconnect => {
-                    under_way.clear();
-                    table.disconnected();
-                    let before = table.ids();
-                    table.list(&before, engine.keys().cloned().collect(), now);
-                }
-            }
-        }
-        for (id, found) in under_way {
-            table.looked(&id, Ok(found), now);
-        }
-        while let Some(id) = table.next() {
-            table.looked(&id, Ok(engine.get(&id).cloned()), now);
-        }
-        let shown = table.containers().unwrap();
-        prop_assert_eq!(shown.keys().collect::<Vec<_>>(), engine.keys().collect::<Vec<_>>());
-        for (id, it) in &engine {
-            // A signal may have been sent to one that has not ended yet.
-            let as_is = shown[id].state == it.container.state;
-            prop_assert!(as_is || shown[id].state == State::Ending, "{id}: {:?}", shown[id].state);
-        }
-    }
 }
