@@ -3,27 +3,29 @@
 //! A byte that the guard refuses in a head is replaced by one that hyper refuses everywhere, so that hyper
 //! gives its 400 in the right order, after the answers to earlier requests, and closes.
 
+mod deadlines;
 mod linger;
 mod stall;
+mod stream;
 
 use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Instant,
 };
 
 pub(super) use self::{
+    deadlines::SILENCE,
     linger::{LINGER_BYTES, LINGER_TIME, linger},
     stall::Stall,
+    stream::Stream,
 };
 use super::{
     Limits,
@@ -34,34 +36,6 @@ use super::{
     timer::Timer,
     warm::{Kept, Warm},
 };
-
-/// What carries a client's bytes, in whatever wrapping.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Whether that is TLS.
-    const SECURE: bool;
-
-    /// The socket at its bottom.
-    fn tcp(&self) -> &TcpStream;
-
-    /// Sends `last_word`, if that is anything, as far as the socket takes it at once; and says that nothing follows where there
-    /// is a word for it.
-    fn end_with(&mut self, last_word: &[u8]);
-}
-
-impl Stream for TcpStream {
-    const SECURE: bool = false;
-
-    fn tcp(&self) -> &TcpStream {
-        self
-    }
-
-    fn end_with(&mut self, last_word: &[u8]) {
-        if !last_word.is_empty() {
-            // Whoever does not take this does not get it.
-            let _ = self.try_write(last_word);
-        }
-    }
-}
 
 /// A client's stream between kernel and hyper.
 pub(super) struct Wire<S> {
@@ -255,71 +229,6 @@ impl<S: Stream> Wire<S> {
         self.poll_deadline(cx)
     }
 
-    /// One timer for the connection: it is set to the earliest moment at which the client can be late, and
-    /// on firing, which is rare, looks what the client was doing since.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let answered = self.state.answers();
-        if self.idle_since.0 != answered {
-            self.idle_since = (answered, Instant::now());
-        }
-        let Some((late, deadline)) = self.deadline() else {
-            // The client is not late, we are: look again after a while.
-            let later = Instant::now() + self.limits.head;
-            let _ = self.read_timer.poll(cx, later);
-            return Poll::Pending;
-        };
-        ready!(self.read_timer.poll(cx, deadline));
-        match late {
-            Late::Silent => {
-                self.kept = self.warm.keep();
-                if self.kept.is_some() {
-                    return self.poll_deadline(cx);
-                }
-                self.state.fall_silent();
-                return Poll::Pending;
-            }
-            Late::Idle => {
-                self.state.end();
-                return Poll::Ready(Ok(()));
-            }
-            Late::Head => self.state.stop_for(Stop::HeaderTimeout),
-            Late::Body => self.state.stop_for(Stop::BodyTimeout),
-        }
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    /// What the client owes us, and by when; `None` while it waits for us.
-    fn deadline(&mut self) -> Option<(Late, Instant)> {
-        let limits = &self.limits;
-        let idle_since = self.idle_since.1;
-        let (late, since, limit) = match self.framing.position() {
-            Position::Body => {
-                let since = self.pace.wait(Instant::now());
-                let deadline = self
-                    .pace
-                    .deadline(since, limits.body_idle, limits.body_rate);
-                return Some((Late::Body, deadline));
-            }
-            // A client that has only closed its half is told from one that has left by nothing but time.
-            _ if !self.all_answered() => (Late::Idle, self.half_closed?, limits.half_closed),
-            // The last answer is still on its way.
-            Position::Boundary if self.stall.lasts() => return None,
-            Position::Boundary => {
-                let (late, limit) = if limits.keep_alive > SILENCE && self.kept.is_none() {
-                    (Late::Silent, SILENCE)
-                } else {
-                    (Late::Idle, limits.keep_alive)
-                };
-                (late, self.last_read.max(idle_since), limit)
-            }
-            Position::Head => {
-                let head_since = self.head_since.unwrap_or(self.last_read);
-                (Late::Head, head_since.max(idle_since), limits.head)
-            }
-        };
-        Some((late, since + limit))
-    }
-
     fn poll_mode(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.state.is_tunnel() {
             return self.poll_tunnel(cx, buf);
@@ -348,29 +257,6 @@ impl<S: Stream> Wire<S> {
         self.release(length);
         Poll::Ready(Ok(()))
     }
-
-    /// `written` unless the client has not taken anything for too long.
-    fn poll_write_deadline(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if written.is_ready()
-            && let Some(since) = &mut self.half_closed
-        {
-            *since = Instant::now();
-        }
-        self.stall.poll(cx, self.limits.write_stall, written)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Late {
-    /// For so long that it need not have hyper.
-    Silent,
-    Idle,
-    Head,
-    Body,
 }
 
 impl<S: Stream> AsyncRead for Wire<S> {
@@ -426,9 +312,6 @@ impl<S: Stream> AsyncWrite for Wire<S> {
         self.stall.poll(cx, limit, done)
     }
 }
-
-/// After which a client gives up its buffers: no shorter than the pauses of a busy one.
-pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A client that sends more before it is answered waits in the kernel, and may leave unnoticed.
 const HELD_LIMIT: usize = 16 * 1024;
