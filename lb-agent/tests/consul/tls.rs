@@ -1,99 +1,22 @@
-//! Consul over TLS: who trusts whom, and how many connections that takes.
+//! Consul over TLS: who trusts whom.
 
-use std::{net::TcpListener, path::PathBuf, time::Duration};
+mod authority;
+mod connections;
+
+use std::net::TcpListener;
 
 use lb_agent::{
-    catalog::{Problem, SourceState},
+    catalog::Problem,
     discover::consul::{Address, Config, Tls},
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-};
 use rustls::server::Acceptor;
-use serde_json::json;
 use tokio::sync::watch;
 
+use self::authority::{Authority, NAME};
 use crate::{
     kit::{SOON, Source, config, ids},
-    support::{BOUND, Consul, Ports, until},
+    support::{BOUND, Consul},
 };
-
-/// The name in the servers' certificates, as Consul's own tools make them.
-const NAME: &str = "server.dc1.consul";
-
-/// An authority, and a folder for what it signs.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let authority = Self {
-            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
-            folder: tempfile::tempdir().unwrap(),
-        };
-        std::fs::write(authority.file("ca.pem"), authority.issuer.pem()).unwrap();
-        authority
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Signs a certificate for both ends; `holder`.pem and `holder`.key in the folder.
-    fn sign(&self, holder: &str) {
-        let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(self.file(&format!("{holder}.pem")), certificate.pem()).unwrap();
-        std::fs::write(self.file(&format!("{holder}.key")), key.serialize_pem()).unwrap();
-    }
-
-    /// A Consul that wants a certificate of everybody.
-    async fn consul(&self) -> Consul {
-        self.sign("server");
-        let extra = |ports: &Ports| {
-            json!({"ports": {"https": ports.https}, "verify_incoming_https": true,
-                   "ca_file": self.file("ca.pem"), "cert_file": self.file("server.pem"),
-                   "key_file": self.file("server.key")})
-        };
-        Consul::start_with(extra).await
-    }
-
-    /// What reaches it.
-    fn config(&self, consul: &Consul) -> Config {
-        self.sign("client");
-        Config {
-            tls: Tls {
-                ca_file: Some(self.file("ca.pem")),
-                cert_file: Some(self.file("client.pem")),
-                key_file: Some(self.file("client.key")),
-                server_name: Some(NAME.to_owned()),
-                ..Tls::default()
-            },
-            ..config(&format!("https://127.0.0.1:{}", consul.ports().https))
-        }
-    }
-}
-
-/// Established connections of this machine to a port of 127.0.0.1.
-fn connections(port: u16) -> usize {
-    let peer = format!("0100007F:{port:04X}");
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let lines = table.lines().map(|line| line.split_whitespace());
-    lines
-        .filter_map(|mut columns| Some((columns.nth(2)?.to_owned(), columns.next()?.to_owned())))
-        .filter(|(remote, state)| *remote == peer && state == "01")
-        .count()
-}
 
 /// What a source says that cannot reach its Consul.
 async fn refused(config: Config) -> String {
@@ -102,46 +25,6 @@ async fn refused(config: Config) -> String {
     assert!(state.catalog.is_none(), "unknown is never empty");
     source.end().await;
     state.error.unwrap()
-}
-
-#[tokio::test]
-async fn three_hundred_services_are_followed_over_two_connections_also_after_a_restart() {
-    const SERVICES: usize = 300;
-    let authority = Authority::new();
-    let mut consul = authority.consul().await;
-    for n in 0..SERVICES {
-        consul.register(&format!("s{n}"), &format!("i{n}"), 1).await;
-    }
-    let config = Config {
-        // Nothing is polled.
-        max_watches: 2 * SERVICES,
-        ..authority.config(&consul)
-    };
-    let mut source = Source::start(config);
-    source
-        .catalog(2 * BOUND, |catalog| catalog.services.len() == SERVICES + 1)
-        .await;
-    let port = consul.ports().https;
-    // Each carries 200 requests.
-    until(BOUND, || connections(port) == 2).await;
-    for n in [0, SERVICES - 1] {
-        let (service, id) = (format!("s{n}"), format!("j{n}"));
-        consul.register(&service, &id, 2).await;
-        source
-            .catalog(SOON, |catalog| ids(catalog, &service).len() == 2)
-            .await;
-    }
-
-    consul.kill();
-    source.until(BOUND, |state| state.error.is_some()).await;
-    consul.run().await;
-    source.until(2 * BOUND, |state| state.error.is_none()).await;
-    consul.register("s7", "j7", 2).await;
-    source
-        .catalog(BOUND, |catalog| ids(catalog, "s7").len() == 2)
-        .await;
-    assert!(connections(port) <= 2, "{}", connections(port));
-    source.end().await;
 }
 
 #[tokio::test]
@@ -388,23 +271,4 @@ fn the_name_that_the_certificate_must_hold_is_asked_for() {
     ] {
         assert_eq!(asked_for(host, name).as_deref(), asked, "{host} {name:?}");
     }
-}
-
-#[tokio::test]
-async fn a_consul_that_falls_silent_over_http2_is_noticed_before_its_queries_would_end() {
-    let authority = Authority::new();
-    let consul = authority.consul().await;
-    let config = Config {
-        wait: Duration::from_secs(300),
-        ..authority.config(&consul)
-    };
-    let mut source = Source::start(config);
-    source.catalog(BOUND, |_| true).await;
-    consul.freeze();
-    let silent = |state: &SourceState| state.error.is_some();
-    // Ten seconds to the next ping, and ten for its answer.
-    source.until(Duration::from_secs(60), silent).await;
-    consul.thaw();
-    source.until(2 * BOUND, |state| state.error.is_none()).await;
-    source.end().await;
 }
