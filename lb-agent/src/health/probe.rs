@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
@@ -49,17 +50,41 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Outcome> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }
-    .map_err(unable)?;
+    .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EAFNOSUPPORT) => no_way("has no IPv6"),
+        _ => unable(error),
+    })?;
     // A close by reset: no port waits in TIME_WAIT, however many targets there are.
     socket.set_zero_linger().map_err(unable)?;
-    socket.connect(address).await.map_err(|error| {
-        // The ports of this host have run out.
-        if error.kind() == io::ErrorKind::AddrNotAvailable {
-            unable(error)
-        } else {
-            Outcome::Failed(plain(&error))
-        }
-    })
+    socket
+        .connect(address)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AddrNotAvailable if lacks_source(address) => {
+                no_way("has no address to reach it from")
+            }
+            // The ports of this host have run out.
+            io::ErrorKind::AddrNotAvailable => unable(error),
+            _ => Outcome::Failed(plain(&error)),
+        })
+}
+
+/// No client on this host reaches the backend either, as long as it is so: a fact about the backend, not a fault that
+/// passes.
+fn no_way(why: &str) -> Outcome {
+    Outcome::Failed(format!("this host {why}"))
+}
+
+/// Whether no address of this host leads to `address`, as without IPv6. Of UDP, for the kernel says the same of TCP when
+/// its ports have run out; nothing is sent.
+fn lacks_source(address: SocketAddr) -> bool {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0))
+        .and_then(|socket| socket.connect(address))
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// A GET of `path`; only the head of the answer is read.

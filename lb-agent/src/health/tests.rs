@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -210,6 +210,31 @@ async fn the_verdicts_settle_when_all_sources_answered_and_every_target_was_judg
     assert_eq!(state(up), ProbeState::Up);
     assert_eq!(state(down), ProbeState::Down);
     stage.end().await;
+}
+
+#[test]
+fn a_backend_that_no_address_of_this_host_leads_to_is_down_and_holds_nobody_up() {
+    let host = lb_testkit::Netns::new("health").unwrap();
+    let judged = async {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        let mut stage = Stage::start(SLOW);
+        let (_living, up) = listener().await;
+        let beyond = SocketAddr::from((Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7), 80));
+        stage.follow(&[up, beyond], true);
+        let verdicts = stage.until(|it| it.settled).await;
+        stage.end().await;
+        let of = |address| verdicts.of(address, &CheckKind::Tcp).unwrap().clone();
+        (of(up), of(beyond))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (up, beyond) = host.enter(|| runtime.block_on(judged)).unwrap();
+    assert_eq!(up.state, ProbeState::Up);
+    assert_eq!(beyond.state, ProbeState::Down);
+    let why = beyond.error.as_deref();
+    assert_eq!(why, Some("this host has no address to reach it from"));
 }
 
 /// Answers 200 and 500 in turn, for as long as it is asked.

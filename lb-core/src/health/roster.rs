@@ -88,6 +88,8 @@ struct Entry {
     since: SystemTime,
     error: Option<String>,
     took: Option<Duration>,
+    /// Since when this host could not ask; `None` if it could the last time.
+    unable: Option<Instant>,
     turn: Turn,
     /// When the last probe began.
     began: Option<Instant>,
@@ -162,6 +164,7 @@ impl Roster {
             return;
         }
         let before = (entry.phase.state(), entry.error.clone());
+        let unable = entry.unable.take();
         let mut news = News::None;
         match outcome {
             Outcome::Passed(took) => {
@@ -175,7 +178,15 @@ impl Roster {
                 entry.error = Some(why);
             }
             // The host's fault, which says nothing of the backend.
-            Outcome::Unable(why) => entry.error = Some(why),
+            Outcome::Unable(why) => {
+                entry.error = Some(why);
+                let since = *entry.unable.insert(unable.unwrap_or(now.instant));
+                if now.instant.saturating_duration_since(since) >= UNABLE_AT_MOST
+                    && std::mem::take(&mut entry.awaited)
+                {
+                    self.awaited -= 1;
+                }
+            }
         }
         if entry.phase.state() != before.0 {
             entry.since = now.wall;
@@ -294,6 +305,10 @@ fn spread(interval: Duration, noise: u64) -> Duration {
 
 /// Between two probes of a target whose verdict is about to change.
 const HURRY: Duration = Duration::from_millis(100);
+
+/// For how long a first verdict is waited for that this host cannot come by: as long as ports stay in TIME_WAIT, for until
+/// then it may be over by itself, and what the maps hold of the backend is not known to be wrong.
+const UNABLE_AT_MOST: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,7 @@ impl Roster {
             since: now.wall,
             error: None,
             took: None,
+            unable: None,
             turn: Turn::Queued(now.instant),
             began: None,
         };
@@ -113,6 +114,7 @@ impl Entry {
         self.since = now.wall;
         self.error = None;
         self.took = None;
+        self.unable = None;
         self.turn = Turn::Queued(now.instant);
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     super::queue::DOWN_AT_ONCE, Config, HURRY, Job, News, Now, Outcome, Roster, States, Target,
+    UNABLE_AT_MOST,
 };
 use crate::{
     options::CheckKind,
@@ -217,6 +218,35 @@ fn what_this_host_cannot_ask_changes_no_verdict() {
     assert_eq!(world.state(&tcp(1)), ProbeState::Up);
     let error = world.verdict(&tcp(1)).unwrap().error;
     assert_eq!(error.as_deref(), Some("no descriptor"));
+}
+
+#[test]
+fn a_host_that_cannot_ask_is_waited_for_only_so_long() {
+    let mut world = World::new(&[tcp(1)]);
+    world.roster.wait_for_starting();
+    let ask = |world: &mut World| {
+        let job = world.job();
+        let unable = Outcome::Unable("no descriptor".to_owned());
+        world.roster.finished(job, unable, world.now, 100);
+    };
+    ask(&mut world);
+    world.pass(UNABLE_AT_MOST / 2);
+    // Here it could: what was before counts no more.
+    let job = world.job();
+    world.finish(job, true);
+    world.pass(UNABLE_AT_MOST / 2);
+    ask(&mut world);
+    world.pass(UNABLE_AT_MOST - HURRY);
+    ask(&mut world);
+    assert!(world.roster.is_waiting());
+    world.pass(HURRY);
+    ask(&mut world);
+    assert!(!world.roster.is_waiting());
+    assert_eq!(world.state(&tcp(1)), ProbeState::Starting);
+    // The first verdict all the same, and nobody is counted twice.
+    world.probe(true);
+    assert_eq!(world.state(&tcp(1)), ProbeState::Up);
+    assert!(!world.roster.is_waiting());
 }
 
 #[test]
