@@ -101,27 +101,41 @@ async fn claim(
         if !open.is_empty() {
             let _ = timeout(PATIENCE, asked_once.wait_for(|asked| *asked)).await;
         }
-        let failed = file(keys, open, news).await;
-        if let Some(why) = failed {
-            if news.send(News::Failed(why)).await.is_err() {
-                return;
+        let again = match file(keys, open, news).await {
+            Filed::All => {
+                backoff.succeeded();
+                None
             }
-            let wait = backoff.failed(fastrand::f64());
-            tokio::select! {
-                () = sleep(wait) => {}
-                changed = claims.changed() => if changed.is_err() { return },
+            // Mostly what the other host wrote makes for other claims. Where its record is gone before the follower sees
+            // it, they stay the same, and nobody else would file them again.
+            Filed::Lost => Some(backoff.failed(fastrand::f64())),
+            Filed::Failed(why) => {
+                if news.send(News::Failed(why)).await.is_err() {
+                    return;
+                }
+                Some(backoff.failed(fastrand::f64()))
             }
-        } else {
-            backoff.succeeded();
-            if claims.changed().await.is_err() {
-                return;
-            }
+        };
+        tokio::select! {
+            () = sleep(again.unwrap_or_default()), if again.is_some() => {}
+            changed = claims.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// Files all claims; says why if one could not be filed.
-async fn file(keys: &Keys, open: Open, news: &mpsc::Sender<News>) -> Option<String> {
+/// How filing claims went.
+enum Filed {
+    /// All are recorded.
+    All,
+    /// There were records for some addresses already.
+    Lost,
+    /// Why one could not be filed.
+    Failed(String),
+}
+
+/// Files all claims, until one cannot be filed.
+async fn file(keys: &Keys, open: Open, news: &mpsc::Sender<News>) -> Filed {
+    let mut filed = Filed::All;
     for (address, owner) in open {
         let key = address.to_string();
         match within(keys.create(&key, value(&owner))).await {
@@ -129,11 +143,11 @@ async fn file(keys: &Keys, open: Open, news: &mpsc::Sender<News>) -> Option<Stri
                 let _ = news.send(News::Granted(address, owner)).await;
             }
             // Another host was faster; the follower brings what it wrote.
-            Ok(false) => {}
-            Err(why) => return Some(why),
+            Ok(false) => filed = Filed::Lost,
+            Err(why) => return Filed::Failed(why),
         }
     }
-    None
+    filed
 }
 
 /// Records that an operator gave `address` to `owner`, in the place of the records at `former`, which were its own.
@@ -233,8 +247,48 @@ fn owner(value: &[u8]) -> Option<Owner> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{Router, http::Method};
+    use tokio::net::TcpListener;
+
     use super::*;
-    use crate::snapshot::ServiceName;
+    use crate::{discover::consul::Config, snapshot::ServiceName, vip::record::PREFIX};
+
+    /// Another host was faster, and its record is gone before anybody here has seen it: the claim stays the same.
+    #[tokio::test]
+    async fn a_claim_that_was_lost_is_filed_again_although_it_is_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let asked: Arc<Mutex<Vec<Method>>> = Arc::default();
+        let log = asked.clone();
+        let consul = Router::new().fallback(move |method: Method| {
+            let mut log = log.lock().unwrap();
+            log.push(method);
+            let answer = if log.len() < 3 { "false" } else { "true" };
+            async move { answer }
+        });
+        let consul = tokio::spawn(async move { axum::serve(listener, consul).await.unwrap() });
+        let keys = Keys::new(Config::new(address), PREFIX).unwrap();
+        let (_asked, asked_once) = watch::channel(true);
+        let owner = Owner::new(ServiceName::whole("a"), Duration::from_secs(7));
+        let claimed = Ipv4Addr::new(10, 0, 0, 2);
+        let (_open, claims) = watch::channel(Open::from([(claimed, owner.clone())]));
+        let (news, mut heard) = mpsc::channel(4);
+        let told = tokio::select! {
+            () = claim(&keys, asked_once, claims, &news) => None,
+            told = timeout(Duration::from_secs(20), heard.recv()) => told.unwrap(),
+        };
+        assert!(
+            matches!(&told, Some(News::Granted(address, it)) if (address, it) == (&claimed, &owner)),
+            "{told:?}"
+        );
+        assert_eq!(
+            *asked.lock().unwrap(),
+            [Method::PUT, Method::PUT, Method::PUT]
+        );
+        consul.abort();
+    }
 
     #[test]
     fn a_value_names_its_owner() {
