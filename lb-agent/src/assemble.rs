@@ -39,7 +39,7 @@ use crate::{
     health::Verdicts,
     order::{Order, OrderOutcome, OrderRequest, Orders},
     snapshot::Snapshot,
-    vip::{Names, Vips},
+    vip::{Vips, Wanted},
     wait::{any_changed, at},
 };
 use compose::{Last, compose};
@@ -67,7 +67,7 @@ pub struct Inputs {
 pub struct Outputs {
     /// The services and parts that need a VIP, with the address each wishes for; `None` before any source
     /// has answered.
-    pub names: watch::Sender<Option<Arc<Names>>>,
+    pub names: watch::Sender<Option<Wanted>>,
     /// The snapshot; `None` before it is known.
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// What changed from one to the next.
@@ -232,11 +232,12 @@ impl Stage {
         } else {
             let ask = || {
                 self.outputs.names.send_if_modified(|names| {
-                    let wanted = self.known.names();
-                    let changed = names.as_ref() != Some(wanted);
-                    if changed {
-                        *names = Some(wanted.clone());
-                    }
+                    let wanted = Some(Wanted {
+                        names: self.known.names().clone(),
+                        answered: self.known.answered(),
+                    });
+                    let changed = *names != wanted;
+                    *names = wanted;
                     changed
                 })
             };

@@ -35,7 +35,7 @@ use crate::{
     options::{Balance, CheckKind},
     order::{Mode, Order, OrderOutcome, OrderRequest, Orders},
     snapshot::{Backend, Probe, ProbeState, ServiceName, Snapshot, State},
-    vip::{Names, Vips},
+    vip::{Vips, Wanted},
 };
 
 fn state(text: &str) -> SourceState {
@@ -157,7 +157,7 @@ struct Stage {
 impl Stage {
     fn start(state_dir: &Path) -> Self {
         let (source, source_in) = watch::channel(SourceState::default());
-        let (names, mut names_in) = watch::channel(None::<Arc<Names>>);
+        let (names, mut names_in) = watch::channel(None::<Wanted>);
         let (vips, vips_in) = watch::channel(None);
         let (verdicts, verdicts_in) = watch::channel(Arc::default());
         let (orders, orders_in) = mpsc::channel(1);
@@ -168,8 +168,8 @@ impl Stage {
         let stop = CancellationToken::new();
         tokio::spawn(async move {
             while names_in.changed().await.is_ok() {
-                let names = names_in.borrow_and_update().clone().unwrap_or_default();
-                let given = names.keys().cloned().zip(1u8..);
+                let wanted = names_in.borrow_and_update().clone().unwrap_or_default();
+                let given = wanted.names.keys().cloned().zip(1u8..);
                 let by_name = given.map(|(name, n)| (name, Ipv4Addr::new(198, 18, 0, n)));
                 let by_name = by_name.collect();
                 let problems = Vec::new();

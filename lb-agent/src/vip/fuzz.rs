@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Config, Names, Pool,
+    Config, Names, Pool, Wanted,
     allocator::{Allocator, Records},
     record::{Known, Record},
     share,
@@ -74,7 +74,7 @@ fn outcome(
         .chain(others)
         .map(|name| (name, None))
         .collect();
-    let round = allocator.allocate(&names, NOW);
+    let round = allocator.allocate(&Wanted::all(names.clone()), NOW);
     Outcome {
         names,
         recorded,

@@ -14,7 +14,7 @@ mod stage;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use lb_core::vip::{
-    Entry, How, Names, Order, Pool, Pool6, Pool6Error, PoolError, Pools, Vips, v4_of, v6_of,
+    Entry, How, Names, Order, Pool, Pool6, Pool6Error, PoolError, Pools, Vips, Wanted, v4_of, v6_of,
 };
 use lb_core::vip::{allocator, order, record};
 use tokio::{
@@ -65,13 +65,13 @@ pub enum Error {
     Task(&'static str, #[source] JoinError),
 }
 
-/// Gives `names` their VIPs and carries out `orders` until `stop`.
+/// Gives the names that are `asked` for their VIPs and carries out `orders` until `stop`.
 ///
 /// # Errors
 /// Only by a fault of the program; what a user can mend is told in [`Vips::problems`].
 pub async fn run(
     config: Config,
-    mut names: watch::Receiver<Option<Arc<Names>>>,
+    mut asked: watch::Receiver<Option<Wanted>>,
     out: watch::Sender<Option<Arc<Vips>>>,
     mut orders: mpsc::Receiver<Request>,
     stop: CancellationToken,
@@ -87,11 +87,11 @@ pub async fn run(
         sharing.spawn(async move { share::run(&keys, open_claims, news).await });
     }
     loop {
-        let wanted = names.borrow_and_update().clone();
+        let wanted = asked.borrow_and_update().clone();
         if let Some(wanted) = &wanted {
             let pending = stage.publish(wanted, &out);
             if stage.keys.is_some() {
-                let open = stage.open_claims(wanted, pending, &claims.borrow());
+                let open = stage.open_claims(&wanted.names, pending, &claims.borrow());
                 claims.send_if_modified(|claims| {
                     let changed = *claims != open;
                     *claims = open;
@@ -102,10 +102,11 @@ pub async fn run(
                 stage.publish(wanted, &out);
             }
         }
-        let wake = stage.wake();
+        let wanted = wanted.unwrap_or_default();
+        let wake = stage.wake(wanted.answered);
         tokio::select! {
             () = stop.cancelled() => return stage.close().await,
-            changed = names.changed() => if changed.is_err() {
+            changed = asked.changed() => if changed.is_err() {
                 // Nobody will ask for more; the VIPs given stay valid.
                 stop.cancelled().await;
                 return stage.close().await;
@@ -134,11 +135,11 @@ pub async fn run(
                 }
             },
             Some(request) = orders.recv() => {
-                stage.take(request, wanted.as_deref().unwrap_or(&Names::new())).await?;
+                stage.take(request, &wanted).await?;
             }
             Some(done) = stage.changes.join_next() => {
                 let change = done.map_err(|error| Error::Task("changes VIP records", error))?;
-                stage.carry_out(change, wanted.as_deref().unwrap_or(&Names::new())).await?;
+                stage.carry_out(change, &wanted).await?;
             }
             Some(done) = stage.saving.join_next() => stage.saved_known(done)?,
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {

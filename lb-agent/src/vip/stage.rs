@@ -15,7 +15,7 @@ use self::{
     orders::Change,
 };
 use super::{
-    Config, Error, Names, Vips,
+    Config, Error, Names, Vips, Wanted,
     allocator::{Allocator, Claims, Left, Records},
     record::{Known, Owner, Record},
     share::Open,
@@ -78,18 +78,18 @@ impl Stage {
         })
     }
 
-    /// Publishes the VIPs of `names`, and returns the names that wait for a record.
+    /// Publishes the VIPs of the names `wanted`, and returns the names that wait for a record.
     pub(super) fn publish(
         &mut self,
-        names: &Names,
+        wanted: &Wanted,
         out: &watch::Sender<Option<Arc<Vips>>>,
     ) -> Claims {
-        let round = self.allocator.allocate(names, self.clock.now());
+        let round = self.allocator.allocate(wanted, self.clock.now());
         let mut problems = round.problems;
         problems.extend(self.records.problem.clone());
         problems.extend(self.known.problem.clone());
         if let Some(why) = self.unread.as_ref().or(self.unshared.as_ref()) {
-            let unshared = self.allocator.unshared(names);
+            let unshared = self.allocator.unshared(&wanted.names);
             problems.extend(unshared.into_iter().map(|(address, owner)| {
                 Problem::new(
                     format!("service {}", owner.name),
@@ -132,9 +132,10 @@ impl Stage {
         open
     }
 
-    /// When there is something to do though nobody asks.
-    pub(super) fn wake(&self) -> Option<Instant> {
-        let end = self.allocator.next_end().map(|end| {
+    /// When there is something to do though nobody asks; no quarantine ends before every source has `answered`.
+    pub(super) fn wake(&self, answered: bool) -> Option<Instant> {
+        let end = self.allocator.next_end().filter(|_| answered);
+        let end = end.map(|end| {
             // Many end at nearly the same time: one round is enough.
             let wait = end.saturating_sub(self.clock.now()).max(ROUND_EVERY);
             Instant::now() + wait

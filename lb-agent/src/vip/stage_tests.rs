@@ -8,7 +8,7 @@ use crate::snapshot::ServiceName;
 /// A running stage without a Consul.
 struct Running {
     orders: mpsc::Sender<Request>,
-    names: watch::Sender<Option<Arc<Names>>>,
+    names: watch::Sender<Option<Wanted>>,
     vips: watch::Receiver<Option<Arc<Vips>>>,
     stop: CancellationToken,
     stage: tokio::task::JoinHandle<Result<(), Error>>,
@@ -49,7 +49,7 @@ impl Running {
             .iter()
             .map(|n| (ServiceName::whole(*n), None))
             .collect();
-        self.names.send_replace(Some(Arc::new(names.clone())));
+        self.names.send_replace(Some(Wanted::all(names.clone())));
         let served = |vips: &Option<Arc<Vips>>| {
             vips.as_ref().is_some_and(|vips| {
                 names.keys().eq(vips.by_name.keys()) || names.len() > 5 && vips.by_name.len() == 5
@@ -180,7 +180,7 @@ async fn a_quarantine_outlives_the_agent_and_ends() {
     // All five addresses are in quarantine: nobody knows yet who is still there.
     let mut second = Running::start(file.clone());
     let names = Names::from([(ServiceName::whole("new"), None)]);
-    second.names.send_replace(Some(Arc::new(names)));
+    second.names.send_replace(Some(Wanted::all(names)));
     let refused = |vips: &Option<Arc<Vips>>| {
         let mut problems = vips.iter().flat_map(|vips| &vips.problems);
         problems.any(|it| it.subject == "service new" && it.message.contains("quarantine"))

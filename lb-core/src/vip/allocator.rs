@@ -80,7 +80,7 @@ impl Allocator {
         }
     }
 
-    /// When the next quarantine ends, since 1970.
+    /// When the next quarantine ends, since 1970, if every source has answered by then.
     pub fn next_end(&self) -> Option<Duration> {
         let first = self.left.values().map(|left| left.since).min()?;
         Some(first.saturating_add(self.quarantine))

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::{
     super::{
-        Error, Names, Request,
+        Error, Request, Wanted,
         allocator::Left,
         order::{self, Entry, Order},
         record::Owner,
@@ -37,8 +37,9 @@ impl Stage {
     pub(in crate::vip) async fn take(
         &mut self,
         request: Request,
-        names: &Names,
+        wanted: &Wanted,
     ) -> Result<(), Error> {
+        let names = &*wanted.names;
         let Request { order, reply } = request;
         let what = match order {
             Order::List => {
@@ -86,7 +87,7 @@ impl Stage {
                 result,
                 reply,
             };
-            return self.carry_out(change, names).await;
+            return self.carry_out(change, wanted).await;
         };
         let known = records.clone();
         self.changes.spawn(async move {
@@ -116,7 +117,7 @@ impl Stage {
     pub(in crate::vip) async fn carry_out(
         &mut self,
         change: Change,
-        names: &Names,
+        wanted: &Wanted,
     ) -> Result<(), Error> {
         let Change {
             what,
@@ -132,8 +133,8 @@ impl Stage {
                 info!(service = %owner.name, vip = %address, "VIP pinned by an operator");
                 self.allocator.record(address, owner);
                 // Here, so that the answer says what is so.
-                self.allocator.allocate(names, self.clock.now());
-                let mut entries = self.allocator.list(names).into_iter();
+                self.allocator.allocate(wanted, self.clock.now());
+                let mut entries = self.allocator.list(&wanted.names).into_iter();
                 entries.find(|entry| entry.address == address)
             }
             What::Release(entry, quarantine) => {

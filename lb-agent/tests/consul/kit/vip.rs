@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use lb_agent::{
     discover::consul::Config,
     snapshot::ServiceName,
-    vip::{self, Entry, Names, Order, Pool, Vips},
+    vip::{self, Entry, Order, Pool, Vips, Wanted},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -23,7 +23,7 @@ pub(crate) const LETTERS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", 
 /// A running VIP stage.
 pub(crate) struct Vip {
     orders: mpsc::Sender<vip::Request>,
-    names: watch::Sender<Option<Arc<Names>>>,
+    names: watch::Sender<Option<Wanted>>,
     pub(crate) vips: watch::Receiver<Option<Arc<Vips>>>,
     stop: CancellationToken,
     stage: JoinHandle<Result<(), vip::Error>>,
@@ -64,7 +64,7 @@ impl Vip {
         let names = names
             .into_iter()
             .map(|name| (ServiceName::whole(name), None));
-        self.names.send_replace(Some(Arc::new(names.collect())));
+        self.names.send_replace(Some(Wanted::all(names.collect())));
     }
 
     pub(crate) async fn order(&self, order: Order) -> Result<Vec<Entry>, String> {

@@ -11,7 +11,7 @@ use crate::{
     catalog::Problem,
     snapshot::ServiceName,
     vip::{
-        Names,
+        Names, Wanted,
         record::{Owner, PREFIX},
     },
 };
@@ -32,8 +32,12 @@ pub struct Round {
 
 impl Allocator {
     /// Gives every name an address, or says why not. `now` is the time since 1970.
-    pub fn allocate(&mut self, names: &Names, now: Duration) -> Round {
-        self.end_quarantines(names, now);
+    pub fn allocate(&mut self, wanted: &Wanted, now: Duration) -> Round {
+        let names = &*wanted.names;
+        // Who may still be there has not left: its address is kept for it, however long a source is away.
+        if wanted.answered {
+            self.end_quarantines(names, now);
+        }
         let mut round = Round::default();
         let mut taken: BTreeSet<Ipv4Addr> = BTreeSet::new();
         self.keep_pins(names, &mut taken, &mut round);

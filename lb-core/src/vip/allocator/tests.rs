@@ -3,6 +3,8 @@ mod listed;
 mod quarantine;
 mod records;
 
+use std::sync::Arc;
+
 use ipnet::Ipv4Net;
 use proptest::prelude::*;
 
@@ -34,7 +36,7 @@ fn pin(n: u32) -> Owner {
 impl Allocator {
     /// Allocates at a time that stands still.
     fn allocate_now(&mut self, names: &Names) -> Round {
-        self.allocate(names, NOW)
+        self.allocate(&Wanted::all(names.clone()), NOW)
     }
 
     /// Whom each address is recorded for.
@@ -59,11 +61,12 @@ fn settled(allocator: &mut Allocator, names: &Names) -> Round {
 }
 
 fn settled_at(allocator: &mut Allocator, names: &Names, now: Duration) -> Round {
-    let round = allocator.allocate(names, now);
+    let wanted = Wanted::all(names.clone());
+    let round = allocator.allocate(&wanted, now);
     for (address, name) in round.claims {
         allocator.record(address, Owner::new(name, now));
     }
-    let round = allocator.allocate(names, now);
+    let round = allocator.allocate(&wanted, now);
     assert_eq!(round.claims, Claims::new());
     round
 }

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::vip::Pool;
+use crate::vip::{Pool, Wanted};
 
 const NOW: Duration = Duration::from_secs(1_000_000);
 const QUARANTINE: Duration = Duration::from_secs(600);
@@ -37,10 +37,10 @@ fn allocator() -> (Allocator, Names) {
         let whole = names.iter().map(|it| ServiceName::whole(*it));
         whole.map(|name| (name, None)).collect()
     };
-    allocator.allocate(&names(&["left"]), NOW);
+    allocator.allocate(&Wanted::all(names(&["left"])), NOW);
     let mut here = names(&["here", "www", "pinned"]);
     here.insert(part(), None);
-    let round = allocator.allocate(&here, NOW);
+    let round = allocator.allocate(&Wanted::all(here.clone()), NOW);
     assert_eq!((round.by_name.len(), round.claims.len()), (4, 0));
     (allocator, here)
 }
@@ -86,7 +86,7 @@ fn a_text_means_a_service_before_a_part_and_what_is_known_before_what_is_to_come
 fn a_part_that_left_or_is_recorded_is_meant_by_its_name() {
     let (mut allocator, mut names) = allocator();
     names.remove(&part());
-    allocator.allocate(&names, NOW);
+    allocator.allocate(&Wanted::all(names.clone()), NOW);
     assert_eq!(named("www.hello", &names, &allocator), part());
     allocator.record(FREE, pin(&ServiceName::part("api", "v2")));
     let recorded = ServiceName::part("api", "v2");
@@ -172,7 +172,7 @@ fn of_what_is_kept_for_a_service_that_is_released_first_which_lasts() {
     let here = ServiceName::whole("here");
     let before = address_of(&allocator, &here);
     allocator.record(FREE, pin(&here));
-    allocator.allocate(&names, NOW);
+    allocator.allocate(&Wanted::all(names.clone()), NOW);
     let released = |names: &Names, allocator: &Allocator| {
         let entry = may_release("here", names, allocator).unwrap();
         (entry.address, entry.how)
@@ -180,12 +180,12 @@ fn of_what_is_kept_for_a_service_that_is_released_first_which_lasts() {
     assert_eq!(released(&names, &allocator), (FREE, How::Pin));
     // And after that what rests, while the service has an address by its hash.
     allocator.release(FREE, NOW);
-    allocator.allocate(&names, NOW);
+    allocator.allocate(&Wanted::all(names.clone()), NOW);
     assert_eq!(allocator.known()[&before], (&here, None));
     assert_eq!(released(&names, &allocator), (FREE, How::Quarantine));
     // Without the service, its pin is there still.
     allocator.record(PINNED, pin(&here));
     names.remove(&here);
-    allocator.allocate(&names, NOW);
+    allocator.allocate(&Wanted::all(names.clone()), NOW);
     assert_eq!(released(&names, &allocator), (PINNED, How::Pin));
 }

@@ -154,3 +154,37 @@ fn a_pin_that_only_this_host_knows_outlives_the_quarantine_of_its_service() {
     let expected = BTreeMap::from([(pinned, Some(name(1)))]);
     assert_eq!(allocator.recorded(), expected);
 }
+
+#[test]
+fn nothing_ends_before_it_is_known_who_has_left() {
+    let mut allocator = allocator("10.0.0.0/24", Records::new());
+    let (a, b, _) = twins(&allocator);
+    let before = settled(&mut allocator, &names([a, b]));
+    settled(&mut allocator, &names([]));
+    let (left, recorded) = (allocator.left().clone(), allocator.recorded());
+    assert_eq!((left.len(), recorded.len()), (2, 1));
+    // A source has been away for longer than that.
+    let mut wanted = Wanted {
+        names: Arc::new(names([b])),
+        answered: false,
+    };
+    let later = NOW + 2 * QUARANTINE;
+    let round = allocator.allocate(&wanted, later);
+    assert_eq!(round.by_name[&name(b)], before.by_name[&name(b)]);
+    assert_eq!(
+        (allocator.left().len(), allocator.recorded()),
+        (1, recorded)
+    );
+    // It answers: who is there has what it had, whoever came first.
+    wanted = Wanted::all(names([a, b]));
+    let round = allocator.clone().allocate(&wanted, later);
+    assert_eq!(round.by_name, before.by_name);
+    wanted = Wanted::all(names([]));
+    allocator.allocate(&wanted, later);
+    let rests: Vec<_> = allocator
+        .left()
+        .values()
+        .map(|it| it.name.clone())
+        .collect();
+    assert_eq!(rests, [name(b)]);
+}
