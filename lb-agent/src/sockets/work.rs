@@ -103,17 +103,19 @@ fn end(home: &mut Home, records: &OwnedFd, targets: &BTreeSet<Target>) -> io::Re
     let mut sight = namespaces::each(home, Path::new(PROC), |_| {
         let mut diag = Diag::open()?;
         let mut found = Vec::new();
-        let known = untold.len();
+        // Kept apart until all are listed: of a namespace that fails halfway there is no conversation to end them with.
+        let mut ours = Vec::new();
         let ask = |socket: Socket| {
             if addresses.contains(&socket.peer) {
-                untold.push((diags.len(), socket));
+                ours.push(socket);
             }
         };
         let blind = look(&mut diag, records, |it| found.push(it), ask)?;
         for it in found {
             outcome.end(&mut diag, &it, targets);
         }
-        if untold.len() > known {
+        if !ours.is_empty() {
+            untold.extend(ours.into_iter().map(|socket| (diags.len(), socket)));
             diags.push(diag);
         }
         if diags.len() >= TALKING {
