@@ -21,7 +21,7 @@ impl Programs {
     /// maps of the version before hold has to be taken over before, by [`crate::maps::Maps::open`]; they go then.
     ///
     /// # Errors
-    /// When the kernel refuses; programs attached until then stay.
+    /// When the kernel refuses; then links of earlier agents stay where they were, whichever program they run by then.
     pub fn attach(&mut self) -> Result<(), Error> {
         for hook in DATAGRAM_HOOKS {
             // What an earlier agent left attached gets this one's program, whether there still is a UDP service or not.
@@ -61,7 +61,7 @@ impl Programs {
     /// Attaches the programs for datagrams, or takes them away.
     ///
     /// # Errors
-    /// When the kernel refuses; what was done until then stays, and the call can be repeated.
+    /// When the kernel refuses; what was taken away until then stays so, and the call can be repeated.
     pub fn serve_datagrams(&mut self, wanted: bool) -> Result<(), Error> {
         if wanted {
             let attached = |hook| self.links.iter().any(|(name, _)| *name == hook);
@@ -96,25 +96,33 @@ impl Programs {
             .map_err(|error| Error::Cgroup(self.cgroup.clone(), error))?
             .ino();
         let mut outdated = Vec::new();
+        let mut fresh = Vec::new();
         for &hook in hooks {
             let path = self.pins.join(hook);
             let program = self.ebpf.program_mut(hook).ok_or(Error::Missing(hook))?;
             match adopt(program, hook, &path, id)? {
                 Adoption::Replaced => tracing::info!(hook, "adopted the attached program's link"),
-                adoption => {
-                    if let Adoption::Elsewhere(link) = adoption {
-                        fs::remove_file(&path)
-                            .map_err(Error::pin("remove the outdated link", &path))?;
-                        outdated.push(link);
-                    }
-                    let link = attach(program, hook, &cgroup)?;
-                    link.pin(&path).map_err(|source| Error::PinLink {
-                        program: hook,
-                        source,
-                    })?;
-                    tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
+                Adoption::None => fresh.push((hook, attach(program, hook, &cgroup)?)),
+                Adoption::Elsewhere(link) => {
+                    fresh.push((hook, attach(program, hook, &cgroup)?));
+                    outdated.push((path, link));
                 }
             }
+        }
+        // Nothing is refused any more: until here the pins hold those of the former cgroup, all of them.
+        for (path, _) in &outdated {
+            fs::remove_file(path).map_err(Error::pin("remove the outdated link", path))?;
+        }
+        for (hook, link) in fresh {
+            link.pin(self.pins.join(hook))
+                .map_err(|source| Error::PinLink {
+                    program: hook,
+                    source,
+                })?;
+            tracing::info!(hook, cgroup = %self.cgroup.display(), "attached");
+        }
+        for &hook in hooks {
+            let path = self.pins.join(hook);
             let link = lb_sys::bpf::object_get(&path)
                 .map_err(Error::pin("open the pinned link", &path))?;
             self.links.push((hook, link));
@@ -125,7 +133,7 @@ impl Programs {
             );
         }
         // Only now, when the new ones are in place, and first the one that begins flows.
-        while let Some(link) = outdated.pop() {
+        while let Some((_, link)) = outdated.pop() {
             drop(link);
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_agent::programs::HOOKS;
 use lb_common::Balance;
 
 use super::world::{NOBODY, VIP, World};
@@ -136,6 +137,32 @@ fn a_backend_is_never_freed_under_a_connect_that_is_on_its_way_there() {
         }
         ended.unwrap();
     });
+}
+
+#[test]
+fn a_cgroup_that_refuses_the_programs_leaves_all_of_the_former_one() {
+    let mut world = World::new();
+    let (_listener, backend) = world.listen([127, 0, 0, 2]);
+    world.serve(VIP, Balance::LeastConn, &[backend]);
+    let flow = world.connect(VIP, 80).unwrap();
+    // The kernel attaches programs to nothing but a cgroup.
+    let none = tempfile::tempdir().unwrap();
+    let refusal = world.try_restart_at(none.path()).unwrap_err();
+    assert!(
+        refusal.to_string().contains("cannot attach program"),
+        "{refusal}"
+    );
+    let pins = world.pins().join("links");
+    let kept = |hook: &str| std::fs::exists(pins.join(hook)).unwrap();
+    let lost = world
+        .netns
+        .enter(|| HOOKS.into_iter().filter(|hook| !kept(hook)).collect());
+    let lost: Vec<_> = lost.unwrap();
+    assert_eq!(lost, [""; 0]);
+    world.restart();
+    assert_eq!(world.active(backend), 1);
+    drop(flow);
+    world.await_active(backend, 0);
 }
 
 #[test]

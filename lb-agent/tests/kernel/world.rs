@@ -7,7 +7,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::AsFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -132,6 +132,20 @@ impl World {
     /// As [`World::restart`], for one that may be refused.
     pub(super) fn try_restart(&self) -> Result<Programs, Error> {
         self.netns.enter(|| Programs::load(&self.config)).unwrap()
+    }
+
+    /// As [`World::restart`], of an agent that is told another cgroup, which may refuse its programs.
+    pub(super) fn try_restart_at(&self, cgroup: &Path) -> Result<(), Error> {
+        let config = Config {
+            cgroup: cgroup.to_owned(),
+            ..self.config.clone()
+        };
+        let moved = self.netns.enter(|| {
+            let mut programs = Programs::load(&config)?;
+            Maps::open(&mut programs).unwrap();
+            programs.attach()
+        });
+        moved.unwrap()
     }
 
     /// The folder of the pins, to be used within the namespace.
