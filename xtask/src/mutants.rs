@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use serde::de::IgnoredAny;
 
 use crate::{setup, shell::say, tools, workspace};
 
@@ -44,7 +45,8 @@ pub(crate) struct Mutants {
 /// Changes the cores and runs their tests.
 ///
 /// # Errors
-/// When a change goes unnoticed, or the tests fail without one; the message has the file that says more.
+/// When a change goes unnoticed, or the tests fail without one; the message has the file that says more. And when there was
+/// nothing to change although all that was named should have been.
 pub(crate) fn mutants(options: &Mutants) -> Result<()> {
     setup::programs()?;
     let binary = setup::cargo_mutants()?;
@@ -52,7 +54,7 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let differing = options.since.as_deref().map(differing).transpose()?;
     let configuration = configuration(&options.file)?;
-    let mut failed = Vec::new();
+    let (mut changes, mut failed) = (0, Vec::new());
     for krate in CRATES {
         if options.package.as_deref().is_some_and(|it| it != krate) {
             continue;
@@ -100,7 +102,13 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
                 "some changes made the tests take too long, which is noticed; {} names them",
                 said.join("timeout.txt").display()
             )),
-            _ => failed.push(format!("{krate}: {status}; see {}", said.display())),
+            _ => {
+                failed.push(format!("{krate}: {status}; see {}", said.display()));
+                continue;
+            }
+        }
+        if !options.may_be_nothing() {
+            changes += planned(&said)?;
         }
     }
     if !failed.is_empty() {
@@ -109,7 +117,37 @@ pub(crate) fn mutants(options: &Mutants) -> Result<()> {
             failed.join("\n")
         );
     }
+    if changes == 0 && !options.may_be_nothing() {
+        bail!(
+            "nothing was changed, so nothing is known: no file of these crates that has code is named by {}",
+            options.whose()
+        );
+    }
     Ok(())
+}
+
+impl Mutants {
+    /// Whether nothing to change is an answer: no line differs, all was caught before, or it is only a list.
+    fn may_be_nothing(&self) -> bool {
+        self.again || self.list || self.since.is_some()
+    }
+
+    /// What says which files are changed, for people.
+    fn whose(&self) -> String {
+        if self.file.is_empty() {
+            return CONFIGURATION.to_owned();
+        }
+        format!("--file {}", self.file.join(" --file "))
+    }
+}
+
+/// How many changes cargo-mutants planned, of which it writes a list before it begins.
+fn planned(said: &Path) -> Result<usize> {
+    let file = said.join("mutants.json");
+    let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let list: Vec<IgnoredAny> = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is no list of changes", file.display()))?;
+    Ok(list.len())
 }
 
 /// What `ci` does: a part of what the kernel and the agent share.
@@ -202,5 +240,55 @@ mod tests {
         let rest = |text: &str| text.split_once("\nexclude_globs").map(|it| it.1.to_owned());
         assert_eq!(rest(&narrowed), rest(&usual));
         assert_eq!(examining("exclude_globs = []\n", &files), None);
+    }
+
+    #[test]
+    fn the_changes_are_counted_of_which_cargo_mutants_writes_a_list() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(planned(folder.path()).is_err());
+        let one = r#"{"name": "lb-core/src/plan.rs:1:2: replace f with ()", "package": "lb-core", "span": {}}"#;
+        for (list, count) in [("[]", 0), (&*format!("[\n  {one},\n  {one}\n]"), 2)] {
+            fs::write(folder.path().join("mutants.json"), list).unwrap();
+            assert_eq!(planned(folder.path()).unwrap(), count);
+        }
+    }
+
+    #[test]
+    fn nothing_to_change_is_an_answer_only_where_less_than_all_was_asked_for() {
+        let named = Mutants {
+            file: vec!["lb-core/src/paln.rs".to_owned()],
+            ..Mutants::default()
+        };
+        assert!(!named.may_be_nothing());
+        assert_eq!(named.whose(), "--file lb-core/src/paln.rs");
+        let since = Mutants {
+            since: Some("HEAD".to_owned()),
+            ..Mutants::default()
+        };
+        assert!(since.may_be_nothing());
+    }
+
+    #[test]
+    fn every_name_of_files_in_the_configuration_is_of_some() {
+        let configuration = fs::read_to_string(workspace().join(CONFIGURATION)).unwrap();
+        let mut names = 0;
+        for list in [LIST, "exclude_globs = ["] {
+            let (_, list) = configuration.split_once(list).unwrap();
+            let (list, _) = list.split_once("\n]\n").unwrap();
+            let lines = list.lines().map(str::trim);
+            for name in lines.filter_map(|line| line.strip_prefix('"')?.strip_suffix("\",")) {
+                // Of crates only: what was built takes long to walk through.
+                let name = name.replacen("**/", "lb-*/**/", usize::from(name.starts_with("**/")));
+                let mut find = Command::new("bash");
+                find.current_dir(workspace())
+                    .args(["-O", "globstar", "-O", "failglob", "-c"])
+                    .arg(format!("ls -d -- {name}"));
+                let found = find.output().unwrap();
+                let said = String::from_utf8_lossy(&found.stderr);
+                assert!(found.status.success(), "{name}: {said}");
+                names += 1;
+            }
+        }
+        assert!(names > 10, "{names}");
     }
 }
