@@ -87,12 +87,13 @@ impl Record {
 
     /// What of `found` differs from the record in a way that somebody has to look at.
     pub(super) fn compare(&self, found: &Self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let (mut faults, mut growth) = (Vec::new(), Vec::new());
         for now in &found.kernels {
             let (suite, hierarchy) = (&now.suite, now.report.hierarchy);
             match self.kernels.iter().find(|it| it.is_of(now)) {
                 Some(before) if before.line() == now.line() => {
-                    compare_one(before, now, &mut faults);
+                    faults.extend(come_or_gone(before, now));
+                    growth.extend(grown(before, now));
                 }
                 // Another verifier counts otherwise, and another compiler of the kernel's makes other code.
                 Some(before) => eprintln!(
@@ -104,22 +105,29 @@ impl Record {
                 )),
             }
         }
-        if self.compiler != found.compiler {
-            // Compilers move with the system's updates, which nobody is to blame for.
+        if self.compiler != found.compiler && !growth.is_empty() {
+            // Compilers move with the system's updates, which nobody is to blame for. Which programs there are is the source's.
             eprintln!(
                 "    the record is of programs by {}, and these are by {}, so this is no fault:",
                 self.compiler, found.compiler
             );
-            for difference in faults.drain(..) {
+            for difference in growth.drain(..) {
                 eprintln!("    {difference}");
             }
         }
+        faults.extend(growth);
         faults
     }
 }
 
-fn compare_one(before: &Entry, now: &Entry, faults: &mut Vec<String>) {
-    let place = format!("{}, {}", now.report.release, now.report.hierarchy);
+/// Where it was found, for people.
+fn place(now: &Entry) -> String {
+    format!("{}, {}", now.report.release, now.report.hierarchy)
+}
+
+/// The programs that only one of the two has.
+fn come_or_gone(before: &Entry, now: &Entry) -> Vec<String> {
+    let (place, mut faults) = (place(now), Vec::new());
     for (these, those, what) in [
         (&now.report, &before.report, "is not in the record"),
         (&before.report, &now.report, "is in the record alone"),
@@ -127,6 +135,12 @@ fn compare_one(before: &Entry, now: &Entry, faults: &mut Vec<String>) {
         let missing = these.programs.iter().filter(|it| same(it, those).is_none());
         faults.extend(missing.map(|it| format!("{place}: {} {what}; {REMEDY}", name(it))));
     }
+    faults
+}
+
+/// The programs that are larger by more than the room.
+fn grown(before: &Entry, now: &Entry) -> Vec<String> {
+    let (place, mut faults) = (place(now), Vec::new());
     for program in &now.report.programs {
         let Some(recorded) = same(program, &before.report) else {
             continue;
@@ -151,6 +165,7 @@ fn compare_one(before: &Entry, now: &Entry, faults: &mut Vec<String>) {
             }
         }
     }
+    faults
 }
 
 fn same<'r>(program: &Figures, report: &'r Report) -> Option<&'r Figures> {
@@ -234,6 +249,27 @@ mod tests {
         let faults = compare(&before, std::slice::from_ref(&now));
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert_eq!(compare(&[], &[now]).len(), 1);
+    }
+
+    #[test]
+    fn programs_that_come_and_go_are_told_whoever_made_them() {
+        let before = record("one", &[entry("6.1.0-1", &[("connect4", 1, 1)])]);
+        let now = entry("6.1.0-1", &[("connect4", 9, 9), ("bind6", 1, 1)]);
+        let told = |now: &[Entry]| before.compare(&record("another", now));
+        let faults = told(std::slice::from_ref(&now));
+        let [fault] = &*faults else {
+            panic!("{faults:?}")
+        };
+        assert!(
+            fault.contains("bind6 of the object socket is not in"),
+            "{fault}"
+        );
+        let gone = told(&[entry("6.1.0-1", &[])]);
+        assert!(gone[0].contains("is in the record alone"), "{gone:?}");
+        let mut other = now;
+        other.suite = "trixie".to_owned();
+        let unknown = told(&[other]);
+        assert!(unknown[0].contains("has nothing on trixie"), "{unknown:?}");
     }
 
     #[test]
