@@ -218,10 +218,10 @@ fn settle(path: &Path, stamp: &Stamp) -> Result<()> {
 }
 
 /// The folder that stands for `/`.
-struct Tree<'a>(&'a Path);
+pub(super) struct Tree<'a>(pub(super) &'a Path);
 
 impl Tree<'_> {
-    fn path(&self, place: &str) -> PathBuf {
+    pub(super) fn path(&self, place: impl AsRef<Path>) -> PathBuf {
         self.0.join(place)
     }
 
@@ -245,7 +245,7 @@ impl Tree<'_> {
     }
 
     /// All files below `folder`, by their places.
-    fn files(&self, folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    pub(super) fn files(&self, folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
         for entry in fs::read_dir(self.0.join(folder))? {
             let entry = entry?;
             let place = folder.join(entry.file_name());

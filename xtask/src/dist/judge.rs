@@ -25,7 +25,7 @@ pub(super) fn sums(folder: &Path) -> Result<()> {
     output(&mut check).map(drop)
 }
 
-/// No file tells where it was made.
+/// No file tells where it was made, nor does anything that a package holds.
 pub(super) fn places(folder: &Path, files: &[String]) -> Result<()> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let kernel = lb_ebpf_build::Toolchain::find(&tools())?;
@@ -39,13 +39,43 @@ pub(super) fn places(folder: &Path, files: &[String]) -> Result<()> {
         places.extend(told.map(|(place, _)| place));
     }
     for file in files {
-        let bytes = fs::read(folder.join(file))?;
-        if let Some(place) = named(&bytes, &places) {
-            bail!(
-                "{file} names {}, so it would be another one elsewhere",
-                place.display()
-            );
+        let path = folder.join(file);
+        nameless(&fs::read(&path)?, file, &places)?;
+        if file.ends_with(".deb") {
+            packed(&path, file, &places)?;
         }
+    }
+    Ok(())
+}
+
+/// The same of what the package `name` holds: compressed, and some of it twice.
+fn packed(package: &Path, name: &str, places: &[PathBuf]) -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a folder")?;
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("--raw-extract").arg(package).arg(folder.path());
+    output(&mut unpack)?;
+    let tree = deb::Tree(folder.path());
+    let mut files = Vec::new();
+    tree.files(Path::new(""), &mut files)?;
+    for place in files {
+        let mut file = tree.path(&place);
+        if file.extension().is_some_and(|it| it == "gz") {
+            output(Command::new("gzip").arg("--decompress").arg(&file))?;
+            file.set_extension("");
+        }
+        let shown = format!("{} in {name}", place.display());
+        nameless(&fs::read(&file)?, &shown, places)?;
+    }
+    Ok(())
+}
+
+/// Refuses `bytes`, which are those of `file`, if they name one of these places.
+fn nameless(bytes: &[u8], file: &str, places: &[PathBuf]) -> Result<()> {
+    if let Some(place) = named(bytes, places) {
+        bail!(
+            "{file} names {}, so it would be another one elsewhere",
+            place.display()
+        );
     }
     Ok(())
 }
@@ -279,6 +309,48 @@ mod tests {
         assert_eq!(named(b"\0/home/me/lb/x.rs\0", &places), Some(&places[1]));
         assert_eq!(named(b"\0/cargo/x.rs\0", &places), None);
         assert_eq!(named(b"", &places), None);
+    }
+
+    #[test]
+    fn what_a_package_holds_is_looked_at_however_often_it_is_compressed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [root, package] = ["root", "it.deb"].map(|it| folder.path().join(it));
+        fs::create_dir_all(root.join("DEBIAN")).unwrap();
+        let control = "Package: it\nVersion: 1\nArchitecture: all\nMaintainer: me <me@localhost>\nDescription: it\n";
+        fs::write(root.join("DEBIAN/control"), control).unwrap();
+        let text = "made in /home/me/lb/x.rs\n";
+        let judged = |compress: bool| {
+            fs::write(root.join("page"), text).unwrap();
+            if compress {
+                output(Command::new("gzip").arg("--force").arg(root.join("page"))).unwrap();
+            }
+            let mut pack = Command::new("dpkg-deb");
+            pack.args(["-Zxz", "--build"]).args([&root, &package]);
+            output(&mut pack).unwrap();
+            assert!(
+                named(
+                    &fs::read(&package).unwrap(),
+                    &[PathBuf::from("/home/me/lb")]
+                )
+                .is_none()
+            );
+            ["/home/me/lb", "/home/you/lb"]
+                .map(|it| packed(&package, "it.deb", &[PathBuf::from(it)]))
+        };
+        for (compress, file) in [(false, "page in it.deb"), (true, "page.gz in it.deb")] {
+            let [wrong, right] = judged(compress);
+            right.unwrap();
+            let error = wrong.unwrap_err().to_string();
+            assert!(
+                error.starts_with(file) && error.contains("/home/me/lb"),
+                "{error}"
+            );
+        }
+        // What dpkg itself reads counts as well.
+        let [wrong, _] = ["me <me@localhost>", "nobody"]
+            .map(|it| packed(&package, "it.deb", &[PathBuf::from(it)]));
+        let error = wrong.unwrap_err().to_string();
+        assert!(error.contains("DEBIAN/control in it.deb"), "{error}");
     }
 
     #[test]
