@@ -29,10 +29,11 @@ use crate::{
 };
 
 /// Programs that the tests and the demo run, with the Debian package of each.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
     ("mount", "mount"),
     ("dpkg", "dpkg"),
     ("gpgv", "gpgv"),

@@ -111,7 +111,7 @@ impl Machine {
         let own = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
         libraries.extend(env::split_paths(&own));
         let line = |file: &Path| format!("file:{}", file.display());
-        let mut command = Command::new(at("usr/bin/qemu-system-x86_64"));
+        let mut command = tied(&at("usr/bin/qemu-system-x86_64"));
         command
             .env("LD_LIBRARY_PATH", env::join_paths(libraries)?)
             .env("QEMU_MODULE_DIR", at("usr/lib/x86_64-linux-gnu/qemu"))
@@ -178,6 +178,14 @@ impl Machine {
     }
 }
 
+/// A command whose process the kernel kills when the thread that starts it has ended, however that was: nobody else would
+/// end a machine whose owner was killed.
+fn tied(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// A running machine, which ends with its owner.
 struct Running(Child);
 
@@ -186,5 +194,35 @@ impl Drop for Running {
         // It may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_machine_ends_with_an_owner_that_does_not_end_it() {
+        let owner = thread::spawn(|| {
+            let child = tied(Path::new("sleep")).arg("600").spawn().unwrap();
+            let name = format!("/proc/{}/comm", child.id());
+            let runs = eventually(Duration::from_secs(10), || {
+                let name = fs::read_to_string(&name).unwrap_or_default();
+                (name == "sleep\n").then_some(()).ok_or(name)
+            });
+            runs.unwrap();
+            child
+        });
+        let mut left = owner.join().unwrap();
+        let ended = eventually(Duration::from_secs(10), || {
+            left.try_wait().ok().flatten().ok_or("it runs")
+        });
+        let Ok(status) = ended else {
+            left.kill().unwrap();
+            panic!("it runs on")
+        };
+        assert_eq!(status.signal(), Some(9));
     }
 }
