@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::RangedU64ValueParser, value_parser};
 use lb_chaos::{Programs, backend, client, hostile, run, soak};
 
 /// What must hold while things fail.
@@ -24,13 +24,13 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
         /// No step begins after this time.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 10, value_parser = minutes())]
         minutes: u64,
     },
     /// Load and steady changes: nothing may grow. Needs root.
     Soak {
         /// How long it is watched.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 10, value_parser = minutes())]
         minutes: u64,
     },
     /// A backend of the cluster.
@@ -77,10 +77,33 @@ fn programs() -> Result<Programs> {
     Programs::beside(own)
 }
 
+/// In no time nothing is tried, and nobody waits for more than a week.
+fn minutes() -> RangedU64ValueParser {
+    value_parser!(u64).range(1..=7 * 24 * 60)
+}
+
 fn target(text: &str) -> Result<client::Target> {
     let (service, vip) = text.split_once('=').context("no = in it")?;
     Ok(client::Target {
         service: service.to_owned(),
         vip: vip.parse()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_refused_because_nothing_would_be_tried() {
+        for command in ["chaos", "soak"] {
+            let parse = |minutes| Cli::try_parse_from(["it", command, "--minutes", minutes]);
+            let refusal = parse("0")
+                .err()
+                .map(|it| it.to_string())
+                .unwrap_or_default();
+            assert!(refusal.contains("1..=10080"), "{refusal}");
+            assert!(parse("1").is_ok());
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser, value_parser};
 
 use crate::{
     bench::guard::Base,
@@ -20,7 +20,7 @@ pub(crate) struct Chaos {
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// No step begins after this time.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = minutes())]
     minutes: u64,
     /// A commit, or the name of a release: its agent is the other version that takes over and hands back. Without one that is this
     /// very program, which is only ended and started.
@@ -32,8 +32,13 @@ pub(crate) struct Chaos {
 #[derive(Args)]
 pub(crate) struct Soak {
     /// How long it is watched.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = minutes())]
     minutes: u64,
+}
+
+/// In no time nothing is tried, and nobody waits for more than a week.
+fn minutes() -> RangedU64ValueParser {
+    value_parser!(u64).range(1..=7 * 24 * 60)
 }
 
 /// Fault after fault.
@@ -104,4 +109,27 @@ fn start(command: &str, arguments: &[OsString], former: Option<PathBuf>) -> Resu
         .env("LB_DOCKER", &docker)
         .env("LB_FAKETIME", &faketime)
         .envs(former.map(|it| ("LB_FORMER", it))))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn no_time_is_refused_because_nothing_would_be_tried() {
+        let parse = |command: Command, minutes| {
+            let words = ["it", "--minutes", minutes];
+            command.try_get_matches_from(words)
+        };
+        let chaos = || Chaos::augment_args(Command::new("it"));
+        let soak = || Soak::augment_args(Command::new("it"));
+        for command in [chaos(), soak()] {
+            let error = parse(command, "0").unwrap_err().to_string();
+            assert!(error.contains("1..=10080"), "{error}");
+        }
+        let given = parse(chaos(), "1").unwrap();
+        assert_eq!(Chaos::from_arg_matches(&given).unwrap().minutes, 1);
+    }
 }

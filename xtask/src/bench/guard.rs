@@ -7,7 +7,7 @@ mod judge;
 mod kernel;
 mod tree;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use self::judge::Finding;
@@ -29,31 +29,34 @@ pub(crate) struct Guard {
 /// The variable that names the base.
 const BASE: &str = "LB_BASE";
 
+/// Why nothing can be compared, and the remedy.
+const UNKNOWN: &str = "no base is known: name a commit with --base or LB_BASE";
+
 /// Compares, and prints what was found.
 ///
 /// # Errors
-/// When something is slower by more than the limits, or a tree cannot be built.
+/// When no base is known, something is slower by more than the limits, or a tree cannot be built.
 pub(crate) fn run(guard: &Guard) -> Result<()> {
-    match guard.base.as_deref().filter(|it| !it.is_empty()) {
-        Some(base) => compare(base, guard.short),
-        None => {
-            say(
-                "NOT CHECKED: whether anything is slower, because no base is known; name one with --base or LB_BASE",
-            );
-            Ok(())
-        }
-    }
+    // A variable that is empty names none.
+    let base = guard.base.as_deref().filter(|it| !it.is_empty());
+    let base = base.with_context(|| format!("{UNKNOWN}, such as --base main"))?;
+    compare(base, guard.short)
 }
 
-/// The short form, with the base that the environment names.
+/// The short form, with the base that the environment names. Without one it says that nothing was compared: whoever asks for
+/// all checks has not asked for this one.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn short() -> Result<()> {
-    run(&Guard {
-        base: std::env::var(BASE).ok(),
-        short: true,
-    })
+    let base = std::env::var(BASE).ok().filter(|it| !it.is_empty());
+    if base.is_none() {
+        say(&format!(
+            "NOT CHECKED: whether anything is slower: {UNKNOWN}"
+        ));
+        return Ok(());
+    }
+    run(&Guard { base, short: true })
 }
 
 fn compare(base: &str, short: bool) -> Result<()> {
@@ -85,4 +88,17 @@ fn conclude(findings: &[Finding]) -> Result<()> {
         "slower than the base by more than the limits:\n  {}\nmake it cheaper, or say in the commit why it has to be",
         slower.join("\n  ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_that_is_asked_for_without_a_base_fails_with_the_remedy() {
+        for base in [None, Some(String::new())] {
+            let error = run(&Guard { base, short: true }).unwrap_err().to_string();
+            assert!(error.contains("--base main"), "{error}");
+        }
+    }
 }
