@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use proptest::prelude::*;
 
 use super::*;
+use crate::vip::Wanted;
 
 fn allocator(net: &str, records: Records) -> Allocator {
     let pool = Pool::try_from(net.parse::<Ipv4Net>().unwrap()).unwrap();
