@@ -4,6 +4,7 @@
 //! resolver and every report are pure functions of it.
 
 mod backend;
+mod called;
 mod name;
 mod service;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 pub use self::{
     backend::{Backend, FULL, Probe, ProbeState, State},
+    called::label,
     name::ServiceName,
     service::Service,
 };

@@ -137,7 +137,7 @@ fn keep(
     order: &StateOrder,
     (before, outcome): (Option<&Snapshot>, &Result<OrderOutcome, Failed>),
 ) {
-    let service = before.and_then(|it| audit::service(it, &order.service));
+    let service = before.and_then(|it| it.find(&order.service));
     let states = |outcome: &OrderOutcome, order| {
         let (_, service) = service?;
         Some(audit::states(service, &outcome.matched, order))

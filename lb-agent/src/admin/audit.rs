@@ -8,11 +8,7 @@ use super::{
     refusals::Failed,
     router::Desk,
 };
-use crate::{
-    catalog::InstanceKey,
-    order::Order,
-    snapshot::{Service, ServiceName, Snapshot},
-};
+use crate::{catalog::InstanceKey, order::Order, snapshot::Service};
 
 /// What somebody asked for.
 #[derive(Clone, Debug)]
@@ -59,16 +55,6 @@ pub(super) fn keep(desk: &Desk, access: &Access, deed: Deed, outcome: Result<Str
         cause: Some(cause),
         actor: Some(actor.to_string()),
     });
-}
-
-/// The service that people call `name`: `www`, `www.hello`, `hello_www`.
-pub(super) fn service<'s>(
-    snapshot: &'s Snapshot,
-    name: &str,
-) -> Option<(&'s ServiceName, &'s Service)> {
-    let mut all = snapshot.services.iter();
-    let found = all.find(|(it, _)| it.label() == name || it.to_string() == name);
-    found.map(|(name, service)| (name, &**service))
 }
 
 /// How these instances of `service` are, or would be by this `order`.

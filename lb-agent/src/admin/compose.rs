@@ -70,7 +70,9 @@ pub(crate) fn compose(mut material: Material<'_>) -> Report {
             .filter(|snapshot| snapshot.is_known())
             .map(|snapshot| services(snapshot, &material)),
         data_plane: material.stats.map(data_plane),
-        packet: material.packet.map(packet_path),
+        packet: material
+            .packet
+            .map(|it| packet_path(it, snapshot.unwrap_or(&Snapshot::default()))),
         cuts: cuts(&material),
     };
     report.components = components::of(&report);
@@ -153,7 +155,7 @@ fn data_plane(stats: &Stats) -> DataPlane {
     }
 }
 
-fn packet_path(seen: &packet::Seen) -> PacketPath {
+fn packet_path(seen: &packet::Seen, snapshot: &Snapshot) -> PacketPath {
     let fates = |fates: &BTreeMap<&'static str, u64>| {
         let all = fates.iter();
         all.map(|(fate, count)| ((*fate).to_owned(), *count))
@@ -166,7 +168,7 @@ fn packet_path(seen: &packet::Seen) -> PacketPath {
         strays: seen
             .strays
             .iter()
-            .map(|(name, strays)| (name.label(), *strays))
+            .map(|(name, strays)| (snapshot.label(name).to_string(), *strays))
             .collect(),
         ended_flows: seen.ended_flows,
         maps: seen

@@ -167,18 +167,19 @@ pub(super) async fn tell(
     Ok(Json(told).into_response())
 }
 
-/// The one service that is meant: by the name shown, by label, or by its VIP.
+/// The one service that is meant: by its VIP, or as [`Snapshot::find`] does.
 pub(super) fn meant<'s>(
     snapshot: &'s Snapshot,
     pools: Pools,
     name: &str,
 ) -> Option<(&'s ServiceName, &'s Service)> {
-    let vip = place(name).map(|(vip, _)| vip);
+    let Some((vip, _)) = place(name) else {
+        return snapshot.find(name);
+    };
     let mut services = snapshot.services.iter();
-    let found = services.find(|(it, service)| match vip {
-        None => it.to_string() == name || it.label() == name,
-        Some(IpAddr::V4(vip)) => service.vip == Some(vip),
-        Some(IpAddr::V6(twin)) => service.vip.and_then(|vip| pools.twin(vip)) == Some(twin),
+    let found = services.find(|(_, service)| match vip {
+        IpAddr::V4(vip) => service.vip == Some(vip),
+        IpAddr::V6(twin) => service.vip.and_then(|vip| pools.twin(vip)) == Some(twin),
     });
     found.map(|(name, service)| (name, &**service))
 }

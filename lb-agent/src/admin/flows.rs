@@ -137,16 +137,15 @@ fn protocol(proto: u8) -> &'static str {
     }
 }
 
-/// The VIPs that `name` means: by the name shown, by label, or a service with its parts. `None` if it means nothing.
+/// The VIPs that `name` means: of one service, or of all parts of one. `None` if it means nothing.
 pub(super) fn vips_of(snapshot: &Snapshot, name: &str) -> Option<BTreeSet<Ipv4Addr>> {
-    let services = &snapshot.services;
-    let vips = |means: &dyn Fn(&ServiceName) -> bool| {
-        let mut meant = services.iter().filter(|(name, _)| means(name)).peekable();
-        meant.peek()?;
-        Some(meant.filter_map(|(_, service)| service.vip).collect())
-    };
-    vips(&|it| it.to_string() == name || it.label() == name)
-        .or_else(|| vips(&|it| *it.service == *name))
+    if let Some((_, service)) = snapshot.find(name) {
+        return Some(service.vip.into_iter().collect());
+    }
+    let services = snapshot.services.iter();
+    let mut parts = services.filter(|(it, _)| *it.service == *name).peekable();
+    parts.peek()?;
+    Some(parts.filter_map(|(_, service)| service.vip).collect())
 }
 
 fn told(mut flows: Flows, snapshot: &Snapshot) -> FlowList {

@@ -54,7 +54,8 @@ pub(super) async fn run(desk: Desk, stop: CancellationToken) {
             _ = ticks.tick() => {
                 let stats = desk.read_stats().await;
                 let front = desk.front.borrow().clone();
-                let sample = sample(stats.as_deref(), front.as_ref());
+                let snapshot = desk.snapshots.borrow().clone().unwrap_or_default();
+                let sample = sample(&snapshot, stats.as_deref(), front.as_ref());
                 desk.history.write(|rings| rings.add(sample, SystemTime::now()));
             }
         }

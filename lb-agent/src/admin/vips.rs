@@ -71,9 +71,7 @@ fn deed(desk: &Desk, action: &'static str, order: &Order) -> Deed {
         Order::Release { target } => target,
     };
     let snapshot = desk.snapshots.borrow().clone();
-    let known = snapshot
-        .as_deref()
-        .and_then(|it| audit::service(it, target));
+    let known = snapshot.as_deref().and_then(|it| it.find(target));
     let vip = known.and_then(|(_, service)| service.vip);
     Deed {
         action,

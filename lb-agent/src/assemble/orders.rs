@@ -181,18 +181,15 @@ pub(super) fn after_leaving(orders: &Orders, before: &Catalog, catalog: &Catalog
 
 /// The service that people call `name`, or the instances of its part: `www`, `www.hello`, `hello_www`.
 fn find(catalog: &Catalog, name: &str) -> Result<(String, Vec<InstanceKey>), String> {
-    if let Some(instances) = catalog.services.get(name) {
-        let keys = instances.iter().map(|it| it.key.clone()).collect();
-        return Ok((name.to_owned(), keys));
-    }
-    for (service, instances) in &catalog.services {
-        let called = |tag: &String| {
-            let part = ServiceName::part(service.clone(), &**tag);
-            part.label() == name || part.to_string() == name
+    for ServiceName { service, tag } in ServiceName::meant_by(name) {
+        let Some(instances) = catalog.services.get(&*service) else {
+            continue;
         };
-        let part = instances.iter().filter(|it| it.tags.iter().any(called));
-        let keys: Vec<_> = part.map(|it| it.key.clone()).collect();
-        if !keys.is_empty() {
+        let is_meant =
+            |it: &&Arc<Instance>| tag.as_ref().is_none_or(|tag| it.tags.contains(&**tag));
+        let meant = instances.iter().filter(is_meant);
+        let keys: Vec<_> = meant.map(|it| it.key.clone()).collect();
+        if tag.is_none() || !keys.is_empty() {
             return Ok((service.to_string(), keys));
         }
     }

@@ -69,14 +69,14 @@ impl Follower {
         }
         if !moved && names_the_same(before, after) {
             for (name, _, service) in changes(&before.services, &after.services) {
-                let service = service.and_then(|service| self.serve(name, service));
+                let service = service.and_then(|service| self.serve(after, name, service));
                 change.services.extend(service);
             }
         } else {
             self.config.host_addresses.clone_from(host_addresses);
             self.name(after, &mut change);
             for (name, service) in &after.services {
-                change.services.extend(self.serve(name, service));
+                change.services.extend(self.serve(after, name, service));
             }
         }
         self.routes.apply(&change);
@@ -96,6 +96,7 @@ impl Follower {
     /// What the front is to know of a service, if that is something else than before.
     fn serve(
         &mut self,
+        snapshot: &Snapshot,
         name: &ServiceName,
         service: &Service,
     ) -> Option<(Place, Option<Arc<RouteService>>)> {
@@ -130,9 +131,8 @@ impl Follower {
             self.backend_problems.insert(name.clone(), problems);
         }
         let known = self.routes.services.get(&place);
-        let label = known.map_or_else(|| name.label().into(), |known| known.label.clone());
         let service = RouteService {
-            label,
+            label: snapshot.label(name),
             backends,
             access: on_front(access),
             h2c: service.options.proto == Proto::H2c,

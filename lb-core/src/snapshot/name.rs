@@ -29,15 +29,6 @@ impl ServiceName {
             tag: Some(tag.into()),
         }
     }
-
-    /// The name on the page, in metrics and as an anchor: `www_hello`, or `hello_www` for the part of
-    /// `www` that is tagged `hello`.
-    pub fn label(&self) -> String {
-        match &self.tag {
-            None => self.service.to_string(),
-            Some(tag) => format!("{tag}_{}", self.service),
-        }
-    }
 }
 
 /// In the order of their texts; a name that shares the text of the other is not read.

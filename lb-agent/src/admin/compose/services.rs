@@ -46,8 +46,9 @@ pub(super) fn services(snapshot: &Snapshot, material: &Material<'_>) -> Vec<Serv
         let stats = material
             .stats
             .map(|stats| stats.services.get(name).cloned().unwrap_or_default());
-        let hosts = material.hosts.get(&name.label());
-        let mut service = service(name, value, material, stats.as_ref(), hosts.cloned());
+        let label = snapshot.label(name);
+        let called = (name, &*label);
+        let mut service = service(called, value, material, stats.as_ref());
         service.http = material
             .front
             .map(|_| requests.get(service.label.as_str()).copied())
@@ -146,11 +147,10 @@ fn stated(options: &Options) -> serde_json::Map<String, Value> {
 }
 
 fn service(
-    name: &ServiceName,
+    (name, label): (&ServiceName, &str),
     value: &snapshot::Service,
     material: &Material<'_>,
     stats: Option<&ServiceStats>,
-    hosts: Option<Vec<String>>,
 ) -> Service {
     let backends = value.backends.iter();
     let backends: Vec<Backend> = backends
@@ -164,7 +164,7 @@ fn service(
     let gone = gone.filter(|(key, _)| !value.backends.contains_key(key));
     Service {
         name: name.to_string(),
-        label: name.label(),
+        label: label.to_owned(),
         service: name.service.to_string(),
         tag: name.tag.as_ref().map(ToString::to_string),
         state: state(&backends),
@@ -173,7 +173,7 @@ fn service(
         ports: value.options.ports.clone(),
         balance: balance(value.options.balance).to_owned(),
         check: check(&value.options.check),
-        hosts: hosts.unwrap_or_default(),
+        hosts: material.hosts.get(label).cloned().unwrap_or_default(),
         usable: value.usable().count(),
         flows: stats.map(|stats| Flows {
             total: stats.flows,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_front::{FrontStats, ServiceTraffic};
 
 use super::Kind;
-use crate::{catalog::InstanceKey, stats::Stats};
+use crate::{catalog::InstanceKey, snapshot::Snapshot, stats::Stats};
 
 /// What was counted by one moment, since its counters began.
 #[derive(Debug, Default)]
@@ -41,7 +41,12 @@ pub(in crate::admin) struct Http {
     pub(in crate::admin) sent: u64,
 }
 
-pub(super) fn sample(stats: Option<&Stats>, front: Option<&FrontStats>) -> Sample {
+/// What `stats` and `front` count for the services of `snapshot`.
+pub(super) fn sample(
+    snapshot: &Snapshot,
+    stats: Option<&Stats>,
+    front: Option<&FrontStats>,
+) -> Sample {
     let told = Told {
         kernel: stats.is_some(),
         front: front.is_some(),
@@ -51,7 +56,8 @@ pub(super) fn sample(stats: Option<&Stats>, front: Option<&FrontStats>) -> Sampl
         told,
     };
     for (name, stats) in stats.into_iter().flat_map(|stats| &stats.services) {
-        let counts = sample.services.entry(name.label()).or_default();
+        let label = snapshot.label(name).to_string();
+        let counts = sample.services.entry(label).or_default();
         let mut set = |kind: Kind, value| counts.values[kind as usize] = Some(value);
         set(Kind::Flows, stats.flows);
         set(Kind::Failures, stats.refused.total() + stats.failed);

@@ -22,7 +22,8 @@ impl States {
         let since = self.begun.then_some(now_unix);
         let mut changed = 0;
         for (name, _, after) in snapshot::changes(&self.before, &snapshot.services) {
-            let label = name.label();
+            let there = after.map_or(&self.before, |_| &snapshot.services);
+            let label = snapshot::label(there, name).to_string();
             let Some(after) = after else {
                 self.since.remove(&label);
                 continue;

@@ -125,7 +125,7 @@ fn requests_are_of_the_front_and_errors_are_those_without_a_good_answer() {
         ..FrontStats::default()
     };
     let mut rings = Rings::default();
-    rings.add(sample(None, Some(&front)), made::now());
+    rings.add(sample(&made::snapshot(), None, Some(&front)), made::now());
     let expect = Http {
         requests: 100,
         errors: 10,
@@ -151,7 +151,10 @@ fn the_first_requests_of_a_service_are_a_step_and_no_gap() {
             terminations: requests.into_iter().collect(),
             ..FrontStats::default()
         };
-        rings.add(sample(Some(&stats), Some(&front)), made::now());
+        rings.add(
+            sample(&made::snapshot(), Some(&stats), Some(&front)),
+            made::now(),
+        );
         rings.line("www_hello", Kind::Requests)
     };
     served(0);
@@ -213,7 +216,7 @@ fn a_state_is_since_it_changed_and_unknown_before() {
 fn stats_of_the_kernel_are_the_series() {
     let mut stats = made::stats();
     let mut rings = Rings::default();
-    rings.add(sample(Some(&stats), None), made::now());
+    rings.add(sample(&made::snapshot(), Some(&stats), None), made::now());
     let name = ServiceName::whole("www_hello");
     let service = ServiceStats {
         flows: 1214,
@@ -222,7 +225,7 @@ fn stats_of_the_kernel_are_the_series() {
         ..stats.services[&name].clone()
     };
     stats.services.insert(name, service);
-    rings.add(sample(Some(&stats), None), made::now());
+    rings.add(sample(&made::snapshot(), Some(&stats), None), made::now());
     let last = |kind| rings.line("www_hello", kind).last().copied().flatten();
     assert_eq!(last(Kind::Flows), Some(10));
     assert_eq!(last(Kind::Failures), Some(3));

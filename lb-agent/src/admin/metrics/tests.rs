@@ -18,6 +18,25 @@ fn has(text: &str, line: &str) {
 }
 
 #[test]
+fn a_service_that_is_called_like_a_part_has_series_of_its_own() {
+    let (mut snapshot, stats) = (sample::snapshot(), sample::stats());
+    let www = snapshot.services[&ServiceName::whole("www")].clone();
+    let twin = ServiceName::whole("world.dev_www");
+    snapshot.services.insert(twin, www);
+    let text = text_of(&compose(sample::material(Some(&snapshot), Some(&stats))));
+    for label in ["world.dev_www", "_world.dev_www"] {
+        let series = format!("lb_service_backends{{service=\"{label}\",state=\"usable\"}}");
+        has(&text, &format!("{series} 1.0"));
+    }
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let series: Vec<_> = samples
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0))
+        .collect();
+    let distinct: BTreeSet<_> = series.iter().collect();
+    assert_eq!(distinct.len(), series.len(), "{text}");
+}
+
+#[test]
 fn the_report_is_told_as_metrics() {
     let (snapshot, stats) = (sample::snapshot(), sample::stats());
     let text = text_of(&compose(sample::material(Some(&snapshot), Some(&stats))));

@@ -128,7 +128,11 @@ impl Last {
         tick.shape = self.shape.replace(shape).is_some_and(|it| it != shape);
         if let (Some(before), Some(after)) = (&self.snapshot, &snapshot) {
             let changes = snapshot::changes(&before.services, &after.services);
-            tick.changed = changes.map(|(name, ..)| name.label()).collect();
+            let labels = changes.map(|(name, _, there)| {
+                let named = if there.is_some() { after } else { before };
+                named.label(name).to_string()
+            });
+            tick.changed = labels.collect();
         }
         self.snapshot = snapshot;
         self.texts = texts;

@@ -58,7 +58,7 @@ impl Changes {
                 continue;
             }
             let (Some(old), Some(new)) = (old, new) else {
-                states.remove(&name.label());
+                states.remove(&*name.service);
                 continue;
             };
             for (instance, backend) in &new.backends {
@@ -66,7 +66,7 @@ impl Changes {
                 let from = old.backends.get(instance).map(|it| it.state().as_str());
                 if from.is_some_and(|from| from != to) {
                     *states
-                        .entry(name.label())
+                        .entry(name.service.to_string())
                         .or_default()
                         .entry(to)
                         .or_default() += 1;

@@ -33,11 +33,13 @@ proptest! {
     }
 }
 
-/// Services whose names meet: `a_b` with the part `b` of `a`, and each with an alias of another.
-const NAMES: [(&str, Option<&str>); 5] = [
+/// Services whose names meet: `a_b` with the part `b` of `a`, whose label is what `b_a` is called, and each with an alias
+/// of another.
+const NAMES: [(&str, Option<&str>); 6] = [
     ("a", None),
     ("a", Some("b")),
     ("a_b", None),
+    ("b_a", None),
     ("c", None),
     ("not a name", None),
 ];

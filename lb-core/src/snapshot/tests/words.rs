@@ -30,14 +30,10 @@ fn something_is_known_as_soon_as_one_source_has_answered() {
 }
 
 #[test]
-fn a_part_has_a_name_a_label_and_a_place_behind_its_service() {
+fn a_part_has_a_name_and_a_place_behind_its_service() {
     let (whole, part) = (ServiceName::whole("www"), ServiceName::part("www", "hello"));
-    assert_eq!(
-        (whole.to_string(), whole.label()),
-        ("www".into(), "www".into())
-    );
-    let expected = ("www.hello".to_owned(), "hello_www".to_owned());
-    assert_eq!((part.to_string(), part.label()), expected);
+    assert_eq!(whole.to_string(), "www");
+    assert_eq!(part.to_string(), "www.hello");
     assert_eq!(serde_json::to_value(&part).unwrap(), "www.hello");
     let in_order = [
         ServiceName::whole("api"),
@@ -47,6 +43,45 @@ fn a_part_has_a_name_a_label_and_a_place_behind_its_service() {
         ServiceName::whole("zoo"),
     ];
     assert!(in_order.is_sorted_by(|one, other| one < other));
+}
+
+/// Each service has a label that no other has, and is meant by it and by its name.
+#[test]
+fn a_label_names_one_service_and_who_types_it_means_that_one() {
+    let (whole, part) = (ServiceName::whole, ServiceName::part);
+    let named = |names: &[ServiceName]| Snapshot {
+        services: names
+            .iter()
+            .map(|name| (name.clone(), Arc::new(service(Local::Any, &[]))))
+            .collect(),
+        ..Snapshot::default()
+    };
+    let mut names = vec![whole("shop"), part("shop", "blue")];
+    let alone = named(&names);
+    assert_eq!(&*alone.label(&names[0]), "shop");
+    assert_eq!(&*alone.label(&names[1]), "blue_shop");
+    assert_eq!(alone.find("blue_shop").unwrap().0, &names[1]);
+    names.extend([
+        whole("blue_shop"),
+        whole("_blue_shop"),
+        whole("_shop"),
+        part("_shop", "blue"),
+        whole("b_shop"),
+        part("b_shop", "a.b"),
+        part("shop", "a.b"),
+    ]);
+    let all = named(&names);
+    let labels: BTreeSet<_> = names.iter().map(|it| all.label(it)).collect();
+    assert_eq!(labels.len(), names.len(), "{labels:?}");
+    assert_eq!(&*all.label(&names[1]), "__blue_shop");
+    for name in &names {
+        let label = all.label(name);
+        assert_eq!(all.find(&label).unwrap().0, name, "{label}");
+        assert_eq!(all.find(&name.to_string()).unwrap().0, name, "{name}");
+    }
+    for text in ["", "_", ".", "shop.", "blue", "shop_blue", "green_shop"] {
+        assert!(all.find(text).is_none(), "{text}");
+    }
 }
 
 #[test]
