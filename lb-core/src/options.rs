@@ -164,6 +164,8 @@ pub enum CheckKind {
     Http(String),
     /// The same behind a header of the PROXY protocol.
     HttpAfter(ProxyProtocol, String),
+    /// The same by HTTP/2, which is spoken without being agreed on.
+    Http2(String),
     /// No probe: the source's word alone counts.
     Off,
 }

@@ -232,7 +232,10 @@ fn unprobed(check: &CheckKind, since: SystemTime) -> Probe {
     Probe {
         state: match check {
             CheckKind::Off => ProbeState::Off,
-            CheckKind::Tcp | CheckKind::Http(_) | CheckKind::HttpAfter(..) => ProbeState::Starting,
+            CheckKind::Tcp
+            | CheckKind::Http(_)
+            | CheckKind::HttpAfter(..)
+            | CheckKind::Http2(_) => ProbeState::Starting,
         },
         since,
         error: None,

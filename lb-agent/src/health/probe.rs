@@ -3,23 +3,30 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::{Request, StatusCode, client::conn::http1, header};
+use hyper::{
+    Request, StatusCode,
+    client::conn::{http1, http2},
+    header,
+    rt::Executor,
+};
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
     select,
+    task::JoinSet,
     time::timeout,
 };
 
 use super::{Outcome, Target};
-use crate::options::CheckKind;
+use crate::{causes::error_chain, options::CheckKind};
 
 /// Asks `target`, for at most `limit`.
 pub(super) async fn probe(target: &Target, limit: Duration) -> Outcome {
@@ -34,6 +41,7 @@ pub(super) async fn probe(target: &Target, limit: Duration) -> Outcome {
                 told.map_err(|error| Outcome::Failed(plain(&error)))?;
                 get(stream, *address, path).await
             }
+            CheckKind::Http2(path) => get_by_http2(stream, *address, path).await,
             CheckKind::Tcp | CheckKind::Off => Ok(()),
         }
     };
@@ -91,13 +99,13 @@ fn lacks_source(address: SocketAddr) -> bool {
 async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), Outcome> {
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
-        .header(header::USER_AGENT, "lb-agent (health check)")
+        .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| Outcome::Failed(format!("cannot ask for {path}: {error}")))?;
     let broken = |error: hyper::Error| Outcome::Failed(format!("no HTTP answer: {error}"));
     let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD_LIMIT)
+        .max_buf_size(HEAD_LIMIT as usize)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
@@ -110,6 +118,43 @@ async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), O
         _ = &mut connection => answer.await,
     };
     judge(answer.map_err(broken)?.status())
+}
+
+/// The same, to a server that speaks HTTP/2 and is not asked whether it does.
+async fn get_by_http2(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), Outcome> {
+    let request = Request::get(format!("http://{address}{path}"))
+        .header(header::USER_AGENT, USER_AGENT)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| Outcome::Failed(format!("cannot ask for {path}: {error}")))?;
+    let broken =
+        |error: hyper::Error| Outcome::Failed(format!("no HTTP/2 answer: {}", error_chain(&error)));
+    let tasks = Arc::default();
+    let (mut sender, connection) = http2::Builder::new(Beside(Arc::downgrade(&tasks)))
+        .max_header_list_size(HEAD_LIMIT)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answer = select! {
+        biased;
+        answer = &mut answer => answer,
+        _ = &mut connection => answer.await,
+    };
+    judge(answer.map_err(broken)?.status())
+}
+
+/// Runs what a connection needs beside a probe: it ends with the probe, whatever the server does.
+#[derive(Clone)]
+struct Beside(Weak<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Beside {
+    fn execute(&self, task: F) {
+        if let Some(tasks) = self.0.upgrade() {
+            let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.spawn(task);
+        }
+    }
 }
 
 fn judge(status: StatusCode) -> Result<(), Outcome> {
@@ -131,8 +176,10 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
+const USER_AGENT: &str = "lb-agent (health check)";
+
 /// Bytes that the head of an answer may have; hyper takes no less than 8 KiB.
-const HEAD_LIMIT: usize = 16 << 10;
+const HEAD_LIMIT: u32 = 16 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -156,12 +156,18 @@ impl Resolved {
         }
     }
 
-    /// Tells which options come to nothing beside the others.
+    /// Tells which options come to nothing beside the others, and lets the check follow them.
     fn settle(&mut self, service: &str) {
         if self.options.proto == Proto::Udp && self.options.expose == Some(true) {
             let message = "`lb_expose=true` has no effect: the front speaks HTTP over TCP, and the service is UDP; \
                            remove one of the two";
             self.report(service, message.to_owned());
+        }
+        // A server of HTTP/2 alone understands no other request.
+        if self.options.proto == Proto::H2c
+            && let CheckKind::Http(path) = &mut self.options.check
+        {
+            self.options.check = CheckKind::Http2(std::mem::take(path));
         }
         let unfollowed = front::proxy_protocol::settle(&mut self.options);
         let useless = front::useless(&self.options);

@@ -64,7 +64,7 @@ const OPTIONS: &[Entry] = &[
         name: "lb_check",
         values: "`tcp`, `http <path>`, `off`",
         default: "`tcp`; `off` with `lb_proto=udp`",
-        does: "how the agent probes each instance: a connect; a GET that must answer 2xx or 3xx; not at all",
+        does: "how the agent probes each instance: a connect; a GET that must answer 2xx or 3xx, over HTTP/2 with `lb_proto=h2c`; not at all",
         since: "0.1.0",
         read: Read::Value(value::check),
     },

@@ -219,6 +219,16 @@ fn a_udp_service_is_not_probed_unless_it_says_so() {
         (&["lb_proto=tcp"][..], Proto::Tcp, CheckKind::Tcp),
         (&["lb_proto=http"], Proto::Http, CheckKind::Tcp),
         (&["lb_proto=h2c"], Proto::H2c, CheckKind::Tcp),
+        (
+            &["lb_proto=h2c", "lb_check=http /a"],
+            Proto::H2c,
+            CheckKind::Http2("/a".to_owned()),
+        ),
+        (
+            &["lb_proto=http", "lb_check=http /a"],
+            Proto::Http,
+            CheckKind::Http("/a".to_owned()),
+        ),
         (&["lb_proto=udp"], Proto::Udp, CheckKind::Off),
         (
             &["lb_proto=udp", "lb_check=tcp"],

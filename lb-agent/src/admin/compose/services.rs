@@ -262,7 +262,9 @@ pub(in crate::admin) fn balance(balance: Balance) -> &'static str {
 fn check(check: &CheckKind) -> String {
     match check {
         CheckKind::Tcp => "tcp".to_owned(),
-        CheckKind::Http(path) | CheckKind::HttpAfter(_, path) => format!("http {path}"),
+        CheckKind::Http(path) | CheckKind::HttpAfter(_, path) | CheckKind::Http2(path) => {
+            format!("http {path}")
+        }
         CheckKind::Off => "off".to_owned(),
     }
 }

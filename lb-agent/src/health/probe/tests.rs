@@ -1,9 +1,25 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::{
+    Request, Response,
+    body::{Frame, Incoming},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket},
     task::JoinHandle,
+    time::timeout,
 };
 
 use lb_front::rules::ProxyProtocol;
@@ -109,6 +125,57 @@ async fn every_other_status_fails() {
         let (outcome, _) = ask_http(answer.as_bytes()).await;
         failed(&outcome, &format!("HTTP status {status}"));
     }
+}
+
+/// A server of HTTP/2 alone, which gives each request this status and a body without an end.
+async fn server_of_http2(status: u16) -> (SocketAddr, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = asked.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let asked = format!("{} {}", request.method(), request.uri());
+            log.lock().unwrap().push(asked);
+            let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+            let answer = Response::builder().status(status).body(body);
+            async move { answer }
+        });
+        // The probe hangs up.
+        let _ = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        std::mem::take(&mut *asked.lock().unwrap())
+    });
+    (address, served)
+}
+
+#[tokio::test]
+async fn a_server_of_http2_alone_is_asked_by_http2() {
+    let check = || CheckKind::Http2("/a?b=c".to_owned());
+    for (status, error) in [(200, None), (302, None), (415, Some("HTTP status 415"))] {
+        let (address, served) = server_of_http2(status).await;
+        let outcome = probe(&(address, check()), LIMIT).await;
+        match error {
+            None => assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}"),
+            Some(why) => failed(&outcome, why),
+        }
+        // Its end is the end of the connection.
+        let asked = timeout(LIMIT, served).await.unwrap().unwrap();
+        assert_eq!(asked, [format!("GET http://{address}/a?b=c")]);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let other = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+        // Whoever asked may have gone.
+        let _ = stream.write_all(answer).await;
+    });
+    let outcome = probe(&(address, check()), LIMIT).await;
+    failed(&outcome, "no HTTP/2 answer");
+    other.await.unwrap();
 }
 
 #[tokio::test]

@@ -314,7 +314,7 @@ fn a_connection_that_clients_share_is_none_of_theirs() {
     );
     let rules = resolved.options.front.unwrap();
     assert_eq!((rules.proxy_protocol, rules.retries), (None, Some(1)));
-    assert_eq!(resolved.options.check, CheckKind::Http("/x".to_owned()));
+    assert_eq!(resolved.options.check, CheckKind::Http2("/x".to_owned()));
 }
 
 #[test]
