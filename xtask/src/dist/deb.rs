@@ -137,7 +137,7 @@ fn documents(tree: &Tree, content: &Content) -> Result<()> {
         &workspace().join("CHANGELOG.md"),
         &format!("{DOCUMENTS}/changelog"),
     )?;
-    compress(&tree.path(&format!("{DOCUMENTS}/changelog")))
+    compress(&tree.path(format!("{DOCUMENTS}/changelog")))
 }
 
 /// What dpkg reads and runs.
