@@ -11,11 +11,10 @@ use lb_common::{Be16, Be32, PROTO_TCP};
 
 use crate::packet::{
     Ends4, Ends6, Fragment, IPV4, IPV4_HEAD, IPV6, IPV6_HEAD, Message, PROTO_ICMP, PROTO_ICMP6,
-    Places, QUOTED, ROOM4, ROOM6, Reset, Told4, Told6, answer_echo4, answer_echo6, clamp,
-    destination4, enclose4, enclose6, greatest_segment, ipv4, ipv6, is_solicitation, link,
-    message4, message6, open4, open6, plain4, plain6, quoted4, quoted6, rewrite_error4,
-    rewrite_error6, rewrite4, rewrite6, tell_too_big4, tell_too_big6, transport, tunnel_too_big4,
-    tunnel_too_big6,
+    Places, QUOTED, ROOM4, ROOM6, Reset, Told4, Told6, answer_echo4, answer_echo6, destination4,
+    enclose4, enclose6, greatest_segment, ipv4, ipv6, is_solicitation, link, lower, message4,
+    message6, open4, open6, plain4, plain6, quoted4, quoted6, rewrite_error4, rewrite_error6,
+    rewrite4, rewrite6, tell_too_big4, tell_too_big6, transport, tunnel_too_big4, tunnel_too_big6,
 };
 
 pub use track::packet_track;
@@ -259,7 +258,7 @@ fn places(network: usize, transport: usize, proto: u8) -> Places {
 /// The greatest segment is found again where it was lowered.
 fn segment(data: &[u8], transport: usize) {
     let mut bytes = data.to_vec();
-    if clamp(&mut bytes[..], transport, 1000) {
+    if lower(&mut bytes, transport, 1000) {
         let found = greatest_segment(&bytes[..], transport);
         assert_eq!(found.map(|it| it.bytes), Some(1000));
     }

@@ -33,7 +33,9 @@ pub use icmp::{
     is_solicitation, message4, message6, quoted4, quoted6, rewrite_error4, rewrite_error6,
     tunnel_too_big4, tunnel_too_big6,
 };
-pub use mss::{GreatestSegment, clamp, greatest_segment};
+#[cfg(any(test, fuzzing))]
+pub(crate) use mss::lower;
+pub use mss::{GreatestSegment, greatest_segment};
 pub use parse::{
     ETHERNET, Fragment, IPV4, IPV4_HEAD, IPV6, IPV6_HEAD, Ipv4, Ipv6, Link, PROTO_ICMP,
     PROTO_ICMP6, PROTO_IPV4, PROTO_IPV6, Transport, ipv4, ipv6, is_tag, link, tcp, tcp_flag,

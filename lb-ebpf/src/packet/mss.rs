@@ -1,7 +1,7 @@
 //! The greatest segment that a side of a TCP flow takes, which a tunnel makes smaller: RFC 9293, section 3.7.1.
 
 use super::{
-    bytes::{Bytes, opaque, raw16, set16},
+    bytes::{Bytes, opaque, raw16},
     checksum::Delta,
 };
 
@@ -71,21 +71,18 @@ pub fn greatest_segment(
     None
 }
 
-/// Lowers it to `most` in a packet whose checksum is whole; whether that was necessary.
-#[inline(always)]
-pub fn clamp(bytes: &mut (impl Bytes + ?Sized), transport: usize, most: u16) -> bool {
-    let Some(found) = greatest_segment(bytes, transport) else {
+/// Lowers it to `most` in a packet whose checksum is whole, by the same two steps as the programs, which write by the kernel's
+/// helpers; whether that was necessary.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn lower(bytes: &mut [u8], transport: usize, most: u16) -> bool {
+    let found = greatest_segment(bytes, transport).filter(|it| it.bytes > most);
+    let (Some(found), Some(check)) = (found, Bytes::get::<2>(bytes, transport + 16)) else {
         return false;
     };
-    if found.bytes <= most {
-        return false;
-    }
-    let Some(head) = bytes.window_mut::<18>(transport) else {
-        return false;
-    };
-    let check = found.lowered(transport, most).apply(raw16::<16, 18>(head));
-    set16::<16, 18>(head, check);
-    bytes.put(found.at, most.to_be_bytes()).is_some()
+    let delta = found.lowered(transport, most);
+    let check = delta.apply(u16::from_ne_bytes(check));
+    bytes.put(transport + 16, check.to_ne_bytes()).is_some()
+        && bytes.put(found.at, most.to_be_bytes()).is_some()
 }
 
 #[cfg(test)]
@@ -141,7 +138,7 @@ mod tests {
             options.extend(bytes.to_be_bytes());
             options.resize(options.len().next_multiple_of(4), 0);
             let mut frame = syn(&options).frame();
-            let lowered = clamp(&mut frame[..], 34, most);
+            let lowered = lower(&mut frame, 34, most);
             prop_assert_eq!(lowered, bytes > most);
             prop_assert_eq!(faults(&frame), Vec::<String>::new());
             let found = greatest_segment(&frame[..], 34).unwrap();
@@ -157,7 +154,7 @@ mod tests {
             frame.truncate(frame.len().saturating_sub(cut));
             let found = greatest_segment(&frame[..], 34);
             prop_assert!(found.is_none_or(|it| it.at + 2 <= frame.len() && it.at >= 54 + 2));
-            let _ = clamp(&mut frame[..], 34, 1);
+            let _ = lower(&mut frame, 34, 1);
         }
     }
 }
