@@ -1,7 +1,7 @@
 //! Which slot of a Maglev table is a flow's, and which ports it may have: the programs choose by it, and the agent
 //! foretells it. Every host and every version gives a flow the same, so that it may come by another host at any moment.
 
-use crate::{Be16, Be32, packet::MAGLEV_SLOTS, random_slot};
+use crate::{Be16, Be32, packet::MAGLEV_SLOTS, random_slot, slot::finish};
 
 /// What a flow draws its slot and its ports from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,17 +31,6 @@ impl FlowHash {
 const fn absorb(state: u64, word: u64) -> u64 {
     let state = (state ^ word).wrapping_mul(STRIDE);
     state ^ (state >> 32)
-}
-
-/// The finalizer of MurmurHash3's 64-bit variant, by Austin Appleby, who put it in the public domain.
-#[inline(always)]
-const fn finish(state: u64) -> u64 {
-    let mut x = state;
-    x ^= x >> 33;
-    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    x ^= x >> 33;
-    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ (x >> 33)
 }
 
 /// Two integers as they lie in a packet, the same on every machine.

@@ -1,16 +1,20 @@
 //! Which slot of a table is a client's: the programs choose by it, and the agent foretells it.
 
-/// A well-spread integer of a cookie: those of network namespaces follow one another. The finalizer of
-/// MurmurHash3's 64-bit variant, by Austin Appleby, who put it in the public domain.
+/// A well-spread integer of a cookie: those of network namespaces follow one another.
 #[inline(always)]
 pub const fn mix(cookie: u64) -> u32 {
-    let mut x = cookie;
+    (finish(cookie) >> 32) as u32
+}
+
+/// The finalizer of MurmurHash3's 64-bit variant, by Austin Appleby, who put it in the public domain.
+#[inline(always)]
+pub(crate) const fn finish(state: u64) -> u64 {
+    let mut x = state;
     x ^= x >> 33;
     x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
     x ^= x >> 33;
     x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^= x >> 33;
-    (x >> 32) as u32
+    x ^ (x >> 33)
 }
 
 /// Maps a random integer to 0..count by its high bits: a multiplication instead of a division. The second is what
