@@ -20,6 +20,12 @@ pub const MAGLEV_SLOTS: u32 = 65_537;
 /// Most backends of the packet path: a slot is two bytes, and 0 names none.
 pub const MAX_PACKET_BACKENDS: u32 = 65_535;
 
+/// Most VIPs that the packet path answers for.
+pub const MAX_PACKET_VIPS: usize = 4096;
+
+/// Most hosts that may send it packets in tunnels.
+pub const MAX_PACKET_HOSTS: usize = 4096;
+
 /// Names of the maps, which are also the names of their pins.
 pub mod packet_map {
     /// `HASH`: [`EndpointKey`](super::EndpointKey) to [`Endpoint`](super::Endpoint).

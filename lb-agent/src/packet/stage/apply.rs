@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::packet::Settings;
+use lb_common::packet::{MAX_PACKET_HOSTS, MAX_PACKET_VIPS, Settings};
 use lb_packet::Refused;
 
 use super::{
@@ -138,13 +138,13 @@ impl Stage {
             Refused::Host(host) => Problem::new(
                 SUBJECT,
                 format!(
-                    "there is room for 4096 hosts and {host} is none of them: its packets in tunnels are dropped"
+                    "there is room for {MAX_PACKET_HOSTS} hosts and {host} is none of them: its packets in tunnels are dropped"
                 ),
             ),
             Refused::Vip(vip) => Problem::new(
                 SUBJECT,
                 format!(
-                    "there is room for 4096 VIPs and {vip} is none of them: nobody answers for it"
+                    "there is room for {MAX_PACKET_VIPS} VIPs and {vip} is none of them: nobody answers for it"
                 ),
             ),
             Refused::Backend(address) => Problem::new(

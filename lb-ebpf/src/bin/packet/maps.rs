@@ -9,8 +9,8 @@ use lb_common::{
     Be32,
     packet::{
         Endpoint, EndpointKey, FATES as FATE_COUNT, Flow, FlowKey4, FlowKey6, Hop, MAGLEV_SLOTS,
-        Maglev, Rate, Reply, ReplyKey4, ReplyKey6, STEPS as STEP_COUNT, Sample, Settings, Target,
-        Traffic,
+        MAX_PACKET_HOSTS, MAX_PACKET_VIPS, Maglev, Rate, Reply, ReplyKey4, ReplyKey6,
+        STEPS as STEP_COUNT, Sample, Settings, Target, Traffic,
     },
 };
 use lb_ebpf::Pools;
@@ -113,7 +113,7 @@ pub(crate) static HOPS: Array<Hop, 4096> = Array::new();
 #[btf_map]
 pub(crate) static CARDS: HashMap<u32, u32, 64> = HashMap::new();
 #[btf_map]
-pub(crate) static VIPS: HashMap<Be32, u32, 4096> = HashMap::new();
+pub(crate) static VIPS: HashMap<Be32, u32, MAX_PACKET_VIPS> = HashMap::new();
 /// Values are written in place: a second insertion costs as much as the first.
 #[btf_map]
 pub(crate) static FLOWS4: LruHashMap<FlowKey4, Flow, 65536> = LruHashMap::new();
@@ -124,7 +124,7 @@ pub(crate) static REPLIES4: HashMap<ReplyKey4, Reply, 65536> = HashMap::new();
 #[btf_map]
 pub(crate) static REPLIES6: HashMap<ReplyKey6, Reply, 65536> = HashMap::new();
 #[btf_map]
-pub(crate) static HOSTS: HashMap<[u32; 4], u32, 4096> = HashMap::new();
+pub(crate) static HOSTS: HashMap<[u32; 4], u32, MAX_PACKET_HOSTS> = HashMap::new();
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 // The programs of this object run in softirqs or with softirqs off, one at a time on each CPU: figures are added to without
