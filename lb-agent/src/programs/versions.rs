@@ -1,8 +1,9 @@
 //! The pins of other map versions: what the version before left is taken over and then thrown away.
 //!
-//! An agent of the version before is in charge as long as its `SERVICES` is pinned. While that is so, the agent
-//! copies its maps into this version's, which nobody else writes, and replaces the programs; a start that was
-//! interrupted does all of it again. Once the last program is replaced, the former pins go, `SERVICES` first.
+//! An agent of the version before is in charge as long as all maps that are read of it are pinned where it pinned them. While that
+//! is so, the agent copies them into this version's, which nobody else writes, and replaces the programs; a start that was
+//! interrupted does all of it again. Once the last program is replaced, the former `COUNTERS` move to this version's folder, which
+//! ends that at once, and the other pins go.
 
 use std::{
     fs, io,
@@ -95,8 +96,6 @@ pub(super) fn retire(folder: &Path, to: &Path) -> Result<(), Error> {
     let counters = folder.join(map::COUNTERS);
     done(fs::rename(&counters, to.join(FORMER_COUNTERS)))
         .map_err(Error::pin("rename", &counters))?;
-    let services = folder.join(map::SERVICES);
-    done(fs::remove_file(&services)).map_err(Error::pin("remove", &services))?;
     for entry in fs::read_dir(folder).map_err(Error::pin("list", folder))? {
         let path = entry.map_err(Error::pin("list", folder))?.path();
         done(fs::remove_file(&path)).map_err(Error::pin("remove", &path))?;
