@@ -163,7 +163,7 @@ pub struct Inputs {
     /// The metrics of the other stages, in a registry with the prefix `lb`. The stages keep their
     /// numbers; [`Figures`] adapts plain values.
     pub registry: Registry,
-    /// Host names, or whole `http://` addresses, by [`label`](crate::snapshot::ServiceName::label).
+    /// Host names, or whole `http://` addresses, by [`label`](crate::snapshot::Snapshot::label).
     pub hosts: HostNames,
     /// One line of `status` for each stage that the snapshot does not speak of: front, dns, registrar.
     pub components: Vec<ComponentLine>,
