@@ -62,16 +62,19 @@ pub(crate) fn rows(family: Family) -> Vec<Row> {
                 .takes(&to_agent(unreachable, answer.ip.bytes()))
                 .is_not_ours(),
         );
+        let question = Frame::udp((here, 1000), (family.vip(1), 53));
+        let ping = to_agent(echo, b"ping".to_vec());
         for (part, fragment) in [("first", (0, true)), ("last", (4, false))] {
-            let question = Frame::udp((here, 1000), (family.vip(1), 53));
-            let question = question.change(|frame| frame.ip.fragment = Some(fragment));
-            rows.push(
-                of(&format!(
-                    "the {part} part of a packet to the agent is the stack's"
-                ))
-                .takes(&question)
-                .is_not_ours(),
-            );
+            for (what, whole) in [("a packet", &question), ("an echo request", &ping)] {
+                let cut = |frame: &mut Frame| frame.ip.fragment = Some(fragment);
+                rows.push(
+                    of(&format!(
+                        "the {part} part of {what} to the agent is the stack's"
+                    ))
+                    .takes(&whole.clone().change(cut))
+                    .is_not_ours(),
+                );
+            }
         }
     }
     if family == V4 {
