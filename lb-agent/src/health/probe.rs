@@ -109,14 +109,7 @@ async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), O
         .handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer, connection);
-    let answer = select! {
-        // The connection may end in the moment in which the answer is complete.
-        biased;
-        answer = &mut answer => answer,
-        _ = &mut connection => answer.await,
-    };
+    let answer = answer(sender.send_request(request), connection).await;
     judge(answer.map_err(broken)?.status())
 }
 
@@ -134,14 +127,18 @@ async fn get_by_http2(stream: TcpStream, address: SocketAddr, path: &str) -> Res
         .handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
-    let answer = sender.send_request(request);
+    let answer = answer(sender.send_request(request), connection).await;
+    judge(answer.map_err(broken)?.status())
+}
+
+/// An answer, while its connection runs, which may end in the moment in which the answer is complete.
+async fn answer<T>(answer: impl Future<Output = T>, connection: impl Future) -> T {
     tokio::pin!(answer, connection);
-    let answer = select! {
+    select! {
         biased;
         answer = &mut answer => answer,
         _ = &mut connection => answer.await,
-    };
-    judge(answer.map_err(broken)?.status())
+    }
 }
 
 /// Runs what a connection needs beside a probe: it ends with the probe, whatever the server does.
