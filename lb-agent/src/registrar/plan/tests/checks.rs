@@ -33,6 +33,10 @@ fn a_verdict_is_reported_once_until_it_is_due_and_when_it_changes() {
         .reported
         .insert(check.clone(), (report.clone(), Instant::now()));
     assert_eq!(steps_with(&healthy, &now, &memory), []);
+    // What Consul may have lost is told again.
+    let mut anew = memory.clone();
+    anew.reset();
+    assert_eq!(steps_with(&healthy, &now, &anew), first);
     let sick = with(Health::Unhealthy("exit 1".to_owned()));
     let report = Report::critical("exit 1");
     assert_eq!(
@@ -47,9 +51,9 @@ fn a_verdict_is_reported_once_until_it_is_due_and_when_it_changes() {
     assert_eq!(steps_with(&healthy, &now, &memory).len(), 1);
 }
 
-#[test]
-fn what_consul_removed_for_failing_does_not_come_back_as_passing() {
-    let mut it = container("a", State::Running);
+/// A container whose service Consul removes once it fails, and takes for healthy until then.
+fn removable(state: State) -> Container {
+    let mut it = container("a", state);
     for (key, text) in [
         ("TCP", "1"),
         ("INITIAL_STATUS", "passing"),
@@ -58,17 +62,27 @@ fn what_consul_removed_for_failing_does_not_come_back_as_passing() {
         let word = (format!("SERVICE_CHECK_{key}"), text.to_owned());
         it.environment.push(word);
     }
-    let wishes = wished(vec![it]);
-    let initial = |memory: &Memory, held: &Held| match &steps_with(&wishes, held, memory)[..] {
+    it
+}
+
+/// How the only check begins of what is registered anew.
+#[track_caller]
+fn initial(wishes: &Wishes, memory: &Memory) -> Option<CheckStatus> {
+    match &steps_with(wishes, &Held::default(), memory)[..] {
         [Step::Register(it)] => it.checks[0].initial,
         steps => panic!("{steps:?}"),
-    };
+    }
+}
+
+#[test]
+fn what_consul_removed_for_failing_does_not_come_back_as_passing() {
+    let wishes = wished(vec![removable(State::Running)]);
     let (mut memory, none) = (Memory::default(), Held::default());
     let passing = Some(CheckStatus::Passing);
-    assert_eq!(initial(&memory, &none), passing);
+    assert_eq!(initial(&wishes, &memory), passing);
     let mut now = held(&wishes);
     memory.look(&wishes, &now);
-    assert_eq!(initial(&memory, &none), None);
+    assert_eq!(initial(&wishes, &memory), None);
     // What is registered then is as it should be.
     carry_out(&mut now, &steps_with(&wishes, &none, &memory));
     assert_eq!(steps_with(&wishes, &now, &memory), []);
@@ -76,7 +90,51 @@ fn what_consul_removed_for_failing_does_not_come_back_as_passing() {
         "passing".clone_into(&mut check.status);
     }
     memory.look(&wishes, &now);
-    assert_eq!(initial(&memory, &none), passing);
+    assert_eq!(initial(&wishes, &memory), passing);
+}
+
+#[test]
+fn that_something_failed_is_known_until_its_container_ends_or_it_should_be_otherwise() {
+    let wishes = wished(vec![removable(State::Running)]);
+    let mut failed = Memory::default();
+    failed.look(&wishes, &held(&wishes));
+    // Consul has removed it.
+    failed.look(&wishes, &Held::default());
+    assert_eq!(initial(&wishes, &failed), None);
+    let mut changed = removable(State::Running);
+    let tag = ("SERVICE_TAGS".to_owned(), "new".to_owned());
+    changed.environment.push(tag);
+    for between in [changed, removable(State::Ending)] {
+        let mut memory = failed.clone();
+        memory.look(&wished(vec![between]), &Held::default());
+        memory.look(&wishes, &Held::default());
+        assert_eq!(initial(&wishes, &memory), Some(CheckStatus::Passing));
+    }
+}
+
+#[test]
+fn what_consul_took_without_scripts_only_stays_until_it_should_be_otherwise() {
+    let wishes = wished(vec![removable(State::Running)]);
+    let registration = &wishes.services["h:a:80"].registration;
+    let mut instead = registration.clone();
+    instead.checks.clear();
+    let mark = instead.meta.get_mut(CHECKS).unwrap();
+    "without".clone_into(mark);
+    let mut held = Held::default();
+    carry_out(&mut held, &[Step::Register(Box::new(instead.clone()))]);
+    let mut memory = Memory::default();
+    assert_eq!(steps_with(&wishes, &held, &memory).len(), 1);
+    let kept = (registration.clone(), instead);
+    memory.without_scripts.insert("h:a:80".to_owned(), kept);
+    assert_eq!(steps_with(&wishes, &held, &memory), []);
+    let mut changed = removable(State::Running);
+    let tag = ("SERVICE_TAGS".to_owned(), "new".to_owned());
+    changed.environment.push(tag);
+    let now = steps_with(&wished(vec![changed]), &held, &memory);
+    assert!(
+        matches!(&now[..], [Step::Register(it)] if it.tags == ["new"] && it.checks.len() == 1),
+        "{now:?}"
+    );
 }
 
 #[test]

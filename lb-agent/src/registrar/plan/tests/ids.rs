@@ -19,6 +19,11 @@ fn only_what_carries_our_mark_is_swept_whatever_its_id() {
     put("old:web-1:80", None);
     put("old:web-1:53:udp", None);
     put("old:x", None);
+    // Docker gives no such names, and Registrator no such ports.
+    put("old:x:80", None);
+    put("old:-web:80", None);
+    put("old:web-1:http", None);
+    put("old:web-1:", None);
     put("consul", None);
     let gone = |adopt: &[&str]| {
         let adopt = adopt.iter().map(|it| (*it).to_owned()).collect();

@@ -27,6 +27,19 @@ fn pausing_is_maintenance_and_its_end_ends_only_ours() {
 }
 
 #[test]
+fn a_registration_that_ends_our_maintenance_is_the_only_step() {
+    let held = held(&wished(vec![container("a", State::Paused)]));
+    let ours = held.maintenance("h:a:80");
+    assert_eq!(ours, Some("lb-agent: the container is paused"));
+    let mut changed = container("a", State::Running);
+    changed
+        .labels
+        .insert("SERVICE_TAGS".to_owned(), "new".to_owned());
+    let now = steps(&wished(vec![changed]), &held);
+    assert!(matches!(&now[..], [Step::Register(_)]), "{now:?}");
+}
+
+#[test]
 fn a_maintenance_of_others_is_owed_until_it_is_put_back() {
     let mut changed = container("a", State::Running);
     let before = wished(vec![changed.clone()]);

@@ -58,12 +58,15 @@ fn a_flow_whose_vip_is_nobodys_any_more_is_spared_as_long_as_its_backend_serves_
         (ServiceName::part("www", "hello"), part),
     ]);
     let flows = BTreeSet::from([0, 1, 2, 3].map(moved));
-    // Of a VIP that somebody has it is known that this one is not behind it.
-    let known = BTreeSet::from([target(2)]);
+    // Of a VIP that somebody has it is known what is behind it: the first one, and not the third.
+    let known = BTreeSet::from([target(0), target(2)]);
     let mut deadlines = Deadlines::default();
     deadlines.adopt(&snapshot, &(&flows | &known), at(start));
     let pending: Vec<_> = deadlines.pending().keys().copied().collect();
     assert_eq!(pending, [target(2), moved(1), moved(3)]);
+    let owner = |target| deadlines.pending()[&target].service.clone();
+    assert_eq!(owner(target(2)), Some(name()));
+    assert_eq!([moved(1), moved(3)].map(owner), [None, None]);
 }
 
 /// What is pending after each of these snapshots, a second apart.
@@ -150,6 +153,40 @@ fn flows_that_may_be_those_of_another_service_go_on_while_that_serves_there() {
     ];
     let found = pending_after(&mut Deadlines::default(), &steps);
     assert_eq!(found, [vec![], vec![], vec![], vec![at(7), at(8)]]);
+}
+
+#[test]
+fn flows_that_may_be_those_of_a_service_that_did_not_change_go_on_where_it_serves() {
+    let together = |www: Service, api: &Arc<Service>| Snapshot {
+        complete: true,
+        services: [
+            (name(), Arc::new(www)),
+            (ServiceName::whole("api"), Arc::clone(api)),
+        ]
+        .into_iter()
+        .collect(),
+        ..Snapshot::default()
+    };
+    let at = |last| Target {
+        vip: vip(last),
+        address: address(0),
+    };
+    let both: &[Is] = &[Usable, Usable];
+    let elsewhere: &[Is] = &[Gone, Usable];
+    for out in [Gone, Draining] {
+        for (there, cut) in [(both, vec![]), (elsewhere, vec![at(7), at(8)])] {
+            let before = Arc::new(service(8, DRAIN, there));
+            let api = Arc::new(service(7, DRAIN, there));
+            // The two take each other's VIP, and one backend leaves one of them.
+            let steps = [
+                together(service(7, DRAIN, both), &before),
+                together(service(8, DRAIN, both), &api),
+                together(service(8, DRAIN, &[out, Usable]), &api),
+            ];
+            let found = pending_after(&mut Deadlines::default(), &steps);
+            assert_eq!(found, [vec![], vec![], cut], "{out:?}");
+        }
+    }
 }
 
 #[test]
