@@ -26,8 +26,7 @@ const CHANGING: usize = 16;
 const KILL_EVERY: usize = 40;
 
 /// What may grow by how much, while it is watched: by this part of it, or by so much.
-/// What the allocator keeps for the next burst goes up and down by some MB within minutes: less is no leak that could be told from that.
-const MEMORY: (f64, f64) = (0.03, 4.0 * 1024.0);
+const MEMORY: (f64, f64) = (0.03, 1024.0);
 const DESCRIPTORS: (f64, f64) = (0.05, 2.0);
 const THREADS: (f64, f64) = (0.0, 1.0);
 const ENTRIES: (f64, f64) = (0.02, 4.0);

@@ -86,7 +86,7 @@ pub(crate) fn soak(args: &Soak) -> Result<()> {
 /// As [`soak`].
 pub(crate) fn short() -> Result<()> {
     say("whether anything grows");
-    soak(&Soak { minutes: 1 })
+    soak(&Soak { minutes: 2 })
 }
 
 fn start(command: &str, arguments: &[OsString], former: Option<PathBuf>) -> Result<()> {
