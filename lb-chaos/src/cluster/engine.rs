@@ -6,7 +6,7 @@ use std::{net::SocketAddrV4, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use lb_testkit::{Cgroup, Docker, Process, Spawn};
 
-use super::{BACKENDS, Programs, consul};
+use super::{BACKENDS, Programs, consul, read_log};
 
 /// The image of every backend.
 const IMAGE: &str = "backend";
@@ -102,8 +102,7 @@ impl Engine {
 
     /// All that registrars wrote.
     pub(crate) fn log(&self) -> String {
-        let log = std::fs::read(self.docker.folder().join("registrar.log"));
-        String::from_utf8_lossy(&log.unwrap_or_default()).into_owned()
+        read_log(&self.docker.folder().join("registrar.log"))
     }
 }
 

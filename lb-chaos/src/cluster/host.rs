@@ -23,7 +23,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{LIMIT, Programs, consul, lan::Lan};
+use super::{LIMIT, Programs, consul, lan::Lan, read_log};
 use crate::{client::Target, event::Seen};
 
 /// Endpoints that the maps of every agent here have room for.
@@ -298,8 +298,7 @@ impl Host {
 
     /// All that agents of this host wrote.
     pub(crate) fn log(&self) -> String {
-        let log = fs::read(self.folder.join("agent.log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).into_owned()
+        read_log(&self.folder.join("agent.log"))
     }
 
     /// What they wrote since this was asked last.

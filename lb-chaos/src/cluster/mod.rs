@@ -9,8 +9,9 @@ pub(crate) mod lan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -311,6 +312,12 @@ impl Cluster {
         let each = all.map(|(who, log)| format!("the {who} said last:\n{}\n", end_of(&log)));
         each.collect()
     }
+}
+
+/// What a process wrote so far; nothing before it writes.
+fn read_log(path: &Path) -> String {
+    let log = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&log).into_owned()
 }
 
 /// The end of a log, without the lines of the access log.
